@@ -1,0 +1,59 @@
+"""One regular JSON interface to object storage, for the data of medical imaging.
+
+The names below are imported when they are first used: ``import pfstorage`` loads
+no SDK and changes nothing in the program that imports it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from pfstorage._version import __version__
+
+if TYPE_CHECKING:
+    from pfstorage.backends import ObjectInfo, Storage, open_storage
+    from pfstorage.compat import D, FL2dict, PfStorage, swiftStorage
+    from pfstorage.config import Settings
+    from pfstorage.errors import PfstorageError
+    from pfstorage.handler import StoreHandler
+    from pfstorage.server import ThreadedHTTPServer
+
+_HOME = {
+    "D": "compat",
+    "FL2dict": "compat",
+    "ObjectInfo": "backends",
+    "PfStorage": "compat",
+    "PfstorageError": "errors",
+    "Settings": "config",
+    "Storage": "backends",
+    "StoreHandler": "handler",
+    "ThreadedHTTPServer": "server",
+    "open_storage": "backends",
+    "swiftStorage": "compat",
+}
+
+__all__ = [
+    "D",
+    "FL2dict",
+    "ObjectInfo",
+    "PfStorage",
+    "PfstorageError",
+    "Settings",
+    "Storage",
+    "StoreHandler",
+    "ThreadedHTTPServer",
+    "__version__",
+    "open_storage",
+    "swiftStorage",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

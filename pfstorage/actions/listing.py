@@ -1,0 +1,105 @@
+"""What is in the store: ls, objExists, objStat."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+from pfstorage.actions.registry import Context, action
+from pfstorage.backends import ObjectInfo
+from pfstorage.errors import MessageError, NotFoundError
+from pfstorage.message import Reply
+from pfstorage.pathmap import join, without_dot
+
+ROW_FIELDS = tuple(ObjectInfo("").as_row())
+
+
+@dataclass(frozen=True)
+class LsMeta:
+    path: str = ""
+    substr: str = ""
+    ret_spec: tuple[str, ...] = ("name",)
+    prepend_bucket_path: str | bool = ""
+    limit: int | None = None
+    marker: str = ""
+    delimiter: str = ""
+
+
+@dataclass(frozen=True)
+class ObjectMeta:
+    obj: str = ""
+    prepend_bucket_path: str | bool = ""
+
+
+def prepended(bucket_path: str | bool, location: str) -> str:
+    """Return *location* below *bucket_path*, with one slash between; 2.x clients also say false."""
+    if bucket_path is True:
+        raise MessageError("meta 'prependBucketPath' takes the text to prepend, not true")
+    return join(bucket_path or "", location)
+
+
+@action("ls", meta=LsMeta, read_only=True)
+def ls(context: Context, meta: LsMeta) -> Reply:
+    """List the objects whose key begins with a path, as rows of the fields that are asked for."""
+    _check_fields(meta.ret_spec)
+    if meta.limit is not None and meta.limit < 1:
+        raise MessageError("meta 'limit' must be 1 or more")
+    full_path = prepended(meta.prepend_bucket_path, without_dot(meta.path))
+    limit = None if meta.substr else meta.limit
+    rows = context.storage.list(full_path, marker=meta.marker, limit=limit, delimiter=meta.delimiter)
+    found = list(itertools.islice((row for row in rows if meta.substr in row.key), meta.limit))
+    body: dict[str, Any] = {"status": bool(found)}
+    if meta.ret_spec:
+        body["ls"] = [_picked(row, meta.ret_spec) for row in found]
+    else:
+        body["ls"] = {
+            "status": bool(found),
+            "objectDict": [row.as_row() for row in found],
+            "lsList": [row.key for row in found],
+            "fullPath": full_path,
+        }
+    if not found:
+        body["msg"] = f"no object begins with {full_path!r}" + (
+            f" and has {meta.substr!r}" if meta.substr else ""
+        )
+    return Reply(body)
+
+
+def _check_fields(ret_spec: tuple[str, ...]) -> None:
+    for name in ret_spec:
+        if _field(name) not in ROW_FIELDS:
+            raise MessageError(f"retSpec knows no {name[:80]!r}; it knows {', '.join(ROW_FIELDS)}")
+
+
+def _field(name: str) -> str:
+    return "content_type" if name == "content-type" else name
+
+
+def _picked(row: ObjectInfo, names: tuple[str, ...]) -> dict[str, str | int]:
+    full = row.as_row()
+    return full if row.is_subdir else {name: full[_field(name)] for name in names}
+
+
+@action("objExists", meta=ObjectMeta, read_only=True)
+def obj_exists(context: Context, meta: ObjectMeta) -> Reply:
+    """Tell whether there is an object of exactly this key."""
+    key = _key(meta)
+    try:
+        context.storage.head(key)
+    except NotFoundError:
+        return Reply({"status": False, "objPath": key, "msg": f"there is no object {key!r}"})
+    return Reply({"status": True, "objPath": key})
+
+
+@action("objStat", meta=ObjectMeta, read_only=True)
+def obj_stat(context: Context, meta: ObjectMeta) -> Reply:
+    """Return what the store says of one object, as a row of ``ls``."""
+    key = _key(meta)
+    return Reply({"status": True, "objPath": key, "objStat": context.storage.head(key).as_row()})
+
+
+def _key(meta: ObjectMeta) -> str:
+    if not meta.obj:
+        raise MessageError("meta 'obj' must name the object")
+    return prepended(meta.prepend_bucket_path, without_dot(meta.obj))

@@ -1,0 +1,94 @@
+"""Which actions there are, and what each is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pfstorage.backends import Storage
+from pfstorage.backends.base import Source
+from pfstorage.errors import UnknownActionError
+from pfstorage.message import Reply
+from pfstorage.state import StateTree
+
+M = TypeVar("M")
+
+
+@dataclass
+class Upload:
+    """A file that came with the message: *body* holds *size* bytes. *used* tells if an action took it."""
+
+    body: Source
+    size: int
+    filename: str = ""
+    used: bool = False
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sends a message, and what the door that they came by lets them do.
+
+    *trusted* callers may change the settings and end the server. *shut_down* ends
+    the server that the message came to, where there is one.
+    """
+
+    trusted: bool = True
+    read_only: bool = False
+    upload: Upload | None = None
+    shut_down: Callable[[], None] | None = None
+
+
+@dataclass
+class Context:
+    """What an action works with. Its *warnings* are added to the reply."""
+
+    open_storage: Callable[[], Storage]
+    state: StateTree
+    caller: Caller
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def storage(self) -> Storage:
+        """The storage, opened when an action first asks for it."""
+        return self.open_storage()
+
+
+@dataclass(frozen=True)
+class Action:
+    """An entry of the registry: the function *run* answers the action *name*, given a *meta*."""
+
+    name: str
+    meta: type[Any]
+    run: Callable[[Context, Any], Reply]
+    read_only: bool
+
+
+ACTIONS: dict[str, Action] = {}
+
+
+def action(
+    name: str, *, meta: type[M], read_only: bool = False
+) -> Callable[[Callable[[Context, M], Reply]], Callable[[Context, M], Reply]]:
+    """Register a function as the answer to the action *name*, its meta read as a *meta*.
+
+    It raises a `PfstorageError` for what fails, and never builds the reply to an
+    error itself. *read_only* ones change nothing, and are offered to a GET.
+    """
+
+    def register(run: Callable[[Context, M], Reply]) -> Callable[[Context, M], Reply]:
+        ACTIONS[name] = Action(name, meta, run, read_only)
+        return run
+
+    return register
+
+
+def find_action(name: str) -> Action:
+    """Return the action *name*. Raise `UnknownActionError`, which lists those that there are."""
+    try:
+        return ACTIONS[name]
+    except KeyError:
+        known = ", ".join(sorted(ACTIONS))
+        raise UnknownActionError(
+            f"there is no action {name[:80]!r}; there are {known}", action=name[:80]
+        ) from None

@@ -1,0 +1,124 @@
+"""The service itself: hello, internalctl, and the order to quit."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import platform
+import socket
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pfstorage.actions.registry import Context, action
+from pfstorage.config import MASK
+from pfstorage.errors import ForbiddenError, MessageError, NotFoundError
+from pfstorage.message import Message, Reply
+
+
+@dataclass(frozen=True)
+class HelloMeta:
+    ask_about: str = ""
+    echo_back: object = ""
+
+
+@dataclass(frozen=True)
+class InternalctlMeta:
+    var: str = ""
+    get: object = None
+    set: object = None
+    value_replace: str | None = None
+
+
+@action("hello", meta=HelloMeta, read_only=True)
+def hello(context: Context, meta: HelloMeta) -> Reply:
+    """Say who is there: the time, the machine, or what was said."""
+    this = context.state.get("/this")
+    answer: dict[str, Any] = {"name": this["name"], "version": this["version"]}
+    if meta.ask_about == "timestamp":
+        answer["timestamp"] = {"now": datetime.now().strftime("%Y%m%d%H%M%S.%f")}
+    elif meta.ask_about == "sysinfo":
+        answer["sysinfo"] = _sysinfo()
+    elif meta.ask_about == "echoBack":
+        answer["echoBack"] = {"msg": meta.echo_back}
+    return Reply({"d_ret": answer, "status": len(answer) > 2})
+
+
+def _sysinfo() -> dict[str, Any]:
+    import psutil
+
+    return {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "platform": platform.platform(),
+        "uname": list(platform.uname()),
+        "version": platform.version(),
+        "memory": list(psutil.virtual_memory()),
+        "cpucount": multiprocessing.cpu_count(),
+        "loadavg": list(os.getloadavg()),
+        "cpu_percent": psutil.cpu_percent(),
+        "hostname": socket.gethostname(),
+        "inet": _address(psutil.net_if_addrs()),
+    }
+
+
+def _address(interfaces: dict[str, list[Any]]) -> str:
+    """Return the first IPv4 address of this host that others may know; no packet leaves for it."""
+    found = [
+        each.address for name in interfaces for each in interfaces[name] if each.family == socket.AF_INET
+    ]
+    return next((address for address in found if not address.startswith("127.")), "127.0.0.1")
+
+
+@action("internalctl", meta=InternalctlMeta)
+def internalctl(context: Context, meta: InternalctlMeta) -> Reply:
+    """Read or change the state: the settings as a tree of paths like ``/swift/container_name``."""
+    if not meta.var:
+        raise MessageError("meta 'var' must name a part of the state, such as /swift/container_name")
+    if meta.set is not None:
+        require_trust(context, "internalctl set")
+        context.state.set(meta.var, meta.set)
+        changed = meta.set if isinstance(meta.set, dict) else _get(context, meta.var)
+        return Reply({"d_ret": _masked_like(changed, context, meta.var), "status": True})
+    if meta.value_replace is not None:
+        require_trust(context, "internalctl valueReplace")
+        paths = context.state.replace(meta.var, meta.value_replace)
+        answer = {"status": True, "l_fileChanged": paths, "hits": len(paths)}
+        return Reply({"d_ret": answer, "status": True})
+    if meta.get is None:
+        raise MessageError("internalctl needs one of the meta keys get, set and valueReplace")
+    try:
+        return Reply({"d_ret": _get(context, meta.var), "status": True})
+    except NotFoundError as e:
+        return Reply({"d_ret": {}, "status": False, "msg": str(e)})
+
+
+def _get(context: Context, var: str) -> dict[str, Any]:
+    value = context.state.get(var)
+    name = var.rstrip("/").rpartition("/")[2]
+    return value if not name else {name if isinstance(value, dict) else var: value}
+
+
+def _masked_like(shown: Any, context: Context, var: str) -> Any:
+    secrets = context.state.settings.secrets()
+    if isinstance(shown, dict):
+        return {key: _masked_like(value, context, var) for key, value in shown.items()}
+    return MASK if isinstance(shown, str) and shown in secrets else shown
+
+
+def require_trust(context: Context, what: str) -> None:
+    """Raise `ForbiddenError` unless the caller may change the service."""
+    if not context.caller.trusted:
+        raise ForbiddenError(f"{what} is taken only from the machine itself, as a JSON message")
+
+
+def control(context: Context, message: Message) -> Reply:
+    """Obey ``meta.ctl``, which knows one order: ``{"serverCmd": "quit"}``."""
+    order = message.meta["ctl"]
+    if not isinstance(order, dict) or order.get("serverCmd") != "quit":
+        raise MessageError('meta \'ctl\' takes {"serverCmd": "quit"}')
+    require_trust(context, "quit")
+    if context.caller.shut_down is None:
+        raise MessageError("there is no server to quit: the message did not come to one")
+    context.caller.shut_down()
+    return Reply({"msg": "Server shut down", "status": True})

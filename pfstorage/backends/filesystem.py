@@ -1,0 +1,235 @@
+"""A directory of plain files: the key is the path below it.
+
+The MD5 of an object is kept in an extended attribute of its file, with what it was
+computed for, so that a listing need not read the files; where the file system has
+no such attributes, it reads them. An empty directory is listed as the marker
+``name/``, and an empty object of such a name makes one. Symbolic links, special
+files and names that are not Unicode are no objects.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import stat
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from pfstorage.backends.base import CHUNK, ObjectInfo, Sink, Source
+from pfstorage.backends.common import guess_content_type, iso_time, new_md5, select
+from pfstorage.backends.streams import HashedBody, HashedSink
+from pfstorage.config import Settings
+from pfstorage.errors import (
+    ContainerNotFoundError,
+    InvalidKeyError,
+    NoSpaceError,
+    NotFoundError,
+    PermissionDeniedError,
+    StorageError,
+    UnavailableError,
+)
+from pfstorage.files import LocalTree, is_part
+from pfstorage.pathmap import check_key, is_marker, local_parts
+
+_MD5 = "user.pfstorage.md5"
+_MD5_OF_NOTHING = new_md5().hexdigest()
+
+ERROR_BY_ERRNO: dict[int | None, type[StorageError]] = {
+    errno.ENOENT: NotFoundError,
+    errno.ENOTDIR: InvalidKeyError,
+    errno.EISDIR: InvalidKeyError,
+    errno.ENOTEMPTY: InvalidKeyError,
+    errno.ELOOP: InvalidKeyError,
+    errno.ENAMETOOLONG: InvalidKeyError,
+    errno.EACCES: PermissionDeniedError,
+    errno.EPERM: PermissionDeniedError,
+    errno.EROFS: PermissionDeniedError,
+    errno.ENOSPC: NoSpaceError,
+    errno.EDQUOT: NoSpaceError,
+    errno.EFBIG: NoSpaceError,
+}
+
+
+def open_storage(settings: Settings) -> FilesystemStorage:
+    return FilesystemStorage(settings)
+
+
+class FilesystemStorage:
+    """Objects as the files below one directory, each written whole or not at all."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._tree = LocalTree(os.path.abspath(settings.filesystem.store_base))
+
+    def list(
+        self, prefix: str = "", *, marker: str = "", limit: int | None = None, delimiter: str = ""
+    ) -> Iterator[ObjectInfo]:
+        self._require_container(prefix)
+        with self._errors(prefix):
+            yield from select(self._rows("", prefix, marker), prefix, marker, limit, delimiter)
+
+    def head(self, key: str) -> ObjectInfo:
+        parts = self._parts(key)
+        with self._errors(key):
+            if is_marker(key):
+                return self._head_marker(key, parts)
+            with self._tree.open_file(parts) as file:
+                return _info(key, file.fileno())
+
+    def get(self, key: str, sink: Sink) -> ObjectInfo:
+        parts = self._parts(key)
+        if is_marker(key):
+            return self.head(key)
+        hashed = HashedSink(sink)
+        with contextlib.ExitStack() as stack:
+            with self._errors(key):
+                file = stack.enter_context(self._tree.open_file(parts))
+                info = _info(key, file.fileno())
+            while chunk := self._read(file, key):
+                hashed.write(chunk)
+        hashed.verify(key, info.size, info.etag)
+        return info
+
+    def _read(self, file: BinaryIO, key: str) -> bytes:
+        with self._errors(key):  # not around the sink, whose errors are not the store's
+            return file.read(CHUNK)
+
+    def put(self, key: str, body: Source, size: int) -> ObjectInfo:
+        parts = self._parts(key)
+        if not self.settings.filesystem.auto_create_container:
+            self._require_container(key)
+        with self._errors(key):
+            if is_marker(key):
+                if size:
+                    raise InvalidKeyError(f"{key!r} ends in '/': here it can only be empty", key=key)
+                self._tree.make_directory(parts)
+                return self._head_marker(key, parts)
+            with self._tree.whole_file(parts) as file:
+                hashed = HashedBody(body, size, key)
+                while chunk := hashed.read(CHUNK):
+                    file.write(chunk)
+                _keep_md5(file.fileno(), hashed.md5, _stamp(file.fileno()))
+                modified = iso_time(os.fstat(file.fileno()).st_mtime)
+        return ObjectInfo(key, size, hashed.md5, modified, guess_content_type(key))
+
+    def delete(self, key: str) -> None:
+        self.head(key)
+        with self._errors(key):
+            self._tree.remove(self._parts(key))
+
+    def copy(self, source: str, target: str) -> ObjectInfo:
+        size = self.head(source).size
+        if is_marker(source):
+            return self.put(target, io.BytesIO(), 0)
+        with self._errors(source), self._tree.open_file(self._parts(source)) as file:
+            return self.put(target, file, size)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def __enter__(self) -> FilesystemStorage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _require_container(self, key: str) -> None:
+        if not os.path.isdir(self._tree.directory):
+            raise ContainerNotFoundError(
+                f"the store {self._tree.directory!r} does not exist: push something, or make the directory",
+                container=self._tree.directory,
+                key=key,
+            )
+
+    def _parts(self, key: str) -> tuple[str, ...]:
+        check_key(key)
+        return local_parts(key.removesuffix("/"), key)
+
+    def _head_marker(self, key: str, parts: tuple[str, ...]) -> ObjectInfo:
+        path = self._tree.path(parts)
+        if not stat.S_ISDIR(os.lstat(path).st_mode) or _entries(path):
+            raise NotFoundError(f"there is no object {key!r}", key=key)
+        return _marker(key, os.lstat(path))
+
+    def _rows(self, directory: str, prefix: str, marker: str) -> Iterator[ObjectInfo]:
+        """Yield what lies below *directory*, "" or ending in a slash, as far as it can be asked for."""
+        path = os.path.join(self._tree.directory, directory)
+        entries = _entries(path)
+        if not entries and directory:
+            yield _marker(directory, os.lstat(path))
+        for name in entries:
+            key = directory + name
+            if not key.startswith(prefix[: len(key)]) or (key <= marker and not marker.startswith(key)):
+                continue
+            if is_marker(key):
+                yield from self._rows(key, prefix, marker)
+            elif key > marker:
+                with contextlib.suppress(NotFoundError):  # removed since the directory was read
+                    yield self.head(key)
+
+    @contextlib.contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as e:
+            kind = ERROR_BY_ERRNO.get(e.errno, UnavailableError)
+            text = "it isn't there" if kind is NotFoundError else e.strerror or str(e)
+            raise kind(f"the object {key!r} in {self._tree.directory!r}: {text}", key=key) from e
+
+
+def _entries(path: str) -> list[str]:
+    """Return the names in the directory *path* in the order of their keys, directories with a slash."""
+    names = []
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                names.append(entry.name + "/")
+            elif entry.is_file(follow_symlinks=False) and not is_part(entry.name):
+                names.append(entry.name)
+    return sorted(name for name in names if _is_unicode(name))
+
+
+def _is_unicode(name: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def _marker(key: str, status: os.stat_result) -> ObjectInfo:
+    return ObjectInfo(key, 0, _MD5_OF_NOTHING, iso_time(status.st_mtime), "application/directory")
+
+
+def _info(key: str, descriptor: int) -> ObjectInfo:
+    status = os.fstat(descriptor)
+    md5 = _kept_md5(descriptor) or _computed_md5(descriptor)
+    return ObjectInfo(key, status.st_size, md5, iso_time(status.st_mtime), guess_content_type(key))
+
+
+def _stamp(descriptor: int) -> str:
+    status = os.fstat(descriptor)
+    return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
+
+
+def _kept_md5(descriptor: int) -> str:
+    """Return the MD5 kept with the file, "" if there is none or the file is another since."""
+    try:
+        md5, _, stamp = os.getxattr(descriptor, _MD5).decode().partition(" ")
+    except OSError:
+        return ""
+    return md5 if stamp == _stamp(descriptor) else ""
+
+
+def _keep_md5(descriptor: int, md5: str, stamp: str) -> None:
+    with contextlib.suppress(OSError):  # then each listing computes it
+        os.setxattr(descriptor, _MD5, f"{md5} {stamp}".encode())
+
+
+def _computed_md5(descriptor: int) -> str:
+    stamp = _stamp(descriptor)
+    digest = new_md5()
+    offset = 0
+    while chunk := os.pread(descriptor, CHUNK, offset):
+        digest.update(chunk)
+        offset += len(chunk)
+    _keep_md5(descriptor, digest.hexdigest(), stamp)
+    return digest.hexdigest()

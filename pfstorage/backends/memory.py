@@ -1,0 +1,89 @@
+"""A dict: the shortest thing that keeps the contract, and the double for tests."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+from pfstorage.backends.base import CHUNK, ObjectInfo, Sink, Source
+from pfstorage.backends.common import guess_content_type, iso_time, select
+from pfstorage.backends.streams import HashedBody
+from pfstorage.config import Settings
+from pfstorage.errors import ContainerNotFoundError, NotFoundError
+from pfstorage.pathmap import check_key
+
+
+def open_storage(settings: Settings) -> MemoryStorage:
+    return MemoryStorage(settings)
+
+
+class MemoryStorage:
+    """Objects in a dict, gone with the process."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings(type="memory")
+        self._container: dict[str, tuple[ObjectInfo, bytes]] | None = None
+        self._lock = threading.Lock()
+
+    def list(
+        self, prefix: str = "", *, marker: str = "", limit: int | None = None, delimiter: str = ""
+    ) -> Iterator[ObjectInfo]:
+        with self._lock:
+            rows = [info for info, _ in self._objects().values()]
+        rows.sort(key=lambda row: row.key.encode())
+        yield from select(rows, prefix, marker, limit, delimiter)
+
+    def head(self, key: str) -> ObjectInfo:
+        return self._object(key)[0]
+
+    def get(self, key: str, sink: Sink) -> ObjectInfo:
+        info, content = self._object(key)
+        for start in range(0, len(content), CHUNK):
+            sink.write(content[start : start + CHUNK])
+        return info
+
+    def put(self, key: str, body: Source, size: int) -> ObjectInfo:
+        check_key(key)
+        hashed = HashedBody(body, size, key)
+        content = b"".join(iter(lambda: hashed.read(CHUNK), b""))
+        info = ObjectInfo(key, size, hashed.md5, iso_time(time.time()), guess_content_type(key))
+        with self._lock:
+            self._objects(create=self.settings.memory.auto_create_container)[key] = (info, content)
+        return info
+
+    def delete(self, key: str) -> None:
+        self._object(key)
+        with self._lock:
+            self._objects().pop(key, None)
+
+    def copy(self, source: str, target: str) -> ObjectInfo:
+        info, content = self._object(source)
+        info = replace(info, key=check_key(target), last_modified=iso_time(time.time()))
+        with self._lock:
+            self._objects()[target] = (info, content)
+        return info
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def __enter__(self) -> MemoryStorage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _objects(self, *, create: bool = False) -> dict[str, tuple[ObjectInfo, bytes]]:
+        if self._container is None:
+            if not create:
+                raise ContainerNotFoundError("the memory store is empty: push something first")
+            self._container = {}
+        return self._container
+
+    def _object(self, key: str) -> tuple[ObjectInfo, bytes]:
+        with self._lock:
+            try:
+                return self._objects()[key]
+            except KeyError:
+                raise NotFoundError(f"there is no object {key!r}", key=key) from None

@@ -1,0 +1,52 @@
+"""A pool of kept connections, each lent to one caller at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+C = TypeVar("C")
+
+
+class Pool(Generic[C]):
+    """Connections made by *connect* and ended by *disconnect*.
+
+    The one that came back last is lent first: its socket is the likeliest to live.
+    There are as many as there were ever callers at once.
+    """
+
+    def __init__(self, connect: Callable[[], C], disconnect: Callable[[C], None]) -> None:
+        self._connect = connect
+        self._disconnect = disconnect
+        self._idle: list[C] = []
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @contextlib.contextmanager
+    def borrowed(self) -> Iterator[C]:
+        """Lend a connection. One on which anything failed is ended, not lent again."""
+        with self._lock:
+            connection = self._idle.pop() if self._idle else None
+        if connection is None:
+            connection = self._connect()
+        try:
+            yield connection
+        except BaseException:
+            self._disconnect(connection)
+            raise
+        with self._lock:
+            keep = not self._closed
+            if keep:
+                self._idle.append(connection)
+        if not keep:
+            self._disconnect(connection)
+
+    def close(self) -> None:
+        """End the idle connections now, and the lent ones when they come back."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            self._disconnect(connection)

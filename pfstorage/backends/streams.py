@@ -1,0 +1,62 @@
+"""Bytes on their way to or from a store: counted and hashed as they pass."""
+
+from __future__ import annotations
+
+from pfstorage.backends.base import Sink, Source
+from pfstorage.backends.common import new_md5
+from pfstorage.errors import IntegrityError, LocalFileError
+
+
+class HashedBody:
+    """A body of *size* bytes that is hashed as it is sent.
+
+    It raises `LocalFileError` before its last bytes leave if there are fewer or
+    more: the store then has an unfinished request, and keeps what it had.
+    """
+
+    def __init__(self, body: Source, size: int, key: str) -> None:
+        self._body = body
+        self._left = size
+        self._key = key
+        self._digest = new_md5()
+
+    def read(self, size: int = -1) -> bytes:
+        wanted = self._left if size < 0 else min(size, self._left)
+        if not wanted:
+            return b""
+        chunk = self._body.read(wanted)
+        self._left -= len(chunk)
+        if not chunk or (not self._left and self._body.read(1)):
+            raise LocalFileError(
+                f"the file for {self._key!r} changed its length while it was read: push it again"
+            )
+        self._digest.update(chunk)
+        return chunk
+
+    @property
+    def md5(self) -> str:
+        """The MD5, in hexadecimal, of what was read so far."""
+        return self._digest.hexdigest()
+
+
+class HashedSink:
+    """A sink that counts and hashes what it passes on."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._digest = new_md5()
+        self.received = 0
+
+    def write(self, chunk: bytes) -> None:
+        self._digest.update(chunk)
+        self._sink.write(chunk)
+        self.received += len(chunk)
+
+    def verify(self, key: str, size: int, md5: str | None) -> None:
+        """Raise `IntegrityError` unless *size* bytes came and, if it is known, have this *md5*."""
+        if self.received != size:
+            raise IntegrityError(f"{key!r}: {self.received} bytes came of {size}; pull it again", key=key)
+        if md5 is not None and md5 != self._digest.hexdigest():
+            raise IntegrityError(
+                f"{key!r}: the bytes that came don't have the store's MD5; pull it again", key=key
+            )

@@ -1,0 +1,290 @@
+"""Settings: defaults < configuration file < environment < flags or the caller.
+
+Each source is a *document*, ``{"this": {...}, "swift": {...}, ...}``: what is no
+backend's own stands under ``this`` in camelCase, as the flags are spelled; each
+backend has a block, in snake_case as 2.x wrote it. A secret is never part of a
+``repr``; whatever shows settings shows `MASK` in its place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pfstorage.errors import SettingsError
+from pfstorage.fields import FieldError, camel_case, read_fields, snake_case
+
+MASK = "********"
+_SECRET = {"secret": True}
+
+Document = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwiftSettings:
+    """How to reach one container of an OpenStack Swift.
+
+    The defaults are those of pfstorage 2.x: a development Swift on this host.
+    *os_options* holds what Keystone needs beside a name and a password, by the
+    names that swiftclient gives the ``OS_*`` variables.
+    """
+
+    auth_url: str = "http://127.0.0.1:8080/auth/v1.0"
+    username: str = "chris:chris1234"
+    key: str = field(default="testing", repr=False, metadata=_SECRET)
+    container_name: str = "users"
+    auto_create_container: bool = True
+    file_storage: str = "swift.storage.SwiftStorage"
+    auth_version: str = "1"
+    cacert: str = ""
+    os_options: Mapping[str, Any] = field(default_factory=dict, repr=False, metadata=_SECRET)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilesystemSettings:
+    """A directory of plain files as a store: no server, nothing to configure."""
+
+    store_base: str = ""
+    auto_create_container: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemorySettings:
+    """A store that lives and dies with its process."""
+
+    auto_create_container: bool = True
+
+
+BLOCKS: dict[str, type[Any]] = {
+    "swift": SwiftSettings,
+    "filesystem": FilesystemSettings,
+    "memory": MemorySettings,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonSettings:
+    """What is no backend's own: the block ``this`` of a document. Times are in seconds.
+
+    *timeout* bounds each silence of the store. It lies above the 60 s for which
+    Swift's rate limiter may hold a request (``max_sleep_time_seconds`` in Swift's
+    documentation of its ratelimit middleware). *connect_timeout* bounds the opening
+    of one connection. *retries* is how often a failed request is repeated.
+    """
+
+    type: str = "swift"
+    verbosity: int = 1
+    debug_to_dir: str = ""
+    ip_self: str = "127.0.0.1"
+    port_self: int = 4055
+    http_response: bool = False
+    http_proxy: str = ""
+    workers: int = 8
+    retries: int = 3
+    timeout: float = 90.0
+    connect_timeout: float = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(CommonSettings):
+    """All that configures one pfstorage: the common settings and a block for each backend."""
+
+    swift: SwiftSettings = SwiftSettings()
+    filesystem: FilesystemSettings = FilesystemSettings()
+    memory: MemorySettings = MemorySettings()
+
+    def secrets(self) -> set[str]:
+        """Return every secret text in here, for whoever writes something to mask it."""
+        blocks = [getattr(self, name) for name in BLOCKS]
+        return {text for block in blocks for value in _secrets_of(block) for text in _texts_in(value)}
+
+
+def _secrets_of(block: Any) -> Iterator[object]:
+    yield from (getattr(block, each.name) for each in dataclasses.fields(block) if "secret" in each.metadata)
+
+
+def _texts_in(value: object) -> Iterator[str]:
+    values = value.values() if isinstance(value, Mapping) else [value]
+    yield from (str(each) for each in values if each)
+
+
+def load_settings(*documents: Document) -> tuple[Settings, list[str]]:
+    """Build the settings from *documents*, the later over the earlier.
+
+    Return them with one warning a line for whoever started this. Raise
+    `SettingsError` for a wrong type, a value out of range or an unknown backend.
+    """
+    merged: dict[str, dict[str, Any]] = {"this": {}, **{name: {} for name in BLOCKS}}
+    warnings = []
+    for name, values in (block for document in documents for block in document.items()):
+        if not isinstance(values, Mapping):
+            raise SettingsError(f"the settings block {name!r} must be an object")
+        if name in merged:
+            merged[name].update({key: value for key, value in values.items() if value != MASK})
+        else:
+            warnings.append(f"the settings block {name!r} is not known and was left out")
+    common, unknown = _read_block(CommonSettings, "this", merged["this"])
+    warnings += unknown
+    blocks = {}
+    for name, cls in BLOCKS.items():
+        blocks[name], unknown = _read_block(cls, name, merged[name])
+        warnings += unknown
+    settings = Settings(**vars(common), **blocks)
+    _check(settings)
+    return settings, warnings + _credential_warnings(settings)
+
+
+# What 2.x wrote into the block ``this`` of a configuration file and 3 has no use for.
+_OLD_NAMES = {"name", "version", "desc", "colorize", "configFileLoad", "configFileSave", "args"}
+
+
+def _read_block(cls: type[Any], name: str, values: Mapping[str, Any]) -> tuple[Any, list[str]]:
+    naming = camel_case if name == "this" else snake_case
+    try:
+        block, unknown = read_fields(cls, values, naming)
+    except FieldError as e:
+        raise SettingsError(f"settings, block {name!r}: {e}") from None
+    surplus = [key for key in unknown if name != "this" or key not in _OLD_NAMES]
+    return block, [f"the setting {name}.{key} is not known and was left out" for key in surplus]
+
+
+def _check(settings: Settings) -> None:
+    if settings.type not in BLOCKS:
+        raise SettingsError(f"there is no backend {settings.type!r}; --type takes one of {', '.join(BLOCKS)}")
+    if settings.type == "filesystem" and not settings.filesystem.store_base:
+        raise SettingsError("--type filesystem needs --storeBase DIR, the directory that is the store")
+    _check_range("workers", settings.workers, 1, 256)
+    _check_range("retries", settings.retries, 0, 100)
+    _check_range("portSelf", settings.port_self, 0, 65535)
+    _check_range("timeout", settings.timeout, 0.1, 86400)
+    _check_range("connectTimeout", settings.connect_timeout, 0.1, 3600)
+    url = urlsplit(settings.swift.auth_url)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise SettingsError("swift.auth_url must be a URL like http://HOST:8080/auth/v1.0")
+    if not settings.swift.container_name or "/" in settings.swift.container_name:
+        raise SettingsError("swift.container_name must be a name without '/'")
+
+
+def _check_range(name: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:  # also refuses NaN
+        raise SettingsError(f"{name} must lie between {least} and {most}, not {value}")
+
+
+def _credential_warnings(settings: Settings) -> list[str]:
+    known_to_all = (settings.swift.username, settings.swift.key) == (
+        SwiftSettings.username,
+        SwiftSettings.key,
+    )
+    host = urlsplit(settings.swift.auth_url).hostname or ""
+    if settings.type != "swift" or not known_to_all or is_loopback(host):
+        return []
+    return [
+        f"the well-known development credentials are used against {host}: set SWIFT_USERNAME and SWIFT_KEY"
+    ]
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether *host*, a name or an address, can only be this machine.
+
+    >>> is_loopback("localhost"), is_loopback("127.0.0.9"), is_loopback("::1"), is_loopback("10.0.0.1")
+    (True, True, True, False)
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def read_settings_file(path: Path) -> Document:
+    """Return the document in the JSON file *path*. Raise `SettingsError` if there is none."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise SettingsError(f"cannot read the configuration file {str(path)!r}: {e.strerror}") from e
+    except ValueError as e:
+        raise SettingsError(f"the configuration file {str(path)!r} is not JSON: {e}") from e
+    if not isinstance(document, dict):
+        raise SettingsError(f"the configuration file {str(path)!r} must hold an object")
+    return document
+
+
+def to_document(settings: Settings, *, with_secrets: bool = False) -> dict[str, dict[str, Any]]:
+    """Return *settings* as `load_settings` reads them; secrets as `MASK` unless *with_secrets*."""
+    document = {"this": {camel_case(each.name): getattr(settings, each.name) for each in _COMMON}}
+    for name in BLOCKS:
+        block = getattr(settings, name)
+        shown = {
+            each.name: _shown(each, getattr(block, each.name), with_secrets)
+            for each in dataclasses.fields(block)
+        }
+        document[name] = shown
+    return document
+
+
+_COMMON = dataclasses.fields(CommonSettings)
+
+
+def _shown(each: dataclasses.Field[Any], value: Any, with_secrets: bool) -> Any:
+    return MASK if value and "secret" in each.metadata and not with_secrets else value
+
+
+# Who names the credentials of a Swift: pfcon's words, then python-swiftclient's two
+# (its documentation, "Authentication"). The first group of which any is set is taken whole.
+_CREDENTIALS = (
+    ("SWIFT_AUTH_URL", "SWIFT_USERNAME", "SWIFT_KEY"),
+    ("ST_AUTH", "ST_USER", "ST_KEY"),
+    ("OS_AUTH_URL", "OS_USERNAME", "OS_PASSWORD"),
+)
+_OS_OPTIONS = (
+    *("auth_token", "auth_type", "tenant_name", "tenant_id", "project_name", "project_id", "user_id"),
+    *("user_domain_name", "user_domain_id", "project_domain_name", "project_domain_id"),
+    *("region_name", "service_type", "endpoint_type"),
+    *("application_credential_id", "application_credential_secret"),
+)
+
+
+def from_environment(environ: Mapping[str, str]) -> Document:
+    """Return the document that the variables in *environ* make."""
+    given = {name: value for name, value in environ.items() if value}
+    this: dict[str, Any] = {}
+    swift: dict[str, Any] = {}
+    if "HOST_IP" in given:
+        this["ipSelf"] = given["HOST_IP"]
+        swift["auth_url"] = v1_auth_url(given["HOST_IP"])
+    group = next((group for group in _CREDENTIALS if not given.keys().isdisjoint(group)), ())
+    for each, name in zip(("auth_url", "username", "key"), group, strict=False):
+        if name in given:
+            swift[each] = given[name]
+    options = {each: given[f"OS_{each.upper()}"] for each in _OS_OPTIONS if f"OS_{each.upper()}" in given}
+    if "OS_STORAGE_URL" in given:
+        options["object_storage_url"] = given["OS_STORAGE_URL"]
+    if group == _CREDENTIALS[2] or {"auth_token", "object_storage_url"} <= options.keys():
+        swift |= {"auth_version": "3", "os_options": options}
+    for name, each in _OTHERS.items():
+        if name in given:
+            swift[each] = given[name]
+    return {"this": this, "swift": swift}
+
+
+_OTHERS = {
+    "OS_IDENTITY_API_VERSION": "auth_version",
+    "OS_AUTH_VERSION": "auth_version",
+    "ST_AUTH_VERSION": "auth_version",  # the last one given wins
+    "SWIFT_CONTAINER_NAME": "container_name",
+    "OS_CACERT": "cacert",
+}
+
+
+def v1_auth_url(host: str, port: int | str = 8080) -> str:
+    """Return where Swift's own (version 1) authentication answers on *host*.
+
+    >>> v1_auth_url("::1")
+    'http://[::1]:8080/auth/v1.0'
+    """
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/auth/v1.0"

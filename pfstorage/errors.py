@@ -1,0 +1,133 @@
+"""Every error that pfstorage raises on purpose.
+
+::
+
+    PfstorageError
+    ├── MessageError                the message is malformed; nothing was done
+    │   ├── UnknownActionError      no such action
+    │   ├── MethodNotAllowedError   the action is not offered by this HTTP method
+    │   └── TooLargeError           the message is longer than the server reads
+    ├── SettingsError               a flag, a configuration file or the environment is wrong
+    ├── ForbiddenError              the caller may not do this here
+    ├── LocalFileError              a local file or directory can't be read or written
+    │   └── FullDiskError           the local file system has no room left
+    ├── RemoteError                 the pfstorage server of ``--remote`` did not answer
+    └── StorageError                the store refused, failed or did not answer
+        ├── NotFoundError           no such object
+        │   └── ContainerNotFoundError
+        ├── InvalidKeyError         the key can't be stored, or can't be a local path
+        ├── UnauthenticatedError    the store does not accept the credentials
+        ├── PermissionDeniedError   the credentials may not do this
+        ├── RejectedError           the store refuses this request for good
+        │   └── NoSpaceError        the store has no room, or the object is too large
+        ├── IntegrityError          what was stored or read is not what was sent
+        └── UnavailableError        no answer, or a passing failure: worth another try
+
+The text of an error is one line that says what failed and what to do about it.
+Facts for programs are attributes; `PfstorageError.facts` is what a reply shows
+of them. No text and no fact holds a secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+Fact = str | int | float | bool | None
+
+
+class PfstorageError(Exception):
+    """Base of all; catch this to catch whatever pfstorage raises on purpose."""
+
+    def __init__(self, message: str, **facts: Fact) -> None:
+        super().__init__(one_line(message))
+        self._facts = facts
+
+    @property
+    def facts(self) -> Mapping[str, Fact]:
+        """What a reply shows under ``error``: JSON scalars by name, ``type`` first."""
+        return {"type": type(self).__name__, **self._facts}
+
+
+def one_line(text: str) -> str:
+    """Return *text* on one line: a reply's ``msg`` and a log entry are one line each.
+
+    >>> one_line("cannot open\\r\\n  'a  b'")
+    "cannot open 'a  b'"
+    """
+    return " ".join(line.strip() for line in text.splitlines())
+
+
+class MessageError(PfstorageError):
+    pass
+
+
+class UnknownActionError(MessageError):
+    pass
+
+
+class MethodNotAllowedError(MessageError):
+    pass
+
+
+class TooLargeError(MessageError):
+    pass
+
+
+class SettingsError(PfstorageError):
+    pass
+
+
+class ForbiddenError(PfstorageError):
+    pass
+
+
+class LocalFileError(PfstorageError):
+    pass
+
+
+class FullDiskError(LocalFileError):
+    pass
+
+
+class RemoteError(PfstorageError):
+    pass
+
+
+class StorageError(PfstorageError):
+    pass
+
+
+class NotFoundError(StorageError):
+    pass
+
+
+class ContainerNotFoundError(NotFoundError):
+    pass
+
+
+class InvalidKeyError(StorageError):
+    pass
+
+
+class UnauthenticatedError(StorageError):
+    pass
+
+
+class PermissionDeniedError(StorageError):
+    pass
+
+
+class RejectedError(StorageError):
+    pass
+
+
+class NoSpaceError(RejectedError):
+    pass
+
+
+class IntegrityError(StorageError):
+    pass
+
+
+class UnavailableError(StorageError):
+    pass

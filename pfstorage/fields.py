@@ -1,0 +1,149 @@
+"""From a JSON object to a typed dataclass: the one reader of metas and settings.
+
+The wire says ``mapLocationOver``, Python says ``map_location_over``; the two meet
+here. A field may carry ``aliases`` (older names on the wire) in its metadata.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+Naming = Callable[[str], str]
+Converter = Callable[[object], object]
+
+
+class FieldError(ValueError):
+    """A value has the wrong type. The text names the field and what it takes."""
+
+
+def camel_case(name: str) -> str:
+    """
+    >>> camel_case("map_location_over")
+    'mapLocationOver'
+    """
+    head, *tail = name.split("_")
+    return head + "".join(part.capitalize() for part in tail)
+
+
+def snake_case(name: str) -> str:
+    """Return *name* as it is: the naming of the blocks of a configuration file."""
+    return name
+
+
+def read_fields(
+    cls: type[T], values: Mapping[str, object], naming: Naming = camel_case
+) -> tuple[T, list[str]]:
+    """Build a *cls* from *values*; return it and the names it does not know, in order.
+
+    A missing name and ``null`` leave the field's default. Text is taken for a
+    number or a truth value where it reads as one, since a form has only text; a
+    single text is taken for a list of one. Raise `FieldError` for a wrong type.
+    """
+    known: dict[str, object] = {}
+    rest = dict(values)
+    for field, convert in _converters(typing.cast(Any, cls)):
+        for name in (naming(field.name), *field.metadata.get("aliases", ())):
+            value = rest.pop(name, None)
+            if value is not None and field.name not in known:
+                known[field.name] = _converted(name, value, convert)
+    return cls(**known), list(rest)
+
+
+def known_names(cls: type[Any], naming: Naming = camel_case) -> list[str]:
+    """Return the wire names of *cls*, in the order of its definition."""
+    return [naming(field.name) for field in dataclasses.fields(cls)]
+
+
+def _converted(name: str, value: object, convert: Converter) -> object:
+    try:
+        return convert(value)
+    except ValueError as e:
+        raise FieldError(f"{name!r} takes {e}, not {type(value).__name__} {_short(value)}") from None
+
+
+def _short(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 40 else shown[:37] + "..."
+
+
+@functools.cache
+def _converters(cls: Any) -> list[tuple[dataclasses.Field[Any], Converter]]:
+    hints = typing.get_type_hints(cls)
+    return [(field, _converter(hints[field.name])) for field in dataclasses.fields(cls)]
+
+
+def _converter(hint: object) -> Converter:
+    if isinstance(hint, types.UnionType):
+        kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+        return _converter(kinds[0]) if len(kinds) == 1 else functools.partial(_one_of, tuple(kinds))
+    return _CONVERTERS[hint]
+
+
+def _one_of(kinds: tuple[type, ...], value: object) -> object:
+    if not isinstance(value, kinds):
+        raise ValueError(" or ".join(kind.__name__ for kind in kinds))
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("text")
+    return value
+
+
+def _flag(value: object) -> bool:
+    word = value.lower() if isinstance(value, str) else value
+    if word in (True, "true", "1", "yes", "on"):
+        return True
+    if word in (False, "false", "0", "no", "off", ""):
+        return False
+    raise ValueError("true or false")
+
+
+def _integer(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError("a whole number")
+    try:
+        return int(value)
+    except ValueError:
+        raise ValueError("a whole number") from None
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("a number")
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        raise ValueError("a number") from None
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,) if value else ()
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+        raise ValueError("a list of texts")
+    return tuple(value)
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError("an object")
+    return value
+
+
+_CONVERTERS: dict[object, Converter] = {
+    str: _text,
+    bool: _flag,
+    int: _integer,
+    float: _number,
+    tuple[str, ...]: _texts,
+    Mapping[str, Any]: _mapping,
+    object: lambda value: value,
+}

@@ -1,0 +1,131 @@
+"""The one dispatcher: parse a message, look its action up, run it; every error becomes a reply."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pfstorage.actions import Caller, Context, find_action, service
+from pfstorage.backends import Storage, open_settings
+from pfstorage.config import Settings
+from pfstorage.errors import MethodNotAllowedError, PfstorageError
+from pfstorage.message import Message, Reply, read_meta
+from pfstorage.record import write_record
+from pfstorage.state import StateTree
+
+log = logging.getLogger(__name__)
+
+TRUSTED = Caller()
+
+
+class StoreHandler:
+    """Answers messages from one storage. All three doors call it; it is safe to call from many threads.
+
+    A subclass may answer further actions: a method ``<action>_process(self, *, request)``
+    gets the message as a dict and returns the reply as one. That is how 2.x was extended.
+    """
+
+    def __init__(self, storage: Storage | None = None, *, settings: Settings | None = None) -> None:
+        """Answer from *storage*, which stays the caller's to close, or from what *settings* open."""
+        self.state = StateTree(settings or (storage.settings if storage else Settings()))
+        self._lock = threading.Lock()
+        self._storage = storage
+        self._is_ours = storage is None
+
+    @property
+    def settings(self) -> Settings:
+        return self.state.settings
+
+    @property
+    def storage(self) -> Storage:
+        """The storage of the present settings. It is opened anew when they have changed."""
+        with self._lock:
+            if self._storage is None or _storage_part(self._storage.settings) != _storage_part(self.settings):
+                self._close()
+                self._storage, self._is_ours = open_settings(self.settings), True
+            return self._storage
+
+    def run(self, source: str | bytes | Mapping[str, Any], caller: Caller = TRUSTED) -> dict[str, Any]:
+        """Answer the message *source*, JSON text or what it decodes to, with the reply as a dict."""
+        return self.answer(source, caller).body
+
+    def answer(self, source: str | bytes | Mapping[str, Any], caller: Caller = TRUSTED) -> Reply:
+        """Answer the message *source*. Never raises for what is in it: an error is a reply, too."""
+        started = time.monotonic()
+        secrets = self.settings.secrets()
+        message = None
+        try:
+            message = Message.parse(source)
+            reply = self._answer(message, caller)
+        except PfstorageError as e:
+            reply = Reply.of_error(e)
+        except Exception as e:
+            log.exception("an action failed for a reason that pfstorage does not know")
+            reply = Reply.of_error(PfstorageError(f"unexpected {type(e).__name__}; the log has the details"))
+        seconds = time.monotonic() - started
+        log.info("%s: %s in %.3f s", message.action if message else "?", _outcome(reply), seconds)
+        if self.settings.debug_to_dir:
+            secrets |= self.settings.secrets()  # the message may have changed them
+            write_record(self.settings.debug_to_dir, message, reply, seconds, secrets)
+        return reply
+
+    def _answer(self, message: Message, caller: Caller) -> Reply:
+        if "ctl" in message.meta:
+            return service.control(self._context(caller), message)
+        extension = self._extension(message.action)
+        if extension:
+            return Reply(extension(request={"action": message.action, "meta": dict(message.meta)}))
+        action = find_action(message.action)
+        if caller.read_only and not action.read_only:
+            raise MethodNotAllowedError(
+                f"{action.name} changes something: send it by POST", action=action.name
+            )
+        meta, warnings = read_meta(action.meta, message)
+        context = self._context(caller)
+        reply = action.run(context, meta)
+        warnings += context.warnings
+        if caller.upload and not caller.upload.used:
+            warnings.append(
+                "the file that came with the message was not used: objPut takes it with meta 'toObject'"
+            )
+        if warnings:
+            reply.body["warnings"] = warnings
+        return reply
+
+    def _context(self, caller: Caller) -> Context:
+        return Context(lambda: self.storage, self.state, caller)
+
+    def _extension(self, name: str) -> Callable[..., dict[str, Any]] | None:
+        method = getattr(self, f"{name}_process", None) if name.isidentifier() else None
+        return method if callable(method) else None
+
+    def close(self) -> None:
+        """Close the storage, if it was opened here."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        if self._storage is not None and self._is_ours:
+            self._storage.close()
+        self._storage = None
+
+
+def _storage_part(settings: Settings) -> tuple[Any, ...]:
+    """Return what of *settings* an open storage depends on."""
+    transport = (
+        settings.retries,
+        settings.timeout,
+        settings.connect_timeout,
+        settings.http_proxy,
+        settings.workers,
+    )
+    return settings.type, getattr(settings, settings.type), *transport
+
+
+def _outcome(reply: Reply) -> str:
+    if reply.body.get("status"):
+        return "done"
+    return f"{type(reply.error).__name__}" if reply.error else "status false"

@@ -1,0 +1,221 @@
+"""The message and the reply, and the wire forms that a message comes in.
+
+A message is ``{"action": "ls", "meta": {...}}``. It arrives as JSON, bare or under
+``payload``, as jQuery's form encoding of the same, or as the query of a GET.
+"""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import parse_qsl
+
+from pfstorage.errors import MessageError, PfstorageError
+from pfstorage.fields import FieldError, known_names, read_fields
+
+T = TypeVar("T")
+MAX_FIELDS = 10_000
+MAX_DEPTH = 32
+
+
+@dataclass(frozen=True)
+class Message:
+    """A decoded message. *meta* is an empty dict where there was none."""
+
+    action: str
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, source: str | bytes | Mapping[str, Any]) -> Message:
+        """Read a message from JSON text, or from what such a text decodes to.
+
+        pypx says ``args`` for ``meta``. Raise `MessageError` for anything that
+        is not an object with a text ``action``, or with a ``meta.ctl``.
+        """
+        content = source if isinstance(source, Mapping) else decode_json(source)
+        if isinstance(content, Mapping) and "payload" in content and "action" not in content:
+            content = content["payload"]
+        if not isinstance(content, Mapping):
+            raise MessageError(f"a message is a JSON object, not {_kind(content)}")
+        meta = content.get("meta", content.get("args"))
+        if meta is None:
+            meta = {}
+        if not isinstance(meta, Mapping):
+            raise MessageError(f"'meta' takes an object, not {_kind(meta)}")
+        action = content.get("action", "")
+        if not isinstance(action, str) or not (action or "ctl" in meta):
+            raise MessageError('a message needs an action, as in {"action": "ls", "meta": {"path": ""}}')
+        return cls(action, meta)
+
+
+def read_meta(cls: type[T], message: Message) -> tuple[T, list[str]]:
+    """Read the meta of *message* as a *cls*; return it and a warning for each unknown key."""
+    try:
+        meta, unknown = read_fields(cls, message.meta)
+    except FieldError as e:
+        raise MessageError(f"{message.action}: meta {e}") from None
+    names = ", ".join(known_names(cls))
+    surplus = [key for key in unknown if key != "ctl"]
+    return meta, [f"{message.action} knows no meta {key!r} (it knows {names})" for key in surplus]
+
+
+@dataclass
+class Reply:
+    """What goes back: *body* as JSON, and the error it tells of, if it tells of one."""
+
+    body: dict[str, Any]
+    error: PfstorageError | None = None
+
+    @classmethod
+    def of_error(cls, error: PfstorageError) -> Reply:
+        return cls({"status": False, "msg": str(error), "error": dict(error.facts)}, error)
+
+    def to_json(self) -> str:
+        """Return the body as 2.x wrote it: indented by four, in the order of insertion, in ASCII."""
+        return json.dumps(self.body, indent=4)
+
+
+def decode_json(text: str | bytes) -> Any:
+    """Decode *text*, which comes from anybody. Raise `MessageError` if it is not JSON.
+
+    Not JSON either: ``NaN`` and ``Infinity``, an object with the same key twice,
+    nesting deeper than `MAX_DEPTH`.
+    """
+    try:
+        content = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as e:
+        raise MessageError(f"the message is not JSON: {e}") from None
+    _check_depth(content)
+    return content
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        raise ValueError("an object has the same key twice")
+    return content
+
+
+def _check_depth(content: object) -> None:
+    level = [content]
+    for _ in range(MAX_DEPTH):
+        level = [inner for each in level for inner in _children(each)]
+        if not level:
+            return
+    raise MessageError(f"the message is nested deeper than {MAX_DEPTH} levels")
+
+
+def _children(content: object) -> list[object]:
+    if isinstance(content, Mapping):
+        return list(content.values())
+    return content if isinstance(content, list) else []
+
+
+def decode_form(text: str) -> dict[str, Any]:
+    """Decode jQuery's form encoding: ``meta[path]=x``, ``meta[retSpec][]=name``, ``a[0]=x``.
+
+    All values are texts; blank ones are kept. Raise `MessageError` for more than
+    `MAX_FIELDS` fields, and for names that contradict each other.
+
+    >>> decode_form("action=ls&meta[path]=a_b&meta[retSpec][]=name&meta[retSpec][]=bytes")
+    {'action': 'ls', 'meta': {'path': 'a_b', 'retSpec': ['name', 'bytes']}}
+    """
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
+    except ValueError as e:
+        raise MessageError(f"the form can't be read: {e}") from None
+    content: dict[str, Any] = {}
+    for name, value in pairs:
+        _insert(content, name, value)
+    return {name: _with_lists(value) for name, value in content.items()}
+
+
+_NAME = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
+
+
+def _insert(content: dict[str, Any], name: str, value: str) -> None:
+    match = _NAME.fullmatch(name)
+    if not match:
+        raise MessageError(
+            f"the form has a field {name[:80]!r}; a name is like meta[path] or meta[retSpec][]"
+        )
+    keys = [match[1], *re.findall(r"\[([^\[\]]*)\]", match[2])]
+    if len(keys) > MAX_DEPTH:
+        raise MessageError(f"the form is nested deeper than {MAX_DEPTH} levels")
+    for key, following in itertools.pairwise(keys):
+        content = content.setdefault(key if key else str(len(content)), {})
+        if not isinstance(content, dict):
+            raise MessageError(f"the form has both a value and fields [{following}] under {key!r}")
+    _add(content, keys[-1] or str(len(content)), value)
+
+
+def _add(content: dict[str, Any], key: str, value: str) -> None:
+    """Add a leaf. A name that comes again makes a list, as jQuery's ``traditional`` means it."""
+    present = content.get(key)
+    if isinstance(present, dict):
+        raise MessageError(f"the form has both a value and fields under {key!r}")
+    if isinstance(present, list):
+        present.append(value)
+    else:
+        content[key] = value if present is None else [present, value]
+
+
+def _with_lists(value: Any) -> Any:
+    """Turn objects with the keys 0, 1, 2 ... into the lists that jQuery made them from."""
+    if not isinstance(value, dict):
+        return value
+    inner = {key: _with_lists(each) for key, each in value.items()}
+    is_list = list(inner) == [str(number) for number in range(len(inner))]
+    return list(inner.values()) if is_list else inner
+
+
+def decode_body(text: str) -> Any:
+    """Decode the body of a POST whatever its Content-Type says: JSON, else a form.
+
+    pfurl sends JSON as ``application/x-www-form-urlencoded``. Text that is
+    neither is reported as the JSON that it was most likely meant to be.
+    """
+    if "=" not in text or text.lstrip()[:1] in ("{", "["):
+        return decode_json(text)
+    return decode_form(text)
+
+
+def decode_query(text: str) -> Any:
+    """Decode the query of a GET. ``meta`` is JSON, bracketed fields, or a Python literal.
+
+    The literal is what ``pfurl --verb GET`` sends: ``meta={'path': 'chris'}``.
+    """
+    content = decode_form(text)
+    for name in ("payload", "meta", "args"):
+        if isinstance(content.get(name), str):
+            content[name] = _decode_nested(name, content[name])
+    return content
+
+
+def _decode_nested(name: str, text: str) -> Any:
+    if not text.strip():
+        return {}
+    try:
+        return decode_json(text)
+    except MessageError:
+        pass  # the other form is tried; its error names both
+    try:
+        content = ast.literal_eval(text)
+        _check_depth(content)
+    except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+        raise MessageError(f"{name!r} in the query is neither JSON nor a Python literal") from None
+    return content
+
+
+def _kind(content: object) -> str:
+    kinds = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return kinds.get(type(content), "a number")

@@ -1,0 +1,141 @@
+"""Key <-> local path: pure functions, and the only place that judges ``..`` and roots.
+
+A *location* is the leading part of a key or of a path. Locations are compared and
+replaced by whole components: ``chris/DICOM`` is no part of ``chris/DICOM2/a``.
+"""
+
+from __future__ import annotations
+
+import os.path
+
+from pfstorage.errors import InvalidKeyError
+
+MAX_COMPONENT_BYTES = 255  # NAME_MAX of the Linux and macOS file systems
+
+
+def below(name: str, location: str) -> str | None:
+    """Return what is left of *name* after the leading *location*, None if it isn't there.
+
+    The whole *name* is below an empty location; a name is below itself, with
+    nothing left. Slashes at the end of *location* don't matter.
+
+    >>> below("chris/DICOM/a.dcm", "chris/DICOM/"), below("chris/DICOM2/a", "chris/DICOM")
+    ('a.dcm', None)
+    >>> below("/store/a", "/"), below("a", ""), below("a", "a")
+    ('store/a', 'a', '')
+    """
+    if not location:
+        return name
+    stem = location.rstrip("/")
+    if name in (stem, location):
+        return ""
+    return name[len(stem) + 1 :] if name.startswith(stem + "/") else None
+
+
+def join(location: str, rest: str) -> str:
+    """Join two parts of a key or path with exactly one slash; an empty part adds none.
+
+    >>> join("storage/", "f1.txt"), join("storage", "/f1.txt"), join("", "f1.txt"), join("/", "a")
+    ('storage/f1.txt', 'storage/f1.txt', 'f1.txt', '/a')
+    """
+    if not location or not rest:
+        return location or rest
+    return f"{location.rstrip('/')}/{rest.lstrip('/')}"
+
+
+def common_prefix(first: str, last: str) -> str:
+    """Return the longest text that both begin with: of sorted keys, the prefix that lists them all.
+
+    >>> common_prefix("chris/a1", "chris/a2/b")
+    'chris/a'
+    """
+    length = next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), None)
+    return min(first, last, key=len) if length is None else first[:length]
+
+
+def without_dot(location: str) -> str:
+    """Drop the leading ``./`` that means nothing in a store; other dots are part of names.
+
+    >>> without_dot("./a"), without_dot("."), without_dot(".hidden")
+    ('a', '', '.hidden')
+    """
+    while location.startswith("./"):
+        location = location[2:].lstrip("/")
+    return "" if location == "." else location
+
+
+def local_to_key(path: str, over: str, location: str, cwd: str) -> str:
+    """Return the key of the local file *path*: its leading *over* becomes *location*.
+
+    ``./data``, ``data``, ``data/`` and the absolute path of the same directory are
+    the same *over*. Without *over*, *location* is put before the path as given,
+    less its leading ``/`` or ``./``. Raise `InvalidKeyError` if *path* is not
+    below *over*, or if the key can't be stored everywhere.
+
+    >>> local_to_key("./data/d/f", "data/", "storage", "/home/u")
+    'storage/d/f'
+    >>> local_to_key("./data/d/f", "", "storage", "/home/u")
+    'storage/data/d/f'
+    """
+    if over:
+        rest = below(_absolute(path, cwd), _absolute(over, cwd))
+        if rest is None:
+            raise InvalidKeyError(f"{path!r} is not below mapLocationOver {over!r}", local=path)
+    else:
+        rest = os.path.normpath(path).lstrip("/")
+    return check_key(join(location, rest))
+
+
+def _absolute(path: str, cwd: str) -> str:
+    return os.path.normpath(os.path.join(cwd, path))
+
+
+def check_key(key: str) -> str:
+    """Return *key*, or raise `InvalidKeyError` if no store can hold it faithfully.
+
+    Swift limits a name to 1024 bytes of UTF-8 without NUL (its API reference,
+    "Object name"). ``.`` and ``..`` it would take, but no file system gives them back.
+    """
+    try:
+        length = len(key.encode())
+    except UnicodeEncodeError:
+        raise InvalidKeyError(
+            f"the name {key!a} is not valid Unicode: rename the file", key=ascii(key)
+        ) from None
+    if not key or length > 1024 or "\0" in key:
+        raise InvalidKeyError(
+            f"a key has 1 to 1024 bytes and no NUL; this one has {length}: {key!r}", key=key
+        )
+    if not {".", ".."}.isdisjoint(key.split("/")):
+        raise InvalidKeyError(f"the key {key!r} has a component '.' or '..'", key=key)
+    return key
+
+
+def local_parts(rest: str, key: str) -> tuple[str, ...]:
+    """Return the components of the local path *rest*, which *key* maps to, below its target.
+
+    Raise `InvalidKeyError` for whatever would leave the target or share a local
+    name with another key: ``..``, ``.``, NUL, a leading or a double slash, a
+    component that is too long.
+
+    >>> local_parts("d/a.dcm", "chris/d/a.dcm")
+    ('d', 'a.dcm')
+    >>> local_parts("../a", "chris/../a")
+    Traceback (most recent call last):
+    ...
+    pfstorage.errors.InvalidKeyError: the key 'chris/../a' has no safe local name: component '..'
+    """
+    parts = tuple(rest.split("/"))
+    for part in parts:
+        if part in ("", ".", "..") or "\0" in part:
+            raise InvalidKeyError(f"the key {key!r} has no safe local name: component {part!r}", key=key)
+        if len(os.fsencode(part)) > MAX_COMPONENT_BYTES:
+            raise InvalidKeyError(
+                f"the key {key!r} has a component of over {MAX_COMPONENT_BYTES} bytes", key=key
+            )
+    return parts
+
+
+def is_marker(key: str) -> bool:
+    """Tell whether *key* stands for a directory: tools make such empty objects for empty ones."""
+    return key.endswith("/")

@@ -1,0 +1,98 @@
+"""The settings as the tree that ``internalctl`` reads and writes: ``/swift/container_name``."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pfstorage._version import __version__
+from pfstorage.config import BLOCKS, MASK, Settings, load_settings, to_document
+from pfstorage.errors import NotFoundError
+
+Tree = dict[str, Any]
+
+
+class StateTree:
+    """A tree of texts and numbers, begun from *settings*; what is changed in it changes them.
+
+    Nodes that are no settings may be made and read, as in 2.x, and mean nothing
+    to pfstorage. A secret reads as `MASK`; setting it to `MASK` leaves it.
+    """
+
+    def __init__(self, settings: Settings, name: str = "pfstorage", version: str = __version__) -> None:
+        self.settings = settings
+        self._lock = threading.Lock()
+        self._tree: Tree = to_document(settings, with_secrets=True)
+        arguments = dict(self._tree["this"])
+        self._tree["this"] = {"name": name, "version": version, **arguments, "args": arguments}
+
+    def get(self, var: str) -> Any:
+        """Return the value at *var*, a dict for an inner node. Raise `NotFoundError`."""
+        node: Any = self._masked()
+        for part in _parts(var):
+            if not isinstance(node, Mapping) or part not in node:
+                raise NotFoundError(f"the state has no {var!r}", var=var)
+            node = node[part]
+        return node
+
+    def set(self, var: str, value: Any) -> None:
+        """Put *value* at *var*; a dict is merged into what is there. Raise `SettingsError`.
+
+        Nothing is changed if the settings would not be valid.
+        """
+        changed: Tree = {}
+        node = changed
+        *parents, last = _parts(var) or [""]
+        for part in parents:
+            node = node.setdefault(part, {})
+        node[last] = value
+        self._change(value if not last else changed)
+
+    def replace(self, old: str, new: str) -> list[str]:
+        """Put *new* wherever the value is *old*; return the paths of those leaves."""
+        with self._lock:
+            found = [path for path, value in _leaves(self._tree) if value == old]
+        for path in found:
+            self.set(path, new)
+        return found
+
+    def _change(self, change: Mapping[str, Any]) -> None:
+        with self._lock:
+            tree = copy.deepcopy(self._tree)
+            _merge(tree, change)
+            blocks = {name: tree.get(name, {}) for name in ("this", *BLOCKS)}
+            blocks["this"] = {
+                key: value for key, value in blocks["this"].items() if key in self._tree["this"]["args"]
+            }
+            self.settings = load_settings(blocks)[0]
+            self._tree = tree
+
+    def _masked(self) -> Tree:
+        with self._lock:
+            tree = copy.deepcopy(self._tree)
+            _merge(
+                tree, {name: block for name, block in to_document(self.settings).items() if name in BLOCKS}
+            )
+        return tree
+
+
+def _parts(var: str) -> list[str]:
+    return [part for part in var.split("/") if part]
+
+
+def _merge(tree: Tree, change: Mapping[str, Any]) -> None:
+    for name, value in change.items():
+        if isinstance(value, Mapping) and isinstance(tree.get(name), dict):
+            _merge(tree[name], value)
+        elif value != MASK or name not in tree:
+            tree[name] = copy.deepcopy(value)
+
+
+def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{path}/{name}")
+        else:
+            yield f"{path}/{name}", value

@@ -1,0 +1,57 @@
+"""Packaging of pfstorage; what only configures tools stands in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+DEVSWIFT = ["swift>=2.35"]
+TEST = [
+    "coverage[toml]>=7.4",
+    "docutils>=0.20",
+    "hypothesis>=6.100",
+    "import-linter>=2.0",
+    "mypy>=1.11",
+    "pydicom>=2.4",
+    "pytest>=8.0",
+    "pytest-cov>=5.0",
+    "pytest-xdist>=3.5",
+    "ruff>=0.6",
+    "sphinx>=7.2",
+]
+
+setup(
+    name="pfstorage",
+    version=re.search(r'"(.+)"', (HERE / "pfstorage" / "_version.py").read_text())[1],
+    description="One regular JSON interface to object storage, for the data of medical imaging",
+    long_description=(HERE / "README.rst").read_text(),
+    long_description_content_type="text/x-rst",
+    license="MIT",
+    packages=find_packages(include=["pfstorage", "pfstorage.*"]),
+    package_data={"pfstorage": ["py.typed"]},
+    python_requires=">=3.10",
+    install_requires=[
+        "legacy-cgi; python_version >= '3.13'",  # pfmisc imports the module cgi
+        "multipart>=1.2",
+        "pfmisc>=2.2",
+        "pfurl>=2.3.0.1",
+        "psutil>=5.9",
+        "python-swiftclient>=4.4",
+    ],
+    extras_require={
+        "devswift": DEVSWIFT,
+        "keystone": ["python-keystoneclient>=5.0"],
+        "test": TEST + DEVSWIFT,
+    },
+    entry_points={"console_scripts": ["pfstorage = pfstorage.cli:main"]},
+    classifiers=[
+        "Development Status :: 5 - Production/Stable",
+        "Intended Audience :: Healthcare Industry",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Medical Science Apps.",
+        "Topic :: System :: Archiving",
+    ],
+)
