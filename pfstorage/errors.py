@@ -6,6 +6,8 @@
     ├── MessageError                the message is malformed; nothing was done
     │   ├── UnknownActionError      no such action
     │   ├── MethodNotAllowedError   the action is not offered by this HTTP method
+    │   ├── NoLengthError           the HTTP request does not say how long it is
+    │   ├── SlowRequestError        the HTTP request did not arrive in time
     │   └── TooLargeError           the message is longer than the server reads
     ├── SettingsError               a flag, a configuration file or the environment is wrong
     ├── ForbiddenError              the caller may not do this here
@@ -66,6 +68,14 @@ class UnknownActionError(MessageError):
 
 
 class MethodNotAllowedError(MessageError):
+    pass
+
+
+class NoLengthError(MessageError):
+    pass
+
+
+class SlowRequestError(MessageError):
     pass
 
 

@@ -1,0 +1,61 @@
+"""What a person sees: log lines on stderr, by verbosity. stdout is left to the reply."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from types import ModuleType
+from typing import Any
+
+LEVELS = {0: logging.CRITICAL + 1, 1: logging.INFO, 2: logging.DEBUG}
+"""By verbosity: nothing; a line for each message; a line for each step, which may name files."""
+
+
+def import_tidily(name: str) -> ModuleType:
+    """Import a module of the pf* family and undo what that does to the logging of this program.
+
+    pfmisc sets up the root logger at import (``logging.basicConfig`` with DEBUG), and
+    pfurl imports pfmisc.
+    """
+    root = logging.getLogger()
+    level, handlers, disabled = root.level, list(root.handlers), logging.root.manager.disable
+    module = importlib.import_module(name)
+    for handler in [each for each in root.handlers if each not in handlers]:
+        root.removeHandler(handler)
+        handler.close()
+    root.setLevel(level)
+    logging.disable(disabled)
+    return module
+
+
+def debug_printer(verbosity: int, within: str) -> Any:
+    """Return the ``dp`` of the 2.x classes: a `pfmisc.debug`, which prints to stdout as it always did."""
+    return import_tidily("pfmisc").debug(verbosity=verbosity, within=within)
+
+
+def set_up_logging(verbosity: int) -> None:
+    """Send the log of pfstorage to stderr, in colours if that is a terminal."""
+    logger = logging.getLogger("pfstorage")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter(colours=sys.stderr.isatty() and "NO_COLOR" not in os.environ))
+    logger.handlers = [handler]
+    logger.propagate = False
+    logger.setLevel(LEVELS.get(verbosity, logging.DEBUG))
+
+
+class _Formatter(logging.Formatter):
+    """``time level message``, one line each, a traceback only where it is asked for."""
+
+    def __init__(self, *, colours: bool) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+        self._palette = import_tidily("pfmisc").Colors if colours else None
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        if self._palette is None:
+            return line
+        names = {logging.DEBUG: "CYAN", logging.INFO: "GREEN", logging.WARNING: "YELLOW"}
+        colour = getattr(self._palette, names.get(record.levelno, "RED"))
+        return f"{colour}{line}{self._palette.NO_COLOUR}"
