@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import IO, Protocol
 
@@ -19,19 +18,24 @@ _MAX_LINE = 4096
 _MAX_PARTS = 100
 
 
+class Stream(Protocol):
+    """What a connection is read from."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+    def readline(self, size: int, /) -> bytes: ...
+
+
 class Reader(Protocol):
     """The bytes of one body. `read` returns b"" at its end, and raises `MessageError` if it breaks off."""
 
     def read(self, size: int, /) -> bytes: ...
 
-    @property
-    def is_at_end(self) -> bool: ...
-
 
 class SizedReader:
     """A body of *length* bytes at the head of *stream*."""
 
-    def __init__(self, stream: IO[bytes], length: int) -> None:
+    def __init__(self, stream: Stream, length: int) -> None:
         self._stream = stream
         self.left = length
 
@@ -50,7 +54,7 @@ class SizedReader:
 class ChunkedReader:
     """A body in ``Transfer-Encoding: chunked`` (RFC 9112, section 7.1) at the head of *stream*."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._chunk = SizedReader(stream, 0)
         self.is_at_end = False
@@ -84,13 +88,14 @@ class ChunkedReader:
         return line.rstrip(b"\r\n")
 
 
-def open_body(stream: IO[bytes], headers: Mapping[str, str], lengths: list[str]) -> Reader:
-    """Return the body that follows *headers*; *lengths* are all values of Content-Length.
+def open_body(stream: Stream, encoding: str | None, lengths: list[str]) -> Reader:
+    """Return the body at the head of *stream*, by the headers Transfer-Encoding and Content-Length.
+
+    *lengths* are all values of the latter.
 
     A request whose length is said twice is refused: what lies between this server
     and its client may believe the other (RFC 9112, section 6.3).
     """
-    encoding = headers.get("transfer-encoding")
     if encoding is not None:
         if lengths or encoding.strip().lower() != "chunked":
             raise MessageError("a body has either a Content-Length or 'Transfer-Encoding: chunked'")
@@ -170,7 +175,7 @@ class _Part:
         self._text = bytearray()
         if name == "local":
             form.close()
-            form.file, form.size = tempfile.TemporaryFile(prefix="pfstorage-"), 0
+            form.file, form.size = tempfile.TemporaryFile(prefix="pfstorage-"), 0  # noqa: SIM115 - closed with the form
 
     def write(self, data: bytes) -> None:
         if self._name == "local" and self._form.file:
@@ -179,7 +184,9 @@ class _Part:
             return
         self._text += data
         if len(self._text) > MAX_MESSAGE:
-            raise TooLargeError(f"a field has at most {MAX_MESSAGE} bytes; a file goes into the field 'local'")
+            raise TooLargeError(
+                f"a field has at most {MAX_MESSAGE} bytes; a file goes into the field 'local'"
+            )
 
     def finish(self) -> None:
         if self._name == "local" and self._form.file:

@@ -281,6 +281,41 @@ _OTHERS = {
 }
 
 
+# Where a flag goes, by the name that argparse keeps its value under; the older ones as 2.x named them.
+_FLAGS = {
+    "str_type": ("this", "type"),
+    "verbosity": ("this", "verbosity"),
+    "str_debugToDir": ("this", "debugToDir"),
+    "ipSelf": ("this", "ipSelf"),
+    "portSelf": ("this", "portSelf"),
+    "b_httpResponse": ("this", "httpResponse"),
+    "httpProxy": ("this", "httpProxy"),
+    "workers": ("this", "workers"),
+    "retries": ("this", "retries"),
+    "timeout": ("this", "timeout"),
+    "connectTimeout": ("this", "connectTimeout"),
+    "storeBase": ("filesystem", "store_base"),
+    "swiftAuthUrl": ("swift", "auth_url"),
+    "swiftUsername": ("swift", "username"),
+    "swiftKey": ("swift", "key"),
+    "swiftContainer": ("swift", "container_name"),
+}
+
+
+def from_flags(args: Mapping[str, Any], environ: Mapping[str, str]) -> Document:
+    """Return the document that the parsed flags *args* make; None and "" are flags that were not given."""
+    given = {name: value for name, value in args.items() if value not in (None, "")}
+    document: dict[str, dict[str, Any]] = {"this": {}, "swift": {}, "filesystem": {}}
+    if "ipSwift" in given or "portSwift" in given:
+        host = given.get("ipSwift", environ.get("HOST_IP") or "127.0.0.1")
+        auth_url = v1_auth_url(host, given.get("portSwift", 8080))
+        document["swift"] = {"auth_url": auth_url, "auth_version": "1", "os_options": {}}
+    for name, (block, key) in _FLAGS.items():
+        if name in given:
+            document[block][key] = given[name]
+    return document
+
+
 def v1_auth_url(host: str, port: int | str = 8080) -> str:
     """Return where Swift's own (version 1) authentication answers on *host*.
 

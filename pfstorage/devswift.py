@@ -239,7 +239,7 @@ def with_request_log(app: WSGIApplication, global_conf: dict[str, str], **_: str
 
         def start(status: str, *rest: Any) -> Any:
             with log.open("a", encoding="utf-8") as lines:
-                lines.write(f"{request} {status.split()[0]}\n")
+                lines.write(f"{request} {status.split(maxsplit=1)[0]}\n")
             return start_response(status, *rest)
 
         return app(environ, start)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from pfstorage._version import __version__
 from pfstorage.actions import Caller, Context, find_action, service
 from pfstorage.backends import Storage, open_settings
-from pfstorage.config import Settings
+from pfstorage.config import Settings, from_environment, from_flags, load_settings, read_settings_file
 from pfstorage.errors import MethodNotAllowedError, PfstorageError
 from pfstorage.message import Message, Reply, read_meta
 from pfstorage.record import write_record
 from pfstorage.state import StateTree
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +34,35 @@ class StoreHandler:
     gets the message as a dict and returns the reply as one. That is how 2.x was extended.
     """
 
-    def __init__(self, storage: Storage | None = None, *, settings: Settings | None = None) -> None:
-        """Answer from *storage*, which stays the caller's to close, or from what *settings* open."""
-        self.state = StateTree(settings or (storage.settings if storage else Settings()))
+    def __init__(
+        self,
+        storage: Storage | None = None,
+        *,
+        settings: Settings | None = None,
+        name: str = "pfstorage",
+        version: str = __version__,
+    ) -> None:
+        """Answer from *storage*, which stays the caller's to close, or from what *settings* open.
+
+        *name* and *version* are what ``hello`` tells.
+        """
+        self.state = StateTree(settings or (storage.settings if storage else Settings()), name, version)
         self._lock = threading.Lock()
         self._storage = storage
         self._is_ours = storage is None
+
+    @classmethod
+    def from_args(cls, args: Mapping[str, Any], *, name: str, version: str) -> Self:
+        """Make a handler from the ``vars`` of parsed flags, as the classes of 2.x were made.
+
+        Raise `SettingsError`.
+        """
+        path = args.get("str_configFileLoad")
+        files = [read_settings_file(Path(path))] if path else []
+        settings, warnings = load_settings(*files, from_environment(os.environ), from_flags(args, os.environ))
+        for warning in warnings:
+            log.warning("%s", warning)
+        return cls(settings=settings, name=name, version=version)
 
     @property
     def settings(self) -> Settings:

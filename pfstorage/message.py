@@ -178,15 +178,14 @@ def _with_lists(value: Any) -> Any:
     return list(inner.values()) if is_list else inner
 
 
-def decode_body(text: str) -> Any:
-    """Decode the body of a POST whatever its Content-Type says: JSON, else a form.
+def decode_body(text: str) -> tuple[Any, bool]:
+    """Decode the body of a POST whatever its Content-Type says; tell whether it was JSON, not a form.
 
     pfurl sends JSON as ``application/x-www-form-urlencoded``. Text that is
     neither is reported as the JSON that it was most likely meant to be.
     """
-    if "=" not in text or text.lstrip()[:1] in ("{", "["):
-        return decode_json(text)
-    return decode_form(text)
+    is_json = "=" not in text or text.lstrip()[:1] in ("{", "[")
+    return (decode_json(text) if is_json else decode_form(text)), is_json
 
 
 def decode_query(text: str) -> Any:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from socketserver import ThreadingMixIn
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from pfstorage import body
 from pfstorage._version import __version__
 from pfstorage.actions import Caller, Upload
-from pfstorage.config import Settings, is_loopback
+from pfstorage.config import is_loopback
 from pfstorage.errors import (
     ForbiddenError,
     FullDiskError,
@@ -40,7 +41,7 @@ from pfstorage.errors import (
     UnknownActionError,
 )
 from pfstorage.handler import StoreHandler
-from pfstorage.message import Message, Reply, decode_body, decode_form, decode_json, decode_query
+from pfstorage.message import Reply, decode_body, decode_json, decode_query
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,9 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
     request_queue_size = 128
     allow_reuse_address = True
 
-    def __init__(self, address: tuple[str, int], handler: StoreHandler | type[StoreHandler] = StoreHandler) -> None:
+    def __init__(
+        self, address: tuple[str, int], handler: StoreHandler | type[StoreHandler] = StoreHandler
+    ) -> None:
         """Listen on *address*. As in 2.x, *handler* may be a class, which `setup` makes one of."""
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.args: dict[str, Any] = {}
@@ -97,7 +100,9 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
         self._changed = threading.Condition()
         super().__init__(address, RequestHandler)
 
-    def setup(self, *, args: Mapping[str, Any], name: str = "pfstorage", desc: str = "", ver: str = __version__) -> None:
+    def setup(
+        self, *, args: Mapping[str, Any], name: str = "pfstorage", desc: str = "", ver: str = __version__
+    ) -> None:
         """Configure the handler as 2.x did, from the ``vars`` of its parsed flags."""
         self.args = dict(args)
         if isinstance(self._handler, type):
@@ -153,8 +158,8 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
         threading.Thread(target=self.shutdown, daemon=True).start()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log what went wrong with a connection; that a client went away is no news."""
-        log.debug("the connection from %s broke", client_address, exc_info=True)
+        """Log what broke a connection, such as a client that went away."""
+        log.debug("the connection from %s broke: %r", client_address[0], sys.exc_info()[1])
 
 
 class RequestHandler(BaseHTTPRequestHandler):
@@ -168,42 +173,130 @@ class RequestHandler(BaseHTTPRequestHandler):
     wbufsize = -1  # headers and body leave in one packet
     disable_nagle_algorithm = True
     default_request_version = "HTTP/1.1"  # a reply to anything has a status line
-    unread: ClassVar[bool]
 
     def do_GET(self) -> None:
         self._respond(self._answer_get)
 
-    do_HEAD = do_GET
+    def do_HEAD(self) -> None:
+        self.do_GET()
 
     def do_POST(self) -> None:
         self._respond(self._answer_post)
 
     def _respond(self, answer: Callable[[], Reply]) -> None:
         with self.server.working():
+            started = time.monotonic()
             try:
                 if urlsplit(self.path).path not in PATHS:
                     raise NotFoundError(f"there is nothing at this path: messages go to {PATHS[1]}")
                 reply = answer()
             except PfstorageError as e:
                 reply = Reply.of_error(e)
-            self._send(reply)
+            status = status_of(reply.error)
+            self._send(status, reply)
+            log.debug(
+                "%s %s: %d in %.3f s",
+                self.command,
+                self.client_address[0],
+                status,
+                time.monotonic() - started,
+            )
 
     def _answer_get(self) -> Reply:
         content = decode_query(urlsplit(self.path).query)
         return self.server.handler.answer(content, Caller(trusted=False, read_only=True))
 
     def _answer_post(self) -> Reply:
-        self.close_connection, keep_open = True, not self.close_connection  # until the body is read
-        source = body.open_body(self.rfile, self.headers, self.headers.get_all("content-length", []))
+        stays_open, self.close_connection = not self.close_connection, True  # while the body is not read
+        source = body.open_body(
+            self.rfile, self.headers.get("transfer-encoding"), self.headers.get_all("content-length", [])
+        )
+        boundary = body.boundary_of(self.headers.get("content-type", ""))
         try:
-            boundary = body.boundary_of(self.headers.get("content-type", ""))
-            reply = self._answer_form(source, boundary) if boundary else self._answer_text(source)
+            received = body.read_form(source, boundary) if boundary else body.read_text(source)
+            self.close_connection = not (stays_open and not source.read(1))
         except TimeoutError:
-            raise SlowRequestError(f"the request did not arrive within {self.timeout:.0f} s of silence") from None
-        finally:
-            self.close_connection = not (keep_open and source.is_at_end)
-        return reply
+            raise SlowRequestError(f"the request stopped arriving for {self.timeout:.0f} s") from None
+        if isinstance(received, str):
+            return self._answer_text(received)
+        with contextlib.closing(received) as form:
+            return self._answer_form(form)
 
-    def _answer_text(self, source: body.Reader) -> Reply:
-        content = decode_body(body.read_text(source))
-        return self.server.handler.answer(content, Caller(trusted=self._is_trusted(), shut_down=self.server.stop))
+    def _answer_text(self, text: str) -> Reply:
+        content, is_json = decode_body(text)
+        caller = Caller(trusted=is_json and self._is_from_this_machine(), shut_down=self.server.stop)
+        return self.server.handler.answer(content, caller)
+
+    def _answer_form(self, form: body.Form) -> Reply:
+        if "d_msg" not in form.fields:
+            raise MessageError("a multipart form needs the field d_msg with the message")
+        upload = Upload(form.file, form.size, form.fields.get("filename", "")) if form.file else None
+        return self.server.handler.answer(
+            decode_json(form.fields["d_msg"]), Caller(trusted=False, upload=upload)
+        )
+
+    def _is_from_this_machine(self) -> bool:
+        """Tell whether a program on this host sent the request: no browser, and nobody behind a proxy."""
+        tells = ("origin", "forwarded", "x-forwarded-for", "x-real-ip", "via")
+        return is_loopback(self.client_address[0]) and not any(name in self.headers for name in tells)
+
+    def _send(self, status: int, reply: Reply) -> None:
+        text = reply.to_json()
+        kind = "application/json"
+        if self.server.handler.settings.http_response:
+            kind = "text/html; charset=utf-8"
+            for character in "<>&":  # JSON all the same, and no markup to a browser
+                text = text.replace(character, f"\\u{ord(character):04x}")
+        content = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        if status == HTTPStatus.METHOD_NOT_ALLOWED:
+            self.send_header("Allow", METHODS)
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            self.send_header("Retry-After", "5")
+        if self.close_connection or self.server.answers_once:
+            self.close_connection = True
+            self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+        self.wfile.flush()
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answer in JSON what `http.server` refuses by itself: a bad request line, an unknown method."""
+        self.close_connection = True
+        self.command = self.command or ""
+        if code == HTTPStatus.NOT_IMPLEMENTED:
+            code = HTTPStatus.METHOD_NOT_ALLOWED
+            error: PfstorageError = MethodNotAllowedError(
+                f"messages come by {METHODS}, not by {self.command[:20]!r}"
+            )
+        else:
+            error = MessageError(f"the request is no HTTP that is understood here: {message or code}")
+        with self.server.working():
+            self._send(code, Reply.of_error(error))
+
+    def parse_request(self) -> bool:
+        """Refuse HTTP/0.9 as well, whose replies have no status."""
+        parsed = super().parse_request()
+        if parsed and self.request_version == "HTTP/0.9":
+            self.request_version = self.default_request_version
+            self.send_error(HTTPStatus.BAD_REQUEST, "the request line has no version")
+            return False
+        return parsed
+
+    def finish(self) -> None:
+        """Flush, and take in what the client still sends: closing at once might cost it the reply."""
+        super().finish()
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            self.connection.settimeout(1.0)
+            deadline = time.monotonic() + 2.0
+            while time.monotonic() < deadline and self.connection.recv(65536):
+                continue
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name of the base class
+        """Say nothing: `_respond` logs a request, and a path may hold a name."""

@@ -72,9 +72,9 @@ class StateTree:
     def _masked(self) -> Tree:
         with self._lock:
             tree = copy.deepcopy(self._tree)
-            _merge(
-                tree, {name: block for name, block in to_document(self.settings).items() if name in BLOCKS}
-            )
+            shown = to_document(self.settings)
+        for name in BLOCKS:
+            tree[name].update(shown[name])
         return tree
 
 

@@ -1,0 +1,260 @@
+"""The command line: flags become settings, ``--msg`` becomes a message, the reply goes to stdout."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pfstorage._version import __version__
+
+if TYPE_CHECKING:
+    from pfstorage.config import Settings
+    from pfstorage.handler import StoreHandler
+    from pfstorage.message import Reply
+
+DONE, FAILED, MALFORMED, INTERRUPTED = 0, 1, 2, 130
+
+DESCRIPTION = """\
+pfstorage gives one regular JSON interface to object storage: OpenStack Swift,
+a directory, or memory. A message is {"action": "ls", "meta": {...}}; the reply is
+JSON, too, on stdout. Everything else that is said goes to stderr."""
+
+SYNOPSIS = """\
+run one message:
+    pfstorage --type filesystem --storeBase ./store --msg '{"action": "ls"}'
+    pfstorage --ipSwift localhost --portSwift 8080 --msg @message.json
+serve messages over HTTP:
+    pfstorage --ipSwift localhost --portSwift 8080 --ipSelf 127.0.0.1 --portSelf 4055 --server --forever
+send a message to such a server:
+    pfstorage --remote 127.0.0.1:4055 --msg '{"action": "hello", "meta": {"askAbout": "timestamp"}}'"""
+
+DETAILS = """\
+The actions and their metas:
+    ls            list objects          path, substr, retSpec, limit, marker, delimiter
+    objPut        files into the store  putSpec, inLocation, mapLocationOver (objPush is the same)
+    objPull       objects to files      path, substr, fromLocation, mapLocationOver
+    objExists     is there this object  obj
+    objStat       what is known of it   obj
+    hello         who is there          askAbout: timestamp | sysinfo | echoBack
+    internalctl   read, change settings var with get, set or valueReplace
+
+Exit status: 0 the reply's status is true; 1 it is false; 2 the message or a flag is malformed."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line *argv* and return its exit status."""
+    parser = build_parser()
+    options = parser.parse_args(argv)
+    if options.b_version:
+        print(f"Version: {__version__}")
+        return DONE
+    if options.desc or options.synopsis:
+        print("\n\n".join([DESCRIPTION, SYNOPSIS, *([DETAILS] if options.desc else [])]))
+        return DONE
+    try:
+        return _run(parser, options)
+    except KeyboardInterrupt:
+        print("pfstorage: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read the reply has gone
+        sys.stderr.close()
+        return FAILED
+
+
+def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    from pfstorage import console
+    from pfstorage.config import to_document
+    from pfstorage.errors import LocalFileError, MessageError, SettingsError
+    from pfstorage.handler import StoreHandler
+
+    console.set_up_logging(1 if options.verbosity is None else options.verbosity)
+    try:
+        message = _message(options)
+        options.swiftKey = _text_of(options.swiftKey).strip()
+        handler = StoreHandler.from_args(vars(options), name="pfstorage", version=__version__)
+        if options.str_configFileSave:
+            document = to_document(handler.settings, with_secrets=options.saveSecrets)
+            _save(options.str_configFileSave, document)
+    except (SettingsError, MessageError, LocalFileError) as e:
+        parser.exit(MALFORMED, f"pfstorage: {e}\n")
+    console.set_up_logging(handler.settings.verbosity)
+    if options.server:
+        return _serve(handler, options)
+    if message is None:
+        if options.str_configFileSave:
+            return DONE
+        parser.error("there is nothing to do: give --msg, --action, --test or --server (--help tells more)")
+    try:
+        return _print(_remote(options, message) if options.remote else handler.answer(message))
+    finally:
+        handler.close()
+
+
+def _message(options: argparse.Namespace) -> str | dict[str, Any] | None:
+    """Return the message that the flags ask for, None if they ask for none."""
+    from pfstorage.errors import MessageError
+    from pfstorage.message import decode_json
+
+    if options.b_test:
+        return {"action": "hello", "meta": {"askAbout": "sysinfo", "echoBack": "Hi there!"}}
+    if options.str_action:
+        meta = decode_json(options.str_args) if options.str_args else {}
+        return {"action": options.str_action, "meta": meta}
+    if options.str_args:
+        raise MessageError("--args goes with --action")
+    return _text_of(options.msg) if options.msg else None
+
+
+def _text_of(value: str) -> str:
+    """Return the text of a flag that may be ``@FILE`` or ``-`` for stdin."""
+    from pfstorage.errors import MessageError
+    from pfstorage.files import local_errors
+
+    if value != "-" and not value.startswith("@"):
+        return value
+    try:
+        if value == "-":
+            return sys.stdin.read()
+        with local_errors(value[1:]):
+            return Path(value[1:]).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise MessageError(f"what {value!r} holds is not UTF-8") from None
+
+
+def _save(path: str, document: Mapping[str, Any]) -> None:
+    """Write a configuration file, whole or not at all, that only its owner can read."""
+    import os
+
+    from pfstorage.files import LocalTree, local_errors
+
+    directory, name = os.path.split(path)
+    with local_errors(path), LocalTree(directory).whole_file((name,), mode=0o600) as file:
+        file.write(json.dumps(document, indent=4).encode() + b"\n")
+
+
+def _remote(options: argparse.Namespace, message: str | dict[str, Any]) -> Reply:
+    from pfstorage.errors import PfstorageError
+    from pfstorage.message import Message, Reply
+    from pfstorage.remote import send
+
+    try:
+        return send(options.remote, Message.parse(message), options.authToken)
+    except PfstorageError as e:
+        return Reply.of_error(e)
+
+
+def _print(reply: Reply) -> int:
+    from pfstorage.errors import MessageError
+
+    print(reply.to_json(), flush=True)
+    if reply.body.get("status"):
+        return DONE
+    return MALFORMED if isinstance(reply.error, MessageError) else FAILED
+
+
+def _serve(handler: StoreHandler, options: argparse.Namespace) -> int:
+    """Serve until told to stop by ``quit``, SIGINT or SIGTERM; without --forever, one request."""
+    from pfstorage.server import GRACE_SECONDS, ThreadedHTTPServer
+
+    settings = handler.settings
+    try:
+        server = ThreadedHTTPServer((settings.ip_self, settings.port_self), handler)
+    except OSError as e:
+        print(
+            f"pfstorage: cannot listen on {settings.ip_self}:{settings.port_self}: {e.strerror}",
+            file=sys.stderr,
+        )
+        return FAILED
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: server.stop())
+    if settings.verbosity > 0:
+        print(
+            f"pfstorage {__version__} serves {_place(settings)} at {server.url}", file=sys.stderr, flush=True
+        )
+    with server:
+        if options.b_forever:
+            server.serve_forever()
+            server.wait_for_requests(GRACE_SECONDS)
+        else:
+            server.answer_once()
+    handler.close()
+    return DONE
+
+
+def _place(settings: Settings) -> str:
+    if settings.type == "swift":
+        return f"the container {settings.swift.container_name!r} of {settings.swift.auth_url}"
+    return settings.filesystem.store_base if settings.type == "filesystem" else "its memory"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser. Values go where 2.x kept them: ``str_type``, ``b_forever`` and so on."""
+    parser = argparse.ArgumentParser(
+        prog="pfstorage",
+        description=DESCRIPTION,
+        epilog=SYNOPSIS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--msg", default="", metavar="JSON", help="the message; @FILE reads it from a file, - from stdin")
+    add("--action", dest="str_action", default="", metavar="NAME", help="with --args, a message in two parts")
+    add("--args", dest="str_args", default="", metavar="JSON", help="the meta of --action")
+    add("--remote", default="", metavar="HOST:PORT", help="send the message to a pfstorage server there")
+    add("--authToken", default="", metavar="TOKEN", help="the token that the --remote server asks for")
+    add("--type", dest="str_type", metavar="NAME", help="the store: swift (default), filesystem or memory")
+    add("--storeBase", metavar="DIR", help="the directory that is the store of --type filesystem")
+    add("--ipSwift", metavar="HOST", help="where Swift's own login answers (default HOST_IP, else 127.0.0.1)")
+    add("--portSwift", metavar="PORT", help="its port (default 8080)")
+    add("--swiftAuthUrl", metavar="URL", help="the whole address of the login, instead of these two")
+    add("--swiftUsername", metavar="NAME", help="who logs in (default SWIFT_USERNAME, ST_USER, OS_USERNAME)")
+    add("--swiftKey", default="", metavar="KEY", help="with what; @FILE keeps it out of the process list")
+    add("--swiftContainer", metavar="NAME", help="the container (default SWIFT_CONTAINER_NAME, else users)")
+    add("--httpProxy", metavar="HOST:PORT", help="the proxy towards the store")
+    add("--workers", type=int, metavar="N", help="files moved at once (default 8)")
+    add("--retries", type=int, metavar="N", help="how often a failed request is repeated (default 3)")
+    add("--timeout", type=float, metavar="SECONDS", help="how long the store may be silent (default 90)")
+    add(
+        "--connectTimeout",
+        type=float,
+        metavar="SECONDS",
+        help="how long to wait for a connection (default 2)",
+    )
+    add("-s", "--server", action="store_true", help="serve messages over HTTP")
+    add("--forever", dest="b_forever", action="store_true", help="serve until stopped, not one request")
+    add("--ipSelf", metavar="HOST", help="where to serve (default HOST_IP, else 127.0.0.1)")
+    add("--portSelf", type=int, metavar="PORT", help="on which port (default 4055)")
+    add("--httpResponse", dest="b_httpResponse", action="store_true", default=None, help="reply as text/html")
+    add(
+        "--configFileLoad",
+        dest="str_configFileLoad",
+        default="",
+        metavar="FILE",
+        help="read settings from FILE",
+    )
+    add(
+        "--configFileSave",
+        dest="str_configFileSave",
+        default="",
+        metavar="FILE",
+        help="write the settings to FILE",
+    )
+    add("--saveSecrets", action="store_true", help="write secrets to that file, too")
+    add("--debugToDir", dest="str_debugToDir", metavar="DIR", help="write each message and its reply to DIR")
+    add(
+        "-v",
+        "--verbosity",
+        type=int,
+        metavar="LEVEL",
+        help="0 nothing on stderr, 1 a little (default), 2 more",
+    )
+    add("--test", dest="b_test", action="store_true", help="ask hello/sysinfo, to see that all is well")
+    add("--version", dest="b_version", action="store_true", help="print the version")
+    add("-x", "--desc", action="store_true", help="print the overview")
+    add("-y", "--synopsis", action="store_true", help="print the synopsis")
+    return parser
