@@ -167,8 +167,6 @@ class RequestHandler(BaseHTTPRequestHandler):
 
     server: ThreadedHTTPServer
     protocol_version = "HTTP/1.1"
-    server_version = f"pfstorage/{__version__}"
-    sys_version = ""
     timeout = 60.0
     wbufsize = -1  # headers and body leave in one packet
     disable_nagle_algorithm = True
@@ -297,6 +295,10 @@ class RequestHandler(BaseHTTPRequestHandler):
             deadline = time.monotonic() + 2.0
             while time.monotonic() < deadline and self.connection.recv(65536):
                 continue
+
+    def version_string(self) -> str:
+        """Name this server, and not the Python below it."""
+        return f"pfstorage/{__version__}"
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name of the base class
         """Say nothing: `_respond` logs a request, and a path may hold a name."""

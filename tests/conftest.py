@@ -1,0 +1,149 @@
+"""What the tests share: a real Swift, a storage of each backend, servers on free ports, DICOM files."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pydicom.data
+import pytest
+
+from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
+from pfstorage.backends import Storage
+from pfstorage.devswift import DevSwift, running
+
+ROOT = Path(__file__).resolve().parent.parent
+BACKENDS = ("swift", "filesystem", "memory")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting of the machine reaches a test, and relative paths lead to a place of its own."""
+    for name in os.environ:
+        if name.startswith(("SWIFT_", "ST_", "OS_", "HOST_IP")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def swift() -> Iterator[DevSwift]:
+    """A real OpenStack Swift on a free port, one for each test process."""
+    with running() as server:
+        yield server
+
+
+def swift_options(swift: DevSwift, **more: Any) -> dict[str, Any]:
+    """Options for `open_storage`: a container of its own for each call, and quick tries."""
+    return {
+        "type": "swift",
+        "auth_url": swift.auth_url,
+        "container_name": uuid.uuid4().hex,
+        "retries": 1,
+        **more,
+    }
+
+
+def open_backend(backend: str, request: pytest.FixtureRequest, tmp_path: Path, **more: Any) -> Storage:
+    """Open an empty storage of *backend*; its container does not exist yet."""
+    if backend == "swift":
+        return open_storage(**swift_options(request.getfixturevalue("swift"), **more))
+    if backend == "filesystem":
+        return open_storage(type="filesystem", store_base=str(tmp_path / "store"), **more)
+    return open_storage(type="memory", **more)
+
+
+@pytest.fixture(params=BACKENDS)
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
+    """An empty storage of each backend in turn: what is tested with it is the contract of all."""
+    with open_backend(request.param, request, tmp_path) as storage:
+        yield storage
+
+
+@pytest.fixture
+def swift_storage(swift: DevSwift) -> Iterator[Storage]:
+    """An empty container of the real Swift."""
+    with open_storage(**swift_options(swift)) as storage:
+        yield storage
+
+
+@pytest.fixture(scope="session")
+def dicom_files() -> Path:
+    """The directory of real DICOM files, some in subdirectories, that pydicom brings."""
+    return Path(pydicom.data.__file__).parent / "test_files"
+
+
+@contextlib.contextmanager
+def serving(handler: StoreHandler) -> Iterator[ThreadedHTTPServer]:
+    """Serve *handler* on a free port of the loopback interface, in a thread."""
+    with ThreadedHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def ask(
+    server: ThreadedHTTPServer,
+    body: Any = None,
+    method: str = "POST",
+    path: str = "/api/v1/cmd",
+    **headers: str,
+) -> tuple[int, Any]:
+    """Send one request; return the status and the decoded JSON. *body* that is no text or bytes is sent as JSON."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+    content = body if isinstance(body, str | bytes | None) else json.dumps(body)
+    with contextlib.closing(connection):
+        connection.request(
+            method, path, content, {name.replace("_", "-"): value for name, value in headers.items()}
+        )
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    """A function that runs ``pfstorage`` with flags, as a process of its own, in the test's directory."""
+
+    def run(*flags: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "pfstorage", *flags],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
+            timeout=120,
+        )
+
+    return run
+
+
+def write_tree(root: Path, files: dict[str, bytes]) -> Path:
+    """Write *files*, content by relative path, below *root*; return it."""
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return root
+
+
+def read_tree(root: Path) -> dict[str, bytes]:
+    """Return what is below *root*, content by relative path."""
+    return {
+        str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()
+    }
