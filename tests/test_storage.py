@@ -1,0 +1,322 @@
+"""The contract of a storage, kept by every backend."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import random
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from pfstorage.backends import Storage
+from pfstorage.errors import ContainerNotFoundError, InvalidKeyError, LocalFileError, NotFoundError, StorageError
+from tests.conftest import BACKENDS, open_backend
+
+ODD_KEYS = [
+    "plain",
+    "with space/and  two",
+    "hash#question?percent%25&amp,;=+",
+    "new\nline/tab\t/return\r",
+    "Müller/Ünïcödé/日本語/🩻",
+    "NFC-\u00e9",
+    "NFD-e\u0301",
+    ".hidden/..dots/...",
+    "quote'double\"back\\slash",
+    "-dash/~tilde/$dollar/*star",
+    "x" * 250 + "/" + "y" * 250,
+]
+
+
+def put(storage: Storage, key: str, content: bytes = b"content") -> str:
+    return storage.put(key, io.BytesIO(content), len(content)).etag
+
+
+def get(storage: Storage, key: str) -> bytes:
+    sink = io.BytesIO()
+    storage.get(key, sink)
+    return sink.getvalue()
+
+
+def keys(storage: Storage, prefix: str = "", **options: object) -> list[str]:
+    return [row.key for row in storage.list(prefix, **options)]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("key", ODD_KEYS)
+def test_what_is_put_under_an_odd_key_comes_back(storage: Storage, key: str) -> None:
+    put(storage, key, key.encode())
+    assert get(storage, key) == key.encode()
+    assert keys(storage) == [key]
+    assert storage.head(key).size == len(key.encode())
+
+
+@pytest.mark.parametrize("size", [0, 1, 256 * 1024, 256 * 1024 + 1, 3_000_000])
+def test_every_size_comes_back_whole(storage: Storage, size: int) -> None:
+    content = random.Random(size).randbytes(size)
+    etag = put(storage, "object", content)
+    assert get(storage, "object") == content
+    assert etag == hashlib.md5(content).hexdigest()
+
+
+def test_put_head_get_and_list_agree_on_size_etag_and_type(storage: Storage) -> None:
+    content = b"0123456789"
+    put_info = storage.put("a/b.dcm", io.BytesIO(content), len(content))
+    infos = [put_info, storage.head("a/b.dcm"), storage.get("a/b.dcm", io.BytesIO()), *storage.list()]
+    assert {(info.key, info.size, info.etag, info.content_type) for info in infos} == {
+        ("a/b.dcm", 10, hashlib.md5(content).hexdigest(), "application/dicom")
+    }
+    assert all(info.last_modified[:2] == "20" and info.last_modified[10] == "T" for info in infos)
+
+
+def test_a_put_replaces_what_was_there(storage: Storage) -> None:
+    put(storage, "a", b"a longer first content")
+    put(storage, "a", b"second")
+    assert get(storage, "a") == b"second"
+    assert [row.size for row in storage.list()] == [6]
+
+
+def test_a_body_is_read_from_where_it_stands(storage: Storage) -> None:
+    body = io.BytesIO(b"skipped|kept")
+    body.seek(8)
+    storage.put("a", body, 4)
+    assert get(storage, "a") == b"kept"
+
+
+@pytest.mark.parametrize("size", [3, 20])
+def test_a_body_of_another_size_is_refused_and_nothing_is_replaced(storage: Storage, size: int) -> None:
+    put(storage, "a", b"first")
+    with pytest.raises(LocalFileError, match="changed its length"):
+        storage.put("a", io.BytesIO(b"0123456789"), size)
+    assert get(storage, "a") == b"first"
+    assert keys(storage) == ["a"]
+
+
+def test_the_error_of_a_body_passes_through_and_nothing_is_replaced(storage: Storage) -> None:
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise LocalFileError("the disk of this body is broken")
+
+    put(storage, "a", b"first")
+    with pytest.raises(LocalFileError, match="broken"):
+        storage.put("a", Broken(b"0123"), 4)
+    assert get(storage, "a") == b"first"
+
+
+def test_the_error_of_a_sink_passes_through(storage: Storage) -> None:
+    class Full:
+        def write(self, data: bytes, /) -> int:
+            raise OSError(28, "No space left on device")
+
+    put(storage, "a")
+    with pytest.raises(OSError, match="No space left"):
+        storage.get("a", Full())
+    assert get(storage, "a") == b"content"
+
+
+@pytest.mark.parametrize("operation", ["head", "get", "delete", "copy"])
+def test_a_missing_key_is_not_found(storage: Storage, operation: str) -> None:
+    put(storage, "there/a")
+    calls = {
+        "head": lambda: storage.head("there"),
+        "get": lambda: storage.get("there", io.BytesIO()),
+        "delete": lambda: storage.delete("there"),
+        "copy": lambda: storage.copy("there", "elsewhere"),
+    }
+    with pytest.raises((NotFoundError, InvalidKeyError)):
+        calls[operation]()
+    assert keys(storage) == ["there/a"]
+
+
+@pytest.mark.parametrize("key", ["", "a/../b", "..", "a/.", "./a", "nul\0", "x" * 1025, "lone\ud800surrogate"])
+@pytest.mark.parametrize("operation", ["head", "get", "put", "delete", "copy"])
+def test_a_hostile_key_is_refused_by_every_operation(storage: Storage, operation: str, key: str) -> None:
+    put(storage, "b", b"untouched")
+    calls = {
+        "head": lambda: storage.head(key),
+        "get": lambda: storage.get(key, io.BytesIO()),
+        "put": lambda: storage.put(key, io.BytesIO(b"x"), 1),
+        "delete": lambda: storage.delete(key),
+        "copy": lambda: storage.copy("b", key),
+    }
+    with pytest.raises(StorageError) as caught:
+        calls[operation]()
+    assert isinstance(caught.value, InvalidKeyError | NotFoundError)
+    assert get(storage, "b") == b"untouched"
+    assert keys(storage) == ["b"]
+
+
+def test_a_deleted_object_is_gone(storage: Storage) -> None:
+    put(storage, "a/b/c")
+    put(storage, "a/d")
+    storage.delete("a/b/c")
+    assert keys(storage) == ["a/d"]
+    storage.delete("a/d")
+    assert keys(storage) == []
+
+
+def test_a_copy_holds_the_same_and_the_source_stays(storage: Storage) -> None:
+    etag = put(storage, "a b#", b"content")
+    assert storage.copy("a b#", "c/d é?").etag == etag
+    assert get(storage, "c/d é?") == get(storage, "a b#") == b"content"
+
+
+@pytest.fixture
+def listed(storage: Storage) -> Storage:
+    for key in ("a", "a-b", "a.txt", "b/a", "b/c/d", "b/c/e", "b0", "ä", "日", "\U0001f600"):
+        put(storage, key)
+    return storage
+
+
+def test_a_listing_is_in_the_order_of_the_bytes(listed: Storage) -> None:
+    assert keys(listed) == ["a", "a-b", "a.txt", "b/a", "b/c/d", "b/c/e", "b0", "ä", "日", "\U0001f600"]
+
+
+def test_a_prefix_is_a_plain_string(listed: Storage) -> None:
+    assert keys(listed, "a") == ["a", "a-b", "a.txt"]
+    assert keys(listed, "b/c") == ["b/c/d", "b/c/e"]
+    assert keys(listed, "b/c/d") == ["b/c/d"]
+    assert keys(listed, "nothing") == []
+
+
+def test_a_listing_begins_after_the_marker_and_ends_at_the_limit(listed: Storage) -> None:
+    assert keys(listed, marker="b/c/d", limit=2) == ["b/c/e", "b0"]
+    assert keys(listed, "b/", marker="b/a") == ["b/c/d", "b/c/e"]
+    assert keys(listed, marker="zzz", limit=1) == ["ä"]
+    assert keys(listed, limit=1) == ["a"]
+
+
+def test_a_delimiter_rolls_keys_up(listed: Storage) -> None:
+    rows = list(listed.list("", delimiter="/", limit=5))
+    assert [row.key for row in rows] == ["a", "a-b", "a.txt", "b/", "b0"]
+    assert [row.is_subdir for row in rows] == [False, False, False, True, False]
+    assert keys(listed, "b/", delimiter="/") == ["b/a", "b/c/"]
+    assert keys(listed, "b/", delimiter="/", marker="b/c/") == []
+
+
+def test_a_listing_goes_page_by_page(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pfstorage.backends.swift.PAGE", 3)
+    expected = [f"object-{number}" for number in range(7)]
+    for key in expected:
+        put(storage, key)
+    assert keys(storage) == expected
+    assert keys(storage, limit=6) == expected[:6]
+
+
+def test_a_storage_without_a_container_says_so_and_a_put_makes_one(storage: Storage) -> None:
+    with pytest.raises(ContainerNotFoundError):
+        keys(storage)
+    with pytest.raises(NotFoundError):
+        storage.head("a")
+    put(storage, "a")
+    assert keys(storage) == ["a"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_put_makes_no_container_where_the_settings_forbid_it(
+    backend: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    with open_backend(backend, request, tmp_path, auto_create_container=False) as storage:
+        with pytest.raises(ContainerNotFoundError):
+            put(storage, "a")
+        with pytest.raises(ContainerNotFoundError):
+            keys(storage)
+
+
+def test_a_directory_marker_comes_back(storage: Storage) -> None:
+    put(storage, "empty/directory/", b"")
+    put(storage, "other")
+    assert keys(storage) == ["empty/directory/", "other"]
+    assert storage.head("empty/directory/").size == 0
+    assert get(storage, "empty/directory/") == b""
+
+
+def test_many_threads_may_use_one_storage(storage: Storage) -> None:
+    def work(number: int) -> bytes:
+        key = f"thread/{number % 10}/{number}"
+        put(storage, key, key.encode() * 1000)
+        assert storage.head(key).size == len(key) * 1000
+        return get(storage, key)
+
+    with ThreadPoolExecutor(16) as pool:
+        results = list(pool.map(work, range(160)))
+    assert results == [f"thread/{number % 10}/{number}".encode() * 1000 for number in range(160)]
+    assert len(keys(storage, "thread/")) == 160
+
+
+def test_two_writers_of_one_key_leave_one_whole_object(storage: Storage) -> None:
+    contents = [bytes([number]) * 300_000 for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda content: put(storage, "contended", content), contents))
+    assert get(storage, "contended") in contents
+    assert keys(storage) == ["contended"]
+
+
+def test_work_under_way_ends_well_when_a_storage_is_closed(storage: Storage) -> None:
+    put(storage, "a", b"x" * 1_000_000)
+
+    class ClosingSink(io.BytesIO):
+        def write(self, data: object, /) -> int:
+            storage.close()
+            return super().write(data)  # type: ignore[arg-type]
+
+    sink = ClosingSink()
+    storage.get("a", sink)
+    assert sink.getvalue() == b"x" * 1_000_000
+
+
+@pytest.fixture
+def filesystem(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Storage]:
+    with open_backend("filesystem", request, tmp_path) as storage:
+        yield storage
+
+
+def test_a_file_put_into_the_directory_by_hand_is_an_object(filesystem: Storage, tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "by-hand.txt").write_bytes(b"hello")
+    [row] = filesystem.list()
+    assert (row.key, row.size, row.etag) == ("by-hand.txt", 5, hashlib.md5(b"hello").hexdigest())
+
+
+def test_a_file_changed_by_hand_gets_a_new_etag(filesystem: Storage, tmp_path: Path) -> None:
+    put(filesystem, "a", b"first")
+    (tmp_path / "store" / "a").write_bytes(b"other")
+    assert filesystem.head("a").etag == hashlib.md5(b"other").hexdigest()
+    assert get(filesystem, "a") == b"other"
+
+
+def test_a_link_in_the_directory_leads_nowhere(filesystem: Storage, tmp_path: Path) -> None:
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "file").write_text("secret")
+    put(filesystem, "a")
+    (tmp_path / "store" / "link").symlink_to(tmp_path / "secret")
+    (tmp_path / "store" / "file").symlink_to(tmp_path / "secret" / "file")
+    assert keys(filesystem) == ["a"]
+    for key in ("link/file", "file"):
+        with pytest.raises(StorageError):
+            get(filesystem, key)
+    with pytest.raises(StorageError):
+        put(filesystem, "link/new")
+    assert [path.name for path in (tmp_path / "secret").iterdir()] == ["file"]
+
+
+def test_a_key_below_an_object_is_refused(filesystem: Storage) -> None:
+    put(filesystem, "a")
+    with pytest.raises(InvalidKeyError):
+        put(filesystem, "a/b")
+    put(filesystem, "c/d")
+    with pytest.raises(InvalidKeyError):
+        put(filesystem, "c")
+    assert keys(filesystem) == ["a", "c/d"]
+
+
+def test_the_md5_is_computed_where_it_cannot_be_kept(
+    filesystem: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("os.setxattr", refuse)
+    put(filesystem, "a", b"content")
+    assert filesystem.head("a").etag == hashlib.md5(b"content").hexdigest()
