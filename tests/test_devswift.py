@@ -24,7 +24,8 @@ from typing import Any
 import pytest
 
 from pfstorage import devswift
-from pfstorage.devswift import Cache, DevSwift, DevSwiftError, running
+from pfstorage.devswift import DevSwift, DevSwiftError, running
+from pfstorage.devswift.middleware import Cache
 
 if importlib.util.find_spec("swift") is None:
     pytest.skip("needs pfstorage[devswift]", allow_module_level=True)
@@ -33,7 +34,7 @@ swiftclient = pytest.importorskip("swiftclient")
 
 # A child that hangs must not hang the tests; no outcome depends on how long anything takes.
 PATIENCE = 60
-ROOT = Path(devswift.__file__).parent.parent
+ROOT = Path(devswift.__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def ask(
 
 def command(*arguments: object, code: str = "") -> subprocess.CompletedProcess[str]:
     """Run the server where it is expected to end by itself; with *code* before it, if given."""
-    run = f"import sys\n{code}\nfrom pfstorage import devswift\nsys.exit(devswift.main(sys.argv[1:]))"
+    run = f"import sys\n{code}\nfrom pfstorage.devswift import server\nsys.exit(server.main(sys.argv[1:]))"
     how = ["-c", run] if code else ["-m", "pfstorage.devswift"]
     return subprocess.run(
         [sys.executable, *how, *map(str, arguments)],
@@ -94,11 +95,17 @@ def assert_fails(result: subprocess.CompletedProcess[str], *words: str) -> None:
     assert [word for word in words if word not in result.stderr] == []
 
 
+def answers(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex((devswift.HOST, port)) == 0
+
+
 @contextlib.contextmanager
 def bare_server() -> Iterator[tuple[subprocess.Popen[str], DevSwift]]:
     """The server without `running`, so that a test can see all it prints and how it ends."""
     with subprocess.Popen(
         [sys.executable, "-m", "pfstorage.devswift", "--port=0"],
+        stdin=subprocess.DEVNULL,  # at its end from the start, which must not stop the server
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -156,6 +163,27 @@ def test_running_gives_a_server_that_is_gone_afterwards() -> None:
     assert not server.directory.exists()
 
 
+def test_running_leaves_no_server_when_its_process_is_killed() -> None:
+    code = """
+from pfstorage.devswift import running
+with running() as server:
+    print(server.port, server.directory, flush=True)
+    input()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as parent:
+        assert parent.stdout is not None
+        port, directory = parent.stdout.readline().rstrip("\n").split(maxsplit=1)
+        assert answers(int(port))
+        parent.send_signal(signal.SIGKILL)
+    end = time.monotonic() + PATIENCE
+    while answers(int(port)) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not answers(int(port))
+    assert not Path(directory).exists()
+
+
 def test_the_same_directory_has_its_objects_again_even_after_sigkill(tmp_path: Path) -> None:
     home = tmp_path / "not yet there"
     with running(directory=home) as server, logged_in(server) as swift:
@@ -205,6 +233,15 @@ def test_a_path_that_cannot_be_made_is_refused(option: str, tmp_path: Path) -> N
 def test_without_the_extra_it_says_what_to_install(module: str) -> None:
     result = command("--port", 0, code=f"sys.modules[{module!r}] = None")
     assert_fails(result, module, "pip install 'pfstorage[devswift]'")
+
+
+def test_running_without_the_extra_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "swift.py").write_text("raise ModuleNotFoundError(\"No module named 'swift'\")")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(DevSwiftError, match=r"'swift'; run: pip install 'pfstorage\[devswift\]'"):
+        running().__enter__()
 
 
 def test_a_file_system_without_xattrs_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,59 @@
+"""How much memory one large object takes, on its way into the store and out of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from benchmarks.bench import Bench
+from benchmarks.table import Row
+from benchmarks.versions import Version
+
+SIZE = 1024**3
+OLD_SIZE = 256 * 1024**2
+"""Of what 2.0.0.2 moves: it holds all of it, so a larger object tells no more."""
+
+MB = 1_000_000
+MOST = 80
+"""Megabytes (10^6 bytes), whatever the object's size."""
+
+
+def measure(bench: Bench) -> list[Row]:
+    old = _put_and_pull(bench, bench.old, OLD_SIZE)
+    new = _put_and_pull(bench, bench.new, SIZE)
+    return [
+        Row(
+            f"peak memory, {action} of 1 GiB ({bench.old.name}: {OLD_SIZE // 1024**2} MiB)",
+            f"object + {(old_peak - OLD_SIZE) / MB:.0f} MB",
+            f"{new_peak / MB:.0f} MB",
+            "",
+            f"<= {MOST} MB",
+            new_peak <= MOST * MB,
+        )
+        for action, old_peak, new_peak in zip(("objPut", "objPull"), old, new, strict=True)
+    ]
+
+
+def _put_and_pull(bench: Bench, version: Version, size: int) -> tuple[int, int]:
+    """Return the peaks of both ways, in bytes."""
+    location = f"memory-{version.name}"
+    with bench.place("large") as source, bench.place("pulled") as target:
+        _write_file(source / "object", size)
+        put = bench.send(
+            version, "objPut", putSpec=str(source), inLocation=location, mapLocationOver=str(source)
+        )
+        pull = bench.send(
+            version, "objPull", path=location, fromLocation=location, mapLocationOver=str(target)
+        )
+        if (target / "object").stat().st_size != size:
+            raise RuntimeError(f"{version.name} did not move the object: {pull.stdout[-2000:]}")
+    bench.store.delete(bench.store.keys(location))
+    return put.peak_bytes, pull.peak_bytes
+
+
+def _write_file(path: Path, size: int) -> None:
+    path.parent.mkdir()
+    block = os.urandom(1024**2)
+    with path.open("wb") as file:
+        for _ in range(size // len(block)):
+            file.write(block)

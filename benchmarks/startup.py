@@ -1,0 +1,53 @@
+"""How long ``pfstorage --version`` takes, and what it imports."""
+
+from __future__ import annotations
+
+import re
+
+from benchmarks.bench import Bench
+from benchmarks.table import Row, median, spread
+from benchmarks.versions import Version
+
+TIMES = 15
+BOUND = 80.0 / 15.0
+"""80 ms where the interpreter alone needs 15: a slower machine is given more."""
+
+SDKS = ("keystoneclient", "pfmisc", "pfurl", "psutil", "pycurl", "requests", "swiftclient", "urllib3")
+
+
+def measure(bench: Bench) -> list[Row]:
+    """Take the median of whole processes, in milliseconds, those of the bare interpreter among them."""
+    bare: list[float] = []
+    times: dict[str, list[float]] = {bench.old.name: [], bench.new.name: []}
+    for _, version in bench.turns(TIMES):
+        bare.append(bench.run(bench.new.python, "-c", "pass").seconds * 1e3)
+        times[version.name].append(bench.run(*version.command("--version")).seconds * 1e3)
+    old, new = times[bench.old.name], times[bench.new.name]
+    most = median(bare) * BOUND
+    sdks = {version: _sdks(bench, version) for version in (bench.old, bench.new)}
+    return [
+        Row(
+            "--version, whole process",
+            spread(old, "ms", 0),
+            spread(new, "ms", 0),
+            f"{median(new) / median(old):.2f}",
+            f"<= {most:.0f} ms",
+            median(new) <= most,
+        ),
+        Row("python -c pass", "", spread(bare, "ms", 0)),
+        Row(
+            "SDKs that --version imports",
+            f"{len(sdks[bench.old])} of {len(SDKS)}",
+            ", ".join(sdks[bench.new]) or "none",
+            "",
+            "none",
+            not sdks[bench.new],
+        ),
+    ]
+
+
+def _sdks(bench: Bench, version: Version) -> list[str]:
+    python, *rest = version.command("--version")
+    trace = bench.run(python, "-X", "importtime", *rest).stderr
+    imported = set(re.findall(r"^import time:.*\| +([\w.]+)$", trace, re.MULTILINE))
+    return [name for name in SDKS if name in imported]

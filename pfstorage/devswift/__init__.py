@@ -1,0 +1,113 @@
+"""A real OpenStack Swift in one process, for trying things out and for tests.
+
+``python -m pfstorage.devswift`` runs Swift's own proxy, account, container and object servers on
+the loopback interface: no memcached, no root, no ``/etc/swift``, nothing to configure. It needs
+``pip install 'pfstorage[devswift]'``. Importing this package imports neither Swift nor eventlet;
+only the running server does.
+
+It keeps one replica on one device, under the storage policies ``gold`` (the default) and
+``silver``. None of Swift's background daemons run: an expired object answers 404 but stays in
+listings, and an account's totals stay at zero. What Swift has to complain about is in
+``swift.log`` among its files. Its user and key are public: it is no place for real patients.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import selectors
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+__all__ = ["HOST", "KEY", "USER", "DevSwift", "DevSwiftError", "running"]
+
+HOST = "127.0.0.1"
+USER = "chris:chris1234"
+KEY = "testing"
+
+START_SECONDS = 60.0
+STOP_SECONDS = 10.0
+
+
+class DevSwiftError(RuntimeError):
+    """The development server can't start; the message is one line for its user."""
+
+
+@dataclass(frozen=True)
+class DevSwift:
+    """A development server that runs as the child *process*, its files in *directory*."""
+
+    port: int
+    directory: Path
+    process: subprocess.Popen[str]
+    user: str = USER
+    key: str = KEY
+
+    @property
+    def auth_url(self) -> str:
+        """Where to log in (TempAuth, v1)."""
+        return f"http://{HOST}:{self.port}/auth/v1.0"
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+
+@contextlib.contextmanager
+def running(
+    port: int = 0, directory: str | Path | None = None, log: str | Path | None = None
+) -> Iterator[DevSwift]:
+    """Run a development server for the length of a ``with`` block.
+
+    The arguments are those of the command; port 0 is any free one. The server answers when the
+    block begins and is gone when it ends, even if this process is killed. Raises `DevSwiftError`,
+    with what the server had to say, if it does not start.
+    """
+    options = {"--port": port, "--dir": directory, "--log": log}
+    arguments = [f"{name}={value}" for name, value in options.items() if value is not None]
+    with tempfile.TemporaryFile("w+") as errors, _spawn(arguments, errors) as process:
+        try:
+            yield _wait_until_up(process, errors)
+        finally:
+            _stop(process)
+
+
+def _spawn(arguments: list[str], errors: IO[str]) -> subprocess.Popen[str]:
+    package_home = str(Path(__file__).resolve().parents[2])  # the child runs this very package
+    path = os.pathsep.join(filter(None, [package_home, os.environ.get("PYTHONPATH")]))
+    return subprocess.Popen(
+        [sys.executable, "-m", "pfstorage.devswift", "--until-eof", *arguments],
+        stdin=subprocess.PIPE,  # closes when this process ends, in whatever way
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+
+
+def _wait_until_up(process: subprocess.Popen[str], errors: IO[str]) -> DevSwift:
+    assert process.stdout is not None
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        answered = selector.select(START_SECONDS)
+    line = process.stdout.readline() if answered else ""
+    match = re.search(rf"http://{HOST}:(\d+)/.* files in (.*)", line)
+    if match is None:
+        errors.seek(0)
+        said = errors.read().strip() or f"no answer within {START_SECONDS:.0f} s"
+        raise DevSwiftError(f"the development server did not start: {said}")
+    return DevSwift(int(match[1]), Path(match[2]), process)
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()

@@ -1,0 +1,7 @@
+"""``python -m pfstorage.devswift``."""
+
+import sys
+
+from pfstorage.devswift.server import main
+
+sys.exit(main())

@@ -1,0 +1,212 @@
+"""The command: Swift's four servers in this process, until a signal."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pfstorage.devswift import HOST, KEY, USER, DevSwiftError
+from pfstorage.devswift.middleware import SETTINGS, paste_config
+
+KINDS = ("account", "container", "object", "proxy")
+RINGS = ("account", "container", "object", "object-1")
+
+# Where an object lies on the device follows from these three: to change one is to lose the
+# objects of every directory that was written before.
+PART_POWER = 6
+DEVICE = "device"
+SWIFT_CONF = """\
+[swift-hash]
+swift_hash_path_prefix = pfstorage
+swift_hash_path_suffix = devswift
+
+[storage-policy:0]
+name = gold
+default = yes
+
+[storage-policy:1]
+name = silver
+"""
+
+
+def _import_swift() -> None:
+    """Import Swift and make this process's sockets and threads green, as Swift's servers do.
+
+    eventlet comes by way of Swift, which silences eventlet's warning that it is deprecated.
+    """
+    from swift.common import utils
+    from swift.common.concurrency import debug, hubs
+
+    utils.monkey_patch()
+    hubs.use_hub(utils.get_hub())
+    debug.hub_exceptions(False)
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[int]:
+    """Give a file descriptor that becomes readable at SIGINT or SIGTERM.
+
+    The main green thread waits for it. An exception from a signal handler would instead strike
+    whichever green thread happens to run.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    try:
+        yield reader
+    finally:
+        signal.set_wakeup_fd(-1)
+
+
+def _stop_at_eof() -> None:
+    """Stop the server when the process that holds the other end of stdin is gone."""
+    from swift.common.concurrency import hubs
+
+    hubs.trampoline(sys.stdin.fileno(), read=True)  # nothing is ever sent: what is there to read is the end
+    signal.raise_signal(signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def _home(directory: str | None) -> Iterator[Path]:
+    """Give the directory of the server's files, for this process alone; None is a temporary one."""
+    import fcntl  # not at the top: this module can be imported where there is none
+
+    with contextlib.ExitStack() as stack:
+        if directory is None:
+            directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="devswift-"))
+        home = Path(directory).resolve()
+        (home / "devices" / DEVICE).mkdir(parents=True, exist_ok=True)
+        lock = stack.enter_context((home / "lock").open("w"))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DevSwiftError(f"another development server uses {home}") from error
+        _check_xattrs(home)
+        yield home
+
+
+def _check_xattrs(home: Path) -> None:
+    """Swift keeps an object's metadata in extended attributes of the object's file."""
+    import xattr
+
+    probe = home / "xattr-probe"
+    probe.touch()
+    try:
+        xattr.setxattr(str(probe), "user.pfstorage", b"probe")
+    except OSError as error:
+        raise DevSwiftError(
+            f"Swift needs user xattrs, and the file system of {home} has none ({error.strerror}); "
+            "give --dir a directory on ext4, XFS or Btrfs"
+        ) from error
+    finally:
+        probe.unlink()
+
+
+def _listen(port: int) -> socket.socket:
+    """Listen on the loopback interface alone.
+
+    Not with `eventlet.listen`: its SO_REUSEPORT lets two servers share one port. TCP_NODELAY
+    goes on to the connections; without it, some GETs of more than 64 KiB take 40 ms longer.
+    """
+    try:
+        listener = socket.create_server((HOST, port), backlog=1024)
+    except (OSError, OverflowError) as error:
+        raise DevSwiftError(f"cannot listen on {HOST}:{port}: {error}") from error
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+def _write_rings(home: Path, ports: dict[str, int]) -> None:
+    """Tell the proxy at which ports the servers behind it are, this time."""
+    from swift.common.ring import RingBuilder
+
+    for name in RINGS:
+        port = ports[name.partition("-")[0]]
+        address = {"ip": HOST, "port": port, "replication_ip": HOST, "replication_port": port}
+        builder = RingBuilder(PART_POWER, replicas=1, min_part_hours=0)
+        builder.add_dev({"region": 1, "zone": 1, "weight": 1, "device": DEVICE, **address})
+        builder.rebalance()
+        builder.get_ring().save(str(home / f"{name}.ring.gz"))
+
+
+def _start(kind: str, listener: socket.socket, settings: dict[str, str]) -> None:
+    """Serve *listener* in a green thread, in the way of `swift.common.wsgi.run_server`.
+
+    That function itself replaces eventlet's hub: it can't run twice in one process.
+    """
+    from swift.common import concurrency, constraints, wsgi
+
+    concurrency.spawn(
+        concurrency.wsgi.server,
+        listener,
+        wsgi.loadapp(wsgi.ConfigString(paste_config(kind)), {**settings, "log_name": kind}),
+        wsgi.NullLogger(),
+        protocol=wsgi.SwiftHttpProtocol,
+        socket_timeout=60.0,
+        capitalize_response_headers=False,  # S3 clients look for "ETag", not "Etag"
+        url_length_limit=constraints.MAX_REQUEST_LINE,
+    )
+
+
+def _serve(home: Path, port: int, log: Path) -> int:
+    """Start the four servers, their files in *home*; return the port of the proxy."""
+    from swift.common.utils import set_swift_dir
+
+    listeners = {kind: _listen(port if kind == "proxy" else 0) for kind in KINDS}
+    ports: dict[str, int] = {kind: listener.getsockname()[1] for kind, listener in listeners.items()}
+    (home / "swift.conf").write_text(SWIFT_CONF)
+    set_swift_dir(str(home))  # before the imports below, which read swift.conf
+    _write_rings(home, ports)
+    devices = str(home / "devices")
+    settings = {**SETTINGS, "swift_dir": str(home), "devices": devices, "request_log": str(log)}
+    for kind, listener in listeners.items():
+        _start(kind, listener, settings)
+    return ports["proxy"]
+
+
+def _run(options: argparse.Namespace) -> None:
+    """Serve until a signal to stop, then leave nothing that still writes to the device."""
+    with _stop_signals() as stopped:
+        _import_swift()
+        from swift.common.concurrency import hubs, spawn, tpool
+
+        log = Path(options.log or os.devnull).resolve()
+        log.open("a").close()
+        with _home(options.dir) as home:
+            port = _serve(home, options.port, log)
+            where = f"http://{HOST}:{port}/auth/v1.0"
+            print(f"devswift: up at {where}, user {USER}, key {KEY}, files in {home}", flush=True)
+            if options.until_eof:
+                spawn(_stop_at_eof)
+            hubs.trampoline(stopped, read=True)
+            tpool.killall()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command until SIGINT or SIGTERM; return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pfstorage.devswift",
+        description=f"Run a real OpenStack Swift on {HOST} until it is interrupted.",
+    )
+    parser.add_argument("--port", type=int, default=8080, help="default %(default)s; 0 is any free one")
+    parser.add_argument("--dir", help="keep the objects in DIR; default a temporary one")
+    parser.add_argument("--log", metavar="FILE", help="append a line to FILE for each request")
+    parser.add_argument("--until-eof", action="store_true", help=argparse.SUPPRESS)  # for `running`
+    try:
+        _run(parser.parse_args(argv))
+    except ImportError as error:
+        print(f"devswift: {error}; run: pip install 'pfstorage[devswift]'", file=sys.stderr)
+        return 1
+    except (DevSwiftError, OSError) as error:
+        print(f"devswift: {error}", file=sys.stderr)
+        return 1
+    return 0
