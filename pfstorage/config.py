@@ -164,11 +164,18 @@ def _check(settings: Settings) -> None:
     _check_range("portSelf", settings.port_self, 0, 65535)
     _check_range("timeout", settings.timeout, 0.1, 86400)
     _check_range("connectTimeout", settings.connect_timeout, 0.1, 3600)
-    url = urlsplit(settings.swift.auth_url)
-    if url.scheme not in ("http", "https") or not url.hostname:
+    if not _is_url(settings.swift.auth_url):
         raise SettingsError("swift.auth_url must be a URL like http://HOST:8080/auth/v1.0")
     if not settings.swift.container_name or "/" in settings.swift.container_name:
         raise SettingsError("swift.container_name must be a name without '/'")
+
+
+def _is_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme in ("http", "https") and bool(url.hostname) and (url.port or 1) > 0
+    except ValueError:  # of a port that is no number
+        return False
 
 
 def _check_range(name: str, value: float, least: float, most: float) -> None:

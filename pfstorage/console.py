@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import sys
+import warnings
 from types import ModuleType
 from typing import Any
 
@@ -21,7 +22,9 @@ def import_tidily(name: str) -> ModuleType:
     """
     root = logging.getLogger()
     level, handlers, disabled = root.level, list(root.handlers), logging.root.manager.disable
-    module = importlib.import_module(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of modules that pfmisc still imports
+        module = importlib.import_module(name)
     for handler in [each for each in root.handlers if each not in handlers]:
         root.removeHandler(handler)
         handler.close()

@@ -1,0 +1,200 @@
+"""The command line: flags, exit statuses, and that stdout is the reply alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, Command, write_tree
+
+STORE = ("--type", "filesystem", "--storeBase", "store")
+LS = '{"action": "ls", "meta": {"path": ""}}'
+
+
+@pytest.fixture
+def filled(command: Command, tmp_path: Path) -> Command:
+    """The command, in a directory with a store that holds ``s/a.txt``."""
+    write_tree(tmp_path, {"store/s/a.txt": b"content"})
+    return command
+
+
+def test_stdout_is_the_reply_and_nothing_else(filled: Command) -> None:
+    for verbosity in ("0", "1", "2"):
+        done = filled(*STORE, "--msg", LS, "--verbosity", verbosity)
+        assert json.loads(done.stdout) == {"status": True, "ls": [{"name": "s/a.txt"}]}
+        assert done.stdout == json.dumps(json.loads(done.stdout), indent=4) + "\n"
+        assert done.returncode == 0
+
+
+def test_verbosity_decides_what_stderr_tells(filled: Command) -> None:
+    said = [filled(*STORE, "--msg", LS, "-v", level).stderr for level in ("0", "1", "2")]
+    assert said[0] == ""
+    assert "ls: done" in said[1]
+    assert len(said[2].splitlines()) >= len(said[1].splitlines())
+
+
+def test_no_name_of_a_file_is_told_at_low_verbosity(filled: Command) -> None:
+    meta = '{"fromLocation": "s", "mapLocationOver": "out/patient-name"}'
+    assert "a.txt" not in filled(*STORE, "--action", "objPull", "--args", meta).stderr
+    assert "patient" not in filled(*STORE, "--action", "objPull", "--args", meta).stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "status"),
+    [
+        ((*STORE, "--msg", LS), 0),
+        ((*STORE, "--msg", '{"action": "ls", "meta": {"path": "nothing"}}'), 1),
+        ((*STORE, "--msg", '{"action": "objStat", "meta": {"obj": "nothing"}}'), 1),
+        (("--type", "filesystem", "--storeBase", "missing", "--msg", LS), 1),
+        ((*STORE, "--msg", "not json"), 2),
+        ((*STORE, "--msg", "[]"), 2),
+        ((*STORE, "--msg", '{"action": "fly"}'), 2),
+        ((*STORE, "--msg", '{"action": "ls", "meta": {"path": 5}}'), 2),
+        ((*STORE, "--action", "ls", "--args", "{"), 2),
+        ((*STORE, "--args", "{}"), 2),
+        ((*STORE,), 2),
+        (("--type", "s3", "--msg", LS), 2),
+        (("--type", "filesystem", "--msg", LS), 2),
+        ((*STORE, "--workers", "0", "--msg", LS), 2),
+        ((*STORE, "--workers", "x", "--msg", LS), 2),
+        ((*STORE, "--flag", "--msg", LS), 2),
+        ((*STORE, "--msg", "@missing.json"), 2),
+        (("--configFileLoad", "missing.json", "--msg", LS), 2),
+        (("--version",), 0),
+        (("--desc",), 0),
+        (("-x",), 0),
+        (("--synopsis",), 0),
+        (("-y",), 0),
+        (("--help",), 0),
+        (("--test", "--type", "memory"), 0),
+    ],
+)
+def test_the_exit_status_tells_what_became_of_it(
+    filled: Command, flags: tuple[str, ...], status: int
+) -> None:
+    done = filled(*flags)
+    assert done.returncode == status, done
+    assert "Traceback" not in done.stderr
+    if status == 2 and not done.stdout:
+        assert done.stderr.strip()
+
+
+def test_a_message_may_come_in_four_ways(filled: Command, tmp_path: Path) -> None:
+    (tmp_path / "message.json").write_text(LS)
+    replies = [
+        filled(*STORE, "--msg", LS),
+        filled(*STORE, "--msg", "@message.json"),
+        filled(*STORE, "--msg", "-", stdin=LS),
+        filled(*STORE, "--action", "ls", "--args", '{"path": ""}'),
+        filled(*STORE, "--action", "ls"),
+    ]
+    assert {reply.stdout for reply in replies} == {replies[0].stdout}
+    assert json.loads(replies[0].stdout)["ls"] == [{"name": "s/a.txt"}]
+
+
+@pytest.mark.parametrize(
+    "start", [[sys.executable, "-m", "pfstorage"], [str(ROOT / "bin" / "pfstorage")]], ids=["module", "bin"]
+)
+def test_it_starts_from_a_checkout(start: list[str], tmp_path: Path) -> None:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environ = {**os.environ, "PYTHONPATH": str(ROOT) if "-m" in start else "", "PATH": path}
+    done = subprocess.run([*start, "--version"], capture_output=True, text=True, env=environ, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Version: 3.0.0\n", "")
+
+
+def test_the_synopsis_is_short_and_the_description_names_every_action(command: Command) -> None:
+    from pfstorage.actions import ACTIONS
+
+    short, long = command("--synopsis").stdout, command("--desc").stdout
+    assert short.strip() in long
+    assert all(name in long for name in ACTIONS)
+
+
+def test_test_asks_hello_through_the_dispatcher(command: Command) -> None:
+    reply = json.loads(command("--test", "--type", "memory").stdout)
+    assert reply["status"] is True
+    sysinfo = reply["d_ret"]["sysinfo"]
+    assert (len(sysinfo["uname"]), len(sysinfo["loadavg"])) == (6, 3)
+    assert sysinfo["hostname"]
+
+
+def test_settings_are_saved_without_secrets_and_for_the_owner_alone(command: Command, tmp_path: Path) -> None:
+    flags = ("--swiftKey", "canary", "--workers", "3", "--configFileSave", "s.json")
+    assert command(*flags).returncode == 0
+    saved = json.loads((tmp_path / "s.json").read_text())
+    assert saved["this"]["workers"] == 3
+    assert saved["swift"]["key"] == "********"
+    assert stat.S_IMODE((tmp_path / "s.json").stat().st_mode) == 0o600
+    assert command(*flags, "--saveSecrets").returncode == 0
+    assert json.loads((tmp_path / "s.json").read_text())["swift"]["key"] == "canary"
+
+
+def test_saved_settings_are_loaded_and_flags_win(filled: Command) -> None:
+    filled(*STORE, "--configFileSave", "s.json", "--verbosity", "0")
+    done = filled("--configFileLoad", "s.json", "--msg", LS)
+    assert json.loads(done.stdout)["ls"] == [{"name": "s/a.txt"}]
+    assert done.stderr == ""
+    assert "ls: done" in filled("--configFileLoad", "s.json", "--msg", LS, "-v", "1").stderr
+
+
+def test_the_key_may_stay_out_of_the_process_list(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("from-a-file\n")
+    command("--swiftKey", "@key", "--configFileSave", "s.json", "--saveSecrets")
+    assert json.loads((tmp_path / "s.json").read_text())["swift"]["key"] == "from-a-file"
+
+
+def test_debug_to_dir_keeps_each_message_and_no_secret(command: Command, tmp_path: Path) -> None:
+    message = '{"action": "internalctl", "meta": {"var": "/swift/key", "set": "canary-new"}}'
+    command("--swiftKey", "canary-old", "--debugToDir", "debug/here", "--msg", message)
+    command(*STORE, "--debugToDir", "debug/here", "--msg", "not json")
+    first, second = sorted((tmp_path / "debug" / "here").iterdir())
+    record = json.loads(first.read_text())
+    assert record["message"]["action"] == "internalctl"
+    assert record["reply"]["status"] is True
+    assert record["seconds"] >= 0
+    assert "canary" not in first.read_text()
+    assert stat.S_IMODE(first.stat().st_mode) == 0o600
+    assert json.loads(second.read_text())["reply"]["error"]["type"] == "MessageError"
+
+
+def test_a_directory_for_debugging_that_cannot_be_written_fails_no_message(
+    filled: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    done = filled(*STORE, "--debugToDir", "file/below", "--msg", LS)
+    assert done.returncode == 0
+    assert "--debugToDir" in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_traceback(filled: Command, tmp_path: Path) -> None:
+    write_tree(tmp_path / "store", {f"many/{number:05}": b"" for number in range(3000)})
+    program = f"{sys.executable} -m pfstorage {' '.join(STORE)} --action ls | head -c 10"
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(program, shell=True, capture_output=True, text=True, cwd=tmp_path, env=environ)
+    assert "Traceback" not in done.stderr
+    assert len(done.stdout) == 10
+
+
+def test_a_store_that_is_down_is_named_on_one_line(command: Command) -> None:
+    done = command("--ipSwift", "127.0.0.1", "--portSwift", "9", "--msg", LS)
+    assert done.returncode == 1
+    reply = json.loads(done.stdout)
+    assert reply["msg"] == "the store at 127.0.0.1:9 does not answer: nothing listens there"
+    assert reply["error"]["type"] == "UnavailableError"
+
+
+CANARIES = {"SWIFT_KEY": "canary-key", "OS_PASSWORD": "canary-password", "OS_AUTH_TOKEN": "canary-token"}
+
+
+@pytest.mark.parametrize(
+    "message", ['{"action": "internalctl", "meta": {"var": "/", "get": "x"}}', LS, "{bad"]
+)
+def test_no_output_holds_a_secret(command: Command, message: str) -> None:
+    done = command("--portSwift", "9", "--retries", "0", "-v", "2", "--msg", message, **CANARIES)
+    assert "canary" not in done.stdout + done.stderr

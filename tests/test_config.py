@@ -1,0 +1,166 @@
+"""Where settings come from, which one wins, and that secrets stay inside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pfstorage.config import (
+    MASK,
+    Settings,
+    from_environment,
+    from_flags,
+    load_settings,
+    read_settings_file,
+    to_document,
+)
+from pfstorage.errors import SettingsError
+
+
+def load(*documents: Any) -> Settings:
+    return load_settings(*documents)[0]
+
+
+def test_the_defaults_are_those_of_2_x_on_this_host() -> None:
+    settings, warnings = load_settings()
+    assert warnings == []
+    assert settings.type == "swift"
+    assert settings.swift.auth_url == "http://127.0.0.1:8080/auth/v1.0"
+    assert (settings.swift.username, settings.swift.key) == ("chris:chris1234", "testing")
+    assert settings.swift.container_name == "users"
+    assert (settings.ip_self, settings.port_self, settings.verbosity) == ("127.0.0.1", 4055, 1)
+
+
+def test_flags_win_over_the_environment_which_wins_over_the_file() -> None:
+    file = {"this": {"workers": 3, "retries": 7}, "swift": {"username": "file", "container_name": "file"}}
+    environ = {"SWIFT_USERNAME": "environ", "SWIFT_CONTAINER_NAME": "environ"}
+    flags = {"swiftContainer": "flag", "workers": 5, "timeout": None, "swiftUsername": ""}
+    settings = load(file, from_environment(environ), from_flags(flags, environ))
+    assert (settings.retries, settings.workers) == (7, 5)
+    assert (settings.swift.username, settings.swift.container_name) == ("environ", "flag")
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        (
+            {"SWIFT_AUTH_URL": "http://a/1", "SWIFT_USERNAME": "u", "SWIFT_KEY": "k"},
+            ("http://a/1", "u", "k", "1"),
+        ),
+        ({"ST_AUTH": "http://a/1", "ST_USER": "u", "ST_KEY": "k"}, ("http://a/1", "u", "k", "1")),
+        (
+            {"OS_AUTH_URL": "http://a/v3", "OS_USERNAME": "u", "OS_PASSWORD": "k"},
+            ("http://a/v3", "u", "k", "3"),
+        ),
+        (
+            {
+                "OS_AUTH_URL": "http://a/v3",
+                "OS_USERNAME": "u",
+                "OS_PASSWORD": "k",
+                "OS_IDENTITY_API_VERSION": "2",
+            },
+            ("http://a/v3", "u", "k", "2"),
+        ),
+        ({"ST_USER": "u", "OS_USERNAME": "other"}, ("http://127.0.0.1:8080/auth/v1.0", "u", "testing", "1")),
+        ({"HOST_IP": "10.1.2.3"}, ("http://10.1.2.3:8080/auth/v1.0", "chris:chris1234", "testing", "1")),
+    ],
+)
+def test_the_environment_names_of_the_field_are_read(
+    environ: dict[str, str], expected: tuple[str, ...]
+) -> None:
+    swift = load(from_environment(environ)).swift
+    assert (swift.auth_url, swift.username, swift.key, swift.auth_version) == expected
+
+
+def test_keystone_gets_its_options_by_swiftclients_names() -> None:
+    environ = {
+        "OS_AUTH_URL": "http://a/v3",
+        "OS_PROJECT_NAME": "p",
+        "OS_STORAGE_URL": "http://s",
+        "OS_REGION_NAME": "",
+    }
+    swift = load(from_environment(environ)).swift
+    assert swift.os_options == {"project_name": "p", "object_storage_url": "http://s"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "auth_url"),
+    [
+        ({"ipSwift": "localhost", "portSwift": "80"}, "http://localhost:80/auth/v1.0"),
+        ({"ipSwift": "::1"}, "http://[::1]:8080/auth/v1.0"),
+        ({"portSwift": 81}, "http://10.0.0.9:81/auth/v1.0"),
+        ({"swiftAuthUrl": "https://a/b", "ipSwift": "c"}, "https://a/b"),
+    ],
+)
+def test_the_address_of_swift_comes_from_its_flags(flags: dict[str, Any], auth_url: str) -> None:
+    assert load(from_flags(flags, {"HOST_IP": "10.0.0.9"})).swift.auth_url == auth_url
+
+
+def test_host_ip_is_where_the_server_listens() -> None:
+    assert load(from_environment({"HOST_IP": "10.1.2.3"})).ip_self == "10.1.2.3"
+
+
+@pytest.mark.parametrize(
+    ("document", "text"),
+    [
+        ({"this": {"type": "s3"}}, "there is no backend 's3'; --type takes one of swift, filesystem, memory"),
+        ({"this": {"type": "filesystem"}}, "needs --storeBase"),
+        ({"this": {"workers": 0}}, "workers must lie between"),
+        ({"this": {"workers": "many"}}, "'workers' takes a whole number"),
+        ({"this": {"workers": True}}, "'workers' takes a whole number"),
+        ({"this": {"timeout": "nan"}}, "timeout must lie between"),
+        ({"this": {"timeout": []}}, "'timeout' takes a number"),
+        ({"this": {"portSelf": 70000}}, "portSelf must lie between"),
+        ({"this": []}, "must be an object"),
+        ({"swift": {"auth_url": "localhost"}}, "must be a URL"),
+        ({"swift": {"auth_url": "http://host:port/"}}, "must be a URL"),
+        ({"swift": {"container_name": "a/b"}}, "without '/'"),
+        ({"swift": {"auto_create_container": "perhaps"}}, "true or false"),
+        ({"swift": {"os_options": "x"}}, "takes an object"),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_its_name(document: dict[str, Any], text: str) -> None:
+    with pytest.raises(SettingsError, match=text):
+        load(document)
+
+
+def test_unknown_settings_are_warned_of_and_those_of_2_x_are_not() -> None:
+    old = {"this": {"name": "x", "args": {}, "colorize": False, "verbosity": 2, "colour": "red"}, "s3": {}}
+    settings, warnings = load_settings(old)
+    assert settings.verbosity == 2
+    assert len(warnings) == 2
+    assert "this.colour" in warnings[0] + warnings[1]
+
+
+def test_the_well_known_credentials_are_warned_of_unless_the_host_is_this_one() -> None:
+    away = {"swift": {"auth_url": "http://swift.example/auth/v1.0"}}
+    assert "well-known" in load_settings(away)[1][0]
+    assert load_settings({"swift": {"auth_url": "http://127.9.9.9/auth/v1.0"}})[1] == []
+    assert load_settings({"swift": {**away["swift"], "key": "own"}})[1] == []
+
+
+def test_no_repr_and_no_document_shows_a_secret() -> None:
+    secrets = {"key": "canary-key", "os_options": {"auth_token": "canary-token"}}
+    settings = load({"swift": secrets})
+    shown = repr(settings) + json.dumps(to_document(settings))
+    assert "canary" not in shown
+    assert MASK in shown
+    assert settings.secrets() == {"canary-key", "canary-token"}
+
+
+def test_what_is_saved_is_what_is_loaded() -> None:
+    settings = load({"this": {"workers": 3, "type": "filesystem"}, "filesystem": {"store_base": "d"}})
+    assert load(to_document(settings, with_secrets=True)) == settings
+    assert load(to_document(settings)) == settings  # a masked secret leaves the default
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", None])
+def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "settings.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SettingsError, match="settings.json"):
+        read_settings_file(path)

@@ -1,0 +1,119 @@
+"""What importing and using pfstorage does to the program that does it: nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pfstorage
+from tests.conftest import ROOT
+
+SDKS = {
+    "swiftclient",
+    "requests",
+    "urllib3",
+    "pfmisc",
+    "pfurl",
+    "pycurl",
+    "pudb",
+    "psutil",
+    "multipart",
+    "swift",
+}
+
+WATCHED = """
+import logging, sys
+before = (logging.root.level, list(logging.root.handlers), logging.root.manager.disable, sys.stdout, sys.excepthook)
+{code}
+after = (logging.root.level, list(logging.root.handlers), logging.root.manager.disable, sys.stdout, sys.excepthook)
+assert before == after, (before, after)
+"""
+
+COLOURED = """
+import io, sys
+stderr, sys.stderr = sys.stderr, type("Terminal", (io.StringIO,), {"isatty": lambda self: True})()
+from pfstorage.cli import main
+main(["--type", "memory", "--action", "hello"])
+shown, sys.stderr = sys.stderr.getvalue(), stderr
+assert chr(27) + "[" in shown
+"""
+
+SERVER = """
+import pfstorage
+server = pfstorage.ThreadedHTTPServer(("127.0.0.1", 0), pfstorage.StoreHandler)
+server.setup(args={"str_type": "memory"})
+server.handler.run("{}")
+server.server_close()
+"""
+
+LIBRARY = """
+import pfstorage
+with pfstorage.open_storage(type="swift", auth_url="http://127.0.0.1:9/", retries=0) as storage:
+    pfstorage.StoreHandler(storage).run('{"action": "ls"}')
+"""
+
+DOORS = {
+    "import": "import pfstorage",
+    "command line": "from pfstorage.cli import main; main(['--type', 'memory', '--action', 'hello'])",
+    "coloured console": COLOURED,
+    "remote": "from pfstorage.cli import main; main(['--remote', '127.0.0.1:9', '--action', 'hello'])",
+    "server": SERVER,
+    "library": LIBRARY,
+    "2.x": "from pfstorage import swiftStorage; swiftStorage(args={'portSwift': '9', 'verbosity': '0'})",
+}
+
+
+def run_python(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environ, cwd=cwd)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_no_door_changes_the_hosts_logging(door: str, tmp_path: Path) -> None:
+    done = run_python(WATCHED.replace("{code}", DOORS[door]), tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "code", ["import pfstorage; dir(pfstorage)", "from pfstorage.cli import main; main(['--version'])"]
+)
+def test_no_sdk_is_imported_before_it_is_needed(code: str, tmp_path: Path) -> None:
+    done = run_python(f"{code}\nimport sys, json; print(json.dumps(sorted(sys.modules)))", tmp_path)
+    loaded = {name.partition(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
+    assert not loaded & SDKS
+
+
+def test_a_directory_store_needs_no_sdk(tmp_path: Path) -> None:
+    code = (
+        "from pfstorage.cli import main; main(['--type', 'filesystem', '--storeBase', 's', '--action', 'ls'])\n"
+        "import sys, json; print(json.dumps(sorted(sys.modules)))"
+    )
+    loaded = {
+        name.partition(".")[0] for name in json.loads(run_python(code, tmp_path).stdout.splitlines()[-1])
+    }
+    assert not loaded & SDKS
+
+
+def test_the_public_names_are_these() -> None:
+    assert pfstorage.__all__ == [
+        "D",
+        "FL2dict",
+        "ObjectInfo",
+        "PfStorage",
+        "PfstorageError",
+        "Settings",
+        "Storage",
+        "StoreHandler",
+        "ThreadedHTTPServer",
+        "__version__",
+        "open_storage",
+        "swiftStorage",
+    ]
+    assert all(getattr(pfstorage, name) is not None for name in pfstorage.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = pfstorage.nothing
