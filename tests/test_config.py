@@ -162,5 +162,5 @@ def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, content: bytes
     path = tmp_path / "settings.json"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(SettingsError, match="settings.json"):
+    with pytest.raises(SettingsError, match=r"settings\.json"):
         read_settings_file(path)

@@ -25,9 +25,14 @@ def test_a_file_appears_whole_when_the_block_ends(tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_a_block_that_raises_leaves_what_was_there(tmp_path: Path, error: type[BaseException]) -> None:
     write_tree(tmp_path, {"a": b"before"})
-    with pytest.raises(error), LocalTree(str(tmp_path)).whole_file(("a",)) as file:
-        file.write(b"half")
-        raise error
+
+    def write_half() -> None:
+        with LocalTree(str(tmp_path)).whole_file(("a",)) as file:
+            file.write(b"half")
+            raise error
+
+    with pytest.raises(error):
+        write_half()
     assert read_tree(tmp_path) == {"a": b"before"}
 
 
@@ -119,6 +124,6 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
             pass
         with pytest.raises(OSError, match="directory"), tree.whole_file(("a", "b", "c", "d")):
             pass
-        with pytest.raises(OSError, match="."), tree.whole_file(("a", "b")) as file:
+        with pytest.raises(IsADirectoryError), tree.whole_file(("a", "b")) as file:
             file.write(b"x")
     assert len(os.listdir("/proc/self/fd")) == before

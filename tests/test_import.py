@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,26 @@ def test_a_directory_store_needs_no_sdk(tmp_path: Path) -> None:
         name.partition(".")[0] for name in json.loads(run_python(code, tmp_path).stdout.splitlines()[-1])
     }
     assert not loaded & SDKS
+
+
+HOME_OF_SDK = {
+    "swiftclient": {"backends/swift_session.py"},
+    "requests": {"backends/swift_session.py"},
+    "urllib3": {"backends/swift_session.py"},
+    "pfmisc": {"console.py"},
+    "pfurl": {"remote.py"},
+    "pycurl": {"remote.py"},
+    "psutil": {"actions/service.py"},
+    "multipart": {"body.py"},
+}
+
+
+@pytest.mark.parametrize("sdk", HOME_OF_SDK)
+def test_an_sdk_is_imported_in_one_file(sdk: str) -> None:
+    package = ROOT / "pfstorage"
+    pattern = re.compile(rf"""^\s*(import|from) {sdk}\b|import_tidily\("{sdk}"\)""", re.MULTILINE)
+    found = {str(path.relative_to(package)) for path in package.rglob("*.py") if pattern.search(path.read_text())}
+    assert found == HOME_OF_SDK[sdk]
 
 
 def test_the_public_names_are_these() -> None:

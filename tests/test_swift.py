@@ -189,9 +189,9 @@ def test_a_wrong_key_is_told_with_the_user_and_without_the_key(swift: DevSwift) 
 
 def test_another_account_is_a_permission_denied(swift: DevSwift) -> None:
     address = f"http://127.0.0.1:{swift.port}/v1/AUTH_other"
-    with open_storage(**swift_options(swift, os_options={"object_storage_url": address})) as storage:
-        with pytest.raises(PermissionDeniedError, match="403"):
-            list(storage.list())
+    options = swift_options(swift, os_options={"object_storage_url": address})
+    with open_storage(**options) as storage, pytest.raises(PermissionDeniedError, match="403"):
+        list(storage.list())
 
 
 def test_a_store_without_room_refuses_for_good(swift: DevSwift, swift_storage: Storage) -> None:

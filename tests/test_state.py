@@ -1,0 +1,105 @@
+"""The state that internalctl reads and changes."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pfstorage import Settings, StoreHandler, open_storage
+from pfstorage.config import load_settings
+from pfstorage.errors import NotFoundError, SettingsError
+from pfstorage.handler import Caller
+from pfstorage.state import StateTree
+from tests.conftest import write_tree
+
+
+def test_what_is_set_is_what_is_read_and_what_the_settings_are() -> None:
+    state = StateTree(Settings())
+    state.set("/swift/container_name", "other")
+    state.set("/this/verbosity", 2)
+    state.set("/scratch/of/a/client", {"x": [1]})
+    assert state.get("/swift/container_name") == state.settings.swift.container_name == "other"
+    assert state.settings.verbosity == 2
+    assert state.get("/scratch") == {"of": {"a": {"client": {"x": [1]}}}}
+    assert state.get("/this/name") == "pfstorage"
+
+
+def test_a_setting_that_is_not_valid_changes_nothing() -> None:
+    state = StateTree(Settings())
+    for var, value in [("/swift/auth_url", "x"), ("/this/workers", 0), ("/swift", "text"), ("/this/type", "s3")]:
+        with pytest.raises(SettingsError):
+            state.set(var, value)
+    assert state.settings == Settings()
+
+
+def test_a_secret_that_comes_back_masked_stays() -> None:
+    state = StateTree(load_settings({"swift": {"key": "canary", "os_options": {"auth_token": "canary"}}})[0])
+    shown = state.get("/swift")
+    assert "canary" not in str(state.get("/"))
+    state.set("/swift", {**shown, "username": "new"})
+    assert (state.settings.swift.key, state.settings.swift.username) == ("canary", "new")
+
+
+def test_a_value_is_replaced_wherever_it_stands() -> None:
+    state = StateTree(Settings())
+    state.set("/scratch/a", "testing")
+    assert sorted(state.replace("testing", "new")) == ["/scratch/a", "/swift/key"]
+    assert state.settings.swift.key == "new"
+    assert state.replace("nowhere", "x") == []
+
+
+def test_a_node_that_is_not_there_is_not_found() -> None:
+    for var in ("/nothing", "/swift/nothing", "/swift/key/below", "swift//nothing"):
+        with pytest.raises(NotFoundError):
+            StateTree(Settings()).get(var)
+
+
+def test_the_next_message_uses_what_was_set(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"first/a": b"", "second/b": b""})
+    with open_storage(type="filesystem", store_base="first") as storage:
+        handler = StoreHandler(storage)
+        change: dict[str, Any] = {"var": "/filesystem/store_base", "set": "second"}
+        assert handler.run({"action": "ls"})["ls"] == [{"name": "a"}]
+        assert handler.run({"action": "internalctl", "meta": change})["status"] is True
+        assert handler.run({"action": "ls"})["ls"] == [{"name": "b"}]
+        assert [row.key for row in storage.list()] == ["a"]
+        handler.close()
+
+
+def test_only_the_trusted_may_change_anything() -> None:
+    handler = StoreHandler(settings=load_settings({"this": {"type": "memory"}})[0])
+    stranger = Caller(trusted=False)
+    for meta in ({"var": "/swift/key", "set": "x"}, {"var": "testing", "valueReplace": "x"}):
+        reply = handler.run({"action": "internalctl", "meta": meta}, stranger)
+        assert reply["error"]["type"] == "ForbiddenError"
+    quit_order = {"meta": {"ctl": {"serverCmd": "quit"}}}
+    assert handler.run(quit_order, stranger)["error"]["type"] == "ForbiddenError"
+    assert handler.settings.swift.key == "testing"
+    read = handler.run({"action": "internalctl", "meta": {"var": "/swift/container_name", "get": "x"}}, stranger)
+    assert read["status"] is True
+
+
+def test_settings_may_change_while_messages_are_answered(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_tree(tmp_path, {f"{name}/{number}": b"" for number in range(50)})
+    handler = StoreHandler(settings=load_settings({"this": {"type": "filesystem"}, "filesystem": {"store_base": "a"}})[0])
+    wrong: list[Any] = []
+
+    def list_often() -> None:
+        for _ in range(50):
+            reply = handler.run({"action": "ls"})
+            if not reply["status"] or len(reply["ls"]) != 50:
+                wrong.append(reply)
+
+    threads = [threading.Thread(target=list_often) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for number in range(40):
+        handler.state.set("/filesystem/store_base", "ab"[number % 2])
+    for thread in threads:
+        thread.join()
+    handler.close()
+    assert wrong == []
