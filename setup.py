@@ -7,7 +7,8 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 
-DEVSWIFT = ["swift>=2.35"]
+DEVSWIFT = ["swift>=2.38.3"]
+KEYSTONE = ["python-keystoneclient>=5.0"]
 TEST = [
     "coverage[toml]>=7.4",
     "docutils>=0.20",
@@ -42,8 +43,8 @@ setup(
     ],
     extras_require={
         "devswift": DEVSWIFT,
-        "keystone": ["python-keystoneclient>=5.0"],
-        "test": TEST + DEVSWIFT,
+        "keystone": KEYSTONE,
+        "test": TEST + DEVSWIFT + KEYSTONE,
     },
     entry_points={"console_scripts": ["pfstorage = pfstorage.cli:main"]},
     classifiers=[

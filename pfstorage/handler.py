@@ -104,7 +104,7 @@ class StoreHandler:
     def _answer(self, message: Message, caller: Caller) -> Reply:
         if "ctl" in message.meta:
             return service.control(self._context(caller), message)
-        extension = self._extension(message.action)
+        extension = None if caller.read_only else self._extension(message.action)
         if extension:
             return Reply(extension(request={"action": message.action, "meta": dict(message.meta)}))
         action = find_action(message.action)

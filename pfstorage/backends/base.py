@@ -18,8 +18,9 @@ class ObjectInfo:
     """One row of a listing, or what a store says of one object.
 
     *size* is in bytes. *etag* is opaque: two objects with the same etag in one
-    store hold the same bytes, no more can be said. It is the MD5 where `has_md5`
-    says so. *last_modified* is UTC in ISO 8601 without a zone, as Swift writes it.
+    store hold the same bytes. One that has the form of an MD5 is the MD5 of the
+    bytes, or that of a manifest of segments, which no bytes have.
+    *last_modified* is UTC in ISO 8601 without a zone, as Swift writes it.
     """
 
     key: str
