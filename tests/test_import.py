@@ -116,7 +116,9 @@ HOME_OF_SDK = {
 def test_an_sdk_is_imported_in_one_file(sdk: str) -> None:
     package = ROOT / "pfstorage"
     pattern = re.compile(rf"""^\s*(import|from) {sdk}\b|import_tidily\("{sdk}"\)""", re.MULTILINE)
-    found = {str(path.relative_to(package)) for path in package.rglob("*.py") if pattern.search(path.read_text())}
+    found = {
+        str(path.relative_to(package)) for path in package.rglob("*.py") if pattern.search(path.read_text())
+    }
     assert found == HOME_OF_SDK[sdk]
 
 

@@ -49,7 +49,11 @@ def test_push_then_pull_is_the_identity(storage: Storage, data: Path, tmp_path: 
     assert pushed["status"] is True
     assert pushed["localpath"] == "./data"
     assert sorted(pushed["localFileList"]) == sorted(f"./data/{name}" for name in TREE)
-    assert sorted(pushed["objectFileList"]) == sorted(f"storage/{name}" for name in TREE) == sorted(keys(storage))
+    assert (
+        sorted(pushed["objectFileList"])
+        == sorted(f"storage/{name}" for name in TREE)
+        == sorted(keys(storage))
+    )
     assert (pushed["bytes"], pushed["skipped"], pushed["failed"]) == (sum(map(len, TREE.values())), 0, [])
     pulled = run(storage, "objPull", fromLocation="storage", mapLocationOver="./back")
     assert pulled["status"] is True
@@ -81,7 +85,12 @@ def test_the_spelling_of_a_directory_does_not_matter(
         ({"localpath": "data/a.dcm", "toLocation": "s", "mapLocationOver": "data"}, "s/a.dcm"),
         ({"putSpec": "data/a.dcm", "inLocation": "/s", "mapLocationOver": "data"}, "/s/a.dcm"),
         (
-            {"putSpec": "data/a.dcm", "inLocation": "s", "mapLocationOver": "data", "prependBucketPath": "chris"},
+            {
+                "putSpec": "data/a.dcm",
+                "inLocation": "s",
+                "mapLocationOver": "data",
+                "prependBucketPath": "chris",
+            },
             "chris/s/a.dcm",
         ),
     ],
@@ -103,7 +112,9 @@ def test_a_path_that_is_not_below_the_location_fails_and_the_others_go(storage: 
 
 
 @pytest.mark.parametrize("meta", [{}, {"putSpec": "empty"}, {"putSpec": "", "fileList": []}])
-def test_nothing_to_put_is_said_as_2_x_said_it(storage: Storage, tmp_path: Path, meta: dict[str, Any]) -> None:
+def test_nothing_to_put_is_said_as_2_x_said_it(
+    storage: Storage, tmp_path: Path, meta: dict[str, Any]
+) -> None:
     (tmp_path / "empty").mkdir()
     assert run(storage, "objPut", **meta) == {"status": False, "msg": "No valid file list generated"}
 
@@ -116,7 +127,9 @@ def test_a_missing_directory_is_named(storage: Storage) -> None:
 
 
 def test_what_can_be_put_is_put_though_a_file_has_vanished(storage: Storage, data: Path) -> None:
-    reply = run(storage, "objPut", fileList=["data/gone", "data/a.dcm"], inLocation="s", mapLocationOver="data")
+    reply = run(
+        storage, "objPut", fileList=["data/gone", "data/a.dcm"], inLocation="s", mapLocationOver="data"
+    )
     assert reply["objectFileList"] == ["s/a.dcm"]
     assert reply["failed"] == [
         {"object": "s/gone", "local": "data/gone", "msg": "'data/gone': No such file or directory"}
@@ -271,7 +284,9 @@ def put_raw(storage: Storage, keys: list[str]) -> None:
     settings = storage.settings.swift
     address = urlsplit(settings.auth_url)
     connection = http.client.HTTPConnection(address.netloc)
-    connection.request("GET", address.path, headers={"X-Auth-User": settings.username, "X-Auth-Key": settings.key})
+    connection.request(
+        "GET", address.path, headers={"X-Auth-User": settings.username, "X-Auth-Key": settings.key}
+    )
     login = connection.getresponse()
     login.read()
     path = urlsplit(login.headers["X-Storage-Url"]).path

@@ -29,7 +29,12 @@ def test_what_is_set_is_what_is_read_and_what_the_settings_are() -> None:
 
 def test_a_setting_that_is_not_valid_changes_nothing() -> None:
     state = StateTree(Settings())
-    for var, value in [("/swift/auth_url", "x"), ("/this/workers", 0), ("/swift", "text"), ("/this/type", "s3")]:
+    for var, value in [
+        ("/swift/auth_url", "x"),
+        ("/this/workers", 0),
+        ("/swift", "text"),
+        ("/this/type", "s3"),
+    ]:
         with pytest.raises(SettingsError):
             state.set(var, value)
     assert state.settings == Settings()
@@ -78,14 +83,18 @@ def test_only_the_trusted_may_change_anything() -> None:
     quit_order = {"meta": {"ctl": {"serverCmd": "quit"}}}
     assert handler.run(quit_order, stranger)["error"]["type"] == "ForbiddenError"
     assert handler.settings.swift.key == "testing"
-    read = handler.run({"action": "internalctl", "meta": {"var": "/swift/container_name", "get": "x"}}, stranger)
+    read = handler.run(
+        {"action": "internalctl", "meta": {"var": "/swift/container_name", "get": "x"}}, stranger
+    )
     assert read["status"] is True
 
 
 def test_settings_may_change_while_messages_are_answered(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_tree(tmp_path, {f"{name}/{number}": b"" for number in range(50)})
-    handler = StoreHandler(settings=load_settings({"this": {"type": "filesystem"}, "filesystem": {"store_base": "a"}})[0])
+    handler = StoreHandler(
+        settings=load_settings({"this": {"type": "filesystem"}, "filesystem": {"store_base": "a"}})[0]
+    )
     wrong: list[Any] = []
 
     def list_often() -> None:

@@ -12,7 +12,13 @@ from pathlib import Path
 import pytest
 
 from pfstorage.backends import Storage
-from pfstorage.errors import ContainerNotFoundError, InvalidKeyError, LocalFileError, NotFoundError, StorageError
+from pfstorage.errors import (
+    ContainerNotFoundError,
+    InvalidKeyError,
+    LocalFileError,
+    NotFoundError,
+    StorageError,
+)
 from tests.conftest import BACKENDS, open_backend
 
 ODD_KEYS = [
@@ -129,7 +135,9 @@ def test_a_missing_key_is_not_found(storage: Storage, operation: str) -> None:
     assert keys(storage) == ["there/a"]
 
 
-@pytest.mark.parametrize("key", ["", "a/../b", "..", "a/.", "./a", "nul\0", "x" * 1025, "lone\ud800surrogate"])
+@pytest.mark.parametrize(
+    "key", ["", "a/../b", "..", "a/.", "./a", "nul\0", "x" * 1025, "lone\ud800surrogate"]
+)
 @pytest.mark.parametrize("operation", ["head", "get", "put", "delete", "copy"])
 def test_a_hostile_key_is_refused_by_every_operation(storage: Storage, operation: str, key: str) -> None:
     put(storage, "b", b"untouched")

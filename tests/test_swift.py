@@ -101,15 +101,21 @@ def test_a_byte_that_changes_on_the_way_is_noticed_and_nothing_wrong_appears(
     wired: Storage, wire: Wire, tmp_path: Path
 ) -> None:
     wire.to_client = replaced(CONTENT[5000:5020], bytes(20), times=2)
-    reply = StoreHandler(wired).run({"action": "objPull", "meta": {"path": "object", "mapLocationOver": "out"}})
+    reply = StoreHandler(wired).run(
+        {"action": "objPull", "meta": {"path": "object", "mapLocationOver": "out"}}
+    )
     assert reply["status"] is False
     assert reply["error"]["type"] == "IntegrityError"
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_byte_that_changed_once_on_the_way_is_asked_for_again(wired: Storage, wire: Wire, tmp_path: Path) -> None:
+def test_a_byte_that_changed_once_on_the_way_is_asked_for_again(
+    wired: Storage, wire: Wire, tmp_path: Path
+) -> None:
     wire.to_client = replaced(CONTENT[5000:5020], bytes(20), times=1)
-    reply = StoreHandler(wired).run({"action": "objPull", "meta": {"path": "object", "mapLocationOver": "out"}})
+    reply = StoreHandler(wired).run(
+        {"action": "objPull", "meta": {"path": "object", "mapLocationOver": "out"}}
+    )
     assert reply["status"] is True
     assert read_tree(tmp_path / "out") == {"object": CONTENT}
 
@@ -182,7 +188,9 @@ def test_what_is_no_swift_is_told_apart(swift: DevSwift, body: bytes) -> None:
 
 def test_a_wrong_key_is_told_with_the_user_and_without_the_key(swift: DevSwift) -> None:
     with open_storage(**swift_options(swift, key="wrong-secret")) as storage:
-        with pytest.raises(UnauthenticatedError, match="does not accept the key of 'chris:chris1234'") as caught:
+        with pytest.raises(
+            UnauthenticatedError, match="does not accept the key of 'chris:chris1234'"
+        ) as caught:
             list(storage.list())
         assert "wrong-secret" not in f"{caught.value!r} {caught.value.facts} {storage.settings!r}"
 
@@ -244,7 +252,9 @@ def test_a_store_that_dies_in_the_middle_leaves_a_reply_that_tells_what_was_done
         handler = StoreHandler(storage)
         put = {"putSpec": "data", "inLocation": "s", "mapLocationOver": "data"}
         assert handler.run({"action": "objPut", "meta": put})["status"] is True
-        killer = threading.Thread(target=kill_when, args=(swift, lambda: len(list(tmp_path.glob("out/*"))) > 50))
+        killer = threading.Thread(
+            target=kill_when, args=(swift, lambda: len(list(tmp_path.glob("out/*"))) > 50)
+        )
         killer.start()
         reply = handler.run({"action": "objPull", "meta": {"fromLocation": "s", "mapLocationOver": "out"}})
         killer.join()

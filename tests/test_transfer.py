@@ -14,7 +14,13 @@ from pfstorage.backends import Storage, open_storage
 from pfstorage.backends.base import ObjectInfo, Sink
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.backends.retry import retried
-from pfstorage.errors import IntegrityError, NotFoundError, PfstorageError, UnauthenticatedError, UnavailableError
+from pfstorage.errors import (
+    IntegrityError,
+    NotFoundError,
+    PfstorageError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from pfstorage.files import LocalTree
 from pfstorage.transfer import Failure, Transfer, pull, push
 from tests.conftest import read_tree, write_tree

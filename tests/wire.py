@@ -44,8 +44,12 @@ class Wire:
                 self.connections += 1
                 server = socket.create_connection(("127.0.0.1", self._target))
                 self._sockets += [client, server]
-                self._start(lambda client=client, server=server: self._pump(client, server, lambda: self.to_server))
-                self._start(lambda client=client, server=server: self._pump(server, client, lambda: self.to_client))
+                self._start(
+                    lambda client=client, server=server: self._pump(client, server, lambda: self.to_server)
+                )
+                self._start(
+                    lambda client=client, server=server: self._pump(server, client, lambda: self.to_client)
+                )
 
     def _pump(self, source: socket.socket, sink: socket.socket, tamper: Callable[[], Tamper]) -> None:
         with contextlib.suppress(OSError):

@@ -44,6 +44,10 @@ class SwiftStorage:
     def _rows(
         self, prefix: str, marker: str, limit: int | None, delimiter: str
     ) -> Iterator[Mapping[str, Any]]:
+        try:
+            (prefix + marker + delimiter).encode()
+        except UnicodeEncodeError:
+            return  # a lone surrogate is in no key
         page_size: int | None = min(limit or PAGE, PAGE)
         while True:
             try:
