@@ -1,0 +1,423 @@
+"""The pages say what the code does: tables are compared, examples are run."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import itertools
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import typing
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+from xml.etree import ElementTree
+
+import pytest
+
+from pfstorage import StoreHandler, config, errors, open_storage
+from pfstorage.actions import ACTIONS, Action
+from pfstorage.cli import build_parser
+from pfstorage.fields import camel_case
+from pfstorage.server import STATUS_BY_ERROR, status_of
+from tests.conftest import ROOT, ask, serving, write_tree
+
+DOCS = ROOT / "docs"
+PAGES = sorted(path.stem for path in DOCS.glob("*.rst"))
+VOLATILE = {"seconds", "last_modified", "now", "currentWorkingDir"}
+
+
+class Block(NamedTuple):
+    """A code block that has a caption."""
+
+    caption: str
+    language: str
+    text: str
+
+
+class Page:
+    """One page as Sphinx reads it, or a section of it."""
+
+    def __init__(self, root: ElementTree.Element) -> None:
+        self._root = root
+
+    def section(self, title: str) -> Page:
+        [found] = [each for each in self._root.iter("section") if _text(each.find("title")) == title]
+        return Page(found)
+
+    @property
+    def titles(self) -> list[str]:
+        return [_text(each.find("title")) for each in self._root.iter("section")]
+
+    def table(self, title: str) -> list[dict[str, str]]:
+        """Return the rows of the only table of that title, as dicts by the names of its columns."""
+        [rows] = [
+            [[_text(cell) for cell in row.iter("entry")] for row in table.iter("row")]
+            for table in self._root.iter("table")
+            if _text(table.find("title")) == title
+        ]
+        names, *others = rows
+        return [dict(zip(names, cells, strict=True)) for cells in others]
+
+    def blocks(self) -> list[Block]:
+        captioned = [each for each in self._root.iter("container") if each.find("caption") is not None]
+        found = [(_text(each.find("caption")), each.find("literal_block")) for each in captioned]
+        return [
+            Block(caption, block.get("language", ""), "".join(block.itertext())) for caption, block in found
+        ]
+
+    def all_code(self) -> Iterator[tuple[str, str]]:
+        for block in self._root.iter("literal_block"):
+            yield block.get("language", ""), "".join(block.itertext())
+
+
+def _text(element: ElementTree.Element | None) -> str:
+    return "" if element is None else " ".join("".join(element.itertext()).split())
+
+
+def build(builder: str, target: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-E", "-b", builder]
+    flags = ["-d", str(target / "doctrees"), str(DOCS), str(target / builder)]
+    return subprocess.run([*command, *flags], capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Page]:
+    target = tmp_path_factory.mktemp("docs")
+    built = build("xml", target)
+    assert (built.returncode, built.stderr) == (0, "")
+    return {name: Page(ElementTree.parse(target / "xml" / f"{name}.xml").getroot()) for name in PAGES}
+
+
+def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
+    built = build("html", tmp_path)
+    assert (built.returncode, built.stdout, built.stderr) == (0, "", "")
+    assert (tmp_path / "html" / "index.html").exists()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_python_and_json_block_can_be_read(pages: dict[str, Page], page: str) -> None:
+    for language, text in pages[page].all_code():
+        if language == "python":
+            compile(text, page, "exec")
+        if language == "json":
+            json.loads(text)
+
+
+# messages.rst
+
+
+def names_of(row_or_title: str) -> list[str]:
+    return row_or_title.split(", ")
+
+
+def section_of(page: Page, action: str) -> Page:
+    [title] = [title for title in page.titles if action in names_of(title)]
+    return page.section(title)
+
+
+def test_the_actions_are_those_of_the_registry(pages: dict[str, Page]) -> None:
+    rows = pages["messages"].table("actions")
+    documented = {name: row["by GET"] for row in rows for name in names_of(row["action"])}
+    assert documented == {name: "yes" if each.read_only else "no" for name, each in ACTIONS.items()}
+
+
+TYPES = {
+    str: "text",
+    str | None: "text",
+    str | bool: "text",  # 2.x clients say false for no text
+    int | None: "whole number",
+    bool: "true or false",
+    tuple[str, ...]: "list of texts",
+    object: "any",
+}
+
+
+@pytest.mark.parametrize("action", ACTIONS.values(), ids=ACTIONS)
+def test_the_metas_of_an_action_are_those_that_it_reads(pages: dict[str, Page], action: Action) -> None:
+    rows = section_of(pages["messages"], action.name).table("metas")
+    documented = {row["meta"]: (row["also"], row["type"], json.loads(row["default"])) for row in rows}
+    hints = typing.get_type_hints(action.meta)
+    assert documented == {
+        camel_case(field.name): (
+            ", ".join(field.metadata.get("aliases", ())),
+            TYPES[hints[field.name]],
+            json.loads(json.dumps(field.default)),
+        )
+        for field in dataclasses.fields(action.meta)
+    }
+    assert all(row["meaning"] for row in rows)
+
+
+def test_the_keys_of_sysinfo_are_those_of_the_reply(pages: dict[str, Page]) -> None:
+    reply = StoreHandler(open_storage("memory")).run({"action": "hello", "meta": {"askAbout": "sysinfo"}})
+    documented = [row["key"] for row in pages["messages"].table("sysinfo")]
+    assert documented == list(reply["d_ret"]["sysinfo"])
+
+
+@pytest.fixture
+def handler(pages: dict[str, Page], tmp_path: Path) -> StoreHandler:
+    """A dispatcher for the examples: the page's files in the current directory, and an empty store."""
+    files = pages["messages"].table("files")
+    write_tree(tmp_path, {row["file"]: row["content"].encode() for row in files})
+    return StoreHandler(open_storage("filesystem", store_base="./store"))
+
+
+def examples(page: Page) -> list[tuple[str, str]]:
+    """Return the blocks ``request`` with the block ``reply`` that follows each."""
+    blocks = page.blocks()
+    pairs = [pair for pair in itertools.pairwise(blocks) if pair[0].caption == "request"]
+    assert all(reply.caption == "reply" for _, reply in pairs)
+    return [(request.text, reply.text) for request, reply in pairs]
+
+
+def fixed(reply: Any) -> Any:
+    """Return *reply* without the values, but with the keys, of what differs between two runs."""
+    if isinstance(reply, dict):
+        return {key: "..." if key in VOLATILE else fixed(value) for key, value in reply.items()}
+    return [fixed(each) for each in reply] if isinstance(reply, list) else reply
+
+
+def test_every_action_has_an_example(pages: dict[str, Page]) -> None:
+    shown = {json.loads(request)["action"] for request, _ in examples(pages["messages"])}
+    assert shown == set(ACTIONS)
+
+
+def test_the_examples_give_the_replies_that_are_shown(pages: dict[str, Page], handler: StoreHandler) -> None:
+    for request, reply in examples(pages["messages"]):
+        answer = handler.answer(request).to_json()
+        assert list(json.loads(answer)) == list(json.loads(reply)), request
+        assert fixed(json.loads(answer)) == fixed(json.loads(reply)), request
+
+
+def test_the_forms_over_http_give_the_reply_that_is_shown(
+    pages: dict[str, Page], handler: StoreHandler
+) -> None:
+    first, *_ = examples(pages["messages"])
+    handler.run(first[0])
+    blocks = pages["messages"].section("Over HTTP").blocks()
+    shown = next(json.loads(block.text) for block in blocks if block.caption == "reply")
+    forms = [block for block in blocks if block.caption in ("POST", "GET")]
+    assert len(forms) == 7
+    with serving(handler) as server:
+        for block in forms:
+            if block.caption == "POST":
+                assert ask(server, block.text) == (200, shown), block.text
+            else:
+                path = quote(block.text, safe="/?&=")
+                assert ask(server, method="GET", path=path) == (200, shown), block.text
+
+
+def multipart_of(command: str, directory: Path) -> tuple[bytes, str]:
+    """Return the body and the Content-Type of what ``curl --form`` sends."""
+    words = shlex.split(command)
+    fields = [value.partition("=") for flag, value in itertools.pairwise(words) if flag == "--form"]
+    boundary, body = uuid.uuid4().hex, b""
+    for name, _, value in fields:
+        is_file = value.startswith("@")
+        content = (directory / value[1:]).read_bytes() if is_file else value.encode()
+        suffix = f'; filename="{Path(value[1:]).name}"' if is_file else ""
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"{suffix}\r\n\r\n'
+        body += head.encode() + content + b"\r\n"
+    return body + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
+
+
+def test_the_upload_gives_the_reply_that_is_shown(
+    pages: dict[str, Page], handler: StoreHandler, tmp_path: Path
+) -> None:
+    command, reply = pages["messages"].section("With a file").blocks()
+    assert command.caption == "multipart"
+    body, kind = multipart_of(command.text, tmp_path)
+    with serving(handler) as server:
+        status, answer = ask(server, body, Content_Type=kind)
+    assert (status, fixed(answer)) == (200, fixed(json.loads(reply.text)))
+
+
+def test_the_order_to_quit_gives_the_reply_that_is_shown(
+    pages: dict[str, Page], handler: StoreHandler
+) -> None:
+    order, reply = pages["messages"].section("The order to quit").blocks()
+    with serving(handler) as server:
+        assert ask(server, order.text) == (200, json.loads(reply.text))
+
+
+def test_the_errors_and_their_statuses_are_those_of_the_code(pages: dict[str, Page]) -> None:
+    kinds = {
+        name: each
+        for name, each in vars(errors).items()
+        if inspect.isclass(each) and issubclass(each, errors.PfstorageError)
+    }
+    rows = {row["type"]: row for row in pages["messages"].table("errors")}
+    assert {name: int(row["HTTP"]) for name, row in rows.items()} == {
+        name: status_of(kind("text")) for name, kind in kinds.items()
+    }
+    assert {kind.__name__: status for kind, status in STATUS_BY_ERROR.items()}.items() <= {
+        name: int(row["HTTP"]) for name, row in rows.items()
+    }.items()
+    assert {name: int(row["exit"]) for name, row in rows.items()} == {
+        name: 2 if issubclass(kind, errors.MessageError) else 1 for name, kind in kinds.items()
+    }
+
+
+# flags.rst
+
+
+def test_the_flags_are_those_of_the_parser(pages: dict[str, Page]) -> None:
+    rows = pages["flags"].table("flags")
+    documented = {row["flag"]: (row["value"], row["setting"]) for row in rows}
+    of_ip_swift = {"ipSwift": "swift.auth_url", "portSwift": "swift.auth_url"}
+    settings = {dest: ".".join(place) for dest, place in config._FLAGS.items()} | of_ip_swift
+    assert documented == {
+        ", ".join(sorted(flag.option_strings, key=len)): (
+            str(flag.metavar or ""),
+            settings.get(flag.dest, ""),
+        )
+        for flag in build_parser()._actions
+    }
+    assert all(row["meaning"] for row in rows)
+
+
+def test_the_settings_and_their_defaults_are_those_of_the_code(pages: dict[str, Page]) -> None:
+    rows = pages["flags"].table("settings")
+    documented = {row["setting"]: json.loads(row["default"]) for row in rows}
+    document = config.to_document(config.Settings(), with_secrets=True)
+    assert documented == {
+        f"{block}.{name}": value for block, values in document.items() for name, value in values.items()
+    }
+
+
+OPENSTACK = {"OS_USERNAME": "chris", "OS_PASSWORD": "testing"}
+
+
+def test_the_variables_are_those_that_are_read(pages: dict[str, Page]) -> None:
+    rows = pages["flags"].table("environment")
+    documented = {row["variable"] for row in rows}
+    spelled = set(re.findall(r"\b(?:SWIFT|ST|OS|HOST)_[A-Z_]*[A-Z]\b", inspect.getsource(config)))
+    options = {f"OS_{each.upper()}" for each in config._OS_OPTIONS}
+    assert documented == spelled | options
+    assert len(rows) == len(documented)
+
+
+def test_each_variable_changes_the_settings_that_are_named(pages: dict[str, Page]) -> None:
+    before = config.from_environment(OPENSTACK)
+    for row in pages["flags"].table("environment"):
+        after = config.from_environment({**OPENSTACK, row["variable"]: "other"})
+        for name in row["setting"].split(", "):
+            block, _, key = name.partition(".")
+            assert before[block].get(key) != after[block].get(key), row
+
+
+# backends.rst
+
+
+def apply(diff: str, text: str) -> str:
+    """Do to *text* what *diff* says: its lines that stay or go must be there, once, one after another."""
+    lines = diff.splitlines()
+    old = "".join(line[1:] + "\n" for line in lines if line[:1] != "+")
+    new = "".join(line[1:] + "\n" for line in lines if line[:1] != "-")
+    assert text.count(old) == 1, f"the code has not once: {old}"
+    return text.replace(old, new)
+
+
+@pytest.fixture
+def tree_with_example(pages: dict[str, Page], tmp_path: Path) -> Path:
+    """A copy of the code and the contract, with the backend of the page added as the page says."""
+    tree = tmp_path / "tree"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "pfstorage", tree / "pfstorage", ignore=ignored)
+    (tree / "tests").mkdir()
+    for name in ("pyproject.toml", "tests/__init__.py", "tests/conftest.py", "tests/test_storage.py"):
+        shutil.copy(ROOT / name, tree / name)
+    for block in pages["backends"].blocks():
+        path = tree / block.caption
+        path.write_text(
+            apply(block.text, path.read_text()) if block.language == "diff" else block.text + "\n"
+        )
+    return tree
+
+
+def test_the_example_backend_keeps_the_contract(tree_with_example: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "sqlite"]
+    run = subprocess.run(
+        [*command, "tests/test_storage.py"],
+        cwd=tree_with_example,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stdout[-4000:]
+    assert int(re.search(r"(\d+) passed", run.stdout)[1]) > 50
+
+
+def test_the_example_backend_answers_messages(tree_with_example: Path) -> None:
+    write_tree(tree_with_example, {"data/a.dcm": b"content"})
+    put = {"putSpec": "data", "inLocation": "chris", "mapLocationOver": "data"}
+    messages = [
+        {"action": "objPut", "meta": put},
+        {"action": "ls", "meta": {"path": "chris", "retSpec": ["name", "bytes"]}},
+        {"action": "objPull", "meta": {"fromLocation": "chris", "mapLocationOver": "back"}},
+    ]
+    replies = []
+    for message in messages:
+        command = [sys.executable, "-m", "pfstorage", "--type", "sqlite", "--msg", json.dumps(message)]
+        run = subprocess.run(command, cwd=tree_with_example, capture_output=True, text=True, timeout=60)
+        assert run.returncode == 0, run.stderr
+        replies.append(json.loads(run.stdout))
+    assert replies[1]["ls"] == [{"name": "chris/a.dcm", "bytes": 7}]
+    assert (tree_with_example / "back" / "a.dcm").read_bytes() == b"content"
+
+
+# architecture.rst, contributing.rst, the changelog
+
+
+def test_the_rooms_are_those_of_the_tree(pages: dict[str, Page]) -> None:
+    documented = [row["file"] for row in pages["architecture"].table("rooms")]
+    assert sorted(documented) == sorted(
+        str(path.relative_to(ROOT)) for path in ROOT.glob("pfstorage/**/*.py")
+    )
+
+
+def test_the_layers_are_those_that_are_checked(pages: dict[str, Page]) -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    [layers] = re.findall(r"^layers = \[\n(.*?)^\]", text, re.MULTILINE | re.DOTALL)
+    checked = re.sub(r'pfstorage\.|[ ]{4}"|",$', "", layers, flags=re.MULTILINE)
+    assert checked.strip() in [code for _, code in pages["architecture"].all_code()]
+
+
+KINDS = {"feature", "fix", "change", "removal"}
+
+
+def test_a_fragment_of_the_changelog_is_a_list_of_lines() -> None:
+    for path in (ROOT / "changelog.d").iterdir():
+        assert path.suffix == ".rst"
+        assert path.stem.rpartition(".")[2] in KINDS, path
+        assert all(line.startswith("- ") and line.endswith(".") for line in path.read_text().splitlines())
+
+
+# Dockerfile
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Return the instructions of the Dockerfile, each with its arguments."""
+    text = (ROOT / "Dockerfile").read_text()
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    found = [line.partition(" ") for line in lines]
+    return [(name, rest) for name, _, rest in found]
+
+
+def test_the_image_copies_files_that_exist_and_starts_a_server() -> None:
+    found = instructions()
+    copied = [words.split()[:-1] for name, words in found if name == "COPY"]
+    assert all((ROOT / path).exists() for paths in copied for path in paths)
+    by_name = dict(found)
+    assert json.loads(by_name["ENTRYPOINT"]) == ["pfstorage"]
+    options = build_parser().parse_args(json.loads(by_name["CMD"]))
+    assert (options.server, options.b_forever, options.ipSelf) == (True, True, "0.0.0.0")
+    assert by_name["EXPOSE"] == str(config.Settings().port_self)
+    assert by_name["USER"] == "1000:1000"
