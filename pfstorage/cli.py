@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -128,8 +129,6 @@ def _text_of(value: str) -> str:
 
 def _save(path: str, document: Mapping[str, Any]) -> None:
     """Write a configuration file, whole or not at all, that only its owner can read."""
-    import os
-
     from pfstorage.files import LocalTree, local_errors
 
     directory, name = os.path.split(path)
@@ -179,7 +178,13 @@ def _serve(handler: StoreHandler, options: argparse.Namespace) -> int:
     with server:
         if options.b_forever:
             server.serve_forever()
-            server.wait_for_requests(GRACE_SECONDS)
+            if not server.wait_for_requests(GRACE_SECONDS):
+                print(
+                    "pfstorage: ends in the middle of a transfer that takes too long",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                os._exit(FAILED)  # the threads at work would hold up an ordinary exit
         else:
             server.answer_once()
     handler.close()

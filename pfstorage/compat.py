@@ -62,7 +62,8 @@ class _Tree:
         self._state = state
 
     def cat(self, path: str) -> Any:
-        return self._state.get(path)
+        """Return what is at *path*, False if there is nothing."""
+        return self._state.get(path) if self.exists(path) else False
 
     def touch(self, path: str, value: Any) -> None:
         self._state.set(path, value)

@@ -308,6 +308,8 @@ _FLAGS = {
     "swiftContainer": ("swift", "container_name"),
 }
 
+SECRET_FLAGS = ("swiftKey", "authToken")
+
 
 def from_flags(args: Mapping[str, Any], environ: Mapping[str, str]) -> Document:
     """Return the document that the parsed flags *args* make; None and "" are flags that were not given."""

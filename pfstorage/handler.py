@@ -41,12 +41,13 @@ class StoreHandler:
         settings: Settings | None = None,
         name: str = "pfstorage",
         version: str = __version__,
+        args: Mapping[str, Any] | None = None,
     ) -> None:
         """Answer from *storage*, which stays the caller's to close, or from what *settings* open.
 
-        *name* and *version* are what ``hello`` tells.
+        *name* and *version* are what ``hello`` tells, *args* the parsed flags that ``internalctl`` shows.
         """
-        self.state = StateTree(settings or (storage.settings if storage else Settings()), name, version)
+        self.state = StateTree(settings or (storage.settings if storage else Settings()), name, version, args)
         self._lock = threading.Lock()
         self._storage = storage
         self._is_ours = storage is None
@@ -62,7 +63,7 @@ class StoreHandler:
         settings, warnings = load_settings(*files, from_environment(os.environ), from_flags(args, os.environ))
         for warning in warnings:
             log.warning("%s", warning)
-        return cls(settings=settings, name=name, version=version)
+        return cls(settings=settings, name=name, version=version, args=args)
 
     @property
     def settings(self) -> Settings:

@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pfstorage._version import __version__
-from pfstorage.config import BLOCKS, MASK, Settings, load_settings, to_document
+from pfstorage.config import BLOCKS, MASK, SECRET_FLAGS, CommonSettings, Settings, load_settings, to_document
 from pfstorage.errors import NotFoundError
+from pfstorage.fields import known_names
 
 Tree = dict[str, Any]
+_COMMON = known_names(CommonSettings)
 
 
 class StateTree:
@@ -21,12 +23,19 @@ class StateTree:
     to pfstorage. A secret reads as `MASK`; setting it to `MASK` leaves it.
     """
 
-    def __init__(self, settings: Settings, name: str = "pfstorage", version: str = __version__) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        name: str = "pfstorage",
+        version: str = __version__,
+        args: Mapping[str, Any] | None = None,
+    ) -> None:
+        """*args* are the parsed flags, shown under ``/this/args`` without their secrets."""
         self.settings = settings
         self._lock = threading.Lock()
         self._tree: Tree = to_document(settings, with_secrets=True)
-        arguments = dict(self._tree["this"])
-        self._tree["this"] = {"name": name, "version": version, **arguments, "args": arguments}
+        shown = {key: _shown_flag(key, value) for key, value in (args or {}).items()}
+        self._tree["this"] = {"name": name, "version": version, **self._tree["this"], "args": shown}
 
     def get(self, var: str) -> Any:
         """Return the value at *var*, a dict for an inner node. Raise `NotFoundError`."""
@@ -63,9 +72,7 @@ class StateTree:
             tree = copy.deepcopy(self._tree)
             _merge(tree, change)
             blocks = {name: tree.get(name, {}) for name in ("this", *BLOCKS)}
-            blocks["this"] = {
-                key: value for key, value in blocks["this"].items() if key in self._tree["this"]["args"]
-            }
+            blocks["this"] = {key: blocks["this"][key] for key in _COMMON if key in blocks["this"]}
             self.settings = load_settings(blocks)[0]
             self._tree = tree
 
@@ -76,6 +83,12 @@ class StateTree:
         for name in BLOCKS:
             tree[name].update(shown[name])
         return tree
+
+
+def _shown_flag(name: str, value: Any) -> Any:
+    if value and name in SECRET_FLAGS:
+        return MASK
+    return value if isinstance(value, str | int | float | None) else str(value)  # whatever a caller kept there
 
 
 def _parts(var: str) -> list[str]:

@@ -160,6 +160,10 @@ def test_the_state_is_a_tree(swift: DevSwift) -> None:
     assert state.T.isdir("/swift")
     assert not state.T.isdir("/swift/key")
     assert not state.T.exists("/nothing")
+    assert state.T.cat("/nothing") is False
+    assert state("/this/args/portSwift") == str(swift.port)
+    nested = state.internalctl_process(request={"meta": {"var": "/this/args", "get": "x"}})["d_ret"]
+    assert nested["this"]["args"]["ipSwift"] == "127.0.0.1"
     assert set(state.d_state) >= {"this", "swift"}
     answer = state.internalctl_process(
         request={"action": "internalctl", "meta": {"var": "/swift/key", "get": "x"}}

@@ -94,9 +94,13 @@ def internalctl(context: Context, meta: InternalctlMeta) -> Reply:
 
 
 def _get(context: Context, var: str) -> dict[str, Any]:
+    """Return the value at *var*: a leaf under its whole path, a tree under each of its parents."""
     value = context.state.get(var)
-    name = var.rstrip("/").rpartition("/")[2]
-    return value if not name else {name if isinstance(value, dict) else var: value}
+    if not isinstance(value, dict):
+        return {var: value}
+    for name in reversed([part for part in var.split("/") if part]):
+        value = {name: value}
+    return value
 
 
 def _masked_like(shown: Any, context: Context, var: str) -> Any:
