@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; default all")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each version (default %(default)s)")
-    parser.add_argument("--cache", type=Path, help="keep the environment of 2.0.0.2 here, for the next time")
+    parser.add_argument("--cache", type=Path, help="keep both environments here, for the next time")
     parser.add_argument("--work", type=Path, help="where the files go, some 5 GB on ext4, XFS or Btrfs")
     options = parser.parse_args(argv)
     unknown = set(options.names) - BENCHMARKS.keys()
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(names: Sequence[str], rounds: int, cache: Path | None, work: Path | None) -> None:
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pfbench-", dir=work)))
-        old, new = old_version(cache or directory), new_version()
+        old, new = old_version(cache or directory), new_version(cache or directory)
         log = directory / "swift.log"
         swift = stack.enter_context(running(directory=directory / "swift", log=log))
         bench = Bench(old, new, Store.of(swift, log), directory, rounds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -22,6 +23,7 @@ class Store:
     """
 
     port: int
+    pid: int
     path: str
     token: str
     log: Path
@@ -32,7 +34,7 @@ class Store:
         credentials = {"X-Auth-User": swift.user, "X-Auth-Key": swift.key}
         headers, _ = _ask(swift.port, "GET", "/auth/v1.0", credentials)
         path = f"{urlsplit(headers['X-Storage-Url']).path}/{CONTAINER}"
-        store = cls(swift.port, path, headers["X-Auth-Token"], log)
+        store = cls(swift.port, swift.pid, path, headers["X-Auth-Token"], log)
         store._request("PUT")
         return store
 
@@ -47,6 +49,11 @@ class Store:
     def logins(self) -> int:
         """Return how often anybody has logged in."""
         return sum("/auth/" in line for line in self.log.read_text().splitlines())
+
+    def cpu_seconds(self) -> float:
+        """Return the user and system time that the store has taken so far."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def _request(self, method: str, path: str = "", query: str = "") -> bytes:
         return _ask(self.port, method, self.path + path + query, {"X-Auth-Token": self.token})[1]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,25 +29,34 @@ class Version:
         return [self.python, self.script, *arguments]
 
 
-def new_version() -> Version:
-    """Return the version of this checkout, under the interpreter that runs the benchmarks."""
-    return Version(__version__, sys.executable, str(REPOSITORY / "bin" / "pfstorage"))
+def new_version(cache: Path) -> Version:
+    """Return the version of this checkout, in an environment that has what it depends on.
+
+    That is no environment for development: what else is installed there is imported, too.
+    """
+    with tempfile.TemporaryDirectory() as directory:  # a build leaves files beside its sources
+        sources = Path(directory, "sources")
+        shutil.copytree(REPOSITORY, sources, ignore=shutil.ignore_patterns(".*", "build", "*.egg-info"))
+        home = _environment(cache, __version__, [str(sources)])
+    return Version(__version__, str(home / "bin" / "python"), str(REPOSITORY / "bin" / "pfstorage"))
 
 
 def old_version(cache: Path) -> Version:
-    """Return the published version, which is installed below *cache* unless it is there.
+    """Return the published version."""
+    home = _environment(cache, PUBLISHED, [f"pfstorage=={PUBLISHED}", "legacy-cgi; python_version >= '3.13'"])
+    return Version(PUBLISHED, str(home / "bin" / "python"), str(home / "bin" / "pfstorage"))
 
-    It gets an environment of its own, of the same interpreter.
-    """
-    home = cache.resolve() / f"pfstorage-{PUBLISHED}-python{sys.version_info[0]}.{sys.version_info[1]}"
+
+def _environment(cache: Path, name: str, wanted: list[str]) -> Path:
+    """Return the directory of an environment of this interpreter, which is made unless it is there."""
+    home = cache.resolve() / f"pfstorage-{name}-python{sys.version_info[0]}.{sys.version_info[1]}"
     installed = home / "installed"  # written last: an environment that was not finished is made anew
     if not installed.exists():
-        print(f"installing pfstorage {PUBLISHED} ...", file=sys.stderr)
+        print(f"installing pfstorage {name} ...", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
-        wanted = [f"pfstorage=={PUBLISHED}", "legacy-cgi; python_version >= '3.13'"]
         subprocess.run([home / "bin" / "python", "-m", "pip", "install", "-qq", *wanted], check=True)
         installed.touch()
-    return Version(PUBLISHED, str(home / "bin" / "python"), str(home / "bin" / "pfstorage"))
+    return home
 
 
 def clean_environment(home: Path) -> Mapping[str, str]:

@@ -9,13 +9,16 @@ from typing import IO, Protocol
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
 from pfstorage.errors import MessageError, NoLengthError, TooLargeError
+from pfstorage.files import local_errors
 
 MAX_MESSAGE = 1024 * 1024
-"""Bytes of a JSON message, or of a field of a form that is no file."""
+"""Bytes of a JSON message, or of all fields of a form that are no file."""
 
 _CHUNK = 64 * 1024
 _MAX_LINE = 4096
 _MAX_PARTS = 100
+_MAX_TRAILERS = 100
+_SPOOL = "the temporary copy of the upload"
 
 
 class Stream(Protocol):
@@ -73,9 +76,14 @@ class ChunkedReader:
             raise MessageError("the chunked body has a chunk without a length")
         self._chunk = SizedReader(self._stream, int(digits, 16))
         if self._chunk.is_at_end:
-            while self._line():  # trailer fields mean nothing here
-                continue
+            self._skip_trailer()
             self.is_at_end = True
+
+    def _skip_trailer(self) -> None:
+        for _ in range(_MAX_TRAILERS):
+            if not self._line():
+                return
+        raise MessageError("the chunked body has an endless trailer")
 
     def _expect_line(self, expected: bytes) -> None:
         if self._line() != expected:
@@ -88,16 +96,15 @@ class ChunkedReader:
         return line.rstrip(b"\r\n")
 
 
-def open_body(stream: Stream, encoding: str | None, lengths: list[str]) -> Reader:
+def open_body(stream: Stream, encodings: list[str], lengths: list[str]) -> Reader:
     """Return the body at the head of *stream*, by the headers Transfer-Encoding and Content-Length.
 
-    *lengths* are all values of the latter.
-
-    A request whose length is said twice is refused: what lies between this server
-    and its client may believe the other (RFC 9112, section 6.3).
+    *encodings* and *lengths* are all values of the two. A request whose length is
+    said twice is refused: what lies between this server and its client may believe
+    the other (RFC 9112, section 6.3).
     """
-    if encoding is not None:
-        if lengths or encoding.strip().lower() != "chunked":
+    if encodings:
+        if lengths or [each.strip().lower() for each in encodings] != ["chunked"]:
             raise MessageError("a body has either a Content-Length or 'Transfer-Encoding: chunked'")
         return ChunkedReader(stream)
     if not lengths:
@@ -109,14 +116,20 @@ def open_body(stream: Stream, encoding: str | None, lengths: list[str]) -> Reade
 
 
 def read_text(body: Reader) -> str:
-    """Read a whole message. Raise `TooLargeError` if it has more than `MAX_MESSAGE` bytes."""
+    """Read a whole message. Raise `TooLargeError` if it has more than `MAX_MESSAGE` bytes.
+
+    A length that says so is enough: nothing is read then. A byte order mark, which some
+    editors begin a file with, is no part of the message.
+    """
+    announced = body.left if isinstance(body, SizedReader) else 0
     content = bytearray()
-    while chunk := body.read(_CHUNK):
+    while announced <= MAX_MESSAGE and (chunk := body.read(_CHUNK)):
         content += chunk
-        if len(content) > MAX_MESSAGE:
-            raise TooLargeError(f"a message has at most {MAX_MESSAGE} bytes")
+        announced = max(announced, len(content))
+    if announced > MAX_MESSAGE:
+        raise TooLargeError(f"a message has at most {MAX_MESSAGE} bytes")
     try:
-        return content.decode()
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as e:
         raise MessageError(f"the message is not UTF-8: byte {e.start}") from None
 
@@ -134,30 +147,22 @@ class Form:
             self.file.close()
 
 
-def boundary_of(content_type: str) -> str:
-    """Return the boundary of a multipart form, "" if *content_type* is that of something else."""
+def boundary_of(content_type: str) -> str | None:
+    """Return the boundary of a multipart form, None if *content_type* is that of something else."""
     kind, options = parse_options_header(content_type)
-    return str(options.get("boundary", "")) if kind == "multipart/form-data" else ""
+    return str(options.get("boundary", "")) if kind == "multipart/form-data" else None
 
 
 def read_form(body: Reader, boundary: str) -> Form:
     """Read a multipart form. Its file goes to disk as it comes, and is never whole in memory.
 
-    The caller closes the form. Raise `MessageError` or `TooLargeError`.
+    The caller closes the form. Raise `MessageError` or `TooLargeError`; or `LocalFileError`,
+    if there is no room for the file.
     """
     form = Form()
     try:
-        with PushMultipartParser(boundary, max_segment_count=_MAX_PARTS) as parser:
-            part = _Part(form, "")
-            while not parser.closed:
-                for event in parser.parse(body.read(_CHUNK)):
-                    if isinstance(event, MultipartSegment):
-                        part = _Part(form, event.name)
-                    elif event:
-                        part.write(event)
-                    else:
-                        part.finish()
-    except MultipartError as e:
+        _read_parts(body, boundary, form)
+    except (MultipartError, UnicodeError) as e:
         form.close()
         raise MessageError(f"the multipart form can't be read: {e}") from None
     except BaseException:
@@ -166,30 +171,42 @@ def read_form(body: Reader, boundary: str) -> Form:
     return form
 
 
-class _Part:
-    """The part of a form that is being received."""
+def _read_parts(body: Reader, boundary: str, form: Form) -> None:
+    texts: dict[str, bytearray] = {}
+    name, room = "", MAX_MESSAGE
+    with PushMultipartParser(boundary, max_segment_count=_MAX_PARTS) as parser:
+        while not parser.closed:
+            for event in parser.parse(body.read(_CHUNK)):
+                if isinstance(event, MultipartSegment):
+                    name = event.name
+                    _begin_part(name, texts, form)
+                elif event and name == "local":
+                    _write(event, form)
+                elif event:
+                    texts[name] += event
+                    room -= len(event)
+                if room < 0:
+                    raise TooLargeError(
+                        f"the fields have at most {MAX_MESSAGE} bytes; a file goes into the field 'local'"
+                    )
+    form.fields = {name: text.decode() for name, text in texts.items()}
+    if form.file:
+        with local_errors(_SPOOL):
+            form.file.seek(0)
 
-    def __init__(self, form: Form, name: str) -> None:
-        self._form = form
-        self._name = name
-        self._text = bytearray()
-        if name == "local":
-            form.close()
-            form.file, form.size = tempfile.TemporaryFile(prefix="pfstorage-"), 0  # noqa: SIM115 - closed with the form
 
-    def write(self, data: bytes) -> None:
-        if self._name == "local" and self._form.file:
-            self._form.file.write(data)
-            self._form.size += len(data)
-            return
-        self._text += data
-        if len(self._text) > MAX_MESSAGE:
-            raise TooLargeError(
-                f"a field has at most {MAX_MESSAGE} bytes; a file goes into the field 'local'"
-            )
+def _begin_part(name: str, texts: dict[str, bytearray], form: Form) -> None:
+    if name in texts or (name == "local" and form.file):
+        raise MessageError(f"the multipart form has the field {name[:80]!r} twice")
+    if name != "local":
+        texts[name] = bytearray()
+        return
+    with local_errors(_SPOOL):
+        form.file = tempfile.TemporaryFile(prefix="pfstorage-")  # noqa: SIM115 - closed with the form
 
-    def finish(self) -> None:
-        if self._name == "local" and self._form.file:
-            self._form.file.seek(0)
-        else:
-            self._form.fields[self._name] = self._text.decode(errors="replace")
+
+def _write(data: bytes, form: Form) -> None:
+    with local_errors(_SPOOL):
+        assert form.file is not None
+        form.file.write(data)
+    form.size += len(data)

@@ -5,6 +5,7 @@
     PfstorageError
     ├── MessageError                the message is malformed; nothing was done
     │   ├── UnknownActionError      no such action
+    │   ├── UnknownPathError        nothing is served at this path
     │   ├── MethodNotAllowedError   the action is not offered by this HTTP method
     │   ├── NoLengthError           the HTTP request does not say how long it is
     │   ├── SlowRequestError        the HTTP request did not arrive in time
@@ -64,6 +65,10 @@ class MessageError(PfstorageError):
 
 
 class UnknownActionError(MessageError):
+    pass
+
+
+class UnknownPathError(MessageError):
     pass
 
 

@@ -107,7 +107,7 @@ class StoreHandler:
             return service.control(self._context(caller), message)
         extension = None if caller.read_only else self._extension(message.action)
         if extension:
-            return Reply(extension(request={"action": message.action, "meta": dict(message.meta)}))
+            return _reply_of(extension, message)
         action = find_action(message.action)
         if caller.read_only and not action.read_only:
             raise MethodNotAllowedError(
@@ -128,7 +128,7 @@ class StoreHandler:
     def _context(self, caller: Caller) -> Context:
         return Context(lambda: self.storage, self.state, caller)
 
-    def _extension(self, name: str) -> Callable[..., dict[str, Any]] | None:
+    def _extension(self, name: str) -> Callable[..., object] | None:
         method = getattr(self, f"{name}_process", None) if name.isidentifier() else None
         return method if callable(method) else None
 
@@ -153,6 +153,13 @@ def _storage_part(settings: Settings) -> tuple[Any, ...]:
         settings.workers,
     )
     return settings.type, getattr(settings, settings.type), *transport
+
+
+def _reply_of(extension: Callable[..., object], message: Message) -> Reply:
+    body = extension(request={"action": message.action, "meta": dict(message.meta)})
+    if not isinstance(body, dict):
+        raise PfstorageError(f"{message.action}_process must return a dict, not {type(body).__name__}")
+    return Reply(body)
 
 
 def _outcome(reply: Reply) -> str:

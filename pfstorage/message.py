@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import itertools
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -37,7 +38,7 @@ class Message:
         pypx says ``args`` for ``meta``. Raise `MessageError` for anything that
         is not an object with a text ``action``, or with a ``meta.ctl``.
         """
-        content = source if isinstance(source, Mapping) else decode_json(source)
+        content = decode_json(source) if isinstance(source, str | bytes) else source
         if isinstance(content, Mapping) and "payload" in content and "action" not in content:
             content = content["payload"]
         if not isinstance(content, Mapping):
@@ -61,7 +62,7 @@ def read_meta(cls: type[T], message: Message) -> tuple[T, list[str]]:
         raise MessageError(f"{message.action}: meta {e}") from None
     names = ", ".join(known_names(cls))
     surplus = [key for key in unknown if key != "ctl"]
-    return meta, [f"{message.action} knows no meta {key!r} (it knows {names})" for key in surplus]
+    return meta, [f"{message.action} knows no meta {key[:80]!r} (it knows {names})" for key in surplus]
 
 
 @dataclass
@@ -83,11 +84,13 @@ class Reply:
 def decode_json(text: str | bytes) -> Any:
     """Decode *text*, which comes from anybody. Raise `MessageError` if it is not JSON.
 
-    Not JSON either: ``NaN`` and ``Infinity``, an object with the same key twice,
-    nesting deeper than `MAX_DEPTH`.
+    Not JSON either: ``NaN``, ``Infinity`` and numbers so large that they become it,
+    an object with the same key twice, nesting deeper than `MAX_DEPTH`.
     """
     try:
-        content = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
+        content = json.loads(
+            text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique
+        )
     except (ValueError, RecursionError) as e:
         raise MessageError(f"the message is not JSON: {e}") from None
     _check_depth(content)
@@ -96,6 +99,13 @@ def decode_json(text: str | bytes) -> Any:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"the number {digits[:20]} is too large")
+    return number
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -174,21 +184,20 @@ def _with_lists(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     inner = {key: _with_lists(each) for key, each in value.items()}
-    is_list = list(inner) == [str(number) for number in range(len(inner))]
-    return list(inner.values()) if is_list else inner
+    places = [str(number) for number in range(len(inner))]
+    return [inner[place] for place in places] if set(places) == set(inner) else inner
 
 
-def decode_body(text: str) -> tuple[Any, bool]:
-    """Decode the body of a POST whatever its Content-Type says; tell whether it was JSON, not a form.
+def looks_like_json(text: str) -> bool:
+    """Tell whether the body of a POST is JSON, not a form, whatever its Content-Type says.
 
     pfurl sends JSON as ``application/x-www-form-urlencoded``. Text that is
-    neither is reported as the JSON that it was most likely meant to be.
+    neither passes for the JSON that it was most likely meant to be.
     """
-    is_json = "=" not in text or text.lstrip()[:1] in ("{", "[")
-    return (decode_json(text) if is_json else decode_form(text)), is_json
+    return "=" not in text or text.lstrip()[:1] in ("{", "[")
 
 
-def decode_query(text: str) -> Any:
+def decode_query(text: str) -> dict[str, Any]:
     """Decode the query of a GET. ``meta`` is JSON, bracketed fields, or a Python literal.
 
     The literal is what ``pfurl --verb GET`` sends: ``meta={'path': 'chris'}``.
@@ -208,11 +217,18 @@ def _decode_nested(name: str, text: str) -> Any:
     except MessageError:
         pass  # the other form is tried; its error names both
     try:
-        content = ast.literal_eval(text)
-        _check_depth(content)
+        if not _LITERAL.fullmatch(text):
+            raise ValueError("not what repr() writes; Python might say so on stderr")
+        written_as_json = json.dumps(ast.literal_eval(text), allow_nan=False)
     except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
         raise MessageError(f"{name!r} in the query is neither JSON nor a Python literal") from None
-    return content
+    return decode_json(written_as_json)  # what JSON can't say, such as a set, is no message
+
+
+_ESCAPED = r"\\[\\'\"nrtxuU]"
+_LITERAL = re.compile(
+    rf"""(?:[\s\[\](){{}}:,.+\deE-]|True|False|None|'(?:[^'\\]|{_ESCAPED})*'|"(?:[^"\\]|{_ESCAPED})*")*"""
+)
 
 
 def _kind(content: object) -> str:

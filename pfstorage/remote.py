@@ -7,14 +7,15 @@ ends here.
 
 from __future__ import annotations
 
+import ast
 import contextlib
-import json
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
 
+from pfstorage import errors
 from pfstorage.console import import_tidily
 from pfstorage.errors import PfstorageError, RemoteError
 from pfstorage.message import Message, Reply
@@ -29,20 +30,35 @@ def send(address: str, message: Message, token: str = "") -> Reply:
 
     Raise `RemoteError` if nothing there answers, or what answers is no pfstorage.
     """
-    url = address if address.startswith(("http://", "https://")) else f"http://{address}"
-    if url.count("/") == 2:
-        url += "/api/v1/cmd"
-    text = json.dumps({"action": message.action, "meta": message.meta})
     with _quiet():
-        client = _client_class()(msg=text, http=url, verb="POST", authToken=token, b_quiet=True, b_raw=True)
-        answer = client.push_core(client.d_msg)
+        client = _client_class()(verb="POST", authToken=token, b_quiet=True, b_raw=True)
+        client.url = _url(address)
+        answer = client.push_core({"action": message.action, "meta": message.meta})
     if client.failure:
         raise RemoteError(f"no pfstorage server answers at {address}: {client.failure}", address=address)
     if not isinstance(answer, dict) or "status" not in answer:
         raise RemoteError(f"what answers at {address} is no pfstorage server", address=address)
-    error = answer.get("error")
-    known = PfstorageError(str(answer.get("msg", ""))) if isinstance(error, dict) else None
-    return Reply(answer, known)
+    return Reply(answer, _error_of(answer))
+
+
+def _url(address: str) -> str:
+    """
+    >>> _url("localhost:4055"), _url("https://store.example/pfstorage")
+    ('http://localhost:4055/api/v1/cmd', 'https://store.example/pfstorage')
+    """
+    url = address if address.startswith(("http://", "https://")) else f"http://{address}"
+    return url if url.count("/") > 2 else url + "/api/v1/cmd"
+
+
+def _error_of(answer: dict[str, Any]) -> PfstorageError | None:
+    """Return the error that *answer* tells of, as the kind that it was at the server, if there is one."""
+    facts = answer.get("error")
+    if not isinstance(facts, dict):
+        return None
+    kind = getattr(errors, str(facts.get("type")), None)
+    if not (isinstance(kind, type) and issubclass(kind, PfstorageError)):
+        kind = PfstorageError
+    return kind(str(answer.get("msg", "")))
 
 
 def _client_class() -> Any:
@@ -51,7 +67,13 @@ def _client_class() -> Any:
     class Client(import_tidily("pfurl").Pfurl):  # type: ignore[misc]
         """A `Pfurl` that doesn't wait for ever, and remembers why there was no answer."""
 
+        url = ""
         failure = ""
+
+        def curl_URL_resolveAndSet(self, *_: Any) -> str:
+            """Go to the address as it was given: pfurl splits it at each colon, also of IPv6."""
+            self.c.setopt(pycurl.URL, self.url)
+            return self.url
 
         def curl_init(self, **kwargs: Any) -> None:
             super().curl_init(**kwargs)
@@ -61,10 +83,27 @@ def _client_class() -> Any:
 
         def curl_doCall(self) -> dict[str, Any]:
             answer: dict[str, Any] = super().curl_doCall()
-            self.failure = str(answer.get("exception", ""))
+            self.failure = _words(str(answer.get("exception", "")))
             return answer
 
+        def curl_responseProcess(self, d_curlResponse: dict[str, Any]) -> Any:
+            """Return what came as it is: pfurl prints it, and breaks on what is no text."""
+            return d_curlResponse["data"]
+
     return Client
+
+
+def _words(failure: str) -> str:
+    """Return what a failure of curl says, without the tuple and the number that pfurl shows it in.
+
+    >>> _words("(7, 'Failed to connect to localhost')")
+    'Failed to connect to localhost'
+    """
+    try:
+        number, words = ast.literal_eval(failure)
+    except (ValueError, SyntaxError, TypeError):
+        return failure
+    return str(words) or f"curl error {number}"
 
 
 @contextlib.contextmanager

@@ -88,7 +88,9 @@ class StateTree:
 def _shown_flag(name: str, value: Any) -> Any:
     if value and name in SECRET_FLAGS:
         return MASK
-    return value if isinstance(value, str | int | float | None) else str(value)  # whatever a caller kept there
+    return (
+        value if isinstance(value, str | int | float | None) else str(value)
+    )  # whatever a caller kept there
 
 
 def _parts(var: str) -> list[str]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pydicom.data
 import pytest
 
@@ -22,6 +23,8 @@ from pfstorage.backends import Storage
 from pfstorage.devswift import DevSwift, running
 
 ROOT = Path(__file__).resolve().parent.parent
+hypothesis.settings.register_profile("here", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("here")
 BACKENDS = ("swift", "filesystem", "memory")
 
 

@@ -25,7 +25,7 @@ from pfstorage import StoreHandler, config, errors, open_storage
 from pfstorage.actions import ACTIONS, Action
 from pfstorage.cli import build_parser
 from pfstorage.fields import camel_case
-from pfstorage.server import STATUS_BY_ERROR, status_of
+from pfstorage.status import STATUS_BY_ERROR, status_of
 from tests.conftest import ROOT, ask, serving, write_tree
 
 DOCS = ROOT / "docs"

@@ -1,0 +1,65 @@
+"""Which HTTP status tells of which error: the one function that maps them."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from pfstorage.errors import (
+    ForbiddenError,
+    FullDiskError,
+    IntegrityError,
+    InvalidKeyError,
+    LocalFileError,
+    MessageError,
+    MethodNotAllowedError,
+    NoLengthError,
+    NoSpaceError,
+    NotFoundError,
+    PermissionDeniedError,
+    PfstorageError,
+    RejectedError,
+    SettingsError,
+    SlowRequestError,
+    TooLargeError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnknownActionError,
+    UnknownPathError,
+)
+
+STATUS_BY_ERROR: dict[type[PfstorageError], HTTPStatus] = {
+    MessageError: HTTPStatus.BAD_REQUEST,
+    UnknownActionError: HTTPStatus.NOT_FOUND,
+    UnknownPathError: HTTPStatus.NOT_FOUND,
+    MethodNotAllowedError: HTTPStatus.METHOD_NOT_ALLOWED,
+    NoLengthError: HTTPStatus.LENGTH_REQUIRED,
+    SlowRequestError: HTTPStatus.REQUEST_TIMEOUT,
+    TooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    SettingsError: HTTPStatus.BAD_REQUEST,
+    ForbiddenError: HTTPStatus.FORBIDDEN,
+    LocalFileError: HTTPStatus.BAD_REQUEST,
+    FullDiskError: HTTPStatus.INSUFFICIENT_STORAGE,
+    NotFoundError: HTTPStatus.NOT_FOUND,
+    InvalidKeyError: HTTPStatus.BAD_REQUEST,
+    UnauthenticatedError: HTTPStatus.BAD_GATEWAY,  # the store's, of this server: the client can't mend it
+    PermissionDeniedError: HTTPStatus.FORBIDDEN,
+    RejectedError: HTTPStatus.BAD_GATEWAY,
+    NoSpaceError: HTTPStatus.INSUFFICIENT_STORAGE,
+    IntegrityError: HTTPStatus.BAD_GATEWAY,
+    UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+KIND_BY_STATUS: dict[int, type[PfstorageError]] = {
+    HTTPStatus.REQUEST_TIMEOUT: SlowRequestError,
+    HTTPStatus.REQUEST_URI_TOO_LONG: TooLargeError,
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: TooLargeError,
+}
+"""What `http.server` finds by itself; whatever else it finds is a `MessageError`."""
+
+
+def status_of(error: PfstorageError | None) -> HTTPStatus:
+    """Return the HTTP status for a reply: 200 if the action ran, else that of the error's nearest kind."""
+    if error is None:
+        return HTTPStatus.OK
+    kinds = (STATUS_BY_ERROR[kind] for kind in type(error).__mro__ if kind in STATUS_BY_ERROR)
+    return next(kinds, HTTPStatus.INTERNAL_SERVER_ERROR)
