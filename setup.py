@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 DEVSWIFT = ["swift>=2.38.3"]
 KEYSTONE = ["python-keystoneclient>=5.0"]
 TEST = [
-    "coverage[toml]>=7.4",
+    "coverage[toml]>=7.10",
     "docutils>=0.20",
     "hypothesis>=6.100",
     "import-linter>=2.0",

@@ -8,13 +8,15 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pfstorage import StoreHandler
-from pfstorage.backends import Storage
+from pfstorage.backends import ObjectInfo, Storage
+from pfstorage.backends.memory import MemoryStorage
 from tests.conftest import ROOT, read_tree, write_tree
 
 TREE = {
@@ -343,6 +345,24 @@ def test_what_is_there_already_is_not_moved_again(storage: Storage, data: Path, 
     pulled = run(storage, "objPull", fromLocation="s", mapLocationOver="out")
     assert (pulled["skipped"], pulled["bytes"]) == (len(TREE) - 2, 1)
     assert read_tree(tmp_path / "out") == read_tree(data)
+
+
+def test_a_few_files_are_not_looked_for_among_millions(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counted(MemoryStorage):
+        listed = 0
+
+        def list(self, prefix: str = "", **options: Any) -> Iterator[ObjectInfo]:
+            for row in super().list(prefix, **options):
+                self.listed += 1
+                yield row
+
+    monkeypatch.setattr("pfstorage.actions.moving.LOOK_AHEAD", 20)
+    storage = Counted()
+    put(storage, "a", *(f"b/{number:04}" for number in range(500)), "z")
+    write_tree(data, {"only/a": b"a", "only/z": b"z"})
+    reply = run(storage, "objPut", putSpec="data/only", mapLocationOver="data/only")
+    assert (reply["status"], reply["skipped"], len(reply["objectFileList"])) == (True, 1, 2)
+    assert storage.listed <= 41
 
 
 def test_files_that_the_umask_would_make_are_made(storage: Storage, tmp_path: Path) -> None:

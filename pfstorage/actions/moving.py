@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,6 +23,9 @@ from pfstorage.files import LocalTree, walk
 from pfstorage.message import Reply
 from pfstorage.pathmap import below, check_key, common_prefix, join, local_parts, local_to_key, without_dot
 from pfstorage.transfer import Failure, Transfer, TransferReport
+
+LOOK_AHEAD = 10_000
+LOOK_AHEAD_PER_FILE = 10
 
 
 @dataclass(frozen=True)
@@ -87,13 +91,18 @@ def _put_of(path: str, over: str, location: str) -> Transfer | Failure:
 
 
 def _known_objects(storage: Storage, keys: list[str]) -> dict[str, ObjectInfo]:
-    """Return what the store holds under *keys*, from a listing of the part that they share."""
+    """Return what the store is known to hold under *keys*, from a listing of the part that they share.
+
+    A few files that go among millions of others are not looked for among them all: what
+    a listing of `LOOK_AHEAD` rows, and as many for each file, does not show is sent.
+    """
     if not keys:
         return {}
     wanted, last = set(keys), max(keys)
     known = {}
+    rows = storage.list(common_prefix(min(keys), last))
     try:
-        for row in storage.list(common_prefix(min(keys), last)):
+        for row in itertools.islice(rows, LOOK_AHEAD + LOOK_AHEAD_PER_FILE * len(keys)):
             if row.key > last:
                 break
             if row.key in wanted:
