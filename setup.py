@@ -40,6 +40,8 @@ setup(
         "pfurl>=2.3.0.1",
         "psutil>=5.9",
         "python-swiftclient>=4.4",
+        "requests>=2.32",  # what swiftclient speaks HTTP with
+        "urllib3>=2",  # what requests does
     ],
     extras_require={
         "devswift": DEVSWIFT,

@@ -15,6 +15,7 @@ class HashedBody:
     """
 
     def __init__(self, body: Source, size: int, key: str) -> None:
+        self.size = size
         self._body = body
         self._left = size
         self._key = key

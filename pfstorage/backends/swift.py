@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import quote
 
 from pfstorage.backends.base import CHUNK, ObjectInfo, Sink, Source
 from pfstorage.backends.common import guess_content_type, iso_time
 from pfstorage.backends.streams import HashedBody, HashedSink
-from pfstorage.backends.swift_session import Call, SwiftSession
+from pfstorage.backends.swift_session import Connection, SwiftSession
 from pfstorage.config import Settings
 from pfstorage.errors import ContainerNotFoundError, IntegrityError, NotFoundError, RejectedError
 from pfstorage.pathmap import check_key
@@ -86,48 +87,55 @@ class SwiftStorage:
         check_key(key)
         hashed = HashedSink(sink)
         first: dict[str, str] = {}
-        self._session.requests(lambda call: self._get_rest(call, key, hashed, first), key)
+
+        def get_rest(connection: Connection, url: str, token: str) -> None:
+            """Get what the sink has not received yet, if it is the same object."""
+            headers = {"X-Auth-Token": token}
+            if hashed.received:
+                headers |= {"Range": f"bytes={hashed.received}-", "If-Match": first["etag"]}
+            answer = self._session.send(connection, "GET", self._url(url, key), headers)
+            first.update({} if first else {name.lower(): value for name, value in answer.headers.items()})
+            known = 0 if "content-range" in answer.headers else hashed.received  # a store may ignore Range
+            while chunk := answer.read(CHUNK):
+                hashed.write(chunk[known:])
+                known = max(0, known - len(chunk))
+
+        self._session.tried(get_rest, key)
         info = _info_of_headers(key, first)
         hashed.verify(key, info.size, info.etag if _is_md5_of_content(first) else None)
         return info
 
-    def _get_rest(self, call: Call, key: str, sink: HashedSink, first: dict[str, str]) -> None:
-        """Get what *sink* has not received yet, if it is the same object; keep the *first* headers."""
-        condition = {"Range": f"bytes={sink.received}-", "If-Match": first["etag"]} if sink.received else {}
-        headers, body = call("get_object", self._container, key, resp_chunk_size=CHUNK, headers=condition)
-        first.update({} if first else headers)
-        known = 0 if "content-range" in headers else sink.received  # a store may ignore Range
-        while chunk := body.read(CHUNK):
-            sink.write(chunk[known:])
-            known = max(0, known - len(chunk))
+    def _url(self, storage_url: str, key: str) -> str:
+        return f"{storage_url}/{quote(self._container)}/{quote(key)}"
 
     def put(self, key: str, body: Source, size: int) -> ObjectInfo:
         check_key(key)
         start = body.tell()
 
-        def send(call: Call) -> ObjectInfo:
+        def put_whole(connection: Connection, url: str, token: str) -> ObjectInfo:
             body.seek(start)
-            return self._put_whole(call, key, HashedBody(body, size, key), size)
+            return self._put_whole(connection, self._url(url, key), token, key, HashedBody(body, size, key))
 
         try:
-            return self._session.requests(send, key, again_on=(IntegrityError,))
+            return self._session.tried(put_whole, key, again_on=(IntegrityError,))
         except NotFoundError:  # a PUT finds no container
             if not self.settings.swift.auto_create_container:
                 raise self._no_container() from None
         with self._creating:
             self._session.request("put_container", self._container)  # to create what is there is no error
-        return self._session.requests(send, key, again_on=(IntegrityError,))
+        return self._session.tried(put_whole, key, again_on=(IntegrityError,))
 
-    def _put_whole(self, call: Call, key: str, body: HashedBody, size: int) -> ObjectInfo:
+    def _put_whole(
+        self, connection: Connection, target: str, token: str, key: str, body: HashedBody
+    ) -> ObjectInfo:
         kind = guess_content_type(key)
-        answer: dict[str, Any] = {}
-        sent = {"content_length": size, "content_type": kind, "response_dict": answer}
-        etag = call("put_object", self._container, key, body, **sent)
-        if etag != body.md5:
+        headers = {"X-Auth-Token": token, "Content-Length": str(body.size), "Content-Type": kind}
+        answer = self._session.send(connection, "PUT", target, headers, body)
+        answer.drain_conn()
+        if answer.headers.get("etag", "").strip('"') != body.md5:
             raise IntegrityError(f"{key!r}: the store has other bytes than were sent; push it again", key=key)
-        return ObjectInfo(
-            key, size, etag, _iso_of_http_date(answer["headers"].get("last-modified", "")), kind
-        )
+        modified = _iso_of_http_date(answer.headers.get("last-modified", ""))
+        return ObjectInfo(key, body.size, body.md5, modified, kind)
 
     def delete(self, key: str) -> None:
         self._session.request("delete_object", self._container, check_key(key), key=key)

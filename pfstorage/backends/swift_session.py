@@ -11,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ import requests
 import swiftclient.client as swift
 import urllib3
 
+from pfstorage.backends.base import CHUNK
 from pfstorage.backends.pool import Pool
 from pfstorage.backends.retry import retried
 from pfstorage.config import Settings
@@ -36,11 +38,22 @@ from pfstorage.errors import (
 
 T = TypeVar("T")
 
-Call = Callable[..., Any]
-"""``call("head_object", container, key)``: a function of swiftclient, given login and connection."""
 
-Connection = tuple[Any, Any]
-"""A parsed URL and a `swiftclient.client.HTTPConnection`, as those functions take them."""
+@dataclass(frozen=True)
+class Connection:
+    """One kept connection to a store, for swiftclient and for the bytes of objects.
+
+    *sdk* is what swiftclient's functions take: a parsed URL and its own connection.
+    *http* is the urllib3 pool, of one, below that; *prefix* goes before a path in it.
+    """
+
+    sdk: tuple[Any, Any]
+    http: Any
+    prefix: str
+
+    def close(self) -> None:
+        self.sdk[1].close()
+
 
 ERROR_BY_STATUS: dict[int, type[StorageError]] = {
     401: UnauthenticatedError,
@@ -63,54 +76,94 @@ class SwiftSession:
         self._settings = settings
         self.address = urlsplit(settings.swift.auth_url).netloc.rpartition("@")[2]
         self._login = _Login(self._log_in)
-        self._pool: Pool[Connection] = Pool(lambda: self._connect(self._login.get()[0]), _disconnect)
+        self._pool: Pool[Connection] = Pool(lambda: self._connect(self._login.get()[0]), Connection.close)
 
     def request(self, name: str, *args: Any, key: str = "", **kwargs: Any) -> Any:
         """Return what swiftclient's function *name* returns for *args* and *kwargs*. Raise `StorageError`."""
-        return self.requests(lambda call: call(name, *args, **kwargs), key)
 
-    def requests(
-        self, work: Callable[[Call], T], key: str = "", again_on: tuple[type[StorageError], ...] = ()
+        def call(connection: Connection, url: str, token: str) -> Any:
+            return getattr(swift, name)(url, token, *args, http_conn=connection.sdk, **kwargs)
+
+        return self.tried(call, key)
+
+    def tried(
+        self,
+        work: Callable[[Connection, str, str], T],
+        key: str = "",
+        again_on: tuple[type[StorageError], ...] = (),
     ) -> T:
-        """Do *work*, which makes its requests, about *key*, with the function that it is given.
+        """Do *work* about *key* with a connection, the storage URL and a token.
 
         What fails and may succeed is done again as a whole, so *work* must go on from
         where it is, or begin anew. A token that has run out is renewed once.
         """
 
-        def send() -> T:
+        def once() -> T:
             url, token = self._login.get()
             try:
-                return self._send(work, url, token, key)
+                return self._with_connection(work, url, token, key)
             except UnauthenticatedError:
                 self._login.forget(token)
-            return self._send(work, *self._login.get(), key)
+            return self._with_connection(work, *self._login.get(), key)
 
-        return retried(send, self._settings.retries, (UnavailableError, *again_on))
+        return retried(once, self._settings.retries, (UnavailableError, *again_on))
 
-    def _send(self, work: Callable[[Call], T], url: str, token: str, key: str) -> T:
+    def _with_connection(
+        self, work: Callable[[Connection, str, str], T], url: str, token: str, key: str
+    ) -> T:
         with _swift_errors(self.address, key), self._pool.borrowed() as connection:
+            return work(connection, url, token)
 
-            def call(name: str, *args: Any, **kwargs: Any) -> Any:
-                return getattr(swift, name)(url, token, *args, http_conn=connection, **kwargs)
+    def send(
+        self, connection: Connection, method: str, target: str, headers: Mapping[str, str], body: Any = None
+    ) -> urllib3.HTTPResponse:
+        """Send a request for an object at the URL *target*; return the response, its body yet to be read.
 
-            return work(call)
+        This is where the bytes go, and not through swiftclient: requests, below it,
+        takes more time for a small object than all else here together.
+        """
+        response: urllib3.HTTPResponse = connection.http.urlopen(
+            method,
+            connection.prefix + urlsplit(target).path,
+            body=body,
+            headers=headers,
+            timeout=urllib3.Timeout(connect=self._settings.connect_timeout, read=self._settings.timeout),
+            retries=False,
+            redirect=False,
+            assert_same_host=False,
+            preload_content=False,
+            decode_content=False,
+        )
+        if 200 <= response.status < 300:
+            return response
+        response.drain_conn()
+        raise swift.ClientException(
+            method,
+            http_status=response.status,
+            http_reason=response.reason,
+            http_response_headers=response.headers,
+        )
 
     def _connect(self, url: str) -> Connection:
         settings = self._settings
-        timeouts = (settings.connect_timeout, settings.timeout)
-        connection: Connection = swift.http_connection(
-            url, cacert=settings.swift.cacert or None, timeout=timeouts
+        sdk = swift.http_connection(
+            url,
+            cacert=settings.swift.cacert or None,
+            timeout=(settings.connect_timeout, settings.timeout),
         )
+        session, options = sdk[1].request_session, sdk[1].requests_args
         proxy = settings.http_proxy and f"http://{settings.http_proxy.removeprefix('http://')}"
-        session, options = connection[1].request_session, connection[1].requests_args
-        found = session.merge_environment_settings(
-            url, {"http": proxy, "https": proxy} if proxy else {}, True, options["verify"], None
-        )
+        given = {"http": proxy, "https": proxy} if proxy else {}
+        found = session.merge_environment_settings(url, given, True, options["verify"], None)
         options.update(proxies=found["proxies"], verify=found["verify"])
         # requests would read the environment again for each request: a third of a small GET's time
         session.trust_env = False
-        return connection
+        adapter = session.get_adapter(url)
+        adapter.init_poolmanager(1, 1, blocksize=CHUNK)
+        request = requests.Request("GET", url).prepare()
+        http = adapter.get_connection_with_tls_context(request, found["verify"], found["proxies"])
+        whole = adapter.request_url(request, found["proxies"])  # a proxy for http is told the whole URL
+        return Connection(sdk, http, whole.removesuffix(request.path_url))
 
     def _log_in(self) -> tuple[str, str]:
         """Return the storage URL and a token. Raise `StorageError`."""
@@ -137,13 +190,12 @@ class SwiftSession:
         block = self._settings.swift
         connection = self._connect(block.auth_url)
         try:
-            connection[1].request(
-                "GET", connection[0].path, "", {"X-Auth-User": block.username, "X-Auth-Key": block.key}
-            )
-            answer = connection[1].getresponse()
+            parsed, http = connection.sdk
+            http.request("GET", parsed.path, "", {"X-Auth-User": block.username, "X-Auth-Key": block.key})
+            answer = http.getresponse()
             body = answer.read()
         finally:
-            _disconnect(connection)
+            connection.close()
         if answer.status == 401:
             raise UnauthenticatedError(
                 f"the store at {self.address} does not accept the key of {block.username!r}: set SWIFT_KEY",
@@ -191,10 +243,6 @@ class _Login:
         with self._lock:
             if self._granted and self._granted[1] == token:
                 self._granted = None
-
-
-def _disconnect(connection: Connection) -> None:
-    connection[1].close()
 
 
 @contextlib.contextmanager

@@ -61,7 +61,10 @@ class DevSwift:
 
 @contextlib.contextmanager
 def running(
-    port: int = 0, directory: str | Path | None = None, log: str | Path | None = None
+    port: int = 0,
+    directory: str | Path | None = None,
+    log: str | Path | None = None,
+    processes: int = 1,
 ) -> Iterator[DevSwift]:
     """Run a development server for the length of a ``with`` block.
 
@@ -69,7 +72,7 @@ def running(
     block begins and is gone when it ends, even if this process is killed. Raises `DevSwiftError`,
     with what the server had to say, if it does not start.
     """
-    options = {"--port": port, "--dir": directory, "--log": log}
+    options = {"--port": port, "--dir": directory, "--log": log, "--processes": processes}
     arguments = [f"{name}={value}" for name, value in options.items() if value is not None]
     with tempfile.TemporaryFile("w+") as errors, _spawn(arguments, errors) as process:
         try:

@@ -157,8 +157,9 @@ def _start(kind: str, listener: socket.socket, settings: dict[str, str]) -> None
     )
 
 
-def _serve(home: Path, port: int, log: Path) -> int:
-    """Start the four servers, their files in *home*; return the port of the proxy."""
+@contextlib.contextmanager
+def _serving(home: Path, port: int, log: Path, processes: int) -> Iterator[int]:
+    """Serve with the four servers, their files in *home*; yield the port of the proxy."""
     from swift.common.utils import set_swift_dir
 
     listeners = {kind: _listen(port if kind == "proxy" else 0) for kind in KINDS}
@@ -168,9 +169,43 @@ def _serve(home: Path, port: int, log: Path) -> int:
     _write_rings(home, ports)
     devices = str(home / "devices")
     settings = {**SETTINGS, "swift_dir": str(home), "devices": devices, "request_log": str(log)}
-    for kind, listener in listeners.items():
-        _start(kind, listener, settings)
-    return ports["proxy"]
+    with contextlib.ExitStack() as stack:
+        if processes > 1:
+            behind = {kind: listeners.pop(kind) for kind in KINDS if kind != "proxy"}
+            stack.enter_context(_forked(behind, settings))
+        for kind, listener in listeners.items():
+            _start(kind, listener, settings)
+        yield ports["proxy"]
+
+
+@contextlib.contextmanager
+def _forked(listeners: dict[str, socket.socket], settings: dict[str, str]) -> Iterator[None]:
+    """Serve *listeners* in a process of their own, which ends with this one, however that ends."""
+    from swift.common.concurrency import hubs, tpool
+    from swift.common.utils import get_hub
+
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(writer)
+        signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # a terminal sends it to both; the parent sees to the end
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        hubs.use_hub(get_hub())  # as Swift's own workers do: a hub does not outlive a fork
+        for kind, listener in listeners.items():
+            _start(kind, listener, settings)
+        hubs.trampoline(reader, read=True)  # its end comes when the parent is gone
+        tpool.killall()
+        os._exit(0)
+    os.close(reader)
+    for listener in listeners.values():
+        listener.close()
+    try:
+        yield
+    finally:
+        os.close(writer)
+        os.waitpid(child, 0)
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -181,8 +216,7 @@ def _run(options: argparse.Namespace) -> None:
 
         log = Path(options.log or os.devnull).resolve()
         log.open("a").close()
-        with _home(options.dir) as home:
-            port = _serve(home, options.port, log)
+        with _home(options.dir) as home, _serving(home, options.port, log, options.processes) as port:
             where = f"http://{HOST}:{port}/auth/v1.0"
             print(f"devswift: up at {where}, user {USER}, key {KEY}, files in {home}", flush=True)
             if options.until_eof:
@@ -200,6 +234,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=8080, help="default %(default)s; 0 is any free one")
     parser.add_argument("--dir", help="keep the objects in DIR; default a temporary one")
     parser.add_argument("--log", metavar="FILE", help="append a line to FILE for each request")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        choices=(1, 2),
+        default=1,
+        help="2 gives the servers behind the proxy a process of their own, for measurements",
+    )
     parser.add_argument("--until-eof", action="store_true", help=argparse.SUPPRESS)  # for `running`
     try:
         _run(parser.parse_args(argv))
