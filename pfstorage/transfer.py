@@ -176,10 +176,12 @@ def _attempt(
         breaker.note(None)
     except PfstorageError as e:
         breaker.note(e)
+        log.debug("%r, %r failed: %s", item.key, item.path, e)
         return Failure(item.key, item.path, e)
     except Exception as e:
         log.exception("a transfer failed for a reason that pfstorage does not know")
         return Failure(item.key, item.path, PfstorageError(f"unexpected {type(e).__name__}: {e}"))
+    log.debug("%r, %r: %s", item.key, item.path, "is the same" if moved is None else f"{moved} bytes")
     return moved
 
 

@@ -36,7 +36,9 @@ def test_verbosity_decides_what_stderr_tells(filled: Command) -> None:
     said = [filled(*STORE, "--msg", LS, "-v", level).stderr for level in ("0", "1", "2")]
     assert said[0] == ""
     assert "ls: done" in said[1]
-    assert len(said[2].splitlines()) >= len(said[1].splitlines())
+    meta = '{"fromLocation": "s", "mapLocationOver": "out"}'
+    told = filled(*STORE, "--action", "objPull", "--args", meta, "-v", "2").stderr
+    assert "'s/a.txt', 'out/a.txt': 7 bytes" in told
 
 
 def test_no_name_of_a_file_is_told_at_low_verbosity(filled: Command) -> None:

@@ -163,10 +163,27 @@ def test_running_gives_a_server_that_is_gone_afterwards() -> None:
     assert not server.directory.exists()
 
 
-def test_running_leaves_no_server_when_its_process_is_killed() -> None:
-    code = """
+def test_two_processes_serve_one_swift_and_end_together(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with running(directory=home, processes=2) as server, logged_in(server) as swift:
+        swift.put_container("c")
+        swift.put_object("c", "o", b"content")
+        [child] = children_of(server.pid)
+        assert [row["name"] for row in swift.get_container("c")[1]] == ["o"]
+    assert not Path(f"/proc/{child}").exists()
+    with running(directory=home) as server, logged_in(server) as swift:
+        assert swift.get_object("c", "o")[1] == b"content"
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_running_leaves_no_server_when_its_process_is_killed(processes: int) -> None:
+    code = f"""
 from pfstorage.devswift import running
-with running() as server:
+with running(processes={processes}) as server:
     print(server.port, server.directory, flush=True)
     input()
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import TypeVar
 from pfstorage.errors import StorageError, UnavailableError
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 8.0
@@ -34,7 +36,9 @@ def retried(
             out_of_patience = e.facts.get("connecting") and time.monotonic() - started > CONNECT_PATIENCE
             if attempt >= retries or out_of_patience:
                 raise
-            time.sleep(_pause(attempt, e))
+            pause = _pause(attempt, e)
+            log.debug("trying again in %.1f s: %s", pause, e)
+            time.sleep(pause)
     raise AssertionError("the loop above has no end")
 
 
