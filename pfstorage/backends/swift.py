@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import threading
@@ -96,9 +97,10 @@ class SwiftStorage:
             answer = self._session.send(connection, "GET", self._url(url, key), headers)
             first.update({} if first else {name.lower(): value for name, value in answer.headers.items()})
             known = 0 if "content-range" in answer.headers else hashed.received  # a store may ignore Range
-            while chunk := answer.read(CHUNK):
-                hashed.write(chunk[known:])
-                known = max(0, known - len(chunk))
+            with contextlib.closing(answer):  # one that was read to its end has given its connection back
+                while chunk := answer.read(CHUNK):
+                    hashed.write(chunk[known:])
+                    known = max(0, known - len(chunk))
 
         self._session.tried(get_rest, key)
         info = _info_of_headers(key, first)
