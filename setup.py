@@ -39,6 +39,7 @@ setup(
         "pfmisc>=2.2",
         "pfurl>=2.3.0.1",
         "psutil>=5.9",
+        "pycurl>=7.43",  # what pfurl speaks HTTP with
         "python-swiftclient>=4.4",
         "requests>=2.32",  # what swiftclient speaks HTTP with
         "urllib3>=2",  # what requests does
@@ -52,8 +53,9 @@ setup(
     classifiers=[
         "Development Status :: 5 - Production/Stable",
         "Intended Audience :: Healthcare Industry",
-        "Operating System :: POSIX",
+        "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in (10, 11, 12, 13)),
         "Topic :: Scientific/Engineering :: Medical Science Apps.",
         "Topic :: System :: Archiving",
     ],

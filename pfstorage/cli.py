@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from pfstorage.handler import StoreHandler
     from pfstorage.message import Reply
 
-DONE, FAILED, MALFORMED, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, MALFORMED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 DESCRIPTION = """\
 pfstorage gives one regular JSON interface to object storage: OpenStack Swift,
@@ -57,14 +59,59 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.desc or options.synopsis:
         print("\n\n".join([DESCRIPTION, SYNOPSIS, *([DETAILS] if options.desc else [])]))
         return DONE
+    _check_combination(parser, options)
     try:
-        return _run(parser, options)
+        with _terminated_like_interrupted():
+            return _run(parser, options)
+    except Terminated:
+        return TERMINATED
     except KeyboardInterrupt:
-        print("pfstorage: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # whoever read the reply has gone
-        sys.stderr.close()
-        return FAILED
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: what runs is left as at an interrupt, with nothing unfinished lying about."""
+
+
+@contextlib.contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Raise `Terminated` in the main thread at SIGTERM, for the length of the block."""
+
+    def terminate(*_: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are not ours there
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+_LOCAL_STORE = (
+    "str_type",
+    "storeBase",
+    "ipSwift",
+    "portSwift",
+    "swiftAuthUrl",
+    "swiftUsername",
+    "swiftContainer",
+)
+
+
+def _check_combination(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuse flags that would be without effect beside others."""
+    sources = [options.msg is not None, bool(options.str_action), options.b_test, options.server]
+    if sum(sources) > 1:
+        parser.error("--msg, --action, --test and --server are four ways; give one")
+    if options.str_args and not options.str_action:
+        parser.error("--args goes with --action")
+    if options.remote and (options.server or any(getattr(options, name) for name in _LOCAL_STORE)):
+        parser.error(
+            "--remote sends the message to a server that has its own store: leave out the store's flags"
+        )
 
 
 def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
@@ -72,6 +119,7 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     from pfstorage.config import to_document
     from pfstorage.errors import LocalFileError, MessageError, SettingsError
     from pfstorage.handler import StoreHandler
+    from pfstorage.message import Reply
 
     console.set_up_logging(1 if options.verbosity is None else options.verbosity)
     try:
@@ -81,7 +129,9 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         if options.str_configFileSave:
             document = to_document(handler.settings, with_secrets=options.saveSecrets)
             _save(options.str_configFileSave, document)
-    except (SettingsError, MessageError, LocalFileError) as e:
+    except MessageError as e:
+        return _print(Reply.of_error(e))
+    except (SettingsError, LocalFileError) as e:
         parser.exit(MALFORMED, f"pfstorage: {e}\n")
     console.set_up_logging(handler.settings.verbosity)
     if options.server:
@@ -98,7 +148,6 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
 
 def _message(options: argparse.Namespace) -> str | dict[str, Any] | None:
     """Return the message that the flags ask for, None if they ask for none."""
-    from pfstorage.errors import MessageError
     from pfstorage.message import decode_json
 
     if options.b_test:
@@ -106,9 +155,7 @@ def _message(options: argparse.Namespace) -> str | dict[str, Any] | None:
     if options.str_action:
         meta = decode_json(options.str_args) if options.str_args else {}
         return {"action": options.str_action, "meta": meta}
-    if options.str_args:
-        raise MessageError("--args goes with --action")
-    return _text_of(options.msg) if options.msg else None
+    return None if options.msg is None else _text_of(options.msg)
 
 
 def _text_of(value: str) -> str:
@@ -150,7 +197,12 @@ def _remote(options: argparse.Namespace, message: str | dict[str, Any]) -> Reply
 def _print(reply: Reply) -> int:
     from pfstorage.errors import MessageError
 
-    print(reply.to_json(), flush=True)
+    try:
+        print(reply.to_json(), flush=True)
+    except OSError as e:  # whoever read it has gone, or what it went into is full
+        print(f"pfstorage: cannot write the reply: {e.strerror}", file=sys.stderr)
+        sys.stdout = None  # or Python tries again at its end, and complains for itself
+        return FAILED
     if reply.body.get("status"):
         return DONE
     return MALFORMED if isinstance(reply.error, MessageError) else FAILED
@@ -178,15 +230,12 @@ def _serve(handler: StoreHandler, options: argparse.Namespace) -> int:
     with server:
         if options.b_forever:
             server.serve_forever()
-            if not server.wait_for_requests(GRACE_SECONDS):
-                print(
-                    "pfstorage: ends in the middle of a transfer that takes too long",
-                    file=sys.stderr,
-                    flush=True,
-                )
-                os._exit(FAILED)  # the threads at work would hold up an ordinary exit
-        else:
-            server.answer_once()
+        finished = server.wait_for_requests(GRACE_SECONDS) if options.b_forever else server.answer_once()
+        if not finished:
+            print(
+                "pfstorage: ends in the middle of a transfer that takes too long", file=sys.stderr, flush=True
+            )
+            os._exit(FAILED)  # the threads at work would hold up an ordinary exit
     handler.close()
     return DONE
 
@@ -207,7 +256,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--msg", default="", metavar="JSON", help="the message; @FILE reads it from a file, - from stdin")
+    add("--msg", metavar="JSON", help="the message; @FILE reads it from a file, - from stdin")
     add("--action", dest="str_action", default="", metavar="NAME", help="with --args, a message in two parts")
     add("--args", dest="str_args", default="", metavar="JSON", help="the meta of --action")
     add("--remote", default="", metavar="HOST:PORT", help="send the message to a pfstorage server there")
@@ -258,7 +307,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="LEVEL",
         help="0 nothing on stderr, 1 a little (default), 2 more",
     )
-    add("--test", dest="b_test", action="store_true", help="ask hello/sysinfo, to see that all is well")
+    add(
+        "--test",
+        dest="b_test",
+        action="store_true",
+        help="ask hello/sysinfo, to see that pfstorage runs; asks no store",
+    )
     add("--version", dest="b_version", action="store_true", help="print the version")
     add("-x", "--desc", action="store_true", help="print the overview")
     add("-y", "--synopsis", action="store_true", help="print the synopsis")

@@ -173,6 +173,10 @@ class PfStorage:
     def key_dereference(self, *, request: Mapping[str, Any]) -> dict[str, Any]:
         return key_dereference(request)
 
+    def close(self) -> None:
+        """Give back the connections; 2.x had none to keep."""
+        self._handler.close()
+
     def filesFind(self, *, root: str = "") -> dict[str, Any]:
         """Return the files and directories below *root*, in the order that the system lists them."""
         files: list[str] = []

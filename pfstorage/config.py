@@ -149,7 +149,7 @@ def _read_block(cls: type[Any], name: str, values: Mapping[str, Any]) -> tuple[A
     try:
         block, unknown = read_fields(cls, values, naming)
     except FieldError as e:
-        raise SettingsError(f"settings, block {name!r}: {e}") from None
+        raise SettingsError(f"settings, block {name!r}: {e.without_value}") from None
     surplus = [key for key in unknown if name != "this" or key not in _OLD_NAMES]
     return block, [f"the setting {name}.{key} is not known and was left out" for key in surplus]
 

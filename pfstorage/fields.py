@@ -19,7 +19,14 @@ Converter = Callable[[object], object]
 
 
 class FieldError(ValueError):
-    """A value has the wrong type. The text names the field and what it takes."""
+    """A value has the wrong type. The text names the field, what it takes, and what came.
+
+    *without_value* leaves out what came, for a field that may hold a secret.
+    """
+
+    def __init__(self, name: str, takes: str, value: object) -> None:
+        self.without_value = f"{name!r} takes {takes}"
+        super().__init__(f"{self.without_value}, not {type(value).__name__} {_short(value)}")
 
 
 def camel_case(name: str) -> str:
@@ -64,7 +71,7 @@ def _converted(name: str, value: object, convert: Converter) -> object:
     try:
         return convert(value)
     except ValueError as e:
-        raise FieldError(f"{name!r} takes {e}, not {type(value).__name__} {_short(value)}") from None
+        raise FieldError(name, str(e), value) from None
 
 
 def _short(value: object) -> str:

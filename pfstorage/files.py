@@ -63,6 +63,8 @@ def walk(root: str) -> Walk:
     top = os.path.realpath(root)
     for directory, names, filenames in os.walk(root, onerror=found.note_unreadable):
         names.sort()
+        if not names and not filenames and directory != root:
+            found.warnings.append(f"{directory!r} was left out: it is empty")
         links = [name for name in names if os.path.islink(os.path.join(directory, name))]
         for name in sorted(filenames + links):
             path = os.path.join(directory, name)
@@ -182,11 +184,22 @@ class LocalTree:
         with self._opened(tuple(parents)) as parent:
             is_directory = stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
             (os.rmdir if is_directory else os.unlink)(name, dir_fd=parent)
-        with contextlib.suppress(OSError):  # the first parent that is not empty ends it
-            while parents:
-                name = parents.pop()
-                with self._opened(tuple(parents)) as parent:
+        self.remove_empty(tuple(parents))
+
+    def remove_empty(self, parts: tuple[str, ...]) -> None:
+        """Remove the directory *parts* and its parents, as far as they are empty."""
+        names = list(parts)
+        with contextlib.suppress(OSError):  # the first that is not empty ends it
+            while names:
+                name = names.pop()
+                with self._opened(tuple(names)) as parent:
                     os.rmdir(name, dir_fd=parent)
+
+    @contextlib.contextmanager
+    def open_directory(self, parts: tuple[str, ...]) -> Iterator[int]:
+        """Yield a descriptor of the directory *parts*."""
+        with self._opened(parts) as directory:
+            yield directory
 
     @contextlib.contextmanager
     def _opened(self, parts: tuple[str, ...], *, make: bool = False) -> Iterator[int]:

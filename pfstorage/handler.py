@@ -96,7 +96,8 @@ class StoreHandler:
             log.exception("an action failed for a reason that pfstorage does not know")
             reply = Reply.of_error(PfstorageError(f"unexpected {type(e).__name__}; the log has the details"))
         seconds = time.monotonic() - started
-        log.info("%s: %s in %.3f s", message.action if message else "?", _outcome(reply), seconds)
+        action = ascii(message.action[:80])[1:-1] if message else "?"
+        log.info("%s: %s in %.3f s", action, _outcome(reply), seconds)
         if self.settings.debug_to_dir:
             secrets |= self.settings.secrets()  # the message may have changed them
             write_record(self.settings.debug_to_dir, message, reply, seconds, secrets)
@@ -145,14 +146,8 @@ class StoreHandler:
 
 def _storage_part(settings: Settings) -> tuple[Any, ...]:
     """Return what of *settings* an open storage depends on."""
-    transport = (
-        settings.retries,
-        settings.timeout,
-        settings.connect_timeout,
-        settings.http_proxy,
-        settings.workers,
-    )
-    return settings.type, getattr(settings, settings.type), *transport
+    transport = (settings.retries, settings.timeout, settings.connect_timeout, settings.http_proxy)
+    return settings.type, getattr(settings, settings.type), *(transport if settings.type == "swift" else ())
 
 
 def _reply_of(extension: Callable[..., object], message: Message) -> Reply:

@@ -10,6 +10,7 @@ import os.path
 
 from pfstorage.errors import InvalidKeyError
 
+MAX_KEY_BYTES = 1024
 MAX_COMPONENT_BYTES = 255  # NAME_MAX of the Linux and macOS file systems
 
 
@@ -102,9 +103,9 @@ def check_key(key: str) -> str:
         raise InvalidKeyError(
             f"the name {key!a} is not valid Unicode: rename the file", key=ascii(key)
         ) from None
-    if not key or length > 1024 or "\0" in key:
+    if not key or length > MAX_KEY_BYTES or "\0" in key:
         raise InvalidKeyError(
-            f"a key has 1 to 1024 bytes and no NUL; this one has {length}: {key!r}", key=key
+            f"a key has 1 to {MAX_KEY_BYTES} bytes and no NUL; this one has {length}: {key!r}", key=key
         )
     if not {".", ".."}.isdisjoint(key.split("/")):
         raise InvalidKeyError(f"the key {key!r} has a component '.' or '..'", key=key)

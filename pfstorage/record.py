@@ -37,7 +37,7 @@ def write_record(
     name = f"{now:%Y%m%d-%H%M%S-%f}-{label}-{random_names.token_hex(3)}.json"
     try:
         with LocalTree(directory).whole_file((name,), mode=0o600) as file:
-            file.write(json.dumps(_masked(content, secrets), indent=4).encode())
+            file.write(json.dumps(_masked(content, secrets), indent=4, default=str).encode())
     except OSError as e:
         log.warning("cannot write to --debugToDir %r: %s", directory, e.strerror)
 

@@ -77,13 +77,20 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
-    def answer_once(self) -> None:
-        """Answer one request, then return; connections that ask nothing don't count. `stop` ends it, too."""
+    def answer_once(self) -> bool:
+        """Answer one request, then return; connections that ask nothing don't count. `stop` ends it, too.
+
+        Tell whether the request was answered, or broken off after the grace time.
+        """
         self.answers_once = True
         self.timeout = 0.1  # how soon it is noticed that a request was answered
         while not (self._answered or self._stopping.is_set()):
-            self.handle_request()
-        self.wait_for_requests(GRACE_SECONDS)
+            if self._at_work:
+                with self._changed:
+                    self._changed.wait(self.timeout)
+            else:
+                self.handle_request()
+        return self.wait_for_requests(GRACE_SECONDS)
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:

@@ -9,10 +9,11 @@ from typing import Any
 
 from pfstorage._version import __version__
 from pfstorage.config import BLOCKS, MASK, SECRET_FLAGS, CommonSettings, Settings, load_settings, to_document
-from pfstorage.errors import NotFoundError
+from pfstorage.errors import NotFoundError, SettingsError
 from pfstorage.fields import known_names
 
 Tree = dict[str, Any]
+_TREES = {"", "this", "this/args", *BLOCKS}
 _COMMON = known_names(CommonSettings)
 
 
@@ -51,20 +52,18 @@ class StateTree:
 
         Nothing is changed if the settings would not be valid.
         """
-        changed: Tree = {}
-        node = changed
-        *parents, last = _parts(var) or [""]
-        for part in parents:
-            node = node.setdefault(part, {})
-        node[last] = value
-        self._change(value if not last else changed)
+        if var.strip("/") in _TREES and not isinstance(value, Mapping):
+            raise SettingsError(f"{var!r} is a tree: set one of its leaves, or an object")
+        self._change(_nested(var, value))
 
     def replace(self, old: str, new: str) -> list[str]:
         """Put *new* wherever the value is *old*; return the paths of those leaves."""
         with self._lock:
             found = [path for path, value in _leaves(self._tree) if value == old]
+        change: Tree = {}
         for path in found:
-            self.set(path, new)
+            _merge(change, _nested(path, new))
+        self._change(change)
         return found
 
     def _change(self, change: Mapping[str, Any]) -> None:
@@ -91,6 +90,12 @@ def _shown_flag(name: str, value: Any) -> Any:
     return (
         value if isinstance(value, str | int | float | None) else str(value)
     )  # whatever a caller kept there
+
+
+def _nested(var: str, value: Any) -> Any:
+    for part in reversed(_parts(var)):
+        value = {part: value}
+    return value
 
 
 def _parts(var: str) -> list[str]:

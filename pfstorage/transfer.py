@@ -12,12 +12,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from pfstorage.backends import ObjectInfo, Storage
+from pfstorage.backends.base import CHUNK
 from pfstorage.backends.common import new_md5
 from pfstorage.backends.retry import retried
 from pfstorage.errors import (
     ContainerNotFoundError,
     FullDiskError,
     IntegrityError,
+    InvalidKeyError,
     PfstorageError,
     UnauthenticatedError,
     UnavailableError,
@@ -27,7 +29,6 @@ from pfstorage.pathmap import is_marker
 
 log = logging.getLogger(__name__)
 
-CHUNK = 1024 * 1024
 _HOPELESS = (UnauthenticatedError, ContainerNotFoundError)
 _HOPELESS_IN_A_ROW = (UnavailableError, FullDiskError)
 
@@ -83,7 +84,8 @@ def push(storage: Storage, plan: Plan, workers: int) -> TransferReport:
     def push_one(transfer: Transfer) -> int | None:
         with open_body(transfer.path) as (body, size):
             known = transfer.known
-            if known and known.size == size and known.etag == _md5_of(body.read):
+            # an empty one is sent anyway: a large object made of segments may be listed as one
+            if known and size and known.size == size and known.etag == _md5_of(body.read):
                 return None
             body.seek(0)
             return storage.put(transfer.key, body, size).size
@@ -110,6 +112,9 @@ def pull(storage: Storage, plan: Plan, workers: int) -> TransferReport:
 def _pull_whole(storage: Storage, transfer: Transfer) -> int:
     assert transfer.tree is not None
     if is_marker(transfer.key):
+        if transfer.known and transfer.known.size:
+            text = f"the key {transfer.key!r} ends in '/' and has content: no local name can have both"
+            raise InvalidKeyError(text, key=transfer.key)
         transfer.tree.make_directory(transfer.parts)
         return 0
     with transfer.tree.whole_file(transfer.parts) as file:
@@ -118,7 +123,7 @@ def _pull_whole(storage: Storage, transfer: Transfer) -> int:
 
 def _is_there(transfer: Transfer) -> bool:
     known, tree = transfer.known, transfer.tree
-    if known is None or tree is None or not re.fullmatch("[0-9a-f]{32}", known.etag):
+    if known is None or tree is None or not known.size or not re.fullmatch("[0-9a-f]{32}", known.etag):
         return False
     try:
         with tree.open_file(transfer.parts) as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,8 +44,8 @@ def prepended(bucket_path: str | bool, location: str) -> str:
 def ls(context: Context, meta: LsMeta) -> Reply:
     """List the objects whose key begins with a path, as rows of the fields that are asked for."""
     _check_fields(meta.ret_spec)
-    if meta.limit is not None and meta.limit < 1:
-        raise MessageError("meta 'limit' must be 1 or more")
+    if meta.limit is not None and not 1 <= meta.limit <= sys.maxsize:
+        raise MessageError("meta 'limit' must be 1 or more, and no larger than any store")
     full_path = prepended(meta.prepend_bucket_path, without_dot(meta.path))
     limit = None if meta.substr else meta.limit
     rows = context.storage.list(full_path, marker=meta.marker, limit=limit, delimiter=meta.delimiter)

@@ -17,11 +17,21 @@ from pfstorage.errors import (
     InvalidKeyError,
     LocalFileError,
     MessageError,
+    PermissionDeniedError,
     PfstorageError,
 )
 from pfstorage.files import LocalTree, walk
 from pfstorage.message import Reply
-from pfstorage.pathmap import below, check_key, common_prefix, join, local_parts, local_to_key, without_dot
+from pfstorage.pathmap import (
+    below,
+    check_key,
+    common_prefix,
+    is_marker,
+    join,
+    local_parts,
+    local_to_key,
+    without_dot,
+)
 from pfstorage.transfer import Failure, Transfer, TransferReport
 
 LOOK_AHEAD = 10_000
@@ -59,10 +69,10 @@ def obj_put(context: Context, meta: PutMeta) -> Reply:
         return found
     paths, unreadable = found
     location = prepended(meta.prepend_bucket_path, without_dot(meta.in_location))
-    plan = [_put_of(path, meta.map_location_over, location) for path in paths]
+    plan = _without_doubles([_put_of(path, meta.map_location_over, location) for path in paths])
     known = _known_objects(context.storage, [item.key for item in plan if isinstance(item, Transfer)])
     checked = (_with_known(item, known) for item in (*plan, *unreadable))
-    report = transfer.push(context.storage, checked, context.storage.settings.workers)
+    report = transfer.push(context.storage, checked, context.state.settings.workers)
     localpath = meta.put_spec if os.path.isdir(meta.put_spec) else os.path.dirname(paths[0] if paths else "")
     return _reply(report, {"localpath": localpath})
 
@@ -85,9 +95,31 @@ def _local_files(context: Context, meta: PutMeta) -> tuple[list[str], list[Failu
 
 def _put_of(path: str, over: str, location: str) -> Transfer | Failure:
     try:
-        return Transfer(local_to_key(path, over, location, os.getcwd()), path)
+        return Transfer(_key_of_file(local_to_key(path, over, location, os.getcwd())), path)
     except InvalidKeyError as e:
         return Failure(str(e.facts.get("key", "")), path, e)
+
+
+def _key_of_file(key: str) -> str:
+    if is_marker(key):
+        raise InvalidKeyError(
+            f"the key {key!r} ends in '/', which stands for a directory: name the object", key=key
+        )
+    return key
+
+
+def _without_doubles(plan: list[Transfer | Failure]) -> list[Transfer | Failure]:
+    """Let a key be put once: of two files for one object, only the first could be told to be there."""
+    seen: set[str] = set()
+    checked: list[Transfer | Failure] = []
+    for item in plan:
+        if isinstance(item, Transfer) and item.key in seen:
+            error = InvalidKeyError(f"another file goes to {item.key!r} as well", key=item.key)
+            checked.append(Failure(item.key, item.path, error))
+        else:
+            seen.add(item.key)
+            checked.append(item)
+    return checked
 
 
 def _known_objects(storage: Storage, keys: list[str]) -> dict[str, ObjectInfo]:
@@ -107,8 +139,8 @@ def _known_objects(storage: Storage, keys: list[str]) -> dict[str, ObjectInfo]:
                 break
             if row.key in wanted:
                 known[row.key] = row
-    except ContainerNotFoundError:
-        return {}  # the first object makes it, or is told that it may not
+    except (ContainerNotFoundError, PermissionDeniedError):
+        return {}  # the first put makes the container or is told that it may not; who may write may not list
     return known
 
 
@@ -125,7 +157,7 @@ def _put_upload(context: Context, meta: PutMeta) -> Reply:
             "meta 'toObject' needs a file: send a multipart form with the fields d_msg and local"
         )
     upload.used = True
-    key = check_key(prepended(meta.prepend_bucket_path, without_dot(meta.to_object)))
+    key = _key_of_file(check_key(prepended(meta.prepend_bucket_path, without_dot(meta.to_object))))
     info = context.storage.put(key, upload.body, upload.size)
     done = TransferReport([Transfer(key, upload.filename)], size=info.size)
     return _reply(done, {"localpath": os.path.dirname(upload.filename)})
@@ -137,7 +169,7 @@ def obj_pull(context: Context, meta: PullMeta) -> Reply:
     location = prepended(meta.prepend_bucket_path, without_dot(meta.from_location))
     rows = _selected(context.storage, meta, location)
     plan = (_pull_of(row, location, meta.map_location_over) for row in rows)
-    report = transfer.pull(context.storage, plan, context.storage.settings.workers)
+    report = transfer.pull(context.storage, plan, context.state.settings.workers)
     cwd = os.getcwd()
     places = {"localpath": meta.map_location_over or join(cwd, location), "currentWorkingDir": cwd}
     if not (report.done or report.failed or report.error):
@@ -163,6 +195,8 @@ def _pull_of(row: ObjectInfo, location: str, over: str) -> Transfer | Failure:
             raise InvalidKeyError(f"{row.key!r} is not below fromLocation {location!r}", key=row.key)
         if not over:
             rest, over = row.key, os.getcwd()
+        elif not rest and is_marker(row.key):  # the location itself: over is its directory
+            return Transfer(row.key, over, row, LocalTree(over), ())
         elif not rest:  # one object, and over is its file
             over, rest = os.path.split(over)
         parts = local_parts(rest.removesuffix("/"), row.key)

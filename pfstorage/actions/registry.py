@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -48,9 +49,9 @@ class Context:
     caller: Caller
     warnings: list[str] = field(default_factory=list)
 
-    @property
+    @functools.cached_property
     def storage(self) -> Storage:
-        """The storage, opened when an action first asks for it."""
+        """The storage, opened when an action first asks for it, and the same until the action ends."""
         return self.open_storage()
 
 

@@ -79,7 +79,7 @@ def internalctl(context: Context, meta: InternalctlMeta) -> Reply:
         require_trust(context, "internalctl set")
         context.state.set(meta.var, meta.set)
         changed = meta.set if isinstance(meta.set, dict) else _get(context, meta.var)
-        return Reply({"d_ret": _masked_like(changed, context, meta.var), "status": True})
+        return Reply({"d_ret": _masked(changed, context), "status": True})
     if meta.value_replace is not None:
         require_trust(context, "internalctl valueReplace")
         paths = context.state.replace(meta.var, meta.value_replace)
@@ -103,10 +103,10 @@ def _get(context: Context, var: str) -> dict[str, Any]:
     return value
 
 
-def _masked_like(shown: Any, context: Context, var: str) -> Any:
+def _masked(shown: Any, context: Context) -> Any:
     secrets = context.state.settings.secrets()
     if isinstance(shown, dict):
-        return {key: _masked_like(value, context, var) for key, value in shown.items()}
+        return {key: _masked(value, context) for key, value in shown.items()}
     return MASK if isinstance(shown, str) and shown in secrets else shown
 
 

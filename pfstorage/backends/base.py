@@ -19,7 +19,7 @@ class ObjectInfo:
 
     *size* is in bytes. *etag* is opaque: two objects with the same etag in one
     store hold the same bytes. One that has the form of an MD5 is the MD5 of the
-    bytes, or that of a manifest of segments, which no bytes have.
+    bytes, or of a manifest of segments; where *size* is 0 it says nothing.
     *last_modified* is UTC in ISO 8601 without a zone, as Swift writes it.
     """
 

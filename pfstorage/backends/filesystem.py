@@ -13,7 +13,6 @@ import contextlib
 import errno
 import io
 import os
-import stat
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -31,7 +30,7 @@ from pfstorage.errors import (
     UnavailableError,
 )
 from pfstorage.files import LocalTree, is_part
-from pfstorage.pathmap import check_key, is_marker, local_parts
+from pfstorage.pathmap import MAX_KEY_BYTES, check_key, is_marker, local_parts
 
 _MD5 = "user.pfstorage.md5"
 _MD5_OF_NOTHING = new_md5().hexdigest()
@@ -106,13 +105,31 @@ class FilesystemStorage:
                     raise InvalidKeyError(f"{key!r} ends in '/': here it can only be empty", key=key)
                 self._tree.make_directory(parts)
                 return self._head_marker(key, parts)
+            return self._put_file(key, parts, body, size)
+
+    def _put_file(self, key: str, parts: tuple[str, ...], body: Source, size: int) -> ObjectInfo:
+        start = body.tell()
+        for is_last in (False, False, True):
+            body.seek(start)
+            try:
+                return self._put_once(key, parts, HashedBody(body, size, key))
+            except FileNotFoundError:  # a delete took a directory that was just empty
+                if is_last:
+                    raise
+        raise AssertionError("the loop above returns or raises")
+
+    def _put_once(self, key: str, parts: tuple[str, ...], hashed: HashedBody) -> ObjectInfo:
+        try:
             with self._tree.whole_file(parts) as file:
-                hashed = HashedBody(body, size, key)
                 while chunk := hashed.read(CHUNK):
                     file.write(chunk)
+                file.flush()  # what is kept with the file is for its size and time when it is whole
                 _keep_md5(file.fileno(), hashed.md5, _stamp(file.fileno()))
                 modified = iso_time(os.fstat(file.fileno()).st_mtime)
-        return ObjectInfo(key, size, hashed.md5, modified, guess_content_type(key))
+        except BaseException:
+            self._tree.remove_empty(parts[:-1])  # directories that only this file needed
+            raise
+        return ObjectInfo(key, hashed.size, hashed.md5, modified, guess_content_type(key))
 
     def delete(self, key: str) -> None:
         self.head(key)
@@ -148,26 +165,36 @@ class FilesystemStorage:
         return local_parts(key.removesuffix("/"), key)
 
     def _head_marker(self, key: str, parts: tuple[str, ...]) -> ObjectInfo:
-        path = self._tree.path(parts)
-        if not stat.S_ISDIR(os.lstat(path).st_mode) or _entries(path):
-            raise NotFoundError(f"there is no object {key!r}", key=key)
-        return _marker(key, os.lstat(path))
+        with self._tree.open_directory(parts) as directory:
+            if os.listdir(directory):
+                raise NotFoundError(f"there is no object {key!r}", key=key)
+            return _marker(key, os.fstat(directory))
 
     def _rows(self, directory: str, prefix: str, marker: str) -> Iterator[ObjectInfo]:
         """Yield what lies below *directory*, "" or ending in a slash, as far as it can be asked for."""
         path = os.path.join(self._tree.directory, directory)
-        entries = _entries(path)
-        if not entries and directory:
-            yield _marker(directory, os.lstat(path))
-        for name in entries:
+        try:
+            entries, status = _entries(path), os.lstat(path)
+        except FileNotFoundError:  # removed since its parent was read
+            return
+        if entries is None:
+            yield _marker(directory, status)
+        for name in entries or ():
             key = directory + name
             if not key.startswith(prefix[: len(key)]) or (key <= marker and not marker.startswith(key)):
                 continue
             if is_marker(key):
                 yield from self._rows(key, prefix, marker)
-            elif key > marker:
+            elif key > marker and len(key.encode()) <= MAX_KEY_BYTES:
                 with contextlib.suppress(NotFoundError):  # removed since the directory was read
-                    yield self.head(key)
+                    yield self._row(key)
+
+    def _row(self, key: str) -> ObjectInfo:
+        try:
+            return self.head(key)
+        except PermissionDeniedError:  # it is there, though what it holds is not for us
+            status = os.lstat(os.path.join(self._tree.directory, key))
+            return ObjectInfo(key, status.st_size, "", iso_time(status.st_mtime), guess_content_type(key))
 
     @contextlib.contextmanager
     def _errors(self, key: str) -> Iterator[None]:
@@ -179,16 +206,21 @@ class FilesystemStorage:
             raise kind(f"the object {key!r} in {self._tree.directory!r}: {text}", key=key) from e
 
 
-def _entries(path: str) -> list[str]:
-    """Return the names in the directory *path* in the order of their keys, directories with a slash."""
+def _entries(path: str) -> list[str] | None:
+    """Return the names in the directory *path* in the order of their keys, directories with a slash.
+
+    None is a directory with nothing in it; one with a file that is being written has something.
+    """
     names = []
+    is_empty = True
     with os.scandir(path) as entries:
         for entry in entries:
+            is_empty = False
             if entry.is_dir(follow_symlinks=False):
                 names.append(entry.name + "/")
             elif entry.is_file(follow_symlinks=False) and not is_part(entry.name):
                 names.append(entry.name)
-    return sorted(name for name in names if _is_unicode(name))
+    return None if is_empty else sorted(name for name in names if _is_unicode(name))
 
 
 def _is_unicode(name: str) -> bool:

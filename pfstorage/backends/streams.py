@@ -53,9 +53,9 @@ class HashedSink:
         self._sink.write(chunk)
         self.received += len(chunk)
 
-    def verify(self, key: str, size: int, md5: str | None) -> None:
-        """Raise `IntegrityError` unless *size* bytes came and, if it is known, have this *md5*."""
-        if self.received != size:
+    def verify(self, key: str, size: int | None, md5: str | None) -> None:
+        """Raise `IntegrityError` unless *size* bytes came and have this *md5*; None is not known."""
+        if size is not None and self.received != size:
             raise IntegrityError(f"{key!r}: {self.received} bytes came of {size}; pull it again", key=key)
         if md5 is not None and md5 != self._digest.hexdigest():
             raise IntegrityError(

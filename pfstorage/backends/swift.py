@@ -92,7 +92,9 @@ class SwiftStorage:
         def get_rest(connection: Connection, url: str, token: str) -> None:
             """Get what the sink has not received yet, if it is the same object."""
             headers = {"X-Auth-Token": token}
-            if hashed.received:
+            if not hashed.received:
+                first.clear()  # of a try that broke before any byte: the object may be another since
+            else:
                 headers |= {"Range": f"bytes={hashed.received}-", "If-Match": first["etag"]}
             answer = self._session.send(connection, "GET", self._url(url, key), headers)
             first.update({} if first else {name.lower(): value for name, value in answer.headers.items()})
@@ -104,7 +106,11 @@ class SwiftStorage:
 
         self._session.tried(get_rest, key)
         info = _info_of_headers(key, first)
-        hashed.verify(key, info.size, info.etag if _is_md5_of_content(first) else None)
+        hashed.verify(
+            key,
+            info.size if "content-length" in first else None,
+            info.etag if _is_md5_of_content(first) else None,
+        )
         return info
 
     def _url(self, storage_url: str, key: str) -> str:

@@ -162,6 +162,7 @@ class SwiftSession:
         adapter.init_poolmanager(1, 1, blocksize=CHUNK)
         request = requests.Request("GET", url).prepare()
         http = adapter.get_connection_with_tls_context(request, found["verify"], found["proxies"])
+        http.ConnectionCls = _patient(http.ConnectionCls, settings.timeout)
         whole = adapter.request_url(request, found["proxies"])  # a proxy for http is told the whole URL
         return Connection(sdk, http, whole.removesuffix(request.path_url))
 
@@ -245,6 +246,20 @@ class _Login:
                 self._granted = None
 
 
+def _patient(kind: type[Any], seconds: float) -> type[Any]:
+    """Return a kind of connection that waits *seconds* for a store that is slow to read, once it is open.
+
+    urllib3 lets the time for connecting bound the sending of the first body, too.
+    """
+
+    class Patient(kind):  # type: ignore[misc]
+        def connect(self) -> None:
+            super().connect()
+            self.sock.settimeout(seconds)
+
+    return Patient
+
+
 @contextlib.contextmanager
 def _swift_errors(address: str, key: str = "") -> Iterator[None]:
     """The one seam: turn what swiftclient and the libraries below it raise into a `StorageError`.
@@ -284,10 +299,16 @@ def _key_fact(key: str) -> dict[str, Fact]:
 
 def _reason(e: Exception) -> tuple[str, bool]:
     """Return why there was no answer, in few words, and whether there was no connection at all."""
-    inner = getattr(e.args[0], "reason", e.args[0]) if e.args else e
+    inner: object = e
+    if isinstance(e, requests.RequestException):  # which wraps what urllib3 raised
+        inner = getattr(e.args[0], "reason", e.args[0]) if e.args else e
+    if isinstance(inner, urllib3.exceptions.ProtocolError) and len(inner.args) > 1:
+        inner = inner.args[1]
+    if isinstance(inner, urllib3.exceptions.ProxyError):
+        return "its proxy does not (see --httpProxy, or the variables http_proxy and no_proxy)", True
     if isinstance(inner, urllib3.exceptions.NameResolutionError):
         return "its name is not known", True
-    if isinstance(inner, urllib3.exceptions.NewConnectionError):  # in urllib3 1 a ConnectTimeoutError, too
+    if isinstance(inner, urllib3.exceptions.NewConnectionError):
         return "nothing listens there", True
     if isinstance(inner, urllib3.exceptions.ConnectTimeoutError):
         return "no connection in time", True
