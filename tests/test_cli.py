@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -200,3 +201,57 @@ CANARIES = {"SWIFT_KEY": "canary-key", "OS_PASSWORD": "canary-password", "OS_AUT
 def test_no_output_holds_a_secret(command: Command, message: str) -> None:
     done = command("--portSwift", "9", "--retries", "0", "-v", "2", "--msg", message, **CANARIES)
     assert "canary" not in done.stdout + done.stderr
+
+
+def test_a_reply_that_cannot_be_written_is_one_line(filled: Command, tmp_path: Path) -> None:
+    program = f"{sys.executable} -m pfstorage {' '.join(STORE)} --action ls > /dev/full"
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(program, shell=True, capture_output=True, text=True, cwd=tmp_path, env=environ)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "pfstorage: cannot write the reply: No space left on device"
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--msg", LS, "--action", "ls"),
+        ("--msg", LS, "--server"),
+        ("--test", "--server"),
+        ("--remote", "127.0.0.1:9", "--storeBase", "x", "--msg", LS),
+        ("--remote", "127.0.0.1:9", "--server"),
+    ],
+)
+def test_flags_that_contradict_each_other_are_refused(command: Command, flags: tuple[str, ...]) -> None:
+    done = command(*flags)
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("text", ["", "{bad"])
+def test_a_malformed_message_is_answered_in_json_whatever_flag_it_came_by(
+    command: Command, text: str
+) -> None:
+    for flags in (("--msg", text), ("--action", "ls", "--args", text or "[")):
+        done = command("--type", "memory", *flags)
+        assert done.returncode == 2
+        assert json.loads(done.stdout)["status"] is False
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_in_a_pull_leaves_nothing_unfinished(tmp_path: Path, number: int, status: int) -> None:
+    write_tree(tmp_path / "store", {f"{at:04}": b"x" * 200_000 for at in range(1500)})
+    flags = [*STORE, "--action", "objPull", "--args", '{"path": "", "mapLocationOver": "out"}']
+    with subprocess.Popen(
+        [sys.executable, "-m", "pfstorage", *flags],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as process:
+        while len(list(tmp_path.glob("out/*"))) < 20 and process.poll() is None:
+            pass
+        process.send_signal(number)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert b"Traceback" not in told
+    assert not list((tmp_path / "out").glob(".pfstorage-*"))
+    assert {path.stat().st_size for path in (tmp_path / "out").iterdir()} == {200_000}

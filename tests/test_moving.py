@@ -13,10 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import swiftclient
 
 from pfstorage import StoreHandler
+from pfstorage.actions import Caller, Context
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.memory import MemoryStorage
+from pfstorage.config import load_settings
+from pfstorage.devswift import DevSwift
+from pfstorage.errors import PermissionDeniedError
 from tests.conftest import ROOT, read_tree, write_tree
 
 TREE = {
@@ -415,3 +420,72 @@ def test_two_pulls_into_one_directory_do_not_disturb_each_other(storage: Storage
         thread.join()
     assert [reply["status"] for reply in replies] == [True] * 4
     assert len(read_tree(tmp_path / "out")) == 50
+
+
+def test_an_action_works_with_one_store_though_the_settings_change(tmp_path: Path) -> None:
+    """What is known of one store must not keep files from being sent to another."""
+    write_tree(tmp_path, {"data/a": b"content", "one/a": b"content"})
+    settings = load_settings({"this": {"type": "filesystem"}, "filesystem": {"store_base": "one"}})[0]
+    handler = StoreHandler(settings=settings)
+    context = Context(lambda: handler.storage, handler.state, Caller())
+    before = context.storage
+    handler.state.set("/filesystem/store_base", "two")
+    assert context.storage is before
+    reply = handler.run({"action": "objPut", "meta": {"putSpec": "data", "mapLocationOver": "data"}})
+    assert reply["skipped"] == 0
+    assert read_tree(tmp_path / "two") == {"a": b"content"}
+
+
+def test_a_key_that_ends_in_a_slash_is_no_file(swift_storage: Storage, data: Path, tmp_path: Path) -> None:
+    meta = {"putSpec": "data/a.dcm", "mapLocationOver": "data/a.dcm", "inLocation": "s/"}
+    reply = run(swift_storage, "objPut", **meta)
+    assert "stands for a directory" in reply["msg"]
+    swift_storage.put("t/d/", io.BytesIO(b"content"), 7)
+    pulled = run(swift_storage, "objPull", fromLocation="t", mapLocationOver="out")
+    assert pulled["status"] is False
+    assert "no local name can have both" in pulled["failed"][0]["msg"]
+
+
+def test_an_empty_file_is_no_proof_that_nothing_is_to_be_moved(
+    swift: DevSwift, swift_storage: Storage
+) -> None:
+    """Swift lists a dynamic large object as one of no bytes, with the MD5 of nothing."""
+    put(swift_storage, "parts/1", "parts/2")
+    container = swift_storage.settings.swift.container_name
+    raw = swiftclient.Connection(swift.auth_url, swift.user, swift.key)
+    raw.put_object(container, "s/dlo", b"", headers={"X-Object-Manifest": f"{container}/parts/"})
+    raw.close()
+    write_tree(Path.cwd(), {"out/dlo": b""})
+    reply = run(swift_storage, "objPull", fromLocation="s", mapLocationOver="out")
+    assert reply["skipped"] == 0
+    assert read_tree(Path("out")) == {"dlo": b"parts/1parts/2"}
+
+
+def test_two_files_for_one_key_are_not_both_told_to_be_there(
+    storage: Storage, data: Path, tmp_path: Path
+) -> None:
+    reply = run(storage, "objPut", fileList=["data/a.dcm", "./data/a.dcm"], inLocation="s")
+    assert reply["objectFileList"] == ["s/data/a.dcm"] == keys(storage)
+    assert "another file goes to 's/data/a.dcm'" in reply["failed"][0]["msg"]
+
+
+@pytest.mark.parametrize("over", ["m", "m/", "./", ".", "../here"])
+def test_a_marker_of_the_location_itself_is_its_directory(storage: Storage, over: str) -> None:
+    storage.put("s/", io.BytesIO(b""), 0)
+    reply = run(storage, "objPull", path="s", fromLocation="s", mapLocationOver=over)
+    assert (reply["status"], reply["objectFileList"]) == (True, ["s/"])
+    assert Path(over).is_dir()
+
+
+def test_an_empty_directory_is_left_out_with_a_warning(storage: Storage, data: Path) -> None:
+    (data / "sub" / "empty-one").mkdir()
+    reply = run(storage, "objPut", putSpec="data", inLocation="s")
+    assert reply["warnings"] == ["'data/sub/empty-one' was left out: it is empty"]
+
+
+def test_who_may_write_but_not_list_can_push(data: Path) -> None:
+    class WriteOnly(MemoryStorage):
+        def list(self, prefix: str = "", **options: Any) -> Iterator[ObjectInfo]:
+            raise PermissionDeniedError("403")
+
+    assert run(WriteOnly(), "objPut", putSpec="data", inLocation="s")["status"] is True

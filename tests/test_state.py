@@ -112,3 +112,50 @@ def test_settings_may_change_while_messages_are_answered(tmp_path: Path) -> None
         thread.join()
     handler.close()
     assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("var", "value"), [("/", "x"), ("/this", "text"), ("/this", 5), ("/this/args", []), ("/swift", 1)]
+)
+def test_a_tree_is_not_replaced_by_a_leaf(var: str, value: Any) -> None:
+    state = StateTree(Settings())
+    with pytest.raises(SettingsError):
+        state.set(var, value)
+    assert state.settings == Settings()
+    assert state.get("/this/name") == "pfstorage"
+
+
+def test_a_replacement_is_made_whole_or_not_at_all() -> None:
+    state = StateTree(Settings())
+    state.set("/this/httpProxy", "users")
+    with pytest.raises(SettingsError):
+        state.replace("users", "b/d")
+    assert (state.settings.http_proxy, state.settings.swift.container_name) == ("users", "users")
+
+
+def test_what_a_store_does_not_depend_on_leaves_it_open() -> None:
+    handler = StoreHandler(settings=load_settings({"this": {"type": "memory"}})[0])
+    before = handler.storage
+    for var in ("/this/retries", "/this/workers", "/this/timeout", "/this/verbosity", "/swift/key"):
+        handler.state.set(var, "7")
+    assert handler.storage is before
+
+
+def test_a_secret_of_the_wrong_type_is_not_repeated() -> None:
+    handler = StoreHandler()
+    reply = handler.run({"action": "internalctl", "meta": {"var": "/swift/key", "set": 12345678}})
+    assert reply["msg"] == "settings, block 'swift': 'key' takes text"
+
+
+def test_a_limit_beyond_all_stores_is_refused() -> None:
+    with open_storage(type="memory") as storage:
+        reply = StoreHandler(storage).run({"action": "ls", "meta": {"limit": 10**30}})
+    assert reply["error"]["type"] == "MessageError"
+
+
+def test_an_action_cannot_forge_a_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "pfstorage")
+    StoreHandler().run({"action": "ls\n2026 INFO all is well" + "x" * 1000})
+    [record] = caplog.records
+    assert "\n" not in record.getMessage()
+    assert len(record.getMessage()) < 200

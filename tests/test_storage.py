@@ -328,3 +328,59 @@ def test_the_md5_is_computed_where_it_cannot_be_kept(
     monkeypatch.setattr("os.setxattr", refuse)
     put(filesystem, "a", b"content")
     assert filesystem.head("a").etag == hashlib.md5(b"content").hexdigest()
+
+
+def test_what_could_not_be_put_leaves_no_directory(filesystem: Storage) -> None:
+    put(filesystem, "other")
+    with pytest.raises(LocalFileError):
+        filesystem.put("x/y/z", io.BytesIO(b"0123"), 3)
+    assert keys(filesystem) == ["other"]
+
+
+def test_a_file_that_is_being_put_makes_no_marker(filesystem: Storage) -> None:
+    class Listing(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            assert keys(filesystem) == ["other"]
+            return super().read(size)
+
+    put(filesystem, "other")
+    filesystem.put("x/y", Listing(b"0123"), 4)
+    assert keys(filesystem) == ["other", "x/y"]
+
+
+def test_the_md5_that_is_kept_is_used(filesystem: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(filesystem, "a", b"content")
+
+    def refuse(*_: object) -> bytes:
+        raise AssertionError("the file was read again")
+
+    monkeypatch.setattr("os.pread", refuse)
+    [row] = filesystem.list()
+    assert row == filesystem.head("a")
+    assert row.etag == hashlib.md5(b"content").hexdigest()
+
+
+def test_a_name_that_can_be_no_key_spoils_no_listing(filesystem: Storage, tmp_path: Path) -> None:
+    put(filesystem, "a")
+    (tmp_path / "store").joinpath(*["d" * 200] * 6).mkdir(parents=True)
+    (tmp_path / "store").joinpath(*["d" * 200] * 6, "f").write_bytes(b"")
+    assert keys(filesystem) == ["a"]
+
+
+def test_a_marker_behind_a_link_is_not_there(filesystem: Storage, tmp_path: Path) -> None:
+    put(filesystem, "a")
+    (tmp_path / "outside" / "empty").mkdir(parents=True)
+    (tmp_path / "store" / "link").symlink_to(tmp_path / "outside")
+    with pytest.raises(StorageError):
+        filesystem.head("link/empty/")
+
+
+def test_puts_and_deletes_in_one_directory_do_not_disturb_each_other(filesystem: Storage) -> None:
+    def work(number: int) -> None:
+        for turn in range(60):
+            put(filesystem, f"d/{number}-{turn}")
+            filesystem.delete(f"d/{number}-{turn}")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert keys(filesystem) == []

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
 import http.server
 import io
 import json
+import os
 import random
 import threading
 import tracemalloc
@@ -18,7 +20,7 @@ import pytest
 import swiftclient
 
 from pfstorage import StoreHandler, open_storage
-from pfstorage.backends import Storage
+from pfstorage.backends import Storage, open_settings
 from pfstorage.devswift import DevSwift, running
 from pfstorage.errors import (
     IntegrityError,
@@ -356,3 +358,63 @@ def test_the_proxy_that_is_set_is_used_for_the_login_and_for_the_data(swift: Dev
         proxy.shutdown()
     assert seen[0] == "GET /auth/v1.0"
     assert sum(line.endswith("/a") for line in seen) == 3  # PUT finds no container, PUT, GET
+
+
+def test_a_store_that_dies_after_the_login_is_named_alike_by_every_operation(swift: DevSwift) -> None:
+    with wire_to(swift.port) as wire:
+        address = f"http://127.0.0.1:{wire.port}"
+        options = swift_options(
+            swift, retries=0, os_options={"object_storage_url": f"{address}/v1/AUTH_chris"}
+        )
+        storage = open_storage(**{**options, "auth_url": f"{address}/auth/v1.0"})
+        storage.put("a", io.BytesIO(b"x"), 1)
+    operations: list[Callable[[], Any]] = [
+        lambda: storage.get("a", io.BytesIO()),
+        lambda: storage.put("a", io.BytesIO(b"x"), 1),
+        lambda: storage.head("a"),
+        lambda: list(storage.list()),
+    ]
+    for operation in operations * 2:  # the first may still meet a connection that was cut
+        with pytest.raises(UnavailableError) as caught:
+            operation()
+    assert caught.value.facts["connecting"] is True
+    for operation in operations:
+        with pytest.raises(UnavailableError, match="nothing listens there"):
+            operation()
+    storage.close()
+
+
+def test_a_failing_sink_leaves_no_connection_open(swift_storage: Storage) -> None:
+    class Full:
+        def write(self, data: bytes, /) -> int:
+            raise OSError(28, "No space left on device")
+
+    swift_storage.put("a", io.BytesIO(CONTENT), len(CONTENT))
+    kept = []
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(10):
+        with pytest.raises(OSError, match="No space") as caught:
+            swift_storage.get("a", Full())
+        kept.append(caught.value)
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_a_store_that_reads_slowly_is_waited_for(wired: Storage, wire: Wire) -> None:
+    """The time for connecting must not bound the sending of a body."""
+    paused = threading.Event()
+
+    def pause_once(data: bytes) -> bytes:
+        if not paused.is_set():
+            paused.set()
+            threading.Event().wait(1.0)
+        return data
+
+    options = dataclasses.replace(wired.settings, connect_timeout=0.3, retries=0)
+    with open_settings(options) as storage:
+        storage.head("object")  # the login is done; the next connection is new
+        storage.close()
+    content = bytes(20_000_000)
+    with open_settings(options) as storage:
+        wire.to_server = pause_once
+        storage.put("large", io.BytesIO(content), len(content))
+        assert storage.head("large").size == len(content)

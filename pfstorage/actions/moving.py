@@ -132,8 +132,8 @@ def _known_objects(storage: Storage, keys: list[str]) -> dict[str, ObjectInfo]:
         return {}
     wanted, last = set(keys), max(keys)
     known = {}
-    rows = storage.list(common_prefix(min(keys), last))
     try:
+        rows = storage.list(common_prefix(min(keys), last))
         for row in itertools.islice(rows, LOOK_AHEAD + LOOK_AHEAD_PER_FILE * len(keys)):
             if row.key > last:
                 break
