@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from dataclasses import dataclass, field
 from typing import IO, Protocol
@@ -144,7 +145,8 @@ class Form:
 
     def close(self) -> None:
         if self.file:
-            self.file.close()
+            with contextlib.suppress(OSError):  # what a full disk did not take is not wanted any more
+                self.file.close()
 
 
 def boundary_of(content_type: str) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -167,6 +168,8 @@ def _text_of(value: str) -> str:
         return value
     try:
         if value == "-":
+            if sys.stdin is None:
+                raise MessageError("stdin is closed: there is no message to read")
             return sys.stdin.read()
         with local_errors(value[1:]):
             return Path(value[1:]).read_text(encoding="utf-8")
@@ -195,12 +198,15 @@ def _remote(options: argparse.Namespace, message: str | dict[str, Any]) -> Reply
 
 
 def _print(reply: Reply) -> int:
+    from pfstorage.console import complain
     from pfstorage.errors import MessageError
 
     try:
+        if sys.stdout is None:
+            raise OSError(errno.EBADF, "stdout is closed")
         print(reply.to_json(), flush=True)
     except OSError as e:  # whoever read it has gone, or what it went into is full
-        print(f"pfstorage: cannot write the reply: {e.strerror}", file=sys.stderr)
+        complain(f"cannot write the reply: {e.strerror}")
         sys.stdout = None  # or Python tries again at its end, and complains for itself
         return FAILED
     if reply.body.get("status"):
@@ -210,39 +216,36 @@ def _print(reply: Reply) -> int:
 
 def _serve(handler: StoreHandler, options: argparse.Namespace) -> int:
     """Serve until told to stop by ``quit``, SIGINT or SIGTERM; without --forever, one request."""
+    from pfstorage.console import complain
     from pfstorage.server import GRACE_SECONDS, ThreadedHTTPServer
 
     settings = handler.settings
     try:
         server = ThreadedHTTPServer((settings.ip_self, settings.port_self), handler)
     except OSError as e:
-        print(
-            f"pfstorage: cannot listen on {settings.ip_self}:{settings.port_self}: {e.strerror}",
-            file=sys.stderr,
-        )
+        complain(f"cannot listen on {settings.ip_self}:{settings.port_self}: {e.strerror}")
         return FAILED
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: server.stop())
     if settings.verbosity > 0:
-        print(
-            f"pfstorage {__version__} serves {_place(settings)} at {server.url}", file=sys.stderr, flush=True
-        )
+        complain(f"{__version__} serves {_place(settings)} at {server.url}")
     with server:
         if options.b_forever:
             server.serve_forever()
         finished = server.wait_for_requests(GRACE_SECONDS) if options.b_forever else server.answer_once()
         if not finished:
-            print(
-                "pfstorage: ends in the middle of a transfer that takes too long", file=sys.stderr, flush=True
-            )
+            complain("ends in the middle of a transfer that takes too long")
             os._exit(FAILED)  # the threads at work would hold up an ordinary exit
     handler.close()
     return DONE
 
 
 def _place(settings: Settings) -> str:
+    from pfstorage.config import without_password
+
     if settings.type == "swift":
-        return f"the container {settings.swift.container_name!r} of {settings.swift.auth_url}"
+        url = without_password(settings.swift.auth_url)
+        return f"the container {settings.swift.container_name!r} of {url}"
     return settings.filesystem.store_base if settings.type == "filesystem" else "its memory"
 
 

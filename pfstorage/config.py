@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,7 +103,26 @@ class Settings(CommonSettings):
     def secrets(self) -> set[str]:
         """Return every secret text in here, for whoever writes something to mask it."""
         blocks = [getattr(self, name) for name in BLOCKS]
-        return {text for block in blocks for value in _secrets_of(block) for text in _texts_in(value)}
+        found = {text for block in blocks for value in _secrets_of(block) for text in _texts_in(value)}
+        return found | {_password_of(url) for url in (self.swift.auth_url, self.http_proxy)} - {""}
+
+
+def without_password(url: str) -> str:
+    """Return *url*, which may lack its scheme, with what stands before an ``@`` masked.
+
+    >>> without_password("http://me:secret@host/auth"), without_password("me:secret@proxy:3128")
+    ('http://********@host/auth', '********@proxy:3128')
+    """
+    return re.sub(r"(^|//)[^/@]*@", rf"\1{MASK}@", url)
+
+
+def _password_of(url: str) -> str:
+    found = re.search(r"(?:^|//)([^/@]*)@", url)
+    return found[1].rpartition(":")[2] if found else ""
+
+
+def _is_masked(value: object) -> bool:
+    return value == MASK or (isinstance(value, str) and f"{MASK}@" in value)
 
 
 def _secrets_of(block: Any) -> Iterator[object]:
@@ -126,7 +146,7 @@ def load_settings(*documents: Document) -> tuple[Settings, list[str]]:
         if not isinstance(values, Mapping):
             raise SettingsError(f"the settings block {name!r} must be an object")
         if name in merged:
-            merged[name].update({key: value for key, value in values.items() if value != MASK})
+            merged[name].update({key: value for key, value in values.items() if not _is_masked(value)})
         else:
             warnings.append(f"the settings block {name!r} is not known and was left out")
     common, unknown = _read_block(CommonSettings, "this", merged["this"])
@@ -166,8 +186,11 @@ def _check(settings: Settings) -> None:
     _check_range("connectTimeout", settings.connect_timeout, 0.1, 3600)
     if not _is_url(settings.swift.auth_url):
         raise SettingsError("swift.auth_url must be a URL like http://HOST:8080/auth/v1.0")
-    if not settings.swift.container_name or "/" in settings.swift.container_name:
+    name = settings.swift.container_name
+    if not name or "/" in name or not name.isprintable():
         raise SettingsError("swift.container_name must be a name without '/'")
+    if settings.swift.cacert and not Path(settings.swift.cacert).is_file():
+        raise SettingsError(f"swift.cacert: there is no file {settings.swift.cacert!r}")
 
 
 def _is_url(text: str) -> bool:
@@ -214,7 +237,7 @@ def read_settings_file(path: Path) -> Document:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as e:
         raise SettingsError(f"cannot read the configuration file {str(path)!r}: {e.strerror}") from e
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise SettingsError(f"the configuration file {str(path)!r} is not JSON: {e}") from e
     if not isinstance(document, dict):
         raise SettingsError(f"the configuration file {str(path)!r} must hold an object")
@@ -223,7 +246,12 @@ def read_settings_file(path: Path) -> Document:
 
 def to_document(settings: Settings, *, with_secrets: bool = False) -> dict[str, dict[str, Any]]:
     """Return *settings* as `load_settings` reads them; secrets as `MASK` unless *with_secrets*."""
-    document = {"this": {camel_case(each.name): getattr(settings, each.name) for each in _COMMON}}
+    document = {
+        "this": {
+            camel_case(each.name): _shown(each, getattr(settings, each.name), with_secrets)
+            for each in _COMMON
+        }
+    }
     for name in BLOCKS:
         block = getattr(settings, name)
         shown = {
@@ -238,7 +266,11 @@ _COMMON = dataclasses.fields(CommonSettings)
 
 
 def _shown(each: dataclasses.Field[Any], value: Any, with_secrets: bool) -> Any:
-    return MASK if value and "secret" in each.metadata and not with_secrets else value
+    if with_secrets:
+        return value
+    if value and "secret" in each.metadata:
+        return MASK
+    return without_password(value) if each.name in ("auth_url", "http_proxy") else value
 
 
 # Who names the credentials of a Swift: pfcon's words, then python-swiftclient's two

@@ -41,11 +41,19 @@ def debug_printer(verbosity: int, within: str) -> Any:
 def set_up_logging(verbosity: int) -> None:
     """Send the log of pfstorage to stderr, in colours if that is a terminal."""
     logger = logging.getLogger("pfstorage")
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Formatter(colours=sys.stderr.isatty() and "NO_COLOR" not in os.environ))
+    handler: logging.Handler = logging.NullHandler()  # a daemon may have no stderr
+    if sys.stderr is not None:
+        handler = logging.StreamHandler()
+        handler.setFormatter(_Formatter(colours=sys.stderr.isatty() and "NO_COLOR" not in os.environ))
     logger.handlers = [handler]
     logger.propagate = False
     logger.setLevel(LEVELS.get(verbosity, logging.DEBUG))
+
+
+def complain(text: str) -> None:
+    """Say *text* on stderr, if there is one: `print` would take stdout instead."""
+    if sys.stderr is not None:
+        print(f"pfstorage: {text}", file=sys.stderr, flush=True)  # noqa: T201 - this is the place for it
 
 
 class _Formatter(logging.Formatter):

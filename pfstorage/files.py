@@ -33,6 +33,14 @@ def local_errors(path: str) -> Iterator[None]:
     except OSError as e:
         kind = FullDiskError if e.errno in _FULL else LocalFileError
         raise kind(f"{path!r}: {e.strerror or e}", local=path) from e
+    except UnicodeEncodeError as e:
+        raise LocalFileError(
+            f"{path!a} can't be a path in the encoding of this system", local=ascii(path)
+        ) from e
+    except ValueError as e:
+        if "\0" not in path:
+            raise
+        raise LocalFileError(f"{path!r} has a NUL and can't be a path", local=path) from e
 
 
 @dataclass

@@ -130,7 +130,13 @@ def local_parts(rest: str, key: str) -> tuple[str, ...]:
     for part in parts:
         if part in ("", ".", "..") or "\0" in part:
             raise InvalidKeyError(f"the key {key!r} has no safe local name: component {part!r}", key=key)
-        if len(os.fsencode(part)) > MAX_COMPONENT_BYTES:
+        try:
+            length = len(os.fsencode(part))
+        except UnicodeEncodeError:
+            raise InvalidKeyError(
+                f"the key {key!a} can't be a path in the encoding of this system", key=key
+            ) from None
+        if length > MAX_COMPONENT_BYTES:
             raise InvalidKeyError(
                 f"the key {key!r} has a component of over {MAX_COMPONENT_BYTES} bytes", key=key
             )

@@ -8,7 +8,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pfstorage._version import __version__
-from pfstorage.config import BLOCKS, MASK, SECRET_FLAGS, CommonSettings, Settings, load_settings, to_document
+from pfstorage.config import (
+    BLOCKS,
+    MASK,
+    SECRET_FLAGS,
+    CommonSettings,
+    Settings,
+    load_settings,
+    to_document,
+    without_password,
+)
 from pfstorage.errors import NotFoundError, SettingsError
 from pfstorage.fields import known_names
 
@@ -79,7 +88,7 @@ class StateTree:
         with self._lock:
             tree = copy.deepcopy(self._tree)
             shown = to_document(self.settings)
-        for name in BLOCKS:
+        for name in ("this", *BLOCKS):
             tree[name].update(shown[name])
         return tree
 
@@ -87,6 +96,8 @@ class StateTree:
 def _shown_flag(name: str, value: Any) -> Any:
     if value and name in SECRET_FLAGS:
         return MASK
+    if name in ("swiftAuthUrl", "httpProxy"):
+        return without_password(str(value or ""))
     return (
         value if isinstance(value, str | int | float | None) else str(value)
     )  # whatever a caller kept there

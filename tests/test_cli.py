@@ -255,3 +255,54 @@ def test_a_signal_in_a_pull_leaves_nothing_unfinished(tmp_path: Path, number: in
     assert b"Traceback" not in told
     assert not list((tmp_path / "out").glob(".pfstorage-*"))
     assert {path.stat().st_size for path in (tmp_path / "out").iterdir()} == {200_000}
+
+
+@pytest.mark.parametrize(
+    ("redirection", "status"), [("2>&-", 0), (">&-", 1), ("<&-", 0), ("<&- --msg -", 2), ("2>&- >&-", 1)]
+)
+def test_a_closed_standard_stream_is_no_traceback(
+    filled: Command, tmp_path: Path, redirection: str, status: int
+) -> None:
+    source = "" if "--msg" in redirection else "--action ls"
+    program = f"{sys.executable} -m pfstorage {' '.join(STORE)} {source} {redirection}"
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, cwd=tmp_path, env=environ)
+    assert done.returncode == status
+    assert "Traceback" not in done.stderr
+    if status == 0:
+        assert json.loads(done.stdout)["status"] is True
+
+
+def test_a_password_in_an_address_is_not_shown(command: Command, tmp_path: Path) -> None:
+    flags = ("--swiftAuthUrl", "http://u:canary@127.0.0.1:9/auth", "--httpProxy", "u:canary@127.0.0.1:9")
+    told = [
+        command(*flags, "--configFileSave", "s.json"),
+        command(*flags, "--action", "internalctl", "--args", '{"var": "/", "get": "x"}'),
+        command(*flags, "--retries", "0", "--debugToDir", "d", "-v", "2", "--action", "ls"),
+    ]
+    written = "".join(path.read_text() for path in [tmp_path / "s.json", *(tmp_path / "d").iterdir()])
+    assert "canary" not in written + "".join(done.stdout + done.stderr for done in told)
+    assert (
+        json.loads((tmp_path / "s.json").read_text())["swift"]["auth_url"]
+        == "http://********@127.0.0.1:9/auth"
+    )
+
+
+@pytest.mark.parametrize("path", ["a\\u0000b", "a\\ud800b"])
+def test_a_path_that_can_be_none_is_one_line(filled: Command, path: str) -> None:
+    put = filled(*STORE, "--action", "objPut", "--args", f'{{"putSpec": "{path}"}}')
+    pull = filled(*STORE, "--action", "objPull", "--args", f'{{"path": "", "mapLocationOver": "{path}"}}')
+    for done in (put, pull):
+        assert done.returncode == 1
+        assert "unexpected" not in done.stdout + done.stderr
+        assert json.loads(done.stdout)["error"]["type"] in ("LocalFileError", "InvalidKeyError")
+
+
+def test_a_name_that_the_system_cannot_write_fails_alone(filled: Command, tmp_path: Path) -> None:
+    write_tree(tmp_path, {"store/s/ü.txt": b"x"})
+    environ = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    done = filled(
+        *STORE, "--action", "objPull", "--args", '{"path": "s", "mapLocationOver": "out"}', **environ
+    )
+    assert "s/a.txt" in json.loads(done.stdout)["objectFileList"]
+    assert "unexpected" not in done.stdout

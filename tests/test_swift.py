@@ -418,3 +418,38 @@ def test_a_store_that_reads_slowly_is_waited_for(wired: Storage, wire: Wire) -> 
         wire.to_server = pause_once
         storage.put("large", io.BytesIO(content), len(content))
         assert storage.head("large").size == len(content)
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [
+        "<html>",
+        '{"a": 1}',
+        "[1]",
+        '[{"nme": "x"}]',
+        json.dumps([{"name": "a", "bytes": 1, "hash": "", "last_modified": "", "content_type": ""}]),
+    ],
+)
+def test_a_listing_that_is_none_or_never_ends_is_refused(
+    swift: DevSwift, monkeypatch: pytest.MonkeyPatch, listing: str
+) -> None:
+    class Liar(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            content = b"" if self.path.startswith("/auth") else listing.encode()
+            self.send_response(200)
+            self.send_header("X-Storage-Url", f"http://{self.headers['Host']}/v1/a")
+            self.send_header("X-Auth-Token", "token")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None:
+            """Keep quiet."""
+
+    monkeypatch.setattr("pfstorage.backends.swift.PAGE", 1)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Liar) as server:
+        threading.Thread(target=server.serve_forever).start()
+        options = {**swift_options(swift), "auth_url": f"http://127.0.0.1:{server.server_port}/auth/v1.0"}
+        with open_storage(**options) as storage, pytest.raises(RejectedError, match=r"no listing|same page"):
+            list(storage.list())
+        server.shutdown()

@@ -13,7 +13,7 @@ import pytest
 from pfstorage.backends import Storage, open_storage
 from pfstorage.backends.base import ObjectInfo, Sink
 from pfstorage.backends.memory import MemoryStorage
-from pfstorage.backends.retry import retried
+from pfstorage.backends.retry import _pause, retried
 from pfstorage.errors import (
     IntegrityError,
     NotFoundError,
@@ -211,3 +211,14 @@ def test_an_unknown_backend_or_option_is_refused(type_: str) -> None:
         open_storage(type=type_)
     with pytest.raises(PfstorageError, match="has no option 'colour'"):
         open_storage(type="memory", colour="red")
+
+
+@pytest.mark.parametrize(("asked", "pause"), [(0, 0), (7, 7), (3600, 60)])
+def test_the_pause_that_a_store_asks_for_is_made_within_bounds(asked: int, pause: float) -> None:
+    assert _pause(0, UnavailableError("busy", retry_after=asked)) == pause
+
+
+def test_pauses_grow_are_random_and_are_bounded() -> None:
+    pauses = [[_pause(attempt, UnavailableError("busy")) for _ in range(50)] for attempt in range(8)]
+    assert max(pauses[0]) <= 0.5 < 1.0 <= min(pauses[7]) <= max(pauses[7]) <= 8.0
+    assert all(len(set(each)) > 40 for each in pauses)

@@ -20,7 +20,7 @@ from pfstorage.errors import (
     PermissionDeniedError,
     PfstorageError,
 )
-from pfstorage.files import LocalTree, walk
+from pfstorage.files import LocalTree, local_errors, walk
 from pfstorage.message import Reply
 from pfstorage.pathmap import (
     below,
@@ -69,7 +69,8 @@ def obj_put(context: Context, meta: PutMeta) -> Reply:
         return found
     paths, unreadable = found
     location = prepended(meta.prepend_bucket_path, without_dot(meta.in_location))
-    plan = _without_doubles([_put_of(path, meta.map_location_over, location) for path in paths])
+    cwd = _working_directory()
+    plan = _without_doubles([_put_of(path, meta.map_location_over, location, cwd) for path in paths])
     known = _known_objects(context.storage, [item.key for item in plan if isinstance(item, Transfer)])
     checked = (_with_known(item, known) for item in (*plan, *unreadable))
     report = transfer.push(context.storage, checked, context.state.settings.workers)
@@ -93,9 +94,14 @@ def _local_files(context: Context, meta: PutMeta) -> tuple[list[str], list[Failu
     return found.paths, unreadable
 
 
-def _put_of(path: str, over: str, location: str) -> Transfer | Failure:
+def _working_directory() -> str:
+    with local_errors("."):
+        return os.getcwd()
+
+
+def _put_of(path: str, over: str, location: str, cwd: str) -> Transfer | Failure:
     try:
-        return Transfer(_key_of_file(local_to_key(path, over, location, os.getcwd())), path)
+        return Transfer(_key_of_file(local_to_key(path, over, location, cwd)), path)
     except InvalidKeyError as e:
         return Failure(str(e.facts.get("key", "")), path, e)
 
@@ -168,9 +174,9 @@ def obj_pull(context: Context, meta: PullMeta) -> Reply:
     """Write the objects that a path and a substring select to local files."""
     location = prepended(meta.prepend_bucket_path, without_dot(meta.from_location))
     rows = _selected(context.storage, meta, location)
-    plan = (_pull_of(row, location, meta.map_location_over) for row in rows)
+    cwd = _working_directory()
+    plan = (_pull_of(row, location, meta.map_location_over, cwd) for row in rows)
     report = transfer.pull(context.storage, plan, context.state.settings.workers)
-    cwd = os.getcwd()
     places = {"localpath": meta.map_location_over or join(cwd, location), "currentWorkingDir": cwd}
     if not (report.done or report.failed or report.error):
         return Reply({**_reply(report, places).body, "status": False, "msg": "no object is selected"})
@@ -186,15 +192,15 @@ def _selected(storage: Storage, meta: PullMeta, location: str) -> Iterator[Objec
             yield row
 
 
-def _pull_of(row: ObjectInfo, location: str, over: str) -> Transfer | Failure:
+def _pull_of(row: ObjectInfo, location: str, over: str, cwd: str) -> Transfer | Failure:
     """Decide where *row* goes: below *over*, or under its whole key below the current directory."""
     rest = below(row.key, location)
-    spelled = join(over or os.getcwd(), rest or "")
+    spelled = join(over or cwd, rest or "")
     try:
         if rest is None:
             raise InvalidKeyError(f"{row.key!r} is not below fromLocation {location!r}", key=row.key)
         if not over:
-            rest, over = row.key, os.getcwd()
+            rest, over = row.key, cwd
         elif not rest and is_marker(row.key):  # the location itself: over is its directory
             return Transfer(row.key, over, row, LocalTree(over), ())
         elif not rest:  # one object, and over is its file

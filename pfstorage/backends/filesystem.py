@@ -162,7 +162,12 @@ class FilesystemStorage:
 
     def _parts(self, key: str) -> tuple[str, ...]:
         check_key(key)
-        return local_parts(key.removesuffix("/"), key)
+        parts = local_parts(key.removesuffix("/"), key)
+        if any(is_part(part) for part in parts):
+            raise InvalidKeyError(
+                f"the key {key!r} has a name that this store keeps for unfinished files", key=key
+            )
+        return parts
 
     def _head_marker(self, key: str, parts: tuple[str, ...]) -> ObjectInfo:
         with self._tree.open_directory(parts) as directory:

@@ -60,18 +60,27 @@ class SwiftStorage:
                 page_size = None  # the operator allows less than we ask for: take the store's own size
                 continue
             yield from page
+            if page and _name_of(page[-1]) <= marker:
+                raise RejectedError(
+                    f"the store at {self._session.address} lists the same page again and again"
+                )
             # a page shorter than asked for is the last one; where nothing was asked, an empty one is
             if len(page) < (page_size or 1):
                 return
-            marker = page[-1].get("name") or page[-1]["subdir"]
+            marker = _name_of(page[-1])
 
     def _page(self, **query: Any) -> Sequence[dict[str, Any]]:
         try:
             page: Sequence[dict[str, Any]] = self._session.request("get_container", self._container, **query)[
                 1
             ]
+            for row in page:
+                _info_of_row(row)
         except NotFoundError as e:
             raise self._no_container() from e
+        except (ValueError, TypeError, KeyError, AttributeError) as e:
+            text = f"what the store at {self._session.address} answers is no listing: is it a Swift?"
+            raise RejectedError(text, address=self._session.address) from e
         return page
 
     def _no_container(self) -> ContainerNotFoundError:
@@ -167,6 +176,10 @@ def _is_md5_of_content(headers: Mapping[str, str]) -> bool:
     """Tell whether the ETag is the MD5 of the bytes: it isn't for large objects made of segments."""
     segmented = {"x-static-large-object", "x-object-manifest"} & headers.keys()
     return not segmented and re.fullmatch("[0-9a-f]{32}", headers.get("etag", "").strip('"')) is not None
+
+
+def _name_of(row: Mapping[str, Any]) -> str:
+    return str(row["subdir"] if "subdir" in row else row["name"])
 
 
 def _info_of_row(row: Mapping[str, Any]) -> ObjectInfo:
