@@ -33,20 +33,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="turns of each version (default %(default)s)")
     parser.add_argument("--cache", type=Path, help="keep both environments here, for the next time")
     parser.add_argument("--work", type=Path, help="where the files go, some 5 GB on ext4, XFS or Btrfs")
+    parser.add_argument(
+        "--processes", type=int, choices=(1, 2), default=2, help="those of the store (default %(default)s)"
+    )
     options = parser.parse_args(argv)
     unknown = set(options.names) - BENCHMARKS.keys()
     if unknown:
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
-    run(options.names or list(BENCHMARKS), options.rounds, options.cache, options.work)
+    run(options.names or list(BENCHMARKS), options.rounds, options.cache, options.work, options.processes)
     return 0
 
 
-def run(names: Sequence[str], rounds: int, cache: Path | None, work: Path | None) -> None:
+def run(names: Sequence[str], rounds: int, cache: Path | None, work: Path | None, processes: int) -> None:
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pfbench-", dir=work)))
         old, new = old_version(cache or directory), new_version(cache or directory)
         log = directory / "swift.log"
-        swift = stack.enter_context(running(directory=directory / "swift", log=log))
+        swift = stack.enter_context(running(0, directory / "swift", log, processes))
         bench = Bench(old, new, Store.of(swift, log), directory, rounds)
         rows = []
         for name in names:

@@ -19,6 +19,7 @@ from benchmarks.store import Store
 from benchmarks.versions import Version, clean_environment
 
 START_SECONDS = 30.0
+QUIET_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,15 @@ class Bench:
     rounds: int
 
     def turns(self, rounds: int | None = None) -> Iterator[tuple[int, Version]]:
-        """Yield the number of the round and a version, each version once a round, and first every other."""
+        """Yield the number of the round and a version, each version once a round, and first every other.
+
+        A turn begins once the machine is quiet, or has been waited for long enough.
+        """
         for number in range(rounds or self.rounds):
             pair = (self.old, self.new)
-            yield from ((number, version) for version in (pair if number % 2 else reversed(pair)))
+            for version in pair if number % 2 else reversed(pair):
+                _wait_until_quiet()
+                yield number, version
 
     def run(self, *command: str) -> Run:
         """Run *command* to its end, whatever its exit status."""
@@ -114,6 +120,23 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
+
+
+def busy_seconds() -> float:
+    """Return the CPU seconds that all processes of the machine have taken (proc_stat(5))."""
+    times = [int(each) for each in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    idle, io_wait = times[3:5]
+    return (sum(times) - idle - io_wait) / os.sysconf("SC_CLK_TCK")
+
+
+def _wait_until_quiet() -> None:
+    """Wait, `QUIET_SECONDS` at most, for a moment in which all processors do next to nothing."""
+    deadline = time.monotonic() + QUIET_SECONDS
+    while time.monotonic() < deadline:
+        before = busy_seconds()
+        time.sleep(0.2)
+        if busy_seconds() - before <= 0.02:
+            return
 
 
 def _wait_until_up(process: subprocess.Popen[bytes], port: int) -> None:

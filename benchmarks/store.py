@@ -52,11 +52,17 @@ class Store:
 
     def cpu_seconds(self) -> float:
         """Return the user and system time that the store has taken so far."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return sum(_cpu_seconds(pid) for pid in (self.pid, *map(int, children)))
 
     def _request(self, method: str, path: str = "", query: str = "") -> bytes:
         return _ask(self.port, method, self.path + path + query, {"X-Auth-Token": self.token})[1]
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Read ``utime`` and ``stime`` (proc_pid_stat(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _ask(port: int, method: str, path: str, headers: dict[str, str]) -> tuple[http.client.HTTPMessage, bytes]:

@@ -1,7 +1,7 @@
 """How long a series of files takes, by the command line, both ways; with what CPU time, and logins.
 
-The store is one process. Once several requests are under way at a time, it is what
-takes the time: no client can be faster than the store's own CPU time.
+Once several requests are under way at a time, it is the store that takes the time:
+no client can be faster than the CPU time of a store that is one process.
 """
 
 from __future__ import annotations
@@ -13,23 +13,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench import Bench, Run
+from benchmarks.bench import Bench, Run, busy_seconds
 from benchmarks.table import Row, compare
 from benchmarks.versions import Version
 
 FILES = 1000
 SIZE = 128 * 1024
+DISTURBING = 0.2
+"""Of one processor: runs in which other processes took more are left out, unless all are such."""
+
 MOST = {"objPull": 0.65, "objPut": 0.75}
 """Of the time that the old version takes."""
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """One run. *store_seconds* is the CPU time of the store meanwhile, *logins* those that it saw."""
+    """One run. *store_seconds* and *other_seconds* are the CPU time of the store and of others meanwhile.
+
+    *logins* are those that the store saw.
+    """
 
     run: Run
     store_seconds: float
+    other_seconds: float
     logins: int
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Tell whether others took so much of the processors that the run tells little."""
+        return self.other_seconds > DISTURBING * self.run.seconds
 
 
 Results = dict[tuple[str, str], list[Transfer]]
@@ -49,10 +61,11 @@ def _put_and_pull(bench: Bench, version: Version, source: Path, location: str, r
     """Move the series to a new place in the store, and from there to a new directory."""
 
     def send(action: str, **meta: Any) -> None:
-        logins, store_seconds = bench.store.logins(), bench.store.cpu_seconds()
+        logins, store, all_of_them = bench.store.logins(), bench.store.cpu_seconds(), busy_seconds()
         run = bench.send(version, action, **meta)
-        store_seconds = bench.store.cpu_seconds() - store_seconds
-        results[action, version.name].append(Transfer(run, store_seconds, bench.store.logins() - logins))
+        store, all_of_them = bench.store.cpu_seconds() - store, busy_seconds() - all_of_them
+        others = all_of_them - store - run.cpu_seconds
+        results[action, version.name].append(Transfer(run, store, others, bench.store.logins() - logins))
 
     with bench.place("pulled") as target:
         send("objPut", putSpec=str(source), inLocation=location, mapLocationOver=str(source))
@@ -67,6 +80,10 @@ def _put_and_pull(bench: Bench, version: Version, source: Path, location: str, r
 def _rows(bench: Bench, action: str, results: Results) -> list[Row]:
     old, new = results[action, bench.old.name], results[action, bench.new.name]
     logins = [max(each.logins for each in transfers) for transfers in (old, new)]
+    calm = [[each for each in transfers if not each.is_disturbed] for transfers in (old, new)]
+    if all(calm):
+        old, new = calm
+    counts = [f"{len(transfers)} of {bench.rounds}" for transfers in calm]
 
     def row(what: str, seconds: Callable[[Transfer], float], most: float | None = None) -> Row:
         return compare(what, [seconds(each) for each in old], [seconds(each) for each in new], "s", most)
@@ -75,6 +92,7 @@ def _rows(bench: Bench, action: str, results: Results) -> list[Row]:
         row(f"{action} of {FILES} x {SIZE // 1024} KiB", lambda each: each.run.seconds, MOST[action]),
         row("  CPU of the client", lambda each: each.run.cpu_seconds),
         row("  CPU of the store", lambda each: each.store_seconds),
+        Row("  runs that others did not disturb", counts[0], counts[1]),
         Row("  logins", str(logins[0]), str(logins[1]), "", "1", logins[1] == 1),
     ]
 

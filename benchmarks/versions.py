@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -34,10 +35,11 @@ def new_version(cache: Path) -> Version:
 
     That is no environment for development: what else is installed there is imported, too.
     """
+    needs = hashlib.sha256((REPOSITORY / "setup.py").read_bytes()).hexdigest()[:8]
     with tempfile.TemporaryDirectory() as directory:  # a build leaves files beside its sources
         sources = Path(directory, "sources")
         shutil.copytree(REPOSITORY, sources, ignore=shutil.ignore_patterns(".*", "build", "*.egg-info"))
-        home = _environment(cache, __version__, [str(sources)])
+        home = _environment(cache, f"{__version__}-{needs}", [str(sources)])
     return Version(__version__, str(home / "bin" / "python"), str(REPOSITORY / "bin" / "pfstorage"))
 
 
