@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from pfstorage._version import __version__
 from pfstorage.actions import Caller, Context, find_action, service
 from pfstorage.backends import Storage, open_settings
-from pfstorage.config import Settings, from_environment, from_flags, load_settings, read_settings_file
+from pfstorage.config import Settings, load_settings
 from pfstorage.errors import MethodNotAllowedError, PfstorageError
 from pfstorage.message import Message, Reply, read_meta
 from pfstorage.record import write_record
+from pfstorage.sources import from_environment, from_flags, read_settings_file
 from pfstorage.state import StateTree
 
 if TYPE_CHECKING:

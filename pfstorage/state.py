@@ -11,7 +11,6 @@ from pfstorage._version import __version__
 from pfstorage.config import (
     BLOCKS,
     MASK,
-    SECRET_FLAGS,
     CommonSettings,
     Settings,
     load_settings,
@@ -20,6 +19,7 @@ from pfstorage.config import (
 )
 from pfstorage.errors import NotFoundError, SettingsError
 from pfstorage.fields import known_names
+from pfstorage.sources import SECRET_FLAGS
 
 Tree = dict[str, Any]
 _TREES = {"", "this", "this/args", *BLOCKS}

@@ -11,13 +11,11 @@ import pytest
 from pfstorage.config import (
     MASK,
     Settings,
-    from_environment,
-    from_flags,
     load_settings,
-    read_settings_file,
     to_document,
 )
 from pfstorage.errors import SettingsError
+from pfstorage.sources import from_environment, from_flags, read_settings_file
 
 
 def load(*documents: Any) -> Settings:

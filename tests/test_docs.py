@@ -22,10 +22,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pfstorage import StoreHandler, config, errors, open_storage
+from pfstorage import StoreHandler, config, errors, open_storage, sources
 from pfstorage.actions import ACTIONS, Action
-from pfstorage.cli import build_parser
 from pfstorage.fields import camel_case
+from pfstorage.flags import build_parser
 from pfstorage.status import STATUS_BY_ERROR, status_of
 from tests.conftest import ROOT, ask, serving, write_tree
 
@@ -273,7 +273,7 @@ def test_the_flags_are_those_of_the_parser(pages: dict[str, Page]) -> None:
     rows = pages["flags"].table("flags")
     documented = {row["flag"]: (row["value"], row["setting"]) for row in rows}
     of_ip_swift = {"ipSwift": "swift.auth_url", "portSwift": "swift.auth_url"}
-    settings = {dest: ".".join(place) for dest, place in config._FLAGS.items()} | of_ip_swift
+    settings = {dest: ".".join(place) for dest, place in sources._FLAGS.items()} | of_ip_swift
     assert documented == {
         ", ".join(sorted(flag.option_strings, key=len)): (
             str(flag.metavar or ""),
@@ -299,16 +299,16 @@ OPENSTACK = {"OS_USERNAME": "chris", "OS_PASSWORD": "testing"}
 def test_the_variables_are_those_that_are_read(pages: dict[str, Page]) -> None:
     rows = pages["flags"].table("environment")
     documented = {row["variable"] for row in rows}
-    spelled = set(re.findall(r"\b(?:SWIFT|ST|OS|HOST)_[A-Z_]*[A-Z]\b", inspect.getsource(config)))
-    options = {f"OS_{each.upper()}" for each in config._OS_OPTIONS}
+    spelled = set(re.findall(r"\b(?:SWIFT|ST|OS|HOST)_[A-Z_]*[A-Z]\b", inspect.getsource(sources)))
+    options = {f"OS_{each.upper()}" for each in sources._OS_OPTIONS}
     assert documented == spelled | options
     assert len(rows) == len(documented)
 
 
 def test_each_variable_changes_the_settings_that_are_named(pages: dict[str, Page]) -> None:
-    before = config.from_environment(OPENSTACK)
+    before = sources.from_environment(OPENSTACK)
     for row in pages["flags"].table("environment"):
-        after = config.from_environment({**OPENSTACK, row["variable"]: "other"})
+        after = sources.from_environment({**OPENSTACK, row["variable"]: "other"})
         for name in row["setting"].split(", "):
             block, _, key = name.partition(".")
             assert before[block].get(key) != after[block].get(key), row

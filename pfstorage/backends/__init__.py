@@ -8,9 +8,10 @@ import os
 from typing import Any
 
 from pfstorage.backends.base import ObjectInfo, Storage
-from pfstorage.config import BLOCKS, CommonSettings, Settings, from_environment, load_settings
+from pfstorage.config import BLOCKS, CommonSettings, Settings, load_settings
 from pfstorage.errors import SettingsError
 from pfstorage.fields import camel_case
+from pfstorage.sources import from_environment
 
 __all__ = ["BACKENDS", "ObjectInfo", "Storage", "open_settings", "open_storage"]
 

@@ -1,0 +1,104 @@
+"""The flags of the command line, and what it says of itself."""
+
+from __future__ import annotations
+
+import argparse
+
+DESCRIPTION = """\
+pfstorage gives one regular JSON interface to object storage: OpenStack Swift,
+a directory, or memory. A message is {"action": "ls", "meta": {...}}; the reply is
+JSON, too, on stdout. Everything else that is said goes to stderr."""
+
+SYNOPSIS = """\
+run one message:
+    pfstorage --type filesystem --storeBase ./store --msg '{"action": "ls"}'
+    pfstorage --ipSwift localhost --portSwift 8080 --msg @message.json
+serve messages over HTTP:
+    pfstorage --ipSwift localhost --portSwift 8080 --ipSelf 127.0.0.1 --portSelf 4055 --server --forever
+send a message to such a server:
+    pfstorage --remote 127.0.0.1:4055 --msg '{"action": "hello", "meta": {"askAbout": "timestamp"}}'"""
+
+DETAILS = """\
+The actions and their metas:
+    ls            list objects          path, substr, retSpec, limit, marker, delimiter
+    objPut        files into the store  putSpec, inLocation, mapLocationOver (objPush is the same)
+    objPull       objects to files      path, substr, fromLocation, mapLocationOver
+    objExists     is there this object  obj
+    objStat       what is known of it   obj
+    hello         who is there          askAbout: timestamp | sysinfo | echoBack
+    internalctl   read, change settings var with get, set or valueReplace
+
+Exit status: 0 the reply's status is true; 1 it is false; 2 the message or a flag is malformed."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser. Values go where 2.x kept them: ``str_type``, ``b_forever`` and so on."""
+    parser = argparse.ArgumentParser(
+        prog="pfstorage",
+        description=DESCRIPTION,
+        epilog=SYNOPSIS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--msg", metavar="JSON", help="the message; @FILE reads it from a file, - from stdin")
+    add("--action", dest="str_action", default="", metavar="NAME", help="with --args, a message in two parts")
+    add("--args", dest="str_args", default="", metavar="JSON", help="the meta of --action")
+    add("--remote", default="", metavar="HOST:PORT", help="send the message to a pfstorage server there")
+    add("--authToken", default="", metavar="TOKEN", help="the token that the --remote server asks for")
+    add("--type", dest="str_type", metavar="NAME", help="the store: swift (default), filesystem or memory")
+    add("--storeBase", metavar="DIR", help="the directory that is the store of --type filesystem")
+    add("--ipSwift", metavar="HOST", help="where Swift's own login answers (default HOST_IP, else 127.0.0.1)")
+    add("--portSwift", metavar="PORT", help="its port (default 8080)")
+    add("--swiftAuthUrl", metavar="URL", help="the whole address of the login, instead of these two")
+    add("--swiftUsername", metavar="NAME", help="who logs in (default SWIFT_USERNAME, ST_USER, OS_USERNAME)")
+    add("--swiftKey", default="", metavar="KEY", help="with what; @FILE keeps it out of the process list")
+    add("--swiftContainer", metavar="NAME", help="the container (default SWIFT_CONTAINER_NAME, else users)")
+    add("--httpProxy", metavar="HOST:PORT", help="the proxy towards the store")
+    add("--workers", type=int, metavar="N", help="files moved at once (default 8)")
+    add("--retries", type=int, metavar="N", help="how often a failed request is repeated (default 3)")
+    add("--timeout", type=float, metavar="SECONDS", help="how long the store may be silent (default 90)")
+    add(
+        "--connectTimeout",
+        type=float,
+        metavar="SECONDS",
+        help="how long to wait for a connection (default 2)",
+    )
+    add("-s", "--server", action="store_true", help="serve messages over HTTP")
+    add("--forever", dest="b_forever", action="store_true", help="serve until stopped, not one request")
+    add("--ipSelf", metavar="HOST", help="where to serve (default HOST_IP, else 127.0.0.1)")
+    add("--portSelf", type=int, metavar="PORT", help="on which port (default 4055)")
+    add("--httpResponse", dest="b_httpResponse", action="store_true", default=None, help="reply as text/html")
+    add(
+        "--configFileLoad",
+        dest="str_configFileLoad",
+        default="",
+        metavar="FILE",
+        help="read settings from FILE",
+    )
+    add(
+        "--configFileSave",
+        dest="str_configFileSave",
+        default="",
+        metavar="FILE",
+        help="write the settings to FILE",
+    )
+    add("--saveSecrets", action="store_true", help="write secrets to that file, too")
+    add("--debugToDir", dest="str_debugToDir", metavar="DIR", help="write each message and its reply to DIR")
+    add(
+        "-v",
+        "--verbosity",
+        type=int,
+        metavar="LEVEL",
+        help="0 nothing on stderr, 1 a little (default), 2 more",
+    )
+    add(
+        "--test",
+        dest="b_test",
+        action="store_true",
+        help="ask hello/sysinfo, to see that pfstorage runs; asks no store",
+    )
+    add("--version", dest="b_version", action="store_true", help="print the version")
+    add("-x", "--desc", action="store_true", help="print the overview")
+    add("-y", "--synopsis", action="store_true", help="print the synopsis")
+    return parser
