@@ -212,9 +212,7 @@ class LocalTree:
     @contextlib.contextmanager
     def _opened(self, parts: tuple[str, ...], *, make: bool = False) -> Iterator[int]:
         """Yield a descriptor of the directory *parts*."""
-        if make:
-            os.makedirs(self.directory, exist_ok=True)
-        current = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        current = self._open_top(make)
         try:
             for part in parts:
                 inner = _open_directory(part, current, make)
@@ -223,6 +221,14 @@ class LocalTree:
             yield current
         finally:
             os.close(current)
+
+    def _open_top(self, make: bool) -> int:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        if make:
+            with contextlib.suppress(FileNotFoundError):  # for all files but the first it is there
+                return os.open(self.directory, flags)
+            os.makedirs(self.directory, exist_ok=True)
+        return os.open(self.directory, flags)
 
 
 def _open_directory(name: str, parent: int, make: bool) -> int:

@@ -59,12 +59,11 @@ class RequestHandler(BaseHTTPRequestHandler):
     def _respond(self, answer: Callable[[], Reply]) -> None:
         self._may_stay_open = not self.close_connection
         self.close_connection = True  # until the body is read: what is left of it is no request
-        with self.server.working():
-            started = time.monotonic()
-            status, text = self._answered(answer)
-            seconds = time.monotonic() - started
-            log.debug("%s %s: %d in %.3f s", self.command, self.client_address[0], status, seconds)
-            self._send(status, text)
+        started = time.monotonic()
+        status, text = self._answered(answer)
+        seconds = time.monotonic() - started
+        log.debug("%s %s: %d in %.3f s", self.command, self.client_address[0], status, seconds)
+        self._send(status, text)
 
     def _answered(self, answer: Callable[[], Reply]) -> tuple[HTTPStatus, str]:
         """Return the status and the JSON of the reply. Only a broken connection raises."""
@@ -178,8 +177,20 @@ class RequestHandler(BaseHTTPRequestHandler):
             reason = (message or str(code))[:200]  # it may quote the whole request
             kind = KIND_BY_STATUS.get(code, MessageError)
             error = kind(f"the request is no HTTP that is understood here: {reason}")
-        with self.server.working():
-            self._send(code, Reply.of_error(error).to_json())
+        self._begin_work()
+        self._send(code, Reply.of_error(error).to_json())
+
+    def handle_one_request(self) -> None:
+        """Read one request and answer it. The server's end waits for it from its first line on."""
+        self._work = contextlib.ExitStack()
+        self._is_at_work = False
+        with self._work:
+            super().handle_one_request()
+
+    def _begin_work(self) -> None:
+        if not self._is_at_work:
+            self._is_at_work = True
+            self._work.enter_context(self.server.working())
 
     def parse_request(self) -> bool:
         """Read the head of a request. HTTP/0.9 is refused: its replies have no status."""
@@ -187,6 +198,7 @@ class RequestHandler(BaseHTTPRequestHandler):
         if not words:  # an empty line before a request means nothing (RFC 9112, section 2.2)
             self.close_connection = False
             return False
+        self._begin_work()
         if len(words) == 2:
             return self._refuse(HTTPStatus.BAD_REQUEST, "the request line has no version")
         try:

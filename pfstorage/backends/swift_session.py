@@ -9,8 +9,6 @@ connection, can't rewind a body after a 401 and begins a broken download anew.
 from __future__ import annotations
 
 import contextlib
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -21,6 +19,7 @@ import swiftclient.client as swift
 import urllib3
 
 from pfstorage.backends.base import CHUNK
+from pfstorage.backends.login import Login
 from pfstorage.backends.pool import Pool
 from pfstorage.backends.retry import retried
 from pfstorage.config import Settings
@@ -75,7 +74,7 @@ class SwiftSession:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.address = urlsplit(settings.swift.auth_url).netloc.rpartition("@")[2]
-        self._login = _Login(self._log_in)
+        self._login = Login(self._log_in)
         self._pool: Pool[Connection] = Pool(lambda: self._connect(self._login.get()[0]), Connection.close)
 
     def request(self, name: str, *args: Any, key: str = "", **kwargs: Any) -> Any:
@@ -214,36 +213,6 @@ class SwiftSession:
 
     def close(self) -> None:
         self._pool.close()
-
-
-class _Login:
-    """One login for all callers: while one logs in, the others wait for what comes of it."""
-
-    def __init__(self, log_in: Callable[[], tuple[str, str]]) -> None:
-        self._log_in = log_in
-        self._lock = threading.Lock()
-        self._granted: tuple[str, str] | None = None
-        self._failure: tuple[float, StorageError] | None = None
-
-    def get(self) -> tuple[str, str]:
-        """Return the storage URL and the token. Raise `StorageError`."""
-        asked_at = time.monotonic()
-        with self._lock:
-            if self._granted is None:
-                if self._failure and self._failure[0] > asked_at:
-                    raise self._failure[1]
-                try:
-                    self._granted = self._log_in()
-                except StorageError as e:
-                    self._failure = (time.monotonic(), e)
-                    raise
-            return self._granted
-
-    def forget(self, token: str) -> None:
-        """Log in anew for the next caller, unless that has happened since *token* was given."""
-        with self._lock:
-            if self._granted and self._granted[1] == token:
-                self._granted = None
 
 
 def _patient(kind: type[Any], seconds: float) -> type[Any]:
