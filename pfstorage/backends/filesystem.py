@@ -109,12 +109,12 @@ class FilesystemStorage:
 
     def _put_file(self, key: str, parts: tuple[str, ...], body: Source, size: int) -> ObjectInfo:
         start = body.tell()
-        for is_last in (False, False, True):
+        for tries_left in reversed(range(100)):  # each that fails has not read the body yet
             body.seek(start)
             try:
                 return self._put_once(key, parts, HashedBody(body, size, key))
             except FileNotFoundError:  # a delete took a directory that was just empty
-                if is_last:
+                if not tries_left:
                     raise
         raise AssertionError("the loop above returns or raises")
 
