@@ -63,7 +63,7 @@ class StateTree:
         """
         if var.strip("/") in _TREES and not isinstance(value, Mapping):
             raise SettingsError(f"{var!r} is a tree: set one of its leaves, or an object")
-        self._change(_nested(var, value))
+        self._change(nested(var, value))
 
     def replace(self, old: str, new: str) -> list[str]:
         """Put *new* wherever the value is *old*; return the paths of those leaves."""
@@ -71,7 +71,7 @@ class StateTree:
             found = [path for path, value in _leaves(self._tree) if value == old]
         change: Tree = {}
         for path in found:
-            _merge(change, _nested(path, new))
+            _merge(change, nested(path, new))
         self._change(change)
         return found
 
@@ -103,7 +103,12 @@ def _shown_flag(name: str, value: Any) -> Any:
     )  # whatever a caller kept there
 
 
-def _nested(var: str, value: Any) -> Any:
+def nested(var: str, value: Any) -> Any:
+    """Return *value* under each of the names in *var*, the first outermost.
+
+    >>> nested("/swift/key", "k")
+    {'swift': {'key': 'k'}}
+    """
     for part in reversed(_parts(var)):
         value = {part: value}
     return value

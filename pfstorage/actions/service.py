@@ -14,6 +14,7 @@ from pfstorage.actions.registry import Context, action
 from pfstorage.config import MASK
 from pfstorage.errors import ForbiddenError, MessageError, NotFoundError
 from pfstorage.message import Message, Reply
+from pfstorage.state import nested
 
 
 @dataclass(frozen=True)
@@ -96,11 +97,8 @@ def internalctl(context: Context, meta: InternalctlMeta) -> Reply:
 def _get(context: Context, var: str) -> dict[str, Any]:
     """Return the value at *var*: a leaf under its whole path, a tree under each of its parents."""
     value = context.state.get(var)
-    if not isinstance(value, dict):
-        return {var: value}
-    for name in reversed([part for part in var.split("/") if part]):
-        value = {name: value}
-    return value
+    shown: dict[str, Any] = nested(var, value) if isinstance(value, dict) else {var: value}
+    return shown
 
 
 def _masked(shown: Any, context: Context) -> Any:
