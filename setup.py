@@ -42,6 +42,7 @@ setup(
         "pycurl>=7.43",  # what pfurl speaks HTTP with
         "python-swiftclient>=4.4",
         "requests>=2.32",  # what swiftclient speaks HTTP with
+        "tqdm>=4.60",
         "urllib3>=2",  # what requests does
     ],
     extras_require={

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from pfstorage._version import __version__
 from pfstorage.flags import DESCRIPTION, DETAILS, SYNOPSIS, build_parser
+from pfstorage.stop import Stop
 
 if TYPE_CHECKING:
     from pfstorage.config import Settings
     from pfstorage.handler import StoreHandler
-    from pfstorage.message import Reply
+    from pfstorage.reply import Reply
 
 DONE, FAILED, MALFORMED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
@@ -36,34 +37,46 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n\n".join([DESCRIPTION, SYNOPSIS, *([DETAILS] if options.desc else [])]))
         return DONE
     _check_combination(parser, options)
+    stop = Stop()
     try:
-        with _terminated_like_interrupted():
-            return _run(parser, options)
+        with _signals_for(stop):
+            status = _run(parser, options, stop)
     except Terminated:
         return TERMINATED
     except KeyboardInterrupt:
         return INTERRUPTED
+    return STATUS_BY_REASON.get(stop.reason, status)
 
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM came: what runs is left as at an interrupt, with nothing unfinished lying about."""
 
 
-@contextlib.contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Raise `Terminated` in the main thread at SIGTERM, for the length of the block."""
+STATUS_BY_REASON = {"SIGINT": INTERRUPTED, "SIGTERM": TERMINATED}
 
-    def terminate(*_: object) -> None:
-        raise Terminated
+
+@contextlib.contextmanager
+def _signals_for(stop: Stop) -> Iterator[None]:
+    """Let SIGINT and SIGTERM request *stop*, which ends a transfer tidily, for the length of the block.
+
+    Where nothing heeds it, and the second time, they end the program as an interrupt does.
+    """
+
+    def interrupt(number: int, _: object) -> None:
+        name = signal.Signals(number).name
+        if not stop.is_heeded or stop.is_requested:
+            raise Terminated if name == "SIGTERM" else KeyboardInterrupt
+        stop.request(name)
 
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are not ours there
         return
-    before = signal.signal(signal.SIGTERM, terminate)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 _LOCAL_STORE = (
@@ -90,12 +103,14 @@ def _check_combination(parser: argparse.ArgumentParser, options: argparse.Namesp
         )
 
 
-def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, stop: Stop) -> int:
     from pfstorage import console
+    from pfstorage.actions import Caller
     from pfstorage.config import to_document
     from pfstorage.errors import LocalFileError, MessageError, SettingsError
     from pfstorage.handler import StoreHandler
-    from pfstorage.message import Reply
+    from pfstorage.progress import shown_on_stderr
+    from pfstorage.reply import Reply
 
     console.set_up_logging(1 if options.verbosity is None else options.verbosity)
     try:
@@ -117,7 +132,9 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
             return DONE
         parser.error("there is nothing to do: give --msg, --action, --test or --server (--help tells more)")
     try:
-        return _print(_remote(options, message) if options.remote else handler.answer(message))
+        show = shown_on_stderr(handler.settings.verbosity)
+        here = Caller(streams=True, stop=stop, progress=show)
+        return _print(_remote(options, message) if options.remote else handler.answer(message, here))
     finally:
         handler.close()
 
@@ -163,8 +180,9 @@ def _save(path: str, document: Mapping[str, Any]) -> None:
 
 def _remote(options: argparse.Namespace, message: str | dict[str, Any]) -> Reply:
     from pfstorage.errors import PfstorageError
-    from pfstorage.message import Message, Reply
+    from pfstorage.message import Message
     from pfstorage.remote import send
+    from pfstorage.reply import Reply
 
     try:
         return send(options.remote, Message.parse(message), options.authToken)
@@ -179,12 +197,13 @@ def _print(reply: Reply) -> int:
     try:
         if sys.stdout is None:
             raise OSError(errno.EBADF, "stdout is closed")
-        print(reply.to_json(), flush=True)
+        is_done = reply.write(sys.stdout)
+        print(flush=True)
     except OSError as e:  # whoever read it has gone, or what it went into is full
         complain(f"cannot write the reply: {e.strerror}")
         sys.stdout = None  # or Python tries again at its end, and complains for itself
         return FAILED
-    if reply.body.get("status"):
+    if is_done:
         return DONE
     return MALFORMED if isinstance(reply.error, MessageError) else FAILED
 

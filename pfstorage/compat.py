@@ -15,7 +15,8 @@ from pfstorage.actions.listing import prepended
 from pfstorage.console import debug_printer
 from pfstorage.errors import PfstorageError
 from pfstorage.handler import StoreHandler
-from pfstorage.message import Message, Reply, decode_form
+from pfstorage.message import Message, decode_form
+from pfstorage.reply import Reply
 from pfstorage.state import StateTree
 
 
@@ -205,7 +206,7 @@ class swiftStorage(PfStorage):
         if prependBucketPath is not None:
             self._bucket_path = prepended(prependBucketPath, "")
         settings = self._handler.settings
-        from pfstorage.backends.swift_session import sdk_connection
+        from pfstorage.backends.swift_sdk import sdk_connection
 
         return {
             "status": True,

@@ -23,6 +23,10 @@ from pfstorage.fields import FieldError, camel_case, read_fields, snake_case
 MASK = "********"
 _SECRET = {"secret": True}
 
+DURABLE = ("none", "file", "batch")
+LEAST_PIECE = 64 * 1024
+"""Bytes of the smallest segments and ranges that can be asked for: smaller ones are all overhead."""
+
 Document = Mapping[str, Mapping[str, Any]]
 
 
@@ -75,7 +79,11 @@ class CommonSettings:
     *timeout* bounds each silence of the store. It lies above the 60 s for which
     Swift's rate limiter may hold a request (``max_sleep_time_seconds`` in Swift's
     documentation of its ratelimit middleware). *connect_timeout* bounds the opening
-    of one connection. *retries* is how often a failed request is repeated.
+    of one connection. *retries* is how often a failed request is repeated. *workers*
+    files are moved at once, ``auto`` finds out how many. Sizes are bytes, or a text like ``50M``:
+    above *segment_size* an object is stored in segments, above *range_size* it is pulled in
+    several ranges at once; *bw_limit* bytes a second are moved at most, 0 is no limit.
+    *durable* tells whether pulled files are brought to the disk: ``none``, ``file`` or ``batch``.
     """
 
     type: str = "swift"
@@ -85,7 +93,11 @@ class CommonSettings:
     port_self: int = 4055
     http_response: bool = False
     http_proxy: str = ""
-    workers: int = 8
+    workers: int | str = "auto"
+    segment_size: int | str = "1G"
+    range_size: int | str = "64M"
+    durable: str = "none"
+    bw_limit: int | str = 0
     retries: int = 3
     timeout: float = 90.0
     connect_timeout: float = 2.0
@@ -99,11 +111,31 @@ class Settings(CommonSettings):
     filesystem: FilesystemSettings = FilesystemSettings()
     memory: MemorySettings = MemorySettings()
 
+    @property
+    def worker_count(self) -> int:
+        """The files that are moved at once; 0 stands for ``auto``."""
+        return 0 if self.workers == "auto" else int(self.workers)
+
     def secrets(self) -> set[str]:
         """Return every secret text in here, for whoever writes something to mask it."""
         blocks = [getattr(self, name) for name in BLOCKS]
         found = {text for block in blocks for value in _secrets_of(block) for text in _texts_in(value)}
         return found | {_password_of(url) for url in (self.swift.auth_url, self.http_proxy)} - {""}
+
+
+_UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
+
+
+def size_of(value: int | str) -> int:
+    """Return the bytes that *value* stands for. Units are powers of 1024. Raise `ValueError`.
+
+    >>> size_of(5), size_of("50M"), size_of("1.5k"), size_of("1GiB")
+    (5, 52428800, 1536, 1073741824)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?)(?:I?B)?", str(value).upper(), re.ASCII)
+    if not found:
+        raise ValueError("a size is bytes, or a number with K, M, G or T, like 256M")
+    return int(float(found[1]) * _UNITS[found[2]])
 
 
 def without_password(url: str) -> str:
@@ -178,7 +210,11 @@ def _check(settings: Settings) -> None:
         raise SettingsError(f"there is no backend {settings.type!r}; --type takes one of {', '.join(BLOCKS)}")
     if settings.type == "filesystem" and not settings.filesystem.store_base:
         raise SettingsError("--type filesystem needs --storeBase DIR, the directory that is the store")
-    _check_range("workers", settings.workers, 1, 256)
+    _check_workers(settings.workers)
+    for name in ("segment_size", "range_size", "bw_limit"):
+        _check_size(name, getattr(settings, name))
+    if settings.durable not in DURABLE:
+        raise SettingsError(f"durable must be one of {', '.join(DURABLE)}")
     _check_range("retries", settings.retries, 0, 100)
     _check_range("portSelf", settings.port_self, 0, 65535)
     _check_range("timeout", settings.timeout, 0.1, 86400)
@@ -190,6 +226,22 @@ def _check(settings: Settings) -> None:
         raise SettingsError("swift.container_name must be a name without '/'")
     if settings.swift.cacert and not Path(settings.swift.cacert).is_file():
         raise SettingsError(f"swift.cacert: there is no file {settings.swift.cacert!r}")
+
+
+def _check_workers(value: int | str) -> None:
+    if value != "auto" and not str(value).isdecimal():
+        raise SettingsError("workers must be a number, or auto")
+    if value != "auto":
+        _check_range("workers", int(value), 1, 256)
+
+
+def _check_size(name: str, value: int | str) -> None:
+    try:
+        size = size_of(value)
+    except ValueError as e:
+        raise SettingsError(f"{camel_case(name)}: {e}") from None
+    least = 0 if name == "bw_limit" else LEAST_PIECE
+    _check_range(camel_case(name), size, least, 2**50)
 
 
 def _is_url(text: str) -> bool:

@@ -14,10 +14,12 @@
     ├── ForbiddenError              the caller may not do this here
     ├── LocalFileError              a local file or directory can't be read or written
     │   └── FullDiskError           the local file system has no room left
+    ├── StoppedError                the work was told to stop before its end
     ├── RemoteError                 the pfstorage server of ``--remote`` did not answer
     └── StorageError                the store refused, failed or did not answer
         ├── NotFoundError           no such object
         │   └── ContainerNotFoundError
+        ├── ExistsError             there is such an object, and it was not to be replaced
         ├── InvalidKeyError         the key can't be stored, or can't be a local path
         ├── UnauthenticatedError    the store does not accept the credentials
         ├── PermissionDeniedError   the credentials may not do this
@@ -104,6 +106,10 @@ class FullDiskError(LocalFileError):
     pass
 
 
+class StoppedError(PfstorageError):
+    pass
+
+
 class RemoteError(PfstorageError):
     pass
 
@@ -117,6 +123,10 @@ class NotFoundError(StorageError):
 
 
 class ContainerNotFoundError(NotFoundError):
+    pass
+
+
+class ExistsError(StorageError):
     pass
 
 

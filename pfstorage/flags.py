@@ -21,14 +21,18 @@ send a message to such a server:
 DETAILS = """\
 The actions and their metas:
     ls            list objects          path, substr, retSpec, limit, marker, delimiter
-    objPut        files into the store  putSpec, inLocation, mapLocationOver (objPush is the same)
+    objPut        files into the store  putSpec, inLocation, mapLocationOver, file, fileList, followSymlinks
+                                        (objPush is the same)
     objPull       objects to files      path, substr, fromLocation, mapLocationOver
+    objVerify     compare both          as objPull; moves nothing
+    these three   which files, and how  include, exclude, shard, overwrite, dryRun, audit, reply
     objExists     is there this object  obj
     objStat       what is known of it   obj
     hello         who is there          askAbout: timestamp | sysinfo | echoBack
     internalctl   read, change settings var with get, set or valueReplace
 
-Exit status: 0 the reply's status is true; 1 it is false; 2 the message or a flag is malformed."""
+Exit status: 0 the reply's status is true; 1 it is false; 2 the message or a flag is malformed;
+130 SIGINT and 143 SIGTERM ended it."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -55,7 +59,20 @@ def build_parser() -> argparse.ArgumentParser:
     add("--swiftKey", default="", metavar="KEY", help="with what; @FILE keeps it out of the process list")
     add("--swiftContainer", metavar="NAME", help="the container (default SWIFT_CONTAINER_NAME, else users)")
     add("--httpProxy", metavar="HOST:PORT", help="the proxy towards the store")
-    add("--workers", type=int, metavar="N", help="files moved at once (default 8)")
+    add(
+        "--workers",
+        type=_workers,
+        metavar="N|auto",
+        help="files moved at once (default auto: as many as move the most)",
+    )
+    add("--segmentSize", metavar="SIZE", help="store larger objects in segments of this size (default 1G)")
+    add("--rangeSize", metavar="SIZE", help="pull larger objects by ranges of this size (default 64M)")
+    add("--bwLimit", metavar="SIZE", help="move at most so many bytes a second, like 50M (default no limit)")
+    add(
+        "--durable",
+        choices=("none", "file", "batch"),
+        help="bring pulled files to the disk before they get their names (default none)",
+    )
     add("--retries", type=int, metavar="N", help="how often a failed request is repeated (default 3)")
     add("--timeout", type=float, metavar="SECONDS", help="how long the store may be silent (default 90)")
     add(
@@ -102,3 +119,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("-x", "--desc", action="store_true", help="print the overview")
     add("-y", "--synopsis", action="store_true", help="print the synopsis")
     return parser
+
+
+def _workers(text: str) -> int | str:
+    if text != "auto" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor auto")
+    return text if text == "auto" else int(text)

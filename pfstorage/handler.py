@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 from pfstorage._version import __version__
 from pfstorage.actions import Caller, Context, find_action, service
 from pfstorage.backends import Storage, open_settings
-from pfstorage.config import Settings, load_settings
+from pfstorage.config import Settings, load_settings, size_of
 from pfstorage.errors import MethodNotAllowedError, PfstorageError
-from pfstorage.message import Message, Reply, read_meta
+from pfstorage.message import Message, read_meta
 from pfstorage.record import write_record
+from pfstorage.reply import Reply
 from pfstorage.sources import from_environment, from_flags, read_settings_file
 from pfstorage.state import StateTree
+from pfstorage.transfer import Throttle
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -52,6 +54,7 @@ class StoreHandler:
         self._lock = threading.Lock()
         self._storage = storage
         self._is_ours = storage is None
+        self._throttle = Throttle()
 
     @classmethod
     def from_args(cls, args: Mapping[str, Any], *, name: str, version: str) -> Self:
@@ -84,21 +87,25 @@ class StoreHandler:
         return self.answer(source, caller).body
 
     def answer(self, source: str | bytes | Mapping[str, Any], caller: Caller = TRUSTED) -> Reply:
-        """Answer the message *source*. Never raises for what is in it: an error is a reply, too."""
+        """Answer the message *source*. Never raises for what is in it: an error is a reply, too.
+
+        The reply is settled unless the *caller* streams.
+        """
         started = time.monotonic()
         secrets = self.settings.secrets()
         message = None
         try:
             message = Message.parse(source)
             reply = self._answer(message, caller)
+            if not caller.streams or self.settings.debug_to_dir:
+                reply.settle()
         except PfstorageError as e:
             reply = Reply.of_error(e)
         except Exception as e:
             log.exception("an action failed for a reason that pfstorage does not know")
             reply = Reply.of_error(PfstorageError(f"unexpected {type(e).__name__}; the log has the details"))
         seconds = time.monotonic() - started
-        action = ascii(message.action[:80])[1:-1] if message else "?"
-        log.info("%s: %s in %.3f s", action, _outcome(reply), seconds)
+        reply.when_known(lambda: _log(message, reply, started))
         if self.settings.debug_to_dir:
             secrets |= self.settings.secrets()  # the message may have changed them
             write_record(self.settings.debug_to_dir, message, reply, seconds, secrets)
@@ -128,7 +135,15 @@ class StoreHandler:
         return reply
 
     def _context(self, caller: Caller) -> Context:
-        return Context(lambda: self.storage, self.state, caller)
+        return Context(lambda: self.storage, self.state, caller, self._throttle_now())
+
+    def _throttle_now(self) -> Throttle:
+        """Return what all messages share that keeps them within the bandwidth of the present settings."""
+        rate = size_of(self.settings.bw_limit)
+        with self._lock:
+            if self._throttle.rate != rate:
+                self._throttle = Throttle(rate)
+            return self._throttle
 
     def _extension(self, name: str) -> Callable[..., object] | None:
         method = getattr(self, f"{name}_process", None) if name.isidentifier() else None
@@ -156,6 +171,11 @@ def _reply_of(extension: Callable[..., object], message: Message) -> Reply:
     if not isinstance(body, dict):
         raise PfstorageError(f"{message.action}_process must return a dict, not {type(body).__name__}")
     return Reply(body)
+
+
+def _log(message: Message | None, reply: Reply, started: float) -> None:
+    action = ascii(message.action[:80])[1:-1] if message else "?"
+    log.info("%s: %s in %.3f s", action, _outcome(reply), time.monotonic() - started)
 
 
 def _outcome(reply: Reply) -> str:

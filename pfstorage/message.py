@@ -1,4 +1,4 @@
-"""The message and the reply, and the wire forms that a message comes in.
+"""The message, and the wire forms that it comes in.
 
 A message is ``{"action": "ls", "meta": {...}}``. It arrives as JSON, bare or under
 ``payload``, as jQuery's form encoding of the same, or as the query of a GET.
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
-from pfstorage.errors import MessageError, PfstorageError
+from pfstorage.errors import MessageError
 from pfstorage.fields import FieldError, known_names, read_fields
 
 T = TypeVar("T")
@@ -63,22 +63,6 @@ def read_meta(cls: type[T], message: Message) -> tuple[T, list[str]]:
     names = ", ".join(known_names(cls))
     surplus = [key for key in unknown if key != "ctl"]
     return meta, [f"{message.action} knows no meta {key[:80]!r} (it knows {names})" for key in surplus]
-
-
-@dataclass
-class Reply:
-    """What goes back: *body* as JSON, and the error it tells of, if it tells of one."""
-
-    body: dict[str, Any]
-    error: PfstorageError | None = None
-
-    @classmethod
-    def of_error(cls, error: PfstorageError) -> Reply:
-        return cls({"status": False, "msg": str(error), "error": dict(error.facts)}, error)
-
-    def to_json(self) -> str:
-        """Return the body as 2.x wrote it: indented by four, in the order of insertion, in ASCII."""
-        return json.dumps(self.body, indent=4)
 
 
 def decode_json(text: str | bytes) -> Any:

@@ -11,6 +11,7 @@ import os.path
 from pfstorage.errors import InvalidKeyError
 
 MAX_KEY_BYTES = 1024
+FIRST_CHARACTER = "\x01"  # no key holds a NUL, so between a key and itself with this after it lies none
 MAX_COMPONENT_BYTES = 255  # NAME_MAX of the Linux and macOS file systems
 
 

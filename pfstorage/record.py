@@ -12,7 +12,8 @@ from typing import Any
 
 from pfstorage.config import MASK
 from pfstorage.files import LocalTree
-from pfstorage.message import Message, Reply
+from pfstorage.message import Message
+from pfstorage.reply import Reply
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,8 @@ from typing import Any
 from pfstorage import errors
 from pfstorage.console import import_tidily
 from pfstorage.errors import PfstorageError, RemoteError
-from pfstorage.message import Message, Reply
+from pfstorage.message import Message
+from pfstorage.reply import Reply
 
 CONNECT_SECONDS = 5
 SILENCE_SECONDS = 3600

@@ -23,7 +23,8 @@ from pfstorage.errors import (
     SlowRequestError,
     UnknownPathError,
 )
-from pfstorage.message import Reply, decode_form, decode_query, looks_like_json
+from pfstorage.message import decode_form, decode_query, looks_like_json
+from pfstorage.reply import Reply
 from pfstorage.status import KIND_BY_STATUS, status_of
 
 if TYPE_CHECKING:
@@ -91,7 +92,9 @@ class RequestHandler(BaseHTTPRequestHandler):
         if not ("content-length" in self.headers or "transfer-encoding" in self.headers):
             self.close_connection = not self._may_stay_open
         content = decode_query(self._target().query)
-        return self.server.handler.answer(content, Caller(trusted=False, read_only=True))
+        return self.server.handler.answer(
+            content, Caller(trusted=False, read_only=True, stop=self.server.end_of_work)
+        )
 
     def _answer_post(self) -> Reply:
         source = body.open_body(
@@ -112,14 +115,17 @@ class RequestHandler(BaseHTTPRequestHandler):
 
     def _answer_text(self, text: str) -> Reply:
         is_json = looks_like_json(text)
-        caller = Caller(trusted=is_json and self._is_from_this_machine(), shut_down=self.server.stop)
+        is_trusted = is_json and self._is_from_this_machine()
+        caller = Caller(trusted=is_trusted, shut_down=self.server.stop, stop=self.server.end_of_work)
         return self.server.handler.answer(text if is_json else decode_form(text), caller)
 
     def _answer_form(self, form: body.Form) -> Reply:
         if "d_msg" not in form.fields:
             raise MessageError("a multipart form needs the field d_msg with the message")
         upload = Upload(form.file, form.size, form.fields.get("filename", "")) if form.file else None
-        return self.server.handler.answer(form.fields["d_msg"], Caller(trusted=False, upload=upload))
+        return self.server.handler.answer(
+            form.fields["d_msg"], Caller(trusted=False, upload=upload, stop=self.server.end_of_work)
+        )
 
     def _is_from_this_machine(self) -> bool:
         """Tell whether a program on this host sent the request: no browser, and nobody behind a proxy."""

@@ -15,10 +15,13 @@ from typing import Any
 from pfstorage._version import __version__
 from pfstorage.handler import StoreHandler
 from pfstorage.request import RequestHandler
+from pfstorage.stop import Stop
 
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 30.0
+LAST_SECONDS = 6.0
+"""What a transfer that was stopped takes at most to reply, and a little more."""
 
 
 class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
@@ -39,6 +42,7 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
         self._handler = handler
         self._handler_lock = threading.Lock()
         self._stopping = threading.Event()
+        self.end_of_work = Stop()
         self._at_work = 0
         self._answered = 0
         self._changed = threading.Condition()
@@ -106,10 +110,16 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
                 self._changed.notify_all()
 
     def wait_for_requests(self, seconds: float) -> bool:
-        """Listen no more, and wait until all requests are answered; tell if that came within *seconds*."""
+        """Listen no more, and wait until all requests are answered; tell whether they were.
+
+        Transfers that take longer than *seconds* are stopped, and tell what they have done.
+        """
         self.server_close()
         with self._changed:
-            return self._changed.wait_for(lambda: self._at_work == 0, seconds)
+            if self._changed.wait_for(lambda: self._at_work == 0, seconds):
+                return True
+            self.end_of_work.request("the server ends")
+            return self._changed.wait_for(lambda: self._at_work == 0, LAST_SECONDS)
 
     def stop(self) -> None:
         """Make `serve_forever` or `answer_once` return soon. Any thread may call it, a request's too."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from pfstorage.errors import (
+    ExistsError,
     ForbiddenError,
     FullDiskError,
     IntegrityError,
@@ -20,6 +21,7 @@ from pfstorage.errors import (
     RejectedError,
     SettingsError,
     SlowRequestError,
+    StoppedError,
     TooLargeError,
     UnauthenticatedError,
     UnavailableError,
@@ -39,7 +41,9 @@ STATUS_BY_ERROR: dict[type[PfstorageError], HTTPStatus] = {
     ForbiddenError: HTTPStatus.FORBIDDEN,
     LocalFileError: HTTPStatus.BAD_REQUEST,
     FullDiskError: HTTPStatus.INSUFFICIENT_STORAGE,
+    StoppedError: HTTPStatus.SERVICE_UNAVAILABLE,
     NotFoundError: HTTPStatus.NOT_FOUND,
+    ExistsError: HTTPStatus.PRECONDITION_FAILED,
     InvalidKeyError: HTTPStatus.BAD_REQUEST,
     UnauthenticatedError: HTTPStatus.BAD_GATEWAY,  # the store's, of this server: the client can't mend it
     PermissionDeniedError: HTTPStatus.FORBIDDEN,

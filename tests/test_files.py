@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pfstorage.errors import LocalFileError
-from pfstorage.files import LocalTree, open_body, walk
+from pfstorage.errors import FullDiskError, LocalFileError
+from pfstorage.files import LocalTree, is_part, local_errors, open_body, sync_file_systems
 from tests.conftest import read_tree, write_tree
+from tests.local import descriptors, in_threads, mounted, parts_in
 
 
 def test_a_file_appears_whole_when_the_block_ends(tmp_path: Path) -> None:
@@ -105,13 +110,6 @@ def test_removing_takes_parents_that_are_left_empty(tmp_path: Path) -> None:
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["a", "a/other"]
 
 
-def test_a_walk_is_in_order_and_leaves_out_unfinished_files(tmp_path: Path) -> None:
-    write_tree(tmp_path / "d", {"b": b"", "a/z": b"", "a.txt": b"", ".pfstorage-0123.part": b"half"})
-    os.chdir(tmp_path)
-    assert walk("./d").paths == ["./d/a.txt", "./d/a/z", "./d/b"]
-    assert walk("d/b").paths == ["d/b"]
-
-
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     tree = LocalTree(str(tmp_path / "t"))
     with tree.whole_file(("a", "b", "c")) as file:
@@ -127,3 +125,229 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
         with pytest.raises(IsADirectoryError), tree.whole_file(("a", "b")) as file:
             file.write(b"x")
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+# a new file
+
+
+def test_what_is_written_in_a_row_and_what_at_an_offset_keep_apart(tmp_path: Path) -> None:
+    with LocalTree("out").new_file(("a",)) as file:
+        assert file.write(b"01") == 2
+        assert file.write_at(memoryview(b"xyz!"), 6) == 4
+        assert file.write(bytearray(b"2345")) == 4
+        assert file.write(b"") == file.write_at(b"", 3) == 0
+        assert file.read_at(3, 4) == b"45x"
+        assert file.read_at(100, 8) == b"z!"
+        assert file.read_at(1, 10) == b""
+        file.commit()
+    assert read_tree(tmp_path) == {"out/a": b"012345xyz!"}
+
+
+def test_several_threads_write_one_file(tmp_path: Path) -> None:
+    def write(number: int) -> Callable[[], int]:
+        return lambda: file.write_at(bytes([number]) * 100_000, number * 100_000)
+
+    with LocalTree("out").new_file(("a",)) as file:
+        file.preallocate(800_000)
+        assert in_threads([write(number) for number in range(8)]) == []
+        file.commit()
+    assert read_tree(tmp_path / "out")["a"] == b"".join(bytes([n]) * 100_000 for n in range(8))
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_write_that_the_system_cuts_short_is_no_success(tmp_path: Path, at_once: bool) -> None:
+    """A limit for the size of a file lets the first bytes of a write through, and fails the next."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with LocalTree("out").new_file(("a",)) as file:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6, hard))
+        try:
+            with pytest.raises(OSError, match="large"):
+                file.write_at(b"0123456789", 0) if at_once else file.write(b"0123456789")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert file.read_at(100, 0) == b"012345"
+
+
+def test_a_file_can_be_begun_anew(tmp_path: Path) -> None:
+    with LocalTree("out").new_file(("a",)) as file:
+        file.write(b"damaged bytes")
+        file.truncate(3)
+        file.write(b"ger")
+        file.commit()
+    assert read_tree(tmp_path) == {"out/a": b"damger"}
+
+
+def test_room_is_taken_before_it_is_needed(tmp_path: Path) -> None:
+    with LocalTree("out").new_file(("a",)) as file:
+        file.preallocate(0)
+        file.preallocate(1_000_000)
+        status = os.fstat(file.fileno())
+        assert (status.st_size, status.st_blocks * 512 >= 1_000_000) == (1_000_000, True)
+        file.write(b"x")
+        assert file.read_at(2, 0) == b"x\0"
+
+
+def test_room_that_is_not_there_is_refused_at_once(tmp_path: Path) -> None:
+    with (
+        mounted(tmp_path / "disk", "tmpfs", "-o", "size=1m") as disk,
+        LocalTree(str(disk)).new_file(("a",)) as file,
+        pytest.raises(FullDiskError),
+        local_errors("a"),
+    ):
+        file.preallocate(2_000_000)
+
+
+def test_a_file_system_that_takes_no_room_gets_the_length_alone(tmp_path: Path) -> None:
+    with (
+        mounted(tmp_path / "disk", "ramfs") as disk,
+        LocalTree(str(disk)).new_file(("a",)) as file,
+    ):
+        file.preallocate(1_000_000)
+        status = os.fstat(file.fileno())
+        assert (status.st_size, status.st_blocks) == (1_000_000, 0)
+
+
+def test_a_file_gets_the_time_that_it_is_given(tmp_path: Path) -> None:
+    with LocalTree("out").new_file(("a",)) as file:
+        file.write(b"x")
+        file.set_mtime(1_234_567_890_123_456_789)
+        with pytest.raises(OSError, match="no time"):
+            file.set_mtime(10**40)
+        file.commit(durable=True)
+    assert Path("out/a").stat().st_mtime_ns == 1_234_567_890_123_456_789
+    assert time.time() - Path("out/a").stat().st_atime < 1000
+
+
+def test_a_file_that_is_not_committed_leaves_nothing(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"out/a": b"before"})
+    tree = LocalTree("out")
+    before = descriptors()
+    file = tree.new_file(("a",))
+    file.write(b"x")
+    assert len(parts_in("out")) == 1
+    file.discard()
+    file.discard()
+    with tree.new_file(("a",)):
+        pass
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        file.write(b"x")
+    with pytest.raises(OSError, match="descriptor"):
+        file.commit()
+    assert read_tree(tmp_path) == {"out/a": b"before"}
+    assert descriptors() == before
+
+
+def test_discarding_what_has_gone_is_no_error_and_spares_what_was_committed(tmp_path: Path) -> None:
+    tree = LocalTree("out")
+    committed, gone, lost = (tree.new_file((name,)) for name in ("a", "b", "c"))
+    committed.commit()
+    committed.discard()
+    for name in parts_in("out"):
+        os.unlink(f"out/{name}")
+    gone.discard()
+    with pytest.raises(FileNotFoundError):
+        lost.commit()
+    lost.discard()
+    assert os.listdir("out") == ["a"]
+
+
+def test_a_file_that_cannot_get_its_name_can_be_discarded(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"out/d/file": b""})
+    before = descriptors()
+    with LocalTree("out").new_file(("d",)) as file, pytest.raises(OSError, match="directory"):
+        file.commit()
+    assert (os.listdir("out"), descriptors()) == (["d"], before)
+
+
+def test_a_durable_file_is_on_the_disk_before_its_name_and_the_name_before_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[str, bool]] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.append((os.readlink(f"/proc/self/fd/{descriptor}"), Path("out/d/a").exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    tree = LocalTree("out")
+    with tree.new_file(("d", "other")) as file:
+        file.commit()
+    assert synced == []
+    with tree.new_file(("d", "a")) as file:
+        file.commit(durable=True)
+    [(content, before), (directory, after)] = synced
+    assert is_part(os.path.basename(content))
+    assert (before, directory, after) == (False, str(tmp_path / "out" / "d"), True)
+
+
+def test_what_is_told_only_at_the_closing_keeps_the_file_from_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So NFS tells that the disk was full: here, the system is made to say it of every second descriptor."""
+    write_tree(tmp_path, {"out/a": b"before"})
+    close, dup = os.close, os.dup
+    copies: list[int] = []
+
+    def note(descriptor: int) -> int:
+        copies.append(dup(descriptor))
+        return copies[-1]
+
+    def fail(descriptor: int) -> None:
+        close(descriptor)
+        if descriptor in copies:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    file = LocalTree("out").new_file(("a",))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "dup", note)
+        patched.setattr(os, "close", fail)
+        with pytest.raises(OSError, match="No space"):
+            file.commit()
+    file.discard()
+    assert read_tree(tmp_path) == {"out/a": b"before"}
+
+
+def calls_of_syncfs(monkeypatch: pytest.MonkeyPatch, *, there: bool = True) -> list[int]:
+    from pfstorage.files import disk
+
+    calls: list[int] = []
+    monkeypatch.setattr(disk, "_libc_call", lambda *_: calls.append if there else None)
+    return calls
+
+
+def test_many_files_are_brought_to_the_disk_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with mounted(tmp_path / "disk", "tmpfs"):
+        tree = LocalTree(".")
+        names = [(directory, str(number)) for number in range(5) for directory in ("disk", "here")]
+        files = [tree.new_file(name) for name in names]
+        with monkeypatch.context() as patched:
+            calls = calls_of_syncfs(patched)
+            sync_file_systems(files)
+            assert len(calls) == 2
+        sync_file_systems(files)
+        for file in files:
+            file.commit()
+        tree.sync_directories(name[:-1] for name in names)
+        assert len(read_tree(tmp_path)) == 10
+        with pytest.raises(FileNotFoundError):
+            tree.sync_directories([("gone",)])
+
+
+def test_where_many_can_not_be_synced_at_once_each_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = LocalTree("out")
+    with tree.new_file(("a",)) as a, tree.new_file(("b",)) as b:
+        calls_of_syncfs(monkeypatch, there=False)
+        synced: list[int] = []
+        monkeypatch.setattr(os, "fsync", synced.append)
+        sync_file_systems([a, b])
+        assert synced == [a.fileno(), b.fileno()]
+
+
+def test_a_sync_that_fails_raises(tmp_path: Path) -> None:
+    file = LocalTree("out").new_file(("a",))
+    file.commit()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        sync_file_systems([file])

@@ -101,9 +101,9 @@ def test_a_directory_store_needs_no_sdk(tmp_path: Path) -> None:
 
 
 HOME_OF_SDK = {
-    "swiftclient": {"backends/swift_session.py"},
-    "requests": {"backends/swift_session.py"},
-    "urllib3": {"backends/swift_session.py"},
+    "swiftclient": {"backends/swift_sdk.py"},
+    "requests": {"backends/swift_sdk.py"},
+    "urllib3": {"backends/swift_sdk.py"},
     "pfmisc": {"console.py"},
     "pfurl": {"remote.py"},
     "pycurl": {"remote.py"},

@@ -15,7 +15,7 @@ from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.actions import Caller
 from pfstorage.backends import Storage
 from pfstorage.handler import TRUSTED
-from pfstorage.message import Reply
+from pfstorage.reply import Reply
 from pfstorage.request import METHODS, RequestHandler
 from tests.conftest import ask, serving
 from tests.exchange import HELLO, MULTIPART, answer, answers, exchange, message, multipart, post, request

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pfstorage.errors import MessageError, NotFoundError
-from pfstorage.message import Message, Reply, decode_form, decode_json, decode_query, looks_like_json
+from pfstorage.errors import MessageError
+from pfstorage.message import Message, decode_form, decode_json, decode_query, looks_like_json
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 NAMES = st.text(st.characters(exclude_categories=["Cs", "Nd"], exclude_characters="[]"), min_size=1)
@@ -174,18 +174,3 @@ def test_numbers_keep_their_value() -> None:
 )
 def test_json_and_forms_are_told_apart_by_how_they_look(text: str, is_json: bool) -> None:
     assert looks_like_json(text) is is_json
-
-
-def test_a_reply_is_indented_by_four_in_its_own_order_and_in_ascii() -> None:
-    assert Reply({"status": True, "ls": [], "a": "\xe9"}).to_json() == (
-        '{\n    "status": true,\n    "ls": [],\n    "a": "\\u00e9"\n}'
-    )
-
-
-def test_an_error_is_a_reply_with_its_facts() -> None:
-    reply = Reply.of_error(NotFoundError("there is no\nobject", key="a"))
-    assert reply.body == {
-        "status": False,
-        "msg": "there is no object",
-        "error": {"type": "NotFoundError", "key": "a"},
-    }

@@ -160,6 +160,18 @@ def test_the_quick_start_does_what_it_shows(shell: Shell, fresh: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_comparison_and_the_dry_run_tell_what_it_shows(shell: Shell, fresh: Path) -> None:
+    if not (fresh / "pulled" / "pfstorage").exists():
+        shell.type_in("quick-start")
+    done = shell.type_in("compare")
+    assert done.returncode == 0, done.stderr
+    shown, told = decoded(blocks()["compare-output"]), decoded(done.stdout)
+    told[0]["currentWorkingDir"] = shown[0]["currentWorkingDir"]
+    assert without_volatile(told) == without_volatile(shown)
+    assert not (fresh / "store" / "chris" / "other").exists()
+
+
+@pytest.mark.slow
 def test_the_test_command_passes(shell: Shell) -> None:
     done = shell.type_in("run-the-tests")
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]

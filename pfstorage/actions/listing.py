@@ -10,8 +10,8 @@ from typing import Any
 from pfstorage.actions.registry import Context, action
 from pfstorage.backends import ObjectInfo
 from pfstorage.errors import MessageError, NotFoundError
-from pfstorage.message import Reply
 from pfstorage.pathmap import join, without_dot
+from pfstorage.reply import Reply, Stream
 
 ROW_FIELDS = tuple(ObjectInfo("").as_row())
 
@@ -49,22 +49,28 @@ def ls(context: Context, meta: LsMeta) -> Reply:
     full_path = prepended(meta.prepend_bucket_path, without_dot(meta.path))
     limit = None if meta.substr else meta.limit
     rows = context.storage.list(full_path, marker=meta.marker, limit=limit, delimiter=meta.delimiter)
-    found = list(itertools.islice((row for row in rows if meta.substr in row.key), meta.limit))
-    body: dict[str, Any] = {"status": bool(found)}
+    rest = itertools.islice((row for row in rows if meta.substr in row.key), meta.limit)
+    first = list(itertools.islice(rest, 1))  # that there is one is the status
+    found = itertools.chain(first, rest)
+    body: dict[str, Any] = {"status": bool(first)}
     if meta.ret_spec:
-        body["ls"] = [_picked(row, meta.ret_spec) for row in found]
+        body["ls"] = Stream(_picked(row, meta.ret_spec) for row in found)
     else:
-        body["ls"] = {
-            "status": bool(found),
-            "objectDict": [row.as_row() for row in found],
-            "lsList": [row.key for row in found],
-            "fullPath": full_path,
-        }
-    if not found:
+        body["ls"] = _long_form(list(found), full_path)
+    if not first:
         body["msg"] = f"no object begins with {full_path!r}" + (
             f" and has {meta.substr!r}" if meta.substr else ""
         )
     return Reply(body)
+
+
+def _long_form(found: list[ObjectInfo], full_path: str) -> dict[str, Any]:
+    return {
+        "status": bool(found),
+        "objectDict": [row.as_row() for row in found],
+        "lsList": [row.key for row in found],
+        "fullPath": full_path,
+    }
 
 
 def _check_fields(ret_spec: tuple[str, ...]) -> None:

@@ -10,10 +10,15 @@ from typing import Any, TypeVar
 from pfstorage.backends import Storage
 from pfstorage.backends.base import Source
 from pfstorage.errors import UnknownActionError
-from pfstorage.message import Reply
+from pfstorage.reply import Reply
 from pfstorage.state import StateTree
+from pfstorage.stop import Stop
+from pfstorage.transfer import Progress, Throttle
+from pfstorage.transfer.work import no_progress
 
 M = TypeVar("M")
+
+MOST_WARNINGS = 1000
 
 
 @dataclass
@@ -31,13 +36,18 @@ class Caller:
     """Who sends a message, and what the door that they came by lets them do.
 
     *trusted* callers may change the settings and end the server. *shut_down* ends
-    the server that the message came to, where there is one.
+    the server that the message came to, where there is one. One who *streams* may be
+    given a reply with a `Stream` or `Texts` in it, and writes it with `Reply.write`.
+    What takes long heeds *stop*, and calls *progress* some times a second.
     """
 
     trusted: bool = True
     read_only: bool = False
     upload: Upload | None = None
     shut_down: Callable[[], None] | None = None
+    streams: bool = False
+    stop: Stop = field(default_factory=Stop)
+    progress: Callable[[Progress], None] = no_progress
 
 
 @dataclass
@@ -47,7 +57,17 @@ class Context:
     open_storage: Callable[[], Storage]
     state: StateTree
     caller: Caller
+    throttle: Throttle = field(default_factory=Throttle)
     warnings: list[str] = field(default_factory=list)
+    _more_warnings: int = 0
+
+    def warn(self, text: str) -> None:
+        """Add *text* to the warnings, of which `MOST_WARNINGS` are told and further ones counted."""
+        if len(self.warnings) < MOST_WARNINGS:
+            self.warnings.append(text)
+            return
+        self._more_warnings += 1
+        self.warnings[MOST_WARNINGS:] = [f"and {self._more_warnings} more of the kind"]
 
     @functools.cached_property
     def storage(self) -> Storage:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import platform
 import socket
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +11,8 @@ from typing import Any
 from pfstorage.actions.registry import Context, action
 from pfstorage.config import MASK
 from pfstorage.errors import ForbiddenError, MessageError, NotFoundError
-from pfstorage.message import Message, Reply
+from pfstorage.message import Message
+from pfstorage.reply import Reply
 from pfstorage.state import nested
 
 
@@ -46,6 +45,8 @@ def hello(context: Context, meta: HelloMeta) -> Reply:
 
 
 def _sysinfo() -> dict[str, Any]:
+    import platform  # both take long to import, for the one question that needs them
+
     import psutil
 
     return {
@@ -55,7 +56,7 @@ def _sysinfo() -> dict[str, Any]:
         "uname": list(platform.uname()),
         "version": platform.version(),
         "memory": list(psutil.virtual_memory()),
-        "cpucount": multiprocessing.cpu_count(),
+        "cpucount": os.cpu_count(),
         "loadavg": list(os.getloadavg()),
         "cpu_percent": psutil.cpu_percent(),
         "hostname": socket.gethostname(),

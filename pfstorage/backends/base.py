@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from pfstorage.backends.retry import Patience
 from pfstorage.config import Settings
 
 CHUNK = 256 * 1024
@@ -18,9 +21,11 @@ class ObjectInfo:
     """One row of a listing, or what a store says of one object.
 
     *size* is in bytes. *etag* is opaque: two objects with the same etag in one
-    store hold the same bytes. One that has the form of an MD5 is the MD5 of the
-    bytes, or of a manifest of segments; where *size* is 0 it says nothing.
-    *last_modified* is UTC in ISO 8601 without a zone, as Swift writes it.
+    store hold the same bytes, unless *size* is 0, where it says nothing.
+    *segments_etag* is that of a large object that is stored in segments, the MD5 of
+    their MD5s; its *etag* is then that of a list of them. *last_modified* is UTC in
+    ISO 8601 without a zone, as Swift writes it. *mtime_ns* is the time of the file
+    that the object was made of, since the epoch, where it is known: a listing never tells.
     """
 
     key: str
@@ -29,6 +34,14 @@ class ObjectInfo:
     last_modified: str = ""
     content_type: str = "application/octet-stream"
     is_subdir: bool = False
+    segments_etag: str = ""
+    mtime_ns: int | None = None
+
+    @property
+    def md5(self) -> str:
+        """The MD5 of the bytes, in hexadecimal; "" where it is not known."""
+        is_md5 = self.size and not self.segments_etag and re.fullmatch("[0-9a-f]{32}", self.etag)
+        return self.etag if is_md5 else ""
 
     def as_row(self) -> dict[str, str | int]:
         """Return the row as the wire names it, in Swift's words."""
@@ -43,10 +56,34 @@ class ObjectInfo:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """*size* bytes of an object from *offset* on, provided that its bytes still are those of *etag*.
+
+    *md5* is theirs, in hexadecimal, where it is known.
+    """
+
+    offset: int
+    size: int
+    etag: str
+    md5: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What is stored with the bytes of an object. Without a *content_type*, the key tells it."""
+
+    content_type: str = ""
+    mtime_ns: int | None = None
+
+
+NO_ATTRIBUTES = Attributes()
+
+
 class Sink(Protocol):
     """Where `Storage.get` writes to."""
 
-    def write(self, data: bytes, /) -> int | None: ...
+    def write(self, data: bytes | memoryview, /) -> int | None: ...
 
 
 class Source(Protocol):
@@ -73,15 +110,21 @@ class Storage(Protocol):
         ...
 
     def list(
-        self, prefix: str = "", *, marker: str = "", limit: int | None = None, delimiter: str = ""
+        self,
+        prefix: str = "",
+        *,
+        marker: str = "",
+        end_marker: str = "",
+        limit: int | None = None,
+        delimiter: str = "",
     ) -> Iterator[ObjectInfo]:
         """Yield every object whose key starts with *prefix*, in ascending order of its UTF-8 bytes.
 
         *prefix* is a plain string prefix: ``a/b`` matches ``a/bc``. Rows begin
-        after *marker*, and end after *limit*. With *delimiter*, keys that contain it
+        after *marker*, and end before *end_marker* or after *limit*. With *delimiter*, keys that contain it
         after the prefix are rolled up into one row, `ObjectInfo.is_subdir`, whose
         key is the common part with the delimiter. No match is an empty iterator,
-        not an error. Pages are fetched as they are needed.
+        not an error. Pages are fetched as they are needed, one ahead.
         Raise `ContainerNotFoundError` if there is no container, at the first row.
         """
         ...
@@ -90,20 +133,29 @@ class Storage(Protocol):
         """Return what the store says of *key*. Raise `NotFoundError` if it isn't there."""
         ...
 
-    def get(self, key: str, sink: Sink) -> ObjectInfo:
+    def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
         """Write the bytes of *key* into *sink*, in order, each once; return what they are.
 
         The bytes are checked against the size and, where it is known, the MD5 that
-        the store gives. Raise `NotFoundError`, or `IntegrityError` if the bytes are
+        the store gives, or the *span*. A download that breaks goes
+        on where it was. Raise `NotFoundError`, or `IntegrityError` if the bytes are
         not those; *sink* has then got some, which are worth nothing.
         """
         ...
 
-    def put(self, key: str, body: Source, size: int) -> ObjectInfo:
+    def put(
+        self,
+        key: str,
+        body: Source,
+        size: int,
+        attributes: Attributes = NO_ATTRIBUTES,
+        *,
+        only_new: bool = False,
+    ) -> ObjectInfo:
         """Store *size* bytes of *body* as *key*, replacing what was there, whole or not at all.
 
         *body* is read from its present position. A missing container is made if the
-        settings say so.
+        settings say so. With *only_new*, an object that is there stays: raise `ExistsError`.
         Raise `LocalFileError` if *body* has not that size, and `IntegrityError` if
         other bytes arrive than were sent.
         """
@@ -126,3 +178,77 @@ class Storage(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None: ...
+
+
+@runtime_checkable
+class SupportsPatience(Protocol):
+    """A storage whose requests may fail and be repeated."""
+
+    def with_patience(self, patience: Patience) -> Storage:
+        """Return this storage, its connections and its login, to be used with another *patience*."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """*size* bytes of an object from *offset* on, and their MD5; "" is not known."""
+
+    offset: int
+    size: int
+    md5: str = ""
+
+
+class SegmentedUpload(Protocol):
+    """A large object on its way into a store, piece by piece: nothing of it is seen before `finish`."""
+
+    def stored(self) -> Mapping[int, Piece]:
+        """Return the pieces that an earlier try has left in the store, by their offset."""
+        ...
+
+    def put(self, body: Source, offset: int, size: int) -> Piece:
+        """Store *size* bytes of *body* as the piece at *offset*. From several threads at once."""
+        ...
+
+    def finish(self, pieces: Sequence[Piece], *, only_new: bool = False) -> ObjectInfo:
+        """Make the object of *pieces*, in order; remove what else is stored for its key.
+
+        With *only_new*, an object that is there stays: raise `ExistsError`.
+        """
+        ...
+
+    def discard(self) -> None:
+        """Remove the pieces of an upload that failed."""
+        ...
+
+
+@runtime_checkable
+class SupportsSegments(Protocol):
+    """A storage that makes a large object of segments."""
+
+    def piece_size(self, size: int, wanted: int) -> int:
+        """Return of how many bytes each piece of an object of *size* bytes is to be.
+
+        That is *wanted*, or what the store's limits leave. Raise `NoSpaceError` if
+        the store can't hold so large an object at all.
+        """
+        ...
+
+    def segmented_upload(
+        self, key: str, size: int, piece_size: int, attributes: Attributes, replaced: ObjectInfo | None
+    ) -> SegmentedUpload:
+        """Begin to store *key*, in place of *replaced* as a listing showed it."""
+        ...
+
+    def pieces(self, info: ObjectInfo) -> Sequence[Piece]:
+        """Return of what pieces the object of a listing row is made, in order. It is one request.
+
+        Raise `NotFoundError` if it is gone, or another object by now.
+        """
+        ...
+
+    def remove_segments(self, info: ObjectInfo) -> AbstractContextManager[None]:
+        """Remove, once the block has replaced it, the segments of a large object that a listing showed.
+
+        If the block raises, they stay.
+        """
+        ...

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
+import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 
 from pfstorage.backends.base import ObjectInfo
+from pfstorage.errors import ExistsError, RejectedError
 
 
 def new_md5() -> hashlib._Hash:
     """Return an MD5 that also works where FIPS forbids it for security."""
     return hashlib.md5(usedforsecurity=False)
+
+
+def another_object(key: str) -> RejectedError:
+    """Return the error for a part of an object that is not the one that was listed any more."""
+    return RejectedError(f"{key!r} is another object by now: try again", key=key, status=412)
+
+
+def exists(key: str) -> ExistsError:
+    """Return the error for an object that was not to be replaced."""
+    return ExistsError(f"there is an object {key!r} already, and it was not to be replaced", key=key)
 
 
 def iso_time(seconds: float) -> str:
@@ -25,6 +37,30 @@ def iso_time(seconds: float) -> str:
     )
 
 
+def text_of_mtime(nanoseconds: int) -> str:
+    """Write a time since the epoch as seconds, as python-swiftclient and rclone do.
+
+    >>> text_of_mtime(1_700_000_000_123_456_789), text_of_mtime(-1)
+    ('1700000000.123456789', '-0.000000001')
+    """
+    seconds, rest = divmod(abs(nanoseconds), 1_000_000_000)
+    return f"{'-' if nanoseconds < 0 else ''}{seconds}.{rest:09}"
+
+
+def mtime_of_text(text: str) -> int | None:
+    """Read what `text_of_mtime` wrote, or whoever else; None if it is no time that a file can have.
+
+    >>> mtime_of_text("1700000000.123456789"), mtime_of_text("12"), mtime_of_text("-0.5"), mtime_of_text("x")
+    (1700000000123456789, 12000000000, -500000000, None)
+    """
+    found = re.fullmatch(r"(-?)(\d{1,10})(?:\.(\d{1,30}))?", text, re.ASCII)
+    if not found:
+        return None
+    sign, seconds, fraction = found.groups()
+    nanoseconds = int(seconds) * 1_000_000_000 + int((fraction or "0")[:9].ljust(9, "0"))
+    return -nanoseconds if sign else nanoseconds
+
+
 def guess_content_type(key: str) -> str:
     """Guess from the suffix of *key*, with DICOM's registered type (RFC 3240) for ``.dcm``."""
     if key.lower().endswith(".dcm"):
@@ -33,13 +69,13 @@ def guess_content_type(key: str) -> str:
 
 
 def select(
-    rows: Iterable[ObjectInfo], prefix: str, marker: str, limit: int | None, delimiter: str
+    rows: Iterable[ObjectInfo], prefix: str, marker: str, end_marker: str, limit: int | None, delimiter: str
 ) -> Iterator[ObjectInfo]:
     """Do what `Storage.list` asks, on all *rows* of a store in ascending order."""
     matching = (row for row in rows if row.key.startswith(prefix))
     rolled = _rolled_up(matching, prefix, delimiter) if delimiter else matching
     for count, row in enumerate(row for row in rolled if row.key > marker):
-        if count == limit:
+        if count == limit or (end_marker and row.key >= end_marker):
             return
         yield row
 

@@ -16,8 +16,8 @@ import os
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from pfstorage.backends.base import CHUNK, ObjectInfo, Sink, Source
-from pfstorage.backends.common import guess_content_type, iso_time, new_md5, select
+from pfstorage.backends.base import CHUNK, NO_ATTRIBUTES, Attributes, ObjectInfo, Sink, Source, Span
+from pfstorage.backends.common import another_object, exists, guess_content_type, iso_time, new_md5, select
 from pfstorage.backends.streams import HashedBody, HashedSink
 from pfstorage.config import Settings
 from pfstorage.errors import (
@@ -33,6 +33,7 @@ from pfstorage.files import LocalTree, is_part
 from pfstorage.pathmap import MAX_KEY_BYTES, check_key, is_marker, local_parts
 
 _MD5 = "user.pfstorage.md5"
+_KIND = "user.mime_type"  # as the Common Extended Attributes of freedesktop.org have it
 _MD5_OF_NOTHING = new_md5().hexdigest()
 
 ERROR_BY_ERRNO: dict[int | None, type[StorageError]] = {
@@ -63,11 +64,17 @@ class FilesystemStorage:
         self._tree = LocalTree(os.path.abspath(settings.filesystem.store_base))
 
     def list(
-        self, prefix: str = "", *, marker: str = "", limit: int | None = None, delimiter: str = ""
+        self,
+        prefix: str = "",
+        *,
+        marker: str = "",
+        end_marker: str = "",
+        limit: int | None = None,
+        delimiter: str = "",
     ) -> Iterator[ObjectInfo]:
         self._require_container(prefix)
         with self._errors(prefix):
-            yield from select(self._rows("", prefix, marker), prefix, marker, limit, delimiter)
+            yield from select(self._rows("", prefix, marker), prefix, marker, end_marker, limit, delimiter)
 
     def head(self, key: str) -> ObjectInfo:
         parts = self._parts(key)
@@ -77,25 +84,39 @@ class FilesystemStorage:
             with self._tree.open_file(parts) as file:
                 return _info(key, file.fileno())
 
-    def get(self, key: str, sink: Sink) -> ObjectInfo:
+    def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
         parts = self._parts(key)
         if is_marker(key):
             return self.head(key)
-        hashed = HashedSink(sink)
+        hashed = HashedSink(sink, hashes=not span or bool(span.md5))
         with contextlib.ExitStack() as stack:
             with self._errors(key):
                 file = stack.enter_context(self._tree.open_file(parts))
                 info = _info(key, file.fileno())
-            while chunk := self._read(file, key):
+                if span:
+                    file.seek(span.offset)
+            if span and span.etag != info.etag:
+                raise another_object(key)
+            left = span.size if span else info.size + 1  # more than it should hold is a fault, too
+            while chunk := self._read(file, min(CHUNK, left), key):
                 hashed.write(chunk)
-        hashed.verify(key, info.size, info.etag)
+                left -= len(chunk)
+        hashed.verify(key, span.size if span else info.size, (span.md5 or None) if span else info.etag)
         return info
 
-    def _read(self, file: BinaryIO, key: str) -> bytes:
+    def _read(self, file: BinaryIO, size: int, key: str) -> bytes:
         with self._errors(key):  # not around the sink, whose errors are not the store's
-            return file.read(CHUNK)
+            return file.read(size)
 
-    def put(self, key: str, body: Source, size: int) -> ObjectInfo:
+    def put(
+        self,
+        key: str,
+        body: Source,
+        size: int,
+        attributes: Attributes = NO_ATTRIBUTES,
+        *,
+        only_new: bool = False,
+    ) -> ObjectInfo:
         parts = self._parts(key)
         if not self.settings.filesystem.auto_create_container:
             self._require_container(key)
@@ -105,31 +126,43 @@ class FilesystemStorage:
                     raise InvalidKeyError(f"{key!r} ends in '/': here it can only be empty", key=key)
                 self._tree.make_directory(parts)
                 return self._head_marker(key, parts)
-            return self._put_file(key, parts, body, size)
+            if only_new and self._is_there(parts):
+                raise exists(key)
+            return self._put_file(key, parts, body, size, attributes)
 
-    def _put_file(self, key: str, parts: tuple[str, ...], body: Source, size: int) -> ObjectInfo:
+    def _is_there(self, parts: tuple[str, ...]) -> bool:
+        """Tell whether there is such a file now: who makes one at the same time may still be first."""
+        try:
+            with self._tree.open_file(parts):
+                return True
+        except FileNotFoundError:
+            return False
+
+    def _put_file(
+        self, key: str, parts: tuple[str, ...], body: Source, size: int, attributes: Attributes
+    ) -> ObjectInfo:
         start = body.tell()
         for tries_left in reversed(range(100)):  # each that fails has not read the body yet
             body.seek(start)
             try:
-                return self._put_once(key, parts, HashedBody(body, size, key))
+                return self._put_once(key, parts, HashedBody(body, size, key), attributes)
             except FileNotFoundError:  # a delete took a directory that was just empty
                 if not tries_left:
                     raise
         raise AssertionError("the loop above returns or raises")
 
-    def _put_once(self, key: str, parts: tuple[str, ...], hashed: HashedBody) -> ObjectInfo:
+    def _put_once(
+        self, key: str, parts: tuple[str, ...], hashed: HashedBody, attributes: Attributes
+    ) -> ObjectInfo:
         try:
             with self._tree.whole_file(parts) as file:
                 while chunk := hashed.read(CHUNK):
                     file.write(chunk)
                 file.flush()  # what is kept with the file is for its size and time when it is whole
-                _keep_md5(file.fileno(), hashed.md5, _stamp(file.fileno()))
-                modified = iso_time(os.fstat(file.fileno()).st_mtime)
+                return _finished(key, file.fileno(), hashed.md5, attributes)
         except BaseException:
             self._tree.remove_empty(parts[:-1])  # directories that only this file needed
             raise
-        return ObjectInfo(key, hashed.size, hashed.md5, modified, guess_content_type(key))
 
     def delete(self, key: str) -> None:
         self.head(key)
@@ -239,7 +272,19 @@ def _marker(key: str, status: os.stat_result) -> ObjectInfo:
 def _info(key: str, descriptor: int) -> ObjectInfo:
     status = os.fstat(descriptor)
     md5 = _kept_md5(descriptor) or _computed_md5(descriptor)
-    return ObjectInfo(key, status.st_size, md5, iso_time(status.st_mtime), guess_content_type(key))
+    kind = _kept(descriptor, _KIND) or guess_content_type(key)
+    return ObjectInfo(key, status.st_size, md5, iso_time(status.st_mtime), kind, mtime_ns=status.st_mtime_ns)
+
+
+def _finished(key: str, descriptor: int, md5: str, attributes: Attributes) -> ObjectInfo:
+    """Give a file that has all its bytes what belongs to it beside them."""
+    if attributes.mtime_ns is not None:
+        os.utime(descriptor, ns=(attributes.mtime_ns, attributes.mtime_ns))
+    if attributes.content_type not in ("", guess_content_type(key)):
+        _keep(descriptor, _KIND, attributes.content_type)
+    _keep(descriptor, _MD5, f"{md5} {_stamp(descriptor)}")
+    status, kind = os.fstat(descriptor), attributes.content_type or guess_content_type(key)
+    return ObjectInfo(key, status.st_size, md5, iso_time(status.st_mtime), kind, mtime_ns=status.st_mtime_ns)
 
 
 def _stamp(descriptor: int) -> str:
@@ -249,16 +294,20 @@ def _stamp(descriptor: int) -> str:
 
 def _kept_md5(descriptor: int) -> str:
     """Return the MD5 kept with the file, "" if there is none or the file is another since."""
-    try:
-        md5, _, stamp = os.getxattr(descriptor, _MD5).decode().partition(" ")
-    except OSError:
-        return ""
+    md5, _, stamp = _kept(descriptor, _MD5).partition(" ")
     return md5 if stamp == _stamp(descriptor) else ""
 
 
-def _keep_md5(descriptor: int, md5: str, stamp: str) -> None:
-    with contextlib.suppress(OSError):  # then each listing computes it
-        os.setxattr(descriptor, _MD5, f"{md5} {stamp}".encode())
+def _kept(descriptor: int, name: str) -> str:
+    try:
+        return os.getxattr(descriptor, name).decode()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _keep(descriptor: int, name: str, value: str) -> None:
+    with contextlib.suppress(OSError):  # a file system may have no attributes: each listing computes MD5s
+        os.setxattr(descriptor, name, value.encode())
 
 
 def _computed_md5(descriptor: int) -> str:
@@ -268,5 +317,5 @@ def _computed_md5(descriptor: int) -> str:
     while chunk := os.pread(descriptor, CHUNK, offset):
         digest.update(chunk)
         offset += len(chunk)
-    _keep_md5(descriptor, digest.hexdigest(), stamp)
+    _keep(descriptor, _MD5, f"{digest.hexdigest()} {stamp}")
     return digest.hexdigest()

@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from pfstorage.backends.base import CHUNK, ObjectInfo, Sink, Source
-from pfstorage.backends.common import guess_content_type, iso_time, select
+from pfstorage.backends.base import CHUNK, NO_ATTRIBUTES, Attributes, ObjectInfo, Sink, Source, Span
+from pfstorage.backends.common import another_object, exists, guess_content_type, iso_time, select
 from pfstorage.backends.streams import HashedBody
 from pfstorage.config import Settings
 from pfstorage.errors import ContainerNotFoundError, NotFoundError
@@ -28,29 +28,50 @@ class MemoryStorage:
         self._lock = threading.Lock()
 
     def list(
-        self, prefix: str = "", *, marker: str = "", limit: int | None = None, delimiter: str = ""
+        self,
+        prefix: str = "",
+        *,
+        marker: str = "",
+        end_marker: str = "",
+        limit: int | None = None,
+        delimiter: str = "",
     ) -> Iterator[ObjectInfo]:
         with self._lock:
             rows = [info for info, _ in self._objects().values()]
         rows.sort(key=lambda row: row.key.encode())
-        yield from select(rows, prefix, marker, limit, delimiter)
+        yield from select(rows, prefix, marker, end_marker, limit, delimiter)
 
     def head(self, key: str) -> ObjectInfo:
         return self._object(key)[0]
 
-    def get(self, key: str, sink: Sink) -> ObjectInfo:
+    def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
         info, content = self._object(key)
-        for start in range(0, len(content), CHUNK):
-            sink.write(content[start : start + CHUNK])
+        if span and span.etag != info.etag:
+            raise another_object(key)
+        first, size = (span.offset, span.size) if span else (0, len(content))
+        for start in range(first, first + size, CHUNK):
+            sink.write(content[start : min(start + CHUNK, first + size)])
         return info
 
-    def put(self, key: str, body: Source, size: int) -> ObjectInfo:
+    def put(
+        self,
+        key: str,
+        body: Source,
+        size: int,
+        attributes: Attributes = NO_ATTRIBUTES,
+        *,
+        only_new: bool = False,
+    ) -> ObjectInfo:
         check_key(key)
         hashed = HashedBody(body, size, key)
         content = b"".join(iter(lambda: hashed.read(CHUNK), b""))
-        info = ObjectInfo(key, size, hashed.md5, iso_time(time.time()), guess_content_type(key))
+        kind, now = attributes.content_type or guess_content_type(key), iso_time(time.time())
+        info = ObjectInfo(key, size, hashed.md5, now, kind, mtime_ns=attributes.mtime_ns)
         with self._lock:
-            self._objects(create=self.settings.memory.auto_create_container)[key] = (info, content)
+            objects = self._objects(create=self.settings.memory.auto_create_container)
+            if only_new and key in objects:
+                raise exists(key)
+            objects[key] = (info, content)
         return info
 
     def delete(self, key: str) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import random
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from pfstorage.errors import StorageError, UnavailableError
+from pfstorage.stop import Stop
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -20,35 +23,106 @@ LONGEST_RETRY_AFTER = 60.0
 CONNECT_PATIENCE = 3.0
 """Seconds after which a store that takes no connection is given up, whatever tries are left."""
 
+BUDGET = 200.0
+BUDGET_FOR_SUCCESS = 0.5
+"""The repetitions that one message may make: so many at first, and so much more for each success."""
 
-def retried(
-    call: Callable[[], T], retries: int, again_on: tuple[type[StorageError], ...] = (UnavailableError,)
-) -> T:
-    """Return what *call* returns; on an error of *again_on*, call it up to *retries* times more.
 
-    Raise the last error. *call* must be able to run again: rewind what it read.
+def no_progress() -> int:
+    return 0
+
+
+class Patience:
+    """What failures of a store are borne: by each request, and by all that share this together.
+
+    A request is repeated up to *retries* times; one that gets further each time, such
+    as a download over a bad line, as often as it takes. With *is_bounded*, all of them
+    share a budget: where most requests fail, repeating each does harm and helps nobody.
+    *noticed* is told of each failure that is worth another try. Safe in many threads.
     """
-    started = time.monotonic()
-    for attempt in itertools.count():
+
+    def __init__(
+        self,
+        retries: int,
+        *,
+        stop: Stop | None = None,
+        noticed: Callable[[StorageError], None] = lambda _: None,
+        is_bounded: bool = False,
+    ) -> None:
+        self._retries = retries
+        self._stop = stop or Stop()
+        self._noticed = noticed
+        self._budget = BUDGET if is_bounded else float("inf")
+        self._lock = threading.Lock()
+        self._breakers: set[Callable[[], None]] = set()
+
+    def tried(
+        self,
+        call: Callable[[], T],
+        again_on: tuple[type[StorageError], ...] = (UnavailableError,),
+        *,
+        retries: int | None = None,
+        progress: Callable[[], int] = no_progress,
+    ) -> T:
+        """Return what *call* returns; on an error of *again_on*, call it again, after a pause.
+
+        Raise the last error, or `StoppedError`. *call* must be able to run again: rewind
+        what it read. Where *progress* has grown since the last try, the count of tries begins anew.
+        """
+        started, reached = time.monotonic(), progress()
+        attempts = itertools.count()
+        while True:
+            self._stop.check()
+            try:
+                result = call()
+            except again_on as e:
+                self._noticed(e)
+                if progress() > reached:
+                    attempts, reached = itertools.count(), progress()
+                attempt = next(attempts)
+                out_of_patience = e.facts.get("connecting") and time.monotonic() - started > CONNECT_PATIENCE
+                if attempt >= (self._retries if retries is None else retries) or out_of_patience:
+                    raise
+                if self._add_to_budget(-1) < 0:
+                    raise
+                pause = _pause(attempt, e)
+                log.debug("trying again in %.1f s: %s", pause, e)
+                self._stop.sleep(pause)
+            else:
+                self._add_to_budget(BUDGET_FOR_SUCCESS)
+                return result
+
+    def _add_to_budget(self, change: float) -> float:
+        with self._lock:
+            self._budget += change
+            return self._budget
+
+    @contextlib.contextmanager
+    def breakable(self, breaker: Callable[[], None]) -> Iterator[None]:
+        """Let `break_off` call *breaker*, from another thread, for the length of the block."""
+        with self._lock:
+            self._breakers.add(breaker)
         try:
-            return call()
-        except again_on as e:
-            out_of_patience = e.facts.get("connecting") and time.monotonic() - started > CONNECT_PATIENCE
-            if attempt >= retries or out_of_patience:
-                raise
-            pause = _pause(attempt, e)
-            log.debug("trying again in %.1f s: %s", pause, e)
-            time.sleep(pause)
-    raise AssertionError("the loop above has no end")
+            yield
+        finally:
+            with self._lock:
+                self._breakers.discard(breaker)
+
+    def break_off(self) -> None:
+        """End every wait for the store that is under way with an error."""
+        with self._lock:
+            breakers = list(self._breakers)
+        for breaker in breakers:
+            breaker()
 
 
 def _pause(attempt: int, error: StorageError) -> float:
     """Return the seconds to wait: what the store asks for, or a random part of a growing time.
 
-    The randomness keeps workers that failed together from coming back together.
+    The randomness ("full jitter") keeps workers that failed together from coming back together.
     """
     asked = error.facts.get("retry_after")
     if isinstance(asked, int):
         return min(asked, LONGEST_RETRY_AFTER)
     longest: float = min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt)
-    return random.uniform(longest / 4, longest)  # noqa: S311 - no secret depends on it
+    return random.uniform(0, longest)  # noqa: S311 - no secret depends on it

@@ -1,0 +1,106 @@
+"""What the moving actions have in common: which keys, how, and what the reply tells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pfstorage.actions.registry import Context
+from pfstorage.config import size_of
+from pfstorage.errors import MessageError, PfstorageError
+from pfstorage.reply import Reply
+from pfstorage.selection import Selection
+from pfstorage.transfer import Options, TransferReport, Work
+
+OVERWRITE = ("changed", "always", "never")
+REPLIES = ("full", "summary")
+
+
+@dataclass(frozen=True)
+class MoveMeta:
+    """The meta of every action that moves or compares files."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    shard: str = ""
+    overwrite: str = "changed"
+    dry_run: bool = False
+    audit: bool = False
+    reply: str = "full"
+
+    def selection(self, substr: str = "") -> Selection:
+        """Return which keys are taken. Raise `MessageError`."""
+        return Selection(substr, self.include, self.exclude, self.shard)
+
+
+def work_of(context: Context, meta: MoveMeta) -> Work:
+    """Return the means for an action with *meta*. Raise `MessageError`."""
+    _check_word("overwrite", meta.overwrite, OVERWRITE)
+    _check_word("reply", meta.reply, REPLIES)
+    settings = context.state.settings
+    options = Options(
+        workers=settings.worker_count,
+        retries=settings.retries,
+        overwrite=meta.overwrite,
+        dry_run=meta.dry_run,
+        segment_size=size_of(settings.segment_size),
+        range_size=size_of(settings.range_size),
+        durable=settings.durable,
+        names_kept=meta.reply == "full",
+        throttle=context.throttle,
+        stop=context.caller.stop,
+        progress=context.caller.progress,
+    )
+    return Work(context.storage, options)
+
+
+def _check_word(name: str, word: str, words: tuple[str, ...]) -> None:
+    if word not in words:
+        raise MessageError(f"meta {name!r} takes {' or '.join(words)}, not {word[:40]!r}")
+
+
+def when_nothing(meta: MoveMeta, text: str) -> dict[str, Any]:
+    """Return what the reply says where nothing is selected: that is no fault of one shard among many."""
+    return {"status": True} if meta.shard else {"status": False, "msg": text}
+
+
+def reply_of(
+    report: TransferReport, meta: MoveMeta, places: Mapping[str, str], audit: Mapping[str, Any] | None = None
+) -> Reply:
+    """Make the reply to a transfer. An error that came before anything was moved is raised."""
+    if report.error and not (report.count or report.failed):
+        raise report.error
+    body: dict[str, Any] = {
+        "status": not (report.failed or report.error) and (audit is None or audit["status"]),
+        **({"files": report.count} if meta.reply == "summary" else _names(report)),
+        **places,
+        "failed": [item.as_row() for item in report.failed],
+        "bytes": report.size,
+        "skipped": report.skipped,
+        "seconds": round(report.seconds, 3),
+    }
+    if meta.dry_run:
+        body["dryRun"] = True
+    if report.failed_count > len(report.failed):
+        body["failedCount"] = report.failed_count
+    if audit is not None:
+        body["audit"] = audit
+        if not audit["status"]:
+            body["msg"] = "the audit found files that differ"
+    error = report.error or (report.failed[0].error if report.failed else None)
+    if error:
+        count = report.count + report.failed_count
+        failed = f"{report.failed_count} of {count} files failed: " if report.failed_count else ""
+        body["msg"] = f"{failed}{error}"
+        body["error"] = dict(error.facts)
+    return Reply(body, _unless_partial(error, report))
+
+
+def _names(report: TransferReport) -> dict[str, Any]:
+    return {"localFileList": report.paths, "objectFileList": report.keys}
+
+
+def _unless_partial(error: PfstorageError | None, report: TransferReport) -> PfstorageError | None:
+    """What was transferred makes it an answer, not an error, to a client that reads only the HTTP status."""
+    return None if report.count else error

@@ -1,0 +1,173 @@
+"""Objects out of the store: objPull, and objVerify, which compares what objPull would have written."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from pfstorage.actions.auditing import body_of, local_files, with_extra_files
+from pfstorage.actions.listing import prepended
+from pfstorage.actions.options import MoveMeta, reply_of, when_nothing, work_of
+from pfstorage.actions.registry import Context, action
+from pfstorage.backends import ObjectInfo, Storage
+from pfstorage.collisions import Collisions
+from pfstorage.errors import FullDiskError, InvalidKeyError
+from pfstorage.files import LocalTree, folds_names, free_bytes, local_errors
+from pfstorage.pathmap import below, is_marker, join, local_parts, without_dot
+from pfstorage.reply import Reply, Texts
+from pfstorage.transfer import Failure, Plan, Transfer, pull, verify
+
+NOTHING = "no object is selected"
+
+CHECKED_FIRST = 10_000
+"""Objects, as many as a store lists on one page, that are looked at before the first byte moves."""
+
+
+@dataclass(frozen=True)
+class PullMeta(MoveMeta):
+    path: str | None = None
+    substr: str = ""
+    from_location: str = ""
+    map_location_over: str = field(default="", metadata={"aliases": ("toLocation",)})
+    prepend_bucket_path: str | bool = ""
+
+
+class Target:
+    """Where the objects of one message go: below *over*, or under their whole keys below the directory *cwd*."""
+
+    def __init__(self, meta: PullMeta) -> None:
+        with local_errors("."):
+            self.cwd = os.getcwd()
+        self.location = prepended(meta.prepend_bucket_path, without_dot(meta.from_location))
+        self.over = meta.map_location_over
+        self.root = self.over or self.cwd
+        self._tree = LocalTree(self.root)
+
+    @property
+    def path(self) -> str:
+        """The path that stands for all of it."""
+        return self.over or join(self.cwd, self.location)
+
+    def rest_of(self, key: str) -> str | None:
+        """Return the path of *key* below the root; None if it is not below the location."""
+        rest = below(key, self.location)
+        return key if rest is not None and not self.over else rest
+
+    def transfer(self, row: ObjectInfo) -> Transfer:
+        """Decide where *row* goes. Raise `InvalidKeyError` if it has no place."""
+        rest = self.rest_of(row.key)
+        if rest is None:
+            raise InvalidKeyError(f"{row.key!r} is not below fromLocation {self.location!r}", key=row.key)
+        if rest:
+            parts = local_parts(rest.removesuffix("/"), row.key)
+            return Transfer(row.key, join(self.root, rest), row, self._tree, parts)
+        if is_marker(row.key):  # the location itself: over is its directory
+            return Transfer(row.key, self.root, row, self._tree, ())
+        directory, name = os.path.split(self.root)  # one object, and over is its file
+        parts = local_parts(name, row.key)
+        return Transfer(row.key, self.root, row, LocalTree(directory), parts)
+
+
+@action("objPull", meta=PullMeta)
+def obj_pull(context: Context, meta: PullMeta) -> Reply:
+    """Write the objects that a path and a selection choose to local files."""
+    work, target = work_of(context, meta), Target(meta)
+    plan = _plan(_selected(work.storage, meta, target), target)
+    if not meta.dry_run:
+        plan = _with_room(plan, target)
+    report = pull(plan, work)
+    places = {"localpath": target.path, "currentWorkingDir": target.cwd}
+    if not (report.count or report.failed or report.error):
+        return Reply({**reply_of(report, meta, places).body, **when_nothing(meta, NOTHING)})
+    audit = None
+    if meta.audit and not (meta.dry_run or report.error):
+        again = work_of(context, meta)
+        audit = body_of(verify(_plan(_selected(again.storage, meta, target), target), again))
+    return reply_of(report, meta, places, audit)
+
+
+@action("objVerify", meta=PullMeta)
+def obj_verify(context: Context, meta: PullMeta) -> Reply:
+    """Compare local files with the objects that they would be pulled from; move nothing."""
+    work, target = work_of(context, meta), Target(meta)
+    extra = Texts()
+    prefix, takes = _choice(meta, target)
+    files = local_files(
+        target.path, lambda rest: takes(key := join(target.location, rest)) and key.startswith(prefix)
+    )
+    plan = _plan(_selected(work.storage, meta, target), target)
+    comparison = verify(with_extra_files(plan, files, extra.append), work)
+    body = body_of(comparison)
+    if not (comparison.count or comparison.failed or comparison.error):
+        body |= when_nothing(meta, NOTHING)
+    if comparison.error and not comparison.count:
+        raise comparison.error
+    places = {"localpath": target.path, "currentWorkingDir": target.cwd}
+    return Reply({**body, "extra": extra, **places}, comparison.error)
+
+
+def _selected(storage: Storage, meta: PullMeta, target: Target) -> Iterator[ObjectInfo]:
+    """Yield the objects that the message chooses."""
+    prefix, takes = _choice(meta, target)
+    return (row for row in storage.list(prefix) if takes(row.key))
+
+
+def _choice(meta: PullMeta, target: Target) -> tuple[str, Callable[[str], bool]]:
+    """Return the prefix of the chosen keys, and what tells which of those are chosen.
+
+    That is what ``ls`` would list; without a path, what lies below the location by whole components.
+    """
+    selection = meta.selection(meta.substr)
+
+    def takes(key: str) -> bool:
+        rest = below(key, target.location)
+        if rest is None and meta.path is None:
+            return False
+        return selection.takes(key, key if rest is None else rest)
+
+    if meta.path is None:
+        return target.location, takes
+    return prepended(meta.prepend_bucket_path, without_dot(meta.path)), takes
+
+
+def _plan(rows: Iterator[ObjectInfo], target: Target) -> Iterator[Transfer | Failure]:
+    """Yield where each row goes, or why it can't go anywhere."""
+    collisions: Collisions | None = None
+    for row in rows:
+        if collisions is None:
+            collisions = Collisions(folds_names(target.root))
+        try:
+            item = target.transfer(row)
+            reason = collisions.check(target.rest_of(row.key) or "", is_marker(row.key))
+            if reason:
+                raise InvalidKeyError(f"the key {row.key!r}: {reason}", key=row.key)
+            yield item
+        except InvalidKeyError as e:
+            yield Failure(row.key, join(target.root, target.rest_of(row.key) or ""), e)
+
+
+def _with_room(plan: Plan, target: Target) -> Iterator[Transfer | Failure]:
+    """Pass *plan* on for as long as there is room for it; look at `CHECKED_FIRST` items before the first.
+
+    Raise `FullDiskError` instead of what there is no room for.
+    """
+    room = free_bytes(target.root)
+    items = iter(plan)
+    while batch := list(itertools.islice(items, CHECKED_FIRST)):
+        needed = sum(_growth(item) for item in batch if isinstance(item, Transfer))
+        if needed > room:
+            text = f"{target.root!r} has room for {room} bytes, and {needed} more are to be written"
+            raise FullDiskError(text, local=target.root)
+        room -= needed
+        yield from batch
+
+
+def _growth(item: Transfer) -> int:
+    """Return the bytes that the file of *item* takes, if it is not one of that size already."""
+    size = item.known.size if item.known else 0
+    try:
+        return 0 if os.lstat(item.path).st_size == size else size
+    except (OSError, ValueError):
+        return size

@@ -1,0 +1,200 @@
+"""Files into the store: objPut, and objPush, which is the same."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from pfstorage.actions.auditing import audit_push
+from pfstorage.actions.listing import prepended
+from pfstorage.actions.options import MoveMeta, reply_of, work_of
+from pfstorage.actions.registry import Context, action
+from pfstorage.backends import ObjectInfo, Storage
+from pfstorage.errors import (
+    ContainerNotFoundError,
+    InvalidKeyError,
+    LocalFileError,
+    MessageError,
+    PermissionDeniedError,
+)
+from pfstorage.files import LocalFile, find_files, local_errors
+from pfstorage.pathmap import (
+    FIRST_CHARACTER,
+    check_key,
+    common_prefix,
+    is_marker,
+    local_to_key,
+    without_dot,
+)
+from pfstorage.reply import Reply
+from pfstorage.selection import Selection
+from pfstorage.transfer import Failure, Moved, Transfer, TransferReport, push
+
+AT_ONCE = 10_000
+"""Files that the store is asked for by one listing: as many as it lists on one page."""
+LOOK_AHEAD = 10_000
+LOOK_AHEAD_PER_FILE = 10
+
+NOTHING = "No valid file list generated"
+
+
+@dataclass(frozen=True)
+class PutMeta(MoveMeta):
+    put_spec: str = field(default="", metadata={"aliases": ("localpath",)})
+    in_location: str = field(default="", metadata={"aliases": ("toLocation",)})
+    map_location_over: str = ""
+    file: str = ""
+    file_list: tuple[str, ...] = ()
+    to_object: str = ""
+    prepend_bucket_path: str | bool = ""
+    follow_symlinks: bool = False
+
+
+@action("objPut", meta=PutMeta)
+@action("objPush", meta=PutMeta)
+def obj_put(context: Context, meta: PutMeta) -> Reply:
+    """Store a tree, a file or a list of files; or the file that came with the message."""
+    if meta.to_object:
+        return _put_upload(context, meta)
+    work = work_of(context, meta)
+    _check_source(meta)
+
+    def plan(warn: Callable[[str], None]) -> Iterator[Transfer | Failure]:
+        return _with_known(_items(meta, warn), work.storage)
+
+    report = push(plan(context.warn), work)
+    if not (report.count or report.failed or report.error or meta.shard):
+        return Reply({"status": False, "msg": NOTHING})  # as 2.x said it, in these words
+    audit = None
+    if meta.audit and not (meta.dry_run or report.error):
+        audit = audit_push(plan, work_of(context, meta))
+    localpath = meta.put_spec if os.path.isdir(meta.put_spec) else os.path.dirname(_first_path(meta))
+    return reply_of(report, meta, {"localpath": localpath}, audit)
+
+
+def _first_path(meta: PutMeta) -> str:
+    return next(filter(None, (meta.put_spec, meta.file, *meta.file_list)), "")
+
+
+def _check_source(meta: PutMeta) -> None:
+    try:
+        if meta.put_spec:
+            with local_errors(meta.put_spec):
+                os.stat(meta.put_spec)
+    except LocalFileError as e:
+        raise LocalFileError(f"{NOTHING}: {e}", local=meta.put_spec) from e
+
+
+def _items(meta: PutMeta, warn: Callable[[str], None]) -> Iterator[Transfer | Failure]:
+    """Yield what is selected of the files, without what the store has of them; a tree in order of the keys."""
+    selection = meta.selection()
+    location = prepended(meta.prepend_bucket_path, without_dot(meta.in_location))
+    with local_errors("."):
+        cwd = os.getcwd()
+    if meta.put_spec:
+        found: Iterable[tuple[str, str] | LocalFileError] = (
+            (each.path, each.rest) if isinstance(each, LocalFile) else each
+            for each in find_files(meta.put_spec, follow_symlinks=meta.follow_symlinks, warn=warn)
+        )
+        return _put_of_each(found, meta, selection, location, cwd)
+    listed = [*([meta.file] if meta.file else []), *meta.file_list]
+    return _without_doubles(_put_of_each(((path, path) for path in listed), meta, selection, location, cwd))
+
+
+def _put_of_each(
+    found: Iterable[tuple[str, str] | LocalFileError],
+    meta: PutMeta,
+    selection: Selection,
+    location: str,
+    cwd: str,
+) -> Iterator[Transfer | Failure]:
+    for each in found:
+        if isinstance(each, LocalFileError):
+            yield Failure("", str(each.facts["local"]), each)
+            continue
+        path, rest = each
+        item = _put_of(path, meta.map_location_over, location, cwd)
+        if selection.takes(item.key, rest or os.path.basename(path)):
+            yield item
+
+
+def _put_of(path: str, over: str, location: str, cwd: str) -> Transfer | Failure:
+    try:
+        return Transfer(_key_of_file(local_to_key(path, over, location, cwd)), path)
+    except InvalidKeyError as e:
+        return Failure(str(e.facts.get("key", "")), path, e)
+
+
+def _key_of_file(key: str) -> str:
+    if is_marker(key):
+        raise InvalidKeyError(
+            f"the key {key!r} ends in '/', which stands for a directory: name the object", key=key
+        )
+    return key
+
+
+def _without_doubles(plan: Iterable[Transfer | Failure]) -> Iterator[Transfer | Failure]:
+    """Let a key be put once: of two files for one object, only the first could be told to be there."""
+    seen: set[str] = set()
+    for item in plan:
+        if isinstance(item, Transfer) and item.key in seen:
+            error = InvalidKeyError(f"another file goes to {item.key!r} as well", key=item.key)
+            yield Failure(item.key, item.path, error)
+        else:
+            seen.add(item.key)
+            yield item
+
+
+def _with_known(items: Iterator[Transfer | Failure], storage: Storage) -> Iterator[Transfer | Failure]:
+    """Add to each transfer what the store has under its key, which is asked for `AT_ONCE` of them at once."""
+    while batch := list(itertools.islice(items, AT_ONCE)):
+        known = _known_objects(storage, [item.key for item in batch if isinstance(item, Transfer)])
+        for item in batch:
+            if isinstance(item, Transfer) and item.key in known:
+                yield replace(item, known=known[item.key])
+            else:
+                yield item
+
+
+def _known_objects(storage: Storage, keys: list[str]) -> dict[str, ObjectInfo]:
+    """Return what the store is known to hold under *keys*, from a listing of the range that they lie in.
+
+    A few files that go among millions of others are not looked for among them all: what
+    a listing of `LOOK_AHEAD` rows, and as many for each file, does not show is sent.
+    """
+    if not keys:
+        return {}
+    wanted, first, last = set(keys), min(keys), max(keys)
+    prefix, marker, end_marker = common_prefix(first, last), _just_before(first), last + FIRST_CHARACTER
+    try:
+        most = LOOK_AHEAD + LOOK_AHEAD_PER_FILE * len(keys)
+        rows = storage.list(prefix, marker=marker, end_marker=end_marker, limit=most)
+        return {row.key: row for row in rows if row.key in wanted}
+    except (ContainerNotFoundError, PermissionDeniedError):
+        return {}  # the first put makes the container or is told that it may not; who may write may not list
+
+
+def _just_before(key: str) -> str:
+    """Return a marker after which a listing begins with *key*, and with little else before it.
+
+    >>> _just_before("chris/a"), _just_before("a")
+    ('chris/`', '`')
+    """
+    last = ord(key[-1])
+    return key[:-1] + (chr(last - 1) if 1 < last < 0xD800 else "")
+
+
+def _put_upload(context: Context, meta: PutMeta) -> Reply:
+    upload = context.caller.upload
+    if upload is None:
+        raise MessageError(
+            "meta 'toObject' needs a file: send a multipart form with the fields d_msg and local"
+        )
+    upload.used = True
+    key = _key_of_file(check_key(prepended(meta.prepend_bucket_path, without_dot(meta.to_object))))
+    info = context.storage.put(key, upload.body, upload.size)
+    report = TransferReport()
+    report.note(Transfer(key, upload.filename), Moved(info.size))
+    return reply_of(report, meta, {"localpath": os.path.dirname(upload.filename)})

@@ -1,0 +1,304 @@
+"""The objects of a Swift, in whatever container: listed, sent and fetched, each with one request."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timezone
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+from pfstorage.backends.base import CHUNK, ObjectInfo, Sink, Source, Span
+from pfstorage.backends.common import another_object, exists, iso_time, mtime_of_text
+from pfstorage.backends.pages import fetched_ahead
+from pfstorage.backends.streams import HashedBody, HashedSink
+from pfstorage.backends.swift_session import Connection, SwiftSession
+from pfstorage.errors import ContainerNotFoundError, IntegrityError, NotFoundError, RejectedError
+from pfstorage.pathmap import FIRST_CHARACTER
+
+T = TypeVar("T")
+
+PAGE = 10_000
+"""Rows of one listing page: Swift's ``container_listing_limit`` unless an operator lowered it."""
+
+MTIME = "x-object-meta-mtime"
+"""Where python-swiftclient and rclone keep the time of the file, too: in seconds since the epoch."""
+
+
+class SwiftObjects:
+    """Requests about objects, by *session*. A missing container is made for a PUT if *makes_containers*."""
+
+    def __init__(self, session: SwiftSession, *, makes_containers: bool) -> None:
+        self.session = session
+        self._makes_containers = makes_containers
+        self._making = threading.Lock()
+        self._made: dict[str, float] = {}
+        self._missing: set[str] = set()  # of what a listing showed
+
+    def list(self, container: str, *, limit: int | None = None, **query: str) -> Iterator[ObjectInfo]:
+        """Yield the rows that *query*, the parameters of Swift, asks for, *limit* at most."""
+        return itertools.islice((_info_of_row(row) for row in self._rows(container, query, limit)), limit)
+
+    def _rows(self, container: str, query: Mapping[str, str], limit: int | None) -> Iterator[dict[str, Any]]:
+        try:
+            "".join(query.values()).encode()
+        except UnicodeEncodeError:
+            return  # a lone surrogate is in no key
+        size = min(limit or PAGE, PAGE)
+
+        def page_after(marker: str) -> tuple[Sequence[dict[str, Any]], str | None]:
+            """Return a page, and the marker of the next one if there may be one."""
+            page, is_last = self._page(container, {**query, "marker": marker}, size)
+            last = _name_of(page[-1]) if page else ""
+            if page and last <= marker:
+                raise RejectedError(
+                    f"the store at {self.session.address} lists the same page again and again"
+                )
+            return page, None if is_last or _ends_before(last, query.get("end_marker", "")) else last
+
+        def page_before(marker: str) -> tuple[Sequence[dict[str, Any]], str | None]:
+            """Return a page in descending order, in which the markers change their places."""
+            bounds = {"marker": marker or query.get("end_marker", ""), "end_marker": query.get("marker", "")}
+            page, is_last = self._page(container, {**query, **bounds, "reverse": "true"}, size)
+            return page, None if is_last else _name_of(page[-1])
+
+        is_whole = limit is None and not query.get("delimiter")
+        back = page_before if is_whole else None
+        for page in fetched_ahead(page_after, query.get("marker", ""), limit, back, _name_of):
+            yield from page
+
+    def _page(
+        self, container: str, query: Mapping[str, str], size: int
+    ) -> tuple[Sequence[dict[str, Any]], bool]:
+        """Return a page of *size* rows, or of what the store allows, and whether it is known to be the last."""
+        asked = {name: value for name, value in query.items() if value}
+        try:
+            page = self._page_of(container, {**asked, "limit": str(size)})
+            return page, len(page) < size
+        except RejectedError as e:
+            if e.facts.get("status") != 412:
+                raise
+        page = self._page_of(container, asked)  # the operator allows less than we ask for
+        return page, not page
+
+    def _page_of(self, container: str, query: Mapping[str, str]) -> Sequence[dict[str, Any]]:
+        def get_page(connection: Connection, url: str, token: str) -> Any:
+            target = f"{url}/{quote(container)}?{urlencode({'format': 'json', **query})}"
+            answer = self.session.send(connection, "GET", target, {"X-Auth-Token": token})
+            content = connection.http.read_all(answer)
+            return json.loads(content) if content else []
+
+        try:
+            page: Sequence[dict[str, Any]] = self.session.tried(get_page)
+            for row in page:
+                _info_of_row(row)
+        except NotFoundError as e:
+            self._missing.add(container)
+            raise self.no_container(container) from e
+        except (ValueError, TypeError, KeyError, AttributeError) as e:
+            text = f"what the store at {self.session.address} answers is no listing: is it a Swift?"
+            raise RejectedError(text, address=self.session.address) from e
+        return page
+
+    def no_container(self, container: str) -> ContainerNotFoundError:
+        return ContainerNotFoundError(
+            f"there is no container {container!r} at {self.session.address}; a push creates it",
+            container=container,
+        )
+
+    def head(self, container: str, key: str) -> ObjectInfo:
+        """Do what `Storage.head` says."""
+
+        def ask(connection: Connection, url: str, token: str) -> ObjectInfo:
+            target = url_of(url, container, key)
+            answer = self.session.send(connection, "HEAD", target, {"X-Auth-Token": token})
+            connection.http.read_all(answer)
+            return _info_of_headers(key, answer.fields)
+
+        return self.session.tried(ask, key)
+
+    def get(self, container: str, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
+        """Do what `Storage.get` says."""
+        hashed = HashedSink(sink, hashes=not span or bool(span.md5))
+        first: dict[str, str] = {}
+
+        def get_rest(connection: Connection, url: str, token: str) -> None:
+            """Get what the sink has not received yet, if it is the same object."""
+            if not hashed.received:
+                first.clear()  # of a try that broke before any byte: the object may be another since
+            headers = _range_headers(span, hashed.received, first.get("etag", ""))
+            target = url_of(url, container, key)
+            answer = self.session.send(connection, "GET", target, {"X-Auth-Token": token, **headers})
+            first.update({} if first else answer.fields)
+            # a store may ignore Range, and send all
+            surplus = 0 if answer.status == 206 else hashed.received + (span.offset if span else 0)
+            left = span.size - hashed.received if span else None
+            while count := connection.http.read_into(answer, connection.http.buffer):
+                chunk = connection.http.buffer[surplus:count] if surplus else connection.http.buffer[:count]
+                surplus = max(0, surplus - count)
+                hashed.write(chunk if left is None else chunk[:left])
+                left = None if left is None else left - len(chunk)
+
+        try:
+            self.session.tried(get_rest, key, progress=lambda: hashed.received)
+        except RejectedError as e:
+            if e.facts.get("status") == 412:  # the precondition is If-Match
+                raise another_object(key) from None
+            raise
+        info = _info_of_headers(key, first)
+        if span:
+            hashed.verify(key, span.size, span.md5 or None)
+        else:
+            md5 = info.etag if _is_md5_of_content(first) else None
+            hashed.verify(key, info.size if "content-length" in first else None, md5)
+        return info
+
+    def put(
+        self, container: str, key: str, body: Source, size: int, headers: Mapping[str, str], like: str = ""
+    ) -> ObjectInfo:
+        """Do what `Storage.put` says, with *headers*, of which Content-Type is one.
+
+        A container that is missing is made in the storage policy of the container *like*.
+        """
+        start = body.tell()
+
+        def put_whole(connection: Connection, url: str, token: str) -> ObjectInfo:
+            body.seek(start)
+            target = url_of(url, container, key)
+            hashed = HashedBody(body, size, key)
+            return self._put_whole(connection, target, {"X-Auth-Token": token, **headers}, key, hashed)
+
+        return self.in_container(
+            container, lambda: self.session.tried(put_whole, key, again_on=(IntegrityError,)), like
+        )
+
+    def in_container(self, container: str, work: Callable[[], T], like: str = "") -> T:
+        """Return what *work* returns. If there is no *container*, make it first, of the policy of *like*."""
+        begun = time.monotonic()
+        if container not in self._missing:
+            try:
+                return work()
+            except NotFoundError:  # a PUT finds no container
+                pass
+        self._make(container, begun, like)
+        return work()
+
+    def _make(self, container: str, noticed: float, like: str) -> None:
+        """Make *container*, unless another thread has done that since it was *noticed* that there is none."""
+        if not self._makes_containers:
+            raise self.no_container(container)
+        with self._making:
+            if self._made.get(container, 0.0) <= noticed:
+                self.session.request("put_container", container, headers=self._policy_of(like))
+                self._made[container] = time.monotonic()
+                self._missing.discard(container)
+
+    def _policy_of(self, container: str) -> dict[str, str]:
+        if not container:
+            return {}
+        try:
+            policy = self.session.request("head_container", container).get("x-storage-policy")
+        except NotFoundError:
+            return {}
+        return {"X-Storage-Policy": policy} if policy else {}
+
+    def _put_whole(
+        self, connection: Connection, target: str, headers: dict[str, str], key: str, body: HashedBody
+    ) -> ObjectInfo:
+        headers["Content-Length"] = str(body.size)
+        content: Any = body
+        if body.size <= CHUNK:  # it is read as a whole anyway, so the store can be told what must arrive
+            content = body.read_all()
+            headers["ETag"] = body.md5
+        answer = self.session.send(connection, "PUT", target, headers, content, body.size)
+        connection.http.read_all(answer)
+        if answer.fields.get("etag", "").strip('"') != body.md5:
+            raise IntegrityError(f"{key!r}: the store has other bytes than were sent; push it again", key=key)
+        modified = _iso_of_http_date(answer.fields.get("last-modified", ""))
+        return ObjectInfo(key, body.size, body.md5, modified, headers["Content-Type"])
+
+
+_SEGMENTED = {"x-static-large-object", "x-object-manifest"}
+
+
+def url_of(storage_url: str, container: str, key: str) -> str:
+    return f"{storage_url}/{quote(container)}/{quote(key)}"
+
+
+@contextlib.contextmanager
+def only_if_new(key: str, headers: dict[str, str], only_new: bool) -> Iterator[None]:
+    """Let a PUT with *headers* fail with `ExistsError`, if *only_new*, where there is such an object."""
+    if only_new:
+        headers["If-None-Match"] = "*"
+    try:
+        yield
+    except RejectedError as e:
+        if only_new and e.facts.get("status") == 412:
+            raise exists(key) from None
+        raise
+
+
+def _range_headers(span: Span | None, received: int, etag: str) -> dict[str, str]:
+    """Return what asks for the bytes of *span*, or of the whole, less those that came already."""
+    if span:
+        last = span.offset + span.size - 1
+        return {"Range": f"bytes={span.offset + received}-{last}", "If-Match": f'"{span.etag}"'}
+    return {"Range": f"bytes={received}-", "If-Match": etag} if received else {}
+
+
+def _ends_before(last: str, end_marker: str) -> bool:
+    """Tell whether no key lies between *last* and *end_marker*."""
+    return bool(end_marker) and last + FIRST_CHARACTER >= end_marker
+
+
+def _is_md5_of_content(headers: Mapping[str, str]) -> bool:
+    """Tell whether the ETag is the MD5 of the bytes: it isn't for large objects made of segments."""
+    return (
+        not _SEGMENTED & headers.keys()
+        and re.fullmatch("[0-9a-f]{32}", headers.get("etag", "").strip('"')) is not None
+    )
+
+
+def _name_of(row: Mapping[str, Any]) -> str:
+    return str(row["subdir"] if "subdir" in row else row["name"])
+
+
+def _info_of_row(row: Mapping[str, Any]) -> ObjectInfo:
+    if "subdir" in row:
+        return ObjectInfo(row["subdir"], is_subdir=True)
+    return ObjectInfo(
+        row["name"],
+        row["bytes"],
+        row["hash"],
+        row["last_modified"],
+        row["content_type"],
+        segments_etag=str(row.get("slo_etag", "")).strip('"'),
+    )
+
+
+def _info_of_headers(key: str, headers: Mapping[str, str]) -> ObjectInfo:
+    if "x-timestamp" in headers:
+        modified = iso_time(float(headers["x-timestamp"]))
+    else:
+        modified = _iso_of_http_date(headers.get("last-modified", ""))
+    size = int(headers.get("content-length", 0))
+    etag, kind = headers.get("etag", "").strip('"'), headers.get("content-type", "")
+    segments = etag if _SEGMENTED & headers.keys() else ""
+    mtime = mtime_of_text(headers.get(MTIME, ""))
+    return ObjectInfo(key, size, etag, modified, kind, segments_etag=segments, mtime_ns=mtime)
+
+
+@functools.lru_cache(maxsize=64)  # those of a second's answers are the same
+def _iso_of_http_date(text: str) -> str:
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return ""
+    return iso_time(moment.replace(tzinfo=timezone.utc).timestamp())

@@ -1,0 +1,158 @@
+"""A directory that is read from and written into, and nothing outside of it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import threading
+from collections.abc import Generator, Iterable, Iterator
+from typing import BinaryIO
+
+from pfstorage.files import disk
+from pfstorage.files.common import READ
+from pfstorage.files.unfinished import sweep
+from pfstorage.files.writing import NewFile
+
+Parts = tuple[str, ...]
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_MOST_SWEPT = 100_000
+
+
+class LocalTree:
+    """A directory to read from and write into. Nothing outside of it is touched, whatever lies in it.
+
+    A file is named by *parts*, its components below the directory. Each is opened
+    without following symbolic links, so neither a hostile name nor a link that is put
+    there meanwhile leads out. The directory itself may be a link; it is made, with
+    its parents, when something is first written. Methods raise `OSError`; several
+    threads may call them.
+
+    The first new file in a directory sweeps it: what killed writers left there is removed.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory or "."
+        self._swept: set[Parts] = set()
+        self._lock = threading.Lock()
+
+    def path(self, parts: Parts) -> str:
+        """Return the path of *parts*, spelled as the directory is."""
+        return os.path.join(self.directory, *parts)
+
+    def make_directory(self, parts: Parts) -> None:
+        """Make the directory *parts* and its parents, where they are missing."""
+        os.close(self._open(parts, make=True))
+
+    @contextlib.contextmanager
+    def open_file(self, parts: Parts) -> Iterator[BinaryIO]:
+        """Yield the regular file *parts*, unbuffered, for reading."""
+        with self.open_directory(parts[:-1]) as parent:
+            descriptor = os.open(parts[-1], READ | os.O_NOFOLLOW, dir_fd=parent)
+        with open(descriptor, "rb", buffering=0) as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise IsADirectoryError(errno.EISDIR, "it is no regular file")
+            yield file
+
+    def new_file(self, parts: Parts, mode: int = 0o666) -> NewFile:
+        """Begin a file that is to be *parts*. *mode* is lessened by the umask, as for any new file."""
+        directory = self._open(parts[:-1], make=True)
+        try:
+            if self._is_first_in(parts[:-1]):
+                sweep(directory)
+            return NewFile(directory, parts[-1], mode)
+        except BaseException:
+            os.close(directory)
+            raise
+
+    @contextlib.contextmanager
+    def whole_file(self, parts: Parts, mode: int = 0o666) -> Iterator[NewFile]:
+        """Yield a new file that appears as *parts* when the block ends, and not before.
+
+        It replaces what was there at once. If the block raises, nothing is left of
+        it and what was there stays.
+        """
+        with self.new_file(parts, mode) as file:
+            yield file
+            file.commit()
+
+    def sync_directories(self, directories: Iterable[Parts]) -> None:
+        """Bring the names of what was committed in *directories* to the disk, at once for each file system."""
+
+        def opened() -> Generator[int, None, None]:
+            for parts in set(directories):
+                with self.open_directory(parts) as directory:
+                    yield directory
+
+        with contextlib.closing(opened()) as descriptors:
+            disk.sync(descriptors)
+
+    def remove(self, parts: Parts) -> None:
+        """Remove the file or the empty directory *parts*, and its parents as far as they are empty."""
+        *parents, name = parts
+        with self.open_directory(tuple(parents)) as parent:
+            is_directory = stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+            (os.rmdir if is_directory else os.unlink)(name, dir_fd=parent)
+        self.remove_empty(tuple(parents))
+
+    def remove_empty(self, parts: Parts) -> None:
+        """Remove the directory *parts* and its parents, as far as they are empty."""
+        names = list(parts)
+        with contextlib.suppress(OSError):  # the first that is not empty ends it
+            while names:
+                name = names.pop()
+                with self.open_directory(tuple(names)) as parent:
+                    os.rmdir(name, dir_fd=parent)
+
+    @contextlib.contextmanager
+    def open_directory(self, parts: Parts) -> Iterator[int]:
+        """Yield a descriptor of the directory *parts*."""
+        directory = self._open(parts)
+        try:
+            yield directory
+        finally:
+            os.close(directory)
+
+    def _is_first_in(self, directory: Parts) -> bool:
+        with self._lock:
+            if directory in self._swept:
+                return False
+            if len(self._swept) >= _MOST_SWEPT:  # a store may have more directories than this needs to know
+                self._swept.clear()
+            self._swept.add(directory)
+            return True
+
+    def _open(self, parts: Parts, *, make: bool = False) -> int:
+        """Return a descriptor of the directory *parts*, which the caller closes."""
+        current = self._open_top(make)
+        for part in parts:
+            try:
+                inner = _open_directory(part, current, make)
+            finally:
+                os.close(current)
+            current = inner
+        return current
+
+    def _open_top(self, make: bool) -> int:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        if make:
+            with contextlib.suppress(FileNotFoundError):  # for all files but the first it is there
+                return os.open(self.directory, flags)
+            os.makedirs(self.directory, exist_ok=True)
+        return os.open(self.directory, flags)
+
+
+def _open_directory(name: str, parent: int, make: bool) -> int:
+    try:
+        if make:
+            with contextlib.suppress(FileNotFoundError):
+                return os.open(name, _DIRECTORY, dir_fd=parent)
+            with contextlib.suppress(FileExistsError):  # another worker was faster
+                os.mkdir(name, dir_fd=parent)
+        return os.open(name, _DIRECTORY, dir_fd=parent)
+    except NotADirectoryError:
+        raise NotADirectoryError(
+            errno.ENOTDIR, f"{name!r} in it is a file or a link, not a directory"
+        ) from None

@@ -1,0 +1,130 @@
+"""A file that is written beside its final name."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterable
+
+from pfstorage.files import disk
+from pfstorage.files.common import read_at
+from pfstorage.files.unfinished import new_part, remove_part
+
+Data = bytes | bytearray | memoryview
+
+
+class NewFile:
+    """A file that is written beside its final name, and gets it, whole, by `commit`.
+
+    What had the name until then is replaced at once. Nothing is buffered. `write_at`
+    and `read_at` may be called from several threads at once, and nothing else
+    meanwhile. It holds two descriptors until it is committed or discarded; at the end
+    of a ``with`` it is discarded, unless it was committed. Methods raise `OSError`.
+    """
+
+    def __init__(self, directory: int, name: str, mode: int) -> None:
+        """Make it in *directory*, a descriptor that is the file's from then on, to be *name*."""
+        self._part, self._descriptor = new_part(directory, mode)
+        self._directory = directory
+        self._name = name
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def write(self, data: Data, /) -> int:
+        """Write all of *data* after what was last written so; return its length in bytes."""
+        view = memoryview(data).cast("B")
+        done = 0
+        while done < len(view):
+            done += os.write(self._descriptor, view[done:])
+        return done
+
+    def write_at(self, data: Data, offset: int) -> int:
+        """Write all of *data* from *offset* on; return its length in bytes. `write` goes on where it was."""
+        view = memoryview(data).cast("B")
+        done = 0
+        while done < len(view):
+            done += os.pwrite(self._descriptor, view[done:], offset + done)
+        return done
+
+    def read_at(self, size: int, offset: int) -> bytes:
+        """Return the *size* bytes from *offset* on, fewer only where the file ends before."""
+        return read_at(self._descriptor, size, offset)
+
+    def flush(self) -> None:
+        """Do nothing, for nothing is held back. Those who write to any file call it."""
+
+    def preallocate(self, size: int) -> None:
+        """Make the file *size* bytes long, and take the room for them where the file system can.
+
+        Raise `OSError` with ``ENOSPC`` where it can and has not so much. What is not
+        written afterwards is zeros: `truncate` a file that becomes shorter.
+        """
+        if size and not disk.allocate(self._descriptor, size):
+            os.ftruncate(self._descriptor, size)
+
+    def truncate(self, size: int) -> None:
+        """Keep the first *size* bytes; `write` goes on after them."""
+        os.ftruncate(self._descriptor, size)
+        os.lseek(self._descriptor, size, os.SEEK_SET)
+
+    def set_mtime(self, ns: int) -> None:
+        """Set the time of modification, in nanoseconds since 1970. Writing afterwards changes it again."""
+        try:
+            # an old time of access would tell the cleaners of temporary directories to remove it
+            os.utime(self._descriptor, ns=(time.time_ns(), ns))
+        except OverflowError as e:
+            raise OSError(errno.EOVERFLOW, f"{ns} is no time that a file can have") from e
+
+    def commit(self, durable: bool = False) -> None:
+        """Give the file its name, and close it.
+
+        If *durable*, its content is on the disk before that, and its name when this
+        returns. If the name can't be given, it can still be discarded.
+        """
+        if durable:
+            os.fsync(self._descriptor)
+        else:
+            # NFS and others tell when a descriptor is closed what they could not write (close(2));
+            # the file itself must stay open till it has its name, for its lock
+            os.close(os.dup(self._descriptor))
+        os.replace(self._part, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        self._part = ""
+        try:
+            if durable:
+                os.fsync(self._directory)
+        finally:
+            self._close()
+
+    def discard(self) -> None:
+        """Remove the file, unless it was committed or something else removed it, and close it."""
+        part, self._part = self._part, ""
+        try:
+            if part:
+                remove_part(part, self._directory)
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        descriptors = [self._directory, self._descriptor]
+        self._directory = self._descriptor = -1  # another file may get the numbers
+        for descriptor in descriptors:
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    def __enter__(self) -> NewFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.discard()
+
+
+def sync_file_systems(files: Iterable[NewFile]) -> None:
+    """Bring what was written to *files* to the disk, at once for each file system: then commit them.
+
+    Other files of those file systems go with them. Raise `OSError` where one could not
+    be written; Linux tells only since 5.8 (syncfs(2)). The names that `NewFile.commit`
+    gives are on the disk after `LocalTree.sync_directories`.
+    """
+    disk.sync(file.fileno() for file in files)

@@ -1,0 +1,222 @@
+"""The reply, and the values that keep a long one small in memory.
+
+A reply is JSON as 2.x wrote it, ``json.dumps(body, indent=4)``. With an indent the module
+json works in Python, a token at a time; here a row is made at once, to the same text.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import logging
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from json.encoder import encode_basestring_ascii as quoted
+from typing import Any, TextIO, overload
+
+from pfstorage.errors import PfstorageError
+
+log = logging.getLogger(__name__)
+
+Row = dict[str, Any] | str
+INDENT = "    "
+ROWS_AT_ONCE = 256
+OUTCOME = ("status", "msg", "error")
+_encode = json.JSONEncoder(indent=len(INDENT)).encode
+
+
+class Texts(Sequence[str]):
+    """Texts in the order in which they were appended, in as many bytes as they have in UTF-8 and 8 each.
+
+    They are equal to a list of the same texts. Lone surrogates, which a local name may have,
+    come back as they were.
+    """
+
+    def __init__(self, texts: Iterable[str] = ()) -> None:
+        self._bytes = bytearray()
+        self._ends = array("Q")
+        for text in texts:
+            self.append(text)
+
+    def append(self, text: str) -> None:
+        self._bytes += text.encode("utf-8", "surrogatepass")
+        self._ends.append(len(self._bytes))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        places = range(len(self))[place]
+        return self._at(places) if isinstance(places, int) else [self._at(each) for each in places]
+
+    def _at(self, place: int) -> str:
+        start = self._ends[place - 1] if place else 0
+        return self._bytes[start : self._ends[place]].decode("utf-8", "surrogatepass")
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self._at, range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Texts | list):
+            return NotImplemented
+        return len(self) == len(other) and all(mine == its for mine, its in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]  # what is appended changes it
+
+    def __repr__(self) -> str:
+        return f"Texts({list(self)!r})"
+
+
+class Stream:
+    """The rows of a list in a body, flat objects or texts, which come one by one and are read once.
+
+    What breaks them off ends the iteration and is then *error*: the rows that came are good.
+    """
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._rows = iter(rows)
+        self.error: PfstorageError | None = None
+
+    def __iter__(self) -> Iterator[Row]:
+        try:
+            yield from self._rows
+        except PfstorageError as e:
+            self.error = e
+        except Exception as e:
+            log.exception("a list broke off for a reason that pfstorage does not know")
+            self.error = PfstorageError(f"unexpected {type(e).__name__}; the log has the details")
+
+
+@dataclass
+class Reply:
+    """What goes back: *body* as JSON, and the error it tells of, if it tells of one.
+
+    In *body*, or in an object in it, a list may be a `Texts` or a `Stream`.
+    """
+
+    body: dict[str, Any]
+    error: PfstorageError | None = None
+    _notes: list[Callable[[], None]] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    @classmethod
+    def of_error(cls, error: PfstorageError) -> Reply:
+        return cls(_outcome_of(error), error)
+
+    def settle(self) -> None:
+        """Make plain lists of each `Stream` and `Texts` in the body. Raise what breaks a `Stream` off."""
+        self.body = _settled(self.body)
+
+    def when_known(self, note: Callable[[], None]) -> None:
+        """Call *note* when it is known what the reply says: now, or when its streams are written."""
+        if _streams(self.body):
+            self._notes.append(note)
+        else:
+            note()
+
+    def to_json(self) -> str:
+        """Return what `write` writes."""
+        text = io.StringIO()
+        self.write(text)
+        return text.getvalue()
+
+    def write(self, file: TextIO) -> bool:
+        """Write the body as 2.x did, and return whether its status is true.
+
+        That is JSON indented by four, in the order of insertion, in ASCII, without a newline at
+        its end. It is written in pieces of `ROWS_AT_ONCE` rows at most. Where the body has a
+        `Stream`, ``status``, ``msg`` and ``error`` come last, since they may depend on it: what
+        breaks it off becomes the error of the reply, and the JSON is whole all the same.
+        Raise what *file* raises.
+        """
+        for piece in _object(self._members(), ""):
+            file.write(piece)
+        for note in self._notes:
+            note()
+        self._notes.clear()
+        return bool(self.body.get("status"))
+
+    def _members(self) -> Iterator[tuple[str, Any]]:
+        streams = _streams(self.body)
+        late = OUTCOME if streams else ()
+        yield from ((name, value) for name, value in self.body.items() if name not in late)
+        for stream in streams:
+            if stream.error:
+                self.error = stream.error
+                self.body.update(_outcome_of(stream.error))
+        yield from ((name, self.body[name]) for name in late if name in self.body)
+
+
+def _outcome_of(error: PfstorageError) -> dict[str, Any]:
+    return {"status": False, "msg": str(error), "error": dict(error.facts)}
+
+
+def _streams(value: object) -> list[Stream]:
+    if isinstance(value, dict):
+        return [stream for each in value.values() for stream in _streams(each)]
+    return [value] if isinstance(value, Stream) else []
+
+
+def _settled(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _settled(each) for name, each in value.items()}
+    if not isinstance(value, Stream | Texts):
+        return value
+    rows = list(value)
+    if isinstance(value, Stream) and value.error:
+        raise value.error
+    return rows
+
+
+def _pieces(value: Any, pad: str) -> Iterator[str]:
+    """Yield the JSON of *value*, which stands on a line that is indented by *pad*."""
+    if isinstance(value, dict):
+        yield from _object(value.items(), pad)
+    elif isinstance(value, list | tuple | Texts | Stream):
+        yield from _array(iter(value), pad)
+    else:
+        yield _text(value, pad)
+
+
+def _object(members: Iterable[tuple[str, Any]], pad: str) -> Iterator[str]:
+    inner = pad + INDENT
+    before = "{"
+    for name, value in members:
+        yield f"{before}\n{inner}{_name(name)}: "
+        yield from _pieces(value, inner)
+        before = ","
+    yield "{}" if before == "{" else f"\n{pad}}}"
+
+
+def _array(rows: Iterator[Any], pad: str) -> Iterator[str]:
+    inner = pad + INDENT
+    before = "["
+    while batch := [_text(row, inner) for row in itertools.islice(rows, ROWS_AT_ONCE)]:
+        yield f"{before}\n{inner}" + f",\n{inner}".join(batch)
+        before = ","
+    yield "[]" if before == "[" else f"\n{pad}]"
+
+
+def _text(value: Any, pad: str) -> str:
+    """Return the JSON of *value* in one piece."""
+    if isinstance(value, str):
+        return quoted(value)
+    if type(value) is int:
+        return str(value)
+    if isinstance(value, dict) and value:
+        inner = pad + INDENT
+        members = [f"\n{inner}{_name(name)}: {_text(each, inner)}" for name, each in value.items()]
+        return f"{{{','.join(members)}\n{pad}}}"
+    return _encode(value).replace("\n", "\n" + pad)  # within a text, JSON has no newline
+
+
+def _name(key: object) -> str:
+    """Return the name of a member; of a key that is no text, json knows best what name it makes."""
+    return quoted(key if isinstance(key, str) else next(iter(json.loads(json.dumps({key: 0})))))

@@ -1,0 +1,26 @@
+"""Many files between a storage and the disk, several at a time.
+
+A *plan* is a stream of transfers; `push`, `pull` and `verify` work it off and return a report.
+"""
+
+from pfstorage.transfer.pace import Throttle
+from pfstorage.transfer.plan import Failure, Moved, Plan, Progress, Transfer, TransferReport
+from pfstorage.transfer.pull import pull
+from pfstorage.transfer.push import push
+from pfstorage.transfer.verify import verify
+from pfstorage.transfer.work import Options, Work
+
+__all__ = [
+    "Failure",
+    "Moved",
+    "Options",
+    "Plan",
+    "Progress",
+    "Throttle",
+    "Transfer",
+    "TransferReport",
+    "Work",
+    "pull",
+    "push",
+    "verify",
+]

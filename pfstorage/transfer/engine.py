@@ -1,0 +1,295 @@
+"""Works off a plan: so many files at once, results in the order of the plan, and a sure end."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from pfstorage.errors import (
+    ContainerNotFoundError,
+    FullDiskError,
+    PfstorageError,
+    StoppedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from pfstorage.files import NewFile, local_errors, sync_file_systems
+from pfstorage.transfer.plan import Failure, Moved, Plan, Progress, Transfer, TransferReport
+from pfstorage.transfer.work import Work
+
+log = logging.getLogger(__name__)
+
+Move = Callable[[Transfer], Moved]
+
+MOST_WAITING = 10_000
+"""Finished files that wait for an unfinished one before them: a large file does not hold up the others."""
+BATCH = 128
+"""Files of a batch that is brought to the disk at once. Each holds two descriptors until then."""
+BATCH_SECONDS = 5.0
+TICK = 0.2
+LAST_SECONDS = 2.5
+"""What is left, of 5 s in all, for what runs to end once it was given up."""
+
+_HOPELESS = (UnauthenticatedError, ContainerNotFoundError)
+_HOPELESS_IN_A_ROW = (UnavailableError, FullDiskError)
+
+
+class _Slot:
+    """One item of the plan, what the crew made of it, and what came of it in the end: a file has its name then."""
+
+    __slots__ = ("item", "made", "outcome")
+
+    def __init__(self, item: Transfer | Failure) -> None:
+        self.item = item
+        self.made: Moved | Failure | None = None
+        self.outcome: Moved | Failure | None = item if isinstance(item, Failure) else None
+
+
+def run(plan: Plan, move: Move, work: Work, report: TransferReport | None = None) -> TransferReport:
+    """Call *move* for each transfer of *plan*, in several threads; return what came of it, in *report*.
+
+    What fails is listed; it never ends the run, unless nothing more can succeed. If
+    *work*'s stop is requested, what was done until then is returned, within 5 s, with `StoppedError`.
+    """
+    engine = _Engine(move, work, report or TransferReport(work.options.names_kept))
+    with work.stop.heeded():
+        try:
+            engine.start(plan)
+            engine.wait()
+        except BaseException:  # such as Ctrl-C where nobody turns it into a request to stop
+            work.stop.request("an error")
+            raise
+        finally:
+            engine.end()
+    return engine.report
+
+
+class _Engine:
+    """Three kinds of threads: one takes the plan, the crew moves the files, the caller's notes what came of it."""
+
+    def __init__(self, move: Move, work: Work, report: TransferReport) -> None:
+        self.report = report
+        self._move = move
+        self._work = work
+        self._breaker = _Breaker(work.limit.allowed)
+        self._slots: deque[_Slot] = deque()
+        self._finished: queue.SimpleQueue[_Slot | None] = queue.SimpleQueue()
+        self._room = threading.Condition()
+        self._running = 0
+        self._fed = 0
+        self._is_fed = False
+        self._fault: BaseException | None = None
+        self._batch: dict[_Slot, NewFile] = {}
+        self._started = self._shown_at = self._batch_begun_at = time.monotonic()
+
+    def start(self, plan: Plan) -> None:
+        """Begin to take the transfers of *plan*, no further than is needed."""
+        feeder = threading.Thread(target=self._feed, args=(plan,), name="plan", daemon=True)
+        feeder.start()
+
+    def _feed(self, plan: Plan) -> None:
+        try:
+            for item in plan:
+                with self._room:
+                    while self._is_full() and not self._work.stop.is_requested:
+                        self._room.wait()
+                    self._running += isinstance(item, Transfer)
+                if self._work.stop.is_requested:
+                    break
+                self._fed += 1
+                slot = _Slot(item)
+                self._slots.append(slot)
+                if slot.outcome is None:
+                    self._work.crew.submit(functools.partial(self._attempt, slot))
+        except PfstorageError as e:
+            if not self._work.stop.is_requested:  # else that is what broke it off
+                self.report.error = e
+        except BaseException as e:  # noqa: BLE001 - it is raised again where it can be seen
+            self._fault = e
+        finally:
+            self._is_fed = True
+            self._finished.put(None)
+
+    def _is_full(self) -> bool:
+        return self._running > 4 * self._work.limit.allowed or len(self._slots) > MOST_WAITING
+
+    def wait(self) -> None:
+        """Wait until all is done, or given up."""
+        stop = self._work.stop
+        while not (self._is_fed and self._running == 0) and not stop.is_requested:
+            self._take_finished()
+        if stop.is_requested:
+            self._work.crew.cancel()
+            while self._work.crew.is_busy and not stop.is_overdue:
+                self._take_finished()
+        self._commit_batch()
+        if self._fault:
+            raise self._fault
+
+    def end(self) -> None:
+        """End the threads, and make the report complete."""
+        if self._work.stop.is_requested:
+            if not self._work.crew.close(0.0) or not self._is_fed:
+                self._work.patience.break_off()
+            self._work.crew.close(LAST_SECONDS)
+            self.report.error = self._work.stop.error()
+            with self._room:
+                self._room.notify_all()
+        else:
+            self._work.crew.close()
+        for slot in list(self._slots):  # not from the queue: an interrupt may have lost what it gave out
+            self._note_finished(slot)
+        self._commit_batch()
+        self._note_in_order(at_end=True)
+        self.report.seconds = time.monotonic() - self._started
+        self.report.retried = self._work.retries
+        self._show(is_last=True)
+
+    def _attempt(self, slot: _Slot) -> None:
+        assert isinstance(slot.item, Transfer)
+        slot.made = _attempt(slot.item, self._move, self._breaker)
+        self._finished.put(slot)
+
+    def _take_finished(self) -> None:
+        try:
+            slot = self._finished.get(timeout=TICK)
+        except queue.Empty:
+            pass
+        else:
+            if slot is not None:
+                self._note_finished(slot)
+            with self._room:
+                self._running -= slot is not None
+                self._room.notify()
+        now = time.monotonic()
+        if self._batch and (len(self._batch) >= BATCH or now - self._batch_begun_at > BATCH_SECONDS):
+            self._commit_batch()
+        self._note_in_order()
+        if now - self._shown_at > TICK:
+            self._shown_at = now
+            self._show()
+
+    def _note_finished(self, slot: _Slot) -> None:
+        made = slot.made
+        if isinstance(made, Moved):
+            self._work.limit.note(made.size)
+        if isinstance(made, Moved) and made.file is not None:  # it is not done before it has its name
+            if not self._batch:
+                self._batch_begun_at = time.monotonic()
+            self._batch[slot] = made.file
+        elif made is not None:
+            slot.outcome = made
+        slot.made = None
+
+    def _commit_batch(self) -> None:
+        """Give the files of the batch their names, once all their bytes are on the disk."""
+        slots, error = list(self._batch), None
+        if not slots:
+            return
+        try:
+            sync_file_systems(self._batch.values())
+        except OSError as e:
+            error = e
+        for slot in slots:
+            with self._batch[slot] as file:
+                del self._batch[slot]  # not before: an interrupt leaves none behind
+                slot.outcome = _committed(slot, file, error)
+        _sync_names([slot.item for slot in slots if isinstance(slot.item, Transfer)])
+
+    def _note_in_order(self, *, at_end: bool = False) -> None:
+        while self._slots and (self._slots[0].outcome is not None or at_end):
+            slot = self._slots.popleft()
+            if isinstance(slot.outcome, Failure):
+                if not isinstance(slot.outcome.error, StoppedError):
+                    self.report.note_failure(slot.outcome)
+            elif slot.outcome is not None:
+                assert isinstance(slot.item, Transfer)
+                self.report.note(slot.item, slot.outcome)
+
+    def _show(self, *, is_last: bool = False) -> None:
+        report, work = self.report, self._work
+        seconds = time.monotonic() - self._started
+        progress = Progress(
+            report.count,
+            report.failed_count,
+            report.skipped,
+            work.size,
+            seconds,
+            self._fed if self._is_fed else None,
+            work.limit.allowed,
+            is_last,
+        )
+        work.options.progress(progress)
+
+
+def _sync_names(items: list[Transfer]) -> None:
+    """Bring the names of what was committed to the disk, too; what fails is told, the files are there."""
+    for tree in {item.tree for item in items if item.tree is not None}:
+        try:
+            tree.sync_directories(item.parts[:-1] for item in items if item.tree is tree)
+        except OSError as e:
+            log.warning("the names of pulled files may not be on the disk yet: %s", e)
+
+
+def _committed(slot: _Slot, file: NewFile, error: OSError | None) -> Moved | Failure:
+    try:
+        if error:
+            raise error
+        size = os.fstat(file.fileno()).st_size
+        file.commit()
+    except OSError as e:
+        return _failure_of(slot, e)
+    return Moved(size)
+
+
+def _failure_of(slot: _Slot, error: OSError) -> Failure:
+    try:
+        with local_errors(slot.item.path):
+            raise error
+    except PfstorageError as e:
+        return Failure(slot.item.key, slot.item.path, e)
+
+
+def _attempt(item: Transfer, move: Move, breaker: _Breaker) -> Moved | Failure:
+    try:
+        breaker.check()
+        moved = move(item)
+        breaker.note(None)
+    except PfstorageError as e:
+        breaker.note(e)
+        log.debug("%r, %r failed: %s", item.key, item.path, e)
+        return Failure(item.key, item.path, e)
+    except Exception as e:
+        log.exception("a transfer failed for a reason that pfstorage does not know")
+        return Failure(item.key, item.path, PfstorageError(f"unexpected {type(e).__name__}: {e}"))
+    log.debug("%r, %r: %s", item.key, item.path, moved.verdict or f"{moved.size} bytes")
+    return moved
+
+
+class _Breaker:
+    """Ends a run that can't go on: the store is gone, or refuses the login; the disk is full.
+
+    Else each of a hundred thousand files would wait out its own tries.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._lock = threading.Lock()
+        self._limit = max(workers, 3)
+        self._in_a_row = 0
+        self._reason: PfstorageError | None = None
+
+    def check(self) -> None:
+        if self._reason:
+            raise type(self._reason)(f"not tried: {self._reason}")
+
+    def note(self, error: PfstorageError | None) -> None:
+        with self._lock:
+            self._in_a_row = self._in_a_row + 1 if isinstance(error, _HOPELESS_IN_A_ROW) else 0
+            if isinstance(error, _HOPELESS) or self._in_a_row >= self._limit:
+                self._reason = self._reason or error

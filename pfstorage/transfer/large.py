@@ -1,0 +1,195 @@
+"""What is too large for one request: pieces of it go side by side."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Sequence
+from typing import Protocol
+
+from pfstorage.backends import ObjectInfo
+from pfstorage.backends.base import CHUNK, Attributes, Piece, Source, Span, SupportsSegments
+from pfstorage.backends.common import new_md5
+from pfstorage.errors import IntegrityError, PfstorageError, StoppedError, UnavailableError
+from pfstorage.files import Body, NewFile
+from pfstorage.transfer.work import Work
+
+
+class Parted(Protocol):
+    """A file whose parts can be read side by side."""
+
+    def part(self, offset: int, size: int) -> Source: ...
+
+
+def md5_of(source: Source) -> str:
+    """Return the MD5 of what is left of *source*, in hexadecimal."""
+    digest = new_md5()
+    while chunk := source.read(CHUNK):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def cut(size: int, piece_size: int) -> list[Piece]:
+    """Return the pieces of *size* bytes.
+
+    >>> cut(5, 2)
+    [Piece(offset=0, size=2, md5=''), Piece(offset=2, size=2, md5=''), Piece(offset=4, size=1, md5='')]
+    """
+    return [Piece(start, min(piece_size, size - start)) for start in range(0, size, piece_size)]
+
+
+def is_same(work: Work, body: Parted, known: ObjectInfo) -> bool:
+    """Tell whether *body*, of the size of *known*, has the bytes of that object of segments.
+
+    Its segments most likely have the size that they would be given now; only if they
+    don't is the store asked what they are.
+    """
+    storage = work.storage
+    if not isinstance(storage, SupportsSegments):
+        return False
+    likely = cut(known.size, storage.piece_size(known.size, work.options.segment_size))
+    if md5_of_md5s(_md5s(work, body, likely)) == known.segments_etag:
+        return True
+    pieces = storage.pieces(known)
+    if [(piece.offset, piece.size) for piece in pieces] == [(piece.offset, piece.size) for piece in likely]:
+        return False
+    return all(piece.md5 for piece in pieces) and _md5s(work, body, pieces) == [p.md5 for p in pieces]
+
+
+def md5_of_md5s(md5s: Sequence[str]) -> str:
+    digest = new_md5()
+    digest.update("".join(md5s).encode())
+    return digest.hexdigest()
+
+
+def _md5s(work: Work, body: Parted, pieces: Sequence[Piece]) -> list[str]:
+    def md5(piece: Piece) -> str:
+        work.stop.check()
+        return md5_of(body.part(piece.offset, piece.size))
+
+    return work.crew.share([functools.partial(md5, piece) for piece in pieces])
+
+
+def push(
+    work: Work, key: str, body: Body, piece_size: int, attributes: Attributes, known: ObjectInfo | None
+) -> int:
+    """Store *body* in segments of *piece_size* bytes, in place of *known*; return the bytes that were sent.
+
+    Segments that an earlier try left are used. They are left for a later one if this
+    one is stopped, or if the store does not answer: that may pass.
+    """
+    assert isinstance(work.storage, SupportsSegments)
+    upload = work.storage.segmented_upload(key, body.size, piece_size, attributes, known)
+    stored = upload.stored()
+
+    def put(piece: Piece) -> tuple[Piece, int]:
+        work.stop.check()
+        part = body.part(piece.offset, piece.size)
+        there = stored.get(piece.offset)
+        if there and there.size == piece.size and there.md5 == md5_of(part):
+            return there, 0
+        part.seek(0)
+        return upload.put(work.source(part), piece.offset, piece.size), piece.size
+
+    try:
+        put_now = work.crew.share([functools.partial(put, piece) for piece in cut(body.size, piece_size)])
+        upload.finish([piece for piece, _ in put_now], only_new=work.options.overwrite == "never")
+    except (StoppedError, UnavailableError):
+        raise
+    except PfstorageError:
+        upload.discard()
+        raise
+    return sum(size for _, size in put_now)
+
+
+def pull(work: Work, known: ObjectInfo, file: NewFile) -> ObjectInfo:
+    """Fetch the object *known* into *file*, ranges of it side by side; return what the store says of it.
+
+    Raise `IntegrityError` if the bytes are not those of its MD5, or of those of its segments.
+    """
+    pieces: Sequence[Piece] = cut(known.size, work.options.range_size)
+    if known.segments_etag and isinstance(work.storage, SupportsSegments):
+        pieces = work.storage.pieces(known)
+    ordered = _OrderedMd5(file) if known.md5 else None
+    file.preallocate(known.size)
+    etag = known.segments_etag or known.etag
+
+    def get(piece: Piece) -> ObjectInfo:
+        sink = _At(file, piece.offset)
+        span = Span(piece.offset, piece.size, etag, piece.md5)
+        info = work.storage.get(known.key, work.sink(sink), span)
+        if ordered:
+            ordered.came(piece.offset, piece.size)
+        return info
+
+    infos = work.crew.share([functools.partial(get, piece) for piece in pieces])
+    if ordered and ordered.hexdigest() != known.md5:
+        raise IntegrityError(
+            f"{known.key!r}: the bytes that came don't have the store's MD5; pull it again", key=known.key
+        )
+    return infos[0]
+
+
+def verify(work: Work, info: ObjectInfo, file: NewFile) -> None:
+    """Raise `IntegrityError` unless *file* has the bytes of the segments of *info*."""
+    if not isinstance(work.storage, SupportsSegments):
+        return
+    for piece in work.storage.pieces(info):
+        ordered = _OrderedMd5(file, piece.offset)
+        ordered.came(piece.offset, piece.size)
+        if piece.md5 and ordered.hexdigest() != piece.md5:
+            raise IntegrityError(
+                f"{info.key!r}: a segment does not have the store's MD5; pull it again", key=info.key
+            )
+
+
+class _At:
+    """A sink that writes from an offset on."""
+
+    def __init__(self, file: NewFile, offset: int) -> None:
+        self._file = file
+        self._offset = offset
+
+    def write(self, data: bytes | memoryview) -> int:
+        self._file.write_at(data, self._offset)
+        self._offset += len(data)
+        return len(data)
+
+
+class _OrderedMd5:
+    """The MD5 of a file whose pieces come in any order: whoever brings the next one hashes it."""
+
+    def __init__(self, file: NewFile, start: int = 0) -> None:
+        self._file = file
+        self._digest = new_md5()
+        self._next = start
+        self._came: dict[int, int] = {}
+        self._is_hashing = False
+        self._lock = threading.Lock()
+
+    def came(self, offset: int, size: int) -> None:
+        """Take into account that *size* bytes from *offset* on are in the file."""
+        with self._lock:
+            self._came[offset] = size
+            if self._is_hashing:
+                return
+            self._is_hashing = True
+        while True:
+            with self._lock:
+                length = self._came.pop(self._next, None)
+                if length is None:
+                    self._is_hashing = False
+                    return
+            self._hash(length)
+
+    def _hash(self, size: int) -> None:
+        end = self._next + size
+        while self._next < end:
+            chunk = self._file.read_at(min(CHUNK, end - self._next), self._next)
+            if not chunk:
+                raise IntegrityError("a file became shorter while it was written")
+            self._digest.update(chunk)
+            self._next += len(chunk)
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()

@@ -1,0 +1,110 @@
+"""How fast to go: how many files at once, and how many bytes a second."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from pfstorage.errors import StorageError
+from pfstorage.stop import Stop
+
+AUTO_FIRST = 8
+AUTO_MOST = 64
+FILE_COST = 64 * 1024
+"""Bytes that one more file counts for, so that the goodput of many small ones is one, too."""
+
+SAMPLE_SECONDS = 0.25
+GAIN = 1.25
+"""What twice as many workers must bring, or the last step is taken back."""
+SETTLED_SECONDS = 15.0
+"""How long a number of workers that brought no more is left alone."""
+
+CONGESTED = frozenset({429, 498, 503})
+
+
+class WorkerLimit:
+    """How many files are moved at once: *fixed*, or grown while that moves more (0).
+
+    That begins with `AUTO_FIRST`, doubles while the goodput grows with it, up to
+    `AUTO_MOST`, and halves when the store says that it is too much (429, 498, 503)
+    or falls silent.
+    """
+
+    def __init__(self, fixed: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
+        self.allowed = fixed or AUTO_FIRST
+        self.most = fixed or AUTO_MOST
+        self._is_auto = not fixed
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._before: tuple[int, float] = (0, 0.0)  # the last number of workers, and its goodput
+        self._halved_at, self._settled_until = float("-inf"), clock()
+        self._begin_sample(warm_up=True)
+
+    def _begin_sample(self, *, warm_up: bool) -> None:
+        self._since = self._clock()
+        self._sum = 0
+        self._count = 0
+        self._is_warm_up = warm_up
+
+    def note(self, size: int) -> None:
+        """Take into account that a file of *size* bytes is done."""
+        if not self._is_auto:
+            return
+        with self._lock:
+            self._sum += size + FILE_COST
+            self._count += 1
+            seconds = self._clock() - self._since
+            if self._count < self.allowed or (seconds < SAMPLE_SECONDS and not self._is_warm_up):
+                return
+            if not self._is_warm_up:
+                self._judge(self._sum / seconds)
+                self._begin_sample(warm_up=True)  # connections that are new are slow at first
+            else:
+                self._begin_sample(warm_up=False)
+
+    def _judge(self, goodput: float) -> None:
+        workers, before = self._before
+        if self._clock() < self._settled_until:
+            return
+        if goodput >= before * GAIN:
+            self._before = (self.allowed, goodput)
+            self.allowed = min(self.most, self.allowed * 2)
+        else:  # it brought nothing: go back, and look again later
+            self.allowed = workers or self.allowed
+            self._before = (0, 0.0)
+            self._settled_until = self._clock() + SETTLED_SECONDS
+
+    def note_failure(self, error: StorageError) -> None:
+        """Take into account that a request failed."""
+        is_congested = error.facts.get("status") in CONGESTED or error.facts.get("silent")
+        if not self._is_auto or not is_congested:
+            return
+        with self._lock:
+            now = self._clock()
+            if now - self._halved_at < 1.0:
+                return  # the answers to what was under way then
+            self._halved_at, self._settled_until = now, now + SETTLED_SECONDS
+            self.allowed = max(1, self.allowed // 2)
+            self._before = (0, 0.0)
+            self._begin_sample(warm_up=True)
+
+
+class Throttle:
+    """Lets *rate* bytes a second pass, whoever they are of; 0 is no limit."""
+
+    def __init__(self, rate: float = 0.0) -> None:
+        self.rate = rate
+        self._lock = threading.Lock()
+        self._free_at = 0.0
+
+    def take(self, size: int, stop: Stop) -> None:
+        """Wait until *size* bytes may pass. Raise `StoppedError` if *stop* is requested meanwhile."""
+        if not self.rate:
+            return
+        with self._lock:
+            now = time.monotonic()
+            start = max(now, self._free_at)
+            self._free_at = start + size / self.rate
+        if start > now:
+            stop.sleep(start - now)

@@ -1,0 +1,117 @@
+"""What is to be moved, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from pfstorage.backends import ObjectInfo
+from pfstorage.errors import PfstorageError
+from pfstorage.files import LocalTree, NewFile
+from pfstorage.reply import Texts
+
+MOST_FAILURES = 10_000
+"""Failures that a report names; further ones are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """One file to copy either way: the object *key* and the local *path* as a reply spells it.
+
+    *known* is what the store is known to hold under the key. *tree* and *parts* are
+    where the file lies below a directory that nothing may lead out of; for a push
+    that is not needed.
+    """
+
+    key: str
+    path: str
+    known: ObjectInfo | None = None
+    tree: LocalTree | None = None
+    parts: tuple[str, ...] = ()
+
+
+class Failure:
+    """A file that was not copied, and why."""
+
+    def __init__(self, key: str, path: str, error: PfstorageError) -> None:
+        self.key = key
+        self.path = path
+        # a report may hold many; the calls that led to each, with all their variables, are not kept
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+        self.error = error
+
+    def as_row(self) -> dict[str, str]:
+        return {"object": self.key, "local": self.path, "msg": str(self.error)}
+
+
+Plan = Iterable[Transfer | Failure]
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What came of a transfer: *size* bytes were moved, or, with a *verdict*, none.
+
+    *file* has the bytes already and is yet to get its name.
+    """
+
+    size: int = 0
+    verdict: str = ""
+    file: NewFile | None = None
+
+    @property
+    def is_same(self) -> bool:
+        return self.verdict == "same"
+
+
+SAME = Moved(verdict="same")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a plan is. *size* counts bytes on their way, too; *total* is None while the plan goes on.
+
+    *workers* files are moved at once now. *is_last* is said once, at the end.
+    """
+
+    done: int
+    failed: int
+    skipped: int
+    size: int
+    seconds: float
+    total: int | None = None
+    workers: int = 0
+    is_last: bool = False
+
+
+@dataclass
+class TransferReport:
+    """What came of a plan, in its order. *size* counts the bytes that were moved.
+
+    *error* is what ended the plan before its end, such as a listing that broke off.
+    *names_kept* is false where only numbers are wanted.
+    """
+
+    names_kept: bool = True
+    keys: Texts = field(default_factory=Texts)
+    paths: Texts = field(default_factory=Texts)
+    failed: list[Failure] = field(default_factory=list)
+    failed_count: int = 0
+    count: int = 0
+    size: int = 0
+    skipped: int = 0
+    retried: int = 0
+    seconds: float = 0.0
+    error: PfstorageError | None = None
+
+    def note(self, item: Transfer, moved: Moved) -> None:
+        self.count += 1
+        self.size += moved.size
+        self.skipped += moved.is_same
+        if self.names_kept:
+            self.keys.append(item.key)
+            self.paths.append(item.path)
+
+    def note_failure(self, failure: Failure) -> None:
+        self.failed_count += 1
+        if len(self.failed) < MOST_FAILURES:
+            self.failed.append(failure)

@@ -1,0 +1,90 @@
+"""Objects into files: each appears whole and verified under its name, or not at all."""
+
+from __future__ import annotations
+
+import functools
+import os
+
+from pfstorage.backends import ObjectInfo
+from pfstorage.errors import IntegrityError, InvalidKeyError, NotFoundError
+from pfstorage.files import Body, NewFile, local_errors
+from pfstorage.pathmap import is_marker
+from pfstorage.transfer import large
+from pfstorage.transfer.engine import run
+from pfstorage.transfer.plan import SAME, Moved, Plan, Transfer, TransferReport
+from pfstorage.transfer.same import has_same_bytes
+from pfstorage.transfer.work import Work
+
+TRIES = 2
+"""How often an object is asked for again that came damaged, or was listed and is not there yet."""
+
+
+def pull(plan: Plan, work: Work) -> TransferReport:
+    """Write each object of *plan* to its file, unless the file is the same already."""
+    return run(plan, functools.partial(_pull_one, work), work)
+
+
+def _pull_one(work: Work, transfer: Transfer) -> Moved:
+    assert transfer.tree is not None
+    with local_errors(transfer.path):
+        if is_marker(transfer.key):
+            return _make_directory(work, transfer)
+        if _may_stay(work, transfer):
+            return SAME
+        if work.options.dry_run:
+            return Moved(transfer.known.size if transfer.known else 0)
+        again_on = (IntegrityError, NotFoundError)
+        file = work.patience.tried(lambda: _fetched(work, transfer), again_on, retries=TRIES)
+        size = os.fstat(file.fileno()).st_size
+        if work.options.durable == "batch":
+            return Moved(size, file=file)
+        with file:
+            file.commit(work.options.durable == "file")
+        return Moved(size)
+
+
+def _make_directory(work: Work, transfer: Transfer) -> Moved:
+    assert transfer.tree is not None
+    if transfer.known and transfer.known.size:
+        text = f"the key {transfer.key!r} ends in '/' and has content: no local name can have both"
+        raise InvalidKeyError(text, key=transfer.key)
+    if not work.options.dry_run:
+        transfer.tree.make_directory(transfer.parts)
+    return Moved(0)
+
+
+def _may_stay(work: Work, transfer: Transfer) -> bool:
+    """Tell whether the local file, if there is one, is what it should be."""
+    known, tree, overwrite = transfer.known, transfer.tree, work.options.overwrite
+    if overwrite == "always" or tree is None or (overwrite == "changed" and known is None):
+        return False
+    try:
+        with tree.open_file(transfer.parts) as file:
+            body = Body(file, transfer.path, os.fstat(file.fileno()))
+            return overwrite == "never" or (known is not None and has_same_bytes(work, body, known))
+    except OSError:
+        return False  # missing, or in the way: writing it will tell
+
+
+def _fetched(work: Work, transfer: Transfer) -> NewFile:
+    """Return a new file with the bytes of the object, which does not have its name yet."""
+    assert transfer.tree is not None
+    file = transfer.tree.new_file(transfer.parts)
+    try:
+        info = _fetch(work, transfer, file)
+        if info.mtime_ns is not None:
+            file.set_mtime(info.mtime_ns)
+    except BaseException:
+        file.discard()
+        raise
+    return file
+
+
+def _fetch(work: Work, transfer: Transfer, file: NewFile) -> ObjectInfo:
+    known = transfer.known
+    if known and (known.segments_etag or (known.md5 and known.size > work.options.range_size)):
+        return large.pull(work, known, file)
+    info = work.storage.get(transfer.key, work.sink(file))
+    if info.segments_etag:  # a listing does not tell of every kind of large object
+        large.verify(work, info, file)
+    return info

@@ -1,0 +1,66 @@
+"""Files into the store: what it has already is not sent again, and what is large goes in segments."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+
+from pfstorage.backends import ObjectInfo
+from pfstorage.backends.base import Attributes, SupportsSegments
+from pfstorage.backends.common import guess_content_type
+from pfstorage.errors import ExistsError
+from pfstorage.files import Body, open_body
+from pfstorage.transfer import large
+from pfstorage.transfer.engine import run
+from pfstorage.transfer.plan import SAME, Moved, Plan, Transfer, TransferReport
+from pfstorage.transfer.same import has_same_bytes
+from pfstorage.transfer.work import Work
+
+DICOM = "application/dicom"
+UNKNOWN_TYPE = "application/octet-stream"
+
+ASK_ABOVE = 64 * 1024**2
+"""Bytes above which the store is asked how large an object may be: that is one request a message."""
+
+
+def push(plan: Plan, work: Work) -> TransferReport:
+    """Store each file of *plan* under its key, unless the store is known to hold the same."""
+    return run(plan, functools.partial(_push_one, work), work)
+
+
+def _push_one(work: Work, transfer: Transfer) -> Moved:
+    options, known = work.options, transfer.known
+    if options.overwrite == "never" and known:
+        return SAME
+    with open_body(transfer.path) as (body, size):
+        # an empty one is sent anyway: a large object made of segments may be listed as one
+        if options.overwrite == "changed" and known and has_same_bytes(work, body, known):
+            return SAME
+        if not options.dry_run:
+            try:
+                return Moved(_store(work, transfer.key, body, size, known))
+            except ExistsError:
+                return SAME  # the listing did not show it
+    return Moved(size)
+
+
+def _store(work: Work, key: str, body: Body, size: int, known: ObjectInfo | None) -> int:
+    """Store *body*; return the bytes that were sent."""
+    storage = work.storage
+    attributes = Attributes(_content_type(key, body), body.mtime_ns)
+    is_new = work.options.overwrite == "never"
+    if isinstance(storage, SupportsSegments) and size > min(work.options.segment_size, ASK_ABOVE):
+        piece_size = storage.piece_size(size, work.options.segment_size)
+        if size > piece_size:
+            return large.push(work, key, body, piece_size, attributes, known)
+    replaced: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if isinstance(storage, SupportsSegments) and known and known.segments_etag:
+        replaced = storage.remove_segments(known)
+    with replaced:
+        return storage.put(key, work.source(body), size, attributes, only_new=is_new).size
+
+
+def _content_type(key: str, body: Body) -> str:
+    """Tell the type by the suffix, and DICOM files, which often have none, by their magic (PS3.10, 7.1)."""
+    guessed = guess_content_type(key)
+    return DICOM if guessed == UNKNOWN_TYPE and body.begins_with(128, b"DICM") else guessed

@@ -1,0 +1,23 @@
+"""Whether a local file has the bytes of an object, as far as a listing can show: no object is asked for."""
+
+from __future__ import annotations
+
+from pfstorage.backends import ObjectInfo
+from pfstorage.files import Body
+from pfstorage.transfer import large
+from pfstorage.transfer.work import Work
+
+
+def has_same_bytes(work: Work, body: Body, known: ObjectInfo) -> bool:
+    """Tell whether *body* has the bytes of *known*. What is listed as empty is not known to be the same.
+
+    For large objects that are made of whatever begins with a prefix (DLO), and
+    links, are listed so; only where *body* is not empty the store is asked what it is.
+    """
+    if not known.size and body.size:
+        known = work.storage.head(known.key)
+    if not known.size or body.size != known.size:
+        return False
+    if known.segments_etag:
+        return large.is_same(work, body, known)
+    return bool(known.md5) and large.md5_of(body.part(0, body.size)) == known.md5

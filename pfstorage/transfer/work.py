@@ -1,0 +1,108 @@
+"""What the files of one message share: the storage, the threads, the pace, and the sign to stop."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pfstorage.backends import Storage
+from pfstorage.backends.base import Sink, Source, SupportsPatience
+from pfstorage.backends.retry import Patience
+from pfstorage.errors import StorageError
+from pfstorage.stop import Stop
+from pfstorage.transfer.crew import Crew
+from pfstorage.transfer.pace import Throttle, WorkerLimit
+from pfstorage.transfer.plan import Progress
+
+
+def no_progress(_: Progress) -> None:
+    """Show nothing."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How files are moved. Sizes are in bytes.
+
+    *workers* 0 finds the best number itself. *overwrite* is ``changed``, ``always``
+    or ``never``. With *dry_run*, all is compared and nothing moved. A file larger
+    than *segment_size* is stored in segments, an object larger than *range_size*
+    pulled in several ranges at once. *durable* is ``none``, ``file`` or ``batch``:
+    whether pulled files are brought to the disk before they get their names, each for itself or many at once.
+    *progress* is called some times a second, by the thread that runs the plan.
+    """
+
+    workers: int = 0
+    retries: int = 3
+    overwrite: str = "changed"
+    dry_run: bool = False
+    segment_size: int = 1024**3
+    range_size: int = 64 * 1024**2
+    durable: str = "none"
+    names_kept: bool = True
+    throttle: Throttle = field(default_factory=Throttle)
+    stop: Stop = field(default_factory=Stop)
+    progress: Callable[[Progress], None] = no_progress
+
+
+class Work:
+    """The means to work off one plan on *storage*."""
+
+    def __init__(self, storage: Storage, options: Options) -> None:
+        self.options = options
+        self.stop = options.stop
+        self.limit = WorkerLimit(options.workers)
+        self.crew = Crew(self.limit)
+        self.retries = 0
+        self.size = 0
+        self._lock = threading.Lock()
+        self.patience = Patience(options.retries, stop=self.stop, noticed=self._noticed, is_bounded=True)
+        self.storage = storage
+        if isinstance(storage, SupportsPatience):
+            self.storage = storage.with_patience(self.patience)
+
+    def _noticed(self, error: StorageError) -> None:
+        self.retries += 1
+        self.limit.note_failure(error)
+
+    def passed(self, size: int) -> None:
+        """Count *size* bytes, and wait for as long as the pace wants it. Raise `StoppedError`."""
+        self.stop.check()
+        self.options.throttle.take(size, self.stop)
+        with self._lock:
+            self.size += size
+
+    def sink(self, sink: Sink) -> Sink:
+        """Return *sink*, what goes into it counted and paced."""
+        return _PacedSink(sink, self)
+
+    def source(self, source: Source) -> Source:
+        """Return *source*, what is read from it counted and paced."""
+        return _PacedSource(source, self)
+
+
+class _PacedSink:
+    def __init__(self, sink: Sink, work: Work) -> None:
+        self._sink = sink
+        self._work = work
+
+    def write(self, data: bytes | memoryview) -> int | None:
+        self._work.passed(len(data))
+        return self._sink.write(data)
+
+
+class _PacedSource:
+    def __init__(self, source: Source, work: Work) -> None:
+        self._source = source
+        self._work = work
+
+    def read(self, size: int = -1) -> bytes:
+        chunk = self._source.read(size)
+        self._work.passed(len(chunk))
+        return chunk
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._source.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._source.tell()

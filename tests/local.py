@@ -1,0 +1,59 @@
+"""What the tests of local files share."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from pfstorage.files import is_part
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def in_threads(calls: list[Callable[[], object]]) -> list[BaseException]:
+    """Make each call in a thread of its own, all at once; return what they raised."""
+    barrier = threading.Barrier(len(calls))
+
+    def run(call: Callable[[], object]) -> None:
+        barrier.wait()
+        call()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        errors = [done.exception() for done in [pool.submit(run, call) for call in calls]]
+    return [error for error in errors if error]
+
+
+@contextlib.contextmanager
+def mounted(directory: Path, kind: str, *options: str) -> Iterator[Path]:
+    """Mount an empty file system, where the system lets one be mounted."""
+    directory.mkdir()
+    done = subprocess.run(["mount", "-t", kind, *options, kind, directory], capture_output=True)
+    if done.returncode:
+        pytest.skip(f"no {kind} can be mounted here")
+    try:
+        yield directory
+    finally:
+        subprocess.run(["umount", "--lazy", directory], check=True)  # a test that fails may hold a file
+
+
+def parts_in(directory: str) -> list[str]:
+    """Return the names in *directory* of files that are not finished."""
+    return [name for name in os.listdir(directory) if is_part(name)]
+
+
+def refuse(number: int) -> Callable[..., None]:
+    """Return a call of the system that fails with this number."""
+
+    def call(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return call

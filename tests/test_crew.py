@@ -1,0 +1,298 @@
+"""The threads that move files: in what order, how many at once, and how they end."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from pfstorage.transfer.crew import Crew
+from pfstorage.transfer.pace import WorkerLimit
+
+SOON = 10.0
+"""Seconds within which whatever is to happen has happened, on a busy machine, too."""
+
+
+@pytest.fixture
+def crew_of() -> Iterator[Callable[[int], Crew]]:
+    """Make crews of so many threads, which are ended with the test."""
+    crews: list[Crew] = []
+
+    def make(workers: int) -> Crew:
+        crews.append(Crew(WorkerLimit(workers)))
+        return crews[-1]
+
+    yield make
+    for crew in crews:
+        assert crew.close(SOON)
+
+
+class Meeting:
+    """Ends once *count* threads are in it at the same time."""
+
+    def __init__(self, count: int) -> None:
+        self._barrier = threading.Barrier(count)
+        self.held = threading.Event()
+
+    def __call__(self) -> None:
+        try:
+            self._barrier.wait(SOON)
+        except threading.BrokenBarrierError:
+            return
+        self.held.set()
+
+
+def shared(crew: Crew, tasks: Sequence[Callable[[], int]]) -> list[int] | ValueError:
+    """Let a task of *crew* share out *tasks*; return what came of it."""
+    results: list[list[int] | ValueError] = []
+    done = threading.Event()
+
+    def task() -> None:
+        try:
+            results.append(crew.share(tasks))
+        except ValueError as e:
+            results.append(e)
+        done.set()
+
+    crew.submit(task)
+    assert done.wait(SOON)
+    return results[0]
+
+
+def test_tasks_begin_in_the_order_in_which_they_came(crew_of: Callable[[int], Crew]) -> None:
+    crew, all_done = crew_of(1), threading.Event()
+    begun: list[int] = []
+    for number in range(200):
+        crew.submit(functools.partial(begun.append, number))
+    crew.submit(all_done.set)
+    assert all_done.wait(SOON)
+    assert begun == list(range(200))
+
+
+def test_so_many_tasks_run_at_once_as_are_allowed_and_no_more(crew_of: Callable[[int], Crew]) -> None:
+    crew, lock, all_done = crew_of(4), threading.Lock(), threading.Semaphore(0)
+    now, most = 0, 0
+    meeting = Meeting(4)
+
+    def task() -> None:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        meeting()
+        with lock:
+            now -= 1
+        all_done.release()
+
+    for _ in range(40):
+        crew.submit(task)
+    for _ in range(40):
+        assert all_done.acquire(timeout=SOON)
+    assert meeting.held.is_set()
+    assert most == 4
+
+
+@pytest.mark.parametrize("idle", [0, 1, 3, 4])
+def test_as_many_begin_at_once_however_many_threads_there_were(
+    crew_of: Callable[[int], Crew], idle: int
+) -> None:
+    crew = crew_of(4)
+    before = Meeting(max(idle, 1))
+    for _ in range(idle):
+        crew.submit(before)
+    assert not idle or before.held.wait(SOON)
+    while crew.is_busy:
+        time.sleep(0.001)
+    meeting = Meeting(4)
+    for _ in range(4):
+        crew.submit(meeting)
+    assert meeting.held.wait(SOON)
+
+
+def test_a_tasks_pieces_are_done_by_whoever_is_free(crew_of: Callable[[int], Crew]) -> None:
+    crew, first, meeting = crew_of(4), Meeting(1), Meeting(4)
+    crew.submit(first)  # one thread is there and idle, the others are yet to be made
+    assert first.held.wait(SOON)
+
+    def piece(number: int) -> int:
+        meeting()
+        return number
+
+    assert shared(crew, [functools.partial(piece, number) for number in range(4)]) == [0, 1, 2, 3]
+    assert meeting.held.is_set()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8])
+def test_results_are_in_order_whoever_is_first(crew_of: Callable[[int], Crew], workers: int) -> None:
+    def piece(number: int) -> int:
+        time.sleep(0.002 * (number % 3))
+        return number
+
+    pieces = [functools.partial(piece, number) for number in range(50)]
+    assert shared(crew_of(workers), pieces) == list(range(50))
+
+
+def test_a_crew_of_one_does_all_pieces_itself(crew_of: Callable[[int], Crew]) -> None:
+    crew = crew_of(1)
+    here = shared(crew, [threading.get_ident] * 20)
+    assert isinstance(here, list)
+    assert len(set(here)) == 1
+
+
+def test_tasks_that_all_share_out_do_not_wait_for_each_other(crew_of: Callable[[int], Crew]) -> None:
+    crew, results, all_done = crew_of(3), [], threading.Semaphore(0)
+
+    def task() -> None:
+        results.append(sum(crew.share([lambda: 1] * 7)))
+        all_done.release()
+
+    for _ in range(30):
+        crew.submit(task)
+    for _ in range(30):
+        assert all_done.acquire(timeout=SOON)
+    assert results == [7] * 30
+
+
+def test_nothing_to_share_is_nothing(crew_of: Callable[[int], Crew]) -> None:
+    assert shared(crew_of(2), []) == []
+
+
+def test_pieces_go_before_other_tasks(crew_of: Callable[[int], Crew]) -> None:
+    crew, order = crew_of(2), []
+    held, hold, shared_out, release, all_done = (threading.Event() for _ in range(5))
+
+    def busy() -> None:
+        held.set()
+        hold.wait(SOON)
+
+    def first() -> None:  # done by whoever shares
+        shared_out.set()
+        release.wait(SOON)
+
+    crew.submit(busy)
+    assert held.wait(SOON)
+    crew.submit(lambda: crew.share([first, *[lambda: order.append("piece")] * 5]))
+    assert shared_out.wait(SOON)
+    for _ in range(3):
+        crew.submit(lambda: order.append("task"))
+    crew.submit(all_done.set)
+    hold.set()
+    assert all_done.wait(SOON)
+    release.set()
+    assert order == ["piece"] * 5 + ["task"] * 3
+
+
+def test_the_first_error_is_raised_and_what_has_not_begun_is_left_out(
+    crew_of: Callable[[int], Crew],
+) -> None:
+    begun: list[int] = []
+
+    def piece(number: int) -> int:
+        begun.append(number)
+        if number >= 3:
+            raise ValueError(number)
+        return number
+
+    error = shared(crew_of(1), [functools.partial(piece, number) for number in range(100)])
+    assert isinstance(error, ValueError)
+    assert error.args == (3,)
+    assert begun == [0, 1, 2, 3]
+
+
+def test_an_error_waits_for_the_pieces_that_are_under_way(crew_of: Callable[[int], Crew]) -> None:
+    crew, both, ended = crew_of(2), Meeting(2), threading.Event()
+
+    def slow() -> int:
+        both()
+        time.sleep(0.1)
+        ended.set()
+        return 0
+
+    def fails() -> int:
+        both()
+        raise ValueError
+
+    assert isinstance(shared(crew, [fails, slow]), ValueError)
+    assert ended.is_set()
+
+
+def test_a_limit_that_grows_is_used_and_one_that_shrinks_is_kept(crew_of: Callable[[int], Crew]) -> None:
+    crew = crew_of(8)
+    limit = crew._limit
+    lock, sizes = threading.Lock(), []
+    now = 0
+
+    def task(all_done: threading.Semaphore) -> None:
+        nonlocal now
+        with lock:
+            now += 1
+            sizes.append(now)
+        time.sleep(0.002)
+        with lock:
+            now -= 1
+        all_done.release()
+
+    for allowed in (2, 8, 1, 4):
+        limit.allowed = allowed
+        sizes.clear()
+        all_done = threading.Semaphore(0)
+        for _ in range(60):
+            crew.submit(functools.partial(task, all_done))
+        for _ in range(60):
+            assert all_done.acquire(timeout=SOON)
+        assert max(sizes) == allowed
+        while crew.is_busy:
+            time.sleep(0.001)
+
+
+def test_what_was_cancelled_does_not_begin(crew_of: Callable[[int], Crew]) -> None:
+    crew, begun, release = crew_of(1), threading.Event(), threading.Event()
+    done: list[int] = []
+
+    def first() -> None:
+        begun.set()
+        release.wait(SOON)
+
+    crew.submit(first)
+    assert begun.wait(SOON)
+    for number in range(5):
+        crew.submit(functools.partial(done.append, number))
+    crew.cancel()
+    release.set()
+    assert crew.close(SOON)
+    assert done == []
+
+
+def test_closing_waits_so_long_and_tells_whether_all_has_ended() -> None:
+    crew, begun, release = Crew(WorkerLimit(2)), threading.Event(), threading.Event()
+    done: list[int] = []
+
+    def first() -> None:
+        begun.set()
+        release.wait(SOON)
+        done.append(1)
+
+    crew.submit(first)
+    assert begun.wait(SOON)
+    started = time.monotonic()
+    assert not crew.close(0.1)
+    assert 0.1 <= time.monotonic() - started < SOON / 2
+    crew.submit(functools.partial(done.append, 2))  # it is closed already
+    release.set()
+    assert crew.close()
+    assert done == [1]
+
+
+def test_threads_are_made_as_they_are_needed_and_end_with_the_crew() -> None:
+    before = threading.active_count()
+    crew = Crew(WorkerLimit(64))
+    assert threading.active_count() == before
+    crew.share([lambda: 1])
+    assert threading.active_count() == before
+    crew.submit(lambda: None)
+    assert threading.active_count() <= before + 1
+    assert crew.close(SOON)
+    assert threading.active_count() == before

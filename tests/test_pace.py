@@ -1,0 +1,187 @@
+"""How many files at once, and how many bytes a second: by a clock of the test's own, and by a real one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from pfstorage.errors import StoppedError, UnavailableError
+from pfstorage.stop import Stop
+from pfstorage.transfer.pace import AUTO_FIRST, AUTO_MOST, SETTLED_SECONDS, Throttle, WorkerLimit
+
+MIB = 2**20
+BUSY = UnavailableError("too much", status=503)
+
+
+class Store:
+    """Time, and a store that moves *most* files a second, or fewer with fewer workers."""
+
+    def __init__(self, fixed: int = 0, most: float = float("inf")) -> None:
+        self.now = 1000.0
+        self.most = most
+        self.limit = WorkerLimit(fixed, clock=lambda: self.now)
+        self.seen = {self.limit.allowed}
+
+    def work(self, seconds: float, size: int = MIB) -> None:
+        """Let files be done for so long, each of which takes a worker a tenth of a second."""
+        end = self.now + seconds
+        while self.now < end:
+            self.now += 1 / min(self.limit.allowed * 10, self.most)
+            self.limit.note(size)
+            self.seen.add(self.limit.allowed)
+
+
+def test_a_number_that_was_asked_for_stays() -> None:
+    store = Store(fixed=5)
+    store.work(20)
+    store.limit.note_failure(BUSY)
+    assert (store.limit.allowed, store.limit.most, store.seen) == (5, 5, {5})
+
+
+@pytest.mark.parametrize("size", [0, MIB])
+def test_more_workers_that_move_more_become_still_more_up_to_a_bound(size: int) -> None:
+    store = Store()
+    assert store.limit.allowed == AUTO_FIRST
+    store.work(10, size)
+    assert (store.limit.allowed, store.limit.most) == (AUTO_MOST, AUTO_MOST)
+    assert sorted(store.seen) == [8, 16, 32, 64]
+
+
+def test_more_workers_that_move_no_more_are_taken_back() -> None:
+    store = Store(most=160.0)
+    store.work(SETTLED_SECONDS - 1)
+    assert store.limit.allowed == 16
+    assert sorted(store.seen) == [8, 16, 32]
+
+
+def test_a_settled_number_is_tried_again_after_a_while() -> None:
+    store = Store(most=160.0)
+    store.work(SETTLED_SECONDS - 1)
+    store.most = float("inf")
+    store.seen.clear()
+    store.work(SETTLED_SECONDS + 5)
+    assert store.limit.allowed == AUTO_MOST
+
+
+def test_a_store_that_stays_slow_is_seldom_tried() -> None:
+    store = Store(most=160.0)
+    store.work(SETTLED_SECONDS - 1)
+    raised = 0
+    for _ in range(int(4 * SETTLED_SECONDS / 0.1)):
+        before = store.limit.allowed
+        store.work(0.1)
+        raised += store.limit.allowed > before
+    assert raised <= 5
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UnavailableError("busy", status=429),
+        UnavailableError("busy", status=498),
+        UnavailableError("busy", status=503),
+        UnavailableError("no answer", silent=True),
+    ],
+)
+def test_a_store_that_has_too_much_to_do_is_given_half_as_much_at_once(error: UnavailableError) -> None:
+    store = Store()
+    store.limit.note_failure(error)
+    assert store.limit.allowed == AUTO_FIRST // 2
+
+
+def test_failures_of_one_second_count_once() -> None:
+    store = Store()
+    store.work(10)
+    halves = []
+    for _ in range(10):
+        store.limit.note_failure(BUSY)
+        store.limit.note_failure(BUSY)
+        halves.append(store.limit.allowed)
+        store.now += 0.5
+    assert halves == [32, 32, 16, 16, 8, 8, 4, 4, 2, 2]
+
+
+def test_one_worker_is_always_left() -> None:
+    store = Store()
+    for _ in range(10):
+        store.limit.note_failure(BUSY)
+        store.now += 1.0
+    assert store.limit.allowed == 1
+
+
+def test_other_failures_change_nothing() -> None:
+    store = Store()
+    store.now += 5
+    store.limit.note_failure(UnavailableError("broken", status=500))
+    store.limit.note_failure(UnavailableError("reset"))
+    assert store.limit.allowed == AUTO_FIRST
+
+
+def test_what_was_halved_is_left_alone_for_a_while_and_grows_again() -> None:
+    store = Store()
+    store.work(10)
+    store.limit.note_failure(BUSY)
+    store.seen.clear()
+    store.work(SETTLED_SECONDS - 1)
+    assert store.seen == {AUTO_MOST // 2}
+    store.work(10)
+    assert store.limit.allowed == AUTO_MOST
+
+
+def bytes_in(seconds: float, throttle: Throttle, threads: int, piece: int) -> int:
+    """Return how many bytes many threads get passed in so many seconds."""
+    passed, lock, stop = 0, threading.Lock(), Stop()
+    end = time.monotonic() + seconds
+
+    def take() -> None:
+        nonlocal passed
+        while True:
+            try:
+                throttle.take(piece, stop)
+            except StoppedError:
+                return
+            with lock:
+                passed += piece if time.monotonic() < end else 0
+
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(threads):
+            pool.submit(take)
+        threading.Timer(seconds, stop.request).start()
+    return passed
+
+
+@pytest.mark.parametrize(("threads", "piece"), [(1, 10_000), (30, 10_000), (30, 1000)])
+def test_a_rate_is_kept_whoever_sends(threads: int, piece: int) -> None:
+    rate = 1_000_000
+    assert 0.8 * rate <= bytes_in(1.0, Throttle(rate), threads, piece) <= 1.2 * rate
+
+
+def test_no_rate_is_no_limit() -> None:
+    throttle, stop = Throttle(), Stop()
+    started = time.monotonic()
+    for _ in range(1000):
+        throttle.take(10**9, stop)
+    assert time.monotonic() - started < 1.0
+
+
+def test_a_wait_for_the_pace_ends_as_soon_as_it_should() -> None:
+    throttle, stop = Throttle(1.0), Stop()
+    throttle.take(3600, stop)
+    started = time.monotonic()
+    threading.Timer(0.05, stop.request).start()
+    with pytest.raises(StoppedError):
+        throttle.take(1, stop)
+    assert time.monotonic() - started < 5.0
+
+
+def test_a_pause_is_not_made_up_for_by_a_burst() -> None:
+    throttle, stop = Throttle(1_000_000), Stop()
+    throttle.take(1, stop)
+    time.sleep(0.3)
+    started = time.monotonic()
+    for _ in range(3):
+        throttle.take(100_000, stop)
+    assert time.monotonic() - started >= 0.19
