@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeVar
 
 from benchmarks.store import Store
-from benchmarks.versions import Version, clean_environment
+from benchmarks.versions import Version, clean_environment, message
 
 START_SECONDS = 30.0
 QUIET_SECONDS = 5.0
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Run:
-    """A process that has ended. *cpu_seconds* are user and system time.
+    """A process that has ended, with exit *status*. *cpu_seconds* are user and system time.
 
     *peak_bytes* is the largest resident size of the process, or of one of its
     children. Linux lets it begin with that of the process that started it, so a
@@ -34,54 +35,67 @@ class Run:
     seconds: float
     cpu_seconds: float
     peak_bytes: int
+    status: int
     stdout: str
     stderr: str
 
 
 @dataclass(frozen=True)
 class Bench:
+    """*cache* is the directory of environments, *processes* the number of those of a store."""
+
     old: Version
     new: Version
     store: Store
     directory: Path
     rounds: int
+    cache: Path
+    processes: int
 
-    def turns(self, rounds: int | None = None) -> Iterator[tuple[int, Version]]:
-        """Yield the number of the round and a version, each version once a round, and first every other.
+    @property
+    def versions(self) -> tuple[Version, Version]:
+        return self.old, self.new
+
+    def turns(self, each: Sequence[T], rounds: int | None = None) -> Iterator[tuple[int, T]]:
+        """Yield the number of the round and one of *each*, each once a round; who was first is then last.
 
         A turn begins once the machine is quiet, or has been waited for long enough.
         """
         for number in range(rounds or self.rounds):
-            pair = (self.old, self.new)
-            for version in pair if number % 2 else reversed(pair):
+            first = number % len(each)
+            for one in (*each[first:], *each[:first]):
                 _wait_until_quiet()
-                yield number, version
+                yield number, one
 
-    def run(self, *command: str) -> Run:
-        """Run *command* to its end, whatever its exit status."""
-        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+    def run(self, *command: str, cwd: Path | None = None, stdin: str = "", stdout: Path | None = None) -> Run:
+        """Run *command* to its end, whatever its exit status.
+
+        *stdout* is a file for what it prints when that is much; the `Run` then has nothing of it.
+        """
+        with contextlib.ExitStack() as stack:
+            given, out, err = (stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(3))
+            given.write(stdin)
+            given.seek(0)
+            target = stack.enter_context(stdout.open("w")) if stdout else out
             started = time.perf_counter()
             process = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
+                stdin=given,
+                stdout=target,
                 stderr=err,
                 env=clean_environment(self.directory),
-                cwd=self.directory,
+                cwd=cwd or self.directory,
             )
-            _, status, usage = os.wait4(process.pid, 0)
-            seconds = time.perf_counter() - started
-            process.returncode = os.waitstatus_to_exitcode(status)
-            out.seek(0)
-            err.seek(0)
-            cpu_seconds = usage.ru_utime + usage.ru_stime
-            return Run(seconds, cpu_seconds, usage.ru_maxrss * 1024, out.read(), err.read())
+            with ended(process):
+                _, status, usage = os.wait4(process.pid, 0)
+                seconds = time.perf_counter() - started
+                process.returncode = os.waitstatus_to_exitcode(status)
+            cpu_seconds, peak_bytes = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+            return Run(seconds, cpu_seconds, peak_bytes, process.returncode, _text(out), _text(err))
 
     def send(self, version: Version, action: str, port: int | None = None, **meta: Any) -> Run:
         """Run one message to the store, or what is at *port* in its place, by the command line."""
-        address = ("--ipSwift", "127.0.0.1", "--portSwift", str(port or self.store.port))
-        message = json.dumps({"action": action, "meta": meta})
-        return self.run(*version.command(*address, "--msg", message))
+        return self.run(*version.command(*message(port or self.store.port, action, **meta)))
 
     @contextlib.contextmanager
     def serving(self, version: Version) -> Iterator[int]:
@@ -98,12 +112,9 @@ class Bench:
             env=clean_environment(self.directory),
             cwd=self.directory,
         )
-        try:
-            _wait_until_up(process, port)
+        with ended(process):
+            wait_until_up(process, port)
             yield port
-        finally:
-            process.terminate()
-            process.wait()
 
     @contextlib.contextmanager
     def place(self, name: str) -> Iterator[Path]:
@@ -113,6 +124,16 @@ class Bench:
             yield path
         finally:
             shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """End *process* at the end of a ``with`` block, unless it has ended."""
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def free_port() -> int:
@@ -129,17 +150,7 @@ def busy_seconds() -> float:
     return (sum(times) - idle - io_wait) / os.sysconf("SC_CLK_TCK")
 
 
-def _wait_until_quiet() -> None:
-    """Wait, `QUIET_SECONDS` at most, for a moment in which all processors do next to nothing."""
-    deadline = time.monotonic() + QUIET_SECONDS
-    while time.monotonic() < deadline:
-        before = busy_seconds()
-        time.sleep(0.2)
-        if busy_seconds() - before <= 0.02:
-            return
-
-
-def _wait_until_up(process: subprocess.Popen[bytes], port: int) -> None:
+def wait_until_up(process: subprocess.Popen[bytes], port: int) -> None:
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(ConnectionRefusedError):
@@ -147,3 +158,22 @@ def _wait_until_up(process: subprocess.Popen[bytes], port: int) -> None:
             return
         time.sleep(0.05)
     raise RuntimeError(f"a server did not start: {process.args!r}")
+
+
+def _text(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read()
+
+
+def _wait_until_quiet() -> None:
+    """Wait, `QUIET_SECONDS` at most, for a moment in which all processors do next to nothing.
+
+    What the turn before left to be written is written first: else this turn would pay for it.
+    """
+    os.sync()
+    deadline = time.monotonic() + QUIET_SECONDS
+    while time.monotonic() < deadline:
+        before = busy_seconds()
+        time.sleep(0.2)
+        if busy_seconds() - before <= 0.02:
+            return

@@ -18,7 +18,7 @@ def measure(bench: Bench) -> list[Row]:
     rates: dict[str, list[float]] = {bench.old.name: [], bench.new.name: []}
     with bench.serving(bench.old) as old_port, bench.serving(bench.new) as new_port:
         ports = {bench.old.name: old_port, bench.new.name: new_port}
-        for _, version in bench.turns():
+        for _, version in bench.turns(bench.versions):
             rates[version.name].append(_rate(ports[version.name]))
     old, new = rates[bench.old.name], rates[bench.new.name]
     ratio = median(new) / median(old)
@@ -26,10 +26,11 @@ def measure(bench: Bench) -> list[Row]:
     return [
         Row(
             what,
+            bench.old.name,
             spread(old, "/s", 0),
             spread(new, "/s", 0),
             f"{ratio:.1f}",
-            f">= {LEAST} x old",
+            f">= {LEAST}",
             ratio >= LEAST,
         )
     ]

@@ -12,7 +12,9 @@ REQUESTS = 200
 
 def measure(bench: Bench) -> list[Row]:
     old, new = (_logins(bench, version) for version in (bench.old, bench.new))
-    return [Row(f"logins during {REQUESTS} ls by HTTP", str(old), str(new), "", "1", new == 1)]
+    return [
+        Row(f"logins during {REQUESTS} ls by HTTP", bench.old.name, str(old), str(new), "", "1", new == 1)
+    ]
 
 
 def _logins(bench: Bench, version: Version) -> int:

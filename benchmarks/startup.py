@@ -19,7 +19,7 @@ def measure(bench: Bench) -> list[Row]:
     """Take the median of whole processes, in milliseconds, those of the bare interpreter among them."""
     bare: list[float] = []
     times: dict[str, list[float]] = {bench.old.name: [], bench.new.name: []}
-    for _, version in bench.turns(TIMES):
+    for _, version in bench.turns(bench.versions, TIMES):
         bare.append(bench.run(bench.new.python, "-c", "pass").seconds * 1e3)
         times[version.name].append(bench.run(*version.command("--version")).seconds * 1e3)
     old, new = times[bench.old.name], times[bench.new.name]
@@ -28,15 +28,17 @@ def measure(bench: Bench) -> list[Row]:
     return [
         Row(
             "--version, whole process",
+            bench.old.name,
             spread(old, "ms", 0),
             spread(new, "ms", 0),
             f"{median(new) / median(old):.2f}",
             f"<= {most:.0f} ms",
             median(new) <= most,
         ),
-        Row("python -c pass", "", spread(bare, "ms", 0)),
+        Row("python -c pass", "", "", spread(bare, "ms", 0)),
         Row(
             "SDKs that --version imports",
+            bench.old.name,
             f"{len(sdks[bench.old])} of {len(SDKS)}",
             ", ".join(sdks[bench.new]) or "none",
             "",

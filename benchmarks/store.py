@@ -2,61 +2,102 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 from urllib.parse import quote, urlsplit
 
-from pfstorage.devswift import DevSwift
+from pfstorage.devswift import KEY, USER, running
 
 CONTAINER = "users"
 """The container that both versions use unless told otherwise. 2.0.0.2 does not make it."""
 
 
 @dataclass(frozen=True)
-class Store:
-    """A Swift at *port* that writes a line for each request to *log*.
+class Site:
+    """Where clients find a Swift: *path* is that of the container, *pids* are all that serve it."""
+
+    port: int
+    pids: tuple[int, ...]
+    path: str
+    token: str
+
+    @property
+    def auth_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/auth/v1.0"
+
+    def object_url(self, key: str) -> str:
+        return f"http://127.0.0.1:{self.port}{self.path}/{quote(key)}"
+
+    def cpu_seconds(self) -> float:
+        """Return the user and system time that its processes, and their children, have taken so far."""
+        return sum(_cpu_seconds(each) for pid in self.pids for each in (pid, *_children(pid)))
+
+
+@dataclass(frozen=True)
+class Store(Site):
+    """A Swift that writes a line for each request to *log*, its files in *directory*.
 
     Its client is `http.client`: an SDK would make the benchmarks' own process
     larger than those whose memory is measured.
     """
 
-    port: int
-    pid: int
-    path: str
-    token: str
     log: Path
+    directory: Path
 
-    @classmethod
-    def of(cls, swift: DevSwift, log: Path) -> Store:
-        """Log in, and make the container."""
-        credentials = {"X-Auth-User": swift.user, "X-Auth-Key": swift.key}
-        headers, _ = _ask(swift.port, "GET", "/auth/v1.0", credentials)
-        path = f"{urlsplit(headers['X-Storage-Url']).path}/{CONTAINER}"
-        store = cls(swift.port, swift.pid, path, headers["X-Auth-Token"], log)
-        store._request("PUT")
-        return store
+    def put(self, key: str, path: Path) -> None:
+        with path.open("rb") as file:
+            headers = {"X-Auth-Token": self.token, "Content-Length": str(path.stat().st_size)}
+            _ask(self.port, "PUT", f"{self.path}/{quote(key)}", headers, file)
 
-    def keys(self, prefix: str) -> list[str]:
-        """Return up to 10,000 keys that begin with *prefix*."""
-        return self._request("GET", query=f"?prefix={quote(prefix)}").decode().splitlines()
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Return the sizes of up to 10,000 objects whose keys begin with *prefix*, by key."""
+        return {row["name"]: row["bytes"] for row in self._rows(prefix)}
 
-    def delete(self, keys: list[str]) -> None:
-        for key in keys:
-            self._request("DELETE", f"/{quote(key)}")
+    def clear(self, prefix: str) -> None:
+        """Delete these objects, and the segments that any of them is made of."""
+        for row in self._rows(prefix):
+            query = "?multipart-manifest=delete" if "slo_etag" in row else ""
+            self._request("DELETE", f"/{quote(row['name'])}", query)
 
     def logins(self) -> int:
         """Return how often anybody has logged in."""
-        return sum("/auth/" in line for line in self.log.read_text().splitlines())
+        with self.log.open() as lines:
+            return sum("/auth/" in line for line in lines)
 
-    def cpu_seconds(self) -> float:
-        """Return the user and system time that the store has taken so far."""
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return sum(_cpu_seconds(pid) for pid in (self.pid, *map(int, children)))
+    def make_container(self) -> None:
+        self._request("PUT")
+
+    def _rows(self, prefix: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = json.loads(
+            self._request("GET", "", f"?format=json&prefix={quote(prefix)}")
+        )
+        return rows
 
     def _request(self, method: str, path: str = "", query: str = "") -> bytes:
         return _ask(self.port, method, self.path + path + query, {"X-Auth-Token": self.token})[1]
+
+
+@contextlib.contextmanager
+def running_store(directory: Path, processes: int) -> Iterator[Store]:
+    """Run a Swift with its files below *directory* for the length of a ``with`` block; make the container."""
+    log = directory / "requests.log"
+    directory.mkdir()
+    with running(0, directory / "files", log, processes) as swift:
+        headers, _ = _ask(swift.port, "GET", "/auth/v1.0", {"X-Auth-User": USER, "X-Auth-Key": KEY})
+        path = f"{urlsplit(headers['X-Storage-Url']).path}/{CONTAINER}"
+        store = Store(swift.port, (swift.pid,), path, headers["X-Auth-Token"], log, swift.directory)
+        store.make_container()
+        yield store
+
+
+def _children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -65,14 +106,16 @@ def _cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _ask(port: int, method: str, path: str, headers: dict[str, str]) -> tuple[http.client.HTTPMessage, bytes]:
+def _ask(
+    port: int, method: str, path: str, headers: dict[str, str], body: IO[bytes] | None = None
+) -> tuple[http.client.HTTPMessage, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port)
     try:
-        connection.request(method, path, headers=headers)
+        connection.request(method, path, body, headers)
         answer = connection.getresponse()
-        body = answer.read()
+        content = answer.read()
     finally:
         connection.close()
     if answer.status >= 300:
         raise RuntimeError(f"{method} {path}: {answer.status} {answer.reason}")
-    return answer.headers, body
+    return answer.headers, content

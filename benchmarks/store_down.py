@@ -22,6 +22,7 @@ def measure(bench: Bench) -> list[Row]:
     return [
         Row(
             "ls while nothing listens, until the reply",
+            bench.old.name,
             spread(times[0], "s"),
             spread(times[1], "s"),
             "",

@@ -6,16 +6,18 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+HEAD = ("work", "peer", "theirs", "ours", "ratio", "bound", "")
 MARK = {True: "met", False: "NOT MET", None: ""}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One number of both versions. *met* is None where nothing is promised."""
+    """One number of a peer and of this version. *met* is None where nothing is promised, or judged."""
 
-    what: str
-    old: str
-    new: str
+    work: str
+    peer: str
+    theirs: str
+    ours: str
     ratio: str = ""
     bound: str = ""
     met: bool | None = None
@@ -35,20 +37,10 @@ def median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
-def compare(
-    what: str, old: Sequence[float], new: Sequence[float], unit: str, most: float | None = None
-) -> Row:
-    """Make the row of a number of which the new version may need *most* times what the old one needs."""
-    ratio = median(new) / median(old)
-    bound = "" if most is None else f"<= {most} x old"
-    met = None if most is None else ratio <= most
-    return Row(what, spread(old, unit, 2), spread(new, unit, 2), f"{ratio:.2f}", bound, met)
-
-
-def render(rows: Sequence[Row], old: str, new: str) -> str:
+def render(rows: Sequence[Row]) -> str:
     """Return the table as text, its columns as wide as what stands in them."""
-    lines: list[tuple[str, ...]] = [("what", old, new, "new/old", "bound", "")]
-    lines += [(row.what, row.old, row.new, row.ratio, row.bound, MARK[row.met]) for row in rows]
+    lines: list[tuple[str, ...]] = [HEAD]
+    lines += [(r.work, r.peer, r.theirs, r.ours, r.ratio, r.bound, MARK[r.met]) for r in rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, tuple("-" * width for width in widths))
     return "\n".join(

@@ -1,0 +1,28 @@
+"""How long one large object takes, both ways, and how much memory."""
+
+from __future__ import annotations
+
+from benchmarks.bench import Bench
+from benchmarks.contest import Contest
+from benchmarks.moving import pulling, pushing
+from benchmarks.peers import OLD, RCLONE_DEFAULT, SWIFT
+from benchmarks.table import Row
+from benchmarks.trees import Tree
+
+SIZE = 2 * 1024**3
+LOCATION = "large"
+
+BOUNDS = {OLD: 0.8, SWIFT: 1.0, RCLONE_DEFAULT: 1.0}
+MOST = 100
+"""Megabytes (10^6 bytes)."""
+
+
+def measure(bench: Bench) -> list[Row]:
+    work = f"{SIZE // 1024**3} GiB object"
+    with bench.place("large") as directory:
+        tree = Tree.written(directory, ["volume.dcm"], SIZE)
+        with tree.stored(bench.store, LOCATION):
+            turn = pulling(bench, bench.store, tree, LOCATION)
+            pull = Contest.held(bench, f"pull {work}", BOUNDS, turn)
+        push = Contest.held(bench, f"push {work}", BOUNDS, pushing(bench, bench.store, tree))
+    return [row for each in (pull, push) for row in (*each.wall(BOUNDS), each.peak(OLD, MOST))]

@@ -1,0 +1,30 @@
+"""How long a series of files takes when the store is far away, both ways."""
+
+from __future__ import annotations
+
+from benchmarks.bench import Bench
+from benchmarks.contest import Contest
+from benchmarks.distance import away
+from benchmarks.moving import pulling, pushing
+from benchmarks.peers import OLD, RCLONE_DEFAULT, SWIFT
+from benchmarks.table import Row
+from benchmarks.trees import Tree, series
+
+FILES = 500
+SIZE = 128 * 1024
+SECONDS = 0.025
+"""Each way."""
+
+LOCATION = "far"
+
+BOUNDS = {OLD: 0.15, SWIFT: 0.8, RCLONE_DEFAULT: 0.8}
+
+
+def measure(bench: Bench) -> list[Row]:
+    work = f"{FILES} x {SIZE // 1024} KiB, {SECONDS * 1e3:.0f} ms away"
+    with bench.place("series") as directory, away(bench.store, SECONDS) as far:
+        tree = Tree.written(directory, series(FILES), SIZE)
+        with tree.stored(bench.store, LOCATION):
+            pull = Contest.held(bench, f"pull {work}", BOUNDS, pulling(bench, far, tree, LOCATION))
+        push = Contest.held(bench, f"push {work}", BOUNDS, pushing(bench, far, tree))
+    return [row for contest in (pull, push) for row in contest.wall(BOUNDS)]

