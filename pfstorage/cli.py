@@ -7,6 +7,7 @@ import contextlib
 import errno
 import json
 import os
+import resource
 import signal
 import sys
 import threading
@@ -113,6 +114,7 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, stop: Sto
     from pfstorage.reply import Reply
 
     console.set_up_logging(1 if options.verbosity is None else options.verbosity)
+    _take_all_descriptors()
     try:
         message = _message(options)
         options.swiftKey = _text_of(options.swiftKey).strip()
@@ -137,6 +139,13 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, stop: Sto
         return _print(_remote(options, message) if options.remote else handler.answer(message, here))
     finally:
         handler.close()
+
+
+def _take_all_descriptors() -> None:
+    """Raise the limit of open files as far as this process may: 64 workers and their batches take over 1000."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS says that it may be more than it takes
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _message(options: argparse.Namespace) -> str | dict[str, Any] | None:

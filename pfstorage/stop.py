@@ -9,6 +9,9 @@ from collections.abc import Iterator
 
 from pfstorage.errors import StoppedError
 
+TICK = 0.1
+"""Seconds after which a sleeper looks whether a parent's end is requested."""
+
 
 class Stop:
     """Tells work that it should end. It is asked between pieces of work, from any thread.
@@ -17,8 +20,10 @@ class Stop:
     come to its end, and is then to be given up.
     """
 
-    def __init__(self, patience: float = 2.0) -> None:
-        self.reason = ""
+    def __init__(self, patience: float = 2.0, parent: Stop | None = None) -> None:
+        """A request of *parent* is one of this, too, but not the other way round."""
+        self._parent = parent
+        self._reason = ""
         self._patience = patience
         self._requested = threading.Event()
         self._deadline = float("inf")
@@ -28,17 +33,21 @@ class Stop:
     def request(self, reason: str = "it was told to stop") -> None:
         """Ask for the end. Only the first *reason* counts; a signal handler may call this."""
         if not self._requested.is_set():
-            self.reason, self._deadline = reason, time.monotonic() + self._patience
+            self._reason, self._deadline = reason, time.monotonic() + self._patience
             self._requested.set()
 
     @property
+    def reason(self) -> str:
+        return self._reason or (self._parent.reason if self._parent else "")
+
+    @property
     def is_requested(self) -> bool:
-        return self._requested.is_set()
+        return self._requested.is_set() or bool(self._parent and self._parent.is_requested)
 
     @property
     def is_overdue(self) -> bool:
         """Tell whether what still runs is to be given up."""
-        return time.monotonic() > self._deadline
+        return time.monotonic() > self._deadline or bool(self._parent and self._parent.is_overdue)
 
     @property
     def is_heeded(self) -> bool:
@@ -51,7 +60,8 @@ class Stop:
         with self._lock:
             self._listeners += 1
         try:
-            yield
+            with self._parent.heeded() if self._parent else contextlib.nullcontext():
+                yield
         finally:
             with self._lock:
                 self._listeners -= 1
@@ -67,6 +77,11 @@ class Stop:
             raise self.error()
 
     def sleep(self, seconds: float) -> None:
-        """Sleep. Raise `StoppedError` as soon as the end is requested."""
-        if self._requested.wait(seconds):
-            raise self.error()
+        """Sleep. Raise `StoppedError` soon after the end is requested."""
+        end = time.monotonic() + seconds
+        while not self.is_requested:
+            left = end - time.monotonic()
+            if left <= 0:
+                return
+            self._requested.wait(min(left, TICK))
+        raise self.error()

@@ -91,10 +91,25 @@ def test_a_stop_tells_who_asks_it() -> None:
         stop.check()
 
 
-def test_who_sleeps_is_woken() -> None:
-    stop = Stop()
+def test_a_request_of_the_parent_is_one_of_the_child_and_not_the_other_way_round() -> None:
+    parent = Stop(patience=0.0)
+    child, other = Stop(parent=parent), Stop(parent=parent)
+    child.request("mine")
+    assert (child.is_requested, parent.is_requested, other.is_requested) == (True, False, False)
+    with other.heeded():
+        assert parent.is_heeded
+    assert not parent.is_heeded
+    parent.request("all")
+    time.sleep(0.001)
+    assert (other.is_requested, other.is_overdue, other.reason, child.reason) == (True, True, "all", "mine")
+
+
+@pytest.mark.parametrize("of_parent", [False, True])
+def test_who_sleeps_is_woken(of_parent: bool) -> None:
+    parent = Stop()
+    stop = Stop(parent=parent)
     stop.sleep(0.001)
-    threading.Timer(0.05, stop.request).start()
+    threading.Timer(0.05, (parent if of_parent else stop).request).start()
     started = time.monotonic()
     with pytest.raises(StoppedError):
         stop.sleep(3600)

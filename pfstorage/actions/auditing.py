@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pfstorage.backends import ObjectInfo
-from pfstorage.errors import LocalFileError, NotFoundError
+from pfstorage.errors import LocalFileError, NotFoundError, PermissionDeniedError
 from pfstorage.files import LocalFile, find_files
 from pfstorage.transfer import Failure, Plan, Transfer, Work, verify
 from pfstorage.transfer.verify import Comparison
@@ -41,6 +41,9 @@ def with_extra_files(
     """Pass *plan* on, whose paths ascend as its keys do; *note* those of *files* that are not in it."""
     file = next(files, None)
     for item in plan:
+        if isinstance(item, Failure):  # it has no place of its own
+            yield item
+            continue
         path = os.fsencode(item.path)
         while file is not None and os.fsencode(file.path) < path:
             note(file.path)
@@ -86,14 +89,22 @@ def _found_later(unlisted: list[Transfer], work: Work) -> Iterator[Transfer]:
         work.stop.sleep(pause)
         still = []
         for item in unlisted:
-            row = next(work.storage.list(item.key, limit=1), None)
-            if row is not None and row.key == item.key:
+            row = _listed(item.key, work)
+            if row is not None:
                 yield Transfer(item.key, item.path, row)
             else:
                 still.append(item)
         unlisted = still
     for item in unlisted:
         yield Transfer(item.key, item.path, _head(item.key, work))
+
+
+def _listed(key: str, work: Work) -> ObjectInfo | None:
+    try:
+        row = next(work.storage.list(key, limit=1), None)
+    except PermissionDeniedError:  # who may write may not list
+        return None
+    return row if row is not None and row.key == key else None
 
 
 def _head(key: str, work: Work) -> ObjectInfo | None:

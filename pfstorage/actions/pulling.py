@@ -42,13 +42,20 @@ class Target:
             self.cwd = os.getcwd()
         self.location = prepended(meta.prepend_bucket_path, without_dot(meta.from_location))
         self.over = meta.map_location_over
-        self.root = self.over or self.cwd
+        self.root = (self.over.rstrip("/") or "/") if self.over else self.cwd
+        with local_errors(self.root):
+            os.fsencode(self.root)
         self._tree = LocalTree(self.root)
 
     @property
     def path(self) -> str:
-        """The path that stands for all of it."""
-        return self.over or join(self.cwd, self.location)
+        """The path that stands for all of it, as the message spells it."""
+        return self.over or self.top
+
+    @property
+    def top(self) -> str:
+        """The path below which the files lie."""
+        return self.root if self.over else join(self.cwd, self.location)
 
     def rest_of(self, key: str) -> str | None:
         """Return the path of *key* below the root; None if it is not below the location."""
@@ -95,7 +102,7 @@ def obj_verify(context: Context, meta: PullMeta) -> Reply:
     extra = Texts()
     prefix, takes = _choice(meta, target)
     files = local_files(
-        target.path, lambda rest: takes(key := join(target.location, rest)) and key.startswith(prefix)
+        target.top, lambda rest: takes(key := join(target.location, rest)) and key.startswith(prefix)
     )
     plan = _plan(_selected(work.storage, meta, target), target)
     comparison = verify(with_extra_files(plan, files, extra.append), work)

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 from pfstorage.actions.auditing import audit_push
 from pfstorage.actions.listing import prepended
 from pfstorage.actions.options import MoveMeta, reply_of, work_of
-from pfstorage.actions.registry import Context, action
+from pfstorage.actions.registry import Context, Upload, action
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.errors import (
     ContainerNotFoundError,
+    ExistsError,
     InvalidKeyError,
     LocalFileError,
     MessageError,
@@ -30,7 +31,9 @@ from pfstorage.pathmap import (
 )
 from pfstorage.reply import Reply
 from pfstorage.selection import Selection
-from pfstorage.transfer import Failure, Moved, Transfer, TransferReport, push
+from pfstorage.transfer import Failure, Moved, Transfer, TransferReport, Work, push
+from pfstorage.transfer.plan import SAME
+from pfstorage.transfer.push import replacing
 
 AT_ONCE = 10_000
 """Files that the store is asked for by one listing: as many as it lists on one page."""
@@ -193,8 +196,22 @@ def _put_upload(context: Context, meta: PutMeta) -> Reply:
             "meta 'toObject' needs a file: send a multipart form with the fields d_msg and local"
         )
     upload.used = True
+    if meta.audit:
+        raise MessageError("meta 'audit' goes with local files, which can be read again; leave it out")
     key = _key_of_file(check_key(prepended(meta.prepend_bucket_path, without_dot(meta.to_object))))
-    info = context.storage.put(key, upload.body, upload.size)
-    report = TransferReport()
-    report.note(Transfer(key, upload.filename), Moved(info.size))
+    report = TransferReport(meta.reply == "full")
+    report.note(Transfer(key, upload.filename), _stored_upload(work_of(context, meta), key, upload))
     return reply_of(report, meta, {"localpath": os.path.dirname(upload.filename)})
+
+
+def _stored_upload(work: Work, key: str, upload: Upload) -> Moved:
+    known = _known_objects(work.storage, [key]).get(key)
+    if known and work.options.overwrite == "never":
+        return SAME
+    if not work.options.dry_run:
+        try:
+            with replacing(work, known):
+                work.storage.put(key, upload.body, upload.size, only_new=work.options.overwrite == "never")
+        except ExistsError:
+            return SAME  # the listing did not show it
+    return Moved(upload.size)

@@ -21,12 +21,12 @@ class Response(http.client.HTTPResponse):
     fields: dict[str, str]
 
     def begin(self) -> None:
-        """Read the status and the headers of the answer, past any ``100 Continue``."""
+        """Read the status and the headers of the answer, past those that only announce it (1xx)."""
         if self.headers is not None:
             return
         version, status, reason = _status_line(self.fp)
         self.fields = _fields(self.fp)
-        while status == http.HTTPStatus.CONTINUE:
+        while status < http.HTTPStatus.OK and status != http.HTTPStatus.SWITCHING_PROTOCOLS:
             version, status, reason = _status_line(self.fp)
             self.fields = _fields(self.fp)
         self.version = 11 if version != "HTTP/1.0" else 10

@@ -17,10 +17,17 @@ from urllib.parse import quote, urlencode
 
 from pfstorage.backends.base import CHUNK, ObjectInfo, Sink, Source, Span
 from pfstorage.backends.common import another_object, exists, iso_time, mtime_of_text
+from pfstorage.backends.http_connection import ConnectionBroken
 from pfstorage.backends.pages import fetched_ahead
 from pfstorage.backends.streams import HashedBody, HashedSink
 from pfstorage.backends.swift_session import Connection, SwiftSession
-from pfstorage.errors import ContainerNotFoundError, IntegrityError, NotFoundError, RejectedError
+from pfstorage.errors import (
+    ContainerNotFoundError,
+    IntegrityError,
+    NotFoundError,
+    RejectedError,
+    StorageError,
+)
 from pfstorage.pathmap import FIRST_CHARACTER
 
 T = TypeVar("T")
@@ -89,23 +96,25 @@ class SwiftObjects:
         return page, not page
 
     def _page_of(self, container: str, query: Mapping[str, str]) -> Sequence[dict[str, Any]]:
-        def get_page(connection: Connection, url: str, token: str) -> Any:
+        def get_page(connection: Connection, url: str, token: str) -> bytes:
             target = f"{url}/{quote(container)}?{urlencode({'format': 'json', **query})}"
             answer = self.session.send(connection, "GET", target, {"X-Auth-Token": token})
             content = connection.http.read_all(answer)
-            return json.loads(content) if content else []
+            if not content and answer.status != 204:
+                raise ConnectionBroken("the connection broke (the listing is cut off)")
+            return content or b"[]"
 
-        try:
-            page: Sequence[dict[str, Any]] = self.session.tried(get_page)
-            for row in page:
-                _info_of_row(row)
-        except NotFoundError as e:
-            self._missing.add(container)
-            raise self.no_container(container) from e
-        except (ValueError, TypeError, KeyError, AttributeError) as e:
-            text = f"what the store at {self.session.address} answers is no listing: is it a Swift?"
-            raise RejectedError(text, address=self.session.address) from e
-        return page
+        for is_last_try in (False, True):  # a page that was cut short in between is whole the next time
+            try:
+                return _rows_of(self.session.tried(get_page))
+            except NotFoundError as e:
+                self._missing.add(container)
+                raise self.no_container(container) from e
+            except (ValueError, TypeError, KeyError, AttributeError) as e:
+                if is_last_try:
+                    text = f"what the store at {self.session.address} answers is no listing: is it a Swift?"
+                    raise RejectedError(text, address=self.session.address) from e
+        raise AssertionError("the loop above returns or raises")
 
     def no_container(self, container: str) -> ContainerNotFoundError:
         return ContainerNotFoundError(
@@ -168,16 +177,34 @@ class SwiftObjects:
         A container that is missing is made in the storage policy of the container *like*.
         """
         start = body.tell()
+        sent: list[bool] = []
 
         def put_whole(connection: Connection, url: str, token: str) -> ObjectInfo:
             body.seek(start)
             target = url_of(url, container, key)
             hashed = HashedBody(body, size, key)
-            return self._put_whole(connection, target, {"X-Auth-Token": token, **headers}, key, hashed)
+            with_token = {"X-Auth-Token": token, **headers}
+            if sent:  # what arrived damaged is there now, and is to be replaced
+                with_token.pop("If-None-Match", None)
+            try:
+                return self._put_whole(connection, target, with_token, key, hashed)
+            except IntegrityError:
+                sent.append(True)
+                raise
 
-        return self.in_container(
-            container, lambda: self.session.tried(put_whole, key, again_on=(IntegrityError,)), like
-        )
+        try:
+            return self.in_container(
+                container, lambda: self.session.tried(put_whole, key, again_on=(IntegrityError,)), like
+            )
+        except IntegrityError as e:
+            self._remove_damaged(container, key, str(e.facts.get("stored", "")))
+            raise
+
+    def _remove_damaged(self, container: str, key: str, etag: str) -> None:
+        """Remove what a PUT left that arrived damaged each time, unless somebody has replaced it."""
+        with contextlib.suppress(StorageError):  # the error that is told is that of the PUT
+            if etag and self.head(container, key).etag == etag:
+                self.session.request("delete_object", container, key, key=key)
 
     def in_container(self, container: str, work: Callable[[], T], like: str = "") -> T:
         """Return what *work* returns. If there is no *container*, make it first, of the policy of *like*."""
@@ -219,8 +246,10 @@ class SwiftObjects:
             headers["ETag"] = body.md5
         answer = self.session.send(connection, "PUT", target, headers, content, body.size)
         connection.http.read_all(answer)
-        if answer.fields.get("etag", "").strip('"') != body.md5:
-            raise IntegrityError(f"{key!r}: the store has other bytes than were sent; push it again", key=key)
+        etag = answer.fields.get("etag", "").strip('"')
+        if etag != body.md5:
+            text = f"{key!r}: the store has other bytes than were sent; push it again"
+            raise IntegrityError(text, key=key, stored=etag)
         modified = _iso_of_http_date(answer.fields.get("last-modified", ""))
         return ObjectInfo(key, body.size, body.md5, modified, headers["Content-Type"])
 
@@ -264,6 +293,13 @@ def _is_md5_of_content(headers: Mapping[str, str]) -> bool:
         not _SEGMENTED & headers.keys()
         and re.fullmatch("[0-9a-f]{32}", headers.get("etag", "").strip('"')) is not None
     )
+
+
+def _rows_of(content: bytes) -> Sequence[dict[str, Any]]:
+    rows: Sequence[dict[str, Any]] = json.loads(content)
+    for row in rows:
+        _info_of_row(row)
+    return rows
 
 
 def _name_of(row: Mapping[str, Any]) -> str:

@@ -1,12 +1,13 @@
 """Large objects of a Swift: static ones (SLO), made of segments in a container beside theirs.
 
-Segments are named as python-swiftclient names them,
+Segments are named much as python-swiftclient names them,
 ``<container>_segments/<key>/<mtime>/<size>/<segment size>/00000000``, so a later try finds
-what an earlier one left, and either tool finds what the other made.
+what an earlier one left.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
 import hashlib
@@ -104,7 +105,7 @@ class SwiftSegments:
 
         try:
             dynamic, content = self.objects.session.tried(get_manifest, key)
-            manifest = self._listed(unquote(dynamic)) if dynamic else json.loads(content)
+            manifest = self._listed(unquote(dynamic)) if dynamic else [*map(_named, json.loads(content))]
             made_of = "".join(_etag_of(row) for row in manifest)
         except (ValueError, TypeError, KeyError, AttributeError) as e:
             raise RejectedError(f"{key!r} has a manifest that can't be read", key=key) from e
@@ -132,6 +133,14 @@ class SwiftSegments:
         names = [str(row["name"]) for row in manifest if not row.get("sub_slo")]
         return {name[len(self.segment_container) + 2 :] for name in names if name.startswith(home)}
 
+    def live_names(self, key: str) -> set[str]:
+        """Return the names of the segments of its own that the object *key* is made of now."""
+        try:
+            info = self.objects.head(self.container, key)
+        except NotFoundError:
+            return set()
+        return self.old_names(info) if info.segments_etag else set()
+
     @contextlib.contextmanager
     def removed_after(self, info: ObjectInfo) -> Iterator[None]:
         names: set[str] = set()
@@ -153,7 +162,10 @@ class SwiftSegments:
 
 
 class SwiftUpload:
-    """A `SegmentedUpload` of *key*. *stem* tells its segments from those of another file or size."""
+    """A `SegmentedUpload` of *key*. *stem* tells its segments from those of another file or size.
+
+    Those of the object that it replaces have other names even so: until the new one is whole, they stay as they are.
+    """
 
     def __init__(
         self,
@@ -166,18 +178,22 @@ class SwiftUpload:
         self._segments = segments
         self._key = key
         self._prefix = f"{join(key, stem)}/"
+        self._other_prefix = f"{join(key, stem.replace('/', '0/', 1))}/"  # the same time with one more digit
         self._piece_size = int(stem.rpartition("/")[2])
         self._headers = headers
         self._replaced = replaced
-        self._seen: set[str] = set()
+        self._stale: set[str] = set()
 
     def _name(self, offset: int) -> str:
         return f"{self._prefix}{offset // self._piece_size:08}"
 
     def stored(self) -> dict[int, Piece]:
+        self._stale = self._names_replaced()
+        if any(name.startswith(self._prefix) for name in self._stale):
+            self._prefix = self._other_prefix
         found = {}
         for row in self._segments.names_below(self._key):
-            self._seen.add(row.key)
+            self._stale.add(row.key)
             if row.key.startswith(self._prefix):
                 offset = int(row.key[len(self._prefix) :]) * self._piece_size
                 found[offset] = Piece(offset, row.size, row.md5)
@@ -191,8 +207,7 @@ class SwiftUpload:
         return Piece(offset, size, info.etag)
 
     def finish(self, pieces: Sequence[Piece], *, only_new: bool = False) -> ObjectInfo:
-        stale = self._seen | self._names_replaced()
-        stale -= {self._name(piece.offset) for piece in pieces}
+        stale = self._stale - {self._name(piece.offset) for piece in pieces}
         etag = hashlib.md5("".join(piece.md5 for piece in pieces).encode(), usedforsecurity=False).hexdigest()
         manifest = [
             {
@@ -249,9 +264,13 @@ class SwiftUpload:
         )
 
     def discard(self) -> None:
-        self._segments.remove(
-            {row.key for row in self._segments.names_below(self._key) if row.key.startswith(self._prefix)}
-        )
+        segments = self._segments
+        try:
+            rows = segments.names_below(self._key)
+            names = {row.key for row in rows if row.key.startswith(self._prefix)}
+            segments.remove(names - segments.live_names(self._key))
+        except StorageError as e:
+            log.warning("the segments of an upload that failed were left: %s", e)
 
 
 def _etag_told(content: bytes) -> str:
@@ -262,6 +281,15 @@ def _etag_told(content: bytes) -> str:
         return str(told.get("Etag", ""))
     errors = "; ".join(f"{unquote(str(name))}: {why}" for name, why in told.get("Errors", []))
     raise Refusal(int(status) if status.isdecimal() else 500, " ".join([reason, errors]).strip())
+
+
+def _named(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of a manifest; one that holds its bytes itself as that of a segment without a name."""
+    if "data" not in row:
+        return {**row}
+    content = base64.b64decode(row["data"])
+    digest = hashlib.md5(content, usedforsecurity=False)
+    return {"name": "", "bytes": len(content), "hash": digest.hexdigest()}
 
 
 def _size_of(row: Mapping[str, Any]) -> int:

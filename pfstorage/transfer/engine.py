@@ -166,11 +166,12 @@ class _Engine:
                 self._note_finished(slot)
             with self._room:
                 self._running -= slot is not None
-                self._room.notify()
         now = time.monotonic()
         if self._batch and (len(self._batch) >= BATCH or now - self._batch_begun_at > BATCH_SECONDS):
             self._commit_batch()
         self._note_in_order()
+        with self._room:  # there is room once something has ended, or was noted
+            self._room.notify()
         if now - self._shown_at > TICK:
             self._shown_at = now
             self._show()
@@ -234,7 +235,7 @@ def _sync_names(items: list[Transfer]) -> None:
         try:
             tree.sync_directories(item.parts[:-1] for item in items if item.tree is tree)
         except OSError as e:
-            log.warning("the names of pulled files may not be on the disk yet: %s", e)
+            log.warning("the names of pulled files may not be on the disk yet: %s", e.strerror)
 
 
 def _committed(slot: _Slot, file: NewFile, error: OSError | None) -> Moved | Failure:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
+import stat
 
 from pfstorage.backends import ObjectInfo
-from pfstorage.errors import IntegrityError, InvalidKeyError, NotFoundError
-from pfstorage.files import Body, NewFile, local_errors
+from pfstorage.errors import IntegrityError, InvalidKeyError, NotFoundError, RejectedError
+from pfstorage.files import Body, LocalTree, NewFile, local_errors
 from pfstorage.pathmap import is_marker
 from pfstorage.transfer import large
 from pfstorage.transfer.engine import run
@@ -59,11 +60,19 @@ def _may_stay(work: Work, transfer: Transfer) -> bool:
     if overwrite == "always" or tree is None or (overwrite == "changed" and known is None):
         return False
     try:
+        if overwrite == "never":
+            return _is_taken(tree, transfer.parts)
         with tree.open_file(transfer.parts) as file:
             body = Body(file, transfer.path, os.fstat(file.fileno()))
-            return overwrite == "never" or (known is not None and has_same_bytes(work, body, known))
+            return known is not None and has_same_bytes(work, body, known)
     except OSError:
         return False  # missing, or in the way: writing it will tell
+
+
+def _is_taken(tree: LocalTree, parts: tuple[str, ...]) -> bool:
+    """Tell whether there is a file of that name, a link or one that can't be read, too."""
+    with tree.open_directory(parts[:-1]) as directory:
+        return not stat.S_ISDIR(os.stat(parts[-1], dir_fd=directory, follow_symlinks=False).st_mode)
 
 
 def _fetched(work: Work, transfer: Transfer) -> NewFile:
@@ -83,7 +92,12 @@ def _fetched(work: Work, transfer: Transfer) -> NewFile:
 def _fetch(work: Work, transfer: Transfer, file: NewFile) -> ObjectInfo:
     known = transfer.known
     if known and (known.segments_etag or (known.md5 and known.size > work.options.range_size)):
-        return large.pull(work, known, file)
+        try:
+            return large.pull(work, known, file)
+        except RejectedError as e:
+            if e.facts.get("status") != 412:
+                raise
+            file.truncate(0)  # it is another by now, or of a kind that the listing does not tell
     info = work.storage.get(transfer.key, work.sink(file))
     if info.segments_etag:  # a listing does not tell of every kind of large object
         large.verify(work, info, file)

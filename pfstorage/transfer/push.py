@@ -8,7 +8,7 @@ import functools
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.base import Attributes, SupportsSegments
 from pfstorage.backends.common import guess_content_type
-from pfstorage.errors import ExistsError
+from pfstorage.errors import ExistsError, NotFoundError
 from pfstorage.files import Body, open_body
 from pfstorage.transfer import large
 from pfstorage.transfer.engine import run
@@ -34,7 +34,7 @@ def _push_one(work: Work, transfer: Transfer) -> Moved:
         return SAME
     with open_body(transfer.path) as (body, size):
         # an empty one is sent anyway: a large object made of segments may be listed as one
-        if options.overwrite == "changed" and known and has_same_bytes(work, body, known):
+        if options.overwrite == "changed" and known and _is_same(work, body, known):
             return SAME
         if not options.dry_run:
             try:
@@ -42,6 +42,20 @@ def _push_one(work: Work, transfer: Transfer) -> Moved:
             except ExistsError:
                 return SAME  # the listing did not show it
     return Moved(size)
+
+
+def _is_same(work: Work, body: Body, known: ObjectInfo) -> bool:
+    try:
+        return has_same_bytes(work, body, known)
+    except NotFoundError:  # a listing may show for a while what has gone
+        return False
+
+
+def replacing(work: Work, known: ObjectInfo | None) -> contextlib.AbstractContextManager[None]:
+    """Return what removes the segments of a large object *known* once the block has replaced it."""
+    if known and known.segments_etag and isinstance(work.storage, SupportsSegments):
+        return work.storage.remove_segments(known)
+    return contextlib.nullcontext()
 
 
 def _store(work: Work, key: str, body: Body, size: int, known: ObjectInfo | None) -> int:
@@ -53,10 +67,7 @@ def _store(work: Work, key: str, body: Body, size: int, known: ObjectInfo | None
         piece_size = storage.piece_size(size, work.options.segment_size)
         if size > piece_size:
             return large.push(work, key, body, piece_size, attributes, known)
-    replaced: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-    if isinstance(storage, SupportsSegments) and known and known.segments_etag:
-        replaced = storage.remove_segments(known)
-    with replaced:
+    with replacing(work, known):
         return storage.put(key, work.source(body), size, attributes, only_new=is_new).size
 
 

@@ -7,6 +7,7 @@ import functools
 import os
 from collections.abc import Iterator
 
+from pfstorage.backends import ObjectInfo
 from pfstorage.errors import NotFoundError
 from pfstorage.files import Body, local_errors, open_body
 from pfstorage.pathmap import is_marker
@@ -54,12 +55,17 @@ def _verify_one(work: Work, transfer: Transfer) -> Moved:
             if is_marker(transfer.key):
                 return _verify_directory(transfer)
             with _opened(transfer) as body:
-                is_same = has_same_bytes(work, body, known) if body.size else not known.size
+                is_same = has_same_bytes(work, body, known) if body.size else _is_empty(work, known)
                 return SAME if is_same else CHANGED
         except (FileNotFoundError, NotFoundError):
             return MISSING
         except (NotADirectoryError, IsADirectoryError):
             return CHANGED
+
+
+def _is_empty(work: Work, known: ObjectInfo) -> bool:
+    """Tell whether the object is empty: what is listed so may be a large one, or a link."""
+    return not known.size and not work.storage.head(known.key).size
 
 
 def _verify_directory(transfer: Transfer) -> Moved:

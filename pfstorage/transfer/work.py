@@ -50,7 +50,7 @@ class Work:
 
     def __init__(self, storage: Storage, options: Options) -> None:
         self.options = options
-        self.stop = options.stop
+        self.stop = Stop(parent=options.stop)  # its own, for an error of this plan ends no other
         self.limit = WorkerLimit(options.workers)
         self.crew = Crew(self.limit)
         self.retries = 0
