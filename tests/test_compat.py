@@ -46,10 +46,14 @@ def old_args(swift: DevSwift, **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def old(swift: DevSwift, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> swiftStorage:
+def old(
+    swift: DevSwift, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[swiftStorage]:
     monkeypatch.setenv("SWIFT_CONTAINER_NAME", f"compat-{abs(hash(request.node.name))}")
     arguments = argparse.Namespace(**old_args(swift))
-    return swiftStorage(args=vars(arguments), name="pfstorage", desc="an interface", version="2.0.0.2")
+    made = swiftStorage(args=vars(arguments), name="pfstorage", desc="an interface", version="2.0.0.2")
+    yield made
+    made.close()  # which 2.x had not; who leaves it out leaves the connections to Python
 
 
 def test_the_methods_of_2_x_reply_as_they_did(old: swiftStorage, tmp_path: Path) -> None:

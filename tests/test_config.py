@@ -12,6 +12,7 @@ from pfstorage.config import (
     MASK,
     Settings,
     load_settings,
+    size_of,
     to_document,
 )
 from pfstorage.errors import SettingsError
@@ -112,6 +113,14 @@ def test_host_ip_is_where_the_server_listens() -> None:
         ({"this": {"timeout": "nan"}}, "timeout must lie between"),
         ({"this": {"timeout": []}}, "'timeout' takes a number"),
         ({"this": {"portSelf": 70000}}, "portSelf must lie between"),
+        ({"this": {"workers": 257}}, "workers must lie between"),
+        ({"this": {"workers": "1.5"}}, "workers must be a number, or auto"),
+        ({"this": {"segmentSize": "1K"}}, "segmentSize must lie between 65536 and"),
+        ({"this": {"rangeSize": "2000T"}}, "rangeSize must lie between"),
+        ({"this": {"segmentSize": "large"}}, "segmentSize: a size is bytes, or a number with K, M, G or T"),
+        ({"this": {"bwLimit": "-1"}}, "bwLimit: a size is bytes"),
+        ({"this": {"bwLimit": 1.5}}, "'bwLimit' takes int or str"),
+        ({"this": {"durable": "sometimes"}}, "durable must be one of none, file, batch"),
         ({"this": []}, "must be an object"),
         ({"swift": {"auth_url": "localhost"}}, "must be a URL"),
         ({"swift": {"auth_url": "http://host:port/"}}, "must be a URL"),
@@ -123,6 +132,26 @@ def test_host_ip_is_where_the_server_listens() -> None:
 def test_a_wrong_setting_is_refused_with_its_name(document: dict[str, Any], text: str) -> None:
     with pytest.raises(SettingsError, match=text):
         load(document)
+
+
+@pytest.mark.parametrize(
+    ("workers", "count"), [("auto", 0), (1, 1), ("7", 7), (256, 256), ("256", 256), (None, 0)]
+)
+def test_workers_are_a_number_or_auto(workers: object, count: int) -> None:
+    assert load({"this": {"workers": workers}}).worker_count == count
+    assert load(from_flags({"workers": workers}, {})).worker_count == count
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("65536", 65536), (65536, 65536), ("64K", 65536), ("1.5 MiB", 1572864), ("2gb", 2**31), ("1T", 2**40)],
+)
+def test_a_size_is_bytes_or_has_a_unit_of_1024(text: object, size: int) -> None:
+    flags = {"segmentSize": text, "rangeSize": text, "bwLimit": text}
+    settings = load(from_flags(flags, {}))
+    sizes = (settings.segment_size, settings.range_size, settings.bw_limit)
+    assert [size_of(each) for each in sizes] == [size, size, size]
+    assert load(to_document(settings)) == settings
 
 
 def test_unknown_settings_are_warned_of_and_those_of_2_x_are_not() -> None:

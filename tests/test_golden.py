@@ -46,6 +46,38 @@ MESSAGES: dict[str, dict[str, Any]] = {
         "action": "objPull",
         "meta": {"path": "sto", "fromLocation": "storage/sub", "mapLocationOver": "o"},
     },
+    "objPut-dry-run": {
+        "action": "objPut",
+        "meta": {"putSpec": "data", "inLocation": "new", "mapLocationOver": "data", "dryRun": True},
+    },
+    "objPut-summary": {
+        "action": "objPut",
+        "meta": {"fileList": ["data/a.txt", "data/gone"], "inLocation": "new", "reply": "summary"},
+    },
+    "objPut-overwrite-unknown": {"action": "objPut", "meta": {"putSpec": "data", "overwrite": "sometimes"}},
+    "objPut-audit": {
+        "action": "objPut",
+        "meta": {"putSpec": "data", "inLocation": "storage", "mapLocationOver": "data", "audit": True},
+    },
+    "objPull-audit": {
+        "action": "objPull",
+        "meta": {"fromLocation": "storage", "mapLocationOver": "./out", "audit": True, "reply": "summary"},
+    },
+    "objPull-selected": {
+        "action": "objPull",
+        "meta": {
+            "fromLocation": "storage",
+            "mapLocationOver": "./out",
+            "include": "*.dcm",
+            "exclude": ["x/**"],
+        },
+    },
+    "objPull-shard-empty": {
+        "action": "objPull",
+        "meta": {"fromLocation": "nothing", "mapLocationOver": "./out", "shard": "1/2"},
+    },
+    "objVerify": {"action": "objVerify", "meta": {"fromLocation": "storage", "mapLocationOver": "./data"}},
+    "objVerify-differs": {"action": "objVerify", "meta": {"fromLocation": "storage", "mapLocationOver": "."}},
     "objExists": {"action": "objExists", "meta": {"obj": "storage/a.txt"}},
     "objExists-not": {"action": "objExists", "meta": {"obj": "storage/a"}},
     "objStat": {"action": "objStat", "meta": {"obj": "storage/a.txt"}},

@@ -385,6 +385,23 @@ def test_a_large_body_that_the_server_refuses_is_not_sent(serving: Serving, conn
     assert rest == [b""]
 
 
+def test_a_server_that_does_not_know_the_question_is_not_asked_again(
+    serving: Serving, connect: Connecting
+) -> None:
+    got: list[int] = []
+
+    def serve(peer: Peer) -> None:
+        if b"Expect" in peer.head():
+            peer.send(b"HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n")
+            return
+        got.append(len(peer.body(LARGE)))
+        peer.send(OK)
+
+    server = serving(serve)
+    assert put(connect(server.port), io.BytesIO(bytes(LARGE)), LARGE) == (200, b"hi")
+    assert (got, server.connections) == ([LARGE], 2)
+
+
 @pytest.mark.parametrize("size", [CONTINUE_ABOVE - 10, LARGE])
 def test_a_refusal_in_the_middle_of_a_body_is_read_and_told(
     serving: Serving, connect: Connecting, size: int

@@ -13,7 +13,14 @@ from pfstorage.errors import MessageError, NotFoundError
 from pfstorage.pathmap import join, without_dot
 from pfstorage.reply import Reply, Stream
 
-ROW_FIELDS = tuple(ObjectInfo("").as_row())
+ATTRIBUTES = {
+    "name": "key",
+    "bytes": "size",
+    "hash": "etag",
+    "last_modified": "last_modified",
+    "content_type": "content_type",
+}
+"""Those of an `ObjectInfo`, by the fields of a row."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,11 @@ def ls(context: Context, meta: LsMeta) -> Reply:
     found = itertools.chain(first, rest)
     body: dict[str, Any] = {"status": bool(first)}
     if meta.ret_spec:
-        body["ls"] = Stream(_picked(row, meta.ret_spec) for row in found)
+        picked = [(name, ATTRIBUTES[_field(name)]) for name in meta.ret_spec]
+        body["ls"] = Stream(
+            row.as_row() if row.is_subdir else {name: getattr(row, attribute) for name, attribute in picked}
+            for row in found
+        )
     else:
         body["ls"] = _long_form(list(found), full_path)
     if not first:
@@ -75,17 +86,12 @@ def _long_form(found: list[ObjectInfo], full_path: str) -> dict[str, Any]:
 
 def _check_fields(ret_spec: tuple[str, ...]) -> None:
     for name in ret_spec:
-        if _field(name) not in ROW_FIELDS:
-            raise MessageError(f"retSpec knows no {name[:80]!r}; it knows {', '.join(ROW_FIELDS)}")
+        if _field(name) not in ATTRIBUTES:
+            raise MessageError(f"retSpec knows no {name[:80]!r}; it knows {', '.join(ATTRIBUTES)}")
 
 
 def _field(name: str) -> str:
     return "content_type" if name == "content-type" else name
-
-
-def _picked(row: ObjectInfo, names: tuple[str, ...]) -> dict[str, str | int]:
-    full = row.as_row()
-    return full if row.is_subdir else {name: full[_field(name)] for name in names}
 
 
 @action("objExists", meta=ObjectMeta, read_only=True)

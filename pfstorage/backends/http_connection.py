@@ -71,6 +71,7 @@ class HttpConnection:
     def __init__(self, route: Route) -> None:
         self._route = route
         self._prefix, self._proxy_headers, self._http = _prepared(route)
+        self._asks_first = True
         self.buffer = memoryview(bytearray(CHUNK))
         """Room for what is read: it is made once, for that costs more than to fill it."""
 
@@ -82,19 +83,25 @@ class HttpConnection:
         *body* is bytes or has a ``read``; *headers* tell its length, *size* bytes.
         Raise `ConnectionBroken`. What a body raises passes through, and ends the connection.
         """
+        asks_first = self._asks_first and size > CONTINUE_ABOVE
         self._open()
         with _broken():
             self._http.putrequest(method, self._prefix + path, skip_accept_encoding=True)
             for name, value in (*headers.items(), *self._proxy_headers.items()):
                 self._http.putheader(name, value)
-            if size > CONTINUE_ABOVE:
+            if asks_first:
                 self._http.putheader("Expect", "100-continue")
             self._http.endheaders()
-        if size <= CONTINUE_ABOVE or self._may_continue():
+        is_wanted = not asks_first or self._may_continue()
+        if is_wanted:
             self._send_body(body)
         with _broken():
             response = self._http.getresponse()
         assert isinstance(response, Response)
+        if response.status == http.HTTPStatus.EXPECTATION_FAILED and not is_wanted:
+            self.close()
+            self._asks_first = False  # of one that does not know the question (RFC 9110, 15.5.18)
+            return self.request(method, path, headers, body, size)
         return response
 
     def _open(self) -> None:

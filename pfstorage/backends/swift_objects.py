@@ -6,6 +6,7 @@ import contextlib
 import functools
 import itertools
 import json
+import operator
 import re
 import threading
 import time
@@ -295,10 +296,15 @@ def _is_md5_of_content(headers: Mapping[str, str]) -> bool:
     )
 
 
+_of_each_row = operator.itemgetter("name", "bytes", "hash", "last_modified", "content_type")
+
+
 def _rows_of(content: bytes) -> Sequence[dict[str, Any]]:
+    """Return the rows of a page. Raise `ValueError` and its like for what is no listing."""
     rows: Sequence[dict[str, Any]] = json.loads(content)
     for row in rows:
-        _info_of_row(row)
+        if "subdir" not in row:
+            _of_each_row(row)
     return rows
 
 
@@ -309,14 +315,9 @@ def _name_of(row: Mapping[str, Any]) -> str:
 def _info_of_row(row: Mapping[str, Any]) -> ObjectInfo:
     if "subdir" in row:
         return ObjectInfo(row["subdir"], is_subdir=True)
-    return ObjectInfo(
-        row["name"],
-        row["bytes"],
-        row["hash"],
-        row["last_modified"],
-        row["content_type"],
-        segments_etag=str(row.get("slo_etag", "")).strip('"'),
-    )
+    segments_etag = row["slo_etag"].strip('"') if "slo_etag" in row else ""
+    key, size, etag, modified, kind = _of_each_row(row)
+    return ObjectInfo(key, size, etag, modified, kind, segments_etag=segments_etag)
 
 
 def _info_of_headers(key: str, headers: Mapping[str, str]) -> ObjectInfo:

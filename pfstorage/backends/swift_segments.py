@@ -158,7 +158,8 @@ class SwiftSegments:
             except NotFoundError:
                 continue
             except StorageError as e:
-                log.warning("a segment that is not used any more could not be removed: %s", e)
+                log.warning("a segment that is not used any more could not be removed")
+                log.debug("%s", e)  # which names it
 
 
 class SwiftUpload:
@@ -233,7 +234,11 @@ class SwiftUpload:
 
     def _is_live(self, etag: str) -> bool:
         """Tell whether the object is still the one that was made here: another's segments stay."""
-        return self._segments.objects.head(self._segments.container, self._key).etag == etag
+        try:
+            return self._segments.objects.head(self._segments.container, self._key).etag == etag
+        except StorageError as e:  # the object itself is whole: what is left over may stay
+            log.debug("the segments that are left over stay: %s", e)
+            return False
 
     def _put_manifest(self, manifest: bytes, etag: str) -> None:
         """Store the manifest. The store looks at each segment first; a heartbeat keeps the line open."""
@@ -270,7 +275,8 @@ class SwiftUpload:
             names = {row.key for row in rows if row.key.startswith(self._prefix)}
             segments.remove(names - segments.live_names(self._key))
         except StorageError as e:
-            log.warning("the segments of an upload that failed were left: %s", e)
+            log.warning("the segments of an upload that failed were left")
+            log.debug("%s", e)
 
 
 def _etag_told(content: bytes) -> str:
