@@ -202,6 +202,26 @@ def test_the_first_error_is_raised_and_what_has_not_begun_is_left_out(
     assert begun == [0, 1, 2, 3]
 
 
+def test_of_two_errors_the_first_counts(crew_of: Callable[[int], Crew]) -> None:
+    both, failed = Meeting(2), threading.Event()
+
+    def fails_first() -> int:
+        both()
+        failed.set()
+        raise ValueError("first")
+
+    def fails_later() -> int:
+        both()
+        failed.wait(SOON)
+        time.sleep(0.05)
+        raise ValueError("later")
+
+    for tasks in ([fails_first, fails_later], [fails_later, fails_first]):
+        failed.clear()
+        assert str(shared(crew_of(2), tasks)) == "first"
+        both = Meeting(2)
+
+
 def test_an_error_waits_for_the_pieces_that_are_under_way(crew_of: Callable[[int], Crew]) -> None:
     crew, both, ended = crew_of(2), Meeting(2), threading.Event()
 
@@ -261,8 +281,10 @@ def test_what_was_cancelled_does_not_begin(crew_of: Callable[[int], Crew]) -> No
     for number in range(5):
         crew.submit(functools.partial(done.append, number))
     crew.cancel()
+    after = threading.Event()
+    crew.submit(after.set)
     release.set()
-    assert crew.close(SOON)
+    assert after.wait(SOON)
     assert done == []
 
 

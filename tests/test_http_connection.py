@@ -354,6 +354,8 @@ def test_a_large_body_goes_when_the_server_wants_it(
                 time.sleep(0.05)
             got.append(len(peer.body(LARGE)))
             peer.send(OK)
+        peer.head()
+        peer.send(OK.replace(b"200", b"203"))
 
     server = serving(serve)
     connection = connect(server.port)
@@ -361,6 +363,7 @@ def test_a_large_body_goes_when_the_server_wants_it(
         started = time.monotonic()
         assert put(connection, io.BytesIO(bytes(LARGE)), LARGE) == (200, b"hi")
         assert time.monotonic() - started < 5.0
+    assert get(connection) == (203, b"hi")
     assert got == [LARGE, LARGE]
     assert server.connections == 1
 

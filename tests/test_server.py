@@ -328,7 +328,10 @@ def test_200_listings_cost_one_login(tmp_path: Path) -> None:
     assert [each.json["status"] for each in found] == [True] * 200
     lines = log.read_text().splitlines()
     assert len([line for line in lines if "/auth/v1.0" in line]) == 1
-    assert len([line for line in lines if line.startswith("GET /v1/") and "&prefix=chris%2F&limit" in line]) == 200
+    assert (
+        len([line for line in lines if line.startswith("GET /v1/") and "&prefix=chris%2F&limit" in line])
+        == 200
+    )
 
 
 SET = message("internalctl", var="/swift/container_name", set="evil")
