@@ -129,6 +129,9 @@ def test_never_asks_swift_to_see_to_it(swift: DevSwift, data: Path) -> None:
         run(storage, "objPut", **PUT, overwrite="never")
         assert {exchange.headers["If-None-Match"] for exchange in proxy.made("PUT")} == {"*"}
         proxy.forget()
+        assert run(storage, "objPut", **PUT, overwrite="never", dryRun=True)["skipped"] == len(TREE)
+        assert run(storage, "objPut", **PUT, overwrite="never")["skipped"] == len(TREE)
+        assert proxy.puts == 0
         run(storage, "objPut", **PUT, overwrite="always")
         assert {exchange.headers["If-None-Match"] for exchange in proxy.made("PUT")} == {None}
 

@@ -63,7 +63,9 @@ def test_what_is_the_same_is_counted_and_nothing_is_moved(pulled: Storage, tmp_p
 
 def test_what_differs_is_named_in_order(pulled: Storage, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    write_tree(out, {"a": b"aab", "d/c": b"cc", "empty": b"not", "!": b"", "d/e/new": b"x", "z/z": b"z"})
+    write_tree(
+        out, {"a": b"aab", "d/c": b"cc", "empty": b"not", "!": b"", "!!": b"", "d/e/new": b"x", "z/z": b"z"}
+    )
     (out / "a-b").unlink()
     (out / "d" / "e" / "f").write_bytes(b"")
     reply = run(pulled, "objVerify", **PULL)
@@ -72,7 +74,7 @@ def test_what_differs_is_named_in_order(pulled: Storage, tmp_path: Path) -> None
         1,
         ["s/a", "s/d/c", "s/d/e/f", "s/empty"],
         ["s/a-b"],
-        ["out/!", "out/d/e/new", "out/z/z"],
+        ["out/!", "out/!!", "out/d/e/new", "out/z/z"],
     )
     assert reply["msg"] == "4 files differ and 1 are missing"
     assert "error" not in reply
