@@ -12,8 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from pfstorage._version import __version__
 from pfstorage.flags import DESCRIPTION, DETAILS, SYNOPSIS, build_parser
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
     from pfstorage.config import Settings
     from pfstorage.handler import StoreHandler
     from pfstorage.reply import Reply
+
+MOST_TEXT = 64 * 1024**2
+"""Characters of a message from a file: a list of a million files fits, what never ends does not."""
 
 DONE, FAILED, MALFORMED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
@@ -171,11 +173,20 @@ def _text_of(value: str) -> str:
         if value == "-":
             if sys.stdin is None:
                 raise MessageError("stdin is closed: there is no message to read")
-            return sys.stdin.read()
-        with local_errors(value[1:]):
-            return Path(value[1:]).read_text(encoding="utf-8")
+            return _bounded(sys.stdin)
+        with local_errors(value[1:]), open(value[1:], encoding="utf-8") as file:
+            return _bounded(file)
     except UnicodeDecodeError:
         raise MessageError(f"what {value!r} holds is not UTF-8") from None
+
+
+def _bounded(file: TextIO) -> str:
+    from pfstorage.errors import MessageError
+
+    text = file.read(MOST_TEXT + 1)
+    if len(text) > MOST_TEXT:
+        raise MessageError(f"the message is longer than {MOST_TEXT} characters")
+    return text
 
 
 def _save(path: str, document: Mapping[str, Any]) -> None:

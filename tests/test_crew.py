@@ -318,3 +318,43 @@ def test_threads_are_made_as_they_are_needed_and_end_with_the_crew() -> None:
     assert threading.active_count() <= before + 1
     assert crew.close(SOON)
     assert threading.active_count() == before
+
+
+@pytest.fixture
+def few_threads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """As many threads for transfers as the number in the list, as where the system limits them."""
+    left, start = [3], threading.Thread.start
+
+    def start_one(thread: threading.Thread) -> None:
+        if thread.name == "transfer":
+            if not left[0]:
+                raise RuntimeError("can't start new thread")
+            left[0] -= 1
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_one)
+    return left
+
+
+def test_where_the_system_gives_few_threads_those_do_it_all(
+    crew_of: Callable[[int], Crew], few_threads: list[int]
+) -> None:
+    crew, all_done = crew_of(8), threading.Semaphore(0)
+    for _ in range(100):
+        crew.submit(all_done.release)
+    for _ in range(100):
+        assert all_done.acquire(timeout=SOON)
+    assert shared(crew, [lambda: 1] * 20) == [1] * 20
+
+
+def test_where_it_gives_none_that_is_raised_and_the_task_forgotten(
+    crew_of: Callable[[int], Crew], few_threads: list[int]
+) -> None:
+    crew, done = crew_of(8), threading.Event()
+    few_threads[0] = 0
+    with pytest.raises(RuntimeError):
+        crew.submit(done.set)
+    few_threads[0], after = 1, threading.Event()
+    crew.submit(after.set)
+    assert after.wait(SOON)
+    assert not done.is_set()

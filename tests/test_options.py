@@ -331,6 +331,20 @@ def test_where_there_is_no_room_nothing_is_moved(storage: Storage, tmp_path: Pat
         assert "600000 more are to be written" in again["msg"]
 
 
+def test_only_what_grows_needs_room(storage: Storage, tmp_path: Path) -> None:
+    names = [f"{number:02}" for number in range(30)]
+    with mounted(tmp_path / "disk", "tmpfs", "-o", "size=800k") as disk:
+        meta: dict[str, Any] = {"fromLocation": "s", "mapLocationOver": str(disk)}
+        for size in (20_000, 20_400):
+            for name in names:
+                storage.put(f"s/{name}", io.BytesIO(bytes(size)), size)
+            assert run(storage, "objPull", {"workers": 1}, **meta)["status"] is True
+        for name in names:
+            storage.put(f"s/{name}", io.BytesIO(bytes(40_000)), 40_000)
+        assert run(storage, "objPull", **meta)["error"]["type"] == "FullDiskError"
+        assert moved(run(storage, "objPull", **meta, overwrite="never")) == (True, 0, 30)
+
+
 def test_names_that_no_store_or_disk_takes_fail_alone(swift_storage: Storage, tmp_path: Path) -> None:
     deep = "/".join(["d" * 200] * 6)
     write_tree(tmp_path / "data", {deep: b"x", "good": b"x"})

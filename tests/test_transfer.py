@@ -279,6 +279,29 @@ def test_a_fault_of_pfstorage_itself_fails_that_file_alone(caplog: pytest.LogCap
     assert parts_in("out") == []
 
 
+@pytest.mark.parametrize("given", [0, 2])
+def test_a_system_that_gives_too_few_threads_does_not_hang_it(
+    given: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, start = Watched(), threading.Thread.start
+    plan = filled(storage, 100)
+
+    def start_one(thread: threading.Thread) -> None:
+        nonlocal given
+        if thread.name == "transfer":
+            given -= 1
+            if given < 0:
+                raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_one)
+    if given:
+        assert pull(plan, work_on(storage, 8)).count == 100
+    else:
+        with pytest.raises(RuntimeError):
+            pull(plan, work_on(storage, 8))
+
+
 def test_failures_beyond_a_bound_are_only_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pfstorage.transfer.plan.MOST_FAILURES", 10)
     storage = Watched()

@@ -83,7 +83,7 @@ def obj_pull(context: Context, meta: PullMeta) -> Reply:
     work, target = work_of(context, meta), Target(meta)
     plan = _plan(_selected(work.storage, meta, target), target)
     if not meta.dry_run:
-        plan = _with_room(plan, target)
+        plan = _with_room(plan, target, keeps=meta.overwrite == "never")
     report = pull(plan, work)
     places = {"localpath": target.path, "currentWorkingDir": target.cwd}
     if not (report.count or report.failed or report.error):
@@ -155,15 +155,16 @@ def _plan(rows: Iterator[ObjectInfo], target: Target) -> Iterator[Transfer | Fai
             yield Failure(row.key, join(target.root, target.rest_of(row.key) or ""), e)
 
 
-def _with_room(plan: Plan, target: Target) -> Iterator[Transfer | Failure]:
+def _with_room(plan: Plan, target: Target, *, keeps: bool) -> Iterator[Transfer | Failure]:
     """Pass *plan* on for as long as there is room for it; look at `CHECKED_FIRST` items before the first.
 
-    Raise `FullDiskError` instead of what there is no room for.
+    *keeps* tells that files which are there stay. Raise `FullDiskError` instead of what
+    there is no room for.
     """
     room = free_bytes(target.root)
     items = iter(plan)
     while batch := list(itertools.islice(items, CHECKED_FIRST)):
-        needed = sum(_growth(item) for item in batch if isinstance(item, Transfer))
+        needed = sum(_growth(item, keeps) for item in batch if isinstance(item, Transfer))
         if needed > room:
             text = f"{target.root!r} has room for {room} bytes, and {needed} more are to be written"
             raise FullDiskError(text, local=target.root)
@@ -171,10 +172,11 @@ def _with_room(plan: Plan, target: Target) -> Iterator[Transfer | Failure]:
         yield from batch
 
 
-def _growth(item: Transfer) -> int:
-    """Return the bytes that the file of *item* takes, if it is not one of that size already."""
+def _growth(item: Transfer, keeps: bool) -> int:
+    """Return how many bytes more the file of *item* takes than what is there now."""
     size = item.known.size if item.known else 0
     try:
-        return 0 if os.lstat(item.path).st_size == size else size
+        there = os.lstat(item.path).st_size
     except (OSError, ValueError):
         return size
+    return 0 if keeps else max(0, size - there)

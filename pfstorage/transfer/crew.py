@@ -31,10 +31,14 @@ class Crew:
         self._closed = False
 
     def submit(self, task: Callable[[], object]) -> None:
-        """Have *task* done. It must not raise."""
+        """Have *task* done. It must not raise. Raise `RuntimeError` if the system gives not even one thread."""
         with self._changed:
             self._tasks.append(task)
-            self._wake()
+            try:
+                self._wake()
+            except RuntimeError:  # there is no thread at all to do it
+                self._tasks.pop()
+                raise
 
     def share(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
         """Do *tasks*, with whoever is free; return what they return, in order.
@@ -61,8 +65,13 @@ class Crew:
             self._changed.notify()
         elif len(self._threads) < self._limit.allowed:
             thread = threading.Thread(target=self._work, name="transfer", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+            try:
+                thread.start()
+            except RuntimeError:  # the system gives no more of them: those that there are do it
+                if not self._threads:
+                    raise
+            else:
+                self._threads.append(thread)
 
     def _work(self) -> None:
         while (task := self._next()) is not None:

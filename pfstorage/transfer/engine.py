@@ -99,7 +99,6 @@ class _Engine:
                 with self._room:
                     while self._is_full() and not self._work.stop.is_requested:
                         self._room.wait()
-                    self._running += isinstance(item, Transfer)
                 if self._work.stop.is_requested:
                     break
                 self._fed += 1
@@ -107,6 +106,8 @@ class _Engine:
                 self._slots.append(slot)
                 if slot.outcome is None:
                     self._work.crew.submit(functools.partial(self._attempt, slot))
+                    with self._room:
+                        self._running += 1
         except PfstorageError as e:
             if not self._work.stop.is_requested:  # else that is what broke it off
                 self.report.error = e
@@ -153,8 +154,12 @@ class _Engine:
 
     def _attempt(self, slot: _Slot) -> None:
         assert isinstance(slot.item, Transfer)
-        slot.made = _attempt(slot.item, self._move, self._breaker)
-        self._finished.put(slot)
+        try:
+            slot.made = _attempt(slot.item, self._move, self._breaker)
+        except BaseException as e:  # noqa: BLE001 - it is raised again where it can be seen
+            self._fault = e  # such as a lack of memory to tell of a lack of memory
+        finally:
+            self._finished.put(slot)
 
     def _take_finished(self) -> None:
         try:
@@ -201,6 +206,7 @@ class _Engine:
             with self._batch[slot] as file:
                 del self._batch[slot]  # not before: an interrupt leaves none behind
                 slot.outcome = _committed(slot, file, error)
+            self._work.batch_room.release()
         _sync_names([slot.item for slot in slots if isinstance(slot.item, Transfer)])
 
     def _note_in_order(self, *, at_end: bool = False) -> None:

@@ -37,10 +37,10 @@ def _pull_one(work: Work, transfer: Transfer) -> Moved:
         again_on = (IntegrityError, NotFoundError)
         file = work.patience.tried(lambda: _fetched(work, transfer), again_on, retries=TRIES)
         size = os.fstat(file.fileno()).st_size
-        if work.options.durable == "batch":
+        if work.options.durable == "batch" and work.batch_room.acquire(blocking=False):
             return Moved(size, file=file)
         with file:
-            file.commit(work.options.durable == "file")
+            file.commit(work.options.durable != "none")
         return Moved(size)
 
 

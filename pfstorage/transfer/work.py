@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from pfstorage.stop import Stop
 from pfstorage.transfer.crew import Crew
 from pfstorage.transfer.pace import Throttle, WorkerLimit
 from pfstorage.transfer.plan import Progress
+
+MOST_UNNAMED = 512
 
 
 def no_progress(_: Progress) -> None:
@@ -56,6 +59,8 @@ class Work:
         self.retries = 0
         self.size = 0
         self._lock = threading.Lock()
+        self.batch_room = threading.Semaphore(_batch_room(self.limit.allowed))
+        """Of the files that wait, open, for their batch: what finds none is brought to the disk for itself."""
         self.patience = Patience(options.retries, stop=self.stop, noticed=self._noticed, is_bounded=True)
         self.storage = storage
         if isinstance(storage, SupportsPatience):
@@ -79,6 +84,12 @@ class Work:
     def source(self, source: Source) -> Source:
         """Return *source*, what is read from it counted and paced."""
         return _PacedSource(source, self)
+
+
+def _batch_room(workers: int) -> int:
+    """Return how many finished files may be open beside those that *workers* work on, with two descriptors each."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(0, min(MOST_UNNAMED, (most - 8 * workers - 64) // 2))
 
 
 class _PacedSink:
