@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +134,16 @@ def command(tmp_path: Path) -> Command:
         )
 
     return run
+
+
+def run(
+    storage: Storage, action: str, settings: Mapping[str, Any] | None = None, **meta: Any
+) -> dict[str, Any]:
+    """Answer one message from *storage*, the common *settings* changed as told."""
+    with contextlib.closing(StoreHandler(storage)) as handler:
+        for name, value in (settings or {}).items():
+            handler.state.set(f"/this/{name}", value)
+        return handler.run({"action": action, "meta": meta})
 
 
 def write_tree(root: Path, files: dict[str, bytes]) -> Path:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from pfstorage.devswift import DevSwift
 from pfstorage.errors import ContainerNotFoundError
 from pfstorage.transfer import Options, Transfer, Work, push
 from pfstorage.transfer.engine import BATCH
-from tests.conftest import read_tree, swift_options, write_tree
+from tests.conftest import read_tree, run, swift_options, write_tree
 from tests.faults import proxy_to
 from tests.local import mounted, parts_in
 
@@ -33,15 +32,6 @@ TREE = {
 }
 PUT: dict[str, Any] = {"putSpec": "data", "inLocation": "s", "mapLocationOver": "data"}
 PULL: dict[str, Any] = {"fromLocation": "s", "mapLocationOver": "out"}
-
-
-def run(
-    storage: Storage, action: str, settings: Mapping[str, Any] | None = None, **meta: Any
-) -> dict[str, Any]:
-    with contextlib.closing(StoreHandler(storage)) as handler:
-        for name, value in (settings or {}).items():
-            handler.state.set(f"/this/{name}", value)
-        return handler.run({"action": action, "meta": meta})
 
 
 def contents(storage: Storage) -> dict[str, bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
@@ -13,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from pfstorage import StoreHandler, open_storage
+from pfstorage import open_storage
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import PermissionDeniedError, StorageError, UnavailableError
-from tests.conftest import Command, read_tree, swift_options, write_tree
+from tests.conftest import Command, read_tree, run, swift_options, write_tree
 from tests.faults import Proxy, proxy_to
 from tests.test_faults import raw_connection
 
@@ -27,15 +26,6 @@ LARGE = random.Random(8).randbytes(4 * PIECE + 5)
 TREE = {"a": b"aaa", "a-b": b"b", "d/c": b"ccc", "d/e/f": b"f", "empty": b"", "new\nline ü": b"n"}
 PUT: dict[str, Any] = {"putSpec": "data", "inLocation": "s", "mapLocationOver": "data"}
 PULL: dict[str, Any] = {"fromLocation": "s", "mapLocationOver": "out"}
-
-
-def run(
-    storage: Storage, action: str, settings: Mapping[str, Any] | None = None, **meta: Any
-) -> dict[str, Any]:
-    with contextlib.closing(StoreHandler(storage)) as handler:
-        for name, value in (settings or {}).items():
-            handler.state.set(f"/this/{name}", value)
-        return handler.run({"action": action, "meta": meta})
 
 
 def verdict(reply: Mapping[str, Any]) -> tuple[bool, int, list[str], list[str], list[str]]:

@@ -206,12 +206,12 @@ def _put_upload(context: Context, meta: PutMeta) -> Reply:
 
 def _stored_upload(work: Work, key: str, upload: Upload) -> Moved:
     known = _known_objects(work.storage, [key]).get(key)
-    if known and work.options.overwrite == "never":
+    if known and work.options.only_new:
         return SAME
     if not work.options.dry_run:
         try:
             with replacing(work, known):
-                work.storage.put(key, upload.body, upload.size, only_new=work.options.overwrite == "never")
+                work.storage.put(key, upload.body, upload.size, only_new=work.options.only_new)
         except ExistsError:
             return SAME  # the listing did not show it
     return Moved(upload.size)

@@ -17,6 +17,17 @@ def new_md5() -> hashlib._Hash:
     return hashlib.md5(usedforsecurity=False)
 
 
+def md5_of_md5s(md5s: Iterable[str]) -> str:
+    """Return the etag of a large object, which is made of those of its segments.
+
+    >>> md5_of_md5s(["d41d8cd98f00b204e9800998ecf8427e"])
+    '74be16979710d4c4e7c6647856088456'
+    """
+    digest = new_md5()
+    digest.update("".join(md5s).encode())
+    return digest.hexdigest()
+
+
 def another_object(key: str) -> RejectedError:
     """Return the error for a part of an object that is not the one that was listed any more."""
     return RejectedError(f"{key!r} is another object by now: try again", key=key, status=412)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
-import hashlib
 import json
 import logging
 import math
@@ -20,6 +19,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from pfstorage.backends.base import ObjectInfo, Piece, Source
+from pfstorage.backends.common import md5_of_md5s, new_md5
 from pfstorage.backends.http_connection import Refusal
 from pfstorage.backends.swift_objects import SwiftObjects, only_if_new, url_of
 from pfstorage.backends.swift_session import Connection
@@ -106,10 +106,10 @@ class SwiftSegments:
         try:
             dynamic, content = self.objects.session.tried(get_manifest, key)
             manifest = self._listed(unquote(dynamic)) if dynamic else [*map(_named, json.loads(content))]
-            made_of = "".join(_etag_of(row) for row in manifest)
+            made_of = md5_of_md5s(_etag_of(row) for row in manifest)
         except (ValueError, TypeError, KeyError, AttributeError) as e:
             raise RejectedError(f"{key!r} has a manifest that can't be read", key=key) from e
-        if hashlib.md5(made_of.encode(), usedforsecurity=False).hexdigest() != etag.strip('"'):
+        if made_of != etag.strip('"'):
             raise NotFoundError(f"{key!r} is another object than was listed: try again", key=key)
         return manifest
 
@@ -209,7 +209,7 @@ class SwiftUpload:
 
     def finish(self, pieces: Sequence[Piece], *, only_new: bool = False) -> ObjectInfo:
         stale = self._stale - {self._name(piece.offset) for piece in pieces}
-        etag = hashlib.md5("".join(piece.md5 for piece in pieces).encode(), usedforsecurity=False).hexdigest()
+        etag = md5_of_md5s(piece.md5 for piece in pieces)
         manifest = [
             {
                 "path": f"/{self._segments.segment_container}/{self._name(piece.offset)}",
@@ -294,7 +294,8 @@ def _named(row: Mapping[str, Any]) -> dict[str, Any]:
     if "data" not in row:
         return {**row}
     content = base64.b64decode(row["data"])
-    digest = hashlib.md5(content, usedforsecurity=False)
+    digest = new_md5()
+    digest.update(content)
     return {"name": "", "bytes": len(content), "hash": digest.hexdigest()}
 
 

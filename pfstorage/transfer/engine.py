@@ -149,7 +149,6 @@ class _Engine:
         self._commit_batch()
         self._note_in_order(at_end=True)
         self.report.seconds = time.monotonic() - self._started
-        self.report.retried = self._work.retries
         self._show(is_last=True)
 
     def _attempt(self, slot: _Slot) -> None:

@@ -5,20 +5,13 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Sequence
-from typing import Protocol
 
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.base import CHUNK, Attributes, Piece, Source, Span, SupportsSegments
-from pfstorage.backends.common import new_md5
+from pfstorage.backends.common import md5_of_md5s, new_md5
 from pfstorage.errors import IntegrityError, PfstorageError, StoppedError, UnavailableError
 from pfstorage.files import Body, NewFile
 from pfstorage.transfer.work import Work
-
-
-class Parted(Protocol):
-    """A file whose parts can be read side by side."""
-
-    def part(self, offset: int, size: int) -> Source: ...
 
 
 def md5_of(source: Source) -> str:
@@ -38,7 +31,7 @@ def cut(size: int, piece_size: int) -> list[Piece]:
     return [Piece(start, min(piece_size, size - start)) for start in range(0, size, piece_size)]
 
 
-def is_same(work: Work, body: Parted, known: ObjectInfo) -> bool:
+def is_same(work: Work, body: Body, known: ObjectInfo) -> bool:
     """Tell whether *body*, of the size of *known*, has the bytes of that object of segments.
 
     Its segments most likely have the size that they would be given now; only if they
@@ -56,13 +49,7 @@ def is_same(work: Work, body: Parted, known: ObjectInfo) -> bool:
     return all(piece.md5 for piece in pieces) and _md5s(work, body, pieces) == [p.md5 for p in pieces]
 
 
-def md5_of_md5s(md5s: Sequence[str]) -> str:
-    digest = new_md5()
-    digest.update("".join(md5s).encode())
-    return digest.hexdigest()
-
-
-def _md5s(work: Work, body: Parted, pieces: Sequence[Piece]) -> list[str]:
+def _md5s(work: Work, body: Body, pieces: Sequence[Piece]) -> list[str]:
     def md5(piece: Piece) -> str:
         work.stop.check()
         return md5_of(body.part(piece.offset, piece.size))
@@ -93,7 +80,7 @@ def push(
 
     try:
         put_now = work.crew.share([functools.partial(put, piece) for piece in cut(body.size, piece_size)])
-        upload.finish([piece for piece, _ in put_now], only_new=work.options.overwrite == "never")
+        upload.finish([piece for piece, _ in put_now], only_new=work.options.only_new)
     except (StoppedError, UnavailableError):
         raise
     except PfstorageError:

@@ -99,7 +99,6 @@ class TransferReport:
     count: int = 0
     size: int = 0
     skipped: int = 0
-    retried: int = 0
     seconds: float = 0.0
     error: PfstorageError | None = None
 

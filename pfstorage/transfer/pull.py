@@ -60,7 +60,7 @@ def _may_stay(work: Work, transfer: Transfer) -> bool:
     if overwrite == "always" or tree is None or (overwrite == "changed" and known is None):
         return False
     try:
-        if overwrite == "never":
+        if work.options.only_new:
             return _is_taken(tree, transfer.parts)
         with tree.open_file(transfer.parts) as file:
             body = Body(file, transfer.path, os.fstat(file.fileno()))

@@ -30,7 +30,7 @@ def push(plan: Plan, work: Work) -> TransferReport:
 
 def _push_one(work: Work, transfer: Transfer) -> Moved:
     options, known = work.options, transfer.known
-    if options.overwrite == "never" and known:
+    if options.only_new and known:
         return SAME
     with open_body(transfer.path) as (body, size):
         # an empty one is sent anyway: a large object made of segments may be listed as one
@@ -62,13 +62,12 @@ def _store(work: Work, key: str, body: Body, size: int, known: ObjectInfo | None
     """Store *body*; return the bytes that were sent."""
     storage = work.storage
     attributes = Attributes(_content_type(key, body), body.mtime_ns)
-    is_new = work.options.overwrite == "never"
     if isinstance(storage, SupportsSegments) and size > min(work.options.segment_size, ASK_ABOVE):
         piece_size = storage.piece_size(size, work.options.segment_size)
         if size > piece_size:
             return large.push(work, key, body, piece_size, attributes, known)
     with replacing(work, known):
-        return storage.put(key, work.source(body), size, attributes, only_new=is_new).size
+        return storage.put(key, work.source(body), size, attributes, only_new=work.options.only_new).size
 
 
 def _content_type(key: str, body: Body) -> str:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pfstorage.backends import Storage
 from pfstorage.backends.base import Sink, Source, SupportsPatience
 from pfstorage.backends.retry import Patience
-from pfstorage.errors import StorageError
 from pfstorage.stop import Stop
 from pfstorage.transfer.crew import Crew
 from pfstorage.transfer.pace import Throttle, WorkerLimit
@@ -47,6 +46,11 @@ class Options:
     stop: Stop = field(default_factory=Stop)
     progress: Callable[[Progress], None] = no_progress
 
+    @property
+    def only_new(self) -> bool:
+        """Whether what is there stays, whatever it is."""
+        return self.overwrite == "never"
+
 
 class Work:
     """The means to work off one plan on *storage*."""
@@ -56,19 +60,16 @@ class Work:
         self.stop = Stop(parent=options.stop)  # its own, for an error of this plan ends no other
         self.limit = WorkerLimit(options.workers)
         self.crew = Crew(self.limit)
-        self.retries = 0
         self.size = 0
         self._lock = threading.Lock()
         self.batch_room = threading.Semaphore(_batch_room(self.limit.allowed))
         """Of the files that wait, open, for their batch: what finds none is brought to the disk for itself."""
-        self.patience = Patience(options.retries, stop=self.stop, noticed=self._noticed, is_bounded=True)
+        self.patience = Patience(
+            options.retries, stop=self.stop, noticed=self.limit.note_failure, is_bounded=True
+        )
         self.storage = storage
         if isinstance(storage, SupportsPatience):
             self.storage = storage.with_patience(self.patience)
-
-    def _noticed(self, error: StorageError) -> None:
-        self.retries += 1
-        self.limit.note_failure(error)
 
     def passed(self, size: int) -> None:
         """Count *size* bytes, and wait for as long as the pace wants it. Raise `StoppedError`."""
