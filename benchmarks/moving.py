@@ -19,7 +19,7 @@ def pushing(bench: Bench, site: Site, tree: Tree) -> Turn:
         location = f"pushed-{number}-{slug(peer)}"
         sample = take(bench, peer, site, peer.push(Task(site, location, tree.directory, tree.names)))
         checked(peer, sample, lambda: tree.check_pushed(bench.store, location))
-        bench.store.clear(f"{location}/")
+        tree.dropped(bench.store, location)
         return sample
 
     return turn

@@ -46,6 +46,4 @@ def measure(bench: Bench) -> list[Row]:
             places.pull(peer, 0)
         push = Contest.held(bench, f"push {work}", BOUNDS, places.push)
         pull = Contest.held(bench, f"pull {work}", BOUNDS, places.pull)
-    for peer in (OURS, *BOUNDS):
-        bench.store.clear(f"{slug(peer)}/")
     return [row for contest in (pull, push) for row in contest.wall(BOUNDS)]

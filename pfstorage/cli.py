@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import gc
 import json
 import os
 import resource
@@ -129,6 +130,7 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, stop: Sto
     except (SettingsError, LocalFileError) as e:
         parser.exit(MALFORMED, f"pfstorage: {e}\n")
     console.set_up_logging(handler.settings.verbosity)
+    gc.freeze()  # no collection needs to look at what was imported, nor does the last one, at the end
     if options.server:
         return _serve(handler, options)
     if message is None:

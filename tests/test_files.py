@@ -298,8 +298,9 @@ def test_what_is_told_only_at_the_closing_keeps_the_file_from_its_name(
         if descriptor in copies:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    file = LocalTree("out").new_file(("a",))
     with monkeypatch.context() as patched:
+        patched.setattr(os, "major", lambda _: 0)  # as of a file system without a device
+        file = LocalTree("out").new_file(("a",))
         patched.setattr(os, "dup", note)
         patched.setattr(os, "close", fail)
         with pytest.raises(OSError, match="No space"):

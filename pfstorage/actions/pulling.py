@@ -45,7 +45,7 @@ class Target:
         self.root = (self.over.rstrip("/") or "/") if self.over else self.cwd
         with local_errors(self.root):
             os.fsencode(self.root)
-        self._tree = LocalTree(self.root)
+        self._tree = LocalTree(self.root, keeps_open=True)
 
     @property
     def path(self) -> str:
@@ -161,14 +161,16 @@ def _with_room(plan: Plan, target: Target, *, keeps: bool) -> Iterator[Transfer 
     *keeps* tells that files which are there stay. Raise `FullDiskError` instead of what
     there is no room for.
     """
-    room = free_bytes(target.root)
+    room, needed = free_bytes(target.root), 0
     items = iter(plan)
     while batch := list(itertools.islice(items, CHECKED_FIRST)):
-        needed = sum(_growth(item, keeps) for item in batch if isinstance(item, Transfer))
+        transfers = [item for item in batch if isinstance(item, Transfer)]
+        needed += sum(item.known.size for item in transfers if item.known)
+        if needed > room:  # unless the files that are there make up for it
+            room, needed = free_bytes(target.root), sum(_growth(item, keeps) for item in transfers)
         if needed > room:
             text = f"{target.root!r} has room for {room} bytes, and {needed} more are to be written"
             raise FullDiskError(text, local=target.root)
-        room -= needed
         yield from batch
 
 

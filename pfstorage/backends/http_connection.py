@@ -12,7 +12,9 @@ import http.client
 import select
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+import struct
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -25,6 +27,8 @@ CONTINUE_ABOVE = 8 * 1024**2
 CONTINUE_PATIENCE = 1.0
 """Seconds to wait for that answer: RFC 9110, 10.1.1, forbids to wait for it without end."""
 _CONTINUE = b"HTTP/1.1 100"
+_ESTABLISHED = b"\1"
+"""The first byte of TCP_INFO while neither side has ended the connection (Linux, netinet/tcp.h)."""
 
 
 class ConnectionBroken(Exception):
@@ -85,7 +89,7 @@ class HttpConnection:
         """
         asks_first = self._asks_first and size > CONTINUE_ABOVE
         self._open()
-        with _broken():
+        with _TALKING:
             self._http.putrequest(method, self._prefix + path, skip_accept_encoding=True)
             for name, value in (*headers.items(), *self._proxy_headers.items()):
                 self._http.putheader(name, value)
@@ -95,7 +99,7 @@ class HttpConnection:
         is_wanted = not asks_first or self._may_continue()
         if is_wanted:
             self._send_body(body)
-        with _broken():
+        with _TALKING:
             response = self._http.getresponse()
         assert isinstance(response, Response)
         if response.status == http.HTTPStatus.EXPECTATION_FAILED and not is_wanted:
@@ -106,12 +110,12 @@ class HttpConnection:
 
     def _open(self) -> None:
         """Connect, unless the connection that was kept still stands: a server ends an idle one."""
-        if self._http.sock is not None and _is_readable(self._http.sock, 0):
+        if self._http.sock is not None and _has_ended(self._http.sock):
             self._http.close()
         if self._http.sock is not None:
             return
         try:
-            with _broken(connecting=True):
+            with _CONNECTING:
                 self._http.timeout = self._route.connect_timeout
                 self._http.connect()
         except ConnectionBroken as e:
@@ -119,23 +123,23 @@ class HttpConnection:
                 raise
             reason = "its proxy does not (see --httpProxy, or the variables http_proxy and no_proxy)"
             raise ConnectionBroken(reason, connecting=True) from e
-        self._http.sock.settimeout(self._route.timeout)  # type: ignore[attr-defined]
+        _bound_silence(self._http.sock, self._route.timeout)
 
     def _may_continue(self) -> bool:
         """Tell whether the server wants the body, or does not say so in time."""
         sock = self._http.sock
         answer = Response(sock, method="PUT")
-        with _broken():
-            sock.settimeout(
-                CONTINUE_PATIENCE
-            )  # no poll: it would take what TLS says for itself for an answer
+        with _TALKING:
+            _bound_silence(
+                sock, CONTINUE_PATIENCE
+            )  # no poll: it takes what TLS says for itself for an answer
             try:
                 begun = answer.fp.peek(1)
             except TimeoutError:
                 answer.close()
                 return True
             finally:
-                sock.settimeout(self._route.timeout)
+                _bound_silence(sock, self._route.timeout)
         # the same object must read the rest, for it may have read further than this
         self._http.response_class = _once(answer, self._http)  # type: ignore[assignment]
         # what may yet become that is taken for it: a refusal is seen in the middle of a body, too
@@ -147,7 +151,7 @@ class HttpConnection:
         chunks = iter([body]) if isinstance(body, bytes) else iter(lambda: body.read(CHUNK), b"")
         try:
             for chunk in chunks:
-                with _broken():
+                with _TALKING:
                     self._http.send(chunk)
         except ConnectionBroken:
             if not self._has_answered_early():
@@ -155,18 +159,18 @@ class HttpConnection:
 
     def _has_answered_early(self) -> bool:
         """Tell whether the server refused the body before its end, and said why."""
-        return self._http.sock is not None and _is_readable(self._http.sock, 0)
+        return self._http.sock is not None and _is_readable(self._http.sock)
 
     def read_into(self, response: Response, buffer: memoryview) -> int:
         """Fill *buffer* from the body as far as it comes; return the bytes, 0 at its end."""
-        with _broken():
+        with _TALKING:
             count = response.readinto(buffer)
         if not count and response.length:
             raise ConnectionBroken("the connection broke (the answer is cut off)")
         return count
 
     def read_all(self, response: Response) -> bytes:
-        with _broken():
+        with _TALKING:
             return response.read()
 
     def abort(self) -> None:
@@ -219,26 +223,61 @@ def _once(answer: Response, connection: http.client.HTTPConnection) -> Callable[
     return make
 
 
-def _is_readable(sock: socket.socket, seconds: float) -> bool:
+def _bound_silence(sock: Any, seconds: float) -> None:
+    """Let *sock* wait for *seconds* at most, each time that it sends or receives.
+
+    Python asks the system about a socket with a time-out before each call: two calls for one, and
+    two times at which another thread takes the interpreter's lock. The system itself can bound
+    the wait (socket(7), SO_RCVTIMEO); only what does TLS can't tell that from an error.
+    """
+    if isinstance(sock, ssl.SSLSocket):
+        sock.settimeout(seconds)
+        return
+    bound = struct.pack("ll", int(seconds), max(1, int(seconds % 1 * 1e6)))  # 0 is for ever
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, bound)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, bound)
+    sock.settimeout(None)
+
+
+def _has_ended(sock: socket.socket) -> bool:
+    """Tell whether the server has ended the connection. No other thread runs meanwhile, as in a poll."""
+    if sys.platform == "linux":
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) != _ESTABLISHED
+    return _is_readable(sock)
+
+
+def _is_readable(sock: socket.socket) -> bool:
     if isinstance(sock, ssl.SSLSocket) and sock.pending():
         return True
     poll = select.poll()
     poll.register(sock, select.POLLIN)
-    return bool(poll.poll(seconds * 1000))
+    return bool(poll.poll(0))
 
 
-@contextlib.contextmanager
-def _broken(*, connecting: bool = False) -> Iterator[None]:
-    """Turn what fails in a connection into `ConnectionBroken`."""
-    try:
-        yield
-    except socket.gaierror as e:
-        raise ConnectionBroken("its name is not known", connecting=True) from e
-    except TimeoutError as e:
-        reason = "no connection in time" if connecting else "it fell silent"
-        raise ConnectionBroken(reason, connecting=connecting, silent=not connecting) from e
-    except ConnectionRefusedError as e:
-        raise ConnectionBroken("nothing listens there", connecting=connecting) from e
-    except (OSError, http.client.HTTPException, ValueError) as e:
-        reason = f"the connection broke ({type(e).__name__})"
-        raise ConnectionBroken(reason, connecting=connecting) from e
+class _Broken:
+    """Turns what fails in a connection within a ``with`` block into `ConnectionBroken`."""
+
+    def __init__(self, *, connecting: bool = False) -> None:
+        self._connecting = connecting
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if error is None:
+            return
+        connecting = self._connecting
+        if isinstance(error, socket.gaierror):
+            raise ConnectionBroken("its name is not known", connecting=True) from error
+        if isinstance(error, (TimeoutError, BlockingIOError)):  # the second is how the system tells the first
+            reason = "no connection in time" if connecting else "it fell silent"
+            raise ConnectionBroken(reason, connecting=connecting, silent=not connecting) from error
+        if isinstance(error, ConnectionRefusedError):
+            raise ConnectionBroken("nothing listens there", connecting=connecting) from error
+        if isinstance(error, (OSError, http.client.HTTPException, ValueError)):
+            reason = f"the connection broke ({type(error).__name__})"
+            raise ConnectionBroken(reason, connecting=connecting) from error
+
+
+_CONNECTING = _Broken(connecting=True)
+_TALKING = _Broken()

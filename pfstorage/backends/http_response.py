@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import http.client
 import io
+import socket
+import ssl
 from typing import Any
 
+BUFFER = 64 * 1024
+"""Bytes: headers, and the rest of what the system has got by then."""
 MAX_LINE = 65536
 MAX_HEADERS = 100
 """The limits of `http.client`."""
@@ -20,15 +24,22 @@ class Response(http.client.HTTPResponse):
 
     fields: dict[str, str]
 
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp.close()
+        self._received = _Received(sock)
+        self.fp = io.BufferedReader(self._received, BUFFER)
+
     def begin(self) -> None:
         """Read the status and the headers of the answer, past those that only announce it (1xx)."""
         if self.headers is not None:
             return
-        version, status, reason = _status_line(self.fp)
-        self.fields = _fields(self.fp)
+        status = 0
         while status < http.HTTPStatus.OK and status != http.HTTPStatus.SWITCHING_PROTOCOLS:
-            version, status, reason = _status_line(self.fp)
-            self.fields = _fields(self.fp)
+            first, *rest = _head(self.fp)
+            self._received.pending -= sum(map(len, rest), len(first))
+            version, status, reason = _status(first.decode("latin-1"))
+            self.fields = dict(map(_field, rest[:-1]))
         self.version = 11 if version != "HTTP/1.0" else 10
         self.code = self.status = status
         self.reason = reason
@@ -45,13 +56,63 @@ class Response(http.client.HTTPResponse):
             self.length = 0
         connection = self.fields.get("connection", "").lower()
         stays_open = "keep-alive" in connection if self.version == 10 else "close" not in connection
+        if self.length:
+            self._received.expect(self.length)
         self.will_close = not stays_open or (self.length is None and not self.chunked)
 
 
-def _status_line(file: io.BufferedIOBase) -> tuple[str, int, str]:
-    line = _line(file)
-    if not line:
+class _Received(io.RawIOBase):
+    """What comes over *sock*. A wait that the system has bounded ends with `TimeoutError`, not as if all had come.
+
+    *pending* are the bytes that came, and that nobody has taken note of.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.pending = 0
+        self._socket = sock
+        self._file = sock.makefile("rb", buffering=0)
+        self._expected = 0
+
+    def expect(self, size: int) -> None:
+        """Let a body of *size* bytes be waited for buffer by buffer, not packet by packet; *pending* belongs to it."""
+        if not isinstance(self._socket, ssl.SSLSocket):
+            self._expected = size - self.pending
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self._expected > 0:
+            size = min(len(buffer), self._expected)
+            count: int | None = self._socket.recv_into(buffer, size, socket.MSG_WAITALL)
+        else:
+            count = self._file.readinto(buffer)
+        if count is None:
+            raise TimeoutError("nothing came in time")
+        self.pending += count
+        self._expected -= count
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _head(file: io.BufferedReader) -> list[bytes]:
+    """Return the lines of an answer up to its body; the last is empty but for its end."""
+    lines = [file.readline(MAX_LINE + 1)]
+    if not lines[0]:
         raise http.client.RemoteDisconnected("the server closed the connection")
+    while lines[-1] not in (b"\r\n", b"\n", b""):
+        if len(lines[-1]) > MAX_LINE:
+            raise http.client.LineTooLong("header line")
+        if len(lines) > MAX_HEADERS:
+            raise http.client.HTTPException(f"got more than {MAX_HEADERS} headers")
+        lines.append(file.readline(MAX_LINE + 1))
+    return lines
+
+
+def _status(line: str) -> tuple[str, int, str]:
     version, _, rest = line.partition(" ")
     status, _, reason = rest.partition(" ")
     if not version.startswith("HTTP/1.") or not (status.isdecimal() and 100 <= int(status) <= 999):
@@ -59,19 +120,6 @@ def _status_line(file: io.BufferedIOBase) -> tuple[str, int, str]:
     return version, int(status), reason.strip()
 
 
-def _fields(file: io.BufferedIOBase) -> dict[str, str]:
-    fields: dict[str, str] = {}
-    for _ in range(MAX_HEADERS + 1):
-        line = _line(file)
-        if line in ("", "\r\n", "\n"):
-            return fields
-        name, _, value = line.partition(":")
-        fields[name.strip().lower()] = value.strip()
-    raise http.client.HTTPException(f"got more than {MAX_HEADERS} headers")
-
-
-def _line(file: Any) -> str:
-    line: bytes = file.readline(MAX_LINE + 1)
-    if len(line) > MAX_LINE:
-        raise http.client.LineTooLong("header line")
-    return line.decode("latin-1")
+def _field(line: bytes) -> tuple[str, str]:
+    name, _, value = line.decode("latin-1").partition(":")
+    return name.strip().lower(), value.strip()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from pfstorage.backends.base import CHUNK, ObjectInfo, Sink, Source, Span
 from pfstorage.backends.common import another_object, exists, iso_time, mtime_of_text
@@ -98,8 +98,8 @@ class SwiftObjects:
 
     def _page_of(self, container: str, query: Mapping[str, str]) -> Sequence[dict[str, Any]]:
         def get_page(connection: Connection, url: str, token: str) -> bytes:
-            target = f"{url}/{quote(container)}?{urlencode({'format': 'json', **query})}"
-            answer = self.session.send(connection, "GET", target, {"X-Auth-Token": token})
+            path = f"{path_of(url, container)}?{urlencode({'format': 'json', **query})}"
+            answer = self.session.send(connection, "GET", path, {"X-Auth-Token": token})
             content = connection.http.read_all(answer)
             if not content and answer.status != 204:
                 raise ConnectionBroken("the connection broke (the listing is cut off)")
@@ -127,8 +127,8 @@ class SwiftObjects:
         """Do what `Storage.head` says."""
 
         def ask(connection: Connection, url: str, token: str) -> ObjectInfo:
-            target = url_of(url, container, key)
-            answer = self.session.send(connection, "HEAD", target, {"X-Auth-Token": token})
+            path = path_of(url, container, key)
+            answer = self.session.send(connection, "HEAD", path, {"X-Auth-Token": token})
             connection.http.read_all(answer)
             return _info_of_headers(key, answer.fields)
 
@@ -144,8 +144,8 @@ class SwiftObjects:
             if not hashed.received:
                 first.clear()  # of a try that broke before any byte: the object may be another since
             headers = _range_headers(span, hashed.received, first.get("etag", ""))
-            target = url_of(url, container, key)
-            answer = self.session.send(connection, "GET", target, {"X-Auth-Token": token, **headers})
+            path = path_of(url, container, key)
+            answer = self.session.send(connection, "GET", path, {"X-Auth-Token": token, **headers})
             first.update({} if first else answer.fields)
             # a store may ignore Range, and send all
             surplus = 0 if answer.status == 206 else hashed.received + (span.offset if span else 0)
@@ -182,13 +182,13 @@ class SwiftObjects:
 
         def put_whole(connection: Connection, url: str, token: str) -> ObjectInfo:
             body.seek(start)
-            target = url_of(url, container, key)
+            path = path_of(url, container, key)
             hashed = HashedBody(body, size, key)
             with_token = {"X-Auth-Token": token, **headers}
             if sent:  # what arrived damaged is there now, and is to be replaced
                 with_token.pop("If-None-Match", None)
             try:
-                return self._put_whole(connection, target, with_token, key, hashed)
+                return self._put_whole(connection, path, with_token, key, hashed)
             except IntegrityError:
                 sent.append(True)
                 raise
@@ -238,14 +238,14 @@ class SwiftObjects:
         return {"X-Storage-Policy": policy} if policy else {}
 
     def _put_whole(
-        self, connection: Connection, target: str, headers: dict[str, str], key: str, body: HashedBody
+        self, connection: Connection, path: str, headers: dict[str, str], key: str, body: HashedBody
     ) -> ObjectInfo:
         headers["Content-Length"] = str(body.size)
         content: Any = body
         if body.size <= CHUNK:  # it is read as a whole anyway, so the store can be told what must arrive
             content = body.read_all()
             headers["ETag"] = body.md5
-        answer = self.session.send(connection, "PUT", target, headers, content, body.size)
+        answer = self.session.send(connection, "PUT", path, headers, content, body.size)
         connection.http.read_all(answer)
         etag = answer.fields.get("etag", "").strip('"')
         if etag != body.md5:
@@ -258,8 +258,10 @@ class SwiftObjects:
 _SEGMENTED = {"x-static-large-object", "x-object-manifest"}
 
 
-def url_of(storage_url: str, container: str, key: str) -> str:
-    return f"{storage_url}/{quote(container)}/{quote(key)}"
+def path_of(storage_url: str, container: str, key: str = "") -> str:
+    """Return the path of a request about *container*, or about the object *key* in it."""
+    path = f"{urlsplit(storage_url).path}/{quote(container)}"
+    return f"{path}/{quote(key)}" if key else path
 
 
 @contextlib.contextmanager

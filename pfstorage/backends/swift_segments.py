@@ -21,7 +21,7 @@ from urllib.parse import unquote
 from pfstorage.backends.base import ObjectInfo, Piece, Source
 from pfstorage.backends.common import md5_of_md5s, new_md5
 from pfstorage.backends.http_connection import Refusal
-from pfstorage.backends.swift_objects import SwiftObjects, only_if_new, url_of
+from pfstorage.backends.swift_objects import SwiftObjects, only_if_new, path_of
 from pfstorage.backends.swift_session import Connection
 from pfstorage.errors import (
     ContainerNotFoundError,
@@ -55,9 +55,8 @@ class SwiftSegments:
     def _limits(self) -> tuple[int, int]:
         """The largest object and the most segments that the cluster says it takes."""
 
-        def get_info(connection: Connection, url: str, token: str) -> Any:
-            root = re.sub(r"(?<=[^/:])/.*", "", url)
-            answer = self.objects.session.send(connection, "GET", f"{root}/info", {})
+        def get_info(connection: Connection, *_: str) -> Any:
+            answer = self.objects.session.send(connection, "GET", "/info", {})
             return json.loads(connection.http.read_all(answer))
 
         try:
@@ -99,8 +98,8 @@ class SwiftSegments:
         """Return the rows of a manifest: of a static one its own, of a dynamic one what its prefix lists."""
 
         def get_manifest(connection: Connection, url: str, token: str) -> tuple[str, bytes]:
-            target = f"{url_of(url, container, key)}?multipart-manifest=get"
-            answer = self.objects.session.send(connection, "GET", target, {"X-Auth-Token": token})
+            path = f"{path_of(url, container, key)}?multipart-manifest=get"
+            answer = self.objects.session.send(connection, "GET", path, {"X-Auth-Token": token})
             return answer.fields.get("x-object-manifest", ""), connection.http.read_all(answer)
 
         try:
@@ -244,10 +243,10 @@ class SwiftUpload:
         """Store the manifest. The store looks at each segment first; a heartbeat keeps the line open."""
 
         def put(connection: Connection, url: str, token: str) -> str:
-            target = f"{url_of(url, self._segments.container, self._key)}?multipart-manifest=put&heartbeat=on"
+            path = f"{path_of(url, self._segments.container, self._key)}?multipart-manifest=put&heartbeat=on"
             headers = {"X-Auth-Token": token, "Content-Length": str(len(manifest)), **self._headers}
             headers |= {"ETag": etag, "Accept": "application/json"}
-            answer = self._segments.objects.session.send(connection, "PUT", target, headers, manifest)
+            answer = self._segments.objects.session.send(connection, "PUT", path, headers, manifest)
             told = connection.http.read_all(answer)
             return answer.fields.get("etag", "") if answer.status == 201 else _etag_told(told)
 

@@ -134,17 +134,15 @@ class SwiftSession:
         self,
         connection: Connection,
         method: str,
-        target: str,
+        path: str,
         headers: Mapping[str, str],
         body: Any = None,
         size: int = 0,
     ) -> Response:
-        """Send a request to the URL *target*; return the response, its body yet to be read.
+        """Send a request for *path*, with its query; return the response, its body yet to be read.
 
         This is where the bytes go, and the rows of listings, and not through swiftclient.
         """
-        parts = urlsplit(target)
-        path = f"{parts.path}?{parts.query}" if parts.query else parts.path
         response = connection.http.request(method, path, headers, body, size)
         if 200 <= response.status < 300:
             return response

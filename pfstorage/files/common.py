@@ -13,6 +13,22 @@ READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe would wait for its w
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
+class Directory:
+    """An open directory, by its *descriptor*: whoever holds one of these may use it, and it is closed with the last.
+
+    *is_new* tells that it was made for this one: nothing was in it before.
+    """
+
+    __slots__ = ("descriptor", "is_new")
+
+    def __init__(self, descriptor: int, *, is_new: bool = False) -> None:
+        self.descriptor = descriptor
+        self.is_new = is_new
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
 def local_error(error: OSError, path: str) -> LocalFileError:
     """Return *error* about *path* as the error that names it."""
     kind = FullDiskError if error.errno in _FULL else LocalFileError

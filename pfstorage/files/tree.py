@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import BinaryIO
 
 from pfstorage.files import disk
-from pfstorage.files.common import READ
+from pfstorage.files.common import READ, Directory
 from pfstorage.files.unfinished import sweep
 from pfstorage.files.writing import NewFile
 
@@ -19,6 +19,7 @@ Parts = tuple[str, ...]
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_SWEPT = 100_000
+_MOST_KEPT = 32
 
 
 class LocalTree:
@@ -33,8 +34,14 @@ class LocalTree:
     The first new file in a directory sweeps it: what killed writers left there is removed.
     """
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, *, keeps_open: bool = False) -> None:
+        """With *keeps_open*, the directories used last stay open, which is for one piece of work.
+
+        If somebody moves one away meanwhile, the files go with it.
+        """
         self.directory = directory or "."
+        self._keeps_open = keeps_open
+        self._kept: dict[Parts, Directory] = {}
         self._swept: set[Parts] = set()
         self._lock = threading.Lock()
 
@@ -44,7 +51,7 @@ class LocalTree:
 
     def make_directory(self, parts: Parts) -> None:
         """Make the directory *parts* and its parents, where they are missing."""
-        os.close(self._open(parts, make=True))
+        self._opened(parts, make=True)
 
     @contextlib.contextmanager
     def open_file(self, parts: Parts) -> Iterator[BinaryIO]:
@@ -58,14 +65,15 @@ class LocalTree:
 
     def new_file(self, parts: Parts, mode: int = 0o666) -> NewFile:
         """Begin a file that is to be *parts*. *mode* is lessened by the umask, as for any new file."""
-        directory = self._open(parts[:-1], make=True)
+        *parents, name = parts
+        directory = self._opened(tuple(parents), make=True)
+        if self._is_first_in(tuple(parents)):
+            sweep(directory.descriptor)
         try:
-            if self._is_first_in(parts[:-1]):
-                sweep(directory)
-            return NewFile(directory, parts[-1], mode)
-        except BaseException:
-            os.close(directory)
-            raise
+            return NewFile(directory, name, mode)
+        except FileNotFoundError:  # somebody has removed the directory since it was opened
+            self._kept.pop(tuple(parents), None)
+            return NewFile(self._opened(tuple(parents), make=True), name, mode)
 
     @contextlib.contextmanager
     def whole_file(self, parts: Parts, mode: int = 0o666) -> Iterator[NewFile]:
@@ -109,11 +117,13 @@ class LocalTree:
     @contextlib.contextmanager
     def open_directory(self, parts: Parts) -> Iterator[int]:
         """Yield a descriptor of the directory *parts*."""
-        directory = self._open(parts)
-        try:
-            yield directory
-        finally:
-            os.close(directory)
+        directory = self._opened(parts)
+        yield directory.descriptor
+
+    def is_new(self, parts: Parts) -> bool:
+        """Tell whether there was nothing when this tree made the directory *parts*; False if that is not known."""
+        directory = self._kept.get(parts)
+        return directory is not None and directory.is_new
 
     def _is_first_in(self, directory: Parts) -> bool:
         with self._lock:
@@ -124,34 +134,45 @@ class LocalTree:
             self._swept.add(directory)
             return True
 
-    def _open(self, parts: Parts, *, make: bool = False) -> int:
-        """Return a descriptor of the directory *parts*, which the caller closes."""
+    def _opened(self, parts: Parts, *, make: bool = False) -> Directory:
+        directory = self._kept.get(parts)
+        if directory is None:
+            directory = self._open(parts, make=make)
+            if self._keeps_open:
+                with self._lock:
+                    while len(self._kept) >= _MOST_KEPT:
+                        del self._kept[next(iter(self._kept))]
+                    directory = self._kept.setdefault(parts, directory)
+        return directory
+
+    def _open(self, parts: Parts, *, make: bool) -> Directory:
         current = self._open_top(make)
         for part in parts:
-            try:
-                inner = _open_directory(part, current, make)
-            finally:
-                os.close(current)
-            current = inner
+            current = _open_directory(part, current.descriptor, make)
         return current
 
-    def _open_top(self, make: bool) -> int:
+    def _open_top(self, make: bool) -> Directory:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        is_new = False
         if make:
             with contextlib.suppress(FileNotFoundError):  # for all files but the first it is there
-                return os.open(self.directory, flags)
-            os.makedirs(self.directory, exist_ok=True)
-        return os.open(self.directory, flags)
+                return Directory(os.open(self.directory, flags))
+            with contextlib.suppress(FileExistsError):  # another worker was faster
+                os.makedirs(self.directory)
+                is_new = True
+        return Directory(os.open(self.directory, flags), is_new=is_new)
 
 
-def _open_directory(name: str, parent: int, make: bool) -> int:
+def _open_directory(name: str, parent: int, make: bool) -> Directory:
+    is_new = False
     try:
         if make:
             with contextlib.suppress(FileNotFoundError):
-                return os.open(name, _DIRECTORY, dir_fd=parent)
+                return Directory(os.open(name, _DIRECTORY, dir_fd=parent))
             with contextlib.suppress(FileExistsError):  # another worker was faster
                 os.mkdir(name, dir_fd=parent)
-        return os.open(name, _DIRECTORY, dir_fd=parent)
+                is_new = True
+        return Directory(os.open(name, _DIRECTORY, dir_fd=parent), is_new=is_new)
     except NotADirectoryError:
         raise NotADirectoryError(
             errno.ENOTDIR, f"{name!r} in it is a file or a link, not a directory"

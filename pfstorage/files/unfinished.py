@@ -11,6 +11,7 @@ import errno
 import fcntl
 import logging
 import os
+import random
 import re
 import stat
 import time
@@ -36,22 +37,25 @@ def is_part(name: str) -> bool:
 
 def part_name() -> str:
     """Return a name that no file has."""
-    return f"{PART_PREFIX}{os.urandom(8).hex()}{PART_SUFFIX}"
+    return f"{PART_PREFIX}{random.getrandbits(64):016x}{PART_SUFFIX}"
 
 
-def new_part(directory: int, mode: int) -> tuple[str, int]:
-    """Make an empty file in *directory*, a descriptor; return its name and a locked descriptor to read and write.
+def new_part(directory: int, mode: int) -> tuple[str, int, os.stat_result]:
+    """Make an empty file in *directory*, a descriptor; return its name, a locked descriptor, and its status.
 
-    A sweep may come between the making and the lock, and remove it: then another is made.
+    That is to read and write. A sweep may come between the making and the lock, and
+    remove the file: then another is made.
     """
     for _ in range(_TRIES):
         name = part_name()
         descriptor = os.open(name, _NEW, mode, dir_fd=directory)
         is_ours = False
         try:
-            is_ours = _lock(descriptor) is not False and os.fstat(descriptor).st_nlink > 0
+            is_free = _lock(descriptor) is not False
+            status = os.fstat(descriptor)
+            is_ours = is_free and status.st_nlink > 0
             if is_ours:
-                return name, descriptor
+                return name, descriptor, status
         finally:
             if not is_ours:
                 os.close(descriptor)

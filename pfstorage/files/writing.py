@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 
 from pfstorage.files import disk
-from pfstorage.files.common import read_at
+from pfstorage.files.common import Directory, read_at
 from pfstorage.files.unfinished import new_part, remove_part
 
 Data = bytes | bytearray | memoryview
@@ -19,15 +19,20 @@ class NewFile:
 
     What had the name until then is replaced at once. Nothing is buffered. `write_at`
     and `read_at` may be called from several threads at once, and nothing else
-    meanwhile. It holds two descriptors until it is committed or discarded; at the end
-    of a ``with`` it is discarded, unless it was committed. Methods raise `OSError`.
+    meanwhile. It holds its descriptor and its directory until it is committed or
+    discarded; at the end of a ``with`` it is discarded, unless it was committed. *size*
+    is how long it is, in bytes. Methods raise `OSError`.
     """
 
-    def __init__(self, directory: int, name: str, mode: int) -> None:
-        """Make it in *directory*, a descriptor that is the file's from then on, to be *name*."""
-        self._part, self._descriptor = new_part(directory, mode)
-        self._directory = directory
+    def __init__(self, directory: Directory, name: str, mode: int) -> None:
+        """Make it in *directory*, to be *name*."""
+        self._part, self._descriptor, status = new_part(directory.descriptor, mode)
+        self._directory: Directory | None = directory
         self._name = name
+        self.size = 0
+        # NFS and others, which have no device of their own, tell what could not be written only when a
+        # descriptor is closed (close(2)); what lies on a disk here tells at once
+        self._tells_at_close = os.major(status.st_dev) == 0
 
     def fileno(self) -> int:
         return self._descriptor
@@ -37,11 +42,15 @@ class NewFile:
         view = memoryview(data).cast("B")
         done = 0
         while done < len(view):
-            done += os.write(self._descriptor, view[done:])
+            done += os.write(self._descriptor, view[done:] if done else view)
+        self.size += done
         return done
 
     def write_at(self, data: Data, offset: int) -> int:
-        """Write all of *data* from *offset* on; return its length in bytes. `write` goes on where it was."""
+        """Write all of *data* from *offset* on, in what was preallocated; return its length in bytes.
+
+        `write` goes on where it was.
+        """
         view = memoryview(data).cast("B")
         done = 0
         while done < len(view):
@@ -63,11 +72,13 @@ class NewFile:
         """
         if size and not disk.allocate(self._descriptor, size):
             os.ftruncate(self._descriptor, size)
+        self.size = size
 
     def truncate(self, size: int) -> None:
         """Keep the first *size* bytes; `write` goes on after them."""
         os.ftruncate(self._descriptor, size)
         os.lseek(self._descriptor, size, os.SEEK_SET)
+        self.size = size
 
     def set_mtime(self, ns: int) -> None:
         """Set the time of modification, in nanoseconds since 1970. Writing afterwards changes it again."""
@@ -83,17 +94,20 @@ class NewFile:
         If *durable*, its content is on the disk before that, and its name when this
         returns. If the name can't be given, it can still be discarded.
         """
+        if self._directory is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        directory = self._directory.descriptor
         if durable:
             os.fsync(self._descriptor)
-        else:
-            # NFS and others tell when a descriptor is closed what they could not write (close(2));
-            # the file itself must stay open till it has its name, for its lock
-            os.close(os.dup(self._descriptor))
-        os.replace(self._part, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        elif self._tells_at_close:
+            os.close(
+                os.dup(self._descriptor)
+            )  # the file itself stays open till it has its name, for its lock
+        os.replace(self._part, self._name, src_dir_fd=directory, dst_dir_fd=directory)
         self._part = ""
         try:
             if durable:
-                os.fsync(self._directory)
+                os.fsync(directory)
         finally:
             self._close()
 
@@ -101,17 +115,16 @@ class NewFile:
         """Remove the file, unless it was committed or something else removed it, and close it."""
         part, self._part = self._part, ""
         try:
-            if part:
-                remove_part(part, self._directory)
+            if part and self._directory:
+                remove_part(part, self._directory.descriptor)
         finally:
             self._close()
 
     def _close(self) -> None:
-        descriptors = [self._directory, self._descriptor]
-        self._directory = self._descriptor = -1  # another file may get the numbers
-        for descriptor in descriptors:
-            if descriptor >= 0:
-                os.close(descriptor)
+        descriptor, self._descriptor = self._descriptor, -1  # another file may get the number
+        self._directory = None
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def __enter__(self) -> NewFile:
         return self

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
-import queue
 import threading
 import time
 from collections import deque
@@ -32,7 +30,12 @@ MOST_WAITING = 10_000
 BATCH = 128
 """Files of a batch that is brought to the disk at once. Each holds two descriptors until then."""
 BATCH_SECONDS = 5.0
-TICK = 0.2
+TICK = 0.1
+"""Seconds after which the caller's thread looks at what has finished.
+
+Not at each file: a thread that wakes up takes the interpreter's lock from those that move files.
+"""
+SHOWN_EVERY = 0.2
 LAST_SECONDS = 2.5
 """What is left, of 5 s in all, for what runs to end once it was given up."""
 
@@ -79,7 +82,8 @@ class _Engine:
         self._work = work
         self._breaker = _Breaker(work.limit.allowed)
         self._slots: deque[_Slot] = deque()
-        self._finished: queue.SimpleQueue[_Slot | None] = queue.SimpleQueue()
+        self._finished: deque[_Slot] = deque()
+        self._is_noteworthy = threading.Event()  # what has happened is to be looked at before the next tick
         self._room = threading.Condition()
         self._running = 0
         self._fed = 0
@@ -96,9 +100,8 @@ class _Engine:
     def _feed(self, plan: Plan) -> None:
         try:
             for item in plan:
-                with self._room:
-                    while self._is_full() and not self._work.stop.is_requested:
-                        self._room.wait()
+                if self._is_full():
+                    self._await_room()
                 if self._work.stop.is_requested:
                     break
                 self._fed += 1
@@ -115,15 +118,20 @@ class _Engine:
             self._fault = e
         finally:
             self._is_fed = True
-            self._finished.put(None)
+            self._is_noteworthy.set()
 
     def _is_full(self) -> bool:
         return self._running > 4 * self._work.limit.allowed or len(self._slots) > MOST_WAITING
 
+    def _await_room(self) -> None:
+        with self._room:
+            while self._is_full() and not self._work.stop.is_requested:
+                self._room.wait()
+
     def wait(self) -> None:
         """Wait until all is done, or given up."""
         stop = self._work.stop
-        while not (self._is_fed and self._running == 0) and not stop.is_requested:
+        while not self._is_done and not stop.is_requested:
             self._take_finished()
         if stop.is_requested:
             self._work.crew.cancel()
@@ -132,6 +140,10 @@ class _Engine:
         self._commit_batch()
         if self._fault:
             raise self._fault
+
+    @property
+    def _is_done(self) -> bool:
+        return self._is_fed and self._running == 0
 
     def end(self) -> None:
         """End the threads, and make the report complete."""
@@ -154,36 +166,37 @@ class _Engine:
     def _attempt(self, slot: _Slot) -> None:
         assert isinstance(slot.item, Transfer)
         try:
-            slot.made = _attempt(slot.item, self._move, self._breaker)
+            made = slot.made = _attempt(slot.item, self._move, self._breaker)
+            if isinstance(made, Moved):
+                self._work.limit.note(made.size)
         except BaseException as e:  # noqa: BLE001 - it is raised again where it can be seen
             self._fault = e  # such as a lack of memory to tell of a lack of memory
         finally:
-            self._finished.put(slot)
+            self._finished.append(slot)
+            with self._room:
+                self._running -= 1
+                if self._running <= 2 * self._work.limit.allowed:  # not for each: see TICK
+                    self._room.notify()
+            if self._is_done or len(self._finished) >= BATCH or self._work.stop.is_requested:
+                self._is_noteworthy.set()
 
     def _take_finished(self) -> None:
-        try:
-            slot = self._finished.get(timeout=TICK)
-        except queue.Empty:
-            pass
-        else:
-            if slot is not None:
-                self._note_finished(slot)
-            with self._room:
-                self._running -= slot is not None
+        self._is_noteworthy.wait(TICK)
+        self._is_noteworthy.clear()
+        while self._finished:
+            self._note_finished(self._finished.popleft())
         now = time.monotonic()
         if self._batch and (len(self._batch) >= BATCH or now - self._batch_begun_at > BATCH_SECONDS):
             self._commit_batch()
         self._note_in_order()
-        with self._room:  # there is room once something has ended, or was noted
+        with self._room:  # there is room once something was noted
             self._room.notify()
-        if now - self._shown_at > TICK:
+        if now - self._shown_at > SHOWN_EVERY:
             self._shown_at = now
             self._show()
 
     def _note_finished(self, slot: _Slot) -> None:
         made = slot.made
-        if isinstance(made, Moved):
-            self._work.limit.note(made.size)
         if isinstance(made, Moved) and made.file is not None:  # it is not done before it has its name
             if not self._batch:
                 self._batch_begun_at = time.monotonic()
@@ -247,11 +260,10 @@ def _committed(slot: _Slot, file: NewFile, error: OSError | None) -> Moved | Fai
     try:
         if error:
             raise error
-        size = os.fstat(file.fileno()).st_size
         file.commit()
     except OSError as e:
         return _failure_of(slot, e)
-    return Moved(size)
+    return Moved(file.size)
 
 
 def _failure_of(slot: _Slot, error: OSError) -> Failure:

@@ -36,12 +36,11 @@ def _pull_one(work: Work, transfer: Transfer) -> Moved:
             return Moved(transfer.known.size if transfer.known else 0)
         again_on = (IntegrityError, NotFoundError)
         file = work.patience.tried(lambda: _fetched(work, transfer), again_on, retries=TRIES)
-        size = os.fstat(file.fileno()).st_size
         if work.options.durable == "batch" and work.batch_room.acquire(blocking=False):
-            return Moved(size, file=file)
+            return Moved(file.size, file=file)
         with file:
             file.commit(work.options.durable != "none")
-        return Moved(size)
+        return Moved(file.size)
 
 
 def _make_directory(work: Work, transfer: Transfer) -> Moved:
@@ -58,6 +57,8 @@ def _may_stay(work: Work, transfer: Transfer) -> bool:
     """Tell whether the local file, if there is one, is what it should be."""
     known, tree, overwrite = transfer.known, transfer.tree, work.options.overwrite
     if overwrite == "always" or tree is None or (overwrite == "changed" and known is None):
+        return False
+    if overwrite == "changed" and tree.is_new(transfer.parts[:-1]):
         return False
     try:
         if work.options.only_new:
