@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -352,3 +353,45 @@ def test_a_sync_that_fails_raises(tmp_path: Path) -> None:
     file.commit()
     with pytest.raises(OSError, match="Bad file descriptor"):
         sync_file_systems([file])
+
+
+def test_directories_that_stay_open_are_made_again_when_they_were_removed(tmp_path: Path) -> None:
+    tree = LocalTree(str(tmp_path / "out"), keeps_open=True)
+    before = descriptors()
+    for content in (b"1", b"2"):
+        with tree.whole_file(("a", "b", "file")) as file:
+            file.write(content)
+        assert read_tree(tmp_path) == {"out/a/b/file": content}
+        shutil.rmtree(tmp_path / "out")
+    del tree, file
+    assert descriptors() == before
+
+
+def test_a_directory_that_stays_open_is_not_left_by_a_link_that_takes_its_place(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"elsewhere/file": b"theirs"})
+    tree = LocalTree(str(tmp_path / "out"), keeps_open=True)
+    with tree.whole_file(("a", "file")) as file:
+        file.write(b"ours")
+    (tmp_path / "out" / "a").rename(tmp_path / "moved")
+    (tmp_path / "out" / "a").symlink_to(tmp_path / "elsewhere")
+    with tree.whole_file(("a", "file")) as file:
+        file.write(b"ours, too")
+    assert read_tree(tmp_path) == {"elsewhere/file": b"theirs", "moved/file": b"ours, too"}
+
+
+def test_few_directories_stay_open(tmp_path: Path) -> None:
+    tree = LocalTree(str(tmp_path), keeps_open=True)
+    before = descriptors()
+    for number in range(100):
+        with tree.whole_file((f"{number}", "file")):
+            pass
+    assert descriptors() - before <= 32
+
+
+def test_a_directory_is_new_only_to_who_made_it(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"old/file": b""})
+    tree = LocalTree(str(tmp_path), keeps_open=True)
+    for name in ("old", "new"):
+        with tree.whole_file((name, "other")):
+            pass
+    assert [tree.is_new((name,)) for name in ("old", "new", "none")] == [False, True, False]

@@ -252,6 +252,49 @@ def test_a_body_is_read_piece_by_piece_into_room_that_is_there(serving: Serving,
     assert got == content
 
 
+def test_a_body_that_trickles_fills_its_room_at_once(serving: Serving, connect: Connecting) -> None:
+    content = bytes(range(256)) * 1000
+
+    def serve(peer: Peer) -> None:
+        peer.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        peer.head()
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content)
+        peer.send(head + content[:1000])
+        for start in range(1000, len(content), 30_000):
+            time.sleep(0.01)
+            peer.send(content[start : start + 30_000])
+        peer.head()
+        peer.send(OK)
+
+    server = serving(serve)
+    connection = connect(server.port)
+    answer = connection.request("GET", "/a", {})
+    assert connection.read_into(answer, connection.buffer) == len(content) < CHUNK
+    assert connection.buffer[: len(content)] == content
+    assert connection.read_into(answer, connection.buffer) == 0
+    assert (get(connection), server.connections) == ((200, b"hi"), 1)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_silence_in_the_middle_of_a_body_is_told_as_such(
+    serving: Serving, connect: Connecting, tls: ssl.SSLContext, trusts: ssl.SSLContext, scheme: str
+) -> None:
+    release = threading.Event()
+
+    def serve(peer: Peer) -> None:
+        peer.head()
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 500000\r\n\r\n" + bytes(100_000))
+        release.wait(10)
+
+    server = serving(serve, tls if scheme == "https" else None)
+    connection = connect(server.port, scheme=scheme, timeout=0.3, context=trusts)
+    answer = connection.request("GET", "/a", {})
+    with pytest.raises(ConnectionBroken, match="it fell silent") as caught:
+        connection.read_all(answer)
+    release.set()
+    assert caught.value.silent
+
+
 def test_a_body_that_is_cut_off_is_told(serving: Serving, connect: Connecting) -> None:
     def serve(peer: Peer) -> None:
         peer.head()
