@@ -19,4 +19,5 @@ WORKDIR /data
 
 EXPOSE 4055
 ENTRYPOINT ["pfstorage"]
-CMD ["--server", "--forever", "--ipSelf", "0.0.0.0"]
+# The file of tokens is mounted, readable by nobody but user 1000: pfstorage --makeToken > tokens; chmod 600 tokens
+CMD ["--server", "--forever", "--ipSelf", "0.0.0.0", "--enableTokenAuth", "--tokenPath", "/run/secrets/tokens"]

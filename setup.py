@@ -19,6 +19,7 @@ TEST = [
     "pytest>=8.0",
     "pytest-cov>=5.0",
     "pytest-xdist>=3.5",
+    "pyyaml>=6.0",
     "ruff>=0.6",
     "sphinx>=7.2",
 ]
@@ -38,6 +39,7 @@ setup(
         "multipart>=1.2",
         "pfmisc>=2.2",
         "pfurl>=2.3.0.1",
+        "prometheus-client>=0.20",
         "psutil>=5.9",
         "pycurl>=7.43",  # what pfurl speaks HTTP with
         "python-swiftclient>=4.4",

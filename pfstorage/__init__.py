@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pfstorage.config import Settings
     from pfstorage.errors import PfstorageError
     from pfstorage.handler import StoreHandler
-    from pfstorage.server import ThreadedHTTPServer
+    from pfstorage.serving.server import ThreadedHTTPServer
 
 _HOME = {
     "D": "compat",
@@ -28,7 +28,7 @@ _HOME = {
     "Settings": "config",
     "Storage": "backends",
     "StoreHandler": "handler",
-    "ThreadedHTTPServer": "server",
+    "ThreadedHTTPServer": "serving.server",
     "open_storage": "backends",
     "swiftStorage": "compat",
 }

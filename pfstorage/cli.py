@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pfstorage.config import Settings
     from pfstorage.handler import StoreHandler
     from pfstorage.reply import Reply
+    from pfstorage.serving.server import ThreadedHTTPServer
 
 MOST_TEXT = 64 * 1024**2
 """Characters of a message from a file: a list of a million files fits, what never ends does not."""
@@ -36,6 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.b_version:
         print(f"Version: {__version__}")
+        return DONE
+    if options.makeToken:
+        print(_new_token())
         return DONE
     if options.desc or options.synopsis:
         print("\n\n".join([DESCRIPTION, SYNOPSIS, *([DETAILS] if options.desc else [])]))
@@ -116,7 +120,7 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, stop: Sto
     from pfstorage.progress import shown_on_stderr
     from pfstorage.reply import Reply
 
-    console.set_up_logging(1 if options.verbosity is None else options.verbosity)
+    console.set_up_logging(1 if options.verbosity is None else options.verbosity, options.logFormat)
     _take_all_descriptors()
     try:
         message = _message(options)
@@ -129,10 +133,13 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, stop: Sto
         return _print(Reply.of_error(e))
     except (SettingsError, LocalFileError) as e:
         parser.exit(MALFORMED, f"pfstorage: {e}\n")
-    console.set_up_logging(handler.settings.verbosity)
+    console.set_up_logging(handler.settings.verbosity, options.logFormat)
     gc.freeze()  # no collection needs to look at what was imported, nor does the last one, at the end
     if options.server:
-        return _serve(handler, options)
+        try:
+            return _serve(handler, options)
+        except SettingsError as e:
+            parser.exit(MALFORMED, f"pfstorage: {e}\n")
     if message is None:
         if options.str_configFileSave:
             return DONE
@@ -231,29 +238,61 @@ def _print(reply: Reply) -> int:
 
 
 def _serve(handler: StoreHandler, options: argparse.Namespace) -> int:
-    """Serve until told to stop by ``quit``, SIGINT or SIGTERM; without --forever, one request."""
+    """Serve until told to stop by ``quit``, SIGINT or SIGTERM; without --forever, one request.
+
+    Raise `SettingsError`.
+    """
     from pfstorage.console import complain
-    from pfstorage.server import GRACE_SECONDS, ThreadedHTTPServer
+    from pfstorage.serving.options import ServerOptions
+    from pfstorage.serving.server import ThreadedHTTPServer
 
     settings = handler.settings
     try:
-        server = ThreadedHTTPServer((settings.ip_self, settings.port_self), handler)
+        wanted = ServerOptions.from_args(vars(options))
+        server = ThreadedHTTPServer((settings.ip_self, settings.port_self), handler, wanted)
     except OSError as e:
         complain(f"cannot listen on {settings.ip_self}:{settings.port_self}: {e.strerror}")
         return FAILED
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: server.stop())
-    if settings.verbosity > 0:
-        complain(f"{__version__} serves {_place(settings)} at {server.url}")
     with server:
+        server.require_guard()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: _end(server))
+        signal.signal(signal.SIGHUP, lambda *_: server.reload())
+        _announce(server, settings)
         if options.b_forever:
             server.serve_forever()
-        finished = server.wait_for_requests(GRACE_SECONDS) if options.b_forever else server.answer_once()
+            finished = server.wait_for_requests(wanted.grace_seconds)
+        else:
+            finished = server.answer_once()
         if not finished:
             complain("ends in the middle of a transfer that takes too long")
             os._exit(FAILED)  # the threads at work would hold up an ordinary exit
     handler.close()
     return DONE
+
+
+def _end(server: ThreadedHTTPServer) -> None:
+    """End the server when its work is done; the second time at once."""
+    if server.is_stopping:
+        os._exit(FAILED)
+    server.stop()
+
+
+def _announce(server: ThreadedHTTPServer, settings: Settings) -> None:
+    from pfstorage.console import complain
+
+    if settings.verbosity > 0:
+        complain(f"{__version__} serves {_place(settings)} at {server.url}")
+    if server.site.access.is_open:
+        complain(
+            "anybody who can reach this address may read, replace and remove what is served (--allowAnonymous)"
+        )
+
+
+def _new_token() -> str:
+    from pfstorage.serving.tokens import make_token
+
+    return make_token()
 
 
 def _place(settings: Settings) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import json
 import logging
 import os
 import sys
 import warnings
+from datetime import datetime, timezone
 from types import ModuleType
 from typing import Any
 
@@ -38,13 +40,14 @@ def debug_printer(verbosity: int, within: str) -> Any:
     return import_tidily("pfmisc").debug(verbosity=verbosity, within=within)
 
 
-def set_up_logging(verbosity: int) -> None:
-    """Send the log of pfstorage to stderr, in colours if that is a terminal."""
+def set_up_logging(verbosity: int, form: str = "text") -> None:
+    """Send the log of pfstorage to stderr: as text, in colours if that is a terminal, or as a JSON object a line."""
     logger = logging.getLogger("pfstorage")
     handler: logging.Handler = logging.NullHandler()  # a daemon may have no stderr
     if sys.stderr is not None:
         handler = logging.StreamHandler()
-        handler.setFormatter(_Formatter(colours=sys.stderr.isatty() and "NO_COLOR" not in os.environ))
+        is_colourful = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+        handler.setFormatter(_JsonFormatter() if form == "json" else _Formatter(colours=is_colourful))
     logger.handlers = [handler]
     logger.propagate = False
     logger.setLevel(LEVELS.get(verbosity, logging.DEBUG))
@@ -70,3 +73,16 @@ class _Formatter(logging.Formatter):
         names = {logging.DEBUG: "CYAN", logging.INFO: "GREEN", logging.WARNING: "YELLOW"}
         colour = getattr(self._palette, names.get(record.levelno, "RED"))
         return f"{colour}{line}{self._palette.NO_COLOUR}"
+
+
+class _JsonFormatter(logging.Formatter):
+    """A JSON object a line: ``time`` in UTC, ``level``, ``message``, and the *fields* of the record if it has some."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = datetime.fromtimestamp(record.created, timezone.utc)
+        line: dict[str, Any] = {"time": moment.isoformat(timespec="milliseconds"), "level": record.levelname}
+        fields = getattr(record, "fields", None)
+        line |= fields if fields else {"message": record.getMessage()}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)

@@ -6,12 +6,16 @@
     ├── MessageError                the message is malformed; nothing was done
     │   ├── UnknownActionError      no such action
     │   ├── UnknownPathError        nothing is served at this path
+    │   ├── UnknownJobError         no such job, or it is somebody else's
+    │   ├── JobConflictError        the jid is that of a job with another message
     │   ├── MethodNotAllowedError   the action is not offered by this HTTP method
     │   ├── NoLengthError           the HTTP request does not say how long it is
     │   ├── SlowRequestError        the HTTP request did not arrive in time
     │   └── TooLargeError           the message is longer than the server reads
     ├── SettingsError               a flag, a configuration file or the environment is wrong
+    ├── UnauthorizedError           the request has no token that the server knows
     ├── ForbiddenError              the caller may not do this here
+    ├── BusyError                   the server has too much to do
     ├── LocalFileError              a local file or directory can't be read or written
     │   └── FullDiskError           the local file system has no room left
     ├── StoppedError                the work was told to stop before its end
@@ -74,6 +78,14 @@ class UnknownPathError(MessageError):
     pass
 
 
+class UnknownJobError(MessageError):
+    pass
+
+
+class JobConflictError(MessageError):
+    pass
+
+
 class MethodNotAllowedError(MessageError):
     pass
 
@@ -94,7 +106,15 @@ class SettingsError(PfstorageError):
     pass
 
 
+class UnauthorizedError(PfstorageError):
+    pass
+
+
 class ForbiddenError(PfstorageError):
+    pass
+
+
+class BusyError(PfstorageError):
     pass
 
 

@@ -26,6 +26,10 @@ The actions and their metas:
     objPull       objects to files      path, substr, fromLocation, mapLocationOver
     objVerify     compare both          as objPull; moves nothing
     these three   which files, and how  include, exclude, shard, overwrite, dryRun, audit, reply
+                                        async, jid: a server does it later
+    jobStatus     how far is such a job job or jid, wait
+    jobList       the last of them      limit
+    jobCancel     end one               job or jid
     objExists     is there this object  obj
     objStat       what is known of it   obj
     hello         who is there          askAbout: timestamp | sysinfo | echoBack
@@ -85,6 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--forever", dest="b_forever", action="store_true", help="serve until stopped, not one request")
     add("--ipSelf", metavar="HOST", help="where to serve (default HOST_IP, else 127.0.0.1)")
     add("--portSelf", type=int, metavar="PORT", help="on which port (default 4055)")
+    _add_server_flags(parser)
     add("--httpResponse", dest="b_httpResponse", action="store_true", default=None, help="reply as text/html")
     add(
         "--configFileLoad",
@@ -119,6 +124,91 @@ def build_parser() -> argparse.ArgumentParser:
     add("-x", "--desc", action="store_true", help="print the overview")
     add("-y", "--synopsis", action="store_true", help="print the synopsis")
     return parser
+
+
+def _add_server_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--enableTokenAuth",
+        dest="b_enableTokenAuth",
+        action="store_true",
+        help="let in who has a token of --tokenPath",
+    )
+    add(
+        "--tokenPath",
+        default="",
+        metavar="FILE",
+        help="the file of tokens: one a line, or INI if it ends in .cfg",
+    )
+    add("--makeToken", action="store_true", help="print a new token")
+    add(
+        "--allowAnonymous",
+        dest="b_allowAnonymous",
+        action="store_true",
+        help="let anybody in on another address than a loopback one",
+    )
+    add("--tlsCert", default="", metavar="FILE", help="serve by TLS, with this certificate (PEM)")
+    add("--tlsKey", default="", metavar="FILE", help="its key (PEM)")
+    add(
+        "--fsRoot",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="where local files of messages by HTTP may lie (default the current directory); may be given again",
+    )
+    add(
+        "--corsOrigin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="let pages of this origin send messages, like https://chris.example.org; may be given again",
+    )
+    add(
+        "--allowHost",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name by which clients call this host, beside localhost; may be given again",
+    )
+    add(
+        "--maxUpload",
+        default="",
+        metavar="SIZE",
+        help="the largest file that may come with a message (default 16G)",
+    )
+    add("--maxConnections", type=_count, metavar="N", help="connections at once (default 256)")
+    add("--maxRequests", type=_count, metavar="N", help="requests that are worked on at once (default 32)")
+    add(
+        "--stateDir",
+        default="",
+        metavar="DIR",
+        help="where jobs are kept, to go on with them after a restart",
+    )
+    add(
+        "--jobTtl",
+        type=_count,
+        metavar="SECONDS",
+        help="how long a job is kept after its end (default a week)",
+    )
+    add("--maxJobs", type=_count, metavar="N", help="jobs that run at once (default 4)")
+    add(
+        "--logFormat",
+        choices=("text", "json"),
+        default="",
+        help="how the log on stderr is written (default text)",
+    )
+    add(
+        "--graceSeconds",
+        type=_count,
+        metavar="N",
+        help="what work may take when the server ends (default 30)",
+    )
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return int(text)
 
 
 def _workers(text: str) -> int | str:

@@ -7,23 +7,30 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pfstorage._version import __version__
-from pfstorage.actions import Caller, Context, find_action, service
+from pfstorage.actions import Caller, Context, find_action, jobs, service
+from pfstorage.actions.options import MoveMeta
 from pfstorage.backends import Storage, open_settings
+from pfstorage.backends.confined import confined
 from pfstorage.config import Settings, load_settings, size_of
-from pfstorage.errors import MethodNotAllowedError, PfstorageError
+from pfstorage.errors import ForbiddenError, MethodNotAllowedError, PfstorageError
+from pfstorage.jobs.job import Order
 from pfstorage.message import Message, read_meta
 from pfstorage.record import write_record
 from pfstorage.reply import Reply
 from pfstorage.sources import from_environment, from_flags, read_settings_file
 from pfstorage.state import StateTree
-from pfstorage.transfer import Throttle
+from pfstorage.stop import Stop
+from pfstorage.transfer import Progress, Throttle
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from pfstorage.jobs.runner import Perform
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +89,10 @@ class StoreHandler:
                 self._storage, self._is_ours = open_settings(self.settings), True
             return self._storage
 
+    def storage_for(self, caller: Caller) -> Storage:
+        """Return the storage as *caller* may see and use it."""
+        return confined(self.storage, caller.rights)
+
     def run(self, source: str | bytes | Mapping[str, Any], caller: Caller = TRUSTED) -> dict[str, Any]:
         """Answer the message *source*, JSON text or what it decodes to, with the reply as a dict."""
         return self.answer(source, caller).body
@@ -105,26 +116,42 @@ class StoreHandler:
             log.exception("an action failed for a reason that pfstorage does not know")
             reply = Reply.of_error(PfstorageError(f"unexpected {type(e).__name__}; the log has the details"))
         seconds = time.monotonic() - started
-        reply.when_known(lambda: _log(message, reply, started))
+        if caller.observe:
+            caller.observe(message.action if message else "", reply, seconds)
+        else:
+            reply.when_known(lambda: _log(message, reply, started))
         if self.settings.debug_to_dir:
             secrets |= self.settings.secrets()  # the message may have changed them
             write_record(self.settings.debug_to_dir, message, reply, seconds, secrets)
         return reply
+
+    def performer(self, caller: Caller) -> Perform:
+        """Return what does the jobs that come by the door of *caller*: for whom, each order tells."""
+
+        def perform(order: Order, stop: Stop, progress: Callable[[Progress], None]) -> Reply:
+            owned = replace(caller, owner=order.owner, rights=order.rights, trusted=False)
+            mine = replace(owned, upload=None, jobs=None, streams=True, stop=stop, progress=progress)
+            return self.answer(order.message, mine)
+
+        return perform
 
     def _answer(self, message: Message, caller: Caller) -> Reply:
         if "ctl" in message.meta:
             return service.control(self._context(caller), message)
         extension = None if caller.read_only else self._extension(message.action)
         if extension:
+            _require_rights("write", message.action, caller)
             return _reply_of(extension, message)
         action = find_action(message.action)
+        _require_rights("read" if action.read_only else "write", action.name, caller)
         if caller.read_only and not action.read_only:
             raise MethodNotAllowedError(
                 f"{action.name} changes something: send it by POST", action=action.name
             )
         meta, warnings = read_meta(action.meta, message)
         context = self._context(caller)
-        reply = action.run(context, meta)
+        is_job = isinstance(meta, MoveMeta) and meta.async_
+        reply = jobs.begun(context, message, meta) if is_job else action.run(context, meta)
         warnings += context.warnings
         if caller.upload and not caller.upload.used:
             warnings.append(
@@ -135,7 +162,7 @@ class StoreHandler:
         return reply
 
     def _context(self, caller: Caller) -> Context:
-        return Context(lambda: self.storage, self.state, caller, self._throttle_now())
+        return Context(lambda: self.storage_for(caller), self.state, caller, self._throttle_now())
 
     def _throttle_now(self) -> Throttle:
         """Return what all messages share that keeps them within the bandwidth of the present settings."""
@@ -164,6 +191,11 @@ def _storage_part(settings: Settings) -> tuple[Any, ...]:
     """Return what of *settings* an open storage depends on."""
     transport = (settings.retries, settings.timeout, settings.connect_timeout, settings.http_proxy)
     return settings.type, getattr(settings, settings.type), *(transport if settings.type == "swift" else ())
+
+
+def _require_rights(level: str, name: str, caller: Caller) -> None:
+    if not caller.rights.allows(level):
+        raise ForbiddenError(f"{name} takes a token with the right to {level}", action=name)
 
 
 def _reply_of(extension: Callable[..., object], message: Message) -> Reply:

@@ -2,6 +2,6 @@
 
 from pfstorage.compat import D, FL2dict, PfStorage, swiftStorage
 from pfstorage.handler import StoreHandler
-from pfstorage.server import ThreadedHTTPServer
+from pfstorage.serving.server import ThreadedHTTPServer
 
 __all__ = ["D", "FL2dict", "PfStorage", "StoreHandler", "ThreadedHTTPServer", "swiftStorage"]

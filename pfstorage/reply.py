@@ -99,11 +99,13 @@ class Stream:
 class Reply:
     """What goes back: *body* as JSON, and the error it tells of, if it tells of one.
 
-    In *body*, or in an object in it, a list may be a `Texts` or a `Stream`.
+    In *body*, or in an object in it, a list may be a `Texts` or a `Stream`. *is_accepted*
+    tells that the work was taken on, and is yet to be done.
     """
 
     body: dict[str, Any]
     error: PfstorageError | None = None
+    is_accepted: bool = False
     _notes: list[Callable[[], None]] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @classmethod

@@ -5,11 +5,13 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from pfstorage.errors import (
+    BusyError,
     ExistsError,
     ForbiddenError,
     FullDiskError,
     IntegrityError,
     InvalidKeyError,
+    JobConflictError,
     LocalFileError,
     MessageError,
     MethodNotAllowedError,
@@ -24,21 +26,28 @@ from pfstorage.errors import (
     StoppedError,
     TooLargeError,
     UnauthenticatedError,
+    UnauthorizedError,
     UnavailableError,
     UnknownActionError,
+    UnknownJobError,
     UnknownPathError,
 )
+from pfstorage.reply import Reply
 
 STATUS_BY_ERROR: dict[type[PfstorageError], HTTPStatus] = {
     MessageError: HTTPStatus.BAD_REQUEST,
     UnknownActionError: HTTPStatus.NOT_FOUND,
     UnknownPathError: HTTPStatus.NOT_FOUND,
+    UnknownJobError: HTTPStatus.NOT_FOUND,
+    JobConflictError: HTTPStatus.CONFLICT,
     MethodNotAllowedError: HTTPStatus.METHOD_NOT_ALLOWED,
     NoLengthError: HTTPStatus.LENGTH_REQUIRED,
     SlowRequestError: HTTPStatus.REQUEST_TIMEOUT,
     TooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     SettingsError: HTTPStatus.BAD_REQUEST,
+    UnauthorizedError: HTTPStatus.UNAUTHORIZED,
     ForbiddenError: HTTPStatus.FORBIDDEN,
+    BusyError: HTTPStatus.SERVICE_UNAVAILABLE,
     LocalFileError: HTTPStatus.BAD_REQUEST,
     FullDiskError: HTTPStatus.INSUFFICIENT_STORAGE,
     StoppedError: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -59,6 +68,11 @@ KIND_BY_STATUS: dict[int, type[PfstorageError]] = {
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: TooLargeError,
 }
 """What `http.server` finds by itself; whatever else it finds is a `MessageError`."""
+
+
+def http_status(reply: Reply) -> HTTPStatus:
+    """Return the HTTP status for *reply*: 202 if it only tells that the work was taken on."""
+    return HTTPStatus.ACCEPTED if reply.is_accepted else status_of(reply.error)
 
 
 def status_of(error: PfstorageError | None) -> HTTPStatus:

@@ -87,7 +87,14 @@ def dicom_files() -> Path:
 @contextlib.contextmanager
 def serving(handler: StoreHandler) -> Iterator[ThreadedHTTPServer]:
     """Serve *handler* on a free port of the loopback interface, in a thread."""
-    with ThreadedHTTPServer(("127.0.0.1", 0), handler) as server:
+    with running_server(ThreadedHTTPServer(("127.0.0.1", 0), handler)) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def running_server(server: ThreadedHTTPServer) -> Iterator[ThreadedHTTPServer]:
+    """Let *server* serve, in a thread, and close it at the end."""
+    with server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

@@ -37,7 +37,7 @@ def request(
 ) -> bytes:
     """Return the bytes of a request with just the *headers* given; a text body goes as UTF-8."""
     content = body.encode() if isinstance(body, str) else body
-    head = "\r\n".join([f"{method} {path} {version}", "Host: test", *headers])
+    head = "\r\n".join([f"{method} {path} {version}", "Host: localhost", *headers])
     return head.encode("latin-1") + b"\r\n\r\n" + content
 
 

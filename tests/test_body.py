@@ -12,9 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pfstorage import body
-from pfstorage.body import ChunkedReader, Form, SizedReader, boundary_of, open_body, read_form, read_text
 from pfstorage.errors import FullDiskError, LocalFileError, MessageError, NoLengthError, TooLargeError
+from pfstorage.serving import body
+from pfstorage.serving.body import (
+    ChunkedReader,
+    Form,
+    SizedReader,
+    boundary_of,
+    open_body,
+    read_form,
+    read_text,
+)
 from tests.exchange import multipart
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import dataclasses
 import inspect
 import itertools
@@ -21,17 +22,20 @@ from urllib.parse import quote
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 
 from pfstorage import StoreHandler, config, errors, open_storage, sources
-from pfstorage.actions import ACTIONS, Action
+from pfstorage.actions import ACTIONS, Action, Caller
 from pfstorage.fields import camel_case
 from pfstorage.flags import build_parser
+from pfstorage.jobs.runner import Jobs
 from pfstorage.status import STATUS_BY_ERROR, status_of
 from tests.conftest import ROOT, ask, serving, write_tree
 
 DOCS = ROOT / "docs"
 PAGES = sorted(path.stem for path in DOCS.glob("*.rst"))
 VOLATILE = {"seconds", "last_modified", "now", "currentWorkingDir"}
+VOLATILE |= {"job", "created", "started", "finished", "bytesPerSecond"}
 
 
 class Block(NamedTuple):
@@ -109,6 +113,42 @@ def test_every_python_and_json_block_can_be_read(pages: dict[str, Page], page: s
             compile(text, page, "exec")
         if language == "json":
             json.loads(text)
+
+
+# server.rst
+
+
+def test_the_unit_of_systemd_is_one(pages: dict[str, Page], tmp_path: Path) -> None:
+    [text] = [block.text for block in pages["server"].blocks() if block.caption == "pfstorage.service"]
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read_string(text)
+    assert list(unit) == ["DEFAULT", "Unit", "Service", "Install"]
+    command = unit["Service"]["ExecStart"].split()
+    assert command[0] == "/usr/local/bin/pfstorage"
+    options = build_parser().parse_args(command[1:])
+    assert (options.server, options.b_forever, options.b_enableTokenAuth) == (True, True, True)
+    if shutil.which("systemd-analyze"):
+        path = tmp_path / "pfstorage.service"
+        path.write_text(text.replace("/usr/local/bin/pfstorage", "/bin/true"))
+        checked = subprocess.run(
+            ["systemd-analyze", "verify", path], capture_output=True, text=True, timeout=60
+        )
+        assert path.name not in checked.stderr, checked.stderr
+
+
+def test_the_services_of_docker_are_the_image_and_its_store(pages: dict[str, Page]) -> None:
+    [text] = [block.text for block in pages["server"].blocks() if block.caption == "docker-compose.yml"]
+    content = yaml.safe_load(text)
+    services = content["services"]
+    assert set(services) == {"store", "pfstorage"}
+    assert services["pfstorage"]["depends_on"] == ["store"]
+    assert services["pfstorage"]["build"] == "."
+    command = json.loads(dict(instructions())["CMD"])
+    mounted = [volume.split(":")[1] for volume in services["pfstorage"]["volumes"]]
+    assert command[command.index("--tokenPath") + 1] in mounted
+    assert services["store"]["environment"]["SWIFT_KEY"] == services["pfstorage"]["environment"]["SWIFT_KEY"]
+    assert all(port.startswith("127.0.0.1:") for port in services["pfstorage"]["ports"])
 
 
 # messages.rst
@@ -191,10 +231,13 @@ def test_every_action_has_an_example(pages: dict[str, Page]) -> None:
 
 
 def test_the_examples_give_the_replies_that_are_shown(pages: dict[str, Page], handler: StoreHandler) -> None:
+    jobs = Jobs(handler.performer(Caller()), "state")
+    jobs.start()
     for request, reply in examples(pages["messages"]):
-        answer = handler.answer(request).to_json()
+        answer = handler.answer(request, Caller(jobs=jobs)).to_json()
         assert list(json.loads(answer)) == list(json.loads(reply)), request
         assert fixed(json.loads(answer)) == fixed(json.loads(reply)), request
+    jobs.close(10)
 
 
 def test_the_forms_over_http_give_the_reply_that_is_shown(

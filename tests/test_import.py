@@ -108,7 +108,8 @@ HOME_OF_SDK = {
     "pfurl": {"remote.py"},
     "pycurl": {"remote.py"},
     "psutil": {"actions/service.py"},
-    "multipart": {"body.py"},
+    "multipart": {"serving/body.py"},
+    "prometheus_client": {"serving/metrics.py"},
 }
 
 

@@ -225,4 +225,4 @@ def test_clients_that_vanish_harm_nobody(served: Served, tmp_path: Path, reset: 
     stop(served, "quit")
     status, said = served.ends()
     assert status == 0
-    assert all(re.match(r"[\d-]+ [\d:,]+ INFO \S+: ", line) for line in said.splitlines()), said
+    assert all(re.match(r"[\d-]+ [\d:,]+ INFO id=\w+ client=", line) for line in said.splitlines()), said

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pfstorage.errors import LocalFileError
-from pfstorage.files import LocalFile, find_files, walk
+from pfstorage.files import LocalFile, Place, find_files
 from tests.conftest import write_tree
 
 
@@ -70,7 +70,7 @@ def test_the_order_is_that_of_the_bytes_whatever_the_names(paths: list[list[byte
 def test_a_path_begins_with_the_root_as_it_is_spelled(tmp_path: Path, root: str) -> None:
     write_tree(tmp_path, {"d/sub/a": b"12345"})
     os.utime("d/sub/a", ns=(1, 1_234_567_891))
-    assert Found(root).items == [LocalFile(os.path.join(root, "sub/a"), "sub/a", 5, 1_234_567_891)]
+    assert Found(root).items == [LocalFile(Place(os.path.join(root, "sub/a")), "sub/a", 5, 1_234_567_891)]
 
 
 def test_a_root_that_is_a_file_is_the_file(tmp_path: Path) -> None:
@@ -204,7 +204,6 @@ def test_what_cannot_be_read_stands_in_its_place_and_the_walk_goes_on(tmp_path: 
     assert os.strerror(errno.ENAMETOOLONG) in str(found.items[1])
     assert str(found.items[1].facts["local"]).startswith("./mmm")
     assert found.warnings == []
-    assert walk(".").unreadable[0].facts == found.items[1].facts
 
 
 def test_a_directory_is_read_when_it_is_reached(tmp_path: Path) -> None:
@@ -212,7 +211,7 @@ def test_a_directory_is_read_when_it_is_reached(tmp_path: Path) -> None:
     write_tree(tmp_path, {"a": b"", "b/c": b"", "d/e": b"", "f": b""})
     warnings: list[str] = []
     files: Iterator[LocalFile | LocalFileError] = find_files(".", warn=warnings.append)
-    assert next(files) == LocalFile("./a", "a", 0, Path("a").stat().st_mtime_ns)
+    assert next(files) == LocalFile(Place("./a"), "a", 0, Path("a").stat().st_mtime_ns)
     write_tree(tmp_path, {"b/new": b""})
     Path("f").unlink()
     assert [file.rest for file in files if isinstance(file, LocalFile)] == ["b/c", "b/new", "d/e"]
@@ -225,11 +224,3 @@ def test_a_walk_holds_no_descriptor(tmp_path: Path) -> None:
     files = find_files(".", warn=print)
     next(files)
     assert len(os.listdir("/proc/self/fd")) == before
-
-
-def test_a_walk_as_a_whole_is_in_the_same_order_and_tells_the_same(tmp_path: Path) -> None:
-    write_tree(tmp_path, {"d/b": b"", "d/a/z": b"", "d/a.txt": b"", "d/.pfstorage-0123.part": b"half"})
-    Path("d/empty").mkdir()
-    assert walk("./d").paths == ["./d/a.txt", "./d/a/z", "./d/b"]
-    assert walk("./d").warnings == Found("./d").warnings == ["'./d/empty' was left out: it is empty"]
-    assert walk("d/b").paths == ["d/b"]

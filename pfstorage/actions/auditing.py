@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from pfstorage.backends import ObjectInfo
 from pfstorage.errors import LocalFileError, NotFoundError, PermissionDeniedError
-from pfstorage.files import LocalFile, find_files
+from pfstorage.files import Ground, LocalFile, find_files
 from pfstorage.transfer import Failure, Plan, Transfer, Work, verify
 from pfstorage.transfer.verify import Comparison
 
@@ -56,10 +57,10 @@ def with_extra_files(
         file = next(files, None)
 
 
-def local_files(root: str, takes: Callable[[str], bool]) -> Iterator[LocalFile]:
+def local_files(root: str, ground: Ground, takes: Callable[[str], bool]) -> Iterator[LocalFile]:
     """Yield the files below *root* of whose path below it *takes* is true, in ascending order."""
     try:
-        for file in find_files(root, warn=lambda _: None):
+        for file in find_files(root, warn=lambda _: None, ground=ground):
             if isinstance(file, LocalFile) and takes(file.rest):
                 yield file
     except LocalFileError:
@@ -91,12 +92,12 @@ def _found_later(unlisted: list[Transfer], work: Work) -> Iterator[Transfer]:
         for item in unlisted:
             row = _listed(item.key, work)
             if row is not None:
-                yield Transfer(item.key, item.path, row)
+                yield replace(item, known=row)
             else:
                 still.append(item)
         unlisted = still
     for item in unlisted:
-        yield Transfer(item.key, item.path, _head(item.key, work))
+        yield replace(item, known=_head(item.key, work))
 
 
 def _listed(key: str, work: Work) -> ObjectInfo | None:

@@ -15,11 +15,12 @@ from pfstorage.transfer import Options, TransferReport, Work
 
 OVERWRITE = ("changed", "always", "never")
 REPLIES = ("full", "summary")
+LONGEST_JID = 200
 
 
 @dataclass(frozen=True)
 class MoveMeta:
-    """The meta of every action that moves or compares files."""
+    """The meta of every action that moves or compares files, and may take long."""
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -28,6 +29,16 @@ class MoveMeta:
     dry_run: bool = False
     audit: bool = False
     reply: str = "full"
+    async_: bool = False
+    jid: str = ""
+
+    def check(self, substr: str = "") -> None:
+        """Raise `MessageError` for what can't be, whatever there is to move."""
+        _check_word("overwrite", self.overwrite, OVERWRITE)
+        _check_word("reply", self.reply, REPLIES)
+        if len(self.jid) > LONGEST_JID or not self.jid.isprintable():
+            raise MessageError(f"meta 'jid' takes up to {LONGEST_JID} printable characters")
+        self.selection(substr)
 
     def selection(self, substr: str = "") -> Selection:
         """Return which keys are taken. Raise `MessageError`."""
@@ -36,8 +47,7 @@ class MoveMeta:
 
 def work_of(context: Context, meta: MoveMeta) -> Work:
     """Return the means for an action with *meta*. Raise `MessageError`."""
-    _check_word("overwrite", meta.overwrite, OVERWRITE)
-    _check_word("reply", meta.reply, REPLIES)
+    meta.check()
     settings = context.state.settings
     options = Options(
         workers=settings.worker_count,

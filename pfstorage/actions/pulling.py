@@ -14,7 +14,7 @@ from pfstorage.actions.registry import Context, action
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.collisions import Collisions
 from pfstorage.errors import FullDiskError, InvalidKeyError
-from pfstorage.files import LocalTree, folds_names, free_bytes, local_errors
+from pfstorage.files import Ground, local_errors
 from pfstorage.pathmap import below, is_marker, join, local_parts, without_dot
 from pfstorage.reply import Reply, Texts
 from pfstorage.transfer import Failure, Plan, Transfer, pull, verify
@@ -35,17 +35,18 @@ class PullMeta(MoveMeta):
 
 
 class Target:
-    """Where the objects of one message go: below *over*, or under their whole keys below the directory *cwd*."""
+    """Where the objects of one message go: below *over*, or under their whole keys below the directory *cwd*.
 
-    def __init__(self, meta: PullMeta) -> None:
-        with local_errors("."):
-            self.cwd = os.getcwd()
+    Raise `ForbiddenError` if that is not on the *ground*.
+    """
+
+    def __init__(self, meta: PullMeta, ground: Ground) -> None:
+        self.ground = ground
+        self.cwd = ground.cwd
         self.location = prepended(meta.prepend_bucket_path, without_dot(meta.from_location))
         self.over = meta.map_location_over
         self.root = (self.over.rstrip("/") or "/") if self.over else self.cwd
-        with local_errors(self.root):
-            os.fsencode(self.root)
-        self._tree = LocalTree(self.root, keeps_open=True)
+        self._tree, self._parts = ground.directory(self.root)
 
     @property
     def path(self) -> str:
@@ -68,19 +69,33 @@ class Target:
         if rest is None:
             raise InvalidKeyError(f"{row.key!r} is not below fromLocation {self.location!r}", key=row.key)
         if rest:
-            parts = local_parts(rest.removesuffix("/"), row.key)
+            parts = (*self._parts, *local_parts(rest.removesuffix("/"), row.key))
             return Transfer(row.key, join(self.root, rest), row, self._tree, parts)
         if is_marker(row.key):  # the location itself: over is its directory
-            return Transfer(row.key, self.root, row, self._tree, ())
-        directory, name = os.path.split(self.root)  # one object, and over is its file
-        parts = local_parts(name, row.key)
-        return Transfer(row.key, self.root, row, LocalTree(directory), parts)
+            return Transfer(row.key, self.root, row, self._tree, self._parts)
+        local_parts(os.path.basename(self.root), row.key)  # one object, and over is its file
+        tree, parts = self.ground.file(self.root)
+        return Transfer(row.key, self.root, row, tree, parts)
+
+    def folds_names(self) -> bool:
+        """Tell whether names that differ in case alone are one where the objects go."""
+        return self._tree.folds_names(self._parts)
+
+    def free_bytes(self) -> int:
+        """Return for how many bytes there is room. Raise `LocalFileError`."""
+        with local_errors(self.root):
+            return self._tree.free_bytes(self._parts)
 
 
 @action("objPull", meta=PullMeta)
 def obj_pull(context: Context, meta: PullMeta) -> Reply:
     """Write the objects that a path and a selection choose to local files."""
-    work, target = work_of(context, meta), Target(meta)
+    with Ground(context.caller.roots) as ground:
+        return _pulled(context, meta, ground)
+
+
+def _pulled(context: Context, meta: PullMeta, ground: Ground) -> Reply:
+    work, target = work_of(context, meta), Target(meta, ground)
     plan = _plan(_selected(work.storage, meta, target), target)
     if not meta.dry_run:
         plan = _with_room(plan, target, keeps=meta.overwrite == "never")
@@ -98,11 +113,18 @@ def obj_pull(context: Context, meta: PullMeta) -> Reply:
 @action("objVerify", meta=PullMeta)
 def obj_verify(context: Context, meta: PullMeta) -> Reply:
     """Compare local files with the objects that they would be pulled from; move nothing."""
-    work, target = work_of(context, meta), Target(meta)
+    with Ground(context.caller.roots) as ground:
+        return _verified(context, meta, ground)
+
+
+def _verified(context: Context, meta: PullMeta, ground: Ground) -> Reply:
+    work, target = work_of(context, meta), Target(meta, ground)
     extra = Texts()
     prefix, takes = _choice(meta, target)
     files = local_files(
-        target.top, lambda rest: takes(key := join(target.location, rest)) and key.startswith(prefix)
+        target.top,
+        target.ground,
+        lambda rest: takes(key := join(target.location, rest)) and key.startswith(prefix),
     )
     plan = _plan(_selected(work.storage, meta, target), target)
     comparison = verify(with_extra_files(plan, files, extra.append), work)
@@ -144,7 +166,7 @@ def _plan(rows: Iterator[ObjectInfo], target: Target) -> Iterator[Transfer | Fai
     collisions: Collisions | None = None
     for row in rows:
         if collisions is None:
-            collisions = Collisions(folds_names(target.root))
+            collisions = Collisions(target.folds_names())
         try:
             item = target.transfer(row)
             reason = collisions.check(target.rest_of(row.key) or "", is_marker(row.key))
@@ -161,13 +183,13 @@ def _with_room(plan: Plan, target: Target, *, keeps: bool) -> Iterator[Transfer 
     *keeps* tells that files which are there stay. Raise `FullDiskError` instead of what
     there is no room for.
     """
-    room, needed = free_bytes(target.root), 0
+    room, needed = target.free_bytes(), 0
     items = iter(plan)
     while batch := list(itertools.islice(items, CHECKED_FIRST)):
         transfers = [item for item in batch if isinstance(item, Transfer)]
         needed += sum(item.known.size for item in transfers if item.known)
         if needed > room:  # unless the files that are there make up for it
-            room, needed = free_bytes(target.root), sum(_growth(item, keeps) for item in transfers)
+            room, needed = target.free_bytes(), sum(_growth(item, keeps) for item in transfers)
         if needed > room:
             text = f"{target.root!r} has room for {room} bytes, and {needed} more are to be written"
             raise FullDiskError(text, local=target.root)
@@ -177,8 +199,9 @@ def _with_room(plan: Plan, target: Target, *, keeps: bool) -> Iterator[Transfer 
 def _growth(item: Transfer, keeps: bool) -> int:
     """Return how many bytes more the file of *item* takes than what is there now."""
     size = item.known.size if item.known else 0
+    assert item.tree is not None
     try:
-        there = os.lstat(item.path).st_size
+        there = item.tree.status(item.parts).st_size
     except (OSError, ValueError):
         return size
     return 0 if keeps else max(0, size - there)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -12,15 +14,17 @@ from pfstorage.actions.listing import prepended
 from pfstorage.actions.options import MoveMeta, reply_of, work_of
 from pfstorage.actions.registry import Context, Upload, action
 from pfstorage.backends import ObjectInfo, Storage
+from pfstorage.backends.base import Source
 from pfstorage.errors import (
     ContainerNotFoundError,
-    ExistsError,
+    ForbiddenError,
     InvalidKeyError,
     LocalFileError,
     MessageError,
     PermissionDeniedError,
+    PfstorageError,
 )
-from pfstorage.files import LocalFile, find_files, local_errors
+from pfstorage.files import Ground, LocalFile, Place, find_files, local_errors
 from pfstorage.pathmap import (
     FIRST_CHARACTER,
     check_key,
@@ -30,15 +34,15 @@ from pfstorage.pathmap import (
     without_dot,
 )
 from pfstorage.reply import Reply
-from pfstorage.selection import Selection
 from pfstorage.transfer import Failure, Moved, Transfer, TransferReport, Work, push
-from pfstorage.transfer.plan import SAME
-from pfstorage.transfer.push import replacing
+from pfstorage.transfer.push import replacing, unless_there
 
 AT_ONCE = 10_000
 """Files that the store is asked for by one listing: as many as it lists on one page."""
 LOOK_AHEAD = 10_000
 LOOK_AHEAD_PER_FILE = 10
+
+Found = tuple[Place, str] | ForbiddenError | LocalFileError
 
 NOTHING = "No valid file list generated"
 
@@ -61,11 +65,15 @@ def obj_put(context: Context, meta: PutMeta) -> Reply:
     """Store a tree, a file or a list of files; or the file that came with the message."""
     if meta.to_object:
         return _put_upload(context, meta)
-    work = work_of(context, meta)
-    _check_source(meta)
+    with Ground(context.caller.roots) as ground:
+        return _pushed(context, meta, ground)
+
+
+def _pushed(context: Context, meta: PutMeta, ground: Ground) -> Reply:
+    work, is_tree = work_of(context, meta), _is_tree(meta, ground)
 
     def plan(warn: Callable[[str], None]) -> Iterator[Transfer | Failure]:
-        return _with_known(_items(meta, warn), work.storage)
+        return _with_known(_items(meta, ground, warn), work.storage)
 
     report = push(plan(context.warn), work)
     if not (report.count or report.failed or report.error or meta.shard):
@@ -73,7 +81,7 @@ def obj_put(context: Context, meta: PutMeta) -> Reply:
     audit = None
     if meta.audit and not (meta.dry_run or report.error):
         audit = audit_push(plan, work_of(context, meta))
-    localpath = meta.put_spec if os.path.isdir(meta.put_spec) else os.path.dirname(_first_path(meta))
+    localpath = meta.put_spec if is_tree else os.path.dirname(_first_path(meta))
     return reply_of(report, meta, {"localpath": localpath}, audit)
 
 
@@ -81,53 +89,57 @@ def _first_path(meta: PutMeta) -> str:
     return next(filter(None, (meta.put_spec, meta.file, *meta.file_list)), "")
 
 
-def _check_source(meta: PutMeta) -> None:
+def _is_tree(meta: PutMeta, ground: Ground) -> bool:
+    """Tell whether putSpec is a directory. Raise `LocalFileError` if there is none of that name."""
+    if not meta.put_spec:
+        return False
     try:
-        if meta.put_spec:
-            with local_errors(meta.put_spec):
-                os.stat(meta.put_spec)
+        place = ground.place(meta.put_spec)
+        with local_errors(meta.put_spec):
+            return stat.S_ISDIR(place.status(follow=True).st_mode)
     except LocalFileError as e:
         raise LocalFileError(f"{NOTHING}: {e}", local=meta.put_spec) from e
 
 
-def _items(meta: PutMeta, warn: Callable[[str], None]) -> Iterator[Transfer | Failure]:
+def _items(meta: PutMeta, ground: Ground, warn: Callable[[str], None]) -> Iterator[Transfer | Failure]:
     """Yield what is selected of the files, without what the store has of them; a tree in order of the keys."""
-    selection = meta.selection()
-    location = prepended(meta.prepend_bucket_path, without_dot(meta.in_location))
-    with local_errors("."):
-        cwd = os.getcwd()
     if meta.put_spec:
-        found: Iterable[tuple[str, str] | LocalFileError] = (
-            (each.path, each.rest) if isinstance(each, LocalFile) else each
-            for each in find_files(meta.put_spec, follow_symlinks=meta.follow_symlinks, warn=warn)
-        )
-        return _put_of_each(found, meta, selection, location, cwd)
+        found = find_files(meta.put_spec, follow_symlinks=meta.follow_symlinks, warn=warn, ground=ground)
+        return _put_of_each(map(_place_of, found), meta, ground)
     listed = [*([meta.file] if meta.file else []), *meta.file_list]
-    return _without_doubles(_put_of_each(((path, path) for path in listed), meta, selection, location, cwd))
+    return _without_doubles(_put_of_each((_listed(path, ground) for path in listed), meta, ground))
 
 
-def _put_of_each(
-    found: Iterable[tuple[str, str] | LocalFileError],
-    meta: PutMeta,
-    selection: Selection,
-    location: str,
-    cwd: str,
-) -> Iterator[Transfer | Failure]:
+def _place_of(file: LocalFile | LocalFileError) -> Found:
+    return (file.place, file.rest) if isinstance(file, LocalFile) else file
+
+
+def _listed(path: str, ground: Ground) -> Found:
+    try:
+        return ground.place(path), path
+    except (ForbiddenError, LocalFileError) as e:
+        return e
+
+
+def _put_of_each(found: Iterable[Found], meta: PutMeta, ground: Ground) -> Iterator[Transfer | Failure]:
+    selection, cwd = meta.selection(), ground.cwd
+    location = prepended(meta.prepend_bucket_path, without_dot(meta.in_location))
     for each in found:
-        if isinstance(each, LocalFileError):
+        if isinstance(each, PfstorageError):
             yield Failure("", str(each.facts["local"]), each)
             continue
-        path, rest = each
-        item = _put_of(path, meta.map_location_over, location, cwd)
-        if selection.takes(item.key, rest or os.path.basename(path)):
+        place, rest = each
+        item = _put_of(place, meta.map_location_over, location, cwd)
+        if selection.takes(item.key, rest or os.path.basename(place.path)):
             yield item
 
 
-def _put_of(path: str, over: str, location: str, cwd: str) -> Transfer | Failure:
+def _put_of(place: Place, over: str, location: str, cwd: str) -> Transfer | Failure:
     try:
-        return Transfer(_key_of_file(local_to_key(path, over, location, cwd)), path)
+        key = _key_of_file(local_to_key(place.path, over, location, cwd))
+        return Transfer(key, place.path, None, place.tree, place.parts)
     except InvalidKeyError as e:
-        return Failure(str(e.facts.get("key", "")), path, e)
+        return Failure(str(e.facts.get("key", "")), place.path, e)
 
 
 def _key_of_file(key: str) -> str:
@@ -206,12 +218,10 @@ def _put_upload(context: Context, meta: PutMeta) -> Reply:
 
 def _stored_upload(work: Work, key: str, upload: Upload) -> Moved:
     known = _known_objects(work.storage, [key]).get(key)
-    if known and work.options.only_new:
-        return SAME
-    if not work.options.dry_run:
-        try:
-            with replacing(work, known):
-                work.storage.put(key, upload.body, upload.size, only_new=work.options.only_new)
-        except ExistsError:
-            return SAME  # the listing did not show it
-    return Moved(upload.size)
+
+    def store(body: Source, size: int) -> int:
+        with replacing(work, known):
+            work.storage.put(key, body, size, only_new=work.options.only_new)
+        return size
+
+    return unless_there(work, known, contextlib.nullcontext((upload.body, upload.size)), store)

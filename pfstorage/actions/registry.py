@@ -5,16 +5,21 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pfstorage.backends import Storage
 from pfstorage.backends.base import Source
 from pfstorage.errors import UnknownActionError
+from pfstorage.files import Roots
 from pfstorage.reply import Reply
+from pfstorage.rights import Rights
 from pfstorage.state import StateTree
 from pfstorage.stop import Stop
 from pfstorage.transfer import Progress, Throttle
 from pfstorage.transfer.work import no_progress
+
+if TYPE_CHECKING:
+    from pfstorage.jobs.runner import Jobs  # it takes long to import, and only a server has any
 
 M = TypeVar("M")
 
@@ -35,19 +40,30 @@ class Upload:
 class Caller:
     """Who sends a message, and what the door that they came by lets them do.
 
-    *trusted* callers may change the settings and end the server. *shut_down* ends
+    *trusted* callers may change the settings and end the server. What they may do with
+    objects is in *rights*; *owner* is the name of their token; *is_anonymous* tells that
+    anybody in the network may come in as they did. *shut_down* ends
     the server that the message came to, where there is one. One who *streams* may be
     given a reply with a `Stream` or `Texts` in it, and writes it with `Reply.write`.
-    What takes long heeds *stop*, and calls *progress* some times a second.
+    What takes long heeds *stop*, and calls *progress* some times a second; it may become
+    one of the *jobs* instead, where the door has any. *observe* is told the action, the
+    reply and the seconds, where they are not to be logged. Local paths in the
+    message lie below *roots*, where there are any.
     """
 
     trusted: bool = True
+    rights: Rights = field(default_factory=Rights)
+    owner: str = ""
+    is_anonymous: bool = False
     read_only: bool = False
     upload: Upload | None = None
     shut_down: Callable[[], None] | None = None
     streams: bool = False
     stop: Stop = field(default_factory=Stop)
     progress: Callable[[Progress], None] = no_progress
+    observe: Callable[[str, Reply, float], None] | None = None
+    jobs: Jobs | None = None
+    roots: Roots | None = None
 
 
 @dataclass

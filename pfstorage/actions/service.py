@@ -38,6 +38,8 @@ def hello(context: Context, meta: HelloMeta) -> Reply:
     if meta.ask_about == "timestamp":
         answer["timestamp"] = {"now": datetime.now().strftime("%Y%m%d%H%M%S.%f")}
     elif meta.ask_about == "sysinfo":
+        if context.caller.is_anonymous:
+            raise ForbiddenError("sysinfo tells of this machine: where anybody may come in, it is not told")
         answer["sysinfo"] = _sysinfo()
     elif meta.ask_about == "echoBack":
         answer["echoBack"] = {"msg": meta.echo_back}
@@ -112,7 +114,9 @@ def _masked(shown: Any, context: Context) -> Any:
 def require_trust(context: Context, what: str) -> None:
     """Raise `ForbiddenError` unless the caller may change the service."""
     if not context.caller.trusted:
-        raise ForbiddenError(f"{what} is taken only from the machine itself, as a JSON message")
+        raise ForbiddenError(
+            f"{what} is taken only as a JSON message from the machine itself, or with a token that may do all"
+        )
 
 
 def control(context: Context, message: Message) -> Reply:

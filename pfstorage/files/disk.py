@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import functools
 import itertools
@@ -11,79 +10,59 @@ import os
 import stat
 from collections.abc import Callable, Iterable
 
-from pfstorage.files.common import local_errors
-from pfstorage.files.unfinished import part_name
+from pfstorage.files.unfinished import part_name, remove_part
 
 log = logging.getLogger(__name__)
 
 _NAMES = 1000
 
 
-def free_bytes(directory: str) -> int:
-    """Return how many bytes this user can still write below *directory*, which need not be there yet.
+def folds_names(directory: int) -> bool:
+    """Tell whether names in *directory*, a descriptor, that differ in case alone are names of one file.
 
-    Raise `LocalFileError`.
+    A name in it tells, or else a file that is made and removed. Where neither can, it is False.
     """
-    with local_errors(directory):
-        status = os.statvfs(_nearest(directory))
-    return status.f_bavail * status.f_frsize
-
-
-def folds_names(directory: str) -> bool:
-    """Tell whether names below *directory* that differ in case alone are names of one file.
-
-    *directory* need not be there yet: what it will lie in is asked. A name in it tells,
-    or else a file that is made and removed. Where neither can, it is False.
-    """
-    nearest = _nearest(directory)
     for ask in (_ask_names, _ask_new_file):
         try:
-            answer = ask(nearest)
+            answer = ask(directory)
         except OSError as e:
-            log.debug("%r did not tell whether it folds names: %s", nearest, e)
+            log.debug("a directory did not tell whether it folds names: %s", e)
         else:
             if answer is not None:
                 return answer
     return False
 
 
-def _nearest(directory: str) -> str:
-    """Return *directory*, or the nearest above it that is there."""
-    path = directory or "."
-    while not os.path.isdir(path) and path != ".":
-        path = os.path.dirname(path) or "."
-    return path
-
-
-def _ask_names(directory: str) -> bool | None:
+def _ask_names(directory: int) -> bool | None:
     """Tell by the first names in *directory* whether it folds names, None if they don't tell."""
     with os.scandir(directory) as entries:
         for entry in itertools.islice(entries, _NAMES):
             other = entry.name.swapcase()
             if entry.name.isascii() and other != entry.name:  # how others fold depends on more
-                status = os.lstat(entry.path)
+                status = os.stat(entry.name, dir_fd=directory, follow_symlinks=False)
                 # a file with several links may have the other name as well
                 if stat.S_ISDIR(status.st_mode) or status.st_nlink == 1:
-                    return _is_name_of(os.path.join(directory, other), status)
+                    return _is_name_of(other, directory, status)
     return None
 
 
-def _is_name_of(path: str, status: os.stat_result) -> bool:
+def _is_name_of(name: str, directory: int, status: os.stat_result) -> bool:
     try:
-        return os.path.samestat(os.lstat(path), status)
+        return os.path.samestat(os.stat(name, dir_fd=directory, follow_symlinks=False), status)
     except FileNotFoundError:
         return False
 
 
-def _ask_new_file(directory: str) -> bool:
+def _ask_new_file(directory: int) -> bool:
     name = part_name()
-    path = os.path.join(directory, name)
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC))
+    os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, dir_fd=directory))
     try:
-        return os.path.lexists(os.path.join(directory, name.swapcase()))
+        os.stat(name.swapcase(), dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
+        remove_part(name, directory)
+    return True
 
 
 def allocate(descriptor: int, size: int) -> bool:

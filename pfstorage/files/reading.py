@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from pfstorage.errors import LocalFileError
 from pfstorage.files.common import READ, local_errors, read_at
+from pfstorage.files.tree import LocalTree, Parts
 
 
 class Body:
@@ -83,10 +84,13 @@ class Body:
 
 
 @contextlib.contextmanager
-def open_body(path: str) -> Iterator[tuple[Body, int]]:
-    """Open the regular file *path*; yield it and its size in bytes. Raise `LocalFileError`."""
+def open_body(path: str, tree: LocalTree | None = None, parts: Parts = ()) -> Iterator[tuple[Body, int]]:
+    """Open the regular file *path*, as *parts* of *tree* if there is one; yield it and its size in bytes.
+
+    Raise `LocalFileError`.
+    """
     with local_errors(path):
-        descriptor = os.open(path, READ)
+        descriptor = tree.open(parts) if tree else os.open(path, READ)
     with open(descriptor, "rb", buffering=0) as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import stat
 import threading
@@ -15,9 +16,15 @@ from pfstorage.files.common import READ, Directory
 from pfstorage.files.unfinished import sweep
 from pfstorage.files.writing import NewFile
 
+log = logging.getLogger(__name__)
+
 Parts = tuple[str, ...]
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_TOP = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_DIRECTORY = _TOP | os.O_NOFOLLOW
+# what is above a directory that is to be made may be closed to a listing
+_ABOVE = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+_NO_LINK = {errno.EINVAL, errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _MOST_SWEPT = 100_000
 _MOST_KEPT = 32
 
@@ -34,12 +41,14 @@ class LocalTree:
     The first new file in a directory sweeps it: what killed writers left there is removed.
     """
 
-    def __init__(self, directory: str, *, keeps_open: bool = False) -> None:
+    def __init__(self, directory: str, *, keeps_open: bool = False, top: Directory | None = None) -> None:
         """With *keeps_open*, the directories used last stay open, which is for one piece of work.
 
-        If somebody moves one away meanwhile, the files go with it.
+        If somebody moves one away meanwhile, the files go with it. *top* is the directory
+        where it is open already: then *directory* is but its name, and no path is looked up.
         """
         self.directory = directory or "."
+        self._top = top
         self._keeps_open = keeps_open
         self._kept: dict[Parts, Directory] = {}
         self._swept: set[Parts] = set()
@@ -56,15 +65,40 @@ class LocalTree:
     @contextlib.contextmanager
     def open_file(self, parts: Parts) -> Iterator[BinaryIO]:
         """Yield the regular file *parts*, unbuffered, for reading."""
-        with self.open_directory(parts[:-1]) as parent:
-            descriptor = os.open(parts[-1], READ | os.O_NOFOLLOW, dir_fd=parent)
+        descriptor = self.open(parts)
         with open(descriptor, "rb", buffering=0) as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise IsADirectoryError(errno.EISDIR, "it is no regular file")
             yield file
 
+    def open(self, parts: Parts) -> int:
+        """Return a descriptor of *parts* for reading, whatever that is, and never of what a link leads to."""
+        directory = self._opened(parts[:-1])
+        if not parts:
+            return os.dup(directory.descriptor)
+        return os.open(parts[-1], READ | os.O_NOFOLLOW, dir_fd=directory.descriptor)
+
+    def status(self, parts: Parts) -> os.stat_result:
+        """Return the status of *parts*, as lstat(2) does."""
+        directory = self._opened(parts[:-1])
+        if not parts:
+            return os.fstat(directory.descriptor)
+        return os.stat(parts[-1], dir_fd=directory.descriptor, follow_symlinks=False)
+
+    def link(self, parts: Parts) -> str | None:
+        """Return where the symbolic link *parts* leads, None if there is none of this name."""
+        try:
+            directory = self._opened(parts[:-1])
+            return os.readlink(parts[-1], dir_fd=directory.descriptor)
+        except OSError as e:
+            if e.errno in _NO_LINK:
+                return None
+            raise
+
     def new_file(self, parts: Parts, mode: int = 0o666) -> NewFile:
         """Begin a file that is to be *parts*. *mode* is lessened by the umask, as for any new file."""
+        if not parts:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         *parents, name = parts
         directory = self._opened(tuple(parents), make=True)
         if self._is_first_in(tuple(parents)):
@@ -120,10 +154,33 @@ class LocalTree:
         directory = self._opened(parts)
         yield directory.descriptor
 
+    def free_bytes(self, parts: Parts = ()) -> int:
+        """Return how many bytes this user can still write below *parts*, which need not be there yet."""
+        directory = self._nearest(parts)
+        status = os.statvfs(directory.descriptor)
+        return status.f_bavail * status.f_frsize
+
+    def folds_names(self, parts: Parts = ()) -> bool:
+        """Tell whether names below *parts*, which need not be there yet, that differ in case alone are one.
+
+        One thread at a time may ask. False is also that it can't be told.
+        """
+        try:
+            directory = self._nearest(parts)
+        except OSError as e:
+            log.debug("%r did not tell whether it folds names: %s", self.path(parts), e)
+            return False
+        return disk.folds_names(directory.descriptor)
+
     def is_new(self, parts: Parts) -> bool:
         """Tell whether there was nothing when this tree made the directory *parts*; False if that is not known."""
         directory = self._kept.get(parts)
         return directory is not None and directory.is_new
+
+    def let_go(self) -> None:
+        """Close the directories that were kept open, each when nobody uses it any more."""
+        with self._lock:
+            self._kept.clear()
 
     def _is_first_in(self, directory: Parts) -> bool:
         with self._lock:
@@ -152,15 +209,29 @@ class LocalTree:
         return current
 
     def _open_top(self, make: bool) -> Directory:
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        if self._top:
+            return self._top
         is_new = False
         if make:
             with contextlib.suppress(FileNotFoundError):  # for all files but the first it is there
-                return Directory(os.open(self.directory, flags))
+                return Directory(os.open(self.directory, _TOP))
             with contextlib.suppress(FileExistsError):  # another worker was faster
                 os.makedirs(self.directory)
                 is_new = True
-        return Directory(os.open(self.directory, flags), is_new=is_new)
+        return Directory(os.open(self.directory, _TOP), is_new=is_new)
+
+    def _nearest(self, parts: Parts) -> Directory:
+        """Open the directory *parts*, or the nearest above it that is there."""
+        for depth in range(len(parts), -1, -1):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                return self._kept.get(parts[:depth]) or self._open(parts[:depth], make=False)
+        path = self.directory
+        while not os.path.isdir(path) and path != ".":
+            path = os.path.dirname(path) or "."
+        try:
+            return Directory(os.open(path, _TOP))
+        except PermissionError:
+            return Directory(os.open(path, _ABOVE))
 
 
 def _open_directory(name: str, parent: int, make: bool) -> Directory:

@@ -6,10 +6,12 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from pfstorage.errors import LocalFileError
+from pfstorage.errors import ForbiddenError, LocalFileError
 from pfstorage.files.common import local_error, local_errors
+from pfstorage.files.place import Place
+from pfstorage.files.roots import Ground
 from pfstorage.files.unfinished import is_part
 
 _NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}  # of a link, or of what has gone meanwhile
@@ -19,18 +21,26 @@ _NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}  # of a link, or of what h
 class LocalFile:
     """A regular file of a tree. *size* is in bytes, *mtime_ns* in nanoseconds since 1970.
 
-    *path* begins with the root as it was spelled. *rest* is what lies below the root,
-    "" for the root itself.
+    *rest* is what lies below the root, "" for the root itself.
     """
 
-    path: str
+    place: Place
     rest: str
     size: int
     mtime_ns: int
 
+    @property
+    def path(self) -> str:
+        """Its path, which begins with the root as it was spelled."""
+        return self.place.path
+
 
 def find_files(
-    root: str, *, follow_symlinks: bool = False, warn: Callable[[str], None]
+    root: str,
+    *,
+    follow_symlinks: bool = False,
+    warn: Callable[[str], None],
+    ground: Ground | None = None,
 ) -> Iterator[LocalFile | LocalFileError]:
     """Yield every regular file below *root*, or *root* itself, in ascending order of the bytes of its `LocalFile.rest`.
 
@@ -38,20 +48,25 @@ def find_files(
     the bytes of names are the UTF-8 of keys. One directory is read at a time, when it is
     reached; names of those on the way to a file are held. What can't be read is yielded
     as an error in its place, with the fact *local*. Raise `LocalFileError`, at once, if
-    *root* is missing.
+    *root* is missing, and `ForbiddenError` if the *ground* has no such place.
 
     *warn* is told what is left out: an empty directory, a device, a pipe, a socket, what
     has gone meanwhile, and a link to a directory, out of the tree or nowhere. With
-    *follow_symlinks*, links count as what they lead to, wherever that is; only one that
-    leads back to a directory that it is in, or nowhere, is left out. Files that pfstorage
-    has not finished are left out as if they were not there.
+    *follow_symlinks*, links count as what they lead to, wherever that is on the *ground*;
+    only one that leads back to a directory that it is in, or nowhere, is left out. Files
+    that pfstorage has not finished are left out as if they were not there.
+
+    Below the roots of a *ground* the walk goes by descriptors, of which its trees keep some
+    open; elsewhere it goes by paths and holds none.
     """
+    ground = ground or Ground()
+    top = ground.place(root)
     with local_errors(root):
-        status = os.stat(root)
+        status = top.status(follow=True)
         if stat.S_ISDIR(status.st_mode):
-            return _Walker(root, follow_symlinks, warn).files()
+            return _Walker(top, ground, follow_symlinks, warn).files()
     if stat.S_ISREG(status.st_mode):
-        return iter([LocalFile(root, "", status.st_size, status.st_mtime_ns)])
+        return iter([LocalFile(top, "", status.st_size, status.st_mtime_ns)])
     warn(f"{root!r} is no regular file")
     return iter([])
 
@@ -63,100 +78,93 @@ class _Level:
     The name of a directory ends in a slash, which is how it sorts.
     """
 
-    rest: bytes
-    names: list[bytes]
+    place: Place
+    rest: str
+    names: list[str]
     identity: tuple[int, int] | None
 
 
 class _Walker:
-    """A walk under way. What is sorted are bytes; what is given out is text."""
+    """A walk under way."""
 
-    def __init__(self, root: str, follow_symlinks: bool, warn: Callable[[str], None]) -> None:
-        self._root = root
-        self._base = os.path.join(root, "")
-        self._top = os.path.join(os.path.realpath(root), "")
+    def __init__(
+        self, top: Place, ground: Ground, follow_symlinks: bool, warn: Callable[[str], None]
+    ) -> None:
+        self._top = top
+        self._base = os.path.join(top.path, "")
+        self._ground = ground
         self._follow = follow_symlinks
         self._warn = warn
         self._levels: list[_Level] = []  # no recursion: Python ends that before a path ends
 
     def files(self) -> Iterator[LocalFile | LocalFileError]:
-        rest: bytes | None = b""
-        while rest is not None:
-            if found := self._visit(rest):
+        found = self._visit(self._top, "", is_directory=True)
+        while True:
+            if found:
                 yield found
-            rest = self._next()
+            while self._levels and not self._levels[-1].names:
+                self._levels.pop()
+            if not self._levels:
+                return
+            level = self._levels[-1]
+            entry = level.names.pop()
+            name, rest = entry.removesuffix("/"), level.rest + entry
+            place = level.place.child(name, self._base + level.rest + name)
+            found = self._visit(place, rest, is_directory=name != entry)
 
-    def _next(self) -> bytes | None:
-        while self._levels and not self._levels[-1].names:
-            self._levels.pop()
-        return self._levels[-1].rest + self._levels[-1].names.pop() if self._levels else None
-
-    def _visit(self, rest: bytes) -> LocalFile | LocalFileError | None:
-        """Return the file *rest*, or what keeps it from being read; go down into a directory."""
-        is_directory = not rest or rest.endswith(b"/")
-        path = self._base + os.fsdecode(rest.removesuffix(b"/")) if rest else self._root
+    def _visit(self, place: Place, rest: str, *, is_directory: bool) -> LocalFile | LocalFileError | None:
+        """Return the file at *place*, or what keeps it from being read; go down into a directory."""
         try:
-            found = self._enter(path, rest) if is_directory else self._file(path)
+            found = self._enter(place, rest) if is_directory else self._file(place, rest)
         except OSError as e:
             if e.errno not in _NOWHERE:
-                return local_error(e, path)
+                return local_error(e, place.path)
             found = e.strerror
+        except ForbiddenError:
+            found = "it is a link that leads out of the directories that messages may name (--fsRoot)"
         if isinstance(found, str):
-            self._warn(f"{path!r} was left out: {found}")
+            self._warn(f"{place.path!r} was left out: {found}")
             return None
         return found
 
-    def _enter(self, path: str, rest: bytes) -> str | None:
+    def _enter(self, place: Place, rest: str) -> str | None:
         """Read a directory, to go on in it; return why it is left out, if it is."""
         identity = None
         if self._follow:
-            status = os.stat(path)
+            place = self._ground.led(place)
+            status = place.status(follow=True)
             identity = (status.st_dev, status.st_ino)
             if any(level.identity == identity for level in self._levels):
                 return "it leads back to a directory that it is in"
-        with os.scandir(os.fsencode(path)) as entries:
-            names = [entry.name + b"/" if self._is_directory(entry) else entry.name for entry in entries]
-        names.sort(reverse=True)
-        self._levels.append(_Level(rest, names, identity))
+        with place.entries() as entries:
+            names = [
+                entry.name + "/" if self._is_directory(entry, place) else entry.name for entry in entries
+            ]
+        names.sort(key=os.fsencode, reverse=True)
+        self._levels.append(_Level(place, rest, names, identity))
         return "it is empty" if rest and not names else None
 
-    def _is_directory(self, entry: os.DirEntry[bytes]) -> bool:
+    def _is_directory(self, entry: os.DirEntry[str], directory: Place) -> bool:
         try:
-            return entry.is_dir(follow_symlinks=self._follow)
-        except OSError:
-            return False  # a link that leads in a circle, or to what is closed: as a file it tells
+            if not (self._follow and entry.is_symlink()):
+                return entry.is_dir(follow_symlinks=False)
+            place = directory.child(entry.name, os.path.join(directory.path, entry.name))
+            return stat.S_ISDIR(self._ground.led(place).status(follow=True).st_mode)
+        except (OSError, ForbiddenError):
+            return False  # a link in a circle, to what is closed or out of the roots: as a file it tells
 
-    def _file(self, path: str) -> LocalFile | str | None:
-        """Return the file *path*, or why it is left out: None is not worth a word."""
-        if is_part(os.path.basename(path)):
+    def _file(self, place: Place, rest: str) -> LocalFile | str | None:
+        """Return the file at *place*, or why it is left out: None is not worth a word."""
+        if is_part(rest.rpartition("/")[2]):
             return None
-        status = os.lstat(path)
+        status = place.status()
         if stat.S_ISLNK(status.st_mode):
-            if not self._follow and not os.path.join(os.path.realpath(path), "").startswith(self._top):
+            place = self._ground.led(place)
+            if not self._follow and not place.is_below(self._top):
                 return "it is a link that leads out of the tree"
-            status = os.stat(path)
+            status = place.status(follow=True)
             if stat.S_ISDIR(status.st_mode):
                 return "it is a link to a directory"
         if not stat.S_ISREG(status.st_mode):
             return "it is no regular file"
-        return LocalFile(path, path[len(self._base) :], status.st_size, status.st_mtime_ns)
-
-
-@dataclass
-class Walk:
-    """The files below a root, what was left out of them, and what could not be read."""
-
-    paths: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    unreadable: list[LocalFileError] = field(default_factory=list)
-
-
-def walk(root: str) -> Walk:
-    """Find what `find_files` yields for *root*, all at once: its paths, in their order."""
-    found = Walk()
-    for file in find_files(root, warn=found.warnings.append):
-        if isinstance(file, LocalFile):
-            found.paths.append(file.path)
-        else:
-            found.unreadable.append(file)
-    return found
+        return LocalFile(place, rest, status.st_size, status.st_mtime_ns)

@@ -19,8 +19,8 @@ class Transfer:
     """One file to copy either way: the object *key* and the local *path* as a reply spells it.
 
     *known* is what the store is known to hold under the key. *tree* and *parts* are
-    where the file lies below a directory that nothing may lead out of; for a push
-    that is not needed.
+    where the file lies below a directory that nothing may lead out of; a push of what
+    is not confined has none, and opens the path.
     """
 
     key: str

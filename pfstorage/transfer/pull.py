@@ -72,8 +72,7 @@ def _may_stay(work: Work, transfer: Transfer) -> bool:
 
 def _is_taken(tree: LocalTree, parts: tuple[str, ...]) -> bool:
     """Tell whether there is a file of that name, a link or one that can't be read, too."""
-    with tree.open_directory(parts[:-1]) as directory:
-        return not stat.S_ISDIR(os.stat(parts[-1], dir_fd=directory, follow_symlinks=False).st_mode)
+    return not stat.S_ISDIR(tree.status(parts).st_mode)
 
 
 def _fetched(work: Work, transfer: Transfer) -> NewFile:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Callable
+from typing import TypeVar
 
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.base import Attributes, SupportsSegments
@@ -15,6 +17,8 @@ from pfstorage.transfer.engine import run
 from pfstorage.transfer.plan import SAME, Moved, Plan, Transfer, TransferReport
 from pfstorage.transfer.same import has_same_bytes
 from pfstorage.transfer.work import Work
+
+B = TypeVar("B")
 
 DICOM = "application/dicom"
 UNKNOWN_TYPE = "application/octet-stream"
@@ -29,19 +33,41 @@ def push(plan: Plan, work: Work) -> TransferReport:
 
 
 def _push_one(work: Work, transfer: Transfer) -> Moved:
-    options, known = work.options, transfer.known
+    key, known = transfer.key, transfer.known
+
+    def is_same(body: Body) -> bool:
+        return work.options.overwrite == "changed" and known is not None and _is_same(work, body, known)
+
+    def store(body: Body, size: int) -> int:
+        return _store(work, key, body, size, known)
+
+    opened = open_body(transfer.path, transfer.tree, transfer.parts)
+    return unless_there(work, known, opened, store, is_same)
+
+
+def unless_there(
+    work: Work,
+    known: ObjectInfo | None,
+    opened: contextlib.AbstractContextManager[tuple[B, int]],
+    store: Callable[[B, int], int],
+    is_same: Callable[[B], bool] = lambda _: False,
+) -> Moved:
+    """Open a body, and *store* what the options of *work* let be stored where *known* is.
+
+    *opened* gives the body and its size in bytes, *store* returns how many were sent.
+    """
+    options = work.options
     if options.only_new and known:
         return SAME
-    with open_body(transfer.path) as (body, size):
-        # an empty one is sent anyway: a large object made of segments may be listed as one
-        if options.overwrite == "changed" and known and _is_same(work, body, known):
+    with opened as (body, size):
+        if is_same(body):
             return SAME
-        if not options.dry_run:
-            try:
-                return Moved(_store(work, transfer.key, body, size, known))
-            except ExistsError:
-                return SAME  # the listing did not show it
-    return Moved(size)
+        if options.dry_run:
+            return Moved(size)
+        try:
+            return Moved(store(body, size))
+        except ExistsError:
+            return SAME  # the listing did not show it
 
 
 def _is_same(work: Work, body: Body, known: ObjectInfo) -> bool:

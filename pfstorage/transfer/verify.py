@@ -80,6 +80,6 @@ def _opened(transfer: Transfer) -> Iterator[Body]:
     if transfer.tree is None:
         with open_body(transfer.path) as (body, _):
             yield body
-    else:
+    else:  # what is missing or in the way is a verdict, and no failure
         with transfer.tree.open_file(transfer.parts) as file:
             yield Body(file, transfer.path, os.fstat(file.fileno()))

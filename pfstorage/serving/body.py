@@ -15,6 +15,9 @@ from pfstorage.files import local_errors
 MAX_MESSAGE = 1024 * 1024
 """Bytes of a JSON message, or of all fields of a form that are no file."""
 
+MAX_UPLOAD = 16 * 1024**3
+"""Bytes of a file that comes with a message, unless the server was told another bound."""
+
 _CHUNK = 64 * 1024
 _MAX_LINE = 4096
 _MAX_PARTS = 100
@@ -30,8 +33,19 @@ class Stream(Protocol):
     def readline(self, size: int, /) -> bytes: ...
 
 
+class Writer(Protocol):
+    """What a connection is written to."""
+
+    def write(self, data: bytes | memoryview, /) -> object: ...
+
+    def flush(self) -> object: ...
+
+
 class Reader(Protocol):
     """The bytes of one body. `read` returns b"" at its end, and raises `MessageError` if it breaks off."""
+
+    @property
+    def is_at_end(self) -> bool: ...
 
     def read(self, size: int, /) -> bytes: ...
 
@@ -142,6 +156,7 @@ class Form:
     fields: dict[str, str] = field(default_factory=dict)
     file: IO[bytes] | None = None
     size: int = 0
+    most: int = MAX_UPLOAD
 
     def close(self) -> None:
         if self.file:
@@ -155,13 +170,13 @@ def boundary_of(content_type: str) -> str | None:
     return str(options.get("boundary", "")) if kind == "multipart/form-data" else None
 
 
-def read_form(body: Reader, boundary: str) -> Form:
-    """Read a multipart form. Its file goes to disk as it comes, and is never whole in memory.
+def read_form(body: Reader, boundary: str, most: int = MAX_UPLOAD) -> Form:
+    """Read a multipart form with a file of *most* bytes. It goes to disk as it comes, and is never whole in memory.
 
     The caller closes the form. Raise `MessageError` or `TooLargeError`; or `LocalFileError`,
     if there is no room for the file.
     """
-    form = Form()
+    form = Form(most=most)
     try:
         _read_parts(body, boundary, form)
     except (MultipartError, UnicodeError) as e:
@@ -208,7 +223,26 @@ def _begin_part(name: str, texts: dict[str, bytearray], form: Form) -> None:
 
 
 def _write(data: bytes, form: Form) -> None:
+    if form.size + len(data) > form.most:
+        raise TooLargeError(f"the file has more than {form.most} bytes: see --maxUpload")
     with local_errors(_SPOOL):
         assert form.file is not None
         form.file.write(data)
     form.size += len(data)
+
+
+class ChunkedWriter:
+    """Writes a body in ``Transfer-Encoding: chunked`` to *stream*, a chunk for each write; the end is the caller's."""
+
+    def __init__(self, stream: Writer) -> None:
+        self._stream = stream
+
+    def write(self, data: bytes | memoryview) -> int:
+        if data:
+            self._stream.write(b"%x\r\n" % len(data))
+            self._stream.write(data)
+            self._stream.write(b"\r\n")
+        return len(data)
+
+    def flush(self) -> None:
+        self._stream.flush()

@@ -1,0 +1,121 @@
+"""Work that goes on after its reply: how it is begun, and jobStatus, jobList, jobCancel."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pfstorage.actions.options import MoveMeta
+from pfstorage.actions.registry import Caller, Context, action
+from pfstorage.errors import MessageError, UnknownJobError
+from pfstorage.fields import camel_case
+from pfstorage.jobs.job import CANCELLED, Job, Order
+from pfstorage.message import Message
+from pfstorage.reply import Reply
+
+if TYPE_CHECKING:
+    from pfstorage.jobs.runner import Jobs
+
+LONGEST_WAIT = 60
+ROWS = 100
+MOST_ROWS = 1000
+
+
+@dataclass(frozen=True)
+class JobMeta:
+    job: str = ""
+    jid: str = ""
+
+
+@dataclass(frozen=True)
+class StatusMeta(JobMeta):
+    wait: int | None = None
+
+
+@dataclass(frozen=True)
+class JobsMeta:
+    limit: int | None = None
+
+
+def begun(context: Context, message: Message, meta: MoveMeta) -> Reply:
+    """Take on *message* as a job, and reply which one it is. Raise `MessageError` for what can't be one."""
+    jobs = _jobs_of(context.caller)
+    if context.caller.upload:
+        raise MessageError("a file that comes with the message is stored at once: leave out 'async'")
+    meta.check()
+    order = Order(
+        {"action": message.action, "meta": _known(message, meta)},
+        context.caller.owner,
+        context.caller.rights,
+        meta.jid,
+    )
+    if not jobs.survives:
+        context.warn("the job ends with the server, which has no --stateDir to keep it in")
+    return Reply({"status": True, "job": jobs.submit(order)}, is_accepted=True)
+
+
+def _known(message: Message, meta: MoveMeta) -> dict[str, Any]:
+    """Return the meta of *message* without what made it a job, and without what is unknown: that may be a secret."""
+    fields = [field for field in dataclasses.fields(meta) if field.name not in ("async_", "jid")]
+    names = {name for each in fields for name in (camel_case(each.name), *each.metadata.get("aliases", ()))}
+    return {name: value for name, value in message.meta.items() if name in names and value is not None}
+
+
+@action("jobStatus", meta=StatusMeta, read_only=True)
+def job_status(context: Context, meta: StatusMeta) -> Reply:
+    """Tell how far a job is, now or when it is over, and then its reply."""
+    wait = meta.wait or 0
+    if not 0 <= wait <= LONGEST_WAIT:
+        raise MessageError(f"meta 'wait' takes 0 to {LONGEST_WAIT} seconds: ask again for more")
+    jobs, job = _jobs_of(context.caller), _named(context.caller, meta)
+    return Reply({"status": True, **jobs.status(job.id, wait).as_body()})
+
+
+@action("jobList", meta=JobsMeta, read_only=True)
+def job_list(context: Context, meta: JobsMeta) -> Reply:
+    """List the jobs that the caller may see, the latest first."""
+    limit = ROWS if meta.limit is None else meta.limit
+    if not 0 < limit <= MOST_ROWS:
+        raise MessageError(f"meta 'limit' takes 1 to {MOST_ROWS}")
+    caller = context.caller
+    jobs = _jobs_of(caller).list(limit, None if _sees_all(caller) else caller.owner)
+    return Reply({"status": True, "jobs": [job.as_body() for job in jobs]})
+
+
+@action("jobCancel", meta=JobMeta)
+def job_cancel(context: Context, meta: JobMeta) -> Reply:
+    """Have a job end soon."""
+    jobs = _jobs_of(context.caller)
+    job = jobs.cancel(_named(context.caller, meta).id)
+    body = {"status": True, **job.as_body()}
+    if job.is_over and job.state != CANCELLED:
+        body |= {"status": False, "msg": f"there is nothing to cancel: the job is {job.state}"}
+    return Reply(body)
+
+
+def find_job(caller: Caller, job_id: str) -> Job:
+    """Return the job *id*. Raise `UnknownJobError` also if it is not for the eyes of *caller*."""
+    job = _jobs_of(caller).status(job_id)
+    if not _sees_all(caller) and job.order.owner != caller.owner:
+        raise UnknownJobError(f"there is no job {job_id[:80]!r}", job=job_id[:80])
+    return job
+
+
+def _named(caller: Caller, meta: JobMeta) -> Job:
+    if not (meta.job or meta.jid):
+        raise MessageError(
+            "name the job: meta 'job' takes the id that was replied, 'jid' the one that was given"
+        )
+    job_id = meta.job or _jobs_of(caller).find(meta.jid, caller.owner, of_all=_sees_all(caller))
+    return find_job(caller, job_id)
+
+
+def _sees_all(caller: Caller) -> bool:
+    return caller.rights.allows("admin")
+
+
+def _jobs_of(caller: Caller) -> Jobs:
+    if caller.jobs is None:
+        raise MessageError("only a server takes 'async', and has jobs")
+    return caller.jobs

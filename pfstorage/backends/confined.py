@@ -1,0 +1,165 @@
+"""A storage as somebody sees it who may not do all: other keys are neither told of nor touched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from pfstorage.backends.base import (
+    NO_ATTRIBUTES,
+    Attributes,
+    ObjectInfo,
+    Piece,
+    SegmentedUpload,
+    Sink,
+    Source,
+    Span,
+    Storage,
+    SupportsPatience,
+    SupportsSegments,
+)
+from pfstorage.backends.retry import Patience
+from pfstorage.config import Settings
+from pfstorage.errors import PermissionDeniedError
+from pfstorage.pathmap import check_key
+from pfstorage.rights import Rights
+
+
+def confined(storage: Storage, rights: Rights) -> Storage:
+    """Return *storage* for whoever has *rights*: itself, or what offers the same, patience and segments too."""
+    if not rights.prefix and rights.allows("write"):
+        return storage
+    kinds: dict[tuple[bool, bool], type[_Confined]] = {
+        (False, False): _Confined,
+        (True, False): _Patient,
+        (False, True): _Segmented,
+        (True, True): _PatientAndSegmented,
+    }
+    offers = (isinstance(storage, SupportsPatience), isinstance(storage, SupportsSegments))
+    return kinds[offers](storage, rights)
+
+
+class _Confined:
+    """See `Storage`. Raise `PermissionDeniedError` for what the rights don't allow.
+
+    A key with ``..`` is refused where it begins as it should, too: what stands between here
+    and a store may take it for a path.
+    """
+
+    def __init__(self, storage: Any, rights: Rights) -> None:
+        self._storage: Storage = storage
+        self._rights = rights
+
+    @property
+    def settings(self) -> Settings:
+        return self._storage.settings
+
+    def _within(self, start: str) -> str:
+        if not self._rights.may_touch(start):
+            raise PermissionDeniedError(
+                f"{start!r}: this token is for the keys that begin with {self._rights.prefix!r}", key=start
+            )
+        return start
+
+    def _readable(self, key: str) -> str:
+        return check_key(self._within(key))
+
+    def _writable(self, key: str) -> str:
+        if not self._rights.allows("write"):
+            raise PermissionDeniedError(f"{key!r}: this token may read, and change nothing", key=key)
+        return self._readable(key)
+
+    def list(
+        self,
+        prefix: str = "",
+        *,
+        marker: str = "",
+        end_marker: str = "",
+        limit: int | None = None,
+        delimiter: str = "",
+    ) -> Iterator[ObjectInfo]:
+        """Yield the rows of those keys alone: a shorter *prefix* stands for the whole of them."""
+        within = self._rights.prefix if self._rights.prefix.startswith(prefix) else self._within(prefix)
+        return self._storage.list(
+            within, marker=marker, end_marker=end_marker, limit=limit, delimiter=delimiter
+        )
+
+    def head(self, key: str) -> ObjectInfo:
+        return self._storage.head(self._readable(key))
+
+    def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
+        return self._storage.get(self._readable(key), sink, span)
+
+    def put(
+        self,
+        key: str,
+        body: Source,
+        size: int,
+        attributes: Attributes = NO_ATTRIBUTES,
+        *,
+        only_new: bool = False,
+    ) -> ObjectInfo:
+        return self._storage.put(self._writable(key), body, size, attributes, only_new=only_new)
+
+    def delete(self, key: str) -> None:
+        self._storage.delete(self._writable(key))
+
+    def copy(self, source: str, target: str) -> ObjectInfo:
+        return self._storage.copy(self._readable(source), self._writable(target))
+
+    def close(self) -> None:
+        """Do nothing: the storage is others', too."""
+
+    def __enter__(self) -> Storage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _PatientStorage(Storage, SupportsPatience, Protocol):
+    pass
+
+
+class _SegmentedStorage(Storage, SupportsSegments, Protocol):
+    pass
+
+
+class _PatientAndSegmentedStorage(_PatientStorage, _SegmentedStorage, Protocol):
+    pass
+
+
+class _Patient(_Confined):
+    _storage: _PatientStorage
+
+    def with_patience(self, patience: Patience) -> Storage:
+        return confined(self._storage.with_patience(patience), self._rights)
+
+
+class _Segmented(_Confined):
+    """Of a large object, the segments lie below its key in a container of their own. Nothing here names them."""
+
+    _storage: _SegmentedStorage
+
+    def piece_size(self, size: int, wanted: int) -> int:
+        return self._storage.piece_size(size, wanted)
+
+    def segmented_upload(
+        self, key: str, size: int, piece_size: int, attributes: Attributes, replaced: ObjectInfo | None
+    ) -> SegmentedUpload:
+        if replaced:
+            self._writable(replaced.key)  # its segments are removed
+        return self._storage.segmented_upload(self._writable(key), size, piece_size, attributes, replaced)
+
+    def pieces(self, info: ObjectInfo) -> Sequence[Piece]:
+        self._readable(info.key)
+        return self._storage.pieces(info)
+
+    def remove_segments(self, info: ObjectInfo) -> AbstractContextManager[None]:
+        self._writable(info.key)
+        return self._storage.remove_segments(info)
+
+
+class _PatientAndSegmented(_Patient, _Segmented):
+    _storage: _PatientAndSegmentedStorage

@@ -1,0 +1,186 @@
+"""Which local files the messages of others may touch: those below some directories, and no others."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pfstorage.errors import ForbiddenError, SettingsError
+from pfstorage.files.common import Directory, local_errors
+from pfstorage.files.place import Place
+from pfstorage.files.tree import LocalTree, Parts
+
+_MOST_LINKS = 40  # on the way to one file, as on Linux (path_resolution(7))
+
+
+Spot = tuple[LocalTree, Parts]
+
+
+class Root(NamedTuple):
+    """An open directory: its *path* without links, and the components of *names* that lead to it."""
+
+    path: str
+    names: tuple[Parts, ...]
+    directory: Directory
+
+
+class Roots:
+    """The directories that messages from elsewhere may name local paths below: ``--fsRoot``.
+
+    Each is resolved and opened once, here. From then on it is this directory, even if
+    its name comes to lead elsewhere; it is released with the last use of this.
+
+    What is a hard link in them to a file that lies elsewhere as well can't be told from
+    a file of theirs, and is one: who may link into a root may let others read.
+    """
+
+    def __init__(self, directories: Sequence[str]) -> None:
+        """The first of *directories* is where relative paths begin. Raise `SettingsError`."""
+        if not all(directories) or not directories:
+            raise SettingsError("--fsRoot: name a directory that messages may name paths below")
+        self.all = tuple(_opened(directory) for directory in directories)
+
+    @property
+    def first(self) -> str:
+        """The absolute path of the first, without links."""
+        return self.all[0].path
+
+
+def _opened(directory: str) -> Root:
+    try:
+        path = os.path.realpath(directory)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (OSError, ValueError) as e:
+        raise SettingsError(f"--fsRoot {directory!r}: {getattr(e, 'strerror', None) or e}") from e
+    names = dict.fromkeys((_components(path), _components(os.path.abspath(directory))))
+    return Root(path, tuple(names), Directory(descriptor))
+
+
+class Ground:
+    """The local files that one message may touch: those below *roots*, or all that its process may.
+
+    Below roots, a path that is relative begins at the first, and one that is absolute must
+    begin with the name of one, as it was given or without links. Links count as what they
+    lead to, as long as each leads to below a root; ``..`` is not taken, but in a link. What
+    is elsewhere is not even looked at, so nobody learns whether it is there.
+
+    A `Place` that comes of it is opened from the descriptor of its root, component by
+    component and without following links: what is put there meanwhile leads nowhere.
+    Directories used last stay open until the end of its ``with``. Several threads may ask.
+    """
+
+    def __init__(self, roots: Roots | None = None) -> None:
+        self._roots = roots.all if roots else ()
+        self._trees = [LocalTree(root.path, keeps_open=True, top=root.directory) for root in self._roots]
+        self._recent: tuple[tuple[Spot, Parts], Spot] | None = None
+
+    def __enter__(self) -> Ground:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for tree in self._trees:
+            tree.let_go()
+
+    @property
+    def cwd(self) -> str:
+        """The directory where relative paths begin. Raise `LocalFileError`."""
+        if self._roots:
+            return self._roots[0].path
+        with local_errors("."):
+            return os.getcwd()
+
+    def place(self, path: str, *, follow: bool = True) -> Place:
+        """Return where *path* leads; without *follow*, the last component is no link to follow.
+
+        It need not be there. Raise `ForbiddenError`, or `LocalFileError` if it can't be a path.
+        """
+        with local_errors(path):
+            os.fsencode(path)
+            if not self._roots:
+                return Place(path)
+            if "\0" in path or ".." in path.split("/"):
+                raise _forbidden(path)
+            spot: Spot = (self._trees[0], ())
+            names = _components(path)
+            if path.startswith("/"):
+                spot, names = self._start(path, names)
+            directory = self._directory(path, spot, names[:-1])
+            return Place(path, *self._led(path, directory, names[-1:], follow=follow))
+
+    def directory(self, path: str) -> tuple[LocalTree, Parts]:
+        """Return the tree to write below the directory *path* by, and what comes before the parts of each file."""
+        _, tree, parts = self.place(path)
+        if tree is None:
+            self._trees.append(tree := LocalTree(path, keeps_open=True))
+        return tree, parts
+
+    def file(self, path: str) -> tuple[LocalTree, Parts]:
+        """Return the tree and the parts to write the file *path* by; it replaces a link of that name."""
+        _, tree, parts = self.place(path, follow=False)
+        directory, name = os.path.split(path)
+        return (tree, parts) if tree else (LocalTree(directory), (name,))
+
+    def led(self, place: Place) -> Place:
+        """Return where *place*, which may be a link, leads. Raise `ForbiddenError` or `OSError`."""
+        if place.tree is None:
+            return place  # it is opened by its path, and the system follows links
+        spot = place.tree, place.parts[:-1]
+        return Place(place.path, *self._led(place.path, spot, place.parts[-1:]))
+
+    def _directory(self, path: str, top: Spot, names: Parts) -> Spot:
+        """Return where *names* lead from *top*. Mostly, that is where those of the path before led."""
+        recent = self._recent
+        if recent is None or recent[0] != (top, names):
+            recent = self._recent = (top, names), self._led(path, top, names)
+        return recent[1]
+
+    def _led(self, path: str, spot: Spot, names: Sequence[str], *, follow: bool = True) -> Spot:
+        """Return where *names* lead from *spot*; what *path* is spelled by is what an error names."""
+        to_go, links = list(reversed(names)), 0  # the next is the last of them
+        while to_go:
+            name = to_go.pop()
+            if name == "..":
+                spot = self._above(path, spot)
+                continue
+            spot = (spot[0], (*spot[1], name))
+            target = spot[0].link(spot[1]) if to_go or follow else None
+            if target is not None:
+                links += 1
+                if links > _MOST_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+                spot, more = self._jump(path, spot, target)
+                to_go += reversed(more)
+        return spot
+
+    def _jump(self, path: str, link: Spot, target: str) -> tuple[Spot, Parts]:
+        """Return where the way goes on after *link*, and the names to go from there."""
+        names = _components(target)
+        return self._start(path, names) if target.startswith("/") else ((link[0], link[1][:-1]), names)
+
+    def _above(self, path: str, spot: Spot) -> Spot:
+        tree, parts = spot
+        if parts:
+            return tree, parts[:-1]
+        (tree, parts), names = self._start(path, _components(tree.directory)[:-1])
+        return tree, (*parts, *names)
+
+    def _start(self, path: str, names: Parts) -> tuple[Spot, Parts]:
+        """Return the root that the absolute path of *names* lies below, and the names to go from there."""
+        for root, tree in zip(self._roots, self._trees, strict=True):
+            for known in root.names:
+                if names[: len(known)] == known:
+                    return (tree, ()), names[len(known) :]
+        raise _forbidden(path)
+
+
+def _components(path: str) -> Parts:
+    return tuple(name for name in path.split("/") if name not in ("", "."))
+
+
+def _forbidden(path: str) -> ForbiddenError:
+    return ForbiddenError(
+        f"{path!r} is not below a directory that messages may name here: --fsRoot DIR allows one more",
+        local=path,
+    )

@@ -1,0 +1,287 @@
+"""Works off jobs, so many at once, in the order of their arrival."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from pfstorage.errors import BusyError, PfstorageError, StoppedError, UnknownJobError
+from pfstorage.jobs.job import CANCELLED, DONE, FAILED, QUEUED, Job, Order, row_of
+from pfstorage.jobs.outcome import kept
+from pfstorage.jobs.store import JobStore
+from pfstorage.reply import Reply
+from pfstorage.stop import Stop
+from pfstorage.transfer import Progress
+
+log = logging.getLogger(__name__)
+
+Perform = Callable[[Order, Stop, Callable[[Progress], None]], Reply]
+"""Answers the message of an order; it heeds the stop, and tells its progress. It does not raise."""
+
+TTL = 7 * 86400.0
+MOST_AT_ONCE = 4
+MOST_QUEUED = 1000
+MOST_KEPT = 10_000
+"""Jobs that are over, and not yet old enough to be removed."""
+NOTED_EVERY = 1.0
+"""Seconds between two notes of how far a job is."""
+SWEPT_EVERY = 60.0
+HEARTBEAT = 15.0
+"""Seconds after which an event is repeated where nothing happens: whoever passes it on sees if nobody listens."""
+
+
+class _Run:
+    """A job at work."""
+
+    def __init__(self) -> None:
+        self.job: Job | None = None
+        self.stop = Stop()
+        self.is_cancelled = False
+        self.is_moved = False
+        self.progress: Mapping[str, Any] = {}
+        self.noted_at = float("-inf")
+        self.changes = 0
+
+
+class Jobs:
+    """The jobs of one process, kept in *directory*, or only in memory. Any thread may call a method.
+
+    What the file can't do is a `LocalFileError`; a job that there isn't, an `UnknownJobError`.
+    """
+
+    def __init__(
+        self,
+        perform: Perform,
+        directory: str = "",
+        *,
+        ttl: float = TTL,
+        most: int = MOST_AT_ONCE,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Run *most* at once; forget them *ttl* seconds after their end. Raise `SettingsError`."""
+        self.survives = bool(directory)
+        self._perform = perform
+        self._ttl = ttl
+        self._most = most
+        self._clock = clock
+        self._swept_at = float("-inf")
+        self._changed = threading.Condition(threading.RLock())
+        self._waiting: dict[str, None] = {}  # in the order of arrival
+        self._runs: dict[str, _Run] = {}
+        self._unsaved: dict[str, Job] = {}  # they are over, and the file could not take that
+        self._is_started = self._is_closed = False
+        self._store = JobStore(directory)
+
+    def start(self) -> None:
+        """Begin to work, with what an earlier process has left."""
+        with self._changed:
+            self._waiting = dict.fromkeys(self._store.resume(self._clock()))
+            self._is_started = True
+            self._start_waiting()
+
+    def submit(self, order: Order) -> str:
+        """Queue *order*; return the id of its job. The same jid of the same owner is the same job.
+
+        Raise `JobConflictError` if that job has another message, `BusyError` if there are too
+        many, `StoppedError` if the process ends.
+        """
+        with self._changed:
+            self._sweep()
+            if self._is_closed:
+                raise StoppedError("the server ends: send the message when it is there again")
+            if len(self._waiting) >= MOST_QUEUED:
+                raise BusyError(f"{MOST_QUEUED} jobs are waiting: try again later")
+            job, is_new = self._store.add(order, self._clock())
+            if is_new:
+                self._waiting[job.id] = None
+                self._start_waiting()
+                self._changed.notify_all()
+            return job.id
+
+    def find(self, jid: str, owner: str, *, of_all: bool = False) -> str:
+        """Return the id of *owner*'s job of that jid; *of_all*: or of somebody else's."""
+        with self._changed:
+            job_id = self._store.id_of(jid, owner, of_all=of_all) if jid.isprintable() else None
+        if job_id is None:
+            raise UnknownJobError(f"there is no job with the jid {jid[:80]!r}", jid=jid[:80])
+        return job_id
+
+    def status(self, job_id: str, wait: float = 0.0) -> Job:
+        """Return a job as it is now, or as soon as it is over, *wait* seconds later at most.
+
+        Raise `StoppedError` if the process ends meanwhile.
+        """
+        with self._changed:
+            self._sweep()
+            self._changed.wait_for(lambda: self._is_closed or not self._is_unfinished(job_id), wait)
+            return self._read(job_id)
+
+    def list(self, limit: int, owner: str | None = None) -> list[Job]:
+        """Return the last *limit* jobs without their replies, the latest first: *owner*'s, or all."""
+        with self._changed:
+            self._sweep()
+            return [self._as_it_is(job) for job in self._store.latest(limit, owner)]
+
+    def counts(self) -> dict[str, int]:
+        """Return how many jobs are in each state."""
+        with self._changed:
+            return self._store.counts()
+
+    def cancel(self, job_id: str) -> Job:
+        """See that a job ends soon, whatever becomes of this process; return it. One that is over stays as it is."""
+        with self._changed:
+            if job_id in self._waiting:
+                self._store.finish(job_id, CANCELLED, self._clock(), {})
+                del self._waiting[job_id]
+                self._changed.notify_all()
+            elif job_id in self._runs:
+                self._store.note_unwanted(job_id)
+                self._runs[job_id].is_cancelled = True
+                self._runs[job_id].stop.request("the job was cancelled")
+            return self._read(job_id)
+
+    def events(self, job_id: str) -> Iterator[dict[str, Any]]:
+        """Yield what there is to tell of a job: now, at each change, and every `HEARTBEAT` seconds.
+
+        Changes of its progress come about once a second. The last one has the final state and the
+        reply, unless the process ends before.
+        """
+        self.status(job_id)  # raises now, not when the first event is asked for
+        return self._events(job_id)
+
+    def close(self, grace: float) -> None:
+        """Take no more, and stop what runs: it is queued for the next process. Nobody waits any longer.
+
+        What does not end within *grace* seconds is left alone, and queued as well.
+        """
+        with self._changed:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            for run in self._runs.values():
+                run.stop.request("the server ends")
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._runs, grace)
+            for job_id, run in self._runs.items():
+                self._end(job_id, run, QUEUED)
+            self._runs.clear()
+            self._store.close()
+
+    def _events(self, job_id: str) -> Iterator[dict[str, Any]]:
+        version = None
+        while not self._is_closed:
+            with self._changed:
+                self._changed.wait_for(functools.partial(self._is_news, job_id, version), HEARTBEAT)
+                if self._is_closed:
+                    return
+                version, job = self._version(job_id), self._read(job_id)
+            yield job.as_body()
+            if job.is_over:
+                return
+
+    def _is_news(self, job_id: str, version: object) -> bool:
+        return self._is_closed or self._version(job_id) != version
+
+    def _version(self, job_id: str) -> object:
+        """Return what differs from one state of a job to the next that is worth an event."""
+        run = self._runs.get(job_id)
+        return run.changes if run else QUEUED if job_id in self._waiting else DONE
+
+    def _is_unfinished(self, job_id: str) -> bool:
+        return job_id in self._waiting or job_id in self._runs
+
+    def _read(self, job_id: str) -> Job:
+        if self._is_closed:
+            raise StoppedError("the server ends: its jobs go on when it is there again")
+        job = self._unsaved.get(job_id) or (self._store.read(job_id) if job_id.isprintable() else None)
+        if job is None:
+            raise UnknownJobError(f"there is no job {job_id[:80]!r}", job=job_id[:80])
+        return self._as_it_is(job)
+
+    def _as_it_is(self, job: Job) -> Job:
+        run = self._runs.get(job.id)
+        return replace(job, progress=run.progress) if run else self._unsaved.get(job.id, job)
+
+    def _start_waiting(self) -> None:
+        while self._is_started and not self._is_closed and self._waiting and len(self._runs) < self._most:
+            job_id, run = next(iter(self._waiting)), _Run()
+            thread = threading.Thread(
+                target=self._work, args=(job_id, run), name=f"job {job_id}", daemon=True
+            )
+            thread.start()  # its first step waits for the lock; if there can't be a thread, the job waits on
+            del self._waiting[job_id]
+            self._runs[job_id] = run
+
+    def _work(self, job_id: str, run: _Run) -> None:
+        try:
+            with self._changed:
+                run.job = self._store.begin(job_id, self._clock())
+                run.changes += 1
+                self._changed.notify_all()
+            reply = self._perform(run.job.order, run.stop, functools.partial(self._note, job_id, run))
+        except PfstorageError as e:
+            reply = Reply.of_error(e)
+        except Exception as e:
+            log.exception("a job failed for a reason that pfstorage does not know")
+            reply = Reply.of_error(PfstorageError(f"unexpected {type(e).__name__}; the log has the details"))
+        text = kept(reply)
+        with self._changed:
+            if self._runs.get(job_id) is run:  # else it was left alone
+                self._end(job_id, run, self._final_state(run, reply), text)
+                del self._runs[job_id]
+                self._start_waiting()
+                self._changed.notify_all()
+
+    def _final_state(self, run: _Run, reply: Reply) -> str:
+        """Return what a job has come to; one that came to nothing since the process ends is to be done again."""
+        if reply.body.get("status"):
+            return DONE
+        if run.is_cancelled:
+            return CANCELLED
+        return QUEUED if self._is_closed else FAILED
+
+    def _end(self, job_id: str, run: _Run, state: str, reply: str | None = None) -> None:
+        """Keep what a job has come to. If the file can't, memory does, and the next process does it again."""
+        now = self._clock()
+        try:
+            if state == QUEUED:
+                self._store.park(job_id)
+            else:
+                self._store.finish(job_id, state, now, run.progress, reply)
+        except PfstorageError as e:
+            log.error("job %s is %s, and that can't be kept: %s", job_id, state, e)
+            if run.job and reply:
+                over = replace(run.job, state=state, finished=now, progress=run.progress)
+                self._unsaved[job_id] = replace(over, reply=json.loads(reply))
+
+    def _note(self, job_id: str, run: _Run, progress: Progress) -> None:
+        """Take the progress of a job; an audit has its own, which comes after the last of the moving."""
+        if run.is_moved:
+            return
+        run.progress, run.is_moved = row_of(progress), progress.is_last
+        now = time.monotonic()
+        if now - run.noted_at < NOTED_EVERY and not progress.is_last:
+            return
+        run.noted_at = now
+        with self._changed:
+            if self._runs.get(job_id) is not run:
+                return
+            run.changes += 1
+            self._changed.notify_all()
+            try:
+                self._store.note_progress(job_id, run.progress)
+            except PfstorageError as e:
+                log.warning("the progress of job %s can't be kept: %s", job_id, e)
+
+    def _sweep(self) -> None:
+        """Remove what was over long ago, now and then."""
+        now = self._clock()
+        if not self._is_closed and now - self._swept_at >= min(SWEPT_EVERY, self._ttl):
+            self._swept_at = now
+            self._store.remove_finished(now - self._ttl, MOST_KEPT)

@@ -1,0 +1,250 @@
+"""The jobs as rows of an SQLite file, which one process at a time uses."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import sqlite3
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pfstorage.errors import FullDiskError, JobConflictError, LocalFileError, SettingsError
+from pfstorage.jobs.job import CANCELLED, OVER, QUEUED, RUNNING, STATES, Job, Order
+from pfstorage.rights import Rights
+
+VERSION = 1
+SCHEMA = f"""
+    CREATE TABLE job (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        owner TEXT NOT NULL,
+        jid TEXT,
+        rights TEXT NOT NULL,
+        message TEXT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN {STATES}),
+        is_unwanted INTEGER NOT NULL DEFAULT 0,
+        created REAL NOT NULL,
+        started REAL,
+        finished REAL,
+        progress TEXT NOT NULL DEFAULT '{{}}',
+        reply TEXT,
+        UNIQUE (owner, jid)
+    );
+    CREATE INDEX job_by_state ON job (state, finished);
+    PRAGMA user_version = {VERSION};
+"""
+COLUMNS = "id, owner, jid, rights, message, state, created, started, finished, progress"
+BUSY_MILLISECONDS = 5000
+"""How long another program, such as a backup, may keep the file locked."""
+
+
+class JobStore:
+    """Keeps jobs in ``jobs.sqlite`` of *directory*, or in memory for as long as the process lives.
+
+    The directory is made for its owner alone, and so are its files: paths may name patients. Nothing else
+    than `LocalFileError` is raised once it is open. One thread at a time may call a method.
+    """
+
+    def __init__(self, directory: str = "") -> None:
+        """Open the file, and keep other processes from it. Raise `SettingsError`."""
+        self._open = contextlib.ExitStack()
+        with contextlib.ExitStack() as opening:
+            path = opening.enter_context(_guarded(directory)) if directory else ":memory:"
+            self._rows = opening.enter_context(_connected(path))
+            self._open = opening.pop_all()
+
+    def close(self) -> None:
+        """Let others have the file."""
+        self._open.close()
+
+    def add(self, order: Order, now: float) -> tuple[Job, bool]:
+        """Keep *order* as a queued job; return it, and whether it is new.
+
+        It isn't if its owner has a job of that jid. Raise `JobConflictError` if that is
+        another message.
+        """
+        message = _canonical(order.message)
+        with self._change() as rows:
+            there = (
+                order.jid
+                and rows.execute(
+                    f"SELECT message, {COLUMNS} FROM job WHERE owner = ? AND jid = ?",
+                    (order.owner, order.jid),
+                ).fetchone()
+            )
+            if there:
+                if there[0] != message:
+                    raise JobConflictError(f"the jid {order.jid!r} is that of a job with another message")
+                return _job_of(there[1:]), False
+            job = Job(uuid.uuid4().hex, order, QUEUED, now)
+            rights = json.dumps(dataclasses.asdict(order.rights))
+            values = (job.id, order.owner, order.jid or None, rights, message, QUEUED, now)
+            rows.execute(
+                "INSERT INTO job (id, owner, jid, rights, message, state, created) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                values,
+            )
+            return job, True
+
+    def resume(self, now: float) -> list[str]:
+        """Queue again what was running when the process ended; return the ids of what is queued, the first first."""
+        with self._change() as rows:
+            rows.execute(
+                f"UPDATE job SET state = '{CANCELLED}', finished = ? WHERE state = '{RUNNING}' AND is_unwanted",
+                (now,),
+            )
+            rows.execute(f"UPDATE job SET state = '{QUEUED}', started = NULL WHERE state = '{RUNNING}'")
+            queued = rows.execute(f"SELECT id FROM job WHERE state = '{QUEUED}' ORDER BY number")
+            return [job_id for (job_id,) in queued]
+
+    def read(self, job_id: str) -> Job | None:
+        """Return a job with its reply."""
+        with self._change() as rows:
+            row = rows.execute(f"SELECT {COLUMNS}, reply FROM job WHERE id = ?", (job_id,)).fetchone()
+            return _job_of(row) if row else None
+
+    def id_of(self, jid: str, owner: str, *, of_all: bool) -> str | None:
+        """Return the id of *owner*'s job of that jid; *of_all*: or of the last of another's."""
+        with self._change() as rows:
+            found = rows.execute(
+                "SELECT id FROM job WHERE jid = ? AND (owner = ? OR ?) ORDER BY owner = ? DESC, number DESC",
+                (jid, owner, of_all, owner),
+            ).fetchone()
+            return str(found[0]) if found else None
+
+    def latest(self, limit: int, owner: str | None) -> list[Job]:
+        """Return jobs without their replies, the last first: *owner*'s, or all."""
+        with self._change() as rows:
+            found = rows.execute(
+                f"SELECT {COLUMNS} FROM job WHERE owner = ? OR ? IS NULL ORDER BY number DESC LIMIT ?",
+                (owner, owner, limit),
+            )
+            return [_job_of(row) for row in found]
+
+    def counts(self) -> dict[str, int]:
+        """Return how many jobs are in each state."""
+        with self._change() as rows:
+            return dict.fromkeys(STATES, 0) | dict(
+                rows.execute("SELECT state, count(*) FROM job GROUP BY state").fetchall()
+            )
+
+    def begin(self, job_id: str, now: float) -> Job:
+        """Note that a queued job runs; return it."""
+        self._set(job_id, state=RUNNING, started=now)
+        job = self.read(job_id)
+        assert job is not None  # only what is over is removed
+        return job
+
+    def note_progress(self, job_id: str, progress: Mapping[str, Any]) -> None:
+        self._set(job_id, progress=json.dumps(progress))
+
+    def note_unwanted(self, job_id: str) -> None:
+        """See that a running job is not resumed."""
+        self._set(job_id, is_unwanted=1)
+
+    def park(self, job_id: str) -> None:
+        """Queue a running job again."""
+        self._set(job_id, state=QUEUED, started=None)
+
+    def finish(
+        self, job_id: str, state: str, now: float, progress: Mapping[str, Any], reply: str | None = None
+    ) -> None:
+        """Note how a job has ended, how far it came, and its reply as JSON."""
+        self._set(job_id, state=state, finished=now, progress=json.dumps(progress), reply=reply)
+
+    def remove_finished(self, before: float, most: int) -> None:
+        """Remove the jobs that ended *before* that time, and, of the others that ended, all but the last *most*."""
+        is_over = f"state IN {OVER}"
+        with self._change() as rows:
+            rows.execute(f"DELETE FROM job WHERE {is_over} AND finished <= ?", (before,))
+            rows.execute(
+                f"DELETE FROM job WHERE number IN (SELECT number FROM job WHERE {is_over}"
+                " ORDER BY finished DESC LIMIT -1 OFFSET ?)",
+                (most,),
+            )
+
+    def _set(self, job_id: str, **values: object) -> None:
+        assignments = ", ".join(f"{name} = ?" for name in values)
+        with self._change() as rows:
+            rows.execute(f"UPDATE job SET {assignments} WHERE id = ?", (*values.values(), job_id))
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[sqlite3.Connection]:
+        """Do all in the block, or nothing of it. Raise `LocalFileError` for what the file can't."""
+        try:
+            with self._rows:
+                self._rows.execute("BEGIN IMMEDIATE")
+                yield self._rows
+        except sqlite3.Error as e:
+            kind = FullDiskError if "full" in str(e) else LocalFileError
+            raise kind(f"the jobs can't be read or written: {e}") from e
+
+
+@contextlib.contextmanager
+def _guarded(directory: str) -> Iterator[str]:
+    """Give the path of the file below *directory*, which no other process has meanwhile."""
+    try:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        if os.stat(directory).st_mode & 0o002:
+            raise SettingsError(f"anybody may write to {directory!r}: chmod o-w {directory!r}")
+        path = os.path.join(directory, "jobs.sqlite")
+        with _private(os.path.join(directory, "jobs.lock")) as lock:
+            _lock(lock, directory)
+            with _private(
+                path
+            ):  # before SQLite locks it: to close a file drops all locks of the process on it
+                pass
+            yield path
+    except OSError as e:
+        raise SettingsError(f"the state directory {directory!r} can't be used: {e.strerror}") from e
+
+
+@contextlib.contextmanager
+def _private(path: str) -> Iterator[int]:
+    """Open *path*, made if it isn't there, that its owner alone can read; SQLite's other files are as its file is."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        os.fchmod(descriptor, 0o600)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, directory: str) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = f"another pfstorage uses the state directory {directory!r}: give each a --stateDir of its own"
+        raise SettingsError(text) from None
+
+
+@contextlib.contextmanager
+def _connected(path: str) -> Iterator[sqlite3.Connection]:
+    try:
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as rows:
+            rows.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
+            rows.execute("PRAGMA journal_mode = WAL")
+            rows.execute("PRAGMA secure_delete = ON")  # what is removed is gone: it may name patients
+            [version] = rows.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                rows.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
+            elif version != VERSION:
+                raise SettingsError(f"{path!r} was written by another version of pfstorage: move it away")
+            yield rows
+    except sqlite3.Error as e:
+        raise SettingsError(f"{path!r} can't be used: {e}") from e
+
+
+def _canonical(message: Mapping[str, Any]) -> str:
+    """Return *message* as a text that is the same for the same message."""
+    return json.dumps(message, sort_keys=True)
+
+
+def _job_of(row: tuple[Any, ...]) -> Job:
+    job_id, owner, jid, rights, message, state, created, started, finished, progress, *reply = row
+    order = Order(json.loads(message), owner, Rights(**json.loads(rights)), jid or "")
+    answer = json.loads(reply[0]) if reply and reply[0] else None
+    return Job(job_id, order, state, created, started, finished, json.loads(progress), answer)

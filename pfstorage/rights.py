@@ -1,0 +1,39 @@
+"""What somebody may do with the objects of a store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LEVELS = ("read", "write", "admin")
+"""Each allows what those before it do."""
+
+
+@dataclass(frozen=True)
+class Rights:
+    """To *level*, with the keys that begin with *prefix*.
+
+    *prefix* is a plain text: ``chris/feed_1`` is for ``chris/feed_12/a`` too, ``chris/feed_1/`` is not.
+    """
+
+    level: str = "admin"
+    prefix: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Rights:
+        """Read ``LEVEL [PREFIX]``; the prefix may have blanks in it. Raise `ValueError`, which quotes nothing.
+
+        >>> Rights.parse("write chris/feed_12/")
+        Rights(level='write', prefix='chris/feed_12/')
+        """
+        level, prefix = [*text.split(maxsplit=1), "", ""][:2]
+        if level not in LEVELS:  # which may be a token that stands in the wrong place
+            raise ValueError(f"rights are one of {', '.join(LEVELS)}, then a key prefix if they have one")
+        return cls(level, prefix.strip())
+
+    def allows(self, level: str) -> bool:
+        """Tell whether they reach as far as *level*."""
+        return LEVELS.index(self.level) >= LEVELS.index(level)
+
+    def may_touch(self, key: str) -> bool:
+        """Tell whether *key* is one of those that they are for."""
+        return key.startswith(self.prefix)

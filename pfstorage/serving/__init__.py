@@ -1,0 +1,1 @@
+"""The HTTP door: from a connection to the dispatcher, and back."""

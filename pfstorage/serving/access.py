@@ -1,0 +1,90 @@
+"""Who may come in, from where, and what they may then do."""
+
+from __future__ import annotations
+
+from email.message import Message
+from urllib.parse import urlsplit
+
+from pfstorage.config import is_loopback
+from pfstorage.errors import ForbiddenError, MessageError
+from pfstorage.rights import Rights
+from pfstorage.serving.options import ServerOptions
+from pfstorage.serving.tokens import Grant, TokenFile
+
+ANONYMOUS = Grant("", Rights())
+_BEHIND = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+"""Headers of a request that came by way of a proxy: who sent it is not who connects."""
+
+
+class Access:
+    """Judges requests to a server that listens on the address *host*."""
+
+    def __init__(self, options: ServerOptions, host: str) -> None:
+        """Read the tokens. Raise `SettingsError`."""
+        self._options = options
+        self._host = host
+        self._is_local = is_loopback(host)
+        self.tokens = TokenFile(options.token_path) if options.token_path else None
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether anybody comes in, and not only from this machine."""
+        return self.tokens is None and not self._is_local
+
+    def check(self, method: str, headers: Message) -> None:
+        """Raise `ForbiddenError` for what only a web page sends that should not.
+
+        A page of any origin can make its browser send requests here, and by a name of its own that
+        it lets resolve to this address (DNS rebinding) it could read the answers, too.
+        """
+        hosts = headers.get_all("host", [])
+        if len(hosts) > 1:
+            raise MessageError("a request has one header Host")
+        name = _hostname(f"//{hosts[0]}") if hosts else ""
+        if name and not self._is_known(name):
+            raise ForbiddenError(f"this server does not go by the name {name[:80]!r}: see --allowHost")
+        origin = headers.get("origin")
+        is_change = method not in ("GET", "HEAD", "OPTIONS")
+        if origin is not None and is_change and not (self.is_allowed(origin) or _is_same(origin, hosts)):
+            raise ForbiddenError("pages of this origin may not send messages here: see --corsOrigin")
+
+    def _is_known(self, name: str) -> bool:
+        if name in self._options.allow_hosts:
+            return True
+        if self._is_local:
+            return is_loopback(name) or name == self._host
+        return not self._options.allow_hosts
+
+    def is_allowed(self, origin: str) -> bool:
+        """Tell whether pages of *origin* may send messages and read the answers."""
+        return origin in self._options.cors_origins
+
+    def grant(self, headers: Message) -> Grant:
+        """Return what the token of a request allows. Raise `UnauthorizedError`."""
+        if self.tokens is None:
+            return ANONYMOUS
+        given = headers.get_all("authorization", [])
+        return self.tokens.grant(given[0] if len(given) == 1 else None)
+
+    def is_trusted(self, grant: Grant, headers: Message, client: str) -> bool:
+        """Tell whether a JSON message may change or end the server: it came from no browser.
+
+        Its sender has a token with all rights; where there are none, it is a program on this machine.
+        """
+        if "origin" in headers:
+            return False
+        if self.tokens is not None:
+            return grant.rights.allows("admin")
+        return self._is_local and is_loopback(client) and not any(name in headers for name in _BEHIND)
+
+
+def _hostname(url: str) -> str:
+    try:
+        return (urlsplit(url).hostname or "").rstrip(".")
+    except ValueError:
+        return "?"
+
+
+def _is_same(origin: str, hosts: list[str]) -> bool:
+    """Tell whether *origin* is that of this server's own pages."""
+    return bool(hosts) and urlsplit(origin).netloc == hosts[0] and origin.startswith(("http://", "https://"))

@@ -1,0 +1,48 @@
+"""``/api/v1/cmd``: messages for the dispatcher."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+
+from pfstorage.actions import Upload
+from pfstorage.errors import MessageError
+from pfstorage.message import decode_form, decode_query, looks_like_json
+from pfstorage.reply import Reply
+from pfstorage.serving import body
+from pfstorage.serving.exchange import Answer, Request, answer_of
+
+
+def command(request: Request) -> Answer:
+    """Answer the message that *request* carries."""
+    reply = _of_query(request) if request.method in ("GET", "HEAD") else _of_body(request)
+    return answer_of(reply, as_html=request.handler.settings.http_response)
+
+
+def _of_query(request: Request) -> Reply:
+    caller = dataclasses.replace(request.caller, trusted=False, read_only=True)
+    return request.handler.answer(decode_query(request.query), caller)
+
+
+def _of_body(request: Request) -> Reply:
+    source = request.open_body()
+    boundary = body.boundary_of(request.headers.get("content-type", ""))
+    if boundary is None:
+        return _of_text(request, body.read_text(source))
+    with contextlib.closing(body.read_form(source, boundary, request.max_upload)) as form:
+        source.read(1)  # what follows the last part
+        return _of_form(request, form)
+
+
+def _of_text(request: Request, text: str) -> Reply:
+    if looks_like_json(text):
+        return request.handler.answer(text, request.caller)
+    return request.handler.answer(decode_form(text), dataclasses.replace(request.caller, trusted=False))
+
+
+def _of_form(request: Request, form: body.Form) -> Reply:
+    if "d_msg" not in form.fields:
+        raise MessageError("a multipart form needs the field d_msg with the message")
+    upload = Upload(form.file, form.size, form.fields.get("filename", "")) if form.file else None
+    caller = dataclasses.replace(request.caller, trusted=False, upload=upload)
+    return request.handler.answer(form.fields["d_msg"], caller)

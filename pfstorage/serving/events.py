@@ -1,0 +1,32 @@
+"""``/api/v1/jobs/ID/events``: what becomes of a job, as it happens."""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import unquote
+
+from pfstorage.errors import UnknownPathError
+from pfstorage.serving.body import Writer
+from pfstorage.serving.exchange import Answer, Request, answer_of
+
+JOBS = "/api/v1/jobs/"
+_END = "/events"
+
+
+def job_events(request: Request) -> Answer:
+    """Stream the events of a job as server-sent events (WHATWG HTML, 9.2), each with the JSON of ``jobStatus``."""
+    if not request.path.endswith(_END):
+        raise UnknownPathError(f"there is nothing at this path: the events of a job are at {JOBS}ID{_END}")
+    job_id = unquote(request.path[len(JOBS) : -len(_END)])
+    reply = request.handler.answer({"action": "jobStatus", "meta": {"job": job_id}}, request.caller)
+    jobs = request.caller.jobs
+    if reply.error or jobs is None:
+        return answer_of(reply)
+    events = jobs.events(job_id)
+
+    def write(out: Writer) -> None:
+        for event in events:
+            out.write(f"data: {json.dumps(event)}\n\n".encode())
+            out.flush()
+
+    return Answer(200, write, "text/event-stream")

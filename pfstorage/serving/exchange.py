@@ -1,0 +1,77 @@
+"""A request and its answer as the endpoints see them: without sockets, threads and framing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from email.message import Message
+from urllib.parse import parse_qs
+
+from pfstorage.actions import Caller
+from pfstorage.errors import MessageError
+from pfstorage.handler import StoreHandler
+from pfstorage.reply import Reply
+from pfstorage.serving.body import MAX_UPLOAD, Reader, Writer
+from pfstorage.status import http_status
+
+JSON = "application/json"
+
+
+@dataclass
+class Request:
+    """One request, whose client may do what *caller* says.
+
+    *path* is as it came, its escapes included; *query* is what follows the question mark.
+    *client* is the address of whoever sent it, *id* what the log calls it.
+    """
+
+    method: str
+    path: str
+    query: str
+    headers: Message
+    client: str
+    id: str
+    handler: StoreHandler
+    open_body: Callable[[], Reader]
+    caller: Caller
+    max_upload: int = MAX_UPLOAD
+    action: str = ""
+
+    def parameters(self) -> Mapping[str, str]:
+        """Return the parameters of the query. Raise `MessageError` if it can't be read, or has one twice."""
+        try:
+            found = parse_qs(self.query, keep_blank_values=True, max_num_fields=100, errors="strict")
+        except ValueError as e:
+            raise MessageError(f"the query can't be read: {e}") from None
+        twice = [name for name, values in found.items() if len(values) > 1]
+        if twice:
+            raise MessageError(f"the query has {twice[0][:80]!r} twice")
+        return {name: values[0] for name, values in found.items()}
+
+
+@dataclass
+class Answer:
+    """What goes back: *content* itself, or what writes it while it is sent.
+
+    *length* is that of content that is yet to be written, None if it is not known. Whatever
+    is raised while it is written ends the connection: the client sees that it is not whole.
+    """
+
+    status: int = 200
+    content: bytes | Callable[[Writer], None] = b""
+    kind: str = JSON
+    length: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def answer_of(reply: Reply, *, as_html: bool = False) -> Answer:
+    """Return *reply* as JSON, with the status that its error has.
+
+    With *as_html* it passes for HTML, as 2.x's did: JSON all the same, and no markup to a browser.
+    """
+    text, kind = reply.to_json(), JSON
+    if as_html:
+        kind = "text/html; charset=utf-8"
+        for character in "<>&":
+            text = text.replace(character, f"\\u{ord(character):04x}")
+    return Answer(http_status(reply), text.encode(), kind)

@@ -1,0 +1,180 @@
+"""``/api/v1/objects``: objects as resources of HTTP, for whoever wants bytes and not messages."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import hashlib
+import re
+import tempfile
+from datetime import datetime, timezone
+from email.utils import format_datetime
+from typing import IO
+from urllib.parse import quote, unquote_to_bytes
+
+from pfstorage.backends import ObjectInfo
+from pfstorage.backends.base import CHUNK, Attributes, Span
+from pfstorage.errors import ExistsError, InvalidKeyError, MessageError, TooLargeError
+from pfstorage.files import local_errors
+from pfstorage.pathmap import check_key
+from pfstorage.reply import Reply
+from pfstorage.serving.body import Reader, Writer
+from pfstorage.serving.exchange import Answer, Request, answer_of
+
+OBJECTS = "/api/v1/objects"
+MOST_ROWS = 10_000
+ROWS = 1000
+_SPOOL = "the temporary copy of the upload"
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
+
+
+def list_objects(request: Request) -> Answer:
+    """List the objects below a prefix as JSON; the *marker* of the answer begins the next page, if there is one."""
+    given = dict(request.parameters())
+    limit = given.pop("limit", str(ROWS))
+    known = {name: given.pop(name, "") for name in ("prefix", "delimiter", "marker")}
+    if given:
+        raise MessageError(
+            f"a listing knows prefix, delimiter, marker and limit, not {next(iter(given))[:80]!r}"
+        )
+    if not (limit.isdecimal() and 0 < int(limit) <= MOST_ROWS):
+        raise MessageError(f"limit is a number from 1 to {MOST_ROWS}")
+    storage = request.handler.storage_for(request.caller)
+    prefix = known.pop("prefix")
+    rows = list(storage.list(prefix, limit=int(limit), **known))
+    more = rows[-1].key if len(rows) == int(limit) else None
+    return answer_of(Reply({"status": True, "objects": [row.as_row() for row in rows], "marker": more}))
+
+
+def one_object(request: Request) -> Answer:
+    """Give out an object, or store one."""
+    key = _key_of(request.path)
+    return _put(request, key) if request.method == "PUT" else _get(request, key)
+
+
+def _key_of(path: str) -> str:
+    try:
+        return check_key(unquote_to_bytes(path[len(OBJECTS) + 1 :]).decode())
+    except UnicodeDecodeError:
+        raise InvalidKeyError("the key in the path is not UTF-8") from None
+
+
+def _get(request: Request, key: str) -> Answer:
+    storage = request.handler.storage_for(request.caller)
+    info = storage.head(key)
+    etag = info.segments_etag or info.etag
+    headers = _headers_of(key, info, etag)
+    if _names(request.headers.get("if-none-match", ""), etag):
+        return Answer(304, headers=headers, kind=info.content_type)
+    start, end = _range_of(request.headers.get("range", ""), info.size)
+    if start > end:
+        reply = Reply.of_error(
+            MessageError(f"the object has {info.size} bytes: there are none in this range")
+        )
+        answer = answer_of(reply)
+        answer.status, answer.headers = 416, {"Content-Range": f"bytes */{info.size}"}
+        return answer
+    size = end - start
+    is_whole = size == info.size
+    span = Span(start, size, etag, info.md5 if is_whole else "")
+
+    def write(out: Writer) -> None:
+        if size:
+            storage.get(key, _Sink(out), span)
+
+    if not is_whole:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{info.size}"
+    return Answer(200 if is_whole else 206, write, info.content_type, size, headers)
+
+
+class _Sink:
+    """Passes bytes on to *out*."""
+
+    def __init__(self, out: Writer) -> None:
+        self._out = out
+
+    def write(self, data: bytes | memoryview) -> int:
+        self._out.write(data)
+        return len(data)
+
+
+def _headers_of(key: str, info: ObjectInfo, etag: str) -> dict[str, str]:
+    name = quote(key.rstrip("/").rpartition("/")[2], safe="")
+    modified = datetime.fromisoformat(info.last_modified).replace(tzinfo=timezone.utc)
+    return {
+        "ETag": f'"{etag}"',
+        "Last-Modified": format_datetime(modified, usegmt=True),
+        "Accept-Ranges": "bytes",
+        # it is somebody's file: no browser shows it as a page of this server
+        "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
+        "Content-Security-Policy": "sandbox; default-src 'none'",
+    }
+
+
+def _names(header: str, etag: str) -> bool:
+    named = [each.strip().removeprefix("W/").strip('"') for each in header.split(",")]
+    return header.strip() == "*" or etag in named
+
+
+def _range_of(header: str, size: int) -> tuple[int, int]:
+    """Return the first byte that is asked for and the one after the last; none are there if it lies after.
+
+    What is no range of bytes, or several, is all of them (RFC 9110, 14.2).
+    """
+    found = _RANGE.fullmatch(header.strip())
+    if not found or not (found[1] or found[2]):
+        return 0, size
+    if not found[1]:
+        return max(0, size - int(found[2])), size if int(found[2]) and size else -1
+    start = int(found[1])
+    end = min(size, int(found[2]) + 1) if found[2] else size
+    if found[2] and int(found[2]) < start:
+        return 0, size  # it is no range at all
+    return (start, end) if start < size else (1, 0)
+
+
+def _put(request: Request, key: str) -> Answer:
+    expected = _md5_of(request.headers.get("content-md5", ""))
+    only_new = request.headers.get("if-none-match", "").strip() == "*"
+    storage = request.handler.storage_for(request.caller)
+    with contextlib.ExitStack() as stack:
+        with local_errors(_SPOOL):
+            spool = stack.enter_context(tempfile.TemporaryFile(prefix="pfstorage-"))
+        size, md5 = _spooled(request.open_body(), spool, request.max_upload)
+        if expected and md5 != expected:
+            raise MessageError("the body does not have the MD5 that Content-MD5 says: send it again")
+        kind = request.headers.get("content-type", "")
+        try:
+            info = storage.put(key, spool, size, Attributes(kind), only_new=only_new)
+        except ExistsError as e:
+            return answer_of(Reply.of_error(e))
+    answer = answer_of(Reply({"status": True, "object": info.as_row()}))
+    answer.status, answer.headers = 201, {"ETag": f'"{info.etag}"'}
+    return answer
+
+
+def _md5_of(header: str) -> str:
+    """Return in hexadecimal what Content-MD5 says (RFC 1864). Raise `MessageError`."""
+    try:
+        digest = base64.b64decode(header.strip(), validate=True)
+    except binascii.Error:
+        digest = b"?"
+    if header and len(digest) != hashlib.md5(usedforsecurity=False).digest_size:
+        raise MessageError("Content-MD5 is the MD5 of the body in base64")
+    return digest.hex()
+
+
+def _spooled(body: Reader, spool: IO[bytes], most: int) -> tuple[int, str]:
+    """Copy *body* to *spool*, so that it can be sent again; return its size and its MD5."""
+    size, digest = 0, hashlib.md5(usedforsecurity=False)
+    while chunk := body.read(CHUNK):
+        size += len(chunk)
+        if size > most:
+            raise TooLargeError(f"the object has more than {most} bytes: see --maxUpload")
+        digest.update(chunk)
+        with local_errors(_SPOOL):
+            spool.write(chunk)
+    with local_errors(_SPOOL):
+        spool.seek(0)
+    return size, digest.hexdigest()

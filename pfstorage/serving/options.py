@@ -1,0 +1,77 @@
+"""What configures the server, beside the settings of the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pfstorage.config import size_of
+from pfstorage.errors import SettingsError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """How the server listens, whom it lets in, and how much it bears. Times are in seconds, sizes in bytes.
+
+    *token_path* names the file of tokens; without one, anybody may come in who can reach
+    the server, which on another address than a loopback one needs *allow_anonymous*.
+    *fs_roots* are the directories that messages may name local files below. Browsers may
+    come from *cors_origins*, and by the names *allow_hosts* of this host. Jobs are kept in
+    *state_dir*; without one, they end with the server.
+    """
+
+    token_path: str = ""
+    allow_anonymous: bool = False
+    tls_cert: str = ""
+    tls_key: str = ""
+    fs_roots: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+    allow_hosts: tuple[str, ...] = ()
+    max_upload: int = 16 * 1024**3
+    max_connections: int = 256
+    max_requests: int = 32
+    grace_seconds: float = 30.0
+    state_dir: str = ""
+    job_ttl: float = 7 * 86400.0
+    max_jobs: int = 4
+    log_format: str = "text"
+
+    @classmethod
+    def from_args(cls, args: Mapping[str, Any]) -> ServerOptions:
+        """Make them of the ``vars`` of parsed flags. Raise `SettingsError`."""
+        given = {name: args[flag] for flag, name in FLAGS.items() if args.get(flag)}
+        for name in ("fs_roots", "cors_origins", "allow_hosts"):
+            given[name] = tuple(given.get(name, ()))
+        if "max_upload" in given:
+            try:
+                given["max_upload"] = size_of(given["max_upload"])
+            except ValueError as e:
+                raise SettingsError(f"--maxUpload: {e}") from None
+        if args.get("b_enableTokenAuth") and not given.get("token_path"):
+            raise SettingsError("--enableTokenAuth needs --tokenPath FILE, where the tokens are")
+        if given.get("token_path") and not args.get("b_enableTokenAuth"):
+            raise SettingsError("--tokenPath goes with --enableTokenAuth")
+        if bool(given.get("tls_cert")) != bool(given.get("tls_key")):
+            raise SettingsError("--tlsCert and --tlsKey go together")
+        return cls(**given)
+
+
+FLAGS = {
+    "tokenPath": "token_path",
+    "b_allowAnonymous": "allow_anonymous",
+    "tlsCert": "tls_cert",
+    "tlsKey": "tls_key",
+    "fsRoot": "fs_roots",
+    "corsOrigin": "cors_origins",
+    "allowHost": "allow_hosts",
+    "maxUpload": "max_upload",
+    "maxConnections": "max_connections",
+    "maxRequests": "max_requests",
+    "graceSeconds": "grace_seconds",
+    "stateDir": "state_dir",
+    "jobTtl": "job_ttl",
+    "maxJobs": "max_jobs",
+    "logFormat": "log_format",
+}
+"""Where the parsed flags stand, and what they are here."""

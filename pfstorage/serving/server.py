@@ -1,0 +1,278 @@
+"""The HTTP door: `ThreadedHTTPServer` over one `StoreHandler`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import ssl
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from http.server import HTTPServer
+from socketserver import ThreadingMixIn
+from typing import TYPE_CHECKING, Any
+
+from pfstorage._version import __version__
+from pfstorage.actions import Caller
+from pfstorage.errors import SettingsError
+from pfstorage.files import Roots
+from pfstorage.handler import StoreHandler
+from pfstorage.jobs.runner import Jobs
+from pfstorage.serving.access import Access
+from pfstorage.serving.events import JOBS, job_events
+from pfstorage.serving.gate import Gate
+from pfstorage.serving.health import Readiness, healthz
+from pfstorage.serving.objects import OBJECTS, list_objects, one_object
+from pfstorage.serving.options import ServerOptions
+from pfstorage.serving.request import RequestHandler
+from pfstorage.serving.site import ROUTES, Route, Site
+from pfstorage.stop import Stop
+
+if TYPE_CHECKING:
+    from pfstorage.serving.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+REFUSED = b"""{
+    "status": false,
+    "msg": "the server has too many connections: try again in some seconds",
+    "error": {
+        "type": "BusyError"
+    }
+}"""
+REFUSAL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
+    % len(REFUSED)
+)
+REFUSAL += b"Retry-After: 5\r\nConnection: close\r\n\r\n" + REFUSED
+LAST_SECONDS = 6.0
+"""What a transfer that was stopped takes at most to reply, and a little more."""
+
+
+class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
+    """Serves one `StoreHandler` on one address, each connection in a thread of its own."""
+
+    daemon_threads = True
+    block_on_close = False  # idle kept connections would hold it up; requests at work are waited for below
+    request_queue_size = 128
+    allow_reuse_address = True
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        handler: StoreHandler | type[StoreHandler] = StoreHandler,
+        options: ServerOptions | None = None,
+    ) -> None:
+        """Listen on *address*. As in 2.x, *handler* may be a class, which `setup` makes one of.
+
+        Raise `SettingsError` if *options* can't be, and `OSError` if the address can't be had.
+        """
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self.args: dict[str, Any] = {}
+        self.answers_once = False
+        self._handler = handler
+        self._handler_lock = threading.Lock()
+        self._stopping = threading.Event()
+        self.end_of_work = Stop()
+        self._at_work = 0
+        self._answered = 0
+        self._changed = threading.Condition()
+        self._connections = 0
+        self._jobs: Jobs | None = None
+        self.configure(options or ServerOptions(), address[0])
+        super().__init__(address, RequestHandler)
+
+    def setup(
+        self, *, args: Mapping[str, Any], name: str = "pfstorage", desc: str = "", ver: str = __version__
+    ) -> None:
+        """Configure the handler as 2.x did, from the ``vars`` of its parsed flags."""
+        self.args = dict(args)
+        self.configure(ServerOptions.from_args(args), str(self.server_address[0]))
+        if isinstance(self._handler, type):
+            self._handler = self._handler.from_args(self.args, name=name, version=ver)
+
+    def configure(self, options: ServerOptions, host: str) -> None:
+        """Take *options* for a server on the address *host*. Raise `SettingsError`."""
+        self.options = options
+        self.tls = _tls_of(options) if options.tls_cert else None
+        self._roots = Roots(options.fs_roots or (os.getcwd(),))
+        gate = Gate(options.max_requests)
+        self.metrics = self._new_metrics(gate)
+        own = (
+            Route("/healthz", healthz, is_public=True),
+            Route("/readyz", Readiness(), is_public=True),
+            Route("/metrics", self.metrics),
+            Route(JOBS, job_events, ("GET",), is_prefix=True),
+            Route(OBJECTS, list_objects),
+            Route(f"{OBJECTS}/", one_object, ("GET", "HEAD", "PUT"), is_prefix=True),
+        )
+        self.site = Site(Access(options, host), gate, (*ROUTES, *own))
+
+    def _new_metrics(self, gate: Gate) -> Metrics:
+        from pfstorage.serving.metrics import Metrics  # with a library that takes long to import
+
+        return Metrics(
+            {
+                "connections": ("Connections that are open.", lambda: self._connections),
+                "requests_at_work": ("Requests that are worked on.", lambda: gate.working),
+                "requests_waiting": ("Requests that wait for that.", lambda: gate.waiting),
+            }
+        )
+
+    def require_guard(self) -> None:
+        """Raise `SettingsError` if anybody in the network could come in, and nobody has said that they may."""
+        if self.site.access.is_open and not self.options.allow_anonymous:
+            raise SettingsError(
+                f"to listen on {self.server_address[0]!s}, where others can reach it, the server needs"
+                " --enableTokenAuth --tokenPath FILE, or --allowAnonymous to let anybody in"
+            )
+
+    def caller(self) -> Caller:
+        """Return what is the same of all who send messages by this door."""
+        return Caller(
+            trusted=False, shut_down=self.stop, stop=self.end_of_work, jobs=self._jobs, roots=self._roots
+        )
+
+    @property
+    def handler(self) -> StoreHandler:
+        """The dispatcher that answers all requests."""
+        with self._handler_lock:
+            if isinstance(self._handler, type):
+                self._handler = self._handler()
+            return self._handler
+
+    @property
+    def is_last_reply(self) -> bool:
+        """Whether connections end with the present reply, since no more requests are taken."""
+        return self.answers_once or self._stopping.is_set()
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._stopping.is_set()
+
+    def reload(self) -> None:
+        """Read the tokens again."""
+        if self.site.access.tokens:
+            self.site.access.tokens.reload()
+
+    @property
+    def url(self) -> str:
+        host, port = self.server_address[:2]
+        return f"http{'s' if self.tls else ''}://{f'[{host!s}]' if ':' in str(host) else host!s}:{port}/api/v1/cmd"
+
+    def server_bind(self) -> None:
+        """Bind without looking up the name of this host, which may take long and is not used."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def serve_forever(self, poll_interval: float = 0.5) -> None:
+        """Serve until `stop`. Raise `SettingsError` if that would let in who should not be."""
+        self.require_guard()
+        self._open_jobs()
+        super().serve_forever(poll_interval)
+
+    def _open_jobs(self) -> None:
+        """Go on with the jobs that an earlier process left, and take new ones."""
+        caller = Caller(trusted=False, roots=self._roots, observe=self.metrics.observe)
+        options = self.options
+        self._jobs = Jobs(
+            self.handler.performer(caller), options.state_dir, ttl=options.job_ttl, most=options.max_jobs
+        )
+        self._jobs.start()
+
+    def server_close(self) -> None:
+        """Listen no more, and leave the jobs that run for the next process."""
+        super().server_close()
+        if self._jobs:
+            self._jobs.close(LAST_SECONDS)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a new connection, unless there are too many."""
+        with self._changed:
+            is_welcome = self._connections < self.options.max_connections
+            self._connections += is_welcome
+        if is_welcome:
+            super().process_request(request, client_address)
+            return
+        with contextlib.suppress(OSError):  # it is told if it listens; nobody waits for that
+            request.setblocking(False)
+            if not self.tls:
+                request.send(REFUSAL)
+        self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a connection, in a thread of its own."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            with self._changed:
+                self._connections -= 1
+
+    def answer_once(self) -> bool:
+        """Answer one request, then return; connections that ask nothing don't count. `stop` ends it, too.
+
+        Tell whether the request was answered, or broken off after the grace time.
+        """
+        self.require_guard()
+        self.answers_once = True
+        self.timeout = 0.1  # how soon it is noticed that a request was answered
+        while not (self._answered or self._stopping.is_set()):
+            if self._at_work:
+                with self._changed:
+                    self._changed.wait(self.timeout)
+            else:
+                self.handle_request()
+        return self.wait_for_requests(self.options.grace_seconds)
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Count a request while it is being answered."""
+        with self._changed:
+            self._at_work += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._at_work -= 1
+                self._answered += 1
+                self._changed.notify_all()
+
+    def wait_for_requests(self, seconds: float) -> bool:
+        """Listen no more, and wait until all requests are answered; tell whether they were.
+
+        Transfers that take longer than *seconds* are stopped, and tell what they have done.
+        """
+        self.server_close()
+        with self._changed:
+            if self._changed.wait_for(lambda: self._at_work == 0, seconds):
+                return True
+            self.end_of_work.request("the server ends")
+            return self._changed.wait_for(lambda: self._at_work == 0, LAST_SECONDS)
+
+    def stop(self) -> None:
+        """Make `serve_forever` or `answer_once` return soon. Any thread may call it, a request's too."""
+        self._stopping.set()
+        threading.Thread(target=self.shutdown, daemon=True).start()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log what ended a connection: a client that went away is no news."""
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            log.debug("the connection from %s broke: %r", client_address[0], error)
+        else:
+            log.error("the connection from %s broke unexpectedly", client_address[0], exc_info=error)
+
+
+def _tls_of(options: ServerOptions) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(options.tls_cert, options.tls_key)
+    except (OSError, ValueError) as e:
+        text = f"--tlsCert {options.tls_cert!r} and --tlsKey {options.tls_key!r} can't be used: {e}"
+        raise SettingsError(text) from e
+    return context

@@ -1,0 +1,103 @@
+"""What is served where: from a path to its endpoint, for who may go there."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from pfstorage.actions import Caller
+from pfstorage.errors import MethodNotAllowedError, UnknownPathError
+from pfstorage.serving.access import Access
+from pfstorage.serving.commands import command
+from pfstorage.serving.exchange import Answer, Request
+from pfstorage.serving.gate import Gate
+
+COMMANDS = "/api/v1/cmd"
+Endpoint = Callable[[Request], Answer]
+
+
+@dataclass(frozen=True)
+class Route:
+    """An *endpoint* below *path*, for some methods. *is_public* ones need no token, and never wait."""
+
+    path: str
+    endpoint: Endpoint
+    methods: tuple[str, ...] = ("GET", "HEAD")
+    is_public: bool = False
+    is_prefix: bool = False
+
+    def serves(self, path: str) -> bool:
+        return path.startswith(self.path) if self.is_prefix else path == self.path
+
+
+ALL = ("GET", "HEAD", "POST")
+ROUTES = (Route("/", command, ALL), Route(COMMANDS, command, ALL), Route(f"{COMMANDS}/", command, ALL))
+
+
+class Site:
+    """Answers requests for whom *access* lets in, so many at once as *gate* lets through."""
+
+    def __init__(self, access: Access, gate: Gate, routes: tuple[Route, ...] = ROUTES) -> None:
+        self.access = access
+        self._gate = gate
+        self._routes = routes
+
+    def answer(self, request: Request) -> Answer:
+        """Answer *request*. Raise `PfstorageError` for what the door says itself."""
+        self.access.check(request.method, request.headers)
+        route = self._route(request.path)
+        if request.method == "OPTIONS":
+            return self._options(request, route)
+        if request.method not in route.methods:
+            raise MethodNotAllowedError(
+                f"messages come by {', '.join(route.methods)}, not by {request.method[:20]!r}",
+                allow=", ".join(route.methods),
+            )
+        if route.is_public:
+            return route.endpoint(request)
+        request.caller = self._caller(request)
+        with self._gate.passed():
+            return route.endpoint(request)
+
+    def _route(self, path: str) -> Route:
+        for route in self._routes:
+            if route.serves(path):
+                return route
+        raise UnknownPathError(f"there is nothing at this path: messages go to {COMMANDS}")
+
+    def _caller(self, request: Request) -> Caller:
+        grant = self.access.grant(request.headers)
+        return dataclasses.replace(
+            request.caller,
+            trusted=self.access.is_trusted(grant, request.headers, request.client),
+            rights=grant.rights,
+            owner=grant.name,
+            is_anonymous=self.access.is_open,
+        )
+
+    def _options(self, request: Request, route: Route) -> Answer:
+        """Answer a browser that asks whether a page of another origin may send what it wants to."""
+        origin = request.headers.get("origin", "")
+        allowed = ", ".join((*route.methods, "OPTIONS"))
+        if not self.access.is_allowed(origin):
+            raise MethodNotAllowedError(
+                "pages of this origin are not served: see --corsOrigin", allow=allowed
+            )
+        asked = {
+            "Access-Control-Allow-Methods": ", ".join(route.methods),
+            "Access-Control-Allow-Headers": "Authorization, Content-Type, Content-MD5, If-None-Match, Range",
+            "Access-Control-Max-Age": "600",
+        }
+        return Answer(HTTPStatus.NO_CONTENT, headers=asked)
+
+    def cors_headers(self, origin: str | None) -> dict[str, str]:
+        """Return what lets a page of *origin* read the answer, if it may."""
+        if origin is None or not self.access.is_allowed(origin):
+            return {}
+        return {
+            "Access-Control-Allow-Origin": origin,
+            "Access-Control-Expose-Headers": "ETag, X-Request-Id, Content-Disposition",
+            "Vary": "Origin",
+        }

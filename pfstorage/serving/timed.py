@@ -1,0 +1,46 @@
+"""What a connection is read from, with bounds in time."""
+
+from __future__ import annotations
+
+import io
+import socket
+import time
+from typing import Any
+
+
+class TimedStream(io.RawIOBase):
+    """The bytes that *sock* receives. A silence of *idle* seconds raises `TimeoutError`.
+
+    So does what takes longer than it may as a whole: a client that sends a byte now and
+    then is never silent, and would hold its connection for ever.
+    """
+
+    def __init__(self, sock: socket.socket, idle: float) -> None:
+        self._socket = sock
+        self._idle = idle
+        self._allowed: float | None = None
+        self._deadline: float | None = None
+
+    def begin(self, seconds: float | None) -> None:
+        """Allow *seconds* for what comes from now on, counted from its first byte; None is as long as it takes."""
+        self._allowed = seconds
+        self._deadline = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        wait = self._idle
+        if self._deadline is not None:
+            wait = min(wait, self._deadline - time.monotonic())
+            if wait <= 0:
+                raise TimeoutError("it takes too long")
+        self._socket.settimeout(wait)
+        count = self._socket.recv_into(buffer)
+        self._socket.settimeout(self._idle)
+        if self._deadline is None and self._allowed is not None:
+            self._deadline = time.monotonic() + self._allowed
+        return count
+
+    def buffered(self) -> io.BufferedReader:
+        return io.BufferedReader(self)

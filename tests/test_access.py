@@ -1,0 +1,326 @@
+"""Who may come in over HTTP, and what they may then do."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import ssl
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
+from pfstorage.errors import SettingsError
+from pfstorage.serving.options import ServerOptions
+from tests.conftest import Command, ask, running_server, write_tree
+
+HELLO = {"action": "hello", "meta": {"askAbout": "timestamp"}}
+SYSINFO = {"action": "hello", "meta": {"askAbout": "sysinfo"}}
+SET = {"action": "internalctl", "meta": {"var": "/this/verbosity", "set": 2}}
+QUIT = {"meta": {"ctl": {"serverCmd": "quit"}}}
+LS = {"action": "ls", "meta": {"path": ""}}
+
+TOKENS = """\
+[AUTH TOKENS]
+reader = r-0123456789abcdef%(x)s
+Writer = w-0123456789abcdef
+boss = b-0123456789abcdef
+
+[TOKEN RIGHTS]
+reader = read chris/feed_1/
+Writer = write chris/feed_1/
+boss = admin
+"""
+READER, WRITER, BOSS = "r-0123456789abcdef%(x)s", "w-0123456789abcdef", "b-0123456789abcdef"
+
+Serving = Callable[..., ThreadedHTTPServer]
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[Serving]:
+    """Serve a store in memory with the options that are given."""
+    with contextlib.ExitStack() as stack:
+        storage = stack.enter_context(contextlib.closing(open_storage("memory")))
+        handler = StoreHandler(storage)
+
+        def serve(address: str = "127.0.0.1", **options: Any) -> ThreadedHTTPServer:
+            given = ServerOptions(**options)
+            server = ThreadedHTTPServer((address, 0), handler, given)
+            return stack.enter_context(running_server(server))
+
+        yield serve
+
+
+@pytest.fixture
+def token_file(tmp_path: Path) -> str:
+    path = tmp_path / "tokens.cfg"
+    path.write_text(TOKENS)
+    path.chmod(0o600)
+    return str(path)
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+# tokens
+
+
+@pytest.mark.parametrize(
+    "header", [None, "", "Bearer", "Bearer ", "Basic Zm9v", "Bearer nobody", READER, "Bearer \xe4"]
+)
+def test_nobody_comes_in_without_a_token(serving: Serving, token_file: str, header: str | None) -> None:
+    server = serving(token_path=token_file)
+    headers = {} if header is None else {"Authorization": header}
+    for message in (HELLO, LS, QUIT, SET):
+        status, reply = ask(server, message, **headers)
+        assert (status, reply["status"], reply["error"]["type"]) == (401, False, "UnauthorizedError")
+    status, _ = ask(server, None, "GET", "/api/v1/cmd?action=ls", **headers)
+    assert status == 401
+
+
+def test_the_refusal_names_the_scheme_and_no_token(serving: Serving, token_file: str) -> None:
+    import http.client
+
+    server = serving(token_path=token_file)
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+    with contextlib.closing(connection):
+        connection.request("POST", "/api/v1/cmd", json.dumps(LS), bearer("secret-that-nobody-knows"))
+        answer = connection.getresponse()
+        text = answer.read().decode()
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert "secret-that" not in text
+    assert "r-0123" not in text
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+def test_who_has_a_token_comes_in(serving: Serving, token_file: str, scheme: str) -> None:
+    server = serving(token_path=token_file)
+    assert ask(server, HELLO, Authorization=f"{scheme} {READER}")[0] == 200
+
+
+def test_a_token_ends_with_its_line(serving: Serving, token_file: str) -> None:
+    server = serving(token_path=token_file)
+    assert ask(server, HELLO, **bearer(BOSS))[0] == 200
+    text = Path(token_file).read_text()
+    Path(token_file).write_text(text.replace(f"boss = {BOSS}\n", "").replace("boss = admin\n", ""))
+    assert ask(server, HELLO, **bearer(BOSS))[0] == 401
+    assert ask(server, HELLO, **bearer(READER))[0] == 200
+    Path(token_file).chmod(0o644)
+    assert ask(server, HELLO, **bearer(READER))[0] == 401
+    Path(token_file).chmod(0o600)
+    assert ask(server, HELLO, **bearer(READER))[0] == 200
+
+
+def test_a_token_does_what_its_rights_allow_and_no_more(
+    serving: Serving, token_file: str, tmp_path: Path
+) -> None:
+    server = serving(token_path=token_file)
+    write_tree(tmp_path, {"data/a.dcm": b"a"})
+
+    def status(token: str, message: dict[str, Any]) -> int:
+        return ask(server, message, **bearer(token))[0]
+
+    def put(location: str) -> dict[str, Any]:
+        data = str(tmp_path / "data")
+        return {
+            "action": "objPut",
+            "meta": {"putSpec": data, "inLocation": location, "mapLocationOver": data},
+        }
+
+    assert status(READER, put("chris/feed_1/x")) == 403
+    assert status(WRITER, put("chris/feed_1/x")) == 200
+    assert status(WRITER, put("chris/feed_10/x")) == 403
+    assert status(WRITER, put("chris/feed_1/../x")) in (400, 403)
+    assert status(BOSS, put("chris/feed_10/x")) == 200
+    listed = {token: ask(server, LS, **bearer(token))[1]["ls"] for token in (READER, WRITER, BOSS)}
+    assert listed[READER] == listed[WRITER] == [{"name": "chris/feed_1/x/a.dcm"}]
+    assert len(listed[BOSS]) == 2
+    for message in (SET, QUIT):
+        assert status(READER, message) == status(WRITER, message) == 403
+    assert status(BOSS, SET) == 200
+
+
+def test_no_page_gives_orders_whatever_its_token(serving: Serving, token_file: str) -> None:
+    server = serving(token_path=token_file, cors_origins=("https://chris.example.org",))
+    headers = {**bearer(BOSS), "Origin": "https://chris.example.org"}
+    assert ask(server, HELLO, **headers)[0] == 200
+    assert ask(server, QUIT, **headers)[0] == 403
+    form = "meta[ctl][serverCmd]=quit"
+    assert ask(server, form, **bearer(BOSS))[0] == 403
+
+
+# pages
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example.org", "null", "http://127.0.0.1", "http://127.0.0.1:1"]
+)
+def test_a_page_of_another_origin_sends_nothing(serving: Serving, origin: str) -> None:
+    server = serving()
+    status, reply = ask(server, LS, Origin=origin)
+    assert (status, reply["error"]["type"]) == (403, "ForbiddenError")
+
+
+def test_the_own_pages_of_the_server_may_send(serving: Serving) -> None:
+    server = serving()
+    assert ask(server, HELLO, Origin=f"http://127.0.0.1:{server.server_port}")[0] == 200
+
+
+def test_an_origin_that_is_named_may_send_and_read(serving: Serving) -> None:
+    import http.client
+
+    server = serving(cors_origins=("https://chris.example.org",))
+
+    def headers_of(method: str, origin: str) -> tuple[int, dict[str, str]]:
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+        with contextlib.closing(connection):
+            body = json.dumps(HELLO) if method == "POST" else None
+            connection.request(method, "/api/v1/cmd", body, {"Origin": origin})
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status, dict(answer.headers)
+
+    for method, expected in (("POST", 200), ("OPTIONS", 204)):
+        status, headers = headers_of(method, "https://chris.example.org")
+        assert (status, headers["Access-Control-Allow-Origin"]) == (expected, "https://chris.example.org")
+        assert headers["Vary"] == "Origin"
+    for method, expected in (("POST", 403), ("OPTIONS", 405), ("GET", 400)):
+        status, headers = headers_of(method, "https://evil.example.org")
+        assert status == expected
+        assert not [name for name in headers if name.lower().startswith("access-control")]
+
+
+@pytest.mark.parametrize(
+    "name", ["evil.example.org", "127.0.0.1.evil.example.org", "10.0.0.1", "localhost.example.org", "[", ""]
+)
+def test_a_name_that_is_not_this_host_is_refused(serving: Serving, name: str) -> None:
+    server = serving()
+    expected = 403 if name else 200  # none at all comes from no browser
+    assert ask(server, HELLO, Host=f"{name}:80" if name else "")[0] == expected
+
+
+def test_names_of_this_host_are_taken(serving: Serving) -> None:
+    server = serving(allow_hosts=("store.example.org",))
+    for name in ("localhost", "localhost:4055", "LOCALHOST", "127.0.0.1", "[::1]:80", "store.example.org:80"):
+        assert ask(server, HELLO, Host=name)[0] == 200
+
+
+# other addresses
+
+
+def test_nobody_listens_for_others_without_tokens_by_mistake(serving: Serving, token_file: str) -> None:
+    storage = open_storage("memory")
+    with (
+        contextlib.closing(storage),
+        ThreadedHTTPServer(("0.0.0.0", 0), StoreHandler(storage)) as server,
+        pytest.raises(SettingsError, match="--allowAnonymous"),
+    ):
+        server.serve_forever()
+    assert ask(serving("0.0.0.0", token_path=token_file), HELLO, **bearer(READER))[0] == 200
+
+
+def test_where_anybody_comes_in_nothing_of_the_service_is_told_or_changed(serving: Serving) -> None:
+    server = serving("0.0.0.0", allow_anonymous=True)
+    assert ask(server, HELLO)[0] == 200
+    assert [ask(server, message)[0] for message in (SYSINFO, SET, QUIT)] == [403] * 3
+
+
+# TLS
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A certificate for localhost that signs itself, and its key."""
+    directory = tmp_path_factory.mktemp("tls")
+    cert, key = str(directory / "cert.pem"), str(directory / "key.pem")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-keyout", key, "-out", cert],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return cert, key
+
+
+def test_messages_go_by_tls_alone_where_it_is_asked_for(
+    serving: Serving, certificate: tuple[str, str]
+) -> None:
+    import http.client
+    import urllib.request
+
+    cert, key = certificate
+    server = serving(tls_cert=cert, tls_key=key)
+    trusts = ssl.create_default_context(cafile=cert)
+    assert server.url.startswith("https://")
+    for _ in range(3):
+        with urllib.request.urlopen(
+            server.url, json.dumps(HELLO).encode(), context=trusts, timeout=30
+        ) as answer:
+            assert json.load(answer)["status"] is True
+    plain = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+    with contextlib.closing(plain):
+        plain.request("POST", "/api/v1/cmd", json.dumps(HELLO))
+        with pytest.raises((OSError, http.client.HTTPException)):
+            plain.getresponse()
+    old = ssl.create_default_context(cafile=cert)
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        old.maximum_version = ssl.TLSVersion.TLSv1_1
+    with pytest.raises(OSError, match=r"(?i)tls|ssl|protocol"):
+        urllib.request.urlopen(server.url, b"{}", context=old, timeout=30)
+
+
+def test_a_connection_that_never_greets_holds_up_nobody(
+    serving: Serving, certificate: tuple[str, str]
+) -> None:
+    import socket
+    import urllib.request
+
+    cert, key = certificate
+    server = serving(tls_cert=cert, tls_key=key)
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=30):
+        started = time.monotonic()
+        context = ssl.create_default_context(cafile=cert)
+        with urllib.request.urlopen(
+            server.url, json.dumps(HELLO).encode(), context=context, timeout=30
+        ) as answer:
+            assert answer.status == 200
+        assert time.monotonic() - started < 5.0
+
+
+# the command line
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["--enableTokenAuth"], "--tokenPath"),
+        (["--tokenPath", "x"], "--enableTokenAuth"),
+        (["--enableTokenAuth", "--tokenPath", "missing"], "missing"),
+        (["--tlsCert", "x"], "--tlsKey"),
+        (["--tlsCert", "x", "--tlsKey", "y"], "--tlsCert"),
+        (["--ipSelf", "0.0.0.0"], "--allowAnonymous"),
+        (["--maxUpload", "much"], "--maxUpload"),
+    ],
+)
+def test_flags_that_can_not_be_are_told_in_one_line(command: Command, flags: list[str], text: str) -> None:
+    run = command("--type", "memory", "--server", "--portSelf", "0", *flags)
+    assert run.returncode == 2
+    assert len(run.stderr.splitlines()) == 1
+    assert text in run.stderr
+
+
+def test_a_token_is_made(command: Command) -> None:
+    made = [command("--makeToken").stdout.strip() for _ in range(2)]
+    assert made[0] != made[1]
+    assert all(len(token) >= 43 for token in made)
+
+
+def test_a_file_of_tokens_that_others_can_read_is_refused(token_file: str) -> None:
+    os.chmod(token_file, 0o644)
+    with pytest.raises(SettingsError, match="chmod 600"):
+        ThreadedHTTPServer(("127.0.0.1", 0), StoreHandler, ServerOptions(token_path=token_file))

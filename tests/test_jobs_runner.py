@@ -1,0 +1,461 @@
+"""How jobs are worked off: in turn, to an end, over the ends of processes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pfstorage.errors import BusyError, PfstorageError, SettingsError, StoppedError, UnknownJobError
+from pfstorage.jobs import runner
+from pfstorage.jobs.job import Order
+from pfstorage.jobs.outcome import kept
+from pfstorage.jobs.runner import Jobs
+from pfstorage.reply import Reply, Texts
+from pfstorage.rights import Rights
+from pfstorage.stop import Stop
+from pfstorage.transfer import Progress
+from tests.conftest import ROOT
+
+LONG = 30
+
+
+def order(number: int = 0, **more: Any) -> Order:
+    return Order({"action": "objPull", "meta": {"path": str(number)}}, **more)
+
+
+class Worker:
+    """Performs orders, each for as long as it is held. What it is told to stop says so."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.at_once = self.most_at_once = 0
+        self.free = threading.Event()
+        self.is_busy = threading.Semaphore(0)
+        self.tell: Callable[[Progress], None] = lambda _: None
+        self._lock = threading.Lock()
+
+    def __call__(self, given: Order, stop: Stop, progress: Callable[[Progress], None]) -> Reply:
+        with self._lock:
+            self.begun.append(given.message["meta"]["path"])
+            self.at_once += 1
+            self.most_at_once = max(self.at_once, self.most_at_once)
+        self.tell = progress
+        self.is_busy.release()
+        while not self.free.wait(0.01) and not stop.is_requested:
+            pass
+        with self._lock:
+            self.at_once -= 1
+        if stop.is_requested:
+            return Reply({"status": False, "bytes": 5, "msg": str(stop.error())})
+        return Reply({"status": True, "bytes": 10})
+
+
+@pytest.fixture
+def worker() -> Worker:
+    return Worker()
+
+
+def test_so_many_run_at_once_and_the_others_in_the_order_of_arrival(worker: Worker) -> None:
+    jobs = Jobs(worker, most=3)
+    jobs.start()
+    ids = [jobs.submit(order(number)) for number in range(20)]
+    for _ in range(3):
+        assert worker.is_busy.acquire(timeout=LONG)
+    assert jobs.counts() == {"queued": 17, "running": 3, "done": 0, "failed": 0, "cancelled": 0}
+    worker.free.set()
+    assert {jobs.status(each, LONG).state for each in ids} == {"done"}
+    assert worker.most_at_once <= 3
+    assert sorted(worker.begun[:3]) == ["0", "1", "2"]
+    assert sorted(map(int, worker.begun)) == list(range(20))
+    jobs.close(LONG)
+
+
+def test_one_at_a_time_go_in_the_order_of_arrival(worker: Worker) -> None:
+    jobs = Jobs(worker, most=1)
+    ids = [jobs.submit(order(number)) for number in range(20)]
+    worker.free.set()
+    jobs.start()
+    jobs.status(ids[-1], LONG)
+    assert worker.begun == [str(number) for number in range(20)]
+    jobs.close(LONG)
+
+
+def test_waiting_ends_when_the_job_does_and_asks_the_file_once(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = Jobs(worker)
+    jobs.start()
+    job = jobs.submit(order())
+    assert worker.is_busy.acquire(timeout=LONG)
+    assert jobs.status(job, 0.01).state == "running"
+    reads: list[str] = []
+    read = jobs._store.read
+    monkeypatch.setattr(jobs._store, "read", lambda each: reads.append(each) or read(each))
+    found: list[str] = []
+    waiter = threading.Thread(target=lambda: found.append(jobs.status(job, LONG).state))
+    waiter.start()
+    for _ in range(5):
+        worker.tell(Progress(1, 0, 0, 1, 1.0))
+    worker.free.set()
+    waiter.join(LONG)
+    assert (found, reads) == (["done"], [job])
+    jobs.close(LONG)
+
+
+def test_a_queued_job_that_is_cancelled_never_begins(worker: Worker) -> None:
+    jobs = Jobs(worker, most=1)
+    jobs.start()
+    first, second = jobs.submit(order(1)), jobs.submit(order(2))
+    assert jobs.cancel(second).state == "cancelled"
+    worker.free.set()
+    assert jobs.status(first, LONG).state == "done"
+    assert jobs.status(second).reply is None
+    assert worker.begun == ["1"]
+    jobs.close(LONG)
+
+
+def test_a_running_job_that_is_cancelled_tells_what_it_had_done(worker: Worker) -> None:
+    jobs = Jobs(worker)
+    jobs.start()
+    job = jobs.submit(order())
+    assert worker.is_busy.acquire(timeout=LONG)
+    assert jobs.cancel(job).state == "running"
+    over = jobs.status(job, LONG)
+    assert (over.state, over.reply["bytes"]) == ("cancelled", 5)
+    assert jobs.cancel(job).state == "cancelled"
+    jobs.close(LONG)
+
+
+def test_a_job_that_is_done_can_not_be_cancelled(worker: Worker) -> None:
+    worker.free.set()
+    jobs = Jobs(worker)
+    jobs.start()
+    job = jobs.submit(order())
+    jobs.status(job, LONG)
+    assert jobs.cancel(job).state == "done"
+    jobs.close(LONG)
+
+
+def test_an_error_that_nobody_expects_fails_the_job_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    def perform(given: Order, stop: Stop, progress: Callable[[Progress], None]) -> Reply:
+        if given.message["meta"]["path"] == "0":
+            raise ZeroDivisionError
+        return Reply({"status": True})
+
+    jobs = Jobs(perform, most=1)
+    jobs.start()
+    ids = [jobs.submit(order(number)) for number in range(2)]
+    with caplog.at_level(logging.CRITICAL):
+        assert [jobs.status(each, LONG).state for each in ids] == ["failed", "done"]
+    assert "ZeroDivisionError" in jobs.status(ids[0]).reply["msg"]
+    jobs.close(LONG)
+
+
+def test_the_end_of_the_process_parks_what_runs_and_the_next_one_resumes_it(tmp_path: Path) -> None:
+    first = Worker()
+    jobs = Jobs(first, str(tmp_path), most=2)
+    jobs.start()
+    given = Order({"action": "objPull", "meta": {"path": "x"}}, "ann", Rights("write", "chris/"), "jid")
+    ids = [jobs.submit(given), *(jobs.submit(order(number)) for number in range(4))]
+    for _ in range(2):
+        assert first.is_busy.acquire(timeout=LONG)
+    jobs.close(LONG)
+    second = Worker()
+    second.free.set()
+    jobs = Jobs(second, str(tmp_path), most=1)
+    assert {jobs.status(each).state for each in ids} == {"queued"}
+    assert jobs.status(ids[0]).order == given
+    jobs.start()
+    assert {jobs.status(each, LONG).state for each in ids} == {"done"}
+    assert second.begun == ["x", "0", "1", "2", "3"]
+    assert jobs.submit(given) == ids[0]
+    jobs.close(LONG)
+
+
+def test_what_does_not_end_in_time_is_parked_too_and_says_nothing_more(tmp_path: Path) -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    def stubborn(given: Order, stop: Stop, progress: Callable[[Progress], None]) -> Reply:
+        begun.set()
+        end.wait(LONG)
+        progress(Progress(1, 0, 0, 1, 1.0, is_last=True))
+        return Reply({"status": True})
+
+    jobs = Jobs(stubborn, str(tmp_path))
+    jobs.start()
+    job = jobs.submit(order())
+    assert begun.wait(LONG)
+    [thread] = [each for each in threading.enumerate() if each.name == f"job {job}"]
+    jobs.close(0)
+    end.set()
+    thread.join(LONG)
+    again = Jobs(stubborn, str(tmp_path))
+    assert again.status(job).state == "queued"
+    again.close(0)
+
+
+def test_a_cancelled_job_is_not_resumed_though_the_process_died_before_it_ended(tmp_path: Path) -> None:
+    code = """if True:
+        import os, sys, threading
+        from pfstorage.jobs.job import Order
+        from pfstorage.jobs.runner import Jobs
+        begun = threading.Semaphore(0)
+        def perform(order, stop, progress):
+            begun.release()
+            threading.Event().wait()
+        jobs = Jobs(perform, sys.argv[1])
+        jobs.start()
+        ids = [jobs.submit(Order({"action": "a", "meta": {"path": each}})) for each in "12"]
+        begun.acquire(), begun.acquire()
+        jobs.cancel(ids[0])
+        print(*ids, flush=True)
+        os._exit(9)
+    """
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code, str(tmp_path / "state")]
+    died = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=60)
+    cancelled, running = died.stdout.split()
+    worker = Worker()
+    worker.free.set()
+    jobs = Jobs(worker, str(tmp_path / "state"))
+    jobs.start()
+    assert jobs.status(running, LONG).state == "done"
+    assert jobs.status(cancelled).state == "cancelled"
+    assert worker.begun == ["2"]
+    jobs.close(LONG)
+
+
+def test_whoever_waits_is_told_that_the_process_ends(worker: Worker) -> None:
+    jobs = Jobs(worker, most=1)
+    jobs.start()
+    job, queued = jobs.submit(order(1)), jobs.submit(order(2))
+    assert worker.is_busy.acquire(timeout=LONG)
+    told: list[str] = []
+    events = jobs.events(job)
+
+    def wait() -> None:
+        try:
+            jobs.status(queued, LONG)
+        except StoppedError:
+            told.append("status")
+
+    threads = [
+        threading.Thread(target=wait),
+        threading.Thread(target=lambda: told.append(f"{len(list(events))} events")),
+    ]
+    for each in threads:
+        each.start()
+    jobs.close(LONG)
+    for each in threads:
+        each.join(LONG)
+    with pytest.raises(StoppedError):
+        jobs.submit(order(3))
+    with pytest.raises(StoppedError):
+        jobs.status(job)
+    assert len(told) == 2
+    jobs.close(LONG)
+
+
+def test_whoever_waits_for_what_has_not_begun_is_told_too(worker: Worker) -> None:
+    jobs = Jobs(worker)
+    job, waits = jobs.submit(order()), threading.Event()
+
+    def wait() -> None:
+        waits.set()
+        with pytest.raises(StoppedError):
+            jobs.status(job, 10 * LONG)
+
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    assert waits.wait(LONG)
+    waiter.join(0.1)  # it sleeps by now
+    jobs.close(LONG)
+    waiter.join(LONG)
+    assert not waiter.is_alive()
+
+
+def test_jobs_that_are_over_are_removed_in_time(worker: Worker) -> None:
+    now = itertools.count(1000)
+    time = [0.0]
+    worker.free.set()
+    jobs = Jobs(worker, ttl=3600, clock=lambda: time[0] + next(now) * 1e-6)
+    jobs.start()
+    early = jobs.submit(order(1))
+    jobs.status(early, LONG)
+    time[0] = 1800
+    late = jobs.submit(order(2))
+    jobs.status(late, LONG)
+    time[0] = 3700
+    assert [each.id for each in jobs.list(10)] == [late]
+    with pytest.raises(UnknownJobError):
+        jobs.status(early)
+    time[0] = 6000
+    assert jobs.list(10) == []
+    jobs.close(LONG)
+
+
+def test_what_is_not_over_is_never_removed(worker: Worker) -> None:
+    jobs = Jobs(worker, ttl=0, most=1)
+    jobs.start()
+    ids = [jobs.submit(order(number)) for number in range(3)]
+    assert {each.id for each in jobs.list(10)} == set(ids)
+    jobs.close(LONG)
+
+
+def test_only_so_many_are_kept(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "MOST_KEPT", 3)
+    monkeypatch.setattr(runner, "SWEPT_EVERY", 0)
+    worker.free.set()
+    jobs = Jobs(worker, most=1)
+    jobs.start()
+    ids = [jobs.submit(order(number)) for number in range(6)]
+    jobs.status(ids[-1], LONG)
+    assert [each.id for each in jobs.list(10)] == ids[:2:-1]
+    jobs.close(LONG)
+
+
+def test_only_so_many_wait(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "MOST_QUEUED", 2)
+    jobs = Jobs(worker)
+    jobs.submit(order(1, jid="a"))
+    jobs.submit(order(2))
+    with pytest.raises(BusyError):
+        jobs.submit(order(3))
+    jobs.close(LONG)
+
+
+def test_events_tell_each_state_and_the_progress_and_end_with_the_reply(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "NOTED_EVERY", 0)
+    jobs = Jobs(worker)
+    job = jobs.submit(order())
+    events = jobs.events(job)
+    assert next(events)["state"] == "queued"
+    jobs.start()
+    event = next(events)
+    while event["state"] == "queued":  # it is taken before it has begun
+        event = next(events)
+    assert (event["state"], event["progress"]["files"]) == ("running", 0)
+    assert worker.is_busy.acquire(timeout=LONG)
+    worker.tell(Progress(3, 1, 2, 500, 2.0))
+    event = next(events)
+    assert event["progress"] == {
+        "files": 3, "bytes": 500, "failed": 1, "skipped": 2, "total": None, "seconds": 2.0, "bytesPerSecond": 250
+    }  # fmt: skip
+    worker.free.set()
+    [last] = events
+    assert (last["state"], last["reply"]) == ("done", {"status": True, "bytes": 10})
+    assert [each["state"] for each in jobs.events(job)] == ["done"]
+    with pytest.raises(UnknownJobError):
+        jobs.events("none")
+    jobs.close(LONG)
+
+
+def test_the_progress_is_told_about_once_a_second_and_is_exact_in_between(worker: Worker) -> None:
+    jobs = Jobs(worker)
+    jobs.start()
+    job = jobs.submit(order())
+    assert worker.is_busy.acquire(timeout=LONG)
+    written: list[Any] = []
+    note = jobs._store.note_progress
+    jobs._store.note_progress = lambda *given: written.append(given) or note(*given)  # type: ignore[method-assign]
+    for number in range(100):
+        worker.tell(Progress(number, 0, 0, number, 1.0))
+    assert len(written) <= 2
+    assert jobs.status(job).progress["files"] == 99
+    assert jobs.list(1)[0].progress["files"] == 99
+    jobs.close(LONG)
+
+
+def test_an_event_is_repeated_where_nothing_happens(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "HEARTBEAT", 0.01)
+    jobs = Jobs(worker)
+    events = jobs.events(jobs.submit(order()))
+    assert [next(events)["state"] for _ in range(3)] == ["queued"] * 3
+    jobs.close(LONG)
+
+
+def test_two_processes_do_not_share_a_directory(worker: Worker, tmp_path: Path) -> None:
+    jobs = Jobs(worker, str(tmp_path))
+    code = "import sys; from pfstorage.jobs.runner import Jobs; Jobs(None, sys.argv[1])"
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    second = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=60)
+    assert second.stderr.splitlines()[-1].startswith("pfstorage.errors.SettingsError: another pfstorage uses")
+    with pytest.raises(SettingsError, match="another pfstorage uses the state directory"):
+        Jobs(worker, str(tmp_path))
+    jobs.close(0)
+    Jobs(worker, str(tmp_path)).close(0)
+
+
+def test_a_file_that_is_none_of_ours_is_refused(worker: Worker, tmp_path: Path) -> None:
+    (tmp_path / "jobs.sqlite").write_bytes(b"no database, but something long enough " * 100)
+    with pytest.raises(SettingsError, match=r"jobs\.sqlite"):
+        Jobs(worker, str(tmp_path))
+
+
+def test_a_file_of_another_version_is_refused(worker: Worker, tmp_path: Path) -> None:
+    Jobs(worker, str(tmp_path)).close(0)
+    rows = sqlite3.connect(tmp_path / "jobs.sqlite")
+    rows.execute("PRAGMA user_version = 99")
+    rows.close()
+    with pytest.raises(SettingsError, match="another version"):
+        Jobs(worker, str(tmp_path))
+
+
+def test_a_directory_that_can_not_be_guarded_is_refused(worker: Worker, tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "jobs.sqlite").symlink_to(tmp_path / "file")
+    for name in ("open", "file", "linked"):
+        with pytest.raises(SettingsError, match=name):
+            Jobs(worker, str(tmp_path / name))
+
+
+def test_what_the_file_can_not_take_is_told_from_memory(
+    worker: Worker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = Jobs(worker, str(tmp_path))
+    jobs.start()
+    job = jobs.submit(order())
+    assert worker.is_busy.acquire(timeout=LONG)
+    jobs._store._rows.execute("PRAGMA query_only = ON")
+    worker.free.set()
+    with caplog.at_level(logging.CRITICAL):
+        over = jobs.status(job, LONG)
+    assert (over.state, over.reply) == ("done", {"status": True, "bytes": 10})
+    with pytest.raises(PfstorageError, match="the jobs can't be read or written"):
+        jobs.submit(order(2))
+    jobs.close(LONG)
+    again = Jobs(worker, str(tmp_path))
+    again.start()
+    assert again.status(job, LONG).state == "done"
+    assert worker.begun == ["0", "0"]
+    again.close(LONG)
+
+
+def test_a_long_reply_is_kept_without_its_long_lists() -> None:
+    names = Texts(f"chris/uploads/DICOM/{number:09}.dcm" for number in range(5000))
+    failed = [{"object": "a", "local": "b", "msg": "c"}]
+    body = {"status": False, "localFileList": names, "objectFileList": names, "failed": failed, "bytes": 7}
+    whole = Reply({**body, "audit": {"status": False, "changed": list(names)}})
+    assert kept(whole) == whole.to_json()
+    summary = json.loads(kept(whole, 100_000))
+    assert summary == {
+        "status": False, "failed": failed, "bytes": 7, "audit": {"status": False}, "files": 5000, "reply": "summary"
+    }  # fmt: skip
+    assert "failed" not in json.loads(kept(whole, 180))

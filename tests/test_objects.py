@@ -1,0 +1,159 @@
+"""Objects as resources of HTTP: /api/v1/objects."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import http.client
+import json
+from collections.abc import Iterator
+from urllib.parse import quote
+
+import pytest
+
+from pfstorage import StoreHandler, ThreadedHTTPServer
+from pfstorage.backends import Storage
+from tests.conftest import serving
+
+OBJECTS = "/api/v1/objects"
+CONTENT = bytes(range(256)) * 3000
+
+
+@pytest.fixture
+def server(storage: Storage) -> Iterator[ThreadedHTTPServer]:
+    with serving(StoreHandler(storage)) as server:
+        yield server
+
+
+Answered = tuple[int, dict[str, str], bytes]
+
+
+def ask(
+    server: ThreadedHTTPServer, method: str, path: str, body: bytes | None = None, **headers: str
+) -> Answered:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+    with contextlib.closing(connection):
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method, f"{OBJECTS}{path}", body, given)
+        answer = connection.getresponse()
+        return answer.status, dict(answer.headers), answer.read()
+
+
+def test_what_is_put_comes_back(server: ThreadedHTTPServer) -> None:
+    status, headers, text = ask(server, "PUT", "/chris/a.dcm", CONTENT, Content_Type="application/dicom")
+    assert status == 201
+    row = json.loads(text)["object"]
+    assert (row["name"], row["bytes"], row["content_type"]) == (
+        "chris/a.dcm",
+        len(CONTENT),
+        "application/dicom",
+    )
+    status, got, content = ask(server, "GET", "/chris/a.dcm")
+    assert (status, content) == (200, CONTENT)
+    assert got["ETag"] == headers["ETag"] == f'"{hashlib.md5(CONTENT).hexdigest()}"'
+    assert got["Content-Type"] == "application/dicom"
+    assert got["Content-Disposition"] == "attachment; filename*=UTF-8''a.dcm"
+    assert got["Last-Modified"].endswith(" GMT")
+    status, head, content = ask(server, "HEAD", "/chris/a.dcm")
+    assert (status, content, head["Content-Length"]) == (200, b"", str(len(CONTENT)))
+
+
+@pytest.mark.parametrize(
+    "key", ["a b", "ä/ö", "a%2Fb", "a?b#c;d", "100%", "<img src=x onerror=alert(1)>", 'q"uote']
+)
+def test_keys_are_what_the_path_says_decoded(server: ThreadedHTTPServer, key: str) -> None:
+    assert ask(server, "PUT", f"/{quote(key)}", b"x")[0] == 201
+    status, headers, content = ask(server, "GET", f"/{quote(key)}")
+    assert (status, content) == (200, b"x")
+    assert "\n" not in headers["Content-Disposition"]
+    rows = json.loads(ask(server, "GET", "")[2])["objects"]
+    assert [row["name"] for row in rows] == [key]
+
+
+@pytest.mark.parametrize(
+    "path", ["/../x", "/a/../../x", "/a/%2e%2e/x", "/a/./x", "/%00", "/%ff", "/", "/" + "x" * 1025]
+)
+def test_keys_that_no_store_holds_faithfully_are_refused(server: ThreadedHTTPServer, path: str) -> None:
+    for method in ("GET", "PUT"):
+        status, _, text = ask(server, method, path, b"x" if method == "PUT" else None)
+        assert (status, json.loads(text)["status"]) == (400, False)
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "part"),
+    [
+        ("bytes=0-9", 206, slice(0, 10)),
+        ("bytes=100-", 206, slice(100, None)),
+        ("bytes=-5", 206, slice(-5, None)),
+        ("bytes=767000-9999999", 206, slice(767000, None)),
+        ("bytes=0-", 200, slice(None)),
+        ("bytes=-99999999", 200, slice(None)),
+        ("bytes=5-2", 200, slice(None)),
+        ("bytes=0-1,5-6", 200, slice(None)),
+        ("lines=0-9", 200, slice(None)),
+        ("bytes=-", 200, slice(None)),
+        ("bytes=768000-", 416, None),
+        ("bytes=-0", 416, None),
+    ],
+)
+def test_a_part_of_an_object_may_be_asked_for(
+    server: ThreadedHTTPServer, asked: str, status: int, part: slice | None
+) -> None:
+    ask(server, "PUT", "/a", CONTENT)
+    got, headers, content = ask(server, "GET", "/a", Range=asked)
+    assert got == status
+    if part is not None:
+        assert content == CONTENT[part]
+    if status == 206:
+        start = len(CONTENT) - len(CONTENT[part]) if part and part.start and part.stop is None else 0
+        assert headers["Content-Range"] == f"bytes {start}-{start + len(content) - 1}/{len(CONTENT)}"
+    if status == 416:
+        assert headers["Content-Range"] == f"bytes */{len(CONTENT)}"
+
+
+def test_an_empty_object_is_one(server: ThreadedHTTPServer) -> None:
+    assert ask(server, "PUT", "/a", b"")[0] == 201
+    assert ask(server, "GET", "/a")[::2] == (200, b"")
+    assert ask(server, "GET", "/a", Range="bytes=0-1")[0] == 416
+
+
+def test_what_is_the_same_is_not_sent_again(server: ThreadedHTTPServer) -> None:
+    etag = ask(server, "PUT", "/a", CONTENT)[1]["ETag"]
+    for header in (etag, f'"x", {etag}', f"W/{etag}", "*"):
+        assert ask(server, "GET", "/a", If_None_Match=header)[::2] == (304, b"")
+    assert ask(server, "GET", "/a", If_None_Match='"x"')[0] == 200
+
+
+def test_a_body_is_stored_only_as_it_was_sent(server: ThreadedHTTPServer) -> None:
+    right = base64.b64encode(hashlib.md5(b"right").digest()).decode()
+    assert ask(server, "PUT", "/a", b"wrong", Content_MD5=right)[0] == 400
+    assert ask(server, "PUT", "/a", b"right", Content_MD5="nonsense")[0] == 400
+    assert ask(server, "GET", "/a")[0] == 404
+    assert ask(server, "PUT", "/a", b"right", Content_MD5=right)[0] == 201
+
+
+def test_what_is_there_may_be_kept(server: ThreadedHTTPServer) -> None:
+    assert ask(server, "PUT", "/a", b"first", If_None_Match="*")[0] == 201
+    assert ask(server, "PUT", "/a", b"second", If_None_Match="*")[0] == 412
+    assert ask(server, "GET", "/a")[2] == b"first"
+
+
+def test_a_listing_has_pages_and_folders(server: ThreadedHTTPServer) -> None:
+    for key in ("a/1", "a/2", "b/1", "c"):
+        ask(server, "PUT", f"/{key}", b"x")
+    page = json.loads(ask(server, "GET", "?delimiter=/&limit=2")[2])
+    assert [row["subdir"] for row in page["objects"]] == ["a/", "b/"]
+    page = json.loads(ask(server, "GET", f"?delimiter=/&limit=2&marker={quote(page['marker'])}")[2])
+    assert ([row["name"] for row in page["objects"]], page["marker"]) == (["c"], None)
+    assert [row["name"] for row in json.loads(ask(server, "GET", "?prefix=a/")[2])["objects"]] == [
+        "a/1",
+        "a/2",
+    ]
+    for query in ("?limit=0", "?limit=x", "?limit=10001", "?fly=1", "?prefix=a&prefix=b", "?prefix=%ff"):
+        assert ask(server, "GET", query)[0] == 400
+
+
+def test_other_methods_are_not_taken(server: ThreadedHTTPServer) -> None:
+    assert [ask(server, method, "/a", b"x")[0] for method in ("POST", "DELETE", "PATCH")] == [405] * 3
+    assert ask(server, "GET", "/missing")[0] == 404

@@ -1,0 +1,297 @@
+"""What a server tells of itself, and what it bears, while it is left running."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
+from pfstorage.config import load_settings
+from pfstorage.serving import gate
+from pfstorage.serving.options import ServerOptions
+from pfstorage.serving.request import RequestHandler
+from tests.conftest import ask, running_server, serving, write_tree
+from tests.exchange import HELLO, message, post, request, server_process
+
+CMD = "/api/v1/cmd"
+STORE = ("--type", "filesystem", "--storeBase", "store")
+
+
+@pytest.fixture
+def server() -> Iterator[ThreadedHTTPServer]:
+    with contextlib.closing(open_storage("memory")) as storage, serving(StoreHandler(storage)) as server:
+        yield server
+
+
+def get(server: ThreadedHTTPServer, path: str, **headers: str) -> tuple[int, dict[str, str], str]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+    with contextlib.closing(connection):
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, dict(answer.headers), answer.read().decode()
+
+
+# health
+
+
+def test_a_server_that_lives_says_so(server: ThreadedHTTPServer) -> None:
+    assert get(server, "/healthz")[0] == 200
+    assert get(server, "/readyz")[0] == 200
+    assert ask(server, "{}", path="/healthz")[0] == 405
+
+
+def test_a_server_whose_store_is_away_is_alive_and_not_ready() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    settings, _ = load_settings(
+        {"this": {"retries": 0}, "swift": {"auth_url": f"http://127.0.0.1:{port}/auth/v1.0"}}
+    )
+    with contextlib.closing(StoreHandler(settings=settings)) as handler, serving(handler) as server:
+        status, headers, text = get(server, "/readyz")
+        assert (status, headers["Retry-After"]) == (503, "5")
+        assert json.loads(text)["status"] is False
+        assert get(server, "/healthz")[0] == 200
+
+
+# metrics
+
+
+def test_metrics_count_messages_bytes_and_objects(server: ThreadedHTTPServer, tmp_path: Path) -> None:
+    write_tree(tmp_path, {"data/a": b"12345", "data/b": b"678"})
+    put = {"action": "objPut", "meta": {"putSpec": "data", "inLocation": "x", "mapLocationOver": "data"}}
+    for _ in range(2):
+        assert ask(server, put)[0] == 200
+    for name in ("fly", "swim"):
+        assert ask(server, {"action": name})[0] == 404
+    status, headers, text = get(server, "/metrics")
+    assert status == 200
+    assert headers["Content-Type"].startswith("text/plain")
+    lines = text.splitlines()
+    assert 'pfstorage_messages_total{action="objPut",status="200"} 2.0' in lines
+    assert 'pfstorage_messages_total{action="other",status="404"} 2.0' in lines
+    assert 'pfstorage_moved_bytes_total{to="store"} 8.0' in lines
+    assert 'pfstorage_moved_objects_total{to="store"} 2.0' in lines
+    assert any(line.startswith("pfstorage_connections ") and not line.endswith(" 0.0") for line in lines)
+    assert "pfstorage_requests_at_work 1.0" in lines
+
+
+# the log
+
+
+def test_each_request_is_a_line_without_a_name(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"data/DOE^JANE.dcm": b"1"})
+    meta = {"putSpec": "data", "inLocation": "DOE-JANE", "mapLocationOver": "data"}
+    with server_process(tmp_path, *STORE, "--forever", "--logFormat", "json") as served:
+        connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
+        with contextlib.closing(connection):
+            for body in (message("objPut", **meta), message("ls", path="DOE-JANE"), "{"):
+                connection.request("POST", CMD, body, {"X-Request-Id": "abc/1"})
+                answer = connection.getresponse()
+                answer.read()
+                assert answer.headers["X-Request-Id"] == "abc/1"
+            connection.request("GET", "/DOE-JANE")
+            connection.getresponse().read()
+        served.process.send_signal(signal.SIGTERM)
+        status, said = served.ends()
+    assert status == 0
+    assert "DOE" not in said
+    lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    shown = [(each["action"], each["status"]) for each in lines if "action" in each]
+    assert shown == [("objPut", 200), ("ls", 200), ("", 400), ("", 404)]
+    assert [each["id"] for each in lines if "action" in each][:3] == ["abc/1"] * 3
+
+
+@pytest.mark.parametrize("name", ["", "a b", "x" * 129, "a\tb", "\xe4"])
+def test_an_id_that_could_confuse_the_log_is_not_taken_over(server: ThreadedHTTPServer, name: str) -> None:
+    _, headers, _ = get(server, "/healthz", **{"X-Request-Id": name})
+    assert headers["X-Request-Id"] != name
+    assert len(headers["X-Request-Id"]) == 16
+
+
+# bounds
+
+
+def test_a_head_that_trickles_is_given_up(
+    server: ThreadedHTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pfstorage.serving.request.HEAD_SECONDS", 0.5)
+    started = time.monotonic()
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as connection:
+        connection.sendall(b"POST /api/v1/cmd HTTP/1.1\r\n")
+        connection.settimeout(0.1)
+        got = b""
+        while not got and time.monotonic() - started < 20:
+            connection.sendall(b"X")
+            with contextlib.suppress(TimeoutError):
+                got = connection.recv(1000)
+    assert got.startswith(b"HTTP/1.1 408 ")
+    assert time.monotonic() - started < 10
+
+
+def test_a_body_that_trickles_is_given_up(
+    server: ThreadedHTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RequestHandler, "timeout", 0.5)
+    monkeypatch.setattr("pfstorage.serving.request.SLOWEST", 1e6)
+    started = time.monotonic()
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as connection:
+        connection.sendall(request("POST", CMD, "Content-Length: 1000"))
+        connection.settimeout(0.1)
+        got = b""
+        while not got and time.monotonic() - started < 20:
+            connection.sendall(b" ")
+            with contextlib.suppress(TimeoutError):
+                got = connection.recv(1000)
+    assert got.startswith(b"HTTP/1.1 408 ")
+    assert time.monotonic() - started < 10
+
+
+def test_too_many_connections_are_sent_away_and_room_comes_back() -> None:
+    with contextlib.closing(open_storage("memory")) as storage:
+        made = ThreadedHTTPServer(("127.0.0.1", 0), StoreHandler(storage), ServerOptions(max_connections=2))
+        with running_server(made) as server, contextlib.ExitStack() as stack:
+            kept = [socket.create_connection(("127.0.0.1", server.server_port), timeout=30) for _ in range(2)]
+            for connection in kept:
+                stack.enter_context(connection)
+                connection.sendall(post(json.dumps(HELLO)))
+                assert connection.recv(10).startswith(b"HTTP/1.1 2")
+            with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as third:
+                assert third.recv(1000).startswith(b"HTTP/1.1 503 ")
+            for connection in kept:
+                connection.close()
+            deadline = time.monotonic() + 10
+            while time.monotonic() < deadline:
+                with contextlib.suppress(OSError, http.client.HTTPException):
+                    if ask(server, HELLO)[0] == 200:
+                        return
+                time.sleep(0.05)
+            raise AssertionError("no room came back")
+
+
+def test_too_many_requests_are_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "WAIT_SECONDS", 0.2)
+    entered, release = threading.Event(), threading.Event()
+
+    class Slow(StoreHandler):
+        def wait_process(self, *, request: dict[str, Any]) -> dict[str, Any]:
+            entered.set()
+            release.wait(20)
+            return {"status": True}
+
+    with contextlib.closing(open_storage("memory")) as storage:
+        made = ThreadedHTTPServer(("127.0.0.1", 0), Slow(storage), ServerOptions(max_requests=1))
+        with running_server(made) as server:
+            thread = threading.Thread(target=ask, args=(server, {"action": "wait"}))
+            thread.start()
+            assert entered.wait(20)
+            status, reply = ask(server, HELLO)
+            assert (status, reply["error"]["type"]) == (503, "BusyError")
+            assert get(server, "/healthz")[0] == 200
+            release.set()
+            thread.join()
+            assert ask(server, HELLO)[0] == 200
+
+
+# the end
+
+
+def test_the_second_signal_ends_a_server_at_once(tmp_path: Path) -> None:
+    with (
+        server_process(tmp_path, *STORE, "--forever", "--graceSeconds", "60") as served,
+        socket.create_connection(("127.0.0.1", served.port), timeout=30) as connection,
+    ):
+        connection.sendall(request("POST", CMD, "Content-Length: 100", "Expect: 100-continue"))
+        assert b"100 Continue" in connection.recv(1000)  # it is at work
+        served.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert served.process.poll() is None
+        served.process.send_signal(signal.SIGTERM)
+        status, _ = served.ends()
+    assert status != 0
+
+
+def test_the_tokens_are_read_again_on_sighup(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("0123456789abcdef-one\n")
+    tokens.chmod(0o600)
+    flags = ("--forever", "--enableTokenAuth", "--tokenPath", str(tokens))
+    with server_process(tmp_path, *STORE, *flags) as served:
+
+        def status(token: str) -> int:
+            connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
+            with contextlib.closing(connection):
+                connection.request("POST", CMD, json.dumps(HELLO), {"Authorization": f"Bearer {token}"})
+                return connection.getresponse().status
+
+        assert (status("0123456789abcdef-one"), status("0123456789abcdef-two")) == (200, 401)
+        tokens.write_text("0123456789abcdef-two\n")
+        served.process.send_signal(signal.SIGHUP)
+        time.sleep(0.2)
+        assert (status("0123456789abcdef-one"), status("0123456789abcdef-two")) == (401, 200)
+
+
+# jobs
+
+
+def answered(port: int, action: str, **meta: Any) -> tuple[int, dict[str, Any]]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=90)
+    with contextlib.closing(connection):
+        connection.request("POST", CMD, message(action, **meta))
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+
+
+def test_a_job_is_taken_on_at_once_and_its_events_lead_to_its_reply(
+    server: ThreadedHTTPServer, tmp_path: Path
+) -> None:
+    write_tree(tmp_path, {"data/a": b"12345"})
+    meta = {"putSpec": "data", "inLocation": "x", "mapLocationOver": "data", "async": True, "jid": "feed-12"}
+    status, reply = answered(server.server_port, "objPut", **meta)
+    assert (status, reply["status"]) == (202, True)
+    assert answered(server.server_port, "objPut", **meta)[1]["job"] == reply["job"]
+    status, headers, text = get(server, f"/api/v1/jobs/{reply['job']}/events")
+    assert (status, headers["Content-Type"]) == (200, "text/event-stream")
+    events = [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line]
+    assert events[-1]["state"] == "done"
+    assert events[-1]["reply"]["objectFileList"] == ["x/a"]
+    assert get(server, "/api/v1/jobs/none/events")[0] == 404
+    assert get(server, "/api/v1/jobs/none")[0] == 404
+
+
+def test_a_killed_server_goes_on_with_its_jobs(tmp_path: Path) -> None:
+    trees = {f"data{n}/{i}": bytes([n, i]) * 5000 for n in range(10) for i in range(30)}
+    write_tree(tmp_path, trees)
+    flags = (*STORE, "--forever", "--stateDir", "state", "--bwLimit", "2M")
+    with server_process(tmp_path, *flags) as served:
+        for n in range(10):
+            meta = {
+                "putSpec": f"data{n}",
+                "inLocation": f"x{n}",
+                "mapLocationOver": f"data{n}",
+                "async": True,
+            }
+            assert answered(served.port, "objPut", **meta, jid=f"job-{n}")[0] == 202
+        time.sleep(0.3)
+        served.process.kill()
+        served.ends()
+    with server_process(tmp_path, *flags) as served:
+        for n in range(10):
+            _, reply = answered(served.port, "jobStatus", jid=f"job-{n}", wait=60)
+            assert (reply["state"], reply["reply"]["status"]) == ("done", True)
+        _, listed = answered(served.port, "ls")
+        assert len(listed["ls"]) == len(trees)
+        for n in range(10):
+            meta = {"fromLocation": f"x{n}", "mapLocationOver": f"data{n}"}
+            assert answered(served.port, "objVerify", **meta)[1]["same"] == 30
+        served.process.send_signal(signal.SIGTERM)
+        assert served.ends()[0] == 0

@@ -1,0 +1,58 @@
+"""What rights say, and how they are read."""
+
+from __future__ import annotations
+
+import pytest
+
+from pfstorage.rights import LEVELS, Rights
+
+
+@pytest.mark.parametrize(
+    ("text", "rights"),
+    [
+        ("read", Rights("read")),
+        ("write", Rights("write")),
+        ("admin", Rights()),
+        ("  write   chris/feed_12/ ", Rights("write", "chris/feed_12/")),
+        ("read\tchris/feed_12", Rights("read", "chris/feed_12")),
+        ("read My Files/of  2026", Rights("read", "My Files/of  2026")),
+        ("read read", Rights("read", "read")),
+        ("admin Müller/%(x)s/日本/", Rights("admin", "Müller/%(x)s/日本/")),
+    ],
+)
+def test_rights_are_a_level_and_a_prefix(text: str, rights: Rights) -> None:
+    assert Rights.parse(text) == rights
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "READ", "reading", "chris/ read", "secret-0123456789", "read,write"]
+)
+def test_what_is_no_right_is_refused_and_not_repeated(text: str) -> None:
+    with pytest.raises(ValueError, match="rights are one of read, write, admin") as caught:
+        Rights.parse(text)
+    assert "secret" not in str(caught.value)
+
+
+def test_each_level_allows_what_those_before_it_do() -> None:
+    allowed = {level: [asked for asked in LEVELS if Rights(level).allows(asked)] for level in LEVELS}
+    assert allowed == {"read": ["read"], "write": ["read", "write"], "admin": ["read", "write", "admin"]}
+
+
+@pytest.mark.parametrize(
+    ("key", "inside", "loosely"),
+    [
+        ("chris/feed_12/a", True, True),
+        ("chris/feed_12/", True, True),
+        ("chris/feed_12", False, True),
+        ("chris/feed_123/x", False, True),
+        ("chris/feed_1", False, False),
+        ("/chris/feed_12/a", False, False),
+        ("Chris/feed_12/a", False, False),
+        ("./chris/feed_12/a", False, False),
+        ("", False, False),
+    ],
+)
+def test_a_prefix_is_for_the_keys_that_begin_with_it(key: str, inside: bool, loosely: bool) -> None:
+    assert Rights("write", "chris/feed_12/").may_touch(key) is inside
+    assert Rights("write", "chris/feed_12").may_touch(key) is loosely
+    assert Rights("read").may_touch(key)

@@ -1,0 +1,354 @@
+"""The file of tokens: what it may look like, whom it lets in, and what becomes of a change."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+from pathlib import Path
+
+import pytest
+
+from pfstorage.errors import SettingsError, UnauthorizedError
+from pfstorage.rights import Rights
+from pfstorage.serving import tokens
+from pfstorage.serving.tokens import Grant, TokenFile, make_token
+from pfstorage.status import status_of
+
+ANN, BOB, ODD = "ann-0123456789abcdef", "bob-0123456789abcdef", "clé-日本-%(x)s=#;0123456789"
+INI = f"""\
+[AUTH TOKENS]
+Ann = {ANN}
+bob:2 = {BOB}
+odd one = {ODD}
+"""
+RIGHTS = """
+[TOKEN RIGHTS]
+bob:2 = write chris/feed_12/
+Ann = read
+odd one = admin My Files/
+"""
+
+
+def file_of(text: str | bytes, name: str = "tokens.cfg", mode: int = 0o600) -> str:
+    path = Path(name)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    path.chmod(mode)
+    return name
+
+
+def bearer(token: str) -> str:
+    """Return the header as `http.client` reads it off the wire."""
+    return f"Bearer {token}".encode().decode("latin-1")
+
+
+def grant_of(path: str, token: str) -> Grant:
+    return TokenFile(path).grant(bearer(token))
+
+
+def is_let_in(file: TokenFile, token: str) -> bool:
+    try:
+        file.grant(bearer(token))
+    except UnauthorizedError:
+        return False
+    return True
+
+
+@pytest.fixture
+def aged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take each file for one that was not changed just now: only what its status tells counts."""
+    monkeypatch.setattr(tokens, "FRESH_NS", 0)
+
+
+# what it may look like
+
+
+def test_an_ini_file_names_its_tokens_and_their_rights() -> None:
+    path = file_of(INI + RIGHTS)
+    assert grant_of(path, ANN) == Grant("Ann", Rights("read"))
+    assert grant_of(path, BOB) == Grant("bob:2", Rights("write", "chris/feed_12/"))
+    assert grant_of(path, ODD) == Grant("odd one", Rights("admin", "My Files/"))
+
+
+def test_without_rights_each_token_is_for_all() -> None:
+    assert grant_of(file_of(INI), ANN) == Grant("Ann", Rights())
+
+
+@pytest.mark.parametrize("name", ["tokens", "tokens.txt", "tokens.CFG"])
+def test_any_other_file_has_a_token_a_line(name: str) -> None:
+    path = file_of(f"# ours\n\n{ANN}\r\n  {BOB}  \n#{'x' * 20}\n{ODD}", name)
+    file = TokenFile(path)
+    assert file.secrets() == {ANN, BOB, ODD}
+    assert file.grant(bearer(BOB)).rights == Rights()
+    assert not is_let_in(file, "x" * 20)
+    assert not is_let_in(file, f"#{'x' * 20}")
+
+
+@pytest.mark.parametrize("name", ["tokens", "tokens.cfg"])
+def test_a_mark_of_the_byte_order_is_no_part_of_a_token(name: str) -> None:
+    text = INI if name.endswith(".cfg") else ANN
+    assert is_let_in(TokenFile(file_of("\ufeff" + text, name)), ANN)
+
+
+def test_a_default_section_is_one_like_others() -> None:
+    file = TokenFile(file_of(f"[DEFAULT]\nall = {BOB}\n{INI.replace(BOB, 'b' * 20)}"))
+    assert file.secrets() == {ANN, "b" * 20, ODD}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (INI + RIGHTS.replace("Ann = read\n", ""), r"the section \[TOKEN RIGHTS\] lacks Ann$"),
+        (INI + RIGHTS.replace("Ann", "ann"), r"the section \[TOKEN RIGHTS\] lacks Ann$"),
+        (INI + RIGHTS + "eve = read\nmal = read\n", r"the section \[AUTH TOKENS\] lacks eve, mal$"),
+        (INI + "[TOKEN RIGHTS]\n", r"\[TOKEN RIGHTS\] lacks Ann, bob:2, odd one$"),
+        (INI + RIGHTS.replace("= read", f"= {ANN}"), "'Ann': rights are one of read, write, admin"),
+        (INI + RIGHTS.replace("= read", "= read\n  x"), "'Ann': rights are on one line"),
+        (INI + "eve =\n", "'eve' has no token"),
+        (INI + f" eve = {ANN}2\n", "'odd one' has no token, or more than one line of it"),
+        (INI + f"eve = {ANN}\n", "a token twice"),
+        (INI + f"Ann = {ANN}2\n", "a name twice"),
+        (INI + INI, "a section or a name twice"),
+        ("[AUTH TOKENS]\n", "has no token: 'pfstorage --makeToken' makes one"),
+        ("[auth tokens]\n" + INI.partition("\n")[2], r"no section \[AUTH TOKENS\]"),
+        (f"{ANN}\n", "is no INI file"),
+        (f"[AUTH TOKENS]\n{ANN}\n", "is no INI file"),
+        ("", r"no section \[AUTH TOKENS\]"),
+        (INI.encode("utf-16"), "it is not UTF-8"),
+        (INI + "#" * 2**20, "no file of tokens: that has up to 1048576 bytes"),
+    ],
+)
+def test_a_wrong_ini_file_is_refused_with_what_is_wrong(text: str | bytes, told: str) -> None:
+    with pytest.raises(SettingsError, match=told) as caught:
+        TokenFile(file_of(text))
+    assert "tokens.cfg" in str(caught.value)
+    assert "0123456789" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "no token"),
+        ("# none\n\n", "no token"),
+        (f"{ANN}\n{BOB}\n{ANN}\n", "twice"),
+        (b"\xff" * 20, "UTF-8"),
+    ],
+)
+def test_a_wrong_list_of_tokens_is_refused_with_what_is_wrong(text: str | bytes, told: str) -> None:
+    with pytest.raises(SettingsError, match=told) as caught:
+        TokenFile(file_of(text, "tokens"))
+    assert "0123456789" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o602, 0o620, 0o644, 0o666])
+def test_a_file_that_others_can_get_at_is_refused_with_what_to_run(mode: int) -> None:
+    with pytest.raises(SettingsError, match=re.escape("run  chmod 600 'my tokens'")):
+        TokenFile(file_of(ANN, "my tokens", mode))
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o600, 0o640, 0o700])
+def test_a_file_for_its_owner_and_readers_of_its_group_is_taken(mode: int) -> None:
+    assert is_let_in(TokenFile(file_of(ANN, "tokens", mode)), ANN)
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for() -> None:
+    os.mkfifo("pipe", 0o600)
+    os.mkdir("directory.cfg", 0o700)
+    with pytest.raises(SettingsError, match="'missing': No such file"):
+        TokenFile("missing")
+    with pytest.raises(SettingsError, match="no file of tokens"):
+        TokenFile("pipe")
+    with pytest.raises(SettingsError, match="directory"):
+        TokenFile("directory.cfg")
+
+
+def test_a_short_token_is_warned_of_once_by_its_name(caplog: pytest.LogCaptureFixture) -> None:
+    path = file_of("[AUTH TOKENS]\nAnn = fifteen-letters\nBob = sixteen--letters\n")
+    file = TokenFile(path)
+    for _ in range(3):
+        assert is_let_in(file, "fifteen-letters")
+    file.reload()
+    assert [record.message for record in caplog.records] == ["'tokens.cfg': too short to be safe: Ann"]
+
+
+# whom it lets in
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", " \tbearer "])
+def test_who_has_a_token_comes_in(scheme: str) -> None:
+    assert TokenFile(file_of(INI)).grant(f"{scheme} {ANN}\t ").name == "Ann"
+
+
+@pytest.mark.parametrize("last", "àé🩻")
+def test_a_token_ends_with_any_letter(last: str) -> None:
+    """Of which UTF-8 has a byte that is a blank in Latin-1, such as A0 of U+00E0."""
+    token = f"0123456789abcdef{last}"
+    assert is_let_in(TokenFile(file_of(token, "tokens")), token)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        ANN,
+        f"Basic {ANN}",
+        f"Bearer{ANN}",
+        f"Bearer={ANN}",
+        f"Bearer {ANN}x",
+        f"Bearer {ANN[:-1]}",
+        f"Bearer {ANN.upper()}",
+        f"Bearer {ANN},{BOB}",
+        f"Bearer {ANN}\0",
+        "Bearer Ann",
+        f"Bearer {ODD}",  # which is not what its bytes are on the wire
+        "Bearer \ud800",
+        "Bearer " + "x" * 100_000,
+    ],
+)
+def test_nobody_else_comes_in_and_is_not_told_why(header: str | None) -> None:
+    with pytest.raises(UnauthorizedError) as caught:
+        TokenFile(file_of(INI)).grant(header)
+    assert "0123456789" not in str(caught.value)
+    assert status_of(caught.value) == 401
+
+
+def test_all_tokens_are_compared_whichever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    file, compared = TokenFile(file_of(INI)), []
+    compare = tokens.hmac.compare_digest
+    monkeypatch.setattr(
+        tokens.hmac, "compare_digest", lambda a, b: (compared.append((len(a), len(b))), compare(a, b))[1]
+    )
+    for token in (ANN, BOB, ODD, "nobody"):
+        compared.clear()
+        is_let_in(file, token)
+        assert compared == [(32, 32)] * 3
+
+
+def test_a_made_token_is_random_and_needs_no_quoting() -> None:
+    made = {make_token() for _ in range(100)}
+    assert len(made) == 100
+    assert all(re.fullmatch("[A-Za-z0-9_-]{43}", token) for token in made)
+    assert is_let_in(TokenFile(file_of("\n".join(made), "tokens")), made.pop())
+
+
+def test_no_token_is_shown() -> None:
+    file = TokenFile(file_of(INI))
+    assert repr(file) == "TokenFile('tokens.cfg')"
+    assert ANN not in repr(file.grant(bearer(ANN)))
+    assert file.secrets() == {ANN, BOB, ODD}
+
+
+# what becomes of a change
+
+
+@pytest.mark.parametrize("way", ["in place", "renamed", "same size"])
+def test_a_token_ends_with_its_line_and_begins_with_it(way: str, aged: None) -> None:
+    file = TokenFile(file_of(INI))
+    assert (is_let_in(file, ANN), is_let_in(file, "new-0123456789abcdef")) == (True, False)
+    after = INI.replace(ANN, "new-0123456789abcdef") + ("" if way == "same size" else "# more\n")
+    if way == "renamed":
+        os.replace(file_of(after, "other"), "tokens.cfg")
+    else:
+        before = os.stat("tokens.cfg").st_ctime_ns
+        while os.stat("tokens.cfg").st_ctime_ns == before:  # the clock of the file system ticks
+            file_of(after)
+    assert (is_let_in(file, ANN), is_let_in(file, "new-0123456789abcdef")) == (False, True)
+    assert ANN not in file.secrets()
+
+
+def test_a_change_that_the_file_system_does_not_tell_is_seen_while_the_file_is_fresh(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two changes within a tick of its clock leave the same times, and the same size if they have as many bytes."""
+    monkeypatch.setattr(tokens, "_state_of", lambda status: (1,))
+    file = TokenFile(file_of(INI))
+    assert is_let_in(file, ANN)
+    file_of(INI.replace(ANN, "new-0123456789abcdef"))
+    assert (is_let_in(file, ANN), is_let_in(file, "new-0123456789abcdef")) == (False, True)
+
+
+def test_a_file_that_has_not_changed_is_not_read_again(aged: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = TokenFile(file_of(INI))
+    monkeypatch.setattr(tokens, "_text", lambda path: pytest.fail("it was read again"))
+    assert is_let_in(file, ANN)
+
+
+BREAKS = {
+    "gone": lambda: os.unlink("tokens.cfg"),
+    "open to others": lambda: os.chmod("tokens.cfg", 0o644),
+    "broken": lambda: file_of(f"[AUTH TOKENS]\nAnn = {ANN}\nBob\n"),
+    "empty": lambda: file_of(""),
+    "a directory": lambda: (os.unlink("tokens.cfg"), os.mkdir("tokens.cfg", 0o700)),
+}
+
+
+@pytest.mark.parametrize("way", BREAKS)
+def test_while_the_file_can_not_be_read_nobody_comes_in(
+    way: str, aged: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = TokenFile(file_of(INI))
+    assert is_let_in(file, ANN)
+    BREAKS[way]()
+    assert not any(is_let_in(file, token) for token in (ANN, BOB, ODD, ANN))
+    [record] = caplog.records
+    assert record.levelno == logging.ERROR
+    assert "nobody comes in any more" in record.message
+    assert "0123456789" not in caplog.text
+    assert file.secrets() == {ANN, BOB, ODD}  # they may be good again
+    if way == "a directory":
+        os.rmdir("tokens.cfg")
+    file_of(INI)
+    assert is_let_in(file, ANN)
+    assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
+
+
+def test_another_reason_is_told_too(caplog: pytest.LogCaptureFixture) -> None:
+    file = TokenFile(file_of(INI))
+    for way in ("open to others", "empty", "gone"):
+        BREAKS[way]()
+        for _ in range(2):
+            assert not is_let_in(file, ANN)
+        file_of(INI) if way == "open to others" else None
+    assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 3
+
+
+def test_an_order_to_read_it_again_is_followed_and_never_raises(
+    aged: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "_state_of", lambda status: (1,))  # no change is seen
+    file = TokenFile(file_of(INI))
+    file_of(INI.replace(ANN, "new-0123456789abcdef"))
+    assert is_let_in(file, ANN)
+    file.reload()
+    assert (is_let_in(file, ANN), is_let_in(file, "new-0123456789abcdef")) == (False, True)
+    os.unlink("tokens.cfg")
+    file.reload()
+    assert "nobody comes in" in caplog.text
+    assert not is_let_in(file, BOB)
+
+
+def test_many_threads_are_let_in_while_the_file_changes() -> None:
+    file, stays, errors = TokenFile(file_of(INI)), threading.Event(), []
+
+    def come_in() -> None:
+        while not stays.is_set():
+            if not is_let_in(file, ANN) or is_let_in(file, "nobody"):
+                errors.append("Ann was kept out, or nobody let in")
+
+    threads = [threading.Thread(target=come_in) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        for turn in range(200):
+            os.replace(file_of(f"{INI}t{turn} = {turn:020}\n", "other"), "tokens.cfg")
+            assert is_let_in(file, f"{turn:020}")
+            assert turn == 0 or not is_let_in(file, f"{turn - 1:020}")
+    finally:
+        stays.set()
+        for thread in threads:
+            thread.join()
+    assert errors == []
