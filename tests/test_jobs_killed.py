@@ -150,17 +150,28 @@ def _begun_and_killed(server: Server, proxy: Proxy, action: str, moment: int) ->
     return {each["job"] for each in replies}
 
 
-@pytest.mark.parametrize("action", ["objPush", "objPull"])
-def test_a_job_that_is_cancelled_in_its_middle_ends_soon_and_the_same_message_goes_on(
-    swift: DevSwift, options: dict[str, Any], action: str
-) -> None:
+def _prepared(swift: DevSwift, container: str, action: str) -> dict[str, Any]:
+    """Lay out what *action* moves; return the message for it."""
     write_tree(Path("data/0"), FILES)
-    container = options["container_name"]
     if action == "objPull":
         with raw_connection(swift) as raw:
             for name, content in FILES.items():
                 raw.put_object(container, f"s/0/{name}", content)
-    [message, *_] = messages_of(action)
+    return messages_of(action)[0]
+
+
+def _until_two_are_moved(jobs: Jobs, job: str) -> None:
+    for event in jobs.events(job):
+        if event["progress"]["files"] >= 2:
+            break
+
+
+@pytest.mark.parametrize("action", ["objPush", "objPull"])
+def test_a_job_that_is_cancelled_in_its_middle_ends_soon_and_the_same_message_goes_on(
+    swift: DevSwift, options: dict[str, Any], action: str
+) -> None:
+    container = options["container_name"]
+    message = _prepared(swift, container, action)
     with proxy_to(swift.port) as proxy, open_storage(**{**options, "auth_url": proxy.auth_url}) as storage:
         handler = StoreHandler(storage)
         handler.state.set("/this/workers", 2)
@@ -173,9 +184,7 @@ def test_a_job_that_is_cancelled_in_its_middle_ends_soon_and_the_same_message_go
 
         proxy.fault(Fault("stall", side="request", seconds=60), METHOD[action], range(6, 100))
         job = handler.run(message, caller)["job"]
-        for event in jobs.events(job):
-            if event["progress"]["files"] >= 2:
-                break
+        _until_two_are_moved(jobs, job)
         assert ask("jobCancel", job=job)["status"] is True
         over = ask("jobStatus", job=job, wait=20)
         assert (over["state"], over["reply"]["error"]["type"]) == ("cancelled", "StoppedError")
@@ -196,13 +205,8 @@ def test_a_job_that_is_cancelled_in_its_middle_ends_soon_and_the_same_message_go
 def test_a_process_that_ends_parks_its_jobs_for_the_next(
     swift: DevSwift, options: dict[str, Any], action: str
 ) -> None:
-    write_tree(Path("data/0"), FILES)
     container = options["container_name"]
-    if action == "objPull":
-        with raw_connection(swift) as raw:
-            for name, content in FILES.items():
-                raw.put_object(container, f"s/0/{name}", content)
-    [message, *_] = messages_of(action)
+    message = _prepared(swift, container, action)
     with proxy_to(swift.port) as proxy, open_storage(**{**options, "auth_url": proxy.auth_url}) as storage:
         handler = StoreHandler(storage)
         handler.state.set("/this/workers", 2)
@@ -210,9 +214,7 @@ def test_a_process_that_ends_parks_its_jobs_for_the_next(
         jobs = Jobs(handler.performer(Caller(trusted=False)), "state")
         jobs.start()
         job = handler.run(message, Caller(jobs=jobs))["job"]
-        for event in jobs.events(job):
-            if event["progress"]["files"] >= 2:
-                break
+        _until_two_are_moved(jobs, job)
         jobs.close(10)
         proxy.forget()
         jobs = Jobs(handler.performer(Caller(trusted=False)), "state")

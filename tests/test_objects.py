@@ -156,4 +156,5 @@ def test_a_listing_has_pages_and_folders(server: ThreadedHTTPServer) -> None:
 
 def test_other_methods_are_not_taken(server: ThreadedHTTPServer) -> None:
     assert [ask(server, method, "/a", b"x")[0] for method in ("POST", "DELETE", "PATCH")] == [405] * 3
+    assert ask(server, "POST", "/a", b"x")[1]["Allow"] == "GET, HEAD, PUT"
     assert ask(server, "GET", "/missing")[0] == 404

@@ -74,4 +74,6 @@ def answer_of(reply: Reply, *, as_html: bool = False) -> Answer:
         kind = "text/html; charset=utf-8"
         for character in "<>&":
             text = text.replace(character, f"\\u{ord(character):04x}")
-    return Answer(http_status(reply), text.encode(), kind)
+    allow = reply.error.facts.get("allow") if reply.error else None
+    headers = {"Allow": str(allow)} if allow else {}  # what this path takes, where the error knows it
+    return Answer(http_status(reply), text.encode(), kind, headers=headers)

@@ -49,13 +49,17 @@ class Gate:
 
     def _wait(self) -> None:
         if len(self._waiting) >= WAITING_PER_WORKING * self._most:
-            raise BusyError("the server has too much to do: try again in some seconds")
+            raise _busy()
         me, deadline = object(), time.monotonic() + WAIT_SECONDS
         self._waiting.append(me)
         try:
             while self._working >= self._most or self._waiting[0] is not me:
                 if not self._changed.wait(deadline - time.monotonic()):
-                    raise BusyError("the server has too much to do: try again in some seconds")
+                    raise _busy()
         finally:
             self._waiting.remove(me)
             self._changed.notify_all()
+
+
+def _busy() -> BusyError:
+    return BusyError("the server has too much to do: try again in some seconds")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
-import hashlib
 import re
 import tempfile
 from datetime import datetime, timezone
@@ -15,7 +14,8 @@ from urllib.parse import quote, unquote_to_bytes
 
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.base import CHUNK, Attributes, Span
-from pfstorage.errors import ExistsError, InvalidKeyError, MessageError, TooLargeError
+from pfstorage.backends.common import new_md5
+from pfstorage.errors import InvalidKeyError, MessageError, TooLargeError
 from pfstorage.files import local_errors
 from pfstorage.pathmap import check_key
 from pfstorage.reply import Reply
@@ -81,22 +81,11 @@ def _get(request: Request, key: str) -> Answer:
 
     def write(out: Writer) -> None:
         if size:
-            storage.get(key, _Sink(out), span)
+            storage.get(key, out, span)
 
     if not is_whole:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{info.size}"
     return Answer(200 if is_whole else 206, write, info.content_type, size, headers)
-
-
-class _Sink:
-    """Passes bytes on to *out*."""
-
-    def __init__(self, out: Writer) -> None:
-        self._out = out
-
-    def write(self, data: bytes | memoryview) -> int:
-        self._out.write(data)
-        return len(data)
 
 
 def _headers_of(key: str, info: ObjectInfo, etag: str) -> dict[str, str]:
@@ -145,10 +134,7 @@ def _put(request: Request, key: str) -> Answer:
         if expected and md5 != expected:
             raise MessageError("the body does not have the MD5 that Content-MD5 says: send it again")
         kind = request.headers.get("content-type", "")
-        try:
-            info = storage.put(key, spool, size, Attributes(kind), only_new=only_new)
-        except ExistsError as e:
-            return answer_of(Reply.of_error(e))
+        info = storage.put(key, spool, size, Attributes(kind), only_new=only_new)
     answer = answer_of(Reply({"status": True, "object": info.as_row()}))
     answer.status, answer.headers = 201, {"ETag": f'"{info.etag}"'}
     return answer
@@ -160,14 +146,14 @@ def _md5_of(header: str) -> str:
         digest = base64.b64decode(header.strip(), validate=True)
     except binascii.Error:
         digest = b"?"
-    if header and len(digest) != hashlib.md5(usedforsecurity=False).digest_size:
+    if header and len(digest) != new_md5().digest_size:
         raise MessageError("Content-MD5 is the MD5 of the body in base64")
     return digest.hex()
 
 
 def _spooled(body: Reader, spool: IO[bytes], most: int) -> tuple[int, str]:
     """Copy *body* to *spool*, so that it can be sent again; return its size and its MD5."""
-    size, digest = 0, hashlib.md5(usedforsecurity=False)
+    size, digest = 0, new_md5()
     while chunk := body.read(CHUNK):
         size += len(chunk)
         if size > most:

@@ -8,6 +8,8 @@ from typing import Any
 
 from pfstorage.config import size_of
 from pfstorage.errors import SettingsError
+from pfstorage.jobs.runner import MOST_AT_ONCE, TTL
+from pfstorage.serving.body import MAX_UPLOAD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +30,13 @@ class ServerOptions:
     fs_roots: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     allow_hosts: tuple[str, ...] = ()
-    max_upload: int = 16 * 1024**3
+    max_upload: int = MAX_UPLOAD
     max_connections: int = 256
     max_requests: int = 32
     grace_seconds: float = 30.0
     state_dir: str = ""
-    job_ttl: float = 7 * 86400.0
-    max_jobs: int = 4
+    job_ttl: float = TTL
+    max_jobs: int = MOST_AT_ONCE
     log_format: str = "text"
 
     @classmethod

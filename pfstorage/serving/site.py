@@ -80,10 +80,9 @@ class Site:
     def _options(self, request: Request, route: Route) -> Answer:
         """Answer a browser that asks whether a page of another origin may send what it wants to."""
         origin = request.headers.get("origin", "")
-        allowed = ", ".join((*route.methods, "OPTIONS"))
         if not self.access.is_allowed(origin):
             raise MethodNotAllowedError(
-                "pages of this origin are not served: see --corsOrigin", allow=allowed
+                "pages of this origin are not served: see --corsOrigin", allow=", ".join(route.methods)
             )
         asked = {
             "Access-Control-Allow-Methods": ", ".join(route.methods),
