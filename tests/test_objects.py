@@ -8,13 +8,16 @@ import hashlib
 import http.client
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
-from pfstorage import StoreHandler, ThreadedHTTPServer
+from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.backends import Storage
-from tests.conftest import serving
+from pfstorage.devswift import DevSwift
+from tests.conftest import run, serving, swift_options, write_tree
+from tests.test_faults import segments
 
 OBJECTS = "/api/v1/objects"
 CONTENT = bytes(range(256)) * 3000
@@ -152,6 +155,21 @@ def test_a_listing_has_pages_and_folders(server: ThreadedHTTPServer) -> None:
     ]
     for query in ("?limit=0", "?limit=x", "?limit=10001", "?fly=1", "?prefix=a&prefix=b", "?prefix=%ff"):
         assert ask(server, "GET", query)[0] == 400
+
+
+def test_what_replaces_a_large_object_leaves_none_of_its_segments(swift: DevSwift, tmp_path: Path) -> None:
+    write_tree(tmp_path, {"data/a": CONTENT})
+    with open_storage(**swift_options(swift)) as storage, serving(StoreHandler(storage)) as server:
+        container = storage.settings.swift.container_name
+        run(
+            storage, "objPut", {"segmentSize": "256K"}, putSpec="data", inLocation="x", mapLocationOver="data"
+        )
+        assert segments(swift, container)
+        assert ask(server, "GET", "/x/a")[2] == CONTENT
+        assert ask(server, "GET", "/x/a", Range="bytes=300000-300009")[2] == CONTENT[300000:300010]
+        assert ask(server, "PUT", "/x/a", b"small")[0] == 201
+        assert segments(swift, container) == set()
+        assert ask(server, "GET", "/x/a")[2] == b"small"
 
 
 def test_other_methods_are_not_taken(server: ThreadedHTTPServer) -> None:

@@ -165,7 +165,7 @@ def _without_doubles(plan: Iterable[Transfer | Failure]) -> Iterator[Transfer | 
 def _with_known(items: Iterator[Transfer | Failure], storage: Storage) -> Iterator[Transfer | Failure]:
     """Add to each transfer what the store has under its key, which is asked for `AT_ONCE` of them at once."""
     while batch := list(itertools.islice(items, AT_ONCE)):
-        known = _known_objects(storage, [item.key for item in batch if isinstance(item, Transfer)])
+        known = known_objects(storage, [item.key for item in batch if isinstance(item, Transfer)])
         for item in batch:
             if isinstance(item, Transfer) and item.key in known:
                 yield replace(item, known=known[item.key])
@@ -173,7 +173,7 @@ def _with_known(items: Iterator[Transfer | Failure], storage: Storage) -> Iterat
                 yield item
 
 
-def _known_objects(storage: Storage, keys: list[str]) -> dict[str, ObjectInfo]:
+def known_objects(storage: Storage, keys: list[str]) -> dict[str, ObjectInfo]:
     """Return what the store is known to hold under *keys*, from a listing of the range that they lie in.
 
     A few files that go among millions of others are not looked for among them all: what
@@ -217,10 +217,10 @@ def _put_upload(context: Context, meta: PutMeta) -> Reply:
 
 
 def _stored_upload(work: Work, key: str, upload: Upload) -> Moved:
-    known = _known_objects(work.storage, [key]).get(key)
+    known = known_objects(work.storage, [key]).get(key)
 
     def store(body: Source, size: int) -> int:
-        with replacing(work, known):
+        with replacing(work.storage, known):
             work.storage.put(key, body, size, only_new=work.options.only_new)
         return size
 

@@ -12,6 +12,7 @@ from email.utils import format_datetime
 from typing import IO
 from urllib.parse import quote, unquote_to_bytes
 
+from pfstorage.actions.pushing import known_objects
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.base import CHUNK, Attributes, Span
 from pfstorage.backends.common import new_md5
@@ -21,6 +22,7 @@ from pfstorage.pathmap import check_key
 from pfstorage.reply import Reply
 from pfstorage.serving.body import Reader, Writer
 from pfstorage.serving.exchange import Answer, Request, answer_of
+from pfstorage.transfer.push import replacing
 
 OBJECTS = "/api/v1/objects"
 MOST_ROWS = 10_000
@@ -134,7 +136,8 @@ def _put(request: Request, key: str) -> Answer:
         if expected and md5 != expected:
             raise MessageError("the body does not have the MD5 that Content-MD5 says: send it again")
         kind = request.headers.get("content-type", "")
-        info = storage.put(key, spool, size, Attributes(kind), only_new=only_new)
+        with replacing(storage, known_objects(storage, [key]).get(key)):
+            info = storage.put(key, spool, size, Attributes(kind), only_new=only_new)
     answer = answer_of(Reply({"status": True, "object": info.as_row()}))
     answer.status, answer.headers = 201, {"ETag": f'"{info.etag}"'}
     return answer
