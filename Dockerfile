@@ -1,10 +1,10 @@
 # pfstorage as a service, or as a command: flags after the name of the image replace the CMD below.
 #
 #     docker build --tag pfstorage .
-#     docker run --rm --publish 127.0.0.1:4055:4055 pfstorage
+#     docker run --rm --publish 127.0.0.1:4055:4055 --volume $PWD/tokens:/run/secrets/tokens:ro pfstorage
 #
-# Nothing asks a client who it is. In the container the server listens on all addresses, or no port
-# could be published; who reaches it is decided by --publish, so give that an address, as above.
+# In the container the server listens on all addresses, or no port could be published; who reaches it is
+# decided by --publish, so give that an address, as above.
 
 FROM python:3.12-slim
 

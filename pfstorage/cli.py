@@ -124,7 +124,8 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, stop: Sto
     _take_all_descriptors()
     try:
         message = _message(options)
-        options.swiftKey = _text_of(options.swiftKey).strip()
+        key_source = options.swiftKey
+        options.swiftKey = _text_of(key_source).strip()
         handler = StoreHandler.from_args(vars(options), name="pfstorage", version=__version__)
         if options.str_configFileSave:
             document = to_document(handler.settings, with_secrets=options.saveSecrets)
@@ -137,7 +138,7 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, stop: Sto
     gc.freeze()  # no collection needs to look at what was imported, nor does the last one, at the end
     if options.server:
         try:
-            return _serve(handler, options)
+            return _serve(handler, options, key_source)
         except SettingsError as e:
             parser.exit(MALFORMED, f"pfstorage: {e}\n")
     if message is None:
@@ -237,7 +238,7 @@ def _print(reply: Reply) -> int:
     return MALFORMED if isinstance(reply.error, MessageError) else FAILED
 
 
-def _serve(handler: StoreHandler, options: argparse.Namespace) -> int:
+def _serve(handler: StoreHandler, options: argparse.Namespace, key_source: str) -> int:
     """Serve until told to stop by ``quit``, SIGINT or SIGTERM; without --forever, one request.
 
     Raise `SettingsError`.
@@ -257,7 +258,7 @@ def _serve(handler: StoreHandler, options: argparse.Namespace) -> int:
         server.require_guard()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: _end(server))
-        signal.signal(signal.SIGHUP, lambda *_: server.reload())
+        signal.signal(signal.SIGHUP, lambda *_: _reload(server, options, key_source))
         _announce(server, settings)
         if options.b_forever:
             server.serve_forever()
@@ -276,6 +277,19 @@ def _end(server: ThreadedHTTPServer) -> None:
     if server.is_stopping:
         os._exit(FAILED)
     server.stop()
+
+
+def _reload(server: ThreadedHTTPServer, options: argparse.Namespace, key_source: str) -> None:
+    """Read again what may have changed, the file of the store's key, too."""
+    from pfstorage.console import complain
+    from pfstorage.errors import LocalFileError, MessageError
+
+    try:
+        if key_source.startswith("@"):
+            options.swiftKey = _text_of(key_source).strip()
+    except (LocalFileError, MessageError) as e:
+        complain(f"--swiftKey is kept as it was: {e}")
+    server.reload()
 
 
 def _announce(server: ThreadedHTTPServer, settings: Settings) -> None:

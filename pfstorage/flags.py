@@ -177,6 +177,12 @@ def _add_server_flags(parser: argparse.ArgumentParser) -> None:
         help="the largest file that may come with a message (default 16G)",
     )
     add("--maxConnections", type=_count, metavar="N", help="connections at once (default 256)")
+    add(
+        "--maxWorkers",
+        type=_count,
+        metavar="N",
+        help="files that all transfers together move at once (default 64)",
+    )
     add("--maxRequests", type=_count, metavar="N", help="requests that are worked on at once (default 32)")
     add(
         "--stateDir",

@@ -62,6 +62,7 @@ class StoreHandler:
         self._storage = storage
         self._is_ours = storage is None
         self._throttle = Throttle()
+        self._flags: Mapping[str, Any] | None = None
 
     @classmethod
     def from_args(cls, args: Mapping[str, Any], *, name: str, version: str) -> Self:
@@ -69,12 +70,17 @@ class StoreHandler:
 
         Raise `SettingsError`.
         """
-        path = args.get("str_configFileLoad")
-        files = [read_settings_file(Path(path))] if path else []
-        settings, warnings = load_settings(*files, from_environment(os.environ), from_flags(args, os.environ))
-        for warning in warnings:
-            log.warning("%s", warning)
-        return cls(settings=settings, name=name, version=version, args=args)
+        made = cls(settings=_settings_of(args), name=name, version=version, args=args)
+        made._flags = args
+        return made
+
+    def reload(self) -> None:
+        """Take the settings anew from where `from_args` found them; what messages have set since is gone.
+
+        Raise `SettingsError`; then all stays as it was.
+        """
+        if self._flags is not None:
+            self.state.renew(_settings_of(self._flags))
 
     @property
     def settings(self) -> Settings:
@@ -130,7 +136,9 @@ class StoreHandler:
 
         def perform(order: Order, stop: Stop, progress: Callable[[Progress], None]) -> Reply:
             owned = replace(caller, owner=order.owner, rights=order.rights, trusted=False)
-            mine = replace(owned, upload=None, jobs=None, streams=True, stop=stop, progress=progress)
+            mine = replace(
+                owned, upload=None, jobs=None, turn=None, streams=True, stop=stop, progress=progress
+            )
             return self.answer(order.message, mine)
 
         return perform
@@ -150,8 +158,12 @@ class StoreHandler:
             )
         meta, warnings = read_meta(action.meta, message)
         context = self._context(caller)
-        is_job = isinstance(meta, MoveMeta) and meta.async_
-        reply = jobs.begun(context, message, meta) if is_job else action.run(context, meta)
+        if isinstance(meta, MoveMeta) and meta.async_:
+            reply = jobs.begun(context, message, meta)
+        else:
+            if isinstance(meta, MoveMeta) and caller.turn:
+                caller.turn.begin_transfer()
+            reply = action.run(context, meta)
         warnings += context.warnings
         if caller.upload and not caller.upload.used:
             warnings.append(
@@ -185,6 +197,15 @@ class StoreHandler:
         if self._storage is not None and self._is_ours:
             self._storage.close()
         self._storage = None
+
+
+def _settings_of(flags: Mapping[str, Any]) -> Settings:
+    path = flags.get("str_configFileLoad")
+    files = [read_settings_file(Path(path))] if path else []
+    settings, warnings = load_settings(*files, from_environment(os.environ), from_flags(flags, os.environ))
+    for warning in warnings:
+        log.warning("%s", warning)
+    return settings
 
 
 def _storage_part(settings: Settings) -> tuple[Any, ...]:

@@ -47,6 +47,14 @@ class StateTree:
         shown = {key: _shown_flag(key, value) for key, value in (args or {}).items()}
         self._tree["this"] = {"name": name, "version": version, **self._tree["this"], "args": shown}
 
+    def renew(self, settings: Settings) -> None:
+        """Begin again from *settings*; nodes that are no settings stay."""
+        tree = to_document(settings, with_secrets=True)
+        with self._lock:
+            for name, block in tree.items():
+                self._tree[name] = {**self._tree[name], **block} if name == "this" else block
+            self.settings = settings
+
     def get(self, var: str) -> Any:
         """Return the value at *var*, a dict for an inner node. Raise `NotFoundError`."""
         node: Any = self._masked()

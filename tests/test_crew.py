@@ -104,7 +104,7 @@ def test_as_many_begin_at_once_however_many_threads_there_were(
     for _ in range(idle):
         crew.submit(before)
     assert not idle or before.held.wait(SOON)
-    while crew.is_busy:
+    while crew.busy:
         time.sleep(0.001)
     meeting = Meeting(4)
     for _ in range(4):
@@ -256,7 +256,7 @@ def test_a_limit_that_grows_is_used_and_one_that_shrinks_is_kept(crew_of: Callab
         all_done.release()
 
     for allowed in (2, 8, 1, 4):
-        limit.allowed = allowed
+        limit._wanted = allowed
         sizes.clear()
         all_done = threading.Semaphore(0)
         for _ in range(60):
@@ -264,7 +264,7 @@ def test_a_limit_that_grows_is_used_and_one_that_shrinks_is_kept(crew_of: Callab
         for _ in range(60):
             assert all_done.acquire(timeout=SOON)
         assert max(sizes) == allowed
-        while crew.is_busy:
+        while crew.busy:
             time.sleep(0.001)
 
 

@@ -1,15 +1,20 @@
-"""How many requests are worked on at once."""
+"""How many requests are worked on at once, and who waits for whom."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 import pytest
 
 from pfstorage.errors import BusyError
 from pfstorage.serving import gate
-from pfstorage.serving.gate import WAITING_PER_WORKING, Gate
+from pfstorage.serving.gate import WAITING_PER_WORKING, Gate, Turn
 from tests.local import in_threads
+
+
+def turn(quick: Gate, long: Gate | None = None) -> Turn:
+    return Turn(quick, long or Gate(1))
 
 
 def test_so_many_are_at_work_at_once_and_all_get_their_turn() -> None:
@@ -17,7 +22,7 @@ def test_so_many_are_at_work_at_once_and_all_get_their_turn() -> None:
 
     def pass_through() -> None:
         nonlocal present, most
-        with entrance.passed():
+        with turn(entrance):
             with lock:
                 present += 1
                 most = max(most, present)
@@ -27,6 +32,7 @@ def test_so_many_are_at_work_at_once_and_all_get_their_turn() -> None:
 
     assert in_threads([pass_through] * 9) == []
     assert most == 3
+    assert entrance.counts() == {"busy": 0, "waiting": 0}
 
 
 def test_too_many_that_wait_are_sent_away_at_once() -> None:
@@ -34,35 +40,60 @@ def test_too_many_that_wait_are_sent_away_at_once() -> None:
     errors = []
 
     def hold() -> None:
-        with entrance.passed():
+        with turn(entrance):
             release.wait(10)
 
     threads = [threading.Thread(target=hold) for _ in range(1 + WAITING_PER_WORKING)]
     for thread in threads:
         thread.start()
-    while len(entrance._waiting) < WAITING_PER_WORKING:
+    while entrance.counts() != {"busy": 1, "waiting": WAITING_PER_WORKING}:
         threading.Event().wait(0.01)
-    with pytest.raises(BusyError, match="too much to do"), entrance.passed():
+    with pytest.raises(BusyError, match="too much to do"), turn(entrance):
         errors.append("it was let in")
     release.set()
     for thread in threads:
         thread.join()
     assert errors == []
-    with entrance.passed():
+    with turn(entrance):
         pass
 
 
 def test_who_waits_too_long_is_sent_away_and_stands_in_nobodys_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate, "WAIT_SECONDS", 0.05)
     entrance = Gate(1)
-    with entrance.passed(), pytest.raises(BusyError), entrance.passed():
+    with turn(entrance), pytest.raises(BusyError), turn(entrance):
         pass
-    with entrance.passed():
+    with turn(entrance):
         pass
 
 
 def test_what_fails_inside_gives_its_place_back() -> None:
     entrance = Gate(1)
     for _ in range(3):
-        with pytest.raises(ValueError, match="inside"), entrance.passed():
+        with pytest.raises(ValueError, match="inside"), turn(entrance):
             raise ValueError("inside")
+
+
+def test_transfers_leave_their_places_to_others_and_are_bounded_themselves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gate, "WAIT_SECONDS", 0.05)
+    quick, long = Gate(1), Gate(2)
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(turn(quick, long)).begin_transfer()
+        assert (quick.counts()["busy"], long.counts()["busy"]) == (0, 2)
+        with turn(quick, long) as third, pytest.raises(BusyError):
+            third.begin_transfer()
+        with turn(quick, long):
+            pass
+    assert (quick.counts()["busy"], long.counts()["busy"]) == (0, 0)
+
+
+def test_who_only_waits_takes_no_place() -> None:
+    entrance = Gate(1)
+    with turn(entrance) as waiting:
+        waiting.begin_waiting()
+        with turn(entrance):
+            assert entrance.counts()["busy"] == 1
+    assert entrance.counts()["busy"] == 0

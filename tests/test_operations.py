@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import json
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
-from pfstorage.config import load_settings
+from pfstorage.backends import ObjectInfo
+from pfstorage.backends.base import Sink, Span
+from pfstorage.backends.memory import MemoryStorage
+from pfstorage.config import Settings, load_settings
+from pfstorage.devswift import DevSwift
 from pfstorage.serving import gate
 from pfstorage.serving.options import ServerOptions
 from pfstorage.serving.request import RequestHandler
-from tests.conftest import ask, running_server, serving, write_tree
+from tests.conftest import ask, running_server, serving, swift_options, write_tree
 from tests.exchange import HELLO, message, post, request, server_process
+from tests.faults import Fault, proxy_to
 
 CMD = "/api/v1/cmd"
 STORE = ("--type", "filesystem", "--storeBase", "store")
@@ -82,7 +89,114 @@ def test_metrics_count_messages_bytes_and_objects(server: ThreadedHTTPServer, tm
     assert 'pfstorage_moved_bytes_total{to="store"} 8.0' in lines
     assert 'pfstorage_moved_objects_total{to="store"} 2.0' in lines
     assert any(line.startswith("pfstorage_connections ") and not line.endswith(" 0.0") for line in lines)
-    assert "pfstorage_requests_at_work 1.0" in lines
+    assert 'pfstorage_requests{state="busy"} 0.0' in lines
+    assert 'pfstorage_workers{state="idle"} 64.0' in lines
+
+
+def test_metrics_count_objects_without_messages(server: ThreadedHTTPServer) -> None:
+    for path in ("/api/v1/objects/a%20name", "/api/v1/objects/another"):
+        assert ask(server, b"12345", "PUT", path)[0] == 201
+    assert get(server, "/api/v1/objects/another", Range="bytes=1-2")[2] == "23"
+    assert get(server, "/api/v1/objects/none")[0] == 404
+    assert get(server, "/none/such")[0] == 404
+    lines = get(server, "/metrics")[2].splitlines()
+    assert 'pfstorage_messages_total{action="/api/v1/objects/",status="201"} 2.0' in lines
+    assert 'pfstorage_messages_total{action="/api/v1/objects/",status="206"} 1.0' in lines
+    assert 'pfstorage_messages_total{action="/api/v1/objects/",status="404"} 1.0' in lines
+    assert 'pfstorage_messages_total{action="other",status="404"} 1.0' in lines
+    assert 'pfstorage_moved_bytes_total{to="store"} 10.0' in lines
+    assert 'pfstorage_moved_bytes_total{to="files"} 2.0' in lines
+    assert "another" not in "".join(lines)
+
+
+def test_metrics_tell_of_jobs_transfers_and_what_was_tried_again(swift: DevSwift, tmp_path: Path) -> None:
+    write_tree(tmp_path, {"data/a": b"12345"})
+    with (
+        proxy_to(swift.port) as proxy,
+        open_storage(**{**swift_options(swift), "auth_url": proxy.auth_url}) as storage,
+        serving(StoreHandler(storage)) as server,
+    ):
+        before = _metric(server, "pfstorage_retries_total")
+        proxy.fault(Fault("answer", status=503, retry_after=0), method="PUT", on={1})
+        meta = {"putSpec": "data", "inLocation": "x", "mapLocationOver": "data", "async": True}
+        job = ask(server, {"action": "objPut", "meta": meta})[1]["job"]
+        reply = ask(server, {"action": "jobStatus", "meta": {"job": job, "wait": 30}})[1]
+        assert reply["state"] == "done"
+        assert _metric(server, "pfstorage_retries_total") == before + 1
+        assert _metric(server, 'pfstorage_jobs{state="done"}') == 1
+        assert _metric(server, 'pfstorage_store_connections{state="idle"}') > 0
+        assert _metric(server, 'pfstorage_store_connections{state="busy"}') == 0
+
+
+def _metric(server: ThreadedHTTPServer, name: str) -> float:
+    lines = get(server, "/metrics")[2].splitlines()
+    return next(float(line.removeprefix(f"{name} ")) for line in lines if line.startswith(f"{name} "))
+
+
+# who waits for whom
+
+
+class Held(MemoryStorage):
+    """A store whose objects do not come before they are released."""
+
+    def __init__(self) -> None:
+        super().__init__(Settings(type="memory"))
+        self.asked, self.release = threading.Semaphore(0), threading.Event()
+
+    def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
+        self.asked.release()
+        assert self.release.wait(60)
+        return super().get(key, sink, span)
+
+
+@pytest.fixture
+def held() -> Iterator[tuple[Held, ThreadedHTTPServer]]:
+    """A server that works on one request at a time, and moves one file."""
+    storage = Held()
+    storage.put("x/a", io.BytesIO(b"12345"), 5)
+    options = ServerOptions(max_requests=1, max_workers=1)
+    server = ThreadedHTTPServer(("127.0.0.1", 0), StoreHandler(storage), options)
+    with running_server(server):
+        yield storage, server
+        storage.release.set()
+
+
+def test_what_is_quick_does_not_wait_for_what_moves_files(held: tuple[Held, ThreadedHTTPServer]) -> None:
+    storage, server = held
+    pull = {"action": "objPull", "meta": {"path": "x", "mapLocationOver": "out"}}
+    with ThreadPoolExecutor() as threads:
+        pulling = threads.submit(ask, server, pull)
+        assert storage.asked.acquire(timeout=60)
+        assert _metric(server, 'pfstorage_transfers{state="busy"}') == 1
+        assert _metric(server, 'pfstorage_workers{state="busy"}') == 1
+        assert ask(server, {"action": "ls", "meta": {"path": "x"}})[0] == 200
+        storage.release.set()
+        assert pulling.result()[0] == 200
+
+
+def test_what_is_quick_does_not_wait_for_who_waits_for_a_job(held: tuple[Held, ThreadedHTTPServer]) -> None:
+    storage, server = held
+    pull = {"action": "objPull", "meta": {"path": "x", "mapLocationOver": "out", "async": True}}
+    job = ask(server, pull)[1]["job"]
+    with ThreadPoolExecutor() as threads:
+        waiting = threads.submit(ask, server, {"action": "jobStatus", "meta": {"job": job, "wait": 60}})
+        assert storage.asked.acquire(timeout=60)
+        time.sleep(0.1)  # it may wait by now; if not, the test is only easier
+        assert ask(server, HELLO)[0] == 200
+        assert not waiting.done()
+        storage.release.set()
+        assert waiting.result()[1]["state"] == "done"
+
+
+def test_what_is_quick_does_not_wait_for_a_body_that_is_slow(held: tuple[Held, ThreadedHTTPServer]) -> None:
+    _, server = held
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as connection:
+        connection.sendall(request("POST", CMD, "Content-Length: 100", "Expect: 100-continue"))
+        assert b"100 Continue" in connection.recv(1000)
+        assert ask(server, HELLO)[0] == 200
+        body = message("hello", askAbout="timestamp").ljust(100)
+        connection.sendall(body.encode())
+        assert b"200 OK" in connection.recv(10_000)
 
 
 # the log
@@ -107,7 +221,7 @@ def test_each_request_is_a_line_without_a_name(tmp_path: Path) -> None:
     assert "DOE" not in said
     lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
     shown = [(each["action"], each["status"]) for each in lines if "action" in each]
-    assert shown == [("objPut", 200), ("ls", 200), ("", 400), ("", 404)]
+    assert shown == [("objPut", 200), ("ls", 200), ("/api/v1/cmd", 400), ("", 404)]
     assert [each["id"] for each in lines if "action" in each][:3] == ["abc/1"] * 3
 
 
@@ -238,6 +352,40 @@ def test_the_tokens_are_read_again_on_sighup(tmp_path: Path) -> None:
         served.process.send_signal(signal.SIGHUP)
         time.sleep(0.2)
         assert (status("0123456789abcdef-one"), status("0123456789abcdef-two")) == (401, 200)
+
+
+def test_hup_makes_it_read_the_settings_again_if_they_are_good(tmp_path: Path) -> None:
+    settings, key = tmp_path / "settings.json", tmp_path / "key"
+    settings.write_text('{"swift": {"container_name": "first"}}')
+    key.write_text("one")
+    flags = ("--forever", "--configFileLoad", str(settings), "--swiftKey", f"@{key}")
+    with server_process(tmp_path, *flags) as served:
+
+        def state(var: str) -> Any:
+            return answered(served.port, "internalctl", var=f"/swift/{var}", get="value")[1]["d_ret"][
+                f"/swift/{var}"
+            ]
+
+        def hung_up(then: str) -> None:
+            served.process.send_signal(signal.SIGHUP)
+            deadline = time.monotonic() + 20
+            while state("container_name") != then and time.monotonic() < deadline:
+                time.sleep(0.01)
+
+        assert state("container_name") == "first"
+        settings.write_text('{"swift": {"container_name": "second"}, "this": {"portSelf": "7777"}}')
+        hung_up("second")
+        assert state("container_name") == "second"
+        settings.write_text('{"swift": {"container_name": 7')
+        served.process.send_signal(signal.SIGHUP)
+        key.unlink()
+        served.process.send_signal(signal.SIGHUP)
+        time.sleep(0.2)
+        assert state("container_name") == "second"
+        served.process.send_signal(signal.SIGTERM)
+        _, said = served.ends()
+    assert "is not JSON" in said
+    assert "--swiftKey is kept as it was" in said
 
 
 # jobs

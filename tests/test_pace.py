@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,14 @@ import pytest
 
 from pfstorage.errors import StoppedError, UnavailableError
 from pfstorage.stop import Stop
-from pfstorage.transfer.pace import AUTO_FIRST, AUTO_MOST, SETTLED_SECONDS, Throttle, WorkerLimit
+from pfstorage.transfer.pace import (
+    AUTO_FIRST,
+    AUTO_MOST,
+    SETTLED_SECONDS,
+    SharedWorkers,
+    Throttle,
+    WorkerLimit,
+)
 
 MIB = 2**20
 BUSY = UnavailableError("too much", status=503)
@@ -175,6 +183,23 @@ def test_a_wait_for_the_pace_ends_as_soon_as_it_should() -> None:
     with pytest.raises(StoppedError):
         throttle.take(1, stop)
     assert time.monotonic() - started < 5.0
+
+
+def test_transfers_share_workers_evenly_and_get_them_back() -> None:
+    workers = SharedWorkers(10)
+    limits = [WorkerLimit(fixed, workers=workers) for fixed in (0, 3, 100)]
+    with workers.shared(lambda: 4):
+        assert [limit.allowed for limit in limits] == [8, 3, 10]
+        with workers.shared(lambda: 5), workers.shared(lambda: 0):
+            assert [limit.allowed for limit in limits] == [3, 3, 3]
+            assert workers.counts() == {"busy": 9, "idle": 1}
+        assert [limit.allowed for limit in limits] == [8, 3, 10]
+    with contextlib.ExitStack() as stack:
+        for _ in range(11):
+            stack.enter_context(workers.shared(lambda: 1))
+        assert limits[0].allowed == 1
+        assert workers.counts() == {"busy": 11, "idle": 0}
+    assert workers.counts() == {"busy": 0, "idle": 10}
 
 
 def test_a_pause_is_not_made_up_for_by_a_burst() -> None:

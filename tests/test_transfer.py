@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from pfstorage.errors import (
 )
 from pfstorage.files import LocalTree
 from pfstorage.stop import Stop
-from pfstorage.transfer import Failure, Options, Transfer, TransferReport, Work, pull, push
+from pfstorage.transfer import Failure, Options, SharedWorkers, Transfer, TransferReport, Work, pull, push
 from pfstorage.transfer.engine import MOST_WAITING
 from tests.conftest import read_tree, write_tree
 from tests.local import mounted, parts_in
@@ -39,15 +40,15 @@ from tests.local import mounted, parts_in
 SOON = 10.0
 
 
-def filled(storage: Storage, count: int, size: int = 4) -> list[Transfer]:
-    """Put so many objects into *storage*; return how they are pulled into the directory ``out``."""
-    tree = LocalTree("out")
+def filled(storage: Storage, count: int, size: int = 4, directory: str = "out") -> list[Transfer]:
+    """Put so many objects into *storage*; return how they are pulled into *directory*."""
+    tree = LocalTree(directory)
     plan = []
     for number in range(count):
         name = f"{number:04}"
         content = name.encode() * (size // 4)
         info = storage.put(name, io.BytesIO(content), len(content))
-        plan.append(Transfer(name, f"out/{name}", info, tree, (name,)))
+        plan.append(Transfer(name, f"{directory}/{name}", info, tree, (name,)))
     return plan
 
 
@@ -121,6 +122,40 @@ def test_so_many_files_are_moved_at_once(workers: int) -> None:
     storage.waits = {item.key: lambda: meeting.wait(SOON) for item in plan[:workers]}
     pull(plan, work_on(storage, workers))
     assert storage.most == workers
+
+
+def test_who_has_few_files_does_not_wait_for_who_has_many() -> None:
+    workers, large, small = SharedWorkers(4), Watched(), Watched()
+    many, few = filled(large, 60), filled(small, 2, directory="few")
+    release, running = threading.Semaphore(0), []
+    ended = threading.Event()
+
+    def held() -> None:
+        assert release.acquire(timeout=SOON)
+        if ended.is_set():
+            running.append(large._now)
+
+    large.waits = {item.key: held for item in many}
+    meeting = threading.Barrier(3)
+    small.waits = {item.key: lambda: meeting.wait(SOON) for item in few}
+    with ThreadPoolExecutor() as threads:
+        pulls = threads.submit(pull, many, work_on(large, 0, shared=workers))
+        while large._now < 4:
+            time.sleep(0.001)
+        quick = threads.submit(pull, few, work_on(small, 0, shared=workers))
+        while small._now < 2:  # at once, while the others hold all four
+            time.sleep(0.001)
+        release.release(20)
+        while len(large.calls) < 22:
+            time.sleep(0.001)
+        assert large._now == 2
+        meeting.wait(SOON)
+        assert quick.result().count == 2
+        ended.set()
+        release.release(40)
+        assert pulls.result().count == 60
+    assert large.most == 4
+    assert max(running) > 2
 
 
 def test_more_workers_come_by_themselves_while_that_moves_more() -> None:

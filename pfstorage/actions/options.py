@@ -59,6 +59,7 @@ def work_of(context: Context, meta: MoveMeta) -> Work:
         durable=settings.durable,
         names_kept=meta.reply == "full",
         throttle=context.throttle,
+        shared=context.caller.workers,
         stop=context.caller.stop,
         progress=context.caller.progress,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pfstorage.backends import Storage
 from pfstorage.backends.base import Source
@@ -15,7 +15,7 @@ from pfstorage.reply import Reply
 from pfstorage.rights import Rights
 from pfstorage.state import StateTree
 from pfstorage.stop import Stop
-from pfstorage.transfer import Progress, Throttle
+from pfstorage.transfer import Progress, SharedWorkers, Throttle
 from pfstorage.transfer.work import no_progress
 
 if TYPE_CHECKING:
@@ -36,6 +36,18 @@ class Upload:
     used: bool = False
 
 
+class Turn(Protocol):
+    """One of so many places at work, which a message leaves to others before it takes long."""
+
+    def begin_transfer(self) -> None:
+        """Go on among those that move files, of whom there are not too many either. Raise `BusyError`."""
+        ...
+
+    def begin_waiting(self) -> None:
+        """Go on as one who only waits."""
+        ...
+
+
 @dataclass(frozen=True)
 class Caller:
     """Who sends a message, and what the door that they came by lets them do.
@@ -48,7 +60,8 @@ class Caller:
     What takes long heeds *stop*, and calls *progress* some times a second; it may become
     one of the *jobs* instead, where the door has any. *observe* is told the action, the
     reply and the seconds, where they are not to be logged. Local paths in the
-    message lie below *roots*, where there are any.
+    message lie below *roots*, where there are any. *turn* is their place among those
+    whose messages are worked on, and *workers* are shared by all of them.
     """
 
     trusted: bool = True
@@ -64,6 +77,8 @@ class Caller:
     observe: Callable[[str, Reply, float], None] | None = None
     jobs: Jobs | None = None
     roots: Roots | None = None
+    turn: Turn | None = None
+    workers: SharedWorkers = field(default_factory=SharedWorkers)
 
 
 @dataclass

@@ -189,6 +189,16 @@ class SupportsPatience(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsConnections(Protocol):
+    """A storage that keeps connections."""
+
+    @property
+    def connections(self) -> tuple[int, int]:
+        """How many of them are at work, and how many idle."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """*size* bytes of an object from *offset* on, and their MD5; "" is not known."""

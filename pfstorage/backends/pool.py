@@ -21,27 +21,42 @@ class Pool(Generic[C]):
         self._connect = connect
         self._disconnect = disconnect
         self._idle: list[C] = []
+        self._lent = 0
         self._lock = threading.Lock()
         self._closed = False
 
     @contextlib.contextmanager
     def borrowed(self) -> Iterator[C]:
         """Lend a connection. One on which anything failed is ended, not lent again."""
-        with self._lock:
-            connection = self._idle.pop() if self._idle else None
-        if connection is None:
-            connection = self._connect()
+        connection = self._taken()
         try:
             yield connection
         except BaseException:
+            with self._lock:
+                self._lent -= 1
             self._disconnect(connection)
             raise
         with self._lock:
+            self._lent -= 1
             keep = not self._closed
             if keep:
                 self._idle.append(connection)
         if not keep:
             self._disconnect(connection)
+
+    def _taken(self) -> C:
+        with self._lock:
+            connection = self._idle.pop() if self._idle else None
+        if connection is None:
+            connection = self._connect()
+        with self._lock:
+            self._lent += 1
+        return connection
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many connections are lent, and how many idle."""
+        return self._lent, len(self._idle)
 
     def close(self) -> None:
         """End the idle connections now, and the lent ones when they come back."""

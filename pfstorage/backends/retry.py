@@ -28,6 +28,22 @@ BUDGET_FOR_SUCCESS = 0.5
 """The repetitions that one message may make: so many at first, and so much more for each success."""
 
 
+class Tally:
+    """A count that any thread may add to."""
+
+    def __init__(self) -> None:
+        self.value = 0
+        self._lock = threading.Lock()
+
+    def add(self) -> None:
+        with self._lock:
+            self.value += 1
+
+
+REPEATED = Tally()
+"""How often something was tried again in this process, for its metrics."""
+
+
 def no_progress() -> int:
     return 0
 
@@ -86,6 +102,7 @@ class Patience:
                 if self._add_to_budget(-1) < 0:
                     raise
                 pause = _pause(attempt, e)
+                REPEATED.add()
                 log.debug("trying again in %.1f s: %s", pause, e)
                 self._stop.sleep(pause)
             else:

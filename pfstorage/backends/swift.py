@@ -41,6 +41,10 @@ class SwiftStorage:
         self._objects = SwiftObjects(session, makes_containers=self.settings.swift.auto_create_container)
         self._segments = SwiftSegments(self._objects, self._container)
 
+    @property
+    def connections(self) -> tuple[int, int]:
+        return self._session.connections
+
     def with_patience(self, patience: Patience) -> SwiftStorage:
         other = copy.copy(self)
         other._use(self._session.with_patience(patience))

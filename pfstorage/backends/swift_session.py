@@ -83,6 +83,11 @@ class SwiftSession:
         self._route = functools.lru_cache(self._find_route)
         self._pool: Pool[Connection] = Pool(lambda: self._connect(self._login.get()[0]), Connection.close)
 
+    @property
+    def connections(self) -> tuple[int, int]:
+        """How many are lent, and how many idle."""
+        return self._pool.counts
+
     def with_patience(self, patience: Patience) -> SwiftSession:
         """Return a session with the same login and connections."""
         other = copy.copy(self)

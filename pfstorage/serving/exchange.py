@@ -12,6 +12,7 @@ from pfstorage.errors import MessageError
 from pfstorage.handler import StoreHandler
 from pfstorage.reply import Reply
 from pfstorage.serving.body import MAX_UPLOAD, Reader, Writer
+from pfstorage.serving.gate import Turn
 from pfstorage.status import http_status
 
 JSON = "application/json"
@@ -22,7 +23,10 @@ class Request:
     """One request, whose client may do what *caller* says.
 
     *path* is as it came, its escapes included; *query* is what follows the question mark.
-    *client* is the address of whoever sent it, *id* what the log calls it.
+    *client* is the address of whoever sent it, *id* what the log calls it. What is done
+    for it once its body is there, however slowly that came, is done within its *turn*. What
+    is moved without a message is told to *moved*. *route* is the path of the endpoint, *action*
+    that of the message.
     """
 
     method: str
@@ -34,7 +38,10 @@ class Request:
     handler: StoreHandler
     open_body: Callable[[], Reader]
     caller: Caller
+    turn: Turn
     max_upload: int = MAX_UPLOAD
+    moved: Callable[[str, int], None] = lambda _to, _size: None
+    route: str = ""
     action: str = ""
 
     def parameters(self) -> Mapping[str, str]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
     Counter,
-    Gauge,
     Histogram,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from pfstorage.actions import ACTIONS
+from pfstorage.backends.retry import REPEATED
 from pfstorage.reply import Reply
 from pfstorage.serving.exchange import Answer, Request
 from pfstorage.status import http_status
@@ -24,35 +26,65 @@ BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0, 3600
 _TO_STORE = {"objPut", "objPush"}
 
 
-class Metrics:
-    """Counters of one server. *gauges* are numbers that are asked for when somebody looks, by name."""
+Numbers = Mapping[str, float]
 
-    def __init__(self, gauges: dict[str, tuple[str, Callable[[], float]]]) -> None:
+
+class Metrics:
+    """Counters of one server. *gauges* are asked for when somebody looks.
+
+    By name, each is a text, the name of its label, and what returns the numbers by label;
+    a number without one stands under "".
+    """
+
+    def __init__(self, gauges: Mapping[str, tuple[str, str, Callable[[], Numbers]]]) -> None:
         self._registry = made = CollectorRegistry()
         self._requests = Counter(
-            "pfstorage_messages", "Messages that were answered.", ["action", "status"], registry=made
+            "pfstorage_messages", "Messages and other requests.", ["action", "status"], registry=made
         )
         self._seconds = Histogram(
-            "pfstorage_message_seconds", "What messages took.", ["action"], buckets=BUCKETS, registry=made
+            "pfstorage_message_seconds", "What they took.", ["action"], buckets=BUCKETS, registry=made
         )
         self._bytes = Counter(
             "pfstorage_moved_bytes", "Bytes of objects that were moved.", ["to"], registry=made
         )
         self._objects = Counter("pfstorage_moved_objects", "Objects that were moved.", ["to"], registry=made)
-        for name, (text, value) in gauges.items():
-            Gauge(f"pfstorage_{name}", text, registry=made).set_function(value)
+        made.register(_Present(gauges))
 
     def observe(self, name: str, reply: Reply, seconds: float) -> None:
         """Count a message with the action *name*, and what its transfer has moved."""
         action = name if name in ACTIONS else "other"  # or anybody could make as many series as they like
-        self._requests.labels(action, str(int(http_status(reply)))).inc()
-        self._seconds.labels(action).observe(seconds)
+        self.count(action, http_status(reply), seconds)
         if "bytes" in reply.body and "skipped" in reply.body and "dryRun" not in reply.body:
             to = "store" if action in _TO_STORE else "files"
             count = reply.body.get("files", len(reply.body.get("objectFileList", ())))
-            self._bytes.labels(to).inc(reply.body["bytes"])
-            self._objects.labels(to).inc(max(0, count - reply.body["skipped"]))
+            self.moved(to, reply.body["bytes"], max(0, count - reply.body["skipped"]))
+
+    def count(self, action: str, status: int, seconds: float) -> None:
+        """Count a request; *action* is one of few."""
+        self._requests.labels(action, str(int(status))).inc()
+        self._seconds.labels(action).observe(seconds)
+
+    def moved(self, to: str, size: int, objects: int = 1) -> None:
+        """Count *objects* with *size* bytes that were moved to the ``store`` or to ``files``."""
+        self._bytes.labels(to).inc(size)
+        self._objects.labels(to).inc(objects)
 
     def __call__(self, _: Request) -> Answer:
         """Answer in Prometheus' text form."""
         return Answer(200, generate_latest(self._registry), CONTENT_TYPE_LATEST)
+
+
+class _Present(Collector):
+    """What is the case when somebody looks."""
+
+    def __init__(self, gauges: Mapping[str, tuple[str, str, Callable[[], Numbers]]]) -> None:
+        self._gauges = gauges
+
+    def collect(self) -> Iterator[Metric]:
+        for name, (text, label, numbers) in self._gauges.items():
+            family = GaugeMetricFamily(f"pfstorage_{name}", text, labels=[label] if label else [])
+            for value, number in numbers().items():
+                family.add_metric([value] if label else [], number)
+            yield family
+        repeated = "What was tried again, since the store failed."
+        yield CounterMetricFamily("pfstorage_retries", repeated, value=REPEATED.value)

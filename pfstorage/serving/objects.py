@@ -44,7 +44,8 @@ def list_objects(request: Request) -> Answer:
         raise MessageError(f"limit is a number from 1 to {MOST_ROWS}")
     storage = request.handler.storage_for(request.caller)
     prefix = known.pop("prefix")
-    rows = list(storage.list(prefix, limit=int(limit), **known))
+    with request.turn:
+        rows = list(storage.list(prefix, limit=int(limit), **known))
     more = rows[-1].key if len(rows) == int(limit) else None
     return answer_of(Reply({"status": True, "objects": [row.as_row() for row in rows], "marker": more}))
 
@@ -64,7 +65,8 @@ def _key_of(path: str) -> str:
 
 def _get(request: Request, key: str) -> Answer:
     storage = request.handler.storage_for(request.caller)
-    info = storage.head(key)
+    with request.turn:
+        info = storage.head(key)
     etag = info.segments_etag or info.etag
     headers = _headers_of(key, info, etag)
     if _names(request.headers.get("if-none-match", ""), etag):
@@ -84,6 +86,7 @@ def _get(request: Request, key: str) -> Answer:
     def write(out: Writer) -> None:
         if size:
             storage.get(key, out, span)
+        request.moved("files", size)
 
     if not is_whole:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{info.size}"
@@ -136,8 +139,11 @@ def _put(request: Request, key: str) -> Answer:
         if expected and md5 != expected:
             raise MessageError("the body does not have the MD5 that Content-MD5 says: send it again")
         kind = request.headers.get("content-type", "")
-        with replacing(storage, known_objects(storage, [key]).get(key)):
-            info = storage.put(key, spool, size, Attributes(kind), only_new=only_new)
+        with request.turn as turn:
+            turn.begin_transfer()
+            with replacing(storage, known_objects(storage, [key]).get(key)):
+                info = storage.put(key, spool, size, Attributes(kind), only_new=only_new)
+    request.moved("store", size)
     answer = answer_of(Reply({"status": True, "object": info.as_row()}))
     answer.status, answer.headers = 201, {"ETag": f'"{info.etag}"'}
     return answer

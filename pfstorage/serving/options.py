@@ -10,6 +10,7 @@ from pfstorage.config import size_of
 from pfstorage.errors import SettingsError
 from pfstorage.jobs.runner import MOST_AT_ONCE, TTL
 from pfstorage.serving.body import MAX_UPLOAD
+from pfstorage.transfer.pace import AUTO_MOST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,7 @@ class ServerOptions:
     max_upload: int = MAX_UPLOAD
     max_connections: int = 256
     max_requests: int = 32
+    max_workers: int = AUTO_MOST
     grace_seconds: float = 30.0
     state_dir: str = ""
     job_ttl: float = TTL
@@ -70,6 +72,7 @@ FLAGS = {
     "maxUpload": "max_upload",
     "maxConnections": "max_connections",
     "maxRequests": "max_requests",
+    "maxWorkers": "max_workers",
     "graceSeconds": "grace_seconds",
     "stateDir": "state_dir",
     "jobTtl": "job_ttl",

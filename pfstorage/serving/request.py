@@ -76,12 +76,16 @@ class RequestHandler(BaseHTTPRequestHandler):
         self._body: body.Reader | None = None
         started = time.monotonic()
         self._request: Request | None = None
+        self._is_counted = False  # as a message is, with its reply
         answer = self._answered()
         answer.headers |= {
             "X-Request-Id": self._id,
             **self.server.site.cors_headers(self.headers.get("origin")),
         }
         seconds = time.monotonic() - started
+        if not self._is_counted:
+            route = self._request.route if self._request else ""
+            self.server.metrics.count(route or "other", answer.status, seconds)
         self._log(answer, seconds)
         self.close_connection = not (self._may_stay_open and self._is_body_read())
         self._send(answer)
@@ -118,14 +122,16 @@ class RequestHandler(BaseHTTPRequestHandler):
             self.server.handler,
             self._open_body,
             self.server.caller(),
+            self.server.new_turn(),
             self.server.options.max_upload,
+            self.server.metrics.moved,
         )
 
         def observe(action: str, reply: Reply, seconds: float) -> None:
-            request.action = action
+            request.action, self._is_counted = action, True
             self.server.metrics.observe(action, reply, seconds)
 
-        request.caller = dataclasses.replace(request.caller, observe=observe)
+        request.caller = dataclasses.replace(request.caller, observe=observe, turn=request.turn)
         return request
 
     def _log(self, answer: Answer, seconds: float) -> None:
@@ -135,7 +141,7 @@ class RequestHandler(BaseHTTPRequestHandler):
             "id": self._id,
             "client": str(self.client_address[0]),
             "method": self.command,
-            "action": ascii(request.action[:80])[1:-1] if request else "",
+            "action": ascii((request.action or request.route)[:80])[1:-1] if request else "",
             "owner": request.caller.owner if request else "",
             "status": int(answer.status),
             "seconds": round(seconds, 3),

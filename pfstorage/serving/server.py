@@ -16,19 +16,21 @@ from typing import TYPE_CHECKING, Any
 
 from pfstorage._version import __version__
 from pfstorage.actions import Caller
+from pfstorage.backends.base import SupportsConnections
 from pfstorage.errors import SettingsError
 from pfstorage.files import Roots
 from pfstorage.handler import StoreHandler
 from pfstorage.jobs.runner import Jobs
 from pfstorage.serving.access import Access
 from pfstorage.serving.events import JOBS, job_events
-from pfstorage.serving.gate import Gate
+from pfstorage.serving.gate import Gate, Turn
 from pfstorage.serving.health import Readiness, healthz
 from pfstorage.serving.objects import OBJECTS, list_objects, one_object
 from pfstorage.serving.options import ServerOptions
 from pfstorage.serving.request import RequestHandler
 from pfstorage.serving.site import ROUTES, Route, Site
 from pfstorage.stop import Stop
+from pfstorage.transfer import SharedWorkers
 
 if TYPE_CHECKING:
     from pfstorage.serving.metrics import Metrics
@@ -98,8 +100,9 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
         self.options = options
         self.tls = _tls_of(options) if options.tls_cert else None
         self._roots = Roots(options.fs_roots or (os.getcwd(),))
-        gate = Gate(options.max_requests)
-        self.metrics = self._new_metrics(gate)
+        self._quick, self._long = Gate(options.max_requests), Gate(options.max_requests)
+        self._workers = SharedWorkers(options.max_workers)
+        self.metrics = self._new_metrics()
         own = (
             Route("/healthz", healthz, is_public=True),
             Route("/readyz", Readiness(), is_public=True),
@@ -108,18 +111,32 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
             Route(OBJECTS, list_objects),
             Route(f"{OBJECTS}/", one_object, ("GET", "HEAD", "PUT"), is_prefix=True),
         )
-        self.site = Site(Access(options, host), gate, (*ROUTES, *own))
+        self.site = Site(Access(options, host), (*ROUTES, *own))
 
-    def _new_metrics(self, gate: Gate) -> Metrics:
+    def new_turn(self) -> Turn:
+        """Return the place that a request is to take among those at work."""
+        return Turn(self._quick, self._long)
+
+    def _new_metrics(self) -> Metrics:
         from pfstorage.serving.metrics import Metrics  # with a library that takes long to import
 
         return Metrics(
             {
-                "connections": ("Connections that are open.", lambda: self._connections),
-                "requests_at_work": ("Requests that are worked on.", lambda: gate.working),
-                "requests_waiting": ("Requests that wait for that.", lambda: gate.waiting),
+                "connections": ("Connections that are open.", "", lambda: {"": self._connections}),
+                "requests": ("Requests, without those that move files.", "state", self._quick.counts),
+                "transfers": ("Requests that move files.", "state", self._long.counts),
+                "workers": ("Workers that move files.", "state", self._workers.counts),
+                "store_connections": ("Connections to the store.", "state", self._store_connections),
+                "jobs": ("Jobs.", "state", lambda: self._jobs.counts() if self._jobs else {}),
             }
         )
+
+    def _store_connections(self) -> dict[str, int]:
+        storage = self.handler.storage
+        if not isinstance(storage, SupportsConnections):
+            return {}
+        busy, idle = storage.connections
+        return {"busy": busy, "idle": idle}
 
     def require_guard(self) -> None:
         """Raise `SettingsError` if anybody in the network could come in, and nobody has said that they may."""
@@ -132,7 +149,12 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
     def caller(self) -> Caller:
         """Return what is the same of all who send messages by this door."""
         return Caller(
-            trusted=False, shut_down=self.stop, stop=self.end_of_work, jobs=self._jobs, roots=self._roots
+            trusted=False,
+            shut_down=self.stop,
+            stop=self.end_of_work,
+            jobs=self._jobs,
+            roots=self._roots,
+            workers=self._workers,
         )
 
     @property
@@ -153,7 +175,15 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
         return self._stopping.is_set()
 
     def reload(self) -> None:
-        """Read the tokens again."""
+        """Read the settings, the tokens and the certificate again. What can't be taken stays as it was, and is told.
+
+        The address and what only flags tell stay as they are.
+        """
+        try:
+            self.handler.reload()
+            self.tls = _tls_of(self.options) if self.options.tls_cert else None
+        except SettingsError as e:
+            log.error("kept as it was: %s", e)
         if self.site.access.tokens:
             self.site.access.tokens.reload()
 
@@ -177,7 +207,7 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
 
     def _open_jobs(self) -> None:
         """Go on with the jobs that an earlier process left, and take new ones."""
-        caller = Caller(trusted=False, roots=self._roots, observe=self.metrics.observe)
+        caller = Caller(trusted=False, roots=self._roots, workers=self._workers, observe=self.metrics.observe)
         options = self.options
         self._jobs = Jobs(
             self.handler.performer(caller), options.state_dir, ttl=options.job_ttl, most=options.max_jobs

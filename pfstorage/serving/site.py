@@ -12,7 +12,6 @@ from pfstorage.errors import MethodNotAllowedError, UnknownPathError
 from pfstorage.serving.access import Access
 from pfstorage.serving.commands import command
 from pfstorage.serving.exchange import Answer, Request
-from pfstorage.serving.gate import Gate
 
 COMMANDS = "/api/v1/cmd"
 Endpoint = Callable[[Request], Answer]
@@ -20,7 +19,7 @@ Endpoint = Callable[[Request], Answer]
 
 @dataclass(frozen=True)
 class Route:
-    """An *endpoint* below *path*, for some methods. *is_public* ones need no token, and never wait."""
+    """An *endpoint* below *path*, for some methods. *is_public* ones need no token."""
 
     path: str
     endpoint: Endpoint
@@ -37,17 +36,17 @@ ROUTES = (Route("/", command, ALL), Route(COMMANDS, command, ALL), Route(f"{COMM
 
 
 class Site:
-    """Answers requests for whom *access* lets in, so many at once as *gate* lets through."""
+    """Answers requests for whom *access* lets in."""
 
-    def __init__(self, access: Access, gate: Gate, routes: tuple[Route, ...] = ROUTES) -> None:
+    def __init__(self, access: Access, routes: tuple[Route, ...] = ROUTES) -> None:
         self.access = access
-        self._gate = gate
         self._routes = routes
 
     def answer(self, request: Request) -> Answer:
         """Answer *request*. Raise `PfstorageError` for what the door says itself."""
         self.access.check(request.method, request.headers)
         route = self._route(request.path)
+        request.route = route.path
         if request.method == "OPTIONS":
             return self._options(request, route)
         if request.method not in route.methods:
@@ -55,11 +54,9 @@ class Site:
                 f"messages come by {', '.join(route.methods)}, not by {request.method[:20]!r}",
                 allow=", ".join(route.methods),
             )
-        if route.is_public:
-            return route.endpoint(request)
-        request.caller = self._caller(request)
-        with self._gate.passed():
-            return route.endpoint(request)
+        if not route.is_public:
+            request.caller = self._caller(request)
+        return route.endpoint(request)
 
     def _route(self, path: str) -> Route:
         for route in self._routes:

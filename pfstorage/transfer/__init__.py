@@ -3,7 +3,7 @@
 A *plan* is a stream of transfers; `push`, `pull` and `verify` work it off and return a report.
 """
 
-from pfstorage.transfer.pace import Throttle
+from pfstorage.transfer.pace import SharedWorkers, Throttle
 from pfstorage.transfer.plan import Failure, Moved, Plan, Progress, Transfer, TransferReport
 from pfstorage.transfer.pull import pull
 from pfstorage.transfer.push import push
@@ -16,6 +16,7 @@ __all__ = [
     "Options",
     "Plan",
     "Progress",
+    "SharedWorkers",
     "Throttle",
     "Transfer",
     "TransferReport",

@@ -96,8 +96,9 @@ class Crew:
         return None
 
     @property
-    def is_busy(self) -> bool:
-        return self._busy > 0
+    def busy(self) -> int:
+        """How many tasks are being done."""
+        return self._busy
 
     def cancel(self) -> None:
         """Forget the tasks that have not begun."""

@@ -61,7 +61,7 @@ def run(plan: Plan, move: Move, work: Work, report: TransferReport | None = None
     *work*'s stop is requested, what was done until then is returned, within 5 s, with `StoppedError`.
     """
     engine = _Engine(move, work, report or TransferReport(work.options.names_kept))
-    with work.stop.heeded():
+    with work.stop.heeded(), work.options.shared.shared(lambda: work.crew.busy):
         try:
             engine.start(plan)
             engine.wait()
@@ -135,7 +135,7 @@ class _Engine:
             self._take_finished()
         if stop.is_requested:
             self._work.crew.cancel()
-            while self._work.crew.is_busy and not stop.is_overdue:
+            while self._work.crew.busy and not stop.is_overdue:
                 self._take_finished()
         self._commit_batch()
         if self._fault:

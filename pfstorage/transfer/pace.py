@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from pfstorage.errors import StorageError
 from pfstorage.stop import Stop
@@ -23,23 +25,68 @@ SETTLED_SECONDS = 15.0
 CONGESTED = frozenset({429, 498, 503})
 
 
+class SharedWorkers:
+    """At most *most* files at once for all the transfers of a server, each an even share, of one at least.
+
+    Who has ten files to move does not wait for who has a hundred thousand.
+    """
+
+    def __init__(self, most: int = sys.maxsize) -> None:
+        self.most = most
+        self._transfers: tuple[Callable[[], int], ...] = ()
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def shared(self, busy: Callable[[], int]) -> Iterator[None]:
+        """Be one of the transfers for the length of the block, with *busy* workers at the time.
+
+        The shares of the others follow as their files end.
+        """
+        with self._lock:
+            self._transfers = (*self._transfers, busy)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._transfers = tuple(each for each in self._transfers if each is not busy)
+
+    @property
+    def share(self) -> int:
+        return max(1, self.most // max(1, len(self._transfers)))
+
+    def counts(self) -> dict[str, int]:
+        """Return how many of them move a file, and how many more may."""
+        busy = sum(busy() for busy in self._transfers)
+        return {"busy": busy, "idle": max(0, self.most - busy)}
+
+
 class WorkerLimit:
-    """How many files are moved at once: *fixed*, or grown while that moves more (0).
+    """How many files are moved at once: *fixed*, or grown while that moves more (0); no more than its share.
 
     That begins with `AUTO_FIRST`, doubles while the goodput grows with it, up to
     `AUTO_MOST`, and halves when the store says that it is too much (429, 498, 503)
     or falls silent.
     """
 
-    def __init__(self, fixed: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
-        self.allowed = fixed or AUTO_FIRST
+    def __init__(
+        self,
+        fixed: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+        workers: SharedWorkers | None = None,
+    ) -> None:
+        self._wanted = fixed or AUTO_FIRST
         self.most = fixed or AUTO_MOST
+        self._workers = workers or SharedWorkers()
         self._is_auto = not fixed
         self._clock = clock
         self._lock = threading.Lock()
         self._before: tuple[int, float] = (0, 0.0)  # the last number of workers, and its goodput
         self._halved_at, self._settled_until = float("-inf"), clock()
         self._begin_sample(warm_up=True)
+
+    @property
+    def allowed(self) -> int:
+        return min(self._wanted, self._workers.share)
 
     def _begin_sample(self, *, warm_up: bool) -> None:
         self._since = self._clock()
@@ -68,10 +115,10 @@ class WorkerLimit:
         if self._clock() < self._settled_until:
             return
         if goodput >= before * GAIN:
-            self._before = (self.allowed, goodput)
-            self.allowed = min(self.most, self.allowed * 2)
+            self._before = (self._wanted, goodput)
+            self._wanted = min(self.most, self.allowed * 2)
         else:  # it brought nothing: go back, and look again later
-            self.allowed = workers or self.allowed
+            self._wanted = workers or self._wanted
             self._before = (0, 0.0)
             self._settled_until = self._clock() + SETTLED_SECONDS
 
@@ -85,7 +132,7 @@ class WorkerLimit:
             if now - self._halved_at < 1.0:
                 return  # the answers to what was under way then
             self._halved_at, self._settled_until = now, now + SETTLED_SECONDS
-            self.allowed = max(1, self.allowed // 2)
+            self._wanted = max(1, self.allowed // 2)
             self._before = (0, 0.0)
             self._begin_sample(warm_up=True)
 

@@ -12,7 +12,7 @@ from pfstorage.backends.base import Sink, Source, SupportsPatience
 from pfstorage.backends.retry import Patience
 from pfstorage.stop import Stop
 from pfstorage.transfer.crew import Crew
-from pfstorage.transfer.pace import Throttle, WorkerLimit
+from pfstorage.transfer.pace import SharedWorkers, Throttle, WorkerLimit
 from pfstorage.transfer.plan import Progress
 
 MOST_UNNAMED = 512
@@ -31,7 +31,8 @@ class Options:
     than *segment_size* is stored in segments, an object larger than *range_size*
     pulled in several ranges at once. *durable* is ``none``, ``file`` or ``batch``:
     whether pulled files are brought to the disk before they get their names, each for itself or many at once.
-    *progress* is called some times a second, by the thread that runs the plan.
+    *progress* is called some times a second, by the thread that runs the plan. *shared* is what
+    other transfers of this process take their workers from, too.
     """
 
     workers: int = 0
@@ -43,6 +44,7 @@ class Options:
     durable: str = "none"
     names_kept: bool = True
     throttle: Throttle = field(default_factory=Throttle)
+    shared: SharedWorkers = field(default_factory=SharedWorkers)
     stop: Stop = field(default_factory=Stop)
     progress: Callable[[Progress], None] = no_progress
 
@@ -58,7 +60,7 @@ class Work:
     def __init__(self, storage: Storage, options: Options) -> None:
         self.options = options
         self.stop = Stop(parent=options.stop)  # its own, for an error of this plan ends no other
-        self.limit = WorkerLimit(options.workers)
+        self.limit = WorkerLimit(options.workers, workers=options.shared)
         self.crew = Crew(self.limit)
         self.size = 0
         self._lock = threading.Lock()
