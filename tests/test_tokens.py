@@ -85,6 +85,13 @@ def test_any_other_file_has_a_token_a_line(name: str) -> None:
     assert not is_let_in(file, f"#{'x' * 20}")
 
 
+def test_a_token_without_a_name_keeps_the_one_it_is_given() -> None:
+    name = grant_of(file_of(f"{ANN}\n{BOB}\n", "tokens"), BOB).name
+    assert re.fullmatch("token [0-9a-f]{8}", name)
+    assert grant_of(file_of(f"{BOB}\n", "tokens"), BOB).name == name
+    assert grant_of(file_of(f"{ANN}\n", "tokens"), ANN).name != name
+
+
 @pytest.mark.parametrize("name", ["tokens", "tokens.cfg"])
 def test_a_mark_of_the_byte_order_is_no_part_of_a_token(name: str) -> None:
     text = INI if name.endswith(".cfg") else ANN

@@ -186,7 +186,8 @@ def _check(path: str, status: os.stat_result) -> None:
 def _plain(text: str) -> Iterator[tuple[str, Grant]]:
     lines = [line.strip() for line in text.split("\n")]
     tokens = [line for line in lines if line and not line.startswith("#")]
-    return ((token, Grant(f"token {number}", Rights())) for number, token in enumerate(tokens, 1))
+    # a name that stays when others go, and that only who has the token can tell
+    return ((token, Grant(f"token {_digest(token.encode()).hex()[:8]}", Rights())) for token in tokens)
 
 
 def _ini(path: str, text: str) -> Iterator[tuple[str, Grant]]:
