@@ -21,6 +21,7 @@ TEST = [
     "pytest-xdist>=3.5",
     "pyyaml>=6.0",
     "ruff>=0.6",
+    "schemathesis>=4.30",
     "sphinx>=7.2",
 ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pfstorage.actions.options import MoveMeta
@@ -30,12 +30,12 @@ class JobMeta:
 
 @dataclass(frozen=True)
 class StatusMeta(JobMeta):
-    wait: int | None = None
+    wait: int | None = field(default=None, metadata={"schema": {"minimum": 0, "maximum": LONGEST_WAIT}})
 
 
 @dataclass(frozen=True)
 class JobsMeta:
-    limit: int | None = None
+    limit: int | None = field(default=None, metadata={"schema": {"minimum": 1, "maximum": MOST_ROWS}})
 
 
 def begun(context: Context, message: Message, meta: MoveMeta) -> Reply:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pfstorage.actions.registry import Context, action
@@ -29,7 +29,7 @@ class LsMeta:
     substr: str = ""
     ret_spec: tuple[str, ...] = ("name",)
     prepend_bucket_path: str | bool = ""
-    limit: int | None = None
+    limit: int | None = field(default=None, metadata={"schema": {"minimum": 1}})
     marker: str = ""
     delimiter: str = ""
 

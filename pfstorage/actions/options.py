@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pfstorage.actions.registry import Context
@@ -25,12 +25,12 @@ class MoveMeta:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     shard: str = ""
-    overwrite: str = "changed"
+    overwrite: str = field(default="changed", metadata={"schema": {"enum": OVERWRITE}})
     dry_run: bool = False
     audit: bool = False
-    reply: str = "full"
+    reply: str = field(default="full", metadata={"schema": {"enum": REPLIES}})
     async_: bool = False
-    jid: str = ""
+    jid: str = field(default="", metadata={"schema": {"maxLength": LONGEST_JID}})
 
     def check(self, substr: str = "") -> None:
         """Raise `MessageError` for what can't be, whatever there is to move."""

@@ -76,11 +76,15 @@ def answer_of(reply: Reply, *, as_html: bool = False) -> Answer:
 
     With *as_html* it passes for HTML, as 2.x's did: JSON all the same, and no markup to a browser.
     """
-    text, kind = reply.to_json(), JSON
+    text = reply.to_json()
     if as_html:
-        kind = "text/html; charset=utf-8"
         for character in "<>&":
             text = text.replace(character, f"\\u{ord(character):04x}")
     allow = reply.error.facts.get("allow") if reply.error else None
     headers = {"Allow": str(allow)} if allow else {}  # what this path takes, where the error knows it
-    return Answer(http_status(reply), text.encode(), kind, headers=headers)
+    return Answer(http_status(reply), text.encode(), kind_of(as_html), headers=headers)
+
+
+def kind_of(as_html: bool) -> str:
+    """Return the type of content that replies to messages have."""
+    return "text/html; charset=utf-8" if as_html else JSON

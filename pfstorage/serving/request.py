@@ -39,6 +39,9 @@ HEAD_SECONDS = 10.0
 IDLE_SECONDS = 60.0
 """How long a kept connection may lie idle, and a body or its reader be silent."""
 
+_BARE = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
+"""Statuses without content, and so without its length (RFC 9110, section 8.6)."""
+
 _ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 _ALWAYS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
@@ -170,7 +173,7 @@ class RequestHandler(BaseHTTPRequestHandler):
         self.close_connection |= length is None and not is_chunked
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.kind)
-        if length is not None:
+        if length is not None and answer.status not in _BARE:
             self.send_header("Content-Length", str(length))
         elif is_chunked:
             self.send_header("Transfer-Encoding", "chunked")

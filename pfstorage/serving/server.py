@@ -26,6 +26,7 @@ from pfstorage.serving.events import JOBS, job_events
 from pfstorage.serving.gate import Gate, Turn
 from pfstorage.serving.health import Readiness, healthz
 from pfstorage.serving.objects import OBJECTS, list_objects, one_object
+from pfstorage.serving.openapi import Description
 from pfstorage.serving.options import ServerOptions
 from pfstorage.serving.request import RequestHandler
 from pfstorage.serving.site import ROUTES, Route, Site
@@ -111,7 +112,7 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
             Route(OBJECTS, list_objects),
             Route(f"{OBJECTS}/", one_object, ("GET", "HEAD", "PUT"), is_prefix=True),
         )
-        self.site = Site(Access(options, host), (*ROUTES, *own))
+        self.site = Site(Access(options, host), Description((*ROUTES, *own)).routes)
 
     def new_turn(self) -> Turn:
         """Return the place that a request is to take among those at work."""
