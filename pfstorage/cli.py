@@ -227,8 +227,8 @@ def _print(reply: Reply) -> int:
     try:
         if sys.stdout is None:
             raise OSError(errno.EBADF, "stdout is closed")
-        is_done = reply.write(sys.stdout)
-        print(flush=True)
+        is_done = reply.write(sys.stdout, end="\n")
+        sys.stdout.flush()
     except OSError as e:  # whoever read it has gone, or what it went into is full
         complain(f"cannot write the reply: {e.strerror}")
         sys.stdout = None  # or Python tries again at its end, and complains for itself

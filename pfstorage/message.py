@@ -55,14 +55,26 @@ class Message:
 
 
 def read_meta(cls: type[T], message: Message) -> tuple[T, list[str]]:
-    """Read the meta of *message* as a *cls*; return it and a warning for each unknown key."""
+    """Read the meta of *message* as a *cls*; return it and a warning for each unknown key.
+
+    Raise `MessageError` for a wrong value, and for a key that is a known one but for case, ``_`` and ``-``.
+    """
     try:
         meta, unknown = read_fields(cls, message.meta)
     except FieldError as e:
         raise MessageError(f"{message.action}: meta {e}") from None
-    names = ", ".join(known_names(cls))
+    known = known_names(cls)
+    names = ", ".join(known)
     surplus = [key for key in unknown if key != "ctl"]
+    meant = {_folded(name): name for name in known}
+    for key in surplus:
+        if name := meant.get(_folded(key)):  # to go on would be to move what "dryrun" was not to move
+            raise MessageError(f"{message.action} knows no meta {key[:80]!r}: it is called {name!r}")
     return meta, [f"{message.action} knows no meta {key[:80]!r} (it knows {names})" for key in surplus]
+
+
+def _folded(name: str) -> str:
+    return name.replace("_", "").replace("-", "").lower()
 
 
 def decode_json(text: str | bytes) -> Any:

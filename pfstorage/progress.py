@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 from pfstorage.transfer import Progress
 
@@ -19,7 +20,15 @@ def shown_on_stderr(verbosity: int) -> Callable[[Progress], None]:
     """Return what shows progress as *verbosity* wants it: not at all with 0."""
     if verbosity <= 0 or sys.stderr is None:
         return lambda _: None
-    return Bar() if sys.stderr.isatty() else Lines()
+    return Bar() if _has_screen(sys.stderr) else Lines()
+
+
+def _has_screen(file: TextIO) -> bool:
+    """Tell whether *file* is a terminal of some size: on one of no lines, tqdm shows nothing."""
+    try:
+        return file.isatty() and os.get_terminal_size(file.fileno()).lines > 0
+    except OSError:
+        return False
 
 
 def in_words(progress: Progress) -> str:

@@ -129,17 +129,18 @@ class Reply:
         self.write(text)
         return text.getvalue()
 
-    def write(self, file: TextIO) -> bool:
+    def write(self, file: TextIO, end: str = "") -> bool:
         """Write the body as 2.x did, and return whether its status is true.
 
-        That is JSON indented by four, in the order of insertion, in ASCII, without a newline at
-        its end. It is written in pieces of `ROWS_AT_ONCE` rows at most. Where the body has a
-        `Stream`, ``status``, ``msg`` and ``error`` come last, since they may depend on it: what
-        breaks it off becomes the error of the reply, and the JSON is whole all the same.
+        That is JSON indented by four, in the order of insertion, in ASCII, and *end*. It is
+        written in pieces of `ROWS_AT_ONCE` rows at most. Where the body has a `Stream`,
+        ``status``, ``msg`` and ``error`` come last, since they may depend on it: what breaks it
+        off becomes the error of the reply, and the JSON is whole all the same.
         Raise what *file* raises.
         """
         for piece in _object(self._members(), ""):
             file.write(piece)
+        file.write(end)
         for note in self._notes:
             note()
         self._notes.clear()

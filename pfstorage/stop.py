@@ -68,7 +68,7 @@ class Stop:
 
     def error(self) -> StoppedError:
         return StoppedError(
-            f"stopped before the end: {self.reason}; the same message again goes on from here"
+            f"stopped before the end: {self.reason}; send the same message again: what is done is not done twice"
         )
 
     def check(self) -> None:

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pfstorage.actions import ACTIONS
 from pfstorage.errors import MessageError
-from pfstorage.message import Message, decode_form, decode_json, decode_query, looks_like_json
+from pfstorage.message import Message, decode_form, decode_json, decode_query, looks_like_json, read_meta
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 NAMES = st.text(st.characters(exclude_categories=["Cs", "Nd"], exclude_characters="[]"), min_size=1)
@@ -174,3 +175,18 @@ def test_numbers_keep_their_value() -> None:
 )
 def test_json_and_forms_are_told_apart_by_how_they_look(text: str, is_json: bool) -> None:
     assert looks_like_json(text) is is_json
+
+
+@pytest.mark.parametrize(("given", "name"), [("dryrun", "dryRun"), ("dry_run", "dryRun"), ("PATH", "path")])
+def test_a_meta_that_is_misspelled_in_case_alone_is_refused(given: str, name: str) -> None:
+    message = Message.parse({"action": "objPull", "meta": {given: True}})
+    with pytest.raises(MessageError, match=f"it is called {name!r}"):
+        read_meta(ACTIONS["objPull"].meta, message)
+
+
+def test_a_meta_that_is_unknown_is_warned_of() -> None:
+    _, warnings = read_meta(
+        ACTIONS["objPull"].meta, Message.parse({"action": "objPull", "meta": {"colour": 1}})
+    )
+    assert len(warnings) == 1
+    assert warnings[0].startswith("objPull knows no meta 'colour' (it knows ")

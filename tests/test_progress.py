@@ -23,7 +23,7 @@ from pfstorage import StoreHandler
 from pfstorage.actions import Caller
 from pfstorage.backends import Storage
 from pfstorage.backends.memory import MemoryStorage
-from pfstorage.progress import LINE_SECONDS, Lines, in_words, shown_on_stderr
+from pfstorage.progress import LINE_SECONDS, Bar, Lines, in_words, shown_on_stderr
 from pfstorage.transfer import Progress
 from tests.conftest import ROOT, write_tree
 
@@ -35,10 +35,15 @@ def at(done: int, seconds: float, *, is_last: bool = False) -> Progress:
     return Progress(done, 0, 0, done * 2**20, seconds, 100 if is_last else None, 8, is_last)
 
 
+def terminal(lines: int) -> tuple[int, int]:
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", lines, 120, 0, 0))
+    return ours, its
+
+
 def on_terminal(*flags: str) -> tuple[str, str]:
     """Run the command with a terminal for its stderr; return what stdout and stderr got."""
-    ours, its = pty.openpty()
-    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    ours, its = terminal(40)
     said: list[bytes] = []
 
     def read() -> None:
@@ -106,6 +111,13 @@ def test_verbosity_and_the_terminal_decide_what_shows_progress(monkeypatch: pyte
     assert said.getvalue() == ""
     monkeypatch.setattr(sys, "stderr", None)
     shown_on_stderr(2)(at(1, 100.0))
+    for lines, shows in ((40, Bar), (0, Lines)):
+        ours, its = terminal(lines)
+        with open(its, "w") as stderr:
+            monkeypatch.setattr(sys, "stderr", stderr)
+            assert isinstance(shown_on_stderr(1), shows)
+            monkeypatch.undo()
+        os.close(ours)
 
 
 def test_lines_come_now_and_then_and_the_first_not_at_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
-from pfstorage import open_storage
+from pfstorage import StoreHandler, open_storage
+from pfstorage.actions import Caller
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import PermissionDeniedError, StorageError, UnavailableError
+from pfstorage.files import Roots
 from tests.conftest import Command, read_tree, run, swift_options, write_tree
 from tests.faults import Proxy, proxy_to
 from tests.test_faults import raw_connection
@@ -95,6 +97,33 @@ def test_what_is_in_the_place_of_a_file_is_a_change(pulled: Storage, tmp_path: P
     told = {*reply["changed"], *reply["missing"], *(row["object"] for row in reply.get("failed", []))}
     assert told == {"s/a", "s/a-b", "s/d/e/f"}
     assert reply["same"] == len(TREE) - 3
+
+
+@pytest.mark.parametrize("has_roots", [False, True])
+def test_a_link_is_what_it_leads_to_within_the_tree_as_for_a_push(
+    storage: Storage, tmp_path: Path, has_roots: bool
+) -> None:
+    write_tree(tmp_path, {"data/a": b"aaa", "data/d/b": b"b", "outside": b"aaa"})
+    for name, target in {"link": "a", "d/up": "../a", "absolute": f"{tmp_path}/data/d/b"}.items():
+        (tmp_path / "data" / name).symlink_to(target)
+    roots = Roots([str(tmp_path)]) if has_roots else None
+
+    def answer(action: str, **meta: Any) -> dict[str, Any]:
+        return StoreHandler(storage).run({"action": action, "meta": meta}, Caller(roots=roots))
+
+    assert answer("objPut", **PUT, audit=True)["audit"]["same"] == 5
+    there = {"fromLocation": "s", "mapLocationOver": "data"}
+    assert verdict(answer("objVerify", **there)) == (True, 5, [], [], [])
+    (tmp_path / "data" / "absolute").unlink()
+    (tmp_path / "data" / "absolute").symlink_to("a")
+    (tmp_path / "data" / "d" / "up").unlink()
+    (tmp_path / "data" / "d" / "up").symlink_to("../../outside")
+    (tmp_path / "data" / "link").unlink()
+    (tmp_path / "data" / "link").symlink_to("gone")
+    reply = answer("objVerify", **there)
+    assert (reply["status"], reply["same"], reply["changed"]) == (False, 2, ["s/absolute"])
+    assert reply["missing"] == ["s/link"]
+    assert [(row["object"], "out of the tree" in row["msg"]) for row in reply["failed"]] == [("s/d/up", True)]
 
 
 @pytest.mark.parametrize("over", ["out", "./out", "out/", "out//", "{cwd}/out", ".", ""])

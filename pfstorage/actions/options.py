@@ -8,7 +8,7 @@ from typing import Any
 
 from pfstorage.actions.registry import Context
 from pfstorage.config import size_of
-from pfstorage.errors import MessageError, PfstorageError
+from pfstorage.errors import MessageError, PfstorageError, StoppedError
 from pfstorage.reply import Reply
 from pfstorage.selection import Selection
 from pfstorage.transfer import Options, TransferReport, Work
@@ -79,8 +79,8 @@ def when_nothing(meta: MoveMeta, text: str) -> dict[str, Any]:
 def reply_of(
     report: TransferReport, meta: MoveMeta, places: Mapping[str, str], audit: Mapping[str, Any] | None = None
 ) -> Reply:
-    """Make the reply to a transfer. An error that came before anything was moved is raised."""
-    if report.error and not (report.count or report.failed):
+    """Make the reply to a transfer. An error that came before anything was moved is raised, unless it was stopped."""
+    if report.error and not (report.count or report.failed or isinstance(report.error, StoppedError)):
         raise report.error
     body: dict[str, Any] = {
         "status": not (report.failed or report.error) and (audit is None or audit["status"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pfstorage.actions.auditing import body_of, local_files, with_extra_files
 from pfstorage.actions.listing import prepended
@@ -13,7 +13,7 @@ from pfstorage.actions.options import MoveMeta, reply_of, when_nothing, work_of
 from pfstorage.actions.registry import Context, action
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.collisions import Collisions
-from pfstorage.errors import FullDiskError, InvalidKeyError
+from pfstorage.errors import FullDiskError, InvalidKeyError, LocalFileError
 from pfstorage.files import Ground, local_errors
 from pfstorage.pathmap import below, is_marker, join, local_parts, without_dot
 from pfstorage.reply import Reply, Texts
@@ -77,6 +77,19 @@ class Target:
         tree, parts = self.ground.file(self.root)
         return Transfer(row.key, self.root, row, tree, parts)
 
+    def led(self, transfer: Transfer) -> Transfer:
+        """Return *transfer* with the file that a link in its place leads to, as a push takes it.
+
+        Raise `LocalFileError` if that is out of the tree, and `OSError` if it leads nowhere.
+        """
+        place = self.ground.led(self.ground.place(transfer.path, follow=False))
+        if not place.is_below(self.ground.place(self.top)):
+            raise LocalFileError(
+                f"{transfer.path!r} is a link that leads out of the tree", local=transfer.path
+            )
+        place.status(follow=True)
+        return replace(transfer, tree=place.tree, parts=place.parts)
+
     def folds_names(self) -> bool:
         """Tell whether names that differ in case alone are one where the objects go."""
         return self._tree.folds_names(self._parts)
@@ -106,7 +119,7 @@ def _pulled(context: Context, meta: PullMeta, ground: Ground) -> Reply:
     audit = None
     if meta.audit and not (meta.dry_run or report.error):
         again = work_of(context, meta)
-        audit = body_of(verify(_plan(_selected(again.storage, meta, target), target), again))
+        audit = body_of(verify(_plan(_selected(again.storage, meta, target), target), again, target.led))
     return reply_of(report, meta, places, audit)
 
 
@@ -127,7 +140,7 @@ def _verified(context: Context, meta: PullMeta, ground: Ground) -> Reply:
         lambda rest: takes(key := join(target.location, rest)) and key.startswith(prefix),
     )
     plan = _plan(_selected(work.storage, meta, target), target)
-    comparison = verify(with_extra_files(plan, files, extra.append), work)
+    comparison = verify(with_extra_files(plan, files, extra.append), work, target.led)
     body = body_of(comparison)
     if not (comparison.count or comparison.failed or comparison.error):
         body |= when_nothing(meta, NOTHING)

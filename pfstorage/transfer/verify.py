@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from pfstorage.backends import ObjectInfo
 from pfstorage.errors import NotFoundError
@@ -19,6 +19,10 @@ from pfstorage.transfer.work import Work
 
 CHANGED = Moved(verdict="changed")
 MISSING = Moved(verdict="missing")
+
+
+def _as_it_is(transfer: Transfer) -> Transfer:
+    return transfer
 
 
 class Comparison(TransferReport):
@@ -36,17 +40,17 @@ class Comparison(TransferReport):
             (self.missing if moved is MISSING else self.changed).append(item.key)
 
 
-def verify(plan: Plan, work: Work) -> Comparison:
-    """Compare each object of *plan* with its file.
+def verify(plan: Plan, work: Work, led: Callable[[Transfer], Transfer] = _as_it_is) -> Comparison:
+    """Compare each object of *plan* with its file, or with what *led* makes of one in whose place is a link.
 
     A transfer without *known* is one that the store should have; one without a file is missing, too.
     """
     report = Comparison()
-    run(plan, functools.partial(_verify_one, work), work, report)
+    run(plan, functools.partial(_verify_one, work, led), work, report)
     return report
 
 
-def _verify_one(work: Work, transfer: Transfer) -> Moved:
+def _verify_one(work: Work, led: Callable[[Transfer], Transfer], transfer: Transfer) -> Moved:
     known = transfer.known
     if known is None:
         return MISSING
@@ -54,6 +58,8 @@ def _verify_one(work: Work, transfer: Transfer) -> Moved:
         try:
             if is_marker(transfer.key):
                 return _verify_directory(transfer)
+            if transfer.tree is not None and transfer.tree.link(transfer.parts) is not None:
+                transfer = led(transfer)
             with _opened(transfer) as body:
                 is_same = has_same_bytes(work, body, known) if body.size else _is_empty(work, known)
                 return SAME if is_same else CHANGED
