@@ -12,10 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import (
+    download,
     fast_server,
+    first_answer,
     hello,
     large,
     latency,
+    listing,
     logins,
     memory,
     million_rows,
@@ -40,6 +43,9 @@ BENCHMARKS = {
     "million-rows": million_rows.measure,
     "logins": logins.measure,
     "hello": hello.measure,
+    "listing": listing.measure,
+    "download": download.measure,
+    "first-answer": first_answer.measure,
     "store-down": store_down.measure,
 }
 

@@ -40,6 +40,20 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Server:
+    """A process that listens at *port* of the loopback interface."""
+
+    port: int
+    pid: int
+
+    @property
+    def peak_bytes(self) -> int:
+        """The largest resident size that it had so far (proc_pid_status(5))."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+@dataclass(frozen=True)
 class Bench:
     """*cache* is the directory of environments, *processes* the number of those of a store."""
 
@@ -97,23 +111,36 @@ class Bench:
         return self.run(*version.command(*message(port or self.store.port, action, **meta)))
 
     @contextlib.contextmanager
-    def serving(self, version: Version) -> Iterator[int]:
-        """Run a server of *version*; yield its port. What it says is thrown away."""
+    def serving(self, version: Version, *flags: str) -> Iterator[Server]:
+        """Run a server of *version*; yield it. What it says is thrown away."""
         port = free_port()
+        with self.listening(port, *self.server_command(version, port), *flags) as server:
+            yield server
+
+    def server_command(self, version: Version, port: int) -> list[str]:
+        """Return what runs a server of *version* at *port*, in front of the store."""
         swift = ("--ipSwift", "127.0.0.1", "--portSwift", str(self.store.port))
         # without --httpResponse, 2.0.0.2 replies without any header of HTTP
         itself = ("--ipSelf", "127.0.0.1", "--portSelf", str(port), "--server", "--forever", "--httpResponse")
-        process = subprocess.Popen(
-            version.command(*swift, *itself),
+        return version.command(*swift, *itself)
+
+    @contextlib.contextmanager
+    def listening(self, port: int, *command: str) -> Iterator[Server]:
+        """Run *command*, which listens at *port*, until the end of a ``with`` block; yield it when it does."""
+        with ended(self.start(*command)) as process:
+            wait_until_up(process, port)
+            yield Server(port, process.pid)
+
+    def start(self, *command: str) -> subprocess.Popen[bytes]:
+        """Start *command*, and throw away what it says."""
+        return subprocess.Popen(
+            command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env=clean_environment(self.directory),
             cwd=self.directory,
         )
-        with ended(process):
-            wait_until_up(process, port)
-            yield port
 
     @contextlib.contextmanager
     def place(self, name: str) -> Iterator[Path]:
@@ -133,10 +160,10 @@ class Bench:
 
 
 @contextlib.contextmanager
-def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+def ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     """End *process* at the end of a ``with`` block, unless it has ended."""
     try:
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait()

@@ -1,43 +1,49 @@
-"""How many requests a second the server answers to one client, when it has nothing to do for them."""
+"""How many requests a second the server answers when it has nothing to do for them."""
 
 from __future__ import annotations
 
-from benchmarks.bench import Bench
-from benchmarks.client import Client
-from benchmarks.table import Row, median, spread
+import contextlib
+import http.client
+import json
+from functools import partial
+
+from benchmarks import bare_server
+from benchmarks.bench import Bench, Server, free_port
+from benchmarks.rates import OURS, compare, rate, request_of
+from benchmarks.table import Row
 
 MESSAGE = {"action": "hello", "meta": {"askAbout": "timestamp"}}
-LEAST = 10
-"""Times the requests of the old version."""
+BARE = "http.server"
+"""Python's own, which answers a constant of the same size."""
 
-SECONDS = 2.0
-"""About what each turn takes."""
+CLIENTS = (1, 32)
+LEAST = {1: 10.0, 32: 5.0}
+"""Times the requests of the old version."""
+LEAST_OF_BARE = 0.8
 
 
 def measure(bench: Bench) -> list[Row]:
-    rates: dict[str, list[float]] = {bench.old.name: [], bench.new.name: []}
-    with bench.serving(bench.old) as old_port, bench.serving(bench.new) as new_port:
-        ports = {bench.old.name: old_port, bench.new.name: new_port}
-        for _, version in bench.turns(bench.versions):
-            rates[version.name].append(_rate(ports[version.name]))
-    old, new = rates[bench.old.name], rates[bench.new.name]
-    ratio = median(new) / median(old)
-    what = "HTTP hello, one client, requests/s"
-    return [
-        Row(
-            what,
-            bench.old.name,
-            spread(old, "/s", 0),
-            spread(new, "/s", 0),
-            f"{ratio:.1f}",
-            f">= {LEAST}",
-            ratio >= LEAST,
-        )
-    ]
+    with contextlib.ExitStack() as stack:
+        old, new = (stack.enter_context(bench.serving(version)) for version in bench.versions)
+        port = free_port()
+        command = (bench.new.python, bare_server.__file__, str(port), str(_size(new.port)))
+        bare = stack.enter_context(bench.listening(port, *command))
+        servers = {OURS: new, bench.old.name: old, BARE: bare}
+        return [row for clients in CLIENTS for row in _compared(bench, servers, clients)]
 
 
-def _rate(port: int) -> float:
-    with Client(port) as client:
-        warm = 50
-        count = max(warm, round(warm / client.send(MESSAGE, warm) * SECONDS))
-        return count / client.send(MESSAGE, count)
+def _compared(bench: Bench, servers: dict[str, Server], clients: int) -> list[Row]:
+    each = {
+        name: partial(rate, bench, server.port, clients, request_of(MESSAGE))
+        for name, server in servers.items()
+    }
+    bounds = {bench.old.name: LEAST[clients], BARE: LEAST_OF_BARE}
+    return compare(bench, f"HTTP hello, {clients} client{'s' * (clients > 1)}", each, bounds)
+
+
+def _size(port: int) -> int:
+    """Return the bytes of our reply."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    with contextlib.closing(connection):
+        connection.request("POST", "/api/v1/cmd", json.dumps(MESSAGE))
+        return len(connection.getresponse().read())

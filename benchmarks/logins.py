@@ -22,7 +22,7 @@ def _logins(bench: Bench, version: Version) -> int:
         source.mkdir()
         (source / "file").write_text("something to list")
         bench.send(bench.new, "objPut", putSpec=str(source), inLocation="logins", mapLocationOver=str(source))
-    with bench.serving(version) as port, Client(port) as client:
+    with bench.serving(version) as server, Client(server.port) as client:
         before = bench.store.logins()
         client.send({"action": "ls", "meta": {"path": "logins"}}, REQUESTS)
         return bench.store.logins() - before

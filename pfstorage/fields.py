@@ -29,8 +29,10 @@ class FieldError(ValueError):
         super().__init__(f"{self.without_value}, not {type(value).__name__} {_short(value)}")
 
 
+@functools.cache
 def camel_case(name: str) -> str:
-    """
+    """Return the name on the wire of the field *name*.
+
     >>> camel_case("map_location_over")
     'mapLocationOver'
     """

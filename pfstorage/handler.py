@@ -109,7 +109,7 @@ class StoreHandler:
         The reply is settled unless the *caller* streams.
         """
         started = time.monotonic()
-        secrets = self.settings.secrets()
+        before = self.settings
         message = None
         try:
             message = Message.parse(source)
@@ -127,7 +127,7 @@ class StoreHandler:
         else:
             reply.when_known(lambda: _log(message, reply, started))
         if self.settings.debug_to_dir:
-            secrets |= self.settings.secrets()  # the message may have changed them
+            secrets = before.secrets() | self.settings.secrets()  # the message may have changed them
             write_record(self.settings.debug_to_dir, message, reply, seconds, secrets)
         return reply
 

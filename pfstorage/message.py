@@ -84,9 +84,7 @@ def decode_json(text: str | bytes) -> Any:
     an object with the same key twice, nesting deeper than `MAX_DEPTH`.
     """
     try:
-        content = json.loads(
-            text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique
-        )
+        content = _DECODER.decode(text if isinstance(text, str) else text.decode(json.detect_encoding(text)))
     except (ValueError, RecursionError) as e:
         raise MessageError(f"the message is not JSON: {e}") from None
     _check_depth(content)
@@ -109,6 +107,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(content) != len(pairs):
         raise ValueError("an object has the same key twice")
     return content
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique)
 
 
 def _check_depth(content: object) -> None:

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 Row = dict[str, Any] | str
 INDENT = "    "
 ROWS_AT_ONCE = 256
+_CONSTANTS = {None: "null", True: "true", False: "false"}
 OUTCOME = ("status", "msg", "error")
 _encode = json.JSONEncoder(indent=len(INDENT)).encode
 
@@ -95,6 +96,10 @@ class Stream:
             self.error = PfstorageError(f"unexpected {type(e).__name__}; the log has the details")
 
 
+_LONG = (Stream, Texts)
+_LISTS = (list, tuple, *_LONG)
+
+
 @dataclass
 class Reply:
     """What goes back: *body* as JSON, and the error it tells of, if it tells of one.
@@ -125,6 +130,8 @@ class Reply:
 
     def to_json(self) -> str:
         """Return what `write` writes."""
+        if not _streams(self.body):
+            return _text(self.body, "")
         text = io.StringIO()
         self.write(text)
         return text.getvalue()
@@ -170,7 +177,7 @@ def _streams(value: object) -> list[Stream]:
 def _settled(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _settled(each) for name, each in value.items()}
-    if not isinstance(value, Stream | Texts):
+    if not isinstance(value, _LONG):
         return value
     rows = list(value)
     if isinstance(value, Stream) and value.error:
@@ -182,7 +189,7 @@ def _pieces(value: Any, pad: str) -> Iterator[str]:
     """Yield the JSON of *value*, which stands on a line that is indented by *pad*."""
     if isinstance(value, dict):
         yield from _object(value.items(), pad)
-    elif isinstance(value, list | tuple | Texts | Stream):
+    elif isinstance(value, _LISTS):
         yield from _array(iter(value), pad)
     else:
         yield _text(value, pad)
@@ -211,12 +218,17 @@ def _text(value: Any, pad: str) -> str:
     """Return the JSON of *value* in one piece."""
     if isinstance(value, str):
         return quoted(value)
+    if value is None or isinstance(value, bool):
+        return _CONSTANTS[value]
     if type(value) is int:
         return str(value)
+    inner = pad + INDENT
     if isinstance(value, dict) and value:
-        inner = pad + INDENT
         members = [f"\n{inner}{_name(name)}: {_text(each, inner)}" for name, each in value.items()]
         return f"{{{','.join(members)}\n{pad}}}"
+    if isinstance(value, _LISTS):
+        rows = f",\n{inner}".join([_text(row, inner) for row in value])
+        return f"[\n{inner}{rows}\n{pad}]" if rows else "[]"
     return _encode(value).replace("\n", "\n" + pad)  # within a text, JSON has no newline
 
 

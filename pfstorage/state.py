@@ -46,6 +46,7 @@ class StateTree:
         self._tree: Tree = to_document(settings, with_secrets=True)
         shown = {key: _shown_flag(key, value) for key, value in (args or {}).items()}
         self._tree["this"] = {"name": name, "version": version, **self._tree["this"], "args": shown}
+        self._masked = self._mask()
 
     def renew(self, settings: Settings) -> None:
         """Begin again from *settings*; nodes that are no settings stay."""
@@ -54,15 +55,16 @@ class StateTree:
             for name, block in tree.items():
                 self._tree[name] = {**self._tree[name], **block} if name == "this" else block
             self.settings = settings
+            self._masked = self._mask()
 
     def get(self, var: str) -> Any:
         """Return the value at *var*, a dict for an inner node. Raise `NotFoundError`."""
-        node: Any = self._masked()
+        node: Any = self._masked
         for part in _parts(var):
             if not isinstance(node, Mapping) or part not in node:
                 raise NotFoundError(f"the state has no {var!r}", var=var)
             node = node[part]
-        return node
+        return copy.deepcopy(node)
 
     def set(self, var: str, value: Any) -> None:
         """Put *value* at *var*; a dict is merged into what is there. Raise `SettingsError`.
@@ -91,11 +93,12 @@ class StateTree:
             blocks["this"] = {key: blocks["this"][key] for key in _COMMON if key in blocks["this"]}
             self.settings = load_settings(blocks)[0]
             self._tree = tree
+            self._masked = self._mask()
 
-    def _masked(self) -> Tree:
-        with self._lock:
-            tree = copy.deepcopy(self._tree)
-            shown = to_document(self.settings)
+    def _mask(self) -> Tree:
+        """Return the tree as anybody may see it. It is another one after each change, and never changed itself."""
+        tree = copy.deepcopy(self._tree)
+        shown = to_document(self.settings)
         for name in ("this", *BLOCKS):
             tree[name].update(shown[name])
         return tree

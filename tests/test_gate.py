@@ -97,3 +97,37 @@ def test_who_only_waits_takes_no_place() -> None:
         with turn(entrance):
             assert entrance.counts()["busy"] == 1
     assert entrance.counts()["busy"] == 0
+
+
+def test_who_waits_is_let_in_in_the_order_of_arrival() -> None:
+    entrance, order = Gate(1), []
+
+    def pass_through(number: int) -> None:
+        with turn(entrance):
+            order.append(number)
+
+    threads = [threading.Thread(target=pass_through, args=(number,)) for number in range(8)]
+    with turn(entrance):
+        for number, thread in enumerate(threads):
+            thread.start()
+            while entrance.counts()["waiting"] <= number:
+                threading.Event().wait(0.001)
+    for thread in threads:
+        thread.join()
+    assert order == list(range(8))
+
+
+def test_whose_turn_comes_as_they_give_up_has_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "WAIT_SECONDS", 0.001)
+    entrance, passed = Gate(1), 0
+
+    def pass_through() -> None:
+        nonlocal passed
+        for _ in range(200):
+            with contextlib.suppress(BusyError), turn(entrance):
+                passed += 1
+                threading.Event().wait(0.001)
+
+    assert in_threads([pass_through] * 4) == []
+    assert passed > 0
+    assert entrance.counts() == {"busy": 0, "waiting": 0}

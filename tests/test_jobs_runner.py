@@ -16,7 +16,14 @@ from typing import Any
 
 import pytest
 
-from pfstorage.errors import BusyError, PfstorageError, SettingsError, StoppedError, UnknownJobError
+from pfstorage.errors import (
+    BusyError,
+    PfstorageError,
+    SettingsError,
+    StoppedError,
+    UnavailableError,
+    UnknownJobError,
+)
 from pfstorage.jobs import runner
 from pfstorage.jobs.job import Order
 from pfstorage.jobs.outcome import kept
@@ -459,3 +466,78 @@ def test_a_long_reply_is_kept_without_its_long_lists() -> None:
         "status": False, "failed": failed, "bytes": 7, "audit": {"status": False}, "files": 5000, "reply": "summary"
     }  # fmt: skip
     assert "failed" not in json.loads(kept(whole, 180))
+
+
+class Interrupted:
+    """Performs orders, the first *times* without a store; each time a file more is there."""
+
+    def __init__(self, times: int, moved: int = 0) -> None:
+        self.left = times
+        self.count = 0
+        self._moved = moved
+
+    def __call__(self, given: Order, stop: Stop, progress: Callable[[Progress], None]) -> Reply:
+        self.count += 1
+        progress(Progress(self.count, 0, 0, 0, 1.0, is_last=True))
+        self.left -= 1
+        if self.left >= 0:
+            reply = Reply.of_error(UnavailableError("the store does not answer"))
+            reply.body["bytes"] = self._moved
+            return reply
+        return Reply({"status": True})
+
+
+def test_a_job_whose_store_does_not_answer_goes_on_when_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "FIRST_PAUSE", 0.01)
+    perform = Interrupted(3)
+    jobs = Jobs(perform)
+    jobs.start()
+    done = jobs.status(jobs.submit(order()), LONG)
+    assert (done.state, perform.count) == ("done", 4)
+    assert (done.progress["files"], done.progress.get("waiting")) == (4, None)
+    jobs.close(LONG)
+
+
+def test_a_job_that_waits_for_its_store_says_so_and_can_be_cancelled() -> None:
+    jobs = Jobs(Interrupted(10**6))
+    jobs.start()
+    job = jobs.submit(order())
+    told = next(each for each in jobs.events(job) if "waiting" in each["progress"])
+    assert (told["state"], told["progress"]["waiting"]) == ("running", "the store does not answer")
+    jobs.cancel(job)
+    assert jobs.status(job, LONG).state == "cancelled"
+    jobs.close(LONG)
+
+
+def test_a_job_that_waits_for_its_store_is_parked_with_the_process(tmp_path: Path) -> None:
+    jobs = Jobs(Interrupted(10**6), str(tmp_path / "state"))
+    jobs.start()
+    job = jobs.submit(order())
+    next(each for each in jobs.events(job) if "waiting" in each["progress"])
+    jobs.close(LONG)
+    after = Jobs(Interrupted(0), str(tmp_path / "state"))
+    assert after.status(job).state == "queued"
+    after.start()
+    assert after.status(job, LONG).state == "done"
+    after.close(LONG)
+
+
+def test_a_store_that_stays_away_fails_a_job_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "STORE_PATIENCE", 0.05)
+    monkeypatch.setattr(runner, "FIRST_PAUSE", 0.02)
+    jobs = Jobs(Interrupted(10**6))
+    jobs.start()
+    failed = jobs.status(jobs.submit(order()), LONG)
+    assert failed.state == "failed"
+    assert failed.reply is not None
+    assert failed.reply["error"] == {"type": "UnavailableError"}
+    jobs.close(LONG)
+
+
+def test_a_job_that_gets_further_each_time_is_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "STORE_PATIENCE", 0.05)
+    monkeypatch.setattr(runner, "FIRST_PAUSE", 0.02)
+    jobs = Jobs(Interrupted(10, moved=1))
+    jobs.start()
+    assert jobs.status(jobs.submit(order()), LONG).state == "done"
+    jobs.close(LONG)

@@ -11,7 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pfstorage.backends.pages import AHEAD, FROM_BOTH_ENDS_AFTER, Row, fetched_ahead
-from pfstorage.backends.retry import BUDGET, BUDGET_FOR_SUCCESS, CONNECT_PATIENCE, Patience, _pause
+from pfstorage.backends.retry import (
+    BUDGET,
+    BUDGET_FOR_SUCCESS,
+    CONNECT_PATIENCE,
+    LONGEST_PAUSE,
+    Outage,
+    Patience,
+    _pause,
+)
 from pfstorage.errors import (
     IntegrityError,
     NotFoundError,
@@ -82,6 +90,41 @@ def test_a_store_that_takes_no_connection_is_given_up_after_a_while() -> None:
     with pytest.raises(UnavailableError):
         Patience(100).tried(call)
     assert CONNECT_PATIENCE <= time.monotonic() - started < CONNECT_PATIENCE + 5
+
+
+DOWN = UnavailableError("nothing listens", connecting=True)
+
+
+def test_who_comes_to_a_store_that_is_known_to_be_down_tries_once() -> None:
+    outage = Outage()
+    outage.note(DOWN)
+    outage._began -= CONNECT_PATIENCE
+    call = Failing(*[DOWN] * 50)
+    with pytest.raises(UnavailableError):
+        Patience(100).tried(call, outage=outage)
+    assert call.count == 1
+
+
+@pytest.mark.parametrize("error", [None, UnavailableError("it answered 503")])
+def test_an_outage_is_over_once_the_store_takes_a_connection(error: UnavailableError | None) -> None:
+    outage = Outage()
+    outage.note(DOWN)
+    outage._began -= 100
+    assert outage.seconds >= 100
+    outage.note(error)
+    assert outage.seconds == 0
+    outage.note(DOWN)
+    assert outage.seconds < 1
+
+
+def test_an_outage_that_nobody_has_seen_for_a_while_begins_anew() -> None:
+    outage = Outage()
+    outage.note(DOWN)
+    outage._began -= 1000
+    outage._seen -= LONGEST_PAUSE + 1
+    assert outage.seconds == 0
+    outage.note(DOWN)
+    assert outage.seconds < 1
 
 
 def test_all_share_a_budget_so_that_a_failing_store_is_not_asked_many_times_as_often() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pfstorage.actions.registry import Context
 from pfstorage.config import size_of
-from pfstorage.errors import MessageError, PfstorageError, StoppedError
+from pfstorage.errors import MessageError, PfstorageError, StoppedError, UnavailableError
 from pfstorage.reply import Reply
 from pfstorage.selection import Selection
 from pfstorage.transfer import Options, TransferReport, Work
@@ -99,13 +99,21 @@ def reply_of(
         body["audit"] = audit
         if not audit["status"]:
             body["msg"] = "the audit found files that differ"
-    error = report.error or (report.failed[0].error if report.failed else None)
+    error = report.error or _worst(report)
     if error:
         count = report.count + report.failed_count
         failed = f"{report.failed_count} of {count} files failed: " if report.failed_count else ""
         body["msg"] = f"{failed}{error}"
         body["error"] = dict(error.facts)
     return Reply(body, _unless_partial(error, report))
+
+
+def _worst(report: TransferReport) -> PfstorageError | None:
+    """Return the error that tells most: that the store was away, which may pass, or else the first."""
+    errors = [item.error for item in report.failed]
+    return next(
+        (error for error in errors if isinstance(error, UnavailableError)), errors[0] if errors else None
+    )
 
 
 def _names(report: TransferReport) -> dict[str, Any]:

@@ -33,8 +33,7 @@ class InternalctlMeta:
 @action("hello", meta=HelloMeta, read_only=True)
 def hello(context: Context, meta: HelloMeta) -> Reply:
     """Say who is there: the time, the machine, or what was said."""
-    this = context.state.get("/this")
-    answer: dict[str, Any] = {"name": this["name"], "version": this["version"]}
+    answer: dict[str, Any] = {name: context.state.get(f"/this/{name}") for name in ("name", "version")}
     if meta.ask_about == "timestamp":
         answer["timestamp"] = {"now": datetime.now().strftime("%Y%m%d%H%M%S.%f")}
     elif meta.ask_about == "sysinfo":

@@ -21,7 +21,10 @@ FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 8.0
 LONGEST_RETRY_AFTER = 60.0
 CONNECT_PATIENCE = 3.0
-"""Seconds after which a store that takes no connection is given up, whatever tries are left."""
+"""Seconds after which a store that takes no connection is given up, whatever tries are left.
+
+Where several ask the same store, they count together: who comes later does not wait for what is known.
+"""
 
 BUDGET = 200.0
 BUDGET_FOR_SUCCESS = 0.5
@@ -46,6 +49,29 @@ REPEATED = Tally()
 
 def no_progress() -> int:
     return 0
+
+
+class Outage:
+    """For how long a store has taken no connection, as all those know together who ask it. Safe in many threads."""
+
+    def __init__(self) -> None:
+        self._began = self._seen = float("-inf")
+
+    def note(self, error: StorageError | None) -> None:
+        """Note how a request ended: what did not fail to connect ends the outage."""
+        now = time.monotonic()
+        if error is None or not error.facts.get("connecting"):
+            self._seen = float("-inf")
+            return
+        if now - self._seen > LONGEST_PAUSE:  # nobody has asked for a while, and it may have been there
+            self._began = now
+        self._seen = now
+
+    @property
+    def seconds(self) -> float:
+        """For how long it has lasted; 0 if there is none."""
+        now = time.monotonic()
+        return now - self._began if now - self._seen <= LONGEST_PAUSE else 0.0
 
 
 class Patience:
@@ -79,11 +105,13 @@ class Patience:
         *,
         retries: int | None = None,
         progress: Callable[[], int] = no_progress,
+        outage: Outage | None = None,
     ) -> T:
         """Return what *call* returns; on an error of *again_on*, call it again, after a pause.
 
         Raise the last error, or `StoppedError`. *call* must be able to run again: rewind
         what it read. Where *progress* has grown since the last try, the count of tries begins anew.
+        During an *outage* that has lasted for long, one try is enough.
         """
         started, reached = time.monotonic(), progress()
         attempts = itertools.count()
@@ -96,7 +124,8 @@ class Patience:
                 if progress() > reached:
                     attempts, reached = itertools.count(), progress()
                 attempt = next(attempts)
-                out_of_patience = e.facts.get("connecting") and time.monotonic() - started > CONNECT_PATIENCE
+                down = max(time.monotonic() - started, outage.seconds if outage else 0.0)
+                out_of_patience = e.facts.get("connecting") and down > CONNECT_PATIENCE
                 if attempt >= (self._retries if retries is None else retries) or out_of_patience:
                     raise
                 if self._add_to_budget(-1) < 0:

@@ -22,7 +22,7 @@ from pfstorage.backends.http_connection import ConnectionBroken, HttpConnection,
 from pfstorage.backends.http_response import Response
 from pfstorage.backends.login import Login
 from pfstorage.backends.pool import Pool
-from pfstorage.backends.retry import Patience, no_progress
+from pfstorage.backends.retry import Outage, Patience, no_progress
 from pfstorage.config import Settings
 from pfstorage.errors import (
     Fact,
@@ -79,6 +79,7 @@ class SwiftSession:
         self._settings = settings
         self.address = urlsplit(settings.swift.auth_url).netloc.rpartition("@")[2]
         self.patience = Patience(settings.retries)
+        self._outage = Outage()
         self._login = Login(self._log_in)
         self._route = functools.lru_cache(self._find_route)
         self._pool: Pool[Connection] = Pool(lambda: self._connect(self._login.get()[0]), Connection.close)
@@ -116,14 +117,24 @@ class SwiftSession:
         """
 
         def once() -> T:
-            url, token = self._login.get()
             try:
-                return self._with_connection(work, url, token, key)
-            except UnauthenticatedError:
-                self._login.forget(token)
-            return self._with_connection(work, *self._login.get(), key)
+                result = self._as_logged_in(work, key)
+            except StorageError as e:
+                self._outage.note(e)
+                raise
+            self._outage.note(None)
+            return result
 
-        return self.patience.tried(once, (UnavailableError, *again_on), progress=progress)
+        again_on = (UnavailableError, *again_on)
+        return self.patience.tried(once, again_on, progress=progress, outage=self._outage)
+
+    def _as_logged_in(self, work: Callable[[Connection, str, str], T], key: str) -> T:
+        url, token = self._login.get()
+        try:
+            return self._with_connection(work, url, token, key)
+        except UnauthenticatedError:
+            self._login.forget(token)
+        return self._with_connection(work, *self._login.get(), key)
 
     def _with_connection(
         self, work: Callable[[Connection, str, str], T], url: str, token: str, key: str

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from pfstorage.errors import BusyError, PfstorageError, StoppedError, UnknownJobError
+from pfstorage.errors import BusyError, PfstorageError, StoppedError, UnavailableError, UnknownJobError
 from pfstorage.jobs.job import CANCELLED, DONE, FAILED, QUEUED, Job, Order, row_of
 from pfstorage.jobs.outcome import kept
 from pfstorage.jobs.store import JobStore
@@ -32,6 +32,10 @@ MOST_KEPT = 10_000
 NOTED_EVERY = 1.0
 """Seconds between two notes of how far a job is."""
 SWEPT_EVERY = 60.0
+STORE_PATIENCE = 3600.0
+"""Seconds for which a job waits for a store that does not answer; they begin anew whenever it gets further."""
+FIRST_PAUSE = 2.0
+LONGEST_PAUSE = 30.0
 HEARTBEAT = 15.0
 """Seconds after which an event is repeated where nothing happens: whoever passes it on sees if nobody listens."""
 
@@ -224,7 +228,7 @@ class Jobs:
                 run.job = self._store.begin(job_id, self._clock())
                 run.changes += 1
                 self._changed.notify_all()
-            reply = self._perform(run.job.order, run.stop, functools.partial(self._note, job_id, run))
+            reply = self._performed(job_id, run, run.job.order)
         except PfstorageError as e:
             reply = Reply.of_error(e)
         except Exception as e:
@@ -237,6 +241,27 @@ class Jobs:
                 del self._runs[job_id]
                 self._start_waiting()
                 self._changed.notify_all()
+
+    def _performed(self, job_id: str, run: _Run, order: Order) -> Reply:
+        """Perform *order*; again, for as long as its store does not answer: it goes on from where it was."""
+        pause, given_up_at = FIRST_PAUSE, time.monotonic() + STORE_PATIENCE
+        while True:
+            run.is_moved = False
+            reply = self._perform(order, run.stop, functools.partial(self._note, job_id, run))
+            if not _lacks_store(reply) or time.monotonic() > given_up_at:
+                return reply
+            if reply.body.get("bytes"):
+                pause, given_up_at = FIRST_PAUSE, time.monotonic() + STORE_PATIENCE
+            log.warning("job %s waits for its store: %s", job_id, reply.body["msg"])
+            with self._changed:
+                run.progress = {**run.progress, "waiting": reply.body["msg"]}
+                run.changes += 1
+                self._changed.notify_all()
+            try:
+                run.stop.sleep(pause)
+            except StoppedError:
+                return reply
+            pause = min(2 * pause, LONGEST_PAUSE)
 
     def _final_state(self, run: _Run, reply: Reply) -> str:
         """Return what a job has come to; one that came to nothing since the process ends is to be done again."""
@@ -285,3 +310,9 @@ class Jobs:
         if not self._is_closed and now - self._swept_at >= min(SWEPT_EVERY, self._ttl):
             self._swept_at = now
             self._store.remove_finished(now - self._ttl, MOST_KEPT)
+
+
+def _lacks_store(reply: Reply) -> bool:
+    """Tell whether *reply* is what it is since the store did not answer."""
+    error = reply.body.get("error") or {}
+    return not reply.body.get("status") and error.get("type") == UnavailableError.__name__

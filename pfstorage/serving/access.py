@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from email.message import Message
 from urllib.parse import urlsplit
 
 from pfstorage.config import is_loopback
 from pfstorage.errors import ForbiddenError, MessageError
 from pfstorage.rights import Rights
+from pfstorage.serving.head import Headers
 from pfstorage.serving.options import ServerOptions
 from pfstorage.serving.tokens import Grant, TokenFile
 
@@ -31,13 +31,13 @@ class Access:
         """Tell whether anybody comes in, and not only from this machine."""
         return self.tokens is None and not self._is_local
 
-    def check(self, method: str, headers: Message) -> None:
+    def check(self, method: str, headers: Headers) -> None:
         """Raise `ForbiddenError` for what only a web page sends that should not.
 
         A page of any origin can make its browser send requests here, and by a name of its own that
         it lets resolve to this address (DNS rebinding) it could read the answers, too.
         """
-        hosts = headers.get_all("host", [])
+        hosts = headers.get_all("host")
         if len(hosts) > 1:
             raise MessageError("a request has one header Host")
         name = _hostname(f"//{hosts[0]}") if hosts else ""
@@ -52,21 +52,21 @@ class Access:
         if name in self._options.allow_hosts:
             return True
         if self._is_local:
-            return is_loopback(name) or name == self._host
+            return name == self._host or is_loopback(name)
         return not self._options.allow_hosts
 
     def is_allowed(self, origin: str) -> bool:
         """Tell whether pages of *origin* may send messages and read the answers."""
         return origin in self._options.cors_origins
 
-    def grant(self, headers: Message) -> Grant:
+    def grant(self, headers: Headers) -> Grant:
         """Return what the token of a request allows. Raise `UnauthorizedError`."""
         if self.tokens is None:
             return ANONYMOUS
-        given = headers.get_all("authorization", [])
+        given = headers.get_all("authorization")
         return self.tokens.grant(given[0] if len(given) == 1 else None)
 
-    def is_trusted(self, grant: Grant, headers: Message, client: str) -> bool:
+    def is_trusted(self, grant: Grant, headers: Headers, client: str) -> bool:
         """Tell whether a JSON message may change or end the server: it came from no browser.
 
         Its sender has a token with all rights; where there are none, it is a program on this machine.
@@ -75,7 +75,8 @@ class Access:
             return False
         if self.tokens is not None:
             return grant.rights.allows("admin")
-        return self._is_local and is_loopback(client) and not any(name in headers for name in _BEHIND)
+        is_near = self._is_local and (client == self._host or is_loopback(client))
+        return is_near and not any(name in headers for name in _BEHIND)
 
 
 def _hostname(url: str) -> str:

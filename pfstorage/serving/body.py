@@ -166,6 +166,8 @@ class Form:
 
 def boundary_of(content_type: str) -> str | None:
     """Return the boundary of a multipart form, None if *content_type* is that of something else."""
+    if not content_type.lower().startswith("multipart/"):
+        return None
     kind, options = parse_options_header(content_type)
     return str(options.get("boundary", "")) if kind == "multipart/form-data" else None
 

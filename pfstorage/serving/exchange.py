@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from email.message import Message
 from urllib.parse import parse_qs
 
 from pfstorage.actions import Caller
@@ -13,6 +12,7 @@ from pfstorage.handler import StoreHandler
 from pfstorage.reply import Reply
 from pfstorage.serving.body import MAX_UPLOAD, Reader, Writer
 from pfstorage.serving.gate import Turn
+from pfstorage.serving.head import Headers
 from pfstorage.status import http_status
 
 JSON = "application/json"
@@ -32,7 +32,7 @@ class Request:
     method: str
     path: str
     query: str
-    headers: Message
+    headers: Headers
     client: str
     id: str
     handler: StoreHandler

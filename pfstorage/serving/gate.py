@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import threading
-import time
+from collections import deque
 from types import TracebackType
 
 from pfstorage.errors import BusyError
 
-WAIT_SECONDS = 10.0
-WAITING_PER_WORKING = 2
+WAIT_SECONDS = 30.0
+"""A client waits longer than that for the answer to its request; and one that was sent away would come again."""
+WAITING_PER_WORKING = 8
+"""By default, as many as there are connections: each of them has its thread already."""
 
 
 class Gate:
-    """Lets *most* at once in, in the order in which they came; a few more wait for some seconds."""
+    """Lets *most* at once in, in the order in which they came; some more wait for some seconds."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._inside = 0
-        self._waiting: list[object] = []
-        self._changed = threading.Condition()
+        self._waiting: deque[threading.Lock] = deque()
+        self._lock = threading.Lock()
 
     def counts(self) -> dict[str, int]:
         """Return how many are at work, and how many wait for that."""
@@ -27,29 +29,32 @@ class Gate:
 
     def enter(self) -> None:
         """Be one of those inside, until `leave`. Raise `BusyError`."""
-        with self._changed:
-            if self._inside >= self._most or self._waiting:
-                self._wait()
-            self._inside += 1
+        with self._lock:
+            if self._inside < self._most:
+                self._inside += 1
+                return
+            if len(self._waiting) >= WAITING_PER_WORKING * self._most:
+                raise _busy()
+            turn = threading.Lock()  # who leaves wakes up the next one, and nobody else
+            turn.acquire()
+            self._waiting.append(turn)
+        if not turn.acquire(timeout=WAIT_SECONDS):
+            self._give_up(turn)
 
     def leave(self) -> None:
-        """Give the place to the next one."""
-        with self._changed:
-            self._inside -= 1
-            self._changed.notify_all()
+        """Hand the place to who has waited longest."""
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._inside -= 1
 
-    def _wait(self) -> None:
-        if len(self._waiting) >= WAITING_PER_WORKING * self._most:
-            raise _busy()
-        me, deadline = object(), time.monotonic() + WAIT_SECONDS
-        self._waiting.append(me)
-        try:
-            while self._inside >= self._most or self._waiting[0] is not me:
-                if not self._changed.wait(deadline - time.monotonic()):
-                    raise _busy()
-        finally:
-            self._waiting.remove(me)
-            self._changed.notify_all()
+    def _give_up(self, turn: threading.Lock) -> None:
+        with self._lock:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+                raise _busy()
+        # its turn came just now
 
 
 class Turn:

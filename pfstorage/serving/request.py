@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import itertools
 import logging
 import re
 import secrets
@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from pfstorage._version import __version__
 from pfstorage.errors import MessageError, MethodNotAllowedError, PfstorageError, SlowRequestError
 from pfstorage.reply import Reply
-from pfstorage.serving import body
+from pfstorage.serving import body, head
 from pfstorage.serving.exchange import Answer, Request, answer_of
 from pfstorage.serving.timed import TimedStream
 from pfstorage.status import KIND_BY_STATUS
@@ -43,7 +43,14 @@ _BARE = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 """Statuses without content, and so without its length (RFC 9110, section 8.6)."""
 
 _ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
-_ALWAYS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_PROCESS = secrets.token_hex(4)
+"""What the names of this process' requests begin with; they are no secret, and a random number each takes long."""
+_NUMBERS = itertools.count(1)
+_ALWAYS = {
+    "Server": f"pfstorage/{__version__}",
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+}
 
 
 class RequestHandler(BaseHTTPRequestHandler):
@@ -51,6 +58,7 @@ class RequestHandler(BaseHTTPRequestHandler):
 
     server: ThreadedHTTPServer
     raw_requestline: bytes
+    headers: head.Headers  # type: ignore[assignment]
     protocol_version = "HTTP/1.1"
     timeout = IDLE_SECONDS
     wbufsize = -1  # headers and body leave in one packet
@@ -115,6 +123,13 @@ class RequestHandler(BaseHTTPRequestHandler):
             target = urlsplit(self.path.encode("latin-1").decode())
         except ValueError:
             raise MessageError("the address of the request can't be read") from None
+
+        turn = self.server.new_turn()
+
+        def observe(action: str, reply: Reply, seconds: float) -> None:
+            request.action, self._is_counted = action, True
+            self.server.metrics.observe(action, reply, seconds)
+
         request = Request(
             self.command,
             target.path,
@@ -124,17 +139,11 @@ class RequestHandler(BaseHTTPRequestHandler):
             self._id,
             self.server.handler,
             self._open_body,
-            self.server.caller(),
-            self.server.new_turn(),
+            self.server.caller(observe, turn),
+            turn,
             self.server.options.max_upload,
             self.server.metrics.moved,
         )
-
-        def observe(action: str, reply: Reply, seconds: float) -> None:
-            request.action, self._is_counted = action, True
-            self.server.metrics.observe(action, reply, seconds)
-
-        request.caller = dataclasses.replace(request.caller, observe=observe, turn=request.turn)
         return request
 
     def _log(self, answer: Answer, seconds: float) -> None:
@@ -153,8 +162,8 @@ class RequestHandler(BaseHTTPRequestHandler):
         requests.info("%s", text, extra={"fields": fields})
 
     def _open_body(self) -> body.Reader:
-        encodings = self.headers.get_all("transfer-encoding", [])
-        self._body = body.open_body(self.rfile, encodings, self.headers.get_all("content-length", []))
+        encodings = self.headers.get_all("transfer-encoding")
+        self._body = body.open_body(self.rfile, encodings, self.headers.get_all("content-length"))
         size = self._body.left if isinstance(self._body, body.SizedReader) else self.server.options.max_upload
         self._received.begin(self.timeout + size / SLOWEST)
         return self._body
@@ -171,17 +180,14 @@ class RequestHandler(BaseHTTPRequestHandler):
         length = len(answer.content) if isinstance(answer.content, bytes) else answer.length
         is_chunked = length is None and self.request_version == "HTTP/1.1"
         self.close_connection |= length is None and not is_chunked
-        self.send_response(answer.status)
-        self.send_header("Content-Type", answer.kind)
+        headers = {"Content-Type": answer.kind, **_ALWAYS, **_headers_of(answer.status), **answer.headers}
         if length is not None and answer.status not in _BARE:
-            self.send_header("Content-Length", str(length))
+            headers["Content-Length"] = str(length)
         elif is_chunked:
-            self.send_header("Transfer-Encoding", "chunked")
-        for name, value in {**_ALWAYS, **_headers_of(answer.status), **answer.headers}.items():
-            self.send_header(name, value)
+            headers["Transfer-Encoding"] = "chunked"
         if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
+            headers["Connection"] = "close"
+        self.wfile.write(head.answer_head(answer.status, headers))
         if self.command != "HEAD":
             self._send_content(answer.content, is_chunked)
         self.wfile.flush()
@@ -237,33 +243,39 @@ class RequestHandler(BaseHTTPRequestHandler):
 
     def handle_one_request(self) -> None:
         """Read one request and answer it. The server's end waits for it from its first line on."""
-        self._work = contextlib.ExitStack()
         self._is_at_work = False
         self._received.begin(HEAD_SECONDS)
-        with self._work:
+        try:
             super().handle_one_request()
+        finally:
+            if self._is_at_work:
+                self.server.end_work()
 
     def _begin_work(self) -> None:
         if not self._is_at_work:
+            self.server.begin_work()
             self._is_at_work = True
-            self._work.enter_context(self.server.working())
 
     def parse_request(self) -> bool:
-        """Read the head of a request. HTTP/0.9 is refused: its replies have no status."""
-        words = self.raw_requestline.split()
-        if not words:  # an empty line before a request means nothing (RFC 9112, section 2.2)
+        """Read the head of a request."""
+        # an empty line before a request means nothing (RFC 9112, section 2.2)
+        if not self.raw_requestline.strip():
             self.close_connection = False
             return False
         self._begin_work()
-        if len(words) == 2:
-            return self._refuse(HTTPStatus.BAD_REQUEST, "the request line has no version")
         try:
-            parsed = super().parse_request()
+            self.requestline, self.command = "", ""
+            self.command, self.path, self.request_version = head.read_line(self.raw_requestline)
+            self.headers = head.read_headers(self.rfile)
         except TimeoutError:
             return self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"its head took over {HEAD_SECONDS:.0f} s")
-        if parsed and not self.request_version.startswith("HTTP/1."):
-            return self._refuse(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "its version is older than 1.0")
-        return parsed
+        except head.HeadError as e:
+            return self._refuse(e.status, str(e))
+        is_new = self.request_version != "HTTP/1.0"
+        wish = self.headers.get("connection", "").lower()
+        self.close_connection = wish == "close" or not (is_new or wish == "keep-alive")
+        is_awaited = is_new and self.headers.get("expect", "").lower() == "100-continue"
+        return self.handle_expect_100() if is_awaited else True
 
     def _refuse(self, status: HTTPStatus, reason: str) -> bool:
         self.command, self.requestline = "", ""
@@ -296,7 +308,7 @@ class RequestHandler(BaseHTTPRequestHandler):
 
 def _id_of(given: str) -> str:
     """Return what the client calls its request, or a new name for it."""
-    return given if _ID.fullmatch(given) else secrets.token_hex(8)
+    return given if _ID.fullmatch(given) else f"{_PROCESS}{next(_NUMBERS):08x}"
 
 
 def _headers_of(status: int) -> dict[str, str]:

@@ -9,7 +9,7 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from http.server import HTTPServer
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from pfstorage.errors import SettingsError
 from pfstorage.files import Roots
 from pfstorage.handler import StoreHandler
 from pfstorage.jobs.runner import Jobs
+from pfstorage.reply import Reply
 from pfstorage.serving.access import Access
 from pfstorage.serving.events import JOBS, job_events
 from pfstorage.serving.gate import Gate, Turn
@@ -147,8 +148,8 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
                 " --enableTokenAuth --tokenPath FILE, or --allowAnonymous to let anybody in"
             )
 
-    def caller(self) -> Caller:
-        """Return what is the same of all who send messages by this door."""
+    def caller(self, observe: Callable[[str, Reply, float], None], turn: Turn) -> Caller:
+        """Return who sends a message by this door, in its *turn*; *observe* is told of the reply."""
         return Caller(
             trusted=False,
             shut_down=self.stop,
@@ -156,6 +157,8 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
             jobs=self._jobs,
             roots=self._roots,
             workers=self._workers,
+            observe=observe,
+            turn=turn,
         )
 
     @property
@@ -259,18 +262,16 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
                 self.handle_request()
         return self.wait_for_requests(self.options.grace_seconds)
 
-    @contextlib.contextmanager
-    def working(self) -> Iterator[None]:
-        """Count a request while it is being answered."""
+    def begin_work(self) -> None:
+        """Count a request that is being answered, until `end_work`."""
         with self._changed:
             self._at_work += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._at_work -= 1
-                self._answered += 1
-                self._changed.notify_all()
+
+    def end_work(self) -> None:
+        with self._changed:
+            self._at_work -= 1
+            self._answered += 1
+            self._changed.notify_all()
 
     def wait_for_requests(self, seconds: float) -> bool:
         """Listen no more, and wait until all requests are answered; tell whether they were.

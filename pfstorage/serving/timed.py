@@ -9,7 +9,7 @@ from typing import Any
 
 
 class TimedStream(io.RawIOBase):
-    """The bytes that *sock* receives. A silence of *idle* seconds raises `TimeoutError`.
+    """The bytes that *sock* receives, whose own time-out is *idle*. A silence of *idle* seconds raises `TimeoutError`.
 
     So does what takes longer than it may as a whole: a client that sends a byte now and
     then is never silent, and would hold its connection for ever.
@@ -35,12 +35,17 @@ class TimedStream(io.RawIOBase):
             wait = min(wait, self._deadline - time.monotonic())
             if wait <= 0:
                 raise TimeoutError("it takes too long")
-        self._socket.settimeout(wait)
-        count = self._socket.recv_into(buffer)
-        self._socket.settimeout(self._idle)
+        count = self._receive(buffer, wait) if wait < self._idle else self._socket.recv_into(buffer)
         if self._deadline is None and self._allowed is not None:
             self._deadline = time.monotonic() + self._allowed
         return count
+
+    def _receive(self, buffer: Any, wait: float) -> int:
+        self._socket.settimeout(wait)
+        try:
+            return self._socket.recv_into(buffer)
+        finally:
+            self._socket.settimeout(self._idle)
 
     def buffered(self) -> io.BufferedReader:
         return io.BufferedReader(self)
