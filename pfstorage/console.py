@@ -42,6 +42,9 @@ def debug_printer(verbosity: int, within: str) -> Any:
 
 def set_up_logging(verbosity: int, form: str = "text") -> None:
     """Send the log of pfstorage to stderr: as text, in colours if that is a terminal, or as a JSON object a line."""
+    # what no line shows is not looked up for each ("Optimization" in Python's Logging HOWTO)
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None
     logger = logging.getLogger("pfstorage")
     handler: logging.Handler = logging.NullHandler()  # a daemon may have no stderr
     if sys.stderr is not None:

@@ -16,11 +16,12 @@ from pfstorage.serving.head import Headers
 from pfstorage.status import http_status
 
 JSON = "application/json"
+NOBODY = Caller(trusted=False)
 
 
 @dataclass
 class Request:
-    """One request, whose client may do what *caller* says.
+    """One request, whose client may do what *caller* says: the one that *new_caller* makes once that is known.
 
     *path* is as it came, its escapes included; *query* is what follows the question mark.
     *client* is the address of whoever sent it, *id* what the log calls it. What is done
@@ -37,12 +38,13 @@ class Request:
     id: str
     handler: StoreHandler
     open_body: Callable[[], Reader]
-    caller: Caller
+    new_caller: Callable[..., Caller]
     turn: Turn
     max_upload: int = MAX_UPLOAD
     moved: Callable[[str, int], None] = lambda _to, _size: None
     route: str = ""
     action: str = ""
+    caller: Caller = NOBODY
 
     def parameters(self) -> Mapping[str, str]:
         """Return the parameters of the query. Raise `MessageError` if it can't be read, or has one twice."""

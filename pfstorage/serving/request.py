@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import logging
 import re
@@ -139,7 +140,7 @@ class RequestHandler(BaseHTTPRequestHandler):
             self._id,
             self.server.handler,
             self._open_body,
-            self.server.caller(observe, turn),
+            functools.partial(self.server.caller, observe=observe, turn=turn),
             turn,
             self.server.options.max_upload,
             self.server.metrics.moved,

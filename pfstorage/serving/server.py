@@ -9,7 +9,7 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from http.server import HTTPServer
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,6 @@ from pfstorage.errors import SettingsError
 from pfstorage.files import Roots
 from pfstorage.handler import StoreHandler
 from pfstorage.jobs.runner import Jobs
-from pfstorage.reply import Reply
 from pfstorage.serving.access import Access
 from pfstorage.serving.events import JOBS, job_events
 from pfstorage.serving.gate import Gate, Turn
@@ -148,17 +147,16 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
                 " --enableTokenAuth --tokenPath FILE, or --allowAnonymous to let anybody in"
             )
 
-    def caller(self, observe: Callable[[str, Reply, float], None], turn: Turn) -> Caller:
-        """Return who sends a message by this door, in its *turn*; *observe* is told of the reply."""
+    def caller(self, *, trusted: bool = False, **known: Any) -> Caller:
+        """Return who sends a message by this door; *known* are fields that are not the same for all."""
         return Caller(
-            trusted=False,
+            trusted=trusted,
             shut_down=self.stop,
             stop=self.end_of_work,
             jobs=self._jobs,
             roots=self._roots,
             workers=self._workers,
-            observe=observe,
-            turn=turn,
+            **known,
         )
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -66,8 +65,7 @@ class Site:
 
     def _caller(self, request: Request) -> Caller:
         grant = self.access.grant(request.headers)
-        return dataclasses.replace(
-            request.caller,
+        return request.new_caller(
             trusted=self.access.is_trusted(grant, request.headers, request.client),
             rights=grant.rights,
             owner=grant.name,
