@@ -10,6 +10,7 @@ HERE = Path(__file__).parent
 DEVSWIFT = ["swift>=2.38.3"]
 KEYSTONE = ["python-keystoneclient>=5.0"]
 TEST = [
+    "axe-core-python>=0.1.0",  # axe itself, as a file
     "coverage[toml]>=7.10",
     "docutils>=0.20",
     "hypothesis>=6.100",
@@ -22,6 +23,7 @@ TEST = [
     "pyyaml>=6.0",
     "ruff>=0.6",
     "schemathesis>=4.30",
+    "selenium>=4.20",
     "sphinx>=7.2",
 ]
 
@@ -33,7 +35,7 @@ setup(
     long_description_content_type="text/x-rst",
     license="MIT",
     packages=find_packages(include=["pfstorage", "pfstorage.*"]),
-    package_data={"pfstorage": ["py.typed"]},
+    package_data={"pfstorage": ["py.typed"], "pfstorage.serving.page": ["*.html", "*.css", "*.js", "*.svg"]},
     python_requires=">=3.10",
     install_requires=[
         "legacy-cgi; python_version >= '3.13'",  # pfmisc imports the module cgi

@@ -89,7 +89,7 @@ def document(routes: Iterable[Route], extensions: Iterable[str] = (), kind: str 
     return {
         "openapi": "3.1.0",
         "info": _INFO,
-        "paths": dict(_path(route, kind) for route in routes),
+        "paths": dict(_path(route, kind) for route in routes if not route.is_bare),
         "components": {
             "schemas": {**schemas(extensions), **replies},
             "responses": {f"Status{status}": _refused(status, kind) for status in refusals},

@@ -22,6 +22,7 @@ from pfstorage.errors import (
 )
 from pfstorage.serving.exchange import JSON
 from pfstorage.serving.objects import MOST_ROWS, ROWS
+from pfstorage.serving.page import KINDS
 from pfstorage.serving.schemas import TEXT, Schema, kinds, record, ref
 
 Kinds = frozenset[type[PfstorageError]]
@@ -160,6 +161,7 @@ _KEY = _parameter(
     required=True,
     example="chris/notes.txt",
 )
+_HAS = _parameter("If-None-Match", "header", "the ETag of what the client has")
 _OBJECT_HEADERS = {
     "ETag": _header("what is another when the bytes are"),
     "Last-Modified": _header("when the object was stored"),
@@ -184,7 +186,7 @@ _GET_OBJECT = Operation(
         _parameter(
             "Range", "header", "one range of bytes; anything else is all of them", example="bytes=0-3"
         ),
-        _parameter("If-None-Match", "header", "the ETag of what the client has"),
+        _HAS,
     ),
     also={416: MessageError},
 )
@@ -237,10 +239,30 @@ _JOB_EVENTS = Operation(
     "Each event has the JSON of `jobStatus`; the last has the reply.",
     (_parameter("id", "path", "the id that was replied", required=True),),
 )
+_ETAG = {"ETag": _header("what is another when the file is")}
+_FILE: Schema = {"content": {kind: {"schema": TEXT} for kind in KINDS.values()}}
+_ROOT = replace(
+    _QUERY,
+    name="queryAtRoot",
+    text=f"{_QUERY.text} Without any query, the answer is a page for people.",
+    answers={200: {**_REPLY, "content": {**_REPLY["content"], "text/html": {"schema": TEXT}}}},
+)
 _WELL = {200: {"description": "It is.", **_content(ref("Well"), JSON)}}
 
 OPERATIONS: dict[str, dict[str, Operation]] = {
-    "/": {"POST": replace(_COMMAND, name="commandAtRoot"), "GET": replace(_QUERY, name="queryAtRoot")},
+    "/": {"POST": replace(_COMMAND, name="commandAtRoot"), "GET": _ROOT},
+    "/page/{name}": {
+        "GET": Operation(
+            "page",
+            "Give out what belongs to the page",
+            {
+                200: {"description": "The file.", "headers": _ETAG, **_FILE},
+                304: {"description": "It is what the client has.", "headers": _ETAG},
+            },
+            _ELSEWHERE,
+            parameters=(_parameter("name", "path", "its name", required=True, example="page.css"), _HAS),
+        )
+    },
     "/api/v1/cmd": {"POST": _COMMAND, "GET": _QUERY},
     "/api/v1/cmd/": {
         "POST": replace(_COMMAND, name="commandBelow"),

@@ -28,6 +28,7 @@ from pfstorage.serving.health import Readiness, healthz
 from pfstorage.serving.objects import OBJECTS, list_objects, one_object
 from pfstorage.serving.openapi import Description
 from pfstorage.serving.options import ServerOptions
+from pfstorage.serving.page import PAGE, page
 from pfstorage.serving.request import RequestHandler
 from pfstorage.serving.site import ROUTES, Route, Site
 from pfstorage.stop import Stop
@@ -105,6 +106,8 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
         self._workers = SharedWorkers(options.max_workers)
         self.metrics = self._new_metrics()
         own = (
+            Route("/", page, is_public=True, is_bare=True),
+            Route(PAGE, page, is_public=True, is_prefix=True),
             Route("/healthz", healthz, is_public=True),
             Route("/readyz", Readiness(), is_public=True),
             Route("/metrics", self.metrics),
@@ -112,7 +115,7 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
             Route(OBJECTS, list_objects),
             Route(f"{OBJECTS}/", one_object, ("GET", "HEAD", "PUT"), is_prefix=True),
         )
-        self.site = Site(Access(options, host), Description((*ROUTES, *own)).routes)
+        self.site = Site(Access(options, host), Description((*own, *ROUTES)).routes)
 
     def new_turn(self) -> Turn:
         """Return the place that a request is to take among those at work."""

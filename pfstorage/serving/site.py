@@ -18,16 +18,23 @@ Endpoint = Callable[[Request], Answer]
 
 @dataclass(frozen=True)
 class Route:
-    """An *endpoint* below *path*, for some methods. *is_public* ones need no token."""
+    """An *endpoint* at *path*, or below it, for some methods. *is_public* ones need no token.
+
+    One that *is_bare* takes requests without a query alone, and leaves others to the next one.
+    """
 
     path: str
     endpoint: Endpoint
     methods: tuple[str, ...] = ("GET", "HEAD")
     is_public: bool = False
     is_prefix: bool = False
+    is_bare: bool = False
 
     def serves(self, path: str) -> bool:
         return path.startswith(self.path) if self.is_prefix else path == self.path
+
+    def takes(self, method: str, query: str) -> bool:
+        return not self.is_bare or (method in self.methods and not query)
 
 
 ALL = ("GET", "HEAD", "POST")
@@ -44,7 +51,7 @@ class Site:
     def answer(self, request: Request) -> Answer:
         """Answer *request*. Raise `PfstorageError` for what the door says itself."""
         self.access.check(request.method, request.headers)
-        route = self._route(request.path)
+        route = self._route(request)
         request.route = route.path
         if request.method == "OPTIONS":
             return self._options(request, route)
@@ -57,9 +64,9 @@ class Site:
             request.caller = self._caller(request)
         return route.endpoint(request)
 
-    def _route(self, path: str) -> Route:
+    def _route(self, request: Request) -> Route:
         for route in self._routes:
-            if route.serves(path):
+            if route.serves(request.path) and route.takes(request.method, request.query):
                 return route
         raise UnknownPathError(f"there is nothing at this path: messages go to {COMMANDS}")
 

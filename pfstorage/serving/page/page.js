@@ -1,0 +1,88 @@
+// Ties the page together: what the visitor does, and what is shown of it.
+
+import { token } from "./api.js";
+import { look, watch } from "./jobs.js";
+import { folder, show, showMore } from "./listing.js";
+import { filesOf, upload } from "./uploads.js";
+import { at } from "./words.js";
+
+// Tell what went wrong; a token that is missing or wrong is asked for.
+function report(error) {
+  if (error.status === 401) {
+    askForToken(token.get() ? "The server does not take this token." : "The server asks for a token.");
+    return;
+  }
+  at("alert").textContent = error.message;
+}
+
+function refresh() {
+  at("alert").textContent = "";
+  return show(report);
+}
+
+function askForToken(reason) {
+  if (at("token-dialog").open) return;
+  at("token-reason").textContent = reason;
+  at("token").value = "";
+  at("token-forget").hidden = !token.get();
+  at("token-dialog").showModal();
+}
+
+function begin(files) {
+  at("alert").textContent = "";
+  const prefix = folder();
+  upload(files, prefix, () => {
+    if (folder() === prefix) refresh();
+  });
+}
+
+at("token-button").addEventListener("click", () => askForToken(token.get() ? "This tab has a token." : ""));
+at("token-cancel").addEventListener("click", () => at("token-dialog").close());
+at("token-forget").addEventListener("click", () => {
+  token.forget();
+  at("token-dialog").close();
+  refresh();
+});
+at("token-form").addEventListener("submit", () => {
+  token.keep(at("token").value.trim());
+  at("token").value = "";
+  refresh();
+  look(report);
+});
+at("skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the address names the folder
+  at("listing").focus();
+});
+at("refresh").addEventListener("click", refresh);
+at("more").addEventListener("click", () => showMore(report));
+at("upload").addEventListener("click", () => at("files").click());
+at("files").addEventListener("change", () => {
+  begin([...at("files").files].map((file) => [file.name, file]));
+  at("files").value = "";
+});
+
+for (const kind of ["dragenter", "dragover"]) {
+  document.addEventListener(kind, (event) => {
+    event.preventDefault(); // or the browser would open the file
+    document.body.classList.add("dropping");
+  });
+}
+document.addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) document.body.classList.remove("dropping");
+});
+document.addEventListener("drop", async (event) => {
+  event.preventDefault();
+  document.body.classList.remove("dropping");
+  try {
+    begin(await filesOf(event.dataTransfer));
+  } catch (error) {
+    at("alert").textContent = `What was dropped can't be read: ${error.message}`;
+  }
+});
+
+window.addEventListener("hashchange", async () => {
+  await refresh();
+  at("listing").focus({ preventScroll: true }); // a screen reader goes on with the folder
+});
+refresh();
+watch(report);

@@ -1,0 +1,37 @@
+// How things are said, and elements made. Text goes into the page as text, never as markup.
+
+const HIDDEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu;
+const MOMENT = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+
+// A name with what can't be seen in it, or turns it round, spelled out.
+export function shown(name) {
+  return name.replace(HIDDEN, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
+}
+
+export function inBytes(size) {
+  if (size < 1024) return `${size} B`;
+  const unit = Math.min(4, Math.floor(Math.log2(size) / 10));
+  return `${(size / 1024 ** unit).toFixed(1)} ${["B", "KiB", "MiB", "GiB", "TiB"][unit]}`;
+}
+
+// `utc` is as the server writes it: ISO 8601 without a zone.
+export function moment(utc) {
+  const date = new Date(`${utc}Z`);
+  return element("time", { dateTime: date.toISOString(), title: date.toISOString() }, MOMENT.format(date));
+}
+
+export function count(number, what) {
+  return `${number.toLocaleString()} ${what}${number === 1 ? "" : "s"}`;
+}
+
+export function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+export function named(name) {
+  return element("bdi", {}, shown(name) || "(no name)");
+}
+
+export const at = (id) => document.getElementById(id);

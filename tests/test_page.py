@@ -1,0 +1,479 @@
+"""The page at /, in a real browser: what it shows, what it sends, and what it does not let happen."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import json
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote
+
+import axe_core_python
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+
+from pfstorage import StoreHandler, ThreadedHTTPServer
+from pfstorage.backends import Storage
+from pfstorage.serving.options import ServerOptions
+from tests.conftest import ask, running_server
+from tests.test_operations import Held
+
+T = TypeVar("T")
+
+SOON = 20.0
+WRITER, READER, GUEST = "writer-0123456789abcdef", "reader-0123456789abcdef", "guest-0123456789abcdef"
+TOKENS = f"""\
+[AUTH TOKENS]
+writer = {WRITER}
+reader = {READER}
+guest = {GUEST}
+
+[TOKEN RIGHTS]
+writer = admin
+reader = read
+guest = write chris/feed_12/
+"""
+CHROMIUM, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
+QUIETLY = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+"""Without these, a browser asks its maker for news."""
+
+HOSTILE = "<img src=x onerror=document.title='broken'>.txt"
+OBJECTS = {
+    "chris/a.dcm": b"a" * 3000,
+    f"chris/{HOSTILE}": b"nothing",
+    "chris/\u202egpj.exe": b"reversed",
+    "chris/feed_12/x.dcm": b"x",
+    "chris/feed_12/deep/er": b"y",
+    "chris/a//b": b"no name between",
+    "top.txt": b"top",
+}
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    """A browser, for all tests: it takes a second to start."""
+    if not (os.path.exists(CHROMIUM) and os.path.exists(DRIVER)):
+        if os.environ.get("PFSTORAGE_NEEDS_BROWSER"):
+            pytest.fail("the packages chromium and chromium-driver are not installed")
+        pytest.skip("the packages chromium and chromium-driver are not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*QUIETLY, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with webdriver.Chrome(options=options, service=Service(DRIVER)) as driver:
+        yield driver
+
+
+@dataclass
+class Page:
+    """The page of *server* in the *browser*."""
+
+    server: ThreadedHTTPServer
+    browser: webdriver.Chrome
+    downloads: Path
+
+    def open(self, prefix: str = "", token: str = WRITER) -> None:
+        """Open the folder *prefix* anew, with the *token* pasted in."""
+        self.browser.get(f"http://127.0.0.1:{self.server.server_port}/healthz")
+        self.browser.execute_script("sessionStorage.clear()")
+        self.browser.get_log("browser")
+        self.browser.get(f"http://127.0.0.1:{self.server.server_port}/#/{quote(prefix, safe='')}")
+        if token:
+            self.paste(token)
+            self.until(lambda: self.names() is not None and self.text("summary") not in ("", "Loading…"))
+
+    def paste(self, token: str) -> None:
+        self.until(lambda: self.by_id("token-dialog").get_attribute("open"))
+        self.by_id("token").send_keys(token, Keys.ENTER)
+
+    def by_id(self, name: str) -> WebElement:
+        return self.browser.find_element(By.ID, name)
+
+    def all(self, selector: str) -> list[WebElement]:
+        return self.browser.find_elements(By.CSS_SELECTOR, selector)
+
+    def text(self, name: str) -> str:
+        return self.by_id(name).text
+
+    def names(self) -> list[str]:
+        """Return what the rows are called, in one step: they may be made anew at any time."""
+        script = "return [...document.querySelectorAll('#rows a')].map(link => link.textContent)"
+        names: list[str] = self.browser.execute_script(script)
+        return names
+
+    def row(self, name: str) -> WebElement:
+        return next(link for link in self.all("#rows a") if link.text == name)
+
+    def until(self, holds: Callable[[], T]) -> T:
+        """Wait until *holds* returns what is true; return that."""
+        deadline = time.monotonic() + SOON
+        while not (found := holds()):
+            assert time.monotonic() < deadline, (self.text("alert"), self.text("summary"), self.names())
+            time.sleep(0.02)
+        return found
+
+    def upload(self, *files: Path) -> None:
+        self.by_id("files").send_keys("\n".join(map(str, files)))
+
+    def uploads(self) -> list[str]:
+        return [said.text for said in self.all("#uploads-list .said")]
+
+    def drop(self, name: str, content: str) -> None:
+        """Drop a file, as a desktop does: a script can't make a trusted one, but all that the page sees of it."""
+        self.browser.execute_script(
+            "const transfer = new DataTransfer();"
+            "transfer.items.add(new File([arguments[1]], arguments[0]));"
+            "for (const kind of ['dragenter', 'dragover', 'drop'])"
+            " document.body.dispatchEvent("
+            "new DragEvent(kind, {dataTransfer: transfer, bubbles: true, cancelable: true}))",
+            name,
+            content,
+        )
+
+    def press(self, *keys: str) -> WebElement:
+        """Press keys wherever the focus is; return what has it then."""
+        for key in keys:
+            self.browser.switch_to.active_element.send_keys(key)
+        return self.browser.switch_to.active_element
+
+    def complaints(self) -> list[str]:
+        """Return what the browser has to say, but that an answer was no success."""
+        said = [entry["message"] for entry in self.browser.get_log("browser")]
+        return [text for text in said if "Failed to load resource" not in text]
+
+
+def opened(
+    storage: Storage, chromium: webdriver.Chrome, tmp_path: Path
+) -> contextlib.AbstractContextManager[Page]:
+    tokens = tmp_path / "tokens.cfg"
+    tokens.write_text(TOKENS)
+    tokens.chmod(0o600)
+    downloads = tmp_path / "downloads"
+    downloads.mkdir()
+    chromium.execute_cdp_cmd(
+        "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(downloads)}
+    )
+    options = ServerOptions(token_path=str(tokens), fs_roots=(str(tmp_path),))
+    server = ThreadedHTTPServer(("127.0.0.1", 0), StoreHandler(storage), options)
+
+    @contextlib.contextmanager
+    def page() -> Iterator[Page]:
+        with running_server(server):
+            yield Page(server, chromium, downloads)
+            chromium.get("about:blank")  # nothing of it asks on
+
+    return page()
+
+
+@pytest.fixture
+def page(swift_storage: Storage, chromium: webdriver.Chrome, tmp_path: Path) -> Iterator[Page]:
+    """The page of a server with tokens and some objects, over the real Swift."""
+    for key, content in OBJECTS.items():
+        put(swift_storage, key, content)
+    with opened(swift_storage, chromium, tmp_path) as page:
+        yield page
+
+
+def put(storage: Storage, key: str, content: bytes) -> None:
+    storage.put(key, io.BytesIO(content), len(content))
+
+
+def content_of(storage: Storage, key: str) -> bytes:
+    storage.get(key, sink := io.BytesIO())
+    return sink.getvalue()
+
+
+def test_folders_are_entered_and_left(page: Page) -> None:
+    page.open()
+    assert page.names() == ["chris/", "top.txt"]
+    page.row("chris/").click()
+    page.until(lambda: "a.dcm" in page.names())
+    assert page.names() == [HOSTILE, "a.dcm", "a/", "feed_12/", "\\u{202e}gpj.exe"]
+    assert page.browser.title == "chris/ - pfstorage"
+    assert "5 entries" in page.text("summary")
+    row = page.row("a.dcm").find_element(By.XPATH, "ancestor::tr")
+    assert row.find_element(By.CSS_SELECTOR, ".number").text == "2.9 KiB"
+    assert row.find_element(By.TAG_NAME, "time").get_attribute("datetime")
+    page.row("a/").click()
+    page.until(lambda: page.names() == ["/"])
+    page.row("/").click()
+    page.until(lambda: page.names() == ["b"])
+    page.browser.back()
+    page.browser.back()
+    page.until(lambda: "feed_12/" in page.names())
+    page.row("feed_12/").click()
+    page.until(lambda: page.names() == ["deep/", "x.dcm"])
+    assert [crumb.text for crumb in page.all("#crumbs a")] == ["All objects", "chris", "feed_12"]
+    page.all("#crumbs a")[0].click()
+    page.until(lambda: page.names() == ["chris/", "top.txt"])
+    assert page.complaints() == []
+
+
+def test_a_folder_that_is_empty_says_so(page: Page) -> None:
+    page.open("nothing/")
+    assert (page.names(), page.text("summary")) == ([], "Nothing is here.")
+
+
+def test_a_long_listing_comes_by_pages(page: Page, swift_storage: Storage) -> None:
+    for number in range(510):
+        put(swift_storage, f"many/{number:04}", b"")
+    page.open("many/")
+    assert len(page.names()) == 500
+    assert page.text("summary") == "500 entries, and more"
+    page.by_id("more").click()
+    page.until(lambda: len(page.names()) == 510)
+    assert page.browser.switch_to.active_element.text == "0500"
+    assert not page.by_id("more").is_displayed()
+
+
+def test_a_name_is_never_a_part_of_the_page(page: Page) -> None:
+    page.open("chris/")
+    assert page.row(HOSTILE)
+    assert page.all("img") == []
+    page.drop(HOSTILE, "once more")
+    page.until(lambda: page.by_id("replace-dialog").get_attribute("open"))
+    assert HOSTILE in page.text("replace-name")
+    page.all("#replace-form button[value=keep]")[0].click()
+    page.until(lambda: page.uploads() == ["kept as it was"])
+    time.sleep(0.2)
+    assert page.all("img") == []
+    assert page.browser.title == "chris/ - pfstorage"
+    page.browser.get(f"http://127.0.0.1:{page.server.server_port}/#/{quote('<b>x</b>/', safe='')}")
+    page.until(lambda: "<b>" in page.text("crumbs"))
+    assert page.all("b") == []
+    assert page.complaints() == []
+
+
+def test_a_script_that_gets_into_the_page_does_not_run(page: Page) -> None:
+    page.open()
+    page.browser.execute_script(
+        "const script = document.createElement('script');"
+        "script.textContent = \"document.title = 'broken'\";"
+        "document.body.append(script);"
+        "document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"document.title=1\">')"
+    )
+    time.sleep(0.2)
+    assert page.browser.title == "pfstorage"
+    assert any("Content Security Policy" in text for text in page.complaints())
+
+
+def test_files_are_uploaded_with_their_progress(page: Page, swift_storage: Storage, tmp_path: Path) -> None:
+    contents = {f"file {number} ü.bin": random.Random(number).randbytes(700_000) for number in range(5)}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    page.open("chris/new/")
+    page.upload(*(tmp_path / name for name in contents))
+    page.until(lambda: page.uploads() == ["stored"] * 5)
+    assert all(bar.get_attribute("value") == "1" for bar in page.all("#uploads-list progress"))
+    assert page.text("uploads-status") == "5 files stored"
+    page.until(lambda: page.names() == sorted(contents))
+    for name, content in contents.items():
+        assert content_of(swift_storage, f"chris/new/{name}") == content
+    assert page.complaints() == []
+
+
+def test_what_is_dropped_is_uploaded_and_replaces_only_if_that_is_wanted(
+    page: Page, swift_storage: Storage
+) -> None:
+    page.open("chris/")
+    page.drop("a.dcm", "new")
+    page.until(lambda: page.by_id("replace-dialog").get_attribute("open"))
+    page.press(Keys.ESCAPE)
+    page.until(lambda: page.uploads() == ["kept as it was"])
+    assert content_of(swift_storage, "chris/a.dcm") == OBJECTS["chris/a.dcm"]
+    page.drop("a.dcm", "newer")
+    page.until(lambda: page.by_id("replace-dialog").get_attribute("open"))
+    page.all("#replace-form button[value=replace]")[0].click()
+    page.until(lambda: page.uploads()[-1:] == ["stored"])
+    assert content_of(swift_storage, "chris/a.dcm") == b"newer"
+    page.drop("other.txt", "other")
+    page.until(lambda: "other.txt" in page.names())
+    assert content_of(swift_storage, "chris/other.txt") == b"other"
+
+
+def downloaded(page: Page, name: str) -> bytes:
+    page.until((page.downloads / name).exists)
+    return (page.downloads / name).read_bytes()
+
+
+def test_objects_are_downloaded(page: Page, swift_storage: Storage) -> None:
+    large = random.Random(7).randbytes(5_000_000)
+    put(swift_storage, "chris/large.bin", large)
+    page.open("chris/")
+    page.row("large.bin").click()
+    page.until(lambda: "is downloaded" in page.text("summary"))
+    assert downloaded(page, "large.bin") == large
+    page.row("a.dcm").click()
+    assert downloaded(page, "a.dcm") == OBJECTS["chris/a.dcm"]
+    assert page.complaints() == []
+
+
+def test_without_tokens_the_browser_downloads_by_itself(
+    swift_storage: Storage, chromium: webdriver.Chrome, tmp_path: Path
+) -> None:
+    put(swift_storage, "a.dcm", b"content")
+    with opened(swift_storage, chromium, tmp_path) as page:
+        page.server.configure(ServerOptions(), "127.0.0.1")
+        page.open(token="")
+        page.until(lambda: page.names() == ["a.dcm"])
+        page.row("a.dcm").click()
+        assert downloaded(page, "a.dcm") == b"content"
+
+
+def test_a_wrong_token_is_told_and_another_is_asked_for(page: Page) -> None:
+    page.open(token="")
+    page.until(lambda: page.by_id("token-dialog").get_attribute("open"))
+    assert page.text("token-reason") == "The server asks for a token."
+    assert page.by_id("token").get_attribute("type") == "password"
+    page.paste("not-a-token-0123456789")
+    page.until(lambda: page.text("token-reason") == "The server does not take this token.")
+    assert page.names() == []
+    page.paste(WRITER)
+    page.until(lambda: page.names() == ["chris/", "top.txt"])
+    assert page.browser.execute_script("return Object.values(sessionStorage)") == [WRITER]
+    assert page.browser.execute_script("return localStorage.length + document.cookie.length") == 0
+    page.by_id("token-button").click()
+    page.by_id("token-forget").click()
+    page.until(lambda: page.text("token-reason") == "The server asks for a token.")
+    assert page.browser.execute_script("return sessionStorage.length") == 0
+
+
+def test_who_may_only_read_is_told_so(page: Page) -> None:
+    page.open("chris/", READER)
+    page.drop("new.txt", "new")
+    page.until(lambda: page.uploads() and "Your token does not allow that" in page.uploads()[0])
+    assert "new.txt" not in page.names()
+    assert any(button.text == "Try again" for button in page.all("#uploads-list button"))
+
+
+def test_who_may_see_a_part_sees_that(page: Page) -> None:
+    page.open("", GUEST)
+    assert page.names() == ["chris/feed_12/deep/", "chris/feed_12/x.dcm"]
+    page.row("chris/feed_12/deep/").click()
+    page.until(lambda: page.names() == ["er"])
+    page.browser.get(f"http://127.0.0.1:{page.server.server_port}/#/chris%2Ffeed_13%2F")
+    page.until(lambda: "Your token does not allow that" in page.text("alert"))
+
+
+def test_the_keyboard_does_it_all(page: Page) -> None:
+    page.open()
+    page.browser.refresh()
+    page.until(lambda: page.names() == ["chris/", "top.txt"])
+    assert page.press(Keys.TAB).text == "Skip to the listing"
+    assert page.press(Keys.ENTER).get_attribute("id") == "listing"
+    assert page.press(Keys.TAB).text == "chris/"
+    page.press(Keys.ENTER)
+    page.until(lambda: "a.dcm" in page.names())
+    page.until(lambda: page.browser.switch_to.active_element.get_attribute("id") == "listing")
+    while page.press(Keys.TAB).text != "a.dcm":
+        assert page.browser.switch_to.active_element.tag_name == "a"
+    outline = page.browser.execute_script("return getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid"
+    page.press(Keys.ENTER)
+    assert downloaded(page, "a.dcm") == OBJECTS["chris/a.dcm"]
+    page.drop("zz.txt", "new")  # the listing is made anew, and the focus stays where it was
+    page.until(lambda: "zz.txt" in page.names())
+    page.until(lambda: page.browser.switch_to.active_element.text == "a.dcm")
+
+
+def test_a_screen_reader_finds_its_way(page: Page) -> None:
+    page.open("chris/")
+    page.drop("new.txt", "new")
+    page.until(lambda: page.uploads() == ["stored"])
+    script = (Path(axe_core_python.__file__).parent / "axe.min.js").read_text()
+    for theme in ("light", "dark"):
+        wanted = {"prefers-color-scheme": theme, "prefers-reduced-motion": "reduce"}
+        media = {"features": [{"name": name, "value": value} for name, value in wanted.items()]}
+        page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+        page.browser.execute_script(script)
+        found = page.browser.execute_async_script("axe.run().then(arguments[0])")
+        told = [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]]
+        assert told == []
+    page.by_id("token-button").click()
+    found = page.browser.execute_async_script("axe.run().then(arguments[0])")
+    assert [each["id"] for each in found["violations"]] == []
+    assert page.browser.find_element(By.TAG_NAME, "html").get_attribute("lang") == "en"
+
+
+def test_it_fits_a_narrow_window(page: Page) -> None:
+    before = page.browser.get_window_size()
+    page.browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": 320, "height": 640, "deviceScaleFactor": 1, "mobile": False},
+    )
+    try:
+        page.open("chris/")
+        width = page.browser.execute_script("return document.documentElement.scrollWidth")
+        assert width <= 320
+        assert page.by_id("upload").is_displayed()
+    finally:
+        page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        page.browser.set_window_size(before["width"], before["height"])
+
+
+def test_jobs_are_followed_and_cancelled(chromium: webdriver.Chrome, tmp_path: Path) -> None:
+    storage = Held()
+    for number in range(3):
+        put(storage, f"x/{number}", b"12345")
+    with opened(storage, chromium, tmp_path) as page:
+
+        def begin(jid: str) -> None:
+            meta = {"path": "x", "mapLocationOver": jid, "async": True, "jid": jid}
+            message = {"action": "objPull", "meta": meta}
+            assert ask(page.server, message, Authorization=f"Bearer {WRITER}")[0] == 202
+
+        def said(jid: str) -> str:
+            rows = [row for row in page.all("#jobs-list li") if jid in row.text]
+            return rows[0].find_element(By.CSS_SELECTOR, ".said").text if rows else ""
+
+        begin("first")
+        begin("second")
+        page.open()
+        page.until(lambda: said("first").startswith("running"))
+        page.until(lambda: said("second"))
+        row = next(row for row in page.all("#jobs-list li") if "second" in row.text)
+        row.find_element(By.TAG_NAME, "button").click()
+        page.until(lambda: said("second").startswith("cancelled"))
+        storage.release.set()
+        page.until(lambda: said("first").startswith("done, 3 of 3 files, 15 B"))
+        assert not row.find_element(By.TAG_NAME, "button").is_displayed()
+        assert page.complaints() == []
+
+
+def test_the_page_is_kept_by_browsers_and_asked_about(page: Page) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", page.server.server_port, timeout=30)
+    with contextlib.closing(connection):
+        for path in ("/", "/page/page.js", "/page/page.css", "/page/icon.svg"):
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == 200
+            assert answer.headers["Cache-Control"] == "no-cache"
+            assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+            connection.request("GET", path, headers={"If-None-Match": answer.headers["ETag"]})
+            again = connection.getresponse()
+            assert (again.status, again.read()) == (304, b"")
+        for path in ("/page/", "/page/__init__.py", "/page/../server.py", "/page/index.htm"):
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            assert (answer.status, json.loads(answer.read())["status"]) == (404, False)
+        for path in ("/?action=hello", "/api/v1/cmd"):  # a message still needs a token
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == 401
