@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.desc or options.synopsis:
         print("\n\n".join([DESCRIPTION, SYNOPSIS, *([DETAILS] if options.desc else [])]))
         return DONE
+    _hide_secrets(options)
     _check_combination(parser, options)
     stop = Stop()
     try:
@@ -54,6 +55,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     return STATUS_BY_REASON.get(stop.reason, status)
+
+
+def _hide_secrets(options: argparse.Namespace) -> None:
+    """See that the list of processes does not show for long what is secret in the flags."""
+    from pfstorage import cmdline
+    from pfstorage.masks import without_password
+
+    given = [getattr(options, name) for name in ("swiftKey", "authToken")]
+    shown = {value: "" for value in given if value and not _is_elsewhere(value)}
+    urls = [getattr(options, name) for name in ("swiftAuthUrl", "httpProxy", "remote")]
+    shown |= {url: without_password(url) for url in urls if url and "@" in url}
+    if shown:
+        cmdline.hide(shown)
 
 
 class Terminated(KeyboardInterrupt):
@@ -126,6 +140,7 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, stop: Sto
         message = _message(options)
         key_source = options.swiftKey
         options.swiftKey = _text_of(key_source).strip()
+        options.authToken = _text_of(options.authToken).strip()
         handler = StoreHandler.from_args(vars(options), name="pfstorage", version=__version__)
         if options.str_configFileSave:
             document = to_document(handler.settings, with_secrets=options.saveSecrets)
@@ -134,7 +149,11 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, stop: Sto
         return _print(Reply.of_error(e))
     except (SettingsError, LocalFileError) as e:
         parser.exit(MALFORMED, f"pfstorage: {e}\n")
-    console.set_up_logging(handler.settings.verbosity, options.logFormat)
+    console.set_up_logging(
+        handler.settings.verbosity,
+        options.logFormat,
+        lambda: handler.settings.secrets() | {options.authToken} - {""},
+    )
     gc.freeze()  # no collection needs to look at what was imported, nor does the last one, at the end
     if options.server:
         try:
@@ -177,7 +196,7 @@ def _text_of(value: str) -> str:
     from pfstorage.errors import MessageError
     from pfstorage.files import local_errors
 
-    if value != "-" and not value.startswith("@"):
+    if not _is_elsewhere(value):
         return value
     try:
         if value == "-":
@@ -188,6 +207,10 @@ def _text_of(value: str) -> str:
             return _bounded(file)
     except UnicodeDecodeError:
         raise MessageError(f"what {value!r} holds is not UTF-8") from None
+
+
+def _is_elsewhere(value: str) -> bool:
+    return value == "-" or value.startswith("@")
 
 
 def _bounded(file: TextIO) -> str:
@@ -243,7 +266,7 @@ def _serve(handler: StoreHandler, options: argparse.Namespace, key_source: str) 
 
     Raise `SettingsError`.
     """
-    from pfstorage.console import complain
+    from pfstorage import console
     from pfstorage.serving.options import ServerOptions
     from pfstorage.serving.server import ThreadedHTTPServer
 
@@ -252,8 +275,12 @@ def _serve(handler: StoreHandler, options: argparse.Namespace, key_source: str) 
         wanted = ServerOptions.from_args(vars(options))
         server = ThreadedHTTPServer((settings.ip_self, settings.port_self), handler, wanted)
     except OSError as e:
-        complain(f"cannot listen on {settings.ip_self}:{settings.port_self}: {e.strerror}")
+        console.complain(f"cannot listen on {settings.ip_self}:{settings.port_self}: {e.strerror}")
         return FAILED
+    console.set_up_logging(
+        settings.verbosity, options.logFormat, lambda: handler.settings.secrets() | server.secrets()
+    )
+    console.log_what_ends_threads()
     with server:
         server.require_guard()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -266,7 +293,7 @@ def _serve(handler: StoreHandler, options: argparse.Namespace, key_source: str) 
         else:
             finished = server.answer_once()
         if not finished:
-            complain("ends in the middle of a transfer that takes too long")
+            console.complain("ends in the middle of a transfer that takes too long")
             os._exit(FAILED)  # the threads at work would hold up an ordinary exit
     handler.close()
     return DONE
@@ -310,7 +337,7 @@ def _new_token() -> str:
 
 
 def _place(settings: Settings) -> str:
-    from pfstorage.config import without_password
+    from pfstorage.masks import without_password
 
     if settings.type == "swift":
         url = without_password(settings.swift.auth_url)

@@ -9,6 +9,7 @@ backend has a block, in snake_case as 2.x wrote it. A secret is never part of a
 from __future__ import annotations
 
 import dataclasses
+import functools
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping
@@ -19,8 +20,8 @@ from urllib.parse import urlsplit
 
 from pfstorage.errors import SettingsError
 from pfstorage.fields import FieldError, camel_case, read_fields, snake_case
+from pfstorage.masks import MASK, Secret, passwords_of, says_secret, without_password
 
-MASK = "********"
 _SECRET = {"secret": True}
 
 DURABLE = ("none", "file", "batch")
@@ -30,8 +31,17 @@ LEAST_PIECE = 64 * 1024
 Document = Mapping[str, Mapping[str, Any]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class SwiftSettings:
+class _Shown:
+    """A ``repr`` as a dataclass has it, secrets masked."""
+
+    def __repr__(self) -> str:
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]  # of a class that is none itself
+        shown = (f"{each.name}={_shown(each, getattr(self, each.name), False)!r}" for each in fields)
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SwiftSettings(_Shown):
     """How to reach one container of an OpenStack Swift.
 
     The defaults are those of pfstorage 2.x: a development Swift on this host.
@@ -41,13 +51,20 @@ class SwiftSettings:
 
     auth_url: str = "http://127.0.0.1:8080/auth/v1.0"
     username: str = "chris:chris1234"
-    key: str = field(default="testing", repr=False, metadata=_SECRET)
+    key: str = field(default="testing", metadata=_SECRET)
     container_name: str = "users"
     auto_create_container: bool = True
     file_storage: str = "swift.storage.SwiftStorage"
     auth_version: str = "1"
     cacert: str = ""
-    os_options: Mapping[str, Any] = field(default_factory=dict, repr=False, metadata=_SECRET)
+    os_options: Mapping[str, Any] = field(default_factory=dict, metadata=_SECRET)
+
+    def __post_init__(self) -> None:
+        options = {
+            name: Secret(each) if isinstance(each, str) else each for name, each in self.os_options.items()
+        }
+        object.__setattr__(self, "key", Secret(self.key))
+        object.__setattr__(self, "os_options", options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +89,8 @@ BLOCKS: dict[str, type[Any]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class CommonSettings:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class CommonSettings(_Shown):
     """What is no backend's own: the block ``this`` of a document. Times are in seconds.
 
     *timeout* bounds each silence of the store. It lies above the 60 s for which
@@ -103,7 +120,7 @@ class CommonSettings:
     connect_timeout: float = 2.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Settings(CommonSettings):
     """All that configures one pfstorage: the common settings and a block for each backend."""
 
@@ -116,11 +133,15 @@ class Settings(CommonSettings):
         """The files that are moved at once; 0 stands for ``auto``."""
         return 0 if self.workers == "auto" else int(self.workers)
 
-    def secrets(self) -> set[str]:
+    def secrets(self) -> frozenset[str]:
         """Return every secret text in here, for whoever writes something to mask it."""
+        return self._secrets
+
+    @functools.cached_property
+    def _secrets(self) -> frozenset[str]:
         blocks = [getattr(self, name) for name in BLOCKS]
         found = {text for block in blocks for value in _secrets_of(block) for text in _texts_in(value)}
-        return found | {_password_of(url) for url in (self.swift.auth_url, self.http_proxy)} - {""}
+        return frozenset(found.union(*map(passwords_of, (self.swift.auth_url, self.http_proxy))))
 
 
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
@@ -138,20 +159,6 @@ def size_of(value: int | str) -> int:
     return int(float(found[1]) * _UNITS[found[2]])
 
 
-def without_password(url: str) -> str:
-    """Return *url*, which may lack its scheme, with what stands before an ``@`` masked.
-
-    >>> without_password("http://me:secret@host/auth"), without_password("me:secret@proxy:3128")
-    ('http://********@host/auth', '********@proxy:3128')
-    """
-    return re.sub(r"(^|//)[^/@]*@", rf"\1{MASK}@", url)
-
-
-def _password_of(url: str) -> str:
-    found = re.search(r"(?:^|//)([^/@]*)@", url)
-    return found[1].rpartition(":")[2] if found else ""
-
-
 def _is_masked(value: object) -> bool:
     return value == MASK or (isinstance(value, str) and f"{MASK}@" in value)
 
@@ -161,7 +168,10 @@ def _secrets_of(block: Any) -> Iterator[object]:
 
 
 def _texts_in(value: object) -> Iterator[str]:
-    values = value.values() if isinstance(value, Mapping) else [value]
+    """Yield the texts of a secret; of an object, those whose names say that they are: a project's is none."""
+    values = (
+        [each for name, each in value.items() if says_secret(name)] if isinstance(value, Mapping) else [value]
+    )
     yield from (str(each) for each in values if each)
 
 
@@ -221,6 +231,9 @@ def _check(settings: Settings) -> None:
     _check_range("connectTimeout", settings.connect_timeout, 0.1, 3600)
     if not _is_url(settings.swift.auth_url):
         raise SettingsError("swift.auth_url must be a URL like http://HOST:8080/auth/v1.0")
+    proxy = settings.http_proxy
+    if proxy and not _is_url(proxy if "://" in proxy else f"http://{proxy}"):
+        raise SettingsError("httpProxy must be HOST:PORT, or a URL; a '/' in its password is written as %2F")
     name = settings.swift.container_name
     if not name or "/" in name or not name.isprintable():
         raise SettingsError("swift.container_name must be a name without '/'")
@@ -247,7 +260,8 @@ def _check_size(name: str, value: int | str) -> None:
 def _is_url(text: str) -> bool:
     try:
         url = urlsplit(text)
-        return url.scheme in ("http", "https") and bool(url.hostname) and (url.port or 1) > 0
+        is_whole = "@" not in url.path + url.query + url.fragment  # which a "/" in a password would make
+        return url.scheme in ("http", "https") and bool(url.hostname) and (url.port or 1) > 0 and is_whole
     except ValueError:  # of a port that is no number
         return False
 

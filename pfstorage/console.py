@@ -7,13 +7,21 @@ import json
 import logging
 import os
 import sys
+import threading
+import traceback
 import warnings
+from collections.abc import Callable, Iterator, Set
 from datetime import datetime, timezone
 from types import ModuleType
 from typing import Any
 
+from pfstorage.masks import without
+
 LEVELS = {0: logging.CRITICAL + 1, 1: logging.INFO, 2: logging.DEBUG}
 """By verbosity: nothing; a line for each message; a line for each step, which may name files."""
+
+log = logging.getLogger(__name__)
+_Secrets = Callable[[], Set[str]]
 
 
 def import_tidily(name: str) -> ModuleType:
@@ -40,8 +48,12 @@ def debug_printer(verbosity: int, within: str) -> Any:
     return import_tidily("pfmisc").debug(verbosity=verbosity, within=within)
 
 
-def set_up_logging(verbosity: int, form: str = "text") -> None:
-    """Send the log of pfstorage to stderr: as text, in colours if that is a terminal, or as a JSON object a line."""
+def set_up_logging(verbosity: int, form: str = "text", secrets: _Secrets = frozenset) -> None:
+    """Send the log of pfstorage to stderr: as text, in colours if that is a terminal, or as a JSON object a line.
+
+    What *secrets* returns is masked in each line. A traceback tells of errors by their types,
+    and by what they say only where files may be named.
+    """
     # what no line shows is not looked up for each ("Optimization" in Python's Logging HOWTO)
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None
@@ -50,7 +62,9 @@ def set_up_logging(verbosity: int, form: str = "text") -> None:
     if sys.stderr is not None:
         handler = logging.StreamHandler()
         is_colourful = sys.stderr.isatty() and "NO_COLOR" not in os.environ
-        handler.setFormatter(_JsonFormatter() if form == "json" else _Formatter(colours=is_colourful))
+        tells_values = LEVELS.get(verbosity, logging.DEBUG) <= logging.DEBUG
+        kind = _JsonFormatter if form == "json" else _ColourFormatter if is_colourful else _Formatter
+        handler.setFormatter(kind(secrets, tells_values=tells_values))
     logger.handlers = [handler]
     logger.propagate = False
     logger.setLevel(LEVELS.get(verbosity, logging.DEBUG))
@@ -62,23 +76,48 @@ def complain(text: str) -> None:
         print(f"pfstorage: {text}", file=sys.stderr, flush=True)  # noqa: T201 - this is the place for it
 
 
+def log_what_ends_threads() -> None:
+    """Log what ends a thread unexpectedly, instead of writing it to stderr with all that it says."""
+
+    def note(args: threading.ExceptHookArgs) -> None:
+        if args.exc_value is not None:
+            log.error("a thread ended for a reason that pfstorage does not know", exc_info=args.exc_value)
+
+    threading.excepthook = note
+
+
 class _Formatter(logging.Formatter):
     """``time level message``, one line each, a traceback only where it is asked for."""
 
-    def __init__(self, *, colours: bool) -> None:
+    def __init__(self, secrets: _Secrets, *, tells_values: bool) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")
-        self._palette = import_tidily("pfmisc").Colors if colours else None
+        self._secrets = secrets
+        self._tells_values = tells_values
 
     def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record)
-        if self._palette is None:
-            return line
+        return self._masked(super().format(record))
+
+    def _masked(self, text: str) -> str:
+        return str(without(text, frozenset(self._secrets())))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - the name of the base class
+        return super().formatException(ei) if self._tells_values else "".join(_places(ei[1])).rstrip()
+
+
+class _ColourFormatter(_Formatter):
+    """The same, each level in its colour."""
+
+    def __init__(self, secrets: _Secrets, *, tells_values: bool) -> None:
+        super().__init__(secrets, tells_values=tells_values)
+        self._palette = import_tidily("pfmisc").Colors
+
+    def format(self, record: logging.LogRecord) -> str:
         names = {logging.DEBUG: "CYAN", logging.INFO: "GREEN", logging.WARNING: "YELLOW"}
         colour = getattr(self._palette, names.get(record.levelno, "RED"))
-        return f"{colour}{line}{self._palette.NO_COLOUR}"
+        return f"{colour}{super().format(record)}{self._palette.NO_COLOUR}"
 
 
-class _JsonFormatter(logging.Formatter):
+class _JsonFormatter(_Formatter):
     """A JSON object a line: ``time`` in UTC, ``level``, ``message``, and the *fields* of the record if it has some."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -88,4 +127,15 @@ class _JsonFormatter(logging.Formatter):
         line |= fields if fields else {"message": record.getMessage()}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        shown = {name: self._masked(each) if isinstance(each, str) else each for name, each in line.items()}
+        return json.dumps(shown, ensure_ascii=False)
+
+
+def _places(error: BaseException | None) -> Iterator[str]:
+    """Yield the lines of a traceback without what the errors say, which may be names or secrets."""
+    if error is None:
+        return
+    yield from _places(error.__cause__ or (None if error.__suppress_context__ else error.__context__))
+    yield "Traceback (most recent call last):\n"
+    yield from traceback.format_tb(error.__traceback__)
+    yield f"{type(error).__qualname__} (--verbosity 2 tells what it says)\n"

@@ -26,7 +26,7 @@ class FieldError(ValueError):
 
     def __init__(self, name: str, takes: str, value: object) -> None:
         self.without_value = f"{name!r} takes {takes}"
-        super().__init__(f"{self.without_value}, not {type(value).__name__} {_short(value)}")
+        super().__init__(f"{self.without_value}, not {type(value).__name__}{_short(value)}")
 
 
 @functools.cache
@@ -77,8 +77,10 @@ def _converted(name: str, value: object, convert: Converter) -> object:
 
 
 def _short(value: object) -> str:
+    if isinstance(value, Mapping | list | tuple):
+        return ""  # who knows what is in it
     shown = repr(value)
-    return shown if len(shown) <= 40 else shown[:37] + "..."
+    return f" {shown}" if len(shown) <= 40 else f" {shown[:37]}..."
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import NoReturn
 
 DESCRIPTION = """\
 pfstorage gives one regular JSON interface to object storage: OpenStack Swift,
@@ -39,9 +40,19 @@ Exit status: 0 the reply's status is true; 1 it is false; 2 the message or a fla
 130 SIGINT and 143 SIGTERM ended it."""
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """End the program. Of arguments that it does not know, one of which may be a secret, only flags are told."""
+        start = "unrecognized arguments: "
+        if message.startswith(start):
+            words = [word.partition("=")[0] for word in message.removeprefix(start).split()]
+            message = start + " ".join(word if word.startswith("-") else "..." for word in words)
+        super().error(message)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser. Values go where 2.x kept them: ``str_type``, ``b_forever`` and so on."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="pfstorage",
         description=DESCRIPTION,
         epilog=SYNOPSIS,
@@ -53,7 +64,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--action", dest="str_action", default="", metavar="NAME", help="with --args, a message in two parts")
     add("--args", dest="str_args", default="", metavar="JSON", help="the meta of --action")
     add("--remote", default="", metavar="HOST:PORT", help="send the message to a pfstorage server there")
-    add("--authToken", default="", metavar="TOKEN", help="the token that the --remote server asks for")
+    add(
+        "--authToken",
+        default="",
+        metavar="TOKEN",
+        help="the token that it asks for; @FILE keeps it out of the process list",
+    )
     add("--type", dest="str_type", metavar="NAME", help="the store: swift (default), filesystem or memory")
     add("--storeBase", metavar="DIR", help="the directory that is the store of --type filesystem")
     add("--ipSwift", metavar="HOST", help="where Swift's own login answers (default HOST_IP, else 127.0.0.1)")

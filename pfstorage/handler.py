@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pfstorage._version import __version__
-from pfstorage.actions import Caller, Context, find_action, jobs, service
+from pfstorage.actions import ACTIONS, Caller, Context, find_action, jobs, service
 from pfstorage.actions.options import MoveMeta
 from pfstorage.backends import Storage, open_settings
 from pfstorage.backends.confined import confined
@@ -122,14 +122,21 @@ class StoreHandler:
             log.exception("an action failed for a reason that pfstorage does not know")
             reply = Reply.of_error(PfstorageError(f"unexpected {type(e).__name__}; the log has the details"))
         seconds = time.monotonic() - started
+        name = self._known_name(message) if message else ""
         if caller.observe:
-            caller.observe(message.action if message else "", reply, seconds)
+            caller.observe(name, reply, seconds)
         else:
-            reply.when_known(lambda: _log(message, reply, started))
+            reply.when_known(lambda: _log(name, reply, started))
         if self.settings.debug_to_dir:
-            secrets = before.secrets() | self.settings.secrets()  # the message may have changed them
-            write_record(self.settings.debug_to_dir, message, reply, seconds, secrets)
+            # the message may have changed them
+            secrets = before.secrets() | self.settings.secrets() | caller.secrets()
+            write_record(self.settings.debug_to_dir, name, message, reply, seconds, secrets)
         return reply
+
+    def _known_name(self, message: Message) -> str:
+        """Return the action of *message* if there is one of that name: another text may be a patient's, or a secret."""
+        is_known = message.action in ACTIONS or self._extension(message.action)
+        return message.action if is_known else ""
 
     def performer(self, caller: Caller) -> Perform:
         """Return what does the jobs that come by the door of *caller*: for whom, each order tells."""
@@ -226,9 +233,8 @@ def _reply_of(extension: Callable[..., object], message: Message) -> Reply:
     return Reply(body)
 
 
-def _log(message: Message | None, reply: Reply, started: float) -> None:
-    action = ascii(message.action[:80])[1:-1] if message else "?"
-    log.info("%s: %s in %.3f s", action, _outcome(reply), time.monotonic() - started)
+def _log(action: str, reply: Reply, started: float) -> None:
+    log.info("%s: %s in %.3f s", action or "?", _outcome(reply), time.monotonic() - started)
 
 
 def _outcome(reply: Reply) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 from pfstorage import errors
 from pfstorage.console import import_tidily
 from pfstorage.errors import PfstorageError, RemoteError
+from pfstorage.masks import without_password
 from pfstorage.message import Message
 from pfstorage.reply import Reply
 
@@ -31,14 +32,15 @@ def send(address: str, message: Message, token: str = "") -> Reply:
 
     Raise `RemoteError` if nothing there answers, or what answers is no pfstorage.
     """
+    shown = without_password(address)
     with _quiet():
         client = _client_class()(verb="POST", authToken=token, b_quiet=True, b_raw=True)
         client.url = _url(address)
         answer = client.push_core({"action": message.action, "meta": message.meta})
     if client.failure:
-        raise RemoteError(f"no pfstorage server answers at {address}: {client.failure}", address=address)
+        raise RemoteError(f"no pfstorage server answers at {shown}: {client.failure}", address=shown)
     if not isinstance(answer, dict) or "status" not in answer:
-        raise RemoteError(f"what answers at {address} is no pfstorage server", address=address)
+        raise RemoteError(f"what answers at {shown} is no pfstorage server", address=shown)
     return Reply(answer, _error_of(answer))
 
 
@@ -79,6 +81,8 @@ def _client_class() -> Any:
         def curl_init(self, **kwargs: Any) -> None:
             super().curl_init(**kwargs)
             self.c.setopt(pycurl.CONNECTTIMEOUT, CONNECT_SECONDS)
+            if certificates := os.environ.get("SSL_CERT_FILE"):
+                self.c.setopt(pycurl.CAINFO, certificates)
             self.c.setopt(pycurl.LOW_SPEED_LIMIT, 1)
             self.c.setopt(pycurl.LOW_SPEED_TIME, SILENCE_SECONDS)
 

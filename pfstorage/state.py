@@ -10,15 +10,14 @@ from typing import Any
 from pfstorage._version import __version__
 from pfstorage.config import (
     BLOCKS,
-    MASK,
     CommonSettings,
     Settings,
     load_settings,
     to_document,
-    without_password,
 )
 from pfstorage.errors import NotFoundError, SettingsError
 from pfstorage.fields import known_names
+from pfstorage.masks import MASK, without_named, without_password
 from pfstorage.sources import SECRET_FLAGS
 
 Tree = dict[str, Any]
@@ -30,7 +29,8 @@ class StateTree:
     """A tree of texts and numbers, begun from *settings*; what is changed in it changes them.
 
     Nodes that are no settings may be made and read, as in 2.x, and mean nothing
-    to pfstorage. A secret reads as `MASK`; setting it to `MASK` leaves it.
+    to pfstorage. A secret reads as `MASK`; setting it to `MASK` leaves it. So does what is
+    called one beside the settings, such as ``/swift/password``.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class StateTree:
         tree = copy.deepcopy(self._tree)
         shown = to_document(self.settings)
         for name in ("this", *BLOCKS):
-            tree[name].update(shown[name])
+            tree[name] = {**without_named(tree[name]), **shown[name]}
         return tree
 
 

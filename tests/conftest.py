@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
+import ssl
 import subprocess
 import sys
 import threading
@@ -21,6 +21,8 @@ import pytest
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.backends import Storage
 from pfstorage.devswift import DevSwift, running
+from pfstorage.serving.options import ServerOptions
+from tests.exchange import TOKEN, Door, client, doors
 
 ROOT = Path(__file__).resolve().parent.parent
 hypothesis.settings.register_profile("here", deadline=None)  # a busy machine is no failure
@@ -84,10 +86,42 @@ def dicom_files() -> Path:
     return Path(pydicom.data.__file__).parent / "test_files"
 
 
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A certificate for localhost that signs itself, and its key."""
+    directory = tmp_path_factory.mktemp("tls")
+    cert, key = str(directory / "cert.pem"), str(directory / "key.pem")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-keyout", key, "-out", cert],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return cert, key
+
+
+@pytest.fixture(scope="module", params=["plain", "by TLS with a token"])
+def door(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    """The door of the servers that `serving` and `server_process` run: anybody comes in, or one who has a token."""
+    made = Door()
+    if request.param != "plain":
+        cert, key = request.getfixturevalue("certificate")
+        tokens = tmp_path_factory.mktemp("door") / "tokens"
+        tokens.touch(0o600)
+        tokens.write_text(TOKEN)
+        options = {"tls_cert": cert, "tls_key": key, "token_path": str(tokens)}
+        flags = ("--tlsCert", cert, "--tlsKey", key, "--enableTokenAuth", "--tokenPath", str(tokens))
+        made = Door(options, flags, ssl.create_default_context(cafile=cert))
+    doors.append(made)
+    yield made
+    doors.remove(made)
+
+
 @contextlib.contextmanager
 def serving(handler: StoreHandler) -> Iterator[ThreadedHTTPServer]:
-    """Serve *handler* on a free port of the loopback interface, in a thread."""
-    with running_server(ThreadedHTTPServer(("127.0.0.1", 0), handler)) as server:
+    """Serve *handler* on a free port of the loopback interface, in a thread, behind the present door."""
+    made = ThreadedHTTPServer(("127.0.0.1", 0), handler, ServerOptions(**doors[-1].options))
+    made.server_port = doors[-1].port(made.server_port)
+    with running_server(made) as server:
         yield server
 
 
@@ -112,7 +146,7 @@ def ask(
     **headers: str,
 ) -> tuple[int, Any]:
     """Send one request; return the status and the decoded JSON. *body* that is no text or bytes is sent as JSON."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+    connection = client(server.server_port)
     content = body if isinstance(body, str | bytes | None) else json.dumps(body)
     with contextlib.closing(connection):
         connection.request(

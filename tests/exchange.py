@@ -1,20 +1,28 @@
-"""Bytes to an HTTP server and back, and a server that is a process of its own."""
+"""Bytes to an HTTP server and back, through the door that it has, and a server that is a process of its own."""
 
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import re
 import selectors
 import socket
+import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+if sys.version_info >= (3, 11):
+    from typing import Self
+else:
+    from typing_extensions import Self
+
+T = TypeVar("T")
 ROOT = Path(__file__).resolve().parent.parent
 HELLO: dict[str, Any] = {"action": "hello", "meta": {"askAbout": "echoBack", "echoBack": "Hi there!"}}
 
@@ -63,9 +71,126 @@ def multipart(*parts: tuple[str, bytes], boundary: str = "limit") -> bytes:
 MULTIPART = "Content-Type: multipart/form-data; boundary=limit"
 
 
+TOKEN = "token-of-the-door-0123456789"
+
+
+class GuardedPort(int):
+    """A port where a server speaks TLS that *context* trusts, and lets in who has `TOKEN`."""
+
+    context: ssl.SSLContext
+
+
+@dataclass(frozen=True)
+class Door:
+    """How a server is reached: *options* are those of `ServerOptions`, *flags* say the same to a process."""
+
+    options: dict[str, Any] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+    context: ssl.SSLContext | None = None
+
+    def port(self, number: int) -> int:
+        """Return the port *number* as `connected` and `client` take it."""
+        if self.context is None:
+            return number
+        port = GuardedPort(number)
+        port.context = self.context
+        return port
+
+
+doors = [Door()]
+"""The door that servers have, which the fixture ``door`` changes, is the last."""
+
+
+class TlsConnection:
+    """A connection by TLS that has two ends, as TCP has: what was sent is over, and yet there is an answer.
+
+    `ssl.SSLSocket` knows no such thing. Requests of `request` get the token on their way.
+    """
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+        self._socket = sock
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
+        self._repeated(self._tls.do_handshake)
+
+    def _repeated(self, step: Callable[[], T]) -> T:
+        while True:
+            try:
+                return step()
+            except ssl.SSLWantReadError:
+                self._flush()
+                data = self._socket.recv(65536)
+                if data:
+                    self._incoming.write(data)
+                else:
+                    self._incoming.write_eof()
+            finally:
+                self._flush()
+
+    def _flush(self) -> None:
+        if data := self._outgoing.read():
+            self._socket.sendall(data)
+
+    def sendall(self, data: bytes) -> None:
+        token = f"Authorization: Bearer {TOKEN}\r\n".encode()
+        data = data.replace(b"\r\nHost: localhost\r\n", b"\r\nHost: localhost\r\n" + token)
+        for start in range(0, len(data), 65536):
+            self._tls.write(data[start : start + 65536])
+            self._flush()
+
+    def recv(self, size: int) -> bytes:
+        try:
+            return self._repeated(lambda: self._tls.read(size))
+        except ssl.SSLZeroReturnError:
+            return b""
+
+    def shutdown(self, _: int) -> None:
+        """Tell the server that nothing more comes."""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self._tls.unwrap()
+        self._flush()
+
+    def setsockopt(self, *option: Any) -> None:
+        self._socket.setsockopt(*option)
+
+    def settimeout(self, seconds: float) -> None:
+        self._socket.settimeout(seconds)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+
+def connected(port: int, timeout: float = 30) -> Any:
+    """Return a connection to *port* of this machine, through the door that is there; it is a socket, or like one."""
+    sock = socket.create_connection(("127.0.0.1", int(port)), timeout=timeout)
+    if not isinstance(port, GuardedPort):
+        return sock
+    try:
+        return TlsConnection(sock, port.context)
+    except BaseException:
+        sock.close()
+        raise
+
+
+class _GuardedClient(http.client.HTTPSConnection):
+    def putrequest(self, *args: Any, **kwargs: Any) -> None:
+        super().putrequest(*args, **kwargs)
+        self.putheader("Authorization", f"Bearer {TOKEN}")
+
+
+def client(port: int, timeout: float = 30) -> http.client.HTTPConnection:
+    """Return a client of *port* of this machine that knows the door."""
+    if isinstance(port, GuardedPort):
+        return _GuardedClient("127.0.0.1", int(port), timeout=timeout, context=port.context)
+    return http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+
+
 def exchange(port: int, data: bytes) -> bytes:
     """Send *data*, as much as the server takes, and no more; return all that comes until the server closes."""
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+    with connected(port) as connection:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.sendall(data)
             connection.shutdown(socket.SHUT_WR)
@@ -110,12 +235,15 @@ class Served:
 
 
 @contextlib.contextmanager
-def server_process(directory: Path, *flags: str) -> Iterator[Served]:
+def server_process(
+    directory: Path, *flags: str, program: tuple[str, ...] = ("-m", "pfstorage"), **environ: str
+) -> Iterator[Served]:
     """Run a server in *directory*, on a free port; it is ended with the block, if it did not end itself."""
+    given = ("--server", "--ipSelf", "127.0.0.1", "--portSelf", "0", *doors[-1].flags, *flags)
     process = subprocess.Popen(
-        [sys.executable, "-m", "pfstorage", "--server", "--ipSelf", "127.0.0.1", "--portSelf", "0", *flags],
+        [sys.executable, *program, *given],
         cwd=directory,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -135,6 +263,6 @@ def _port_of(process: subprocess.Popen[str]) -> int:
         selector.register(process.stderr, selectors.EVENT_READ)
         assert selector.select(60), "the server does not start"
     line = process.stderr.readline()
-    match = re.search(r" serves .* at http://127\.0\.0\.1:(\d+)/api/v1/cmd", line)
+    match = re.search(r" serves .* at https?://127\.0\.0\.1:(\d+)/api/v1/cmd", line)
     assert match, line + process.communicate(timeout=60)[1]
-    return int(match[1])
+    return doors[-1].port(int(match[1]))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import ssl
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +18,7 @@ from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.errors import SettingsError
 from pfstorage.serving.options import ServerOptions
 from tests.conftest import Command, ask, running_server, write_tree
+from tests.exchange import Door, exchange, request
 
 HELLO = {"action": "hello", "meta": {"askAbout": "timestamp"}}
 SYSINFO = {"action": "hello", "meta": {"askAbout": "sysinfo"}}
@@ -234,19 +235,6 @@ def test_where_anybody_comes_in_nothing_of_the_service_is_told_or_changed(servin
 # TLS
 
 
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """A certificate for localhost that signs itself, and its key."""
-    directory = tmp_path_factory.mktemp("tls")
-    cert, key = str(directory / "cert.pem"), str(directory / "key.pem")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-keyout", key, "-out", cert],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return cert, key
-
-
 def test_messages_go_by_tls_alone_where_it_is_asked_for(
     serving: Serving, certificate: tuple[str, str]
 ) -> None:
@@ -263,7 +251,7 @@ def test_messages_go_by_tls_alone_where_it_is_asked_for(
         ) as answer:
             assert json.load(answer)["status"] is True
     with pytest.raises((OSError, http.client.HTTPException)):
-        ask(server, HELLO)
+        urllib.request.urlopen(server.url.replace("https", "http"), json.dumps(HELLO).encode(), timeout=30)
     old = ssl.create_default_context(cafile=cert)
     with pytest.warns(DeprecationWarning, match="TLSv1_1"):
         old.maximum_version = ssl.TLSVersion.TLSv1_1
@@ -287,6 +275,29 @@ def test_a_connection_that_never_greets_holds_up_nobody(
         ) as answer:
             assert answer.status == 200
         assert time.monotonic() - started < 5.0
+
+
+def test_by_tls_the_end_of_a_reply_is_told_from_a_cut(
+    certificate: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = ssl.create_default_context(cafile=certificate[0])
+    options = ServerOptions(tls_cert=certificate[0], tls_key=certificate[1])
+    asked = request("GET", "/api/v1/objects/chris/a", "Connection: close")
+    with contextlib.closing(open_storage("memory")) as storage:
+        storage.put("chris/a", io.BytesIO(b"abcd"), 4)
+        made = ThreadedHTTPServer(("127.0.0.1", 0), StoreHandler(storage), options)
+        with running_server(made) as server:
+            port = Door(context=context).port(server.server_port)
+            assert exchange(port, asked).endswith(b"\r\n\r\nabcd")
+
+            def break_off(_: str, out: Any, __: object) -> None:
+                out.write(b"ab")
+                out.flush()
+                raise ConnectionError
+
+            monkeypatch.setattr(storage, "get", break_off)
+            with pytest.raises((ssl.SSLEOFError, ConnectionResetError)):
+                exchange(port, asked)
 
 
 # the command line

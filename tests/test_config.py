@@ -170,7 +170,7 @@ def test_the_well_known_credentials_are_warned_of_unless_the_host_is_this_one() 
 
 
 def test_no_repr_and_no_document_shows_a_secret() -> None:
-    secrets = {"key": "canary-key", "os_options": {"auth_token": "canary-token"}}
+    secrets = {"key": "canary-key", "os_options": {"auth_token": "canary-token", "project_name": "p"}}
     settings = load({"swift": secrets})
     shown = repr(settings) + json.dumps(to_document(settings))
     assert "canary" not in shown

@@ -13,6 +13,7 @@ from pfstorage import StoreHandler
 from pfstorage.devswift import DevSwift
 from tests.conftest import Command, ask, read_tree, serving, swift_options
 
+pytestmark = pytest.mark.usefixtures("door")
 VOLATILE = {"seconds", "timestamp", "last_modified", "transaction", "address"}
 
 

@@ -5,15 +5,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pfstorage import StoreHandler, open_storage
-from tests.conftest import ROOT, write_tree
+from tests.conftest import ROOT, serving, write_tree
+from tests.exchange import Door, answer, post
 
 GOLDEN = ROOT / "tests" / "golden"
 
@@ -107,21 +110,41 @@ VOLATILE = [
 ]
 
 
-@pytest.mark.parametrize("name", MESSAGES)
-def test_a_reply_is_what_it_was(name: str, tmp_path: Path) -> None:
+@pytest.fixture
+def handler(tmp_path: Path) -> Iterator[StoreHandler]:
+    """A dispatcher over a memory that holds the two files of ``data``."""
     write_tree(tmp_path, {"data/a.txt": b"x", "data/sub/b.dcm": b"yy"})
     (tmp_path / "empty").mkdir()
     with open_storage(type="memory") as storage:
         handler = StoreHandler(storage)
         put = {"putSpec": "data", "inLocation": "storage", "mapLocationOver": "data"}
         assert handler.run({"action": "objPut", "meta": put})["status"] is True
-        text = handler.answer(MESSAGES[name]).to_json().replace(str(tmp_path), "CWD")
+        yield handler
+
+
+def without_volatile(text: str, directory: Path) -> str:
+    text = text.replace(str(directory), "CWD")
     for pattern, word in VOLATILE:
         text = re.sub(pattern, word, text)
+    return text + "\n"
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_a_reply_is_what_it_was(handler: StoreHandler, name: str, tmp_path: Path) -> None:
+    text = without_volatile(handler.answer(MESSAGES[name]).to_json(), tmp_path)
     path = GOLDEN / f"{name}.json"
     if os.environ.get("PFSTORAGE_GOLDEN") == "write":
-        path.write_text(text + "\n")
-    assert text + "\n" == path.read_text()
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+@pytest.mark.parametrize("name", sorted(MESSAGES.keys() - {"quit-without-server"}))
+def test_a_reply_over_http_is_the_same_to_the_letter(
+    handler: StoreHandler, door: Door, name: str, tmp_path: Path
+) -> None:
+    with serving(handler) as server:
+        reply = answer(server.server_port, post(json.dumps(MESSAGES[name])))
+    assert without_volatile(reply.body.decode(), tmp_path) == (GOLDEN / f"{name}.json").read_text()
 
 
 def test_no_golden_reply_is_left_over() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +17,22 @@ from pfstorage.handler import TRUSTED
 from pfstorage.reply import Reply
 from pfstorage.serving.request import METHODS, RequestHandler
 from tests.conftest import ask, serving
-from tests.exchange import HELLO, MULTIPART, answer, answers, exchange, message, multipart, post, request
+from tests.exchange import (
+    HELLO,
+    MULTIPART,
+    Door,
+    answer,
+    answers,
+    connected,
+    exchange,
+    message,
+    multipart,
+    post,
+    request,
+)
 
 GOOD = json.dumps(HELLO).encode()
+pytestmark = pytest.mark.usefixtures("door")
 CMD = "/api/v1/cmd"
 MIB = 1024 * 1024
 NESTED = b'{"action":"ls","meta":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
@@ -321,7 +333,7 @@ ROWS = {
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[ThreadedHTTPServer]:
+def server(door: Door) -> Iterator[ThreadedHTTPServer]:
     with open_storage(type="memory") as storage, serving(StoreHandler(storage)) as server:
         yield server
 
@@ -382,7 +394,7 @@ def test_a_hostile_key_is_refused_or_not_found(storage: Storage, action: str, ke
 def test_the_reply_arrives_also_if_the_server_stopped_reading_before_the_client_stopped_sending(
     server: ThreadedHTTPServer, data: bytes, status: int
 ) -> None:
-    with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as connection:
+    with connected(server.server_port) as connection:
         connection.sendall(data)
         found = answers(b"".join(iter(lambda: connection.recv(65536), b"")))
     assert [each.status for each in found] == [status]
@@ -401,7 +413,7 @@ def test_a_request_that_stops_arriving_is_told_so(
     server: ThreadedHTTPServer, data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RequestHandler, "timeout", 0.1)
-    with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as connection:
+    with connected(server.server_port) as connection:
         connection.sendall(data)
         (reply,) = answers(b"".join(iter(lambda: connection.recv(65536), b"")))
     assert (reply.status, reply.json["error"]["type"]) == (408, "SlowRequestError")
@@ -411,7 +423,7 @@ def test_a_connection_that_asks_nothing_is_closed_without_a_word(
     server: ThreadedHTTPServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RequestHandler, "timeout", 0.1)
-    with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as connection:
+    with connected(server.server_port) as connection:
         assert connection.recv(1) == b""
 
 

@@ -22,8 +22,9 @@ from pfstorage import StoreHandler, ThreadedHTTPServer, errors, open_storage
 from pfstorage.backends import Storage
 from pfstorage.message import Message
 from pfstorage.remote import send
-from tests.conftest import ROOT, Command, ask, serving
-from tests.exchange import HELLO, message
+from pfstorage.serving.options import ServerOptions
+from tests.conftest import ROOT, Command, ask, running_server, serving
+from tests.exchange import HELLO, TOKEN, message
 
 PFURL = str(Path(sys.executable).with_name("pfurl"))
 LS = {"action": "ls", "meta": {"path": "chris/", "retSpec": ["name", "bytes"]}}
@@ -83,6 +84,143 @@ def test_pfurl_gets_an_answer_to_what_is_wrong(client: Client, verb: str) -> Non
 def test_pfurl_gets_an_answer_to_an_action_that_it_takes_for_its_own(client: Client, tmp_path: Path) -> None:
     own = message("pullPath", local={"path": str(tmp_path / "a")}, remote={"path": "chris"})
     assert client("--msg", own)["stdout"]["status"] is False
+
+
+def guarded(
+    storage: Storage, tokens: Path, cert: str = "", key: str = ""
+) -> contextlib.AbstractContextManager[ThreadedHTTPServer]:
+    """Serve *storage* to who has `TOKEN`; by TLS, if there is a certificate."""
+    options = ServerOptions(token_path=str(tokens), tls_cert=cert, tls_key=key)
+    return running_server(ThreadedHTTPServer(("127.0.0.1", 0), StoreHandler(storage), options))
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Path:
+    path = tmp_path / "tokens.cfg"
+    path.touch(0o600)
+    path.write_text(f"[AUTH TOKENS]\nclient = {TOKEN}\n[TOKEN RIGHTS]\nclient = write chris/\n")
+    return path
+
+
+@pytest.fixture
+def filled() -> Iterator[Storage]:
+    """A memory that holds what `FOUND` lists."""
+    with open_storage(type="memory") as storage:
+        storage.put("chris/it's.dcm", io.BytesIO(b"abc"), 3)
+        yield storage
+
+
+def pfurl(*flags: str, home: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [PFURL, "--quiet", "--raw", *flags],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HOME": str(home)},
+        timeout=60,
+    )
+    assert done.returncode == status, done
+    assert TOKEN not in done.stdout + done.stderr
+    return done
+
+
+def test_pfurl_comes_in_with_its_token(filled: Storage, tokens: Path, tmp_path: Path) -> None:
+    with guarded(filled, tokens) as server:
+        flags = ("--http", server.url, "--msg", json.dumps(LS), "--authToken", TOKEN)
+        posted, got = pfurl(*flags, home=tmp_path), pfurl("--verb", "GET", *flags, home=tmp_path)
+    assert json.loads(posted.stdout) == FOUND
+    assert json.loads(got.stdout) == {"status": True, "data": FOUND}
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [(["--authToken", "wrong-0123456789"], "does not know this token"), ([], "asks for a token")],
+)
+def test_pfurl_prints_what_is_wrong_with_its_token_and_ends_as_if_all_were_well(
+    filled: Storage, tokens: Path, tmp_path: Path, flags: list[str], text: str
+) -> None:
+    with guarded(filled, tokens) as server:
+        given = ("--http", server.url, "--msg", json.dumps(LS), *flags)
+        posted, got = pfurl(*given, home=tmp_path), pfurl("--verb", "GET", *given, home=tmp_path)
+    told = json.loads(posted.stdout)
+    assert (told["status"], told["error"]) == (False, {"type": "UnauthorizedError"})
+    assert text in told["msg"]
+    assert json.loads(got.stdout) == {"status": True, "data": told}  # pfurl's own: it does not look at HTTP's
+    assert "wrong-0123456789" not in posted.stdout + posted.stderr + got.stdout + got.stderr
+
+
+def test_what_the_token_of_a_pfurl_may_not_do_is_refused(
+    filled: Storage, tokens: Path, tmp_path: Path
+) -> None:
+    with guarded(filled, tokens) as server:
+        for order in (message("x", ctl={"serverCmd": "quit"}), message("objStat", obj="other/a.dcm")):
+            done = pfurl("--http", server.url, "--msg", order, "--authToken", TOKEN, home=tmp_path)
+            assert json.loads(done.stdout)["error"]["type"] in ("ForbiddenError", "PermissionDeniedError")
+
+
+BY_TLS = """
+import json, sys, pycurl, pfurl
+url, message, token, cert, file = sys.argv[1:]
+class Curl(pycurl.Curl):  # as if the certificate were among those that libcurl was built to trust
+    def __init__(self):
+        super().__init__()
+        self.setopt(pycurl.CAINFO, cert)
+pycurl.Curl = Curl
+client = pfurl.Pfurl(msg=message, http=url, verb="POST", authToken=token, b_quiet=True, b_raw=True)
+print(json.dumps(client.push_core(client.d_msg, fileToPush=file)))
+"""
+
+
+@pytest.mark.parametrize("size", [0, 100_000, 3_000_000])
+def test_pfurl_pushes_a_file_by_tls_with_its_token(
+    filled: Storage, tokens: Path, tmp_path: Path, certificate: tuple[str, str], size: int
+) -> None:
+    content = random.Random(size).randbytes(size)
+    (tmp_path / "a.dcm").write_bytes(content)
+    with guarded(filled, tokens, *certificate) as server:
+        order = message("objPut", toObject="chris/a.dcm")
+        given = [server.url, order, TOKEN, certificate[0], str(tmp_path / "a.dcm")]
+        done = subprocess.run(
+            [sys.executable, "-c", BY_TLS, *given],
+            capture_output=True,
+            env={**os.environ, "HOME": str(tmp_path)},
+            timeout=60,
+        )
+    assert json.loads(done.stdout)["bytes"] == size
+    sink = io.BytesIO()
+    filled.get("chris/a.dcm", sink)
+    assert sink.getvalue() == content
+
+
+@pytest.mark.parametrize("flags", [[], ["--unverifiedCerts"]])
+def test_pfurl_believes_no_certificate_that_signs_itself(
+    filled: Storage, tokens: Path, tmp_path: Path, certificate: tuple[str, str], flags: list[str]
+) -> None:
+    """Its --unverifiedCerts has no effect: it hands the options over by a name that is not looked at."""
+    with guarded(filled, tokens, *certificate) as server:
+        given = ("--http", server.url, "--msg", json.dumps(LS), "--authToken", TOKEN, *flags)
+        posted, got = pfurl(*given, home=tmp_path), pfurl("--verb", "GET", *given, home=tmp_path)
+    assert json.loads(posted.stdout) == ""
+    assert "certificate" in json.loads(got.stdout)["exception"]
+
+
+@pytest.mark.parametrize("form", ["{}", "@{}"])
+def test_remote_goes_by_tls_with_its_token(
+    filled: Storage,
+    tokens: Path,
+    tmp_path: Path,
+    certificate: tuple[str, str],
+    command: Command,
+    form: str,
+) -> None:
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    token = form.format(TOKEN if form == "{}" else "token")
+    with guarded(filled, tokens, *certificate) as server:
+        given = ("--remote", server.url, "--msg", json.dumps(LS), "--authToken", token)
+        believed, doubted = command(*given, SSL_CERT_FILE=certificate[0]), command(*given)
+    assert (believed.returncode, json.loads(believed.stdout)) == (0, FOUND)
+    assert (doubted.returncode, json.loads(doubted.stdout)["error"]["type"]) == (1, "RemoteError")
+    assert "certificate" in doubted.stdout
+    assert TOKEN not in believed.stderr + doubted.stdout + doubted.stderr
 
 
 FILE_MODE = """

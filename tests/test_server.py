@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import io
 import itertools
 import json
@@ -27,8 +26,11 @@ from tests.exchange import (
     HELLO,
     MULTIPART,
     Answer,
+    Door,
     answer,
     answers,
+    client,
+    connected,
     exchange,
     message,
     multipart,
@@ -36,6 +38,7 @@ from tests.exchange import (
     request,
 )
 
+pytestmark = pytest.mark.usefixtures("door")
 CMD = "/api/v1/cmd"
 LS: dict[str, Any] = {"action": "ls", "meta": {"path": "chris/", "retSpec": ["name", "bytes"]}}
 FOUND = {
@@ -62,7 +65,7 @@ def chunked(*pieces: bytes) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[ThreadedHTTPServer]:
+def server(door: Door) -> Iterator[ThreadedHTTPServer]:
     """A server over a memory that holds what `FOUND` lists."""
     with open_storage(type="memory") as storage, serving(StoreHandler(storage)) as server:
         put(server, "chris/a b.dcm", b"abc")
@@ -133,7 +136,9 @@ def test_names_with_blanks_underscores_and_accents_come_through_a_query(
     server: ThreadedHTTPServer, encode: Any
 ) -> None:
     query = "action=objExists&meta[obj]=" + encode("chris/_\xe9.dcm")
-    data = f"GET {CMD}?{query} HTTP/1.1\r\n\r\n".encode()  # as curl sends it: UTF-8, not escaped
+    data = (
+        f"GET {CMD}?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    )  # as curl sends it: UTF-8, not escaped
     assert answer(server.server_port, data).json == {"status": True, "objPath": "chris/_\xe9.dcm"}
 
 
@@ -244,7 +249,7 @@ def test_a_file_that_no_action_takes_is_mentioned(server: ThreadedHTTPServer) ->
 
 
 def test_one_connection_takes_many_requests(server: ThreadedHTTPServer) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+    connection = client(server.server_port)
     with contextlib.closing(connection):
         sockets = []
         for method, path, body in [
@@ -291,7 +296,7 @@ def test_a_connection_stays_open_as_its_client_asks(
 
 def test_a_client_that_expects_to_be_asked_for_the_body_is_asked(server: ThreadedHTTPServer) -> None:
     head = request("POST", CMD, f"Content-Length: {len(TEXT)}", "Expect: 100-continue")
-    with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as connection:
+    with connected(server.server_port) as connection:
         connection.sendall(head)
         assert connection.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
         connection.sendall(TEXT.encode())
@@ -356,9 +361,12 @@ QUIT = message("quit", ctl={"serverCmd": "quit"})
     ids=["origin", "null", "x-forwarded-for", "forwarded", "via", "multipart", "get", "form"],
 )
 def test_an_order_is_taken_only_from_a_program_of_this_machine(
-    server: ThreadedHTTPServer, order: str, wrap: Any
+    server: ThreadedHTTPServer, door: Door, order: str, wrap: Any
 ) -> None:
-    reply = answer(server.server_port, wrap(order))
+    data = wrap(order)
+    if door.context and (b"Forwarded" in data or b"Via" in data):
+        pytest.skip("who has a token for all may give orders by way of a proxy, too")
+    reply = answer(server.server_port, data)
     assert reply.json["error"]["type"] in ("ForbiddenError", "MethodNotAllowedError")
     assert reply.status in (403, 405)
     assert server.handler.settings.swift.container_name == "users"

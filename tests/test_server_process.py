@@ -23,6 +23,8 @@ from tests.exchange import (
     Served,
     answer,
     answers,
+    client,
+    connected,
     message,
     multipart,
     post,
@@ -30,6 +32,7 @@ from tests.exchange import (
     server_process,
 )
 
+pytestmark = pytest.mark.usefixtures("door")
 CMD = "/api/v1/cmd"
 QUIT = message("quit", ctl={"serverCmd": "quit"})
 SHUT_DOWN = {"msg": "Server shut down", "status": True}
@@ -51,7 +54,7 @@ class SlowUpload:
             ("d_msg", message("objPut", toObject="chris/slow").encode()), ("local", b"a" * 100_000)
         )
         length = f"Content-Length: {len(self._content)}"
-        self._connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+        self._connection = connected(port)
         self._connection.sendall(request("POST", CMD, length, MULTIPART, "Expect: 100-continue"))
         assert b"100 Continue" in self._connection.recv(1000)
         self._connection.sendall(self._content[:1000])
@@ -65,7 +68,7 @@ class SlowUpload:
 
 @contextlib.contextmanager
 def kept_connection(port: int) -> Iterator[http.client.HTTPConnection]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = client(port)
     with contextlib.closing(connection):
         yield connection
 
@@ -93,7 +96,7 @@ def test_a_server_that_is_stopped_finishes_what_runs_and_ends_well(
     served: Served, how: str, tmp_path: Path
 ) -> None:
     upload = SlowUpload(served.port)
-    with kept_connection(served.port) as connection, socket.create_connection(("127.0.0.1", served.port)):
+    with kept_connection(served.port) as connection, connected(served.port):
         assert not says_that_it_ends(connection)
         stop(served, how)
         deadline = time.monotonic() + 30
@@ -108,7 +111,7 @@ def test_a_server_that_is_stopped_finishes_what_runs_and_ends_well(
 
 def refuses_connections(port: int) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=30).close()
+        socket.create_connection(("127.0.0.1", int(port)), timeout=30).close()
     except ConnectionRefusedError:
         return True
     except ConnectionResetError:  # came just as the server closed its door
@@ -142,8 +145,8 @@ def test_without_forever_a_server_can_be_stopped_before_its_request(tmp_path: Pa
 )
 def test_without_forever_a_server_answers_one_request(tmp_path: Path, data: bytes, status: int) -> None:
     with server_process(tmp_path, "--type", "memory") as served:
-        socket.create_connection(("127.0.0.1", served.port)).close()  # asks nothing, and does not count
-        with socket.create_connection(("127.0.0.1", served.port), timeout=30) as connection:
+        connected(served.port).__exit__()  # asks nothing, and does not count
+        with connected(served.port) as connection:
             connection.sendall(data)
             (reply,) = answers(b"".join(iter(lambda: connection.recv(65536), b"")))
         assert (reply.status, reply.headers["connection"]) == (status, "close")
@@ -193,7 +196,7 @@ def test_an_upload_is_never_whole_in_memory(served: Served, tmp_path: Path) -> N
 
 def vanish(port: int, data: bytes, *, read: int = 0, reset: bool) -> None:
     """Send *data*, read some bytes of the reply, and go away."""
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+    with connected(port) as connection:
         connection.sendall(data)
         if read:
             connection.recv(read)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -61,7 +61,8 @@ class Caller:
     one of the *jobs* instead, where the door has any. *observe* is told the action, the
     reply and the seconds, where they are not to be logged. Local paths in the
     message lie below *roots*, where there are any. *turn* is their place among those
-    whose messages are worked on, and *workers* are shared by all of them.
+    whose messages are worked on, and *workers* are shared by all of them. *secrets* are
+    those of the door, which are masked in what is written of the message.
     """
 
     trusted: bool = True
@@ -79,6 +80,7 @@ class Caller:
     roots: Roots | None = None
     turn: Turn | None = None
     workers: SharedWorkers = field(default_factory=SharedWorkers)
+    secrets: Callable[[], Set[str]] = frozenset
 
 
 @dataclass

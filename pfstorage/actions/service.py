@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import Any
 
 from pfstorage.actions.registry import Context, action
-from pfstorage.config import MASK
 from pfstorage.errors import ForbiddenError, MessageError, NotFoundError
 from pfstorage.message import Message
 from pfstorage.reply import Reply
@@ -81,8 +80,9 @@ def internalctl(context: Context, meta: InternalctlMeta) -> Reply:
     if meta.set is not None:
         require_trust(context, "internalctl set")
         context.state.set(meta.var, meta.set)
-        changed = meta.set if isinstance(meta.set, dict) else _get(context, meta.var)
-        return Reply({"d_ret": _masked(changed, context), "status": True})
+        is_tree = isinstance(meta.set, dict)
+        changed = _part(context.state.get(meta.var), meta.set) if is_tree else _get(context, meta.var)
+        return Reply({"d_ret": changed, "status": True})
     if meta.value_replace is not None:
         require_trust(context, "internalctl valueReplace")
         paths = context.state.replace(meta.var, meta.value_replace)
@@ -103,11 +103,11 @@ def _get(context: Context, var: str) -> dict[str, Any]:
     return shown
 
 
-def _masked(shown: Any, context: Context) -> Any:
-    secrets = context.state.settings.secrets()
-    if isinstance(shown, dict):
-        return {key: _masked(value, context) for key, value in shown.items()}
-    return MASK if isinstance(shown, str) and shown in secrets else shown
+def _part(shown: Any, of: Any) -> Any:
+    """Return the part of *shown* that has the names of the tree *of*: what was set, as it reads now."""
+    if isinstance(shown, dict) and isinstance(of, dict):
+        return {name: _part(shown[name], each) for name, each in of.items()}
+    return shown
 
 
 def require_trust(context: Context, what: str) -> None:

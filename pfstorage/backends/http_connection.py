@@ -15,7 +15,7 @@ import ssl
 import struct
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -63,7 +63,7 @@ class Route:
     """
 
     url: str
-    proxy: str
+    proxy: str = field(repr=False)  # it may hold a password
     connect_timeout: float
     timeout: float
     context: ssl.SSLContext | None

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from pfstorage.errors import StorageError
+from pfstorage.masks import Secret
 
 
 class Login:
@@ -26,7 +27,8 @@ class Login:
                 if self._failure and self._failure[0] > asked_at:
                     raise self._failure[1]
                 try:
-                    self._granted = self._log_in()
+                    url, token = self._log_in()
+                    self._granted = url, Secret(token)
                 except StorageError as e:
                     self._failure = (time.monotonic(), e)
                     raise

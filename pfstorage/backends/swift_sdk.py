@@ -10,6 +10,7 @@ import contextlib
 import ssl
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 import swiftclient.client as swift
@@ -63,6 +64,8 @@ def find_route(url: str, settings: Settings) -> Route:
     chosen = requests.utils.select_proxy(url, found["proxies"]) or ""
     if chosen and "://" not in chosen:
         chosen = f"http://{chosen}"
+    if chosen and not _is_address(chosen):
+        raise ConnectionBroken("the address of its proxy can't be read", connecting=True)
     context = None
     if url.startswith("https:"):
         bundle = (
@@ -73,6 +76,14 @@ def find_route(url: str, settings: Settings) -> Route:
         except OSError as e:
             raise ConnectionBroken(f"the certificates in {bundle!r} can't be read", connecting=True) from e
     return Route(url, chosen, settings.connect_timeout, settings.timeout, context)
+
+
+def _is_address(url: str) -> bool:
+    try:
+        found = urlsplit(url)
+        return bool(found.hostname) and found.port != 0
+    except ValueError:
+        return False
 
 
 @contextlib.contextmanager

@@ -35,6 +35,7 @@ from pfstorage.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from pfstorage.masks import without_password
 
 T = TypeVar("T")
 
@@ -167,7 +168,7 @@ class SwiftSession:
 
     def _connect(self, url: str) -> Connection:
         base = urlsplit(url)
-        route = self._route(f"{base.scheme}://{base.netloc}")
+        route = self._route(f"{base.scheme}://{base.netloc.rpartition('@')[2]}")
         cacert = self._settings.swift.cacert
         return Connection(HttpConnection(route), lambda: _sdk().connect(url, route, cacert))
 
@@ -251,7 +252,8 @@ def _swift_errors(address: str, key: str = "") -> Iterator[None]:
 def _error_of_answer(e: Refusal, address: str, key: str) -> StorageError:
     status = e.status
     if status is None:  # swiftclient's own complaint about how it was asked to log in
-        return UnauthenticatedError(f"cannot log in at {address}: {e.reason}", address=address)
+        reason = without_password(e.reason)  # which may quote the whole address
+        return UnauthenticatedError(f"cannot log in at {address}: {reason}", address=address)
     kind = ERROR_BY_STATUS.get(status, UnavailableError if status >= 500 else RejectedError)
     facts: dict[str, Fact] = {"address": address, "status": status, **_key_fact(key)}
     if "x-trans-id" in e.headers:

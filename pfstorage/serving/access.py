@@ -63,8 +63,7 @@ class Access:
         """Return what the token of a request allows. Raise `UnauthorizedError`."""
         if self.tokens is None:
             return ANONYMOUS
-        given = headers.get_all("authorization")
-        return self.tokens.grant(given[0] if len(given) == 1 else None)
+        return self.tokens.grant(_only(headers.get_all("authorization")))
 
     def is_trusted(self, grant: Grant, headers: Headers, client: str) -> bool:
         """Tell whether a JSON message may change or end the server: it came from no browser.
@@ -77,6 +76,10 @@ class Access:
             return grant.rights.allows("admin")
         is_near = self._is_local and (client == self._host or is_loopback(client))
         return is_near and not any(name in headers for name in _BEHIND)
+
+
+def _only(values: list[str]) -> str | None:
+    return values[0] if len(values) == 1 else None
 
 
 def _hostname(url: str) -> str:

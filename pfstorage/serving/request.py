@@ -72,6 +72,7 @@ class RequestHandler(BaseHTTPRequestHandler):
             self.request.settimeout(HEAD_SECONDS)
             self.request = self.server.tls.wrap_socket(self.request, server_side=True)
         super().setup()
+        self._is_whole = True
         self.rfile.close()
         self._received = TimedStream(self.connection, self.timeout)
         self.rfile = self._received.buffered()
@@ -154,7 +155,7 @@ class RequestHandler(BaseHTTPRequestHandler):
             "id": self._id,
             "client": str(self.client_address[0]),
             "method": self.command,
-            "action": ascii((request.action or request.route)[:80])[1:-1] if request else "",
+            "action": (request.action or request.route) if request else "",
             "owner": request.caller.owner if request else "",
             "status": int(answer.status),
             "seconds": round(seconds, 3),
@@ -176,6 +177,7 @@ class RequestHandler(BaseHTTPRequestHandler):
         return has_none and self.command in ("GET", "HEAD", "OPTIONS")
 
     def _send(self, answer: Answer) -> None:
+        self._is_whole = False
         if self.server.is_last_reply:
             self.close_connection = True
         length = len(answer.content) if isinstance(answer.content, bytes) else answer.length
@@ -192,6 +194,7 @@ class RequestHandler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self._send_content(answer.content, is_chunked)
         self.wfile.flush()
+        self._is_whole = True
         if self.close_connection:
             self._linger()
 
@@ -215,14 +218,20 @@ class RequestHandler(BaseHTTPRequestHandler):
 
         A reset takes along what the client has not read of the reply (RFC 9112, section 9.6).
         """
+        self._end_tls()
         with contextlib.suppress(OSError):
-            if isinstance(self.connection, ssl.SSLSocket):
-                return  # it ends by a message of its own
-            self.connection.shutdown(socket.SHUT_WR)
+            socket.socket.shutdown(self.connection, socket.SHUT_WR)
             self.connection.settimeout(1.0)
             deadline = time.monotonic() + LINGER_SECONDS
-            while time.monotonic() < deadline and self.connection.recv(65536):
-                continue
+            while time.monotonic() < deadline and socket.socket.recv(self.connection, 65536):
+                continue  # it is of no interest: also by TLS, it is not decrypted
+
+    def _end_tls(self) -> None:
+        """Tell the client that what it got is all: it could not tell the end from a cut else (RFC 8446, 6.1)."""
+        if isinstance(self.connection, ssl.SSLSocket) and self._is_whole:
+            with contextlib.suppress(OSError, ValueError):  # the same word of the client is not waited for
+                self.connection.setblocking(False)
+                self.connection.unwrap()
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Answer in JSON what `http.server` refuses by itself: a bad request line, an unknown method."""
@@ -297,6 +306,7 @@ class RequestHandler(BaseHTTPRequestHandler):
         finally:
             self.rfile.close()
             if self.server.tls:
+                self._end_tls()
                 self.connection.close()  # the server knows only the socket below it
 
     def version_string(self) -> str:

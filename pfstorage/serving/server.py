@@ -9,7 +9,7 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from http.server import HTTPServer
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
@@ -159,8 +159,14 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
             jobs=self._jobs,
             roots=self._roots,
             workers=self._workers,
+            secrets=self.secrets,
             **known,
         )
+
+    def secrets(self) -> Set[str]:
+        """Return the tokens, for whoever writes something to mask them."""
+        tokens = self.site.access.tokens
+        return tokens.secrets() if tokens else frozenset()
 
     @property
     def handler(self) -> StoreHandler:
@@ -212,7 +218,13 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
 
     def _open_jobs(self) -> None:
         """Go on with the jobs that an earlier process left, and take new ones."""
-        caller = Caller(trusted=False, roots=self._roots, workers=self._workers, observe=self.metrics.observe)
+        caller = Caller(
+            trusted=False,
+            roots=self._roots,
+            workers=self._workers,
+            observe=self.metrics.observe,
+            secrets=self.secrets,
+        )
         options = self.options
         self._jobs = Jobs(
             self.handler.performer(caller), options.state_dir, ttl=options.job_ttl, most=options.max_jobs

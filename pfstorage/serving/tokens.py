@@ -42,8 +42,10 @@ class Grant:
 
 
 def make_token() -> str:
-    """Return a token of 256 random bits, of letters, digits, ``-`` and ``_``."""
-    return secrets.token_urlsafe(32)
+    """Return a token of 256 random bits, of letters, digits, ``-`` and ``_``; no flag begins like it."""
+    while (token := secrets.token_urlsafe(32)).startswith("-"):
+        continue
+    return token
 
 
 class TokenFile:
@@ -63,7 +65,7 @@ class TokenFile:
         self._state: _State | None = None  # None is to be read again
         self._complaint = ""
         self._grants: Mapping[bytes, Grant] = {}
-        self._tokens: Mapping[str, Grant] = {}
+        self._tokens: frozenset[str] = frozenset()
         self._read()
 
     def __repr__(self) -> str:
@@ -75,31 +77,30 @@ class TokenFile:
         *authorization* is as `http.client` gives it: each character is a byte.
         """
         self._read_if_changed()
-        scheme, _, token = (authorization or "").strip(" \t").partition(" ")
-        if scheme.lower() != "bearer" or not token.strip(" \t"):
+        given = _presented(authorization or "")
+        del (
+            authorization
+        )  # a token is a secret, also with a slip of the pen, and no local variable of what raises
+        if given is None:
             raise UnauthorizedError("the server asks for a token: send 'Authorization: Bearer TOKEN'")
-        found = self._found(token.strip(" \t"))
+        found = self._found(given)
         if found is None:
             raise UnauthorizedError("the server does not know this token")
         return found
 
-    def _found(self, token: str) -> Grant | None:
-        try:
-            given = _digest(token.encode("latin-1"))
-        except UnicodeEncodeError:  # no header has such characters
-            return None
+    def _found(self, given: bytes) -> Grant | None:
         found = None
         for known, grant in self._grants.items():  # all of them: the time tells nothing
             if hmac.compare_digest(given, known):
                 found = grant
         return found
 
-    def secrets(self) -> set[str]:
+    def secrets(self) -> frozenset[str]:
         """Return the tokens, for whoever writes something to mask them.
 
         They are those that the file had when it last could be read.
         """
-        return set(self._tokens)
+        return self._tokens
 
     def reload(self) -> None:
         """Read the file again, whether it has changed or not. What is wrong with it is logged, not raised."""
@@ -138,7 +139,19 @@ class TokenFile:
         if short:
             log.warning("%r: too short to be safe: %s", self._path, ", ".join(short))
         self._grants = {_digest(token.encode()): grant for token, grant in tokens.items()}
-        self._tokens, self._state = tokens, state
+        self._tokens, self._state = frozenset(tokens), state
+
+
+def _presented(authorization: str) -> bytes | None:
+    """Return the digest of the token in the value of the header Authorization, None if it has none."""
+    scheme, _, token = authorization.strip(" \t").partition(" ")
+    token = token.strip(" \t")
+    if scheme.lower() != "bearer" or not token:
+        return None
+    try:
+        return _digest(token.encode("latin-1"))
+    except UnicodeEncodeError:  # no header has such characters
+        return b""
 
 
 def _digest(token: bytes) -> bytes:
