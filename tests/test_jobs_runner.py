@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
@@ -10,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import pytest
 
 from pfstorage.errors import (
     BusyError,
+    LocalFileError,
     PfstorageError,
     SettingsError,
     StoppedError,
@@ -25,7 +28,7 @@ from pfstorage.errors import (
     UnknownJobError,
 )
 from pfstorage.jobs import runner
-from pfstorage.jobs.job import Order
+from pfstorage.jobs.job import CANCELLED, DONE, Order
 from pfstorage.jobs.outcome import kept
 from pfstorage.jobs.runner import Jobs
 from pfstorage.reply import Reply, Texts
@@ -339,6 +342,65 @@ def test_only_so_many_wait(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> N
     jobs.submit(order(2))
     with pytest.raises(BusyError):
         jobs.submit(order(3))
+    jobs.close(LONG)
+
+
+def test_only_so_many_of_one_wait_and_nobody_waits_for_all_of_another(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "MOST_QUEUED_OF_ONE", 3)
+    jobs = Jobs(worker, most=1)
+    first = [jobs.submit(order(number, owner="a")) for number in range(3)]
+    with pytest.raises(BusyError, match="3 of your jobs"):
+        jobs.submit(order(3, owner="a"))
+    jobs.submit(order(4, owner="b"))
+    jobs.submit(order(5, owner="b"))
+    jobs.start()
+    assert worker.is_busy.acquire(timeout=LONG)
+    jobs._most = 2  # one more begins: of whom none is at work
+    jobs.submit(order(6, owner="a"))
+    assert worker.is_busy.acquire(timeout=LONG)
+    assert worker.begun == ["0", "4"]
+    worker.free.set()
+    assert jobs.status(first[-1], LONG).state == DONE
+    jobs.close(LONG)
+
+
+def test_a_job_that_can_not_be_begun_waits_until_it_can(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(runner, "FIRST_PAUSE", 0.02)
+    jobs = Jobs(worker, str(tmp_path / "state"), most=1)
+    jobs._store._rows.execute("PRAGMA busy_timeout = 20")
+    jobs.start()
+    first, second, third = [jobs.submit(order(number)) for number in range(3)]
+    assert worker.is_busy.acquire(timeout=LONG)
+    with contextlib.closing(
+        sqlite3.connect(tmp_path / "state" / "jobs.sqlite", isolation_level=None)
+    ) as other:
+        other.execute("BEGIN IMMEDIATE")  # nothing can be written meanwhile
+        worker.free.set()
+        while second not in jobs._runs:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        with pytest.raises(LocalFileError):
+            jobs.cancel(second)
+        other.execute("ROLLBACK")
+    assert jobs.status(second, LONG).state == CANCELLED
+    assert jobs.status(third, LONG).state == DONE
+    assert jobs.status(first).state == DONE
+    jobs.close(LONG)
+
+
+def test_a_file_that_can_not_be_written_at_the_start_is_told(worker: Worker, tmp_path: Path) -> None:
+    jobs = Jobs(worker, str(tmp_path / "state"))
+    jobs._store._rows.execute("PRAGMA busy_timeout = 20")
+    with contextlib.closing(
+        sqlite3.connect(tmp_path / "state" / "jobs.sqlite", isolation_level=None)
+    ) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(SettingsError, match="--stateDir"):
+            jobs.start()
     jobs.close(LONG)
 
 

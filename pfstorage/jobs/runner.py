@@ -7,11 +7,20 @@ import json
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from pfstorage.errors import BusyError, PfstorageError, StoppedError, UnavailableError, UnknownJobError
+from pfstorage.errors import (
+    BusyError,
+    LocalFileError,
+    PfstorageError,
+    SettingsError,
+    StoppedError,
+    UnavailableError,
+    UnknownJobError,
+)
 from pfstorage.jobs.job import CANCELLED, DONE, FAILED, QUEUED, Job, Order, row_of
 from pfstorage.jobs.outcome import kept
 from pfstorage.jobs.store import JobStore
@@ -26,7 +35,8 @@ Perform = Callable[[Order, Stop, Callable[[Progress], None]], Reply]
 
 TTL = 7 * 86400.0
 MOST_AT_ONCE = 4
-MOST_QUEUED = 1000
+MOST_QUEUED = 10_000
+MOST_QUEUED_OF_ONE = 1000
 MOST_KEPT = 10_000
 """Jobs that are over, and not yet old enough to be removed."""
 NOTED_EVERY = 1.0
@@ -43,7 +53,8 @@ HEARTBEAT = 15.0
 class _Run:
     """A job at work."""
 
-    def __init__(self) -> None:
+    def __init__(self, owner: str) -> None:
+        self.owner = owner
         self.job: Job | None = None
         self.stop = Stop()
         self.is_cancelled = False
@@ -76,16 +87,19 @@ class Jobs:
         self._clock = clock
         self._swept_at = float("-inf")
         self._changed = threading.Condition(threading.RLock())
-        self._waiting: dict[str, None] = {}  # in the order of arrival
+        self._waiting: dict[str, str] = {}  # whose each is, in the order of arrival
         self._runs: dict[str, _Run] = {}
         self._unsaved: dict[str, Job] = {}  # they are over, and the file could not take that
         self._is_started = self._is_closed = False
         self._store = JobStore(directory)
 
     def start(self) -> None:
-        """Begin to work, with what an earlier process has left."""
+        """Begin to work, with what an earlier process has left. Raise `SettingsError` if its file can't be used."""
         with self._changed:
-            self._waiting = dict.fromkeys(self._store.resume(self._clock()))
+            try:
+                self._waiting = self._store.resume(self._clock())
+            except LocalFileError as e:
+                raise SettingsError(f"--stateDir: {e}") from e
             self._is_started = True
             self._start_waiting()
 
@@ -99,11 +113,12 @@ class Jobs:
             self._sweep()
             if self._is_closed:
                 raise StoppedError("the server ends: send the message when it is there again")
-            if len(self._waiting) >= MOST_QUEUED:
-                raise BusyError(f"{MOST_QUEUED} jobs are waiting: try again later")
+            of_one = sum(owner == order.owner for owner in self._waiting.values())
+            if len(self._waiting) >= MOST_QUEUED or of_one >= MOST_QUEUED_OF_ONE:
+                raise BusyError(f"{of_one} of your jobs are waiting: try again later")
             job, is_new = self._store.add(order, self._clock())
             if is_new:
-                self._waiting[job.id] = None
+                self._waiting[job.id] = order.owner
                 self._start_waiting()
                 self._changed.notify_all()
             return job.id
@@ -145,9 +160,9 @@ class Jobs:
                 del self._waiting[job_id]
                 self._changed.notify_all()
             elif job_id in self._runs:
-                self._store.note_unwanted(job_id)
                 self._runs[job_id].is_cancelled = True
                 self._runs[job_id].stop.request("the job was cancelled")
+                self._store.note_unwanted(job_id)
             return self._read(job_id)
 
     def events(self, job_id: str) -> Iterator[dict[str, Any]]:
@@ -214,7 +229,8 @@ class Jobs:
 
     def _start_waiting(self) -> None:
         while self._is_started and not self._is_closed and self._waiting and len(self._runs) < self._most:
-            job_id, run = next(iter(self._waiting)), _Run()
+            job_id = self._next()
+            run = _Run(self._waiting[job_id])
             thread = threading.Thread(
                 target=self._work, args=(job_id, run), name=f"job {job_id}", daemon=True
             )
@@ -222,12 +238,14 @@ class Jobs:
             del self._waiting[job_id]
             self._runs[job_id] = run
 
+    def _next(self) -> str:
+        """Return the job to begin: the first of those whose owners have the fewest at work."""
+        at_work = Counter(run.owner for run in self._runs.values())
+        return min(self._waiting, key=lambda job_id: at_work[self._waiting[job_id]])
+
     def _work(self, job_id: str, run: _Run) -> None:
         try:
-            with self._changed:
-                run.job = self._store.begin(job_id, self._clock())
-                run.changes += 1
-                self._changed.notify_all()
+            run.job = self._begun(job_id, run)
             reply = self._performed(job_id, run, run.job.order)
         except PfstorageError as e:
             reply = Reply.of_error(e)
@@ -241,6 +259,20 @@ class Jobs:
                 del self._runs[job_id]
                 self._start_waiting()
                 self._changed.notify_all()
+
+    def _begun(self, job_id: str, run: _Run) -> Job:
+        """Note that a job runs, as soon as that can be noted: the disk may be full. Raise `StoppedError`."""
+        while True:
+            with self._changed:
+                try:
+                    job = self._store.begin(job_id, self._clock())
+                    run.changes += 1
+                    self._changed.notify_all()
+                    return job
+                except LocalFileError as e:
+                    log.error("job %s can't be begun yet: %s", job_id, e)
+                if self._changed.wait_for(lambda: self._is_closed, FIRST_PAUSE):
+                    raise StoppedError("the server ends")
 
     def _performed(self, job_id: str, run: _Run, order: Order) -> Reply:
         """Perform *order*; again, for as long as its store does not answer: it goes on from where it was."""

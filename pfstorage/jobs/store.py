@@ -89,16 +89,16 @@ class JobStore:
             )
             return job, True
 
-    def resume(self, now: float) -> list[str]:
-        """Queue again what was running when the process ended; return the ids of what is queued, the first first."""
+    def resume(self, now: float) -> dict[str, str]:
+        """Queue again what was running when the process ended; return the owners of what is queued, the first first."""
         with self._change() as rows:
             rows.execute(
                 f"UPDATE job SET state = '{CANCELLED}', finished = ? WHERE state = '{RUNNING}' AND is_unwanted",
                 (now,),
             )
             rows.execute(f"UPDATE job SET state = '{QUEUED}', started = NULL WHERE state = '{RUNNING}'")
-            queued = rows.execute(f"SELECT id FROM job WHERE state = '{QUEUED}' ORDER BY number")
-            return [job_id for (job_id,) in queued]
+            queued = rows.execute(f"SELECT id, owner FROM job WHERE state = '{QUEUED}' ORDER BY number")
+            return dict(queued.fetchall())
 
     def read(self, job_id: str) -> Job | None:
         """Return a job with its reply."""
