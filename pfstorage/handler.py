@@ -96,7 +96,9 @@ class StoreHandler:
             return self._storage
 
     def storage_for(self, caller: Caller) -> Storage:
-        """Return the storage as *caller* may see and use it."""
+        """Return the storage as *caller* may see and use it, in their turn. Raise `BusyError`, `StoppedError`."""
+        if caller.turn:
+            caller.turn.begin()
         return confined(self.storage, caller.rights)
 
     def run(self, source: str | bytes | Mapping[str, Any], caller: Caller = TRUSTED) -> dict[str, Any]:
@@ -156,6 +158,8 @@ class StoreHandler:
         extension = None if caller.read_only else self._extension(message.action)
         if extension:
             _require_rights("write", message.action, caller)
+            if caller.turn:
+                caller.turn.begin()
             return _reply_of(extension, message)
         action = find_action(message.action)
         _require_rights("read" if action.read_only else "write", action.name, caller)

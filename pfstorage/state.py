@@ -53,7 +53,7 @@ class StateTree:
         tree = to_document(settings, with_secrets=True)
         with self._lock:
             for name, block in tree.items():
-                self._tree[name] = {**self._tree[name], **block} if name == "this" else block
+                self._tree[name] = {**self._tree[name], **block}
             self.settings = settings
             self._masked = self._mask()
 

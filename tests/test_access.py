@@ -17,7 +17,7 @@ import pytest
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.errors import SettingsError
 from pfstorage.serving.options import ServerOptions
-from tests.conftest import Command, ask, running_server, write_tree
+from tests.conftest import Command, ask, make_certificate, running_server, write_tree
 from tests.exchange import Door, exchange, request
 
 HELLO = {"action": "hello", "meta": {"askAbout": "timestamp"}}
@@ -257,6 +257,35 @@ def test_messages_go_by_tls_alone_where_it_is_asked_for(
         old.maximum_version = ssl.TLSVersion.TLSv1_1
     with pytest.raises(OSError, match=r"(?i)tls|ssl|protocol"):
         urllib.request.urlopen(server.url, b"{}", context=old, timeout=30)
+
+
+def test_a_new_certificate_is_taken_when_the_server_is_told_to_and_a_bad_one_is_not(
+    serving: Serving, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def presented() -> str:
+        return ssl.get_server_certificate(("127.0.0.1", server.server_port), timeout=30).strip()
+
+    cert, key = make_certificate(tmp_path)
+    server = serving(tls_cert=cert, tls_key=key)
+    first = presented()
+    make_certificate(tmp_path)
+    assert presented() == first
+    server.reload()
+    second = presented()
+    assert second == Path(cert).read_text().strip() != first
+    Path(cert).write_text("no certificate")
+    server.reload()
+    assert presented() == second
+    assert "can't be used" in caplog.text
+
+
+def test_tokens_that_are_bad_are_told_when_the_server_is_told_to_read_them(
+    serving: Serving, token_file: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serving(token_path=token_file)
+    Path(token_file).write_text("[AUTH TOKENS]\n")
+    server.reload()
+    assert "nobody comes in any more" in caplog.text  # and not only once somebody asks
 
 
 def test_a_connection_that_never_greets_holds_up_nobody(

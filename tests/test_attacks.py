@@ -186,6 +186,37 @@ BODIES = [
     Row("many headers", request("POST", CMD, BEARER, *[f"X-{n}: y" for n in range(200)]), (411, 431)),
     Row("a header without end", request("POST", CMD, BEARER, "X-Y: " + "z" * 100_000), (431,)),
     Row("a path without end", request("GET", "/" + "z" * 100_000, BEARER), (414,)),
+    Row("long headers", request("GET", CMD, BEARER, *[f"X-{n}: {'y' * 60_000}" for n in range(9)]), (431,)),
+    Row("a header of blanks", request("GET", CMD, BEARER, f"X: {' ' * 60_000}\0"), (400,)),
+    Row(
+        "a length after a tabulator",
+        request("POST", CMD, BEARER, "Content-Length: \x0b2", body=b"{}"),
+        (400,),
+    ),
+    Row(
+        "a length after a control", request("POST", CMD, BEARER, "Content-Length: \x852", body=b"{}"), (400,)
+    ),
+    Row(
+        "chunks after a control",
+        request("POST", CMD, BEARER, "Transfer-Encoding: \x85chunked", body=b"0\r\n\r\n"),
+        (400,),
+    ),
+    Row(
+        "chunks by HTTP/1.0",
+        request("POST", CMD, BEARER, "Transfer-Encoding: chunked", body=b"0\r\n\r\n", version="HTTP/1.0"),
+        (400,),
+    ),
+    Row(
+        "a chunk whose length has a control",
+        request("POST", CMD, BEARER, "Transfer-Encoding: chunked", body=b"\x0b2\r\n{}\r\n0\r\n\r\n"),
+        (400,),
+    ),
+    Row("no host", f"GET {CMD}?action=hello HTTP/1.1\r\n{BEARER}\r\n\r\n".encode(), (400,)),
+    Row("another host by the target", request("GET", f"http://evil.example.org{CMD}", BEARER), (403,)),
+    Row("an origin that is no address", post(message("ls"), BEARER, "Origin: http://["), (403,)),
+    Row("a part of an object", objects("PUT", "/own/a", "Content-Range: bytes 0-1/9"), (400,)),
+    Row("an object on a condition", objects("PUT", "/own/a", 'If-Match: "x"'), (400,)),
+    Row("the settings for one who sees a part", told("internalctl", var="/", get="value"), (403,)),
 ]
 
 ROWS = [*LOCAL, *KEYS, *ORDERS, *BODIES]

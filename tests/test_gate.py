@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from pfstorage.errors import BusyError
+from pfstorage.errors import BusyError, StoppedError
 from pfstorage.serving import gate
 from pfstorage.serving.gate import WAITING_PER_WORKING, Gate, Turn
 from tests.local import in_threads
 
 
-def turn(quick: Gate, long: Gate | None = None) -> Turn:
-    return Turn(quick, long or Gate(1))
+@contextlib.contextmanager
+def turn(
+    quick: Gate, long: Gate | None = None, is_gone: Callable[[], bool] = lambda: False
+) -> Iterator[Turn]:
+    with Turn(quick, long or Gate(1), is_gone) as made:
+        made.begin()
+        yield made
 
 
 def test_so_many_are_at_work_at_once_and_all_get_their_turn() -> None:
@@ -90,13 +96,29 @@ def test_transfers_leave_their_places_to_others_and_are_bounded_themselves(
     assert (quick.counts()["busy"], long.counts()["busy"]) == (0, 0)
 
 
-def test_who_only_waits_takes_no_place() -> None:
+def test_who_needs_no_store_takes_no_place() -> None:
     entrance = Gate(1)
-    with turn(entrance) as waiting:
-        waiting.begin_waiting()
-        with turn(entrance):
-            assert entrance.counts()["busy"] == 1
+    with Turn(entrance, Gate(1)), turn(entrance) as inside:
+        inside.begin()  # once more is no second place
+        assert entrance.counts() == {"busy": 1, "waiting": 0}
     assert entrance.counts()["busy"] == 0
+
+
+def test_whose_client_has_gone_meanwhile_gives_the_place_on() -> None:
+    entrance, told = Gate(1), []
+
+    def wait() -> None:
+        with pytest.raises(StoppedError, match="went away"), turn(entrance, is_gone=lambda: True):
+            told.append("it went on")
+
+    with turn(entrance):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        while entrance.counts()["waiting"] == 0:
+            threading.Event().wait(0.001)
+    thread.join()
+    assert told == []
+    assert entrance.counts() == {"busy": 0, "waiting": 0}
 
 
 def test_who_waits_is_let_in_in_the_order_of_arrival() -> None:

@@ -560,6 +560,18 @@ def test_a_job_whose_store_does_not_answer_goes_on_when_it_does(monkeypatch: pyt
     jobs.close(LONG)
 
 
+def test_the_pauses_of_a_job_that_waits_for_its_store_grow_and_are_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(Stop, "sleep", lambda _, seconds: pauses.append(seconds))
+    jobs = Jobs(Interrupted(8))
+    jobs.start()
+    assert jobs.status(jobs.submit(order()), LONG).state == "done"
+    assert pauses == [2, 4, 8, 16, 30, 30, 30, 30]
+    jobs.close(LONG)
+
+
 def test_a_job_that_waits_for_its_store_says_so_and_can_be_cancelled() -> None:
     jobs = Jobs(Interrupted(10**6))
     jobs.start()

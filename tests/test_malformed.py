@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -439,9 +441,49 @@ def test_what_follows_a_request_that_could_not_be_read_is_no_request(server: Thr
         assert len(answers(exchange(server.server_port, data))) == 1
 
 
+def test_no_path_names_another_host(server: ThreadedHTTPServer) -> None:
+    found = answer(server.server_port, post(GOOD, path="//evil.example/../api/v1/cmd"))
+    assert (found.status, found.json["error"]["type"]) == (404, "UnknownPathError")
+    assert answer(server.server_port, post(GOOD, path="//api/v1/cmd")).status == 200
+
+
 def test_an_empty_line_before_a_request_means_nothing(server: ThreadedHTTPServer) -> None:
     found = answers(exchange(server.server_port, b"\r\n\r\n" + post(GOOD) + b"\r\n" + post(GOOD)))
     assert [each.status for each in found] == [200, 200]
+
+
+def test_empty_lines_keep_no_connection_open(server: ThreadedHTTPServer) -> None:
+    assert exchange(server.server_port, b"\r\n" * 50 + post(GOOD)) == b""
+
+
+def test_a_connection_that_waits_holds_nothing_of_its_last_request(server: ThreadedHTTPServer) -> None:
+    made: list[RequestHandler] = []
+
+    class Noted(RequestHandler):
+        def setup(self) -> None:
+            made.append(self)
+            super().setup()
+
+    server.RequestHandlerClass = Noted  # type: ignore[assignment]
+    with connected(server.server_port) as connection:
+        connection.sendall(post(GOOD, f"X-Long: {'y' * 50_000}"))
+        assert b"200 OK" in connection.recv(10_000)
+        while made[0]._request is not None:
+            time.sleep(0.001)
+        assert "x-long" not in made[0].headers
+
+
+def test_a_body_that_comes_too_slowly_is_told_so(
+    server: ThreadedHTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RequestHandler, "timeout", 0.3)
+    with connected(server.server_port) as connection:
+        connection.sendall(request("POST", CMD, "Transfer-Encoding: chunked"))
+        with contextlib.suppress(OSError):
+            for _ in range(30):
+                connection.sendall(b"1\r\nx\r\n")  # never silent, and no 4 KiB a second
+                time.sleep(0.05)
+        assert b"408 Request Timeout" in connection.recv(1000)
 
 
 class Rogue(StoreHandler):

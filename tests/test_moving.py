@@ -17,11 +17,13 @@ import swiftclient
 
 from pfstorage import StoreHandler
 from pfstorage.actions import Caller, Context
+from pfstorage.actions.options import MoveMeta, reply_of
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.config import load_settings
 from pfstorage.devswift import DevSwift
-from pfstorage.errors import PermissionDeniedError
+from pfstorage.errors import LocalFileError, PermissionDeniedError, PfstorageError, UnavailableError
+from pfstorage.transfer import Failure, TransferReport
 from tests.conftest import ROOT, read_tree, write_tree
 
 TREE = {
@@ -489,3 +491,15 @@ def test_who_may_write_but_not_list_can_push(data: Path) -> None:
             raise PermissionDeniedError("403")
 
     assert run(WriteOnly(), "objPut", putSpec="data", inLocation="s")["status"] is True
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+def test_that_the_store_was_away_is_told_before_what_else_failed(is_away: bool) -> None:
+    errors: list[PfstorageError] = [LocalFileError("no file"), PermissionDeniedError("forbidden")]
+    if is_away:
+        errors.append(UnavailableError("gone"))
+    report = TransferReport()
+    for number, error in enumerate(errors):
+        report.note_failure(Failure(f"{number}", f"{number}", error))
+    body = reply_of(report, MoveMeta(), {}).body
+    assert body["error"]["type"] == ("UnavailableError" if is_away else "LocalFileError")

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import http.client
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -16,7 +17,8 @@ import pytest
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.backends import Storage
 from pfstorage.devswift import DevSwift
-from tests.conftest import run, serving, swift_options, write_tree
+from pfstorage.serving.options import ServerOptions
+from tests.conftest import run, running_server, serving, swift_options, write_tree
 from tests.test_faults import segments
 
 OBJECTS = "/api/v1/objects"
@@ -176,3 +178,31 @@ def test_other_methods_are_not_taken(server: ThreadedHTTPServer) -> None:
     assert [ask(server, method, "/a", b"x")[0] for method in ("POST", "DELETE", "PATCH")] == [405] * 3
     assert ask(server, "POST", "/a", b"x")[1]["Allow"] == "GET, HEAD, PUT"
     assert ask(server, "GET", "/missing")[0] == 404
+
+
+def test_a_part_of_another_object_is_never_joined_to_what_the_client_has(server: ThreadedHTTPServer) -> None:
+    etag = ask(server, "PUT", "/a", CONTENT)[1]["ETag"]
+    assert ask(server, "GET", "/a", Range="bytes=2-", If_Range=etag)[0] == 206
+    assert ask(server, "GET", "/a", Range="bytes=2-", If_Range='"other"')[::2] == (200, CONTENT)
+    assert ask(server, "GET", "/a", If_Match=etag)[0] == 200
+    assert ask(server, "GET", "/a", If_Match='"other"')[0] == 412
+
+
+def test_an_upload_that_is_not_allowed_is_refused_before_it_comes(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens.cfg"
+    tokens.write_text(
+        "[AUTH TOKENS]\nreader = reader-0123456789abcdef\nguest = guest-0123456789abcdef\n"
+        "[TOKEN RIGHTS]\nreader = read\nguest = write own/\n"
+    )
+    tokens.chmod(0o600)
+    options = ServerOptions(token_path=str(tokens))
+    with contextlib.closing(open_storage("memory")) as storage:
+        server = ThreadedHTTPServer(("127.0.0.1", 0), StoreHandler(storage), options)
+        with running_server(server):
+            for who in ("reader", "guest"):
+                with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as connection:
+                    connection.sendall(
+                        b"PUT /api/v1/objects/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n"
+                        b"Authorization: Bearer %b-0123456789abcdef\r\n\r\n" % who.encode()
+                    )
+                    assert b" 403 " in connection.recv(1000)

@@ -247,13 +247,12 @@ def test_it_is_for_all_even_where_there_are_tokens(tmp_path: Path) -> None:
 
 def test_a_server_that_replies_html_says_so() -> None:
     handler = StoreHandler(settings=Settings(type="memory", http_response=True))
-    try:
-        with serving(handler) as server:
+    with contextlib.closing(handler), serving(handler) as server:
+        for is_html, kind in [(True, "text/html; charset=utf-8"), (False, "application/json")]:
+            handler.state.set("/this/httpResponse", is_html)
             document = ask(server, method="GET", path=OPENAPI)[1]
-    finally:
-        handler.close()
-    responses = document["paths"]["/api/v1/cmd"]["post"]["responses"]
-    assert list(responses["200"]["content"]) == ["text/html; charset=utf-8"]
+            responses = document["paths"]["/api/v1/cmd"]["post"]["responses"]
+            assert list(responses["200"]["content"]) == [kind]
 
 
 def test_each_error_is_told_of_by_its_status(document: Any) -> None:

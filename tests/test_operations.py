@@ -23,7 +23,7 @@ from pfstorage.backends.base import Sink, Span
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.config import Settings, load_settings
 from pfstorage.devswift import DevSwift
-from pfstorage.serving import gate
+from pfstorage.serving import gate, health
 from pfstorage.serving.options import ServerOptions
 from pfstorage.serving.request import RequestHandler
 from tests.conftest import ask, running_server, serving, swift_options, write_tree
@@ -70,6 +70,41 @@ def test_a_server_whose_store_is_away_is_alive_and_not_ready() -> None:
         assert get(server, "/healthz")[0] == 200
 
 
+def test_a_store_that_keeps_silent_is_not_ready_and_holds_up_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(health, "PATIENCE", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/auth/v1.0"
+        settings, _ = load_settings({"this": {"retries": 0, "timeout": 3}, "swift": {"auth_url": url}})
+        options = ServerOptions(max_requests=1)
+        server = ThreadedHTTPServer(("127.0.0.1", 0), StoreHandler(settings=settings), options)
+        with running_server(server), ThreadPoolExecutor() as threads:
+            listing = threads.submit(ask, server, {"action": "ls"})
+            started = time.monotonic()
+            assert [get(server, "/readyz")[0] for _ in range(5)] == [503] * 5
+            assert ask(server, HELLO)[0] == 200
+            assert time.monotonic() - started < 2.5
+            assert listing.result()[0] == 503
+
+
+def test_a_connection_that_gets_no_thread_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with contextlib.closing(open_storage("memory")) as storage:
+        options = ServerOptions(max_connections=2)
+        with running_server(ThreadedHTTPServer(("127.0.0.1", 0), StoreHandler(storage), options)) as server:
+            with monkeypatch.context() as patch:
+                patch.setattr(threading.Thread, "start", no_thread)
+                for _ in range(4):
+                    with socket.create_connection(
+                        ("127.0.0.1", server.server_port), timeout=30
+                    ) as connection:
+                        assert connection.recv(1) == b""
+            assert ask(server, HELLO)[0] == 200
+
+
 # metrics
 
 
@@ -91,6 +126,15 @@ def test_metrics_count_messages_bytes_and_objects(server: ThreadedHTTPServer, tm
     assert any(line.startswith("pfstorage_connections ") and not line.endswith(" 0.0") for line in lines)
     assert 'pfstorage_requests{state="busy"} 0.0' in lines
     assert 'pfstorage_workers{state="idle"} 64.0' in lines
+
+
+def test_metrics_of_a_dry_run_count_no_bytes(server: ThreadedHTTPServer, tmp_path: Path) -> None:
+    write_tree(tmp_path, {"data/a": b"12345"})
+    meta = {"putSpec": "data", "inLocation": "x", "mapLocationOver": "data", "dryRun": True}
+    assert ask(server, {"action": "objPut", "meta": meta})[1]["bytes"] == 5
+    text = get(server, "/metrics")[2]
+    assert 'pfstorage_messages_total{action="objPut",status="200"} 1.0' in text
+    assert "pfstorage_moved_bytes_total{" not in text
 
 
 def test_metrics_count_objects_without_messages(server: ThreadedHTTPServer) -> None:
@@ -181,11 +225,32 @@ def test_what_is_quick_does_not_wait_for_who_waits_for_a_job(held: tuple[Held, T
     with ThreadPoolExecutor() as threads:
         waiting = threads.submit(ask, server, {"action": "jobStatus", "meta": {"job": job, "wait": 60}})
         assert storage.asked.acquire(timeout=60)
+        assert _metric(server, 'pfstorage_workers{state="busy"}') == 1  # which it shares with all others
         time.sleep(0.1)  # it may wait by now; if not, the test is only easier
         assert ask(server, HELLO)[0] == 200
         assert not waiting.done()
         storage.release.set()
         assert waiting.result()[1]["state"] == "done"
+
+
+def test_what_is_quick_does_not_wait_for_an_object_that_is_stored(
+    held: tuple[Held, ThreadedHTTPServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, server = held
+    store = storage.put
+
+    def held_put(*content: Any, **more: Any) -> ObjectInfo:
+        storage.asked.release()
+        assert storage.release.wait(60)
+        return store(*content, **more)
+
+    monkeypatch.setattr(storage, "put", held_put)
+    with ThreadPoolExecutor() as threads:
+        storing = threads.submit(ask, server, b"12345", "PUT", "/api/v1/objects/new")
+        assert storage.asked.acquire(timeout=60)
+        assert ask(server, HELLO)[0] == 200
+        storage.release.set()
+        assert storing.result()[0] == 201
 
 
 def test_what_is_quick_does_not_wait_for_a_body_that_is_slow(held: tuple[Held, ThreadedHTTPServer]) -> None:
@@ -308,8 +373,11 @@ def test_too_many_requests_are_told_to_come_again(monkeypatch: pytest.MonkeyPatc
             thread = threading.Thread(target=ask, args=(server, {"action": "wait"}))
             thread.start()
             assert entered.wait(20)
-            status, reply = ask(server, HELLO)
+            status, reply = ask(server, {"action": "wait"})
             assert (status, reply["error"]["type"]) == (503, "BusyError")
+            assert ask(server, HELLO)[0] == 200  # needs no store
+            for path in ("/api/v1/objects", "/api/v1/objects/x", "/api/v1/jobs/x/events"):
+                assert get(server, path)[0] == 503
             assert get(server, "/healthz")[0] == 200
             release.set()
             thread.join()

@@ -27,10 +27,12 @@ BUSY = UnavailableError("too much", status=503)
 class Store:
     """Time, and a store that moves *most* files a second, or fewer with fewer workers."""
 
-    def __init__(self, fixed: int = 0, most: float = float("inf")) -> None:
+    def __init__(
+        self, fixed: int = 0, most: float = float("inf"), workers: SharedWorkers | None = None
+    ) -> None:
         self.now = 1000.0
         self.most = most
-        self.limit = WorkerLimit(fixed, clock=lambda: self.now)
+        self.limit = WorkerLimit(fixed, clock=lambda: self.now, workers=workers)
         self.seen = {self.limit.allowed}
 
     def work(self, seconds: float, size: int = MIB) -> None:
@@ -40,6 +42,23 @@ class Store:
             self.now += 1 / min(self.limit.allowed * 10, self.most)
             self.limit.note(size)
             self.seen.add(self.limit.allowed)
+
+
+def test_what_a_share_keeps_from_being_tried_is_not_taken_for_proven() -> None:
+    workers = SharedWorkers(AUTO_FIRST)
+    store = Store(workers=workers)
+    with workers.shared(lambda: 0), workers.shared(lambda: 0):
+        store.work(0.5)
+    workers.most = AUTO_MOST
+    assert store.limit.allowed <= AUTO_FIRST
+
+
+def test_a_store_that_has_too_much_to_do_is_given_half_of_what_was_at_work() -> None:
+    workers = SharedWorkers(AUTO_FIRST)
+    store = Store(workers=workers)
+    with workers.shared(lambda: 0), workers.shared(lambda: 0):
+        store.limit.note_failure(BUSY)
+    assert store.limit.allowed == AUTO_FIRST // 4
 
 
 def test_a_number_that_was_asked_for_stays() -> None:

@@ -8,11 +8,12 @@ import io
 import json
 import os
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import axe_core_python
@@ -23,8 +24,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
-from pfstorage import StoreHandler, ThreadedHTTPServer
-from pfstorage.backends import Storage
+from pfstorage import Settings, StoreHandler, ThreadedHTTPServer
+from pfstorage.backends import ObjectInfo, Storage
+from pfstorage.backends.memory import MemoryStorage
 from pfstorage.serving.options import ServerOptions
 from tests.conftest import ask, running_server
 from tests.test_operations import Held
@@ -51,6 +53,7 @@ QUIETLY = (
 )
 """Without these, a browser asks its maker for news."""
 
+NOTHING_MAY = ("default-src", "base-uri", "form-action", "frame-ancestors")
 HOSTILE = "<img src=x onerror=document.title='broken'>.txt"
 OBJECTS = {
     "chris/a.dcm": b"a" * 3000,
@@ -301,9 +304,113 @@ def test_what_is_dropped_is_uploaded_and_replaces_only_if_that_is_wanted(
     page.all("#replace-form button[value=replace]")[0].click()
     page.until(lambda: page.uploads()[-1:] == ["stored"])
     assert content_of(swift_storage, "chris/a.dcm") == b"newer"
+    page.drop("a.dcm", "newest")
+    page.until(lambda: page.by_id("replace-dialog").get_attribute("open"))
+    # as Escape does in some browsers: it is no answer, whatever the last one was
+    page.browser.execute_script("document.getElementById('replace-dialog').close()")
+    page.until(lambda: page.uploads()[-1:] == ["kept as it was"])
+    assert content_of(swift_storage, "chris/a.dcm") == b"newer"
     page.drop("other.txt", "other")
     page.until(lambda: "other.txt" in page.names())
     assert content_of(swift_storage, "chris/other.txt") == b"other"
+
+
+def test_one_answer_may_be_for_all_files_of_an_upload(
+    page: Page, swift_storage: Storage, tmp_path: Path
+) -> None:
+    files = [tmp_path / f"{number}.txt" for number in range(3)]
+    for file in files:
+        put(swift_storage, f"chris/{file.name}", b"old")
+        file.write_bytes(b"new")
+    page.open("chris/")
+    page.upload(*files)
+    page.until(lambda: page.by_id("replace-dialog").get_attribute("open"))
+    page.by_id("replace-all").click()
+    page.all("#replace-form button[value=replace]")[0].click()
+    page.until(lambda: page.uploads() == ["stored"] * 3)
+    assert {content_of(swift_storage, f"chris/{file.name}") for file in files} == {b"new"}
+
+
+def test_a_name_is_sent_whole_whatever_it_means_in_an_address(page: Page, swift_storage: Storage) -> None:
+    page.open("chris/")
+    page.drop("100% #1?.txt", "all of it")
+    page.until(lambda: page.uploads() == ["stored"])
+    assert content_of(swift_storage, "chris/100% #1?.txt") == b"all of it"
+
+
+class Late(MemoryStorage):
+    """A store that does not list ``hidden``, as if it came a moment later, and holds up what it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(Settings(type="memory"))
+        self.held, self.release = ("", ""), threading.Event()
+
+    def list(self, prefix: str = "", **more: Any) -> Iterator[ObjectInfo]:
+        if ("list", prefix) == self.held:
+            self.release.wait(SOON)
+        return iter(()) if prefix == "hidden" else super().list(prefix, **more)
+
+    def put(self, key: str, *content: Any, **more: Any) -> ObjectInfo:
+        if ("put", key) == self.held:
+            self.release.wait(SOON)
+        return super().put(key, *content, **more)
+
+
+def test_what_comes_meanwhile_is_not_replaced_unasked(chromium: webdriver.Chrome, tmp_path: Path) -> None:
+    storage = Late()
+    put(storage, "hidden", b"theirs")
+    with opened(storage, chromium, tmp_path) as page:
+        page.open()
+        page.drop("hidden", "mine")
+        page.until(lambda: page.uploads() and "hidden" in page.uploads()[0])
+        assert content_of(storage, "hidden") == b"theirs"
+
+
+def test_an_upload_is_cancelled_while_it_is_sent(chromium: webdriver.Chrome, tmp_path: Path) -> None:
+    storage = Late()
+    put(storage, "there", b"")
+    storage.held = ("put", "large")
+    with opened(storage, chromium, tmp_path) as page:
+        page.open()
+        page.drop("large", "bytes")
+        # once all is sent, the store is what is waited for
+        page.until(
+            lambda: [bar.get_attribute("value") for bar in page.all("#uploads-list progress")] == ["1"]
+        )
+        next(button for button in page.all("#uploads-list button") if button.text == "Cancel").click()
+        page.until(lambda: page.uploads() == ["cancelled"])
+        storage.release.set()
+
+
+def test_a_folder_that_comes_late_is_not_shown_in_another(chromium: webdriver.Chrome, tmp_path: Path) -> None:
+    storage = Late()
+    for key in ("slow/a", "quick/b"):
+        put(storage, key, b"")
+    storage.held = ("list", "slow/")
+    with opened(storage, chromium, tmp_path) as page:
+        page.open("quick/")
+        for prefix in ("slow", "quick"):
+            page.browser.execute_script("location.hash = arguments[0]", f"#/{prefix}%2F")
+            page.until(lambda prefix=prefix: prefix in page.text("crumbs"))  # type: ignore[misc]
+        page.until(lambda: page.names() == ["b"])
+        storage.release.set()
+        time.sleep(0.3)
+        assert page.names() == ["b"]
+
+
+def test_events_are_whole_however_they_come(page: Page) -> None:
+    page.open()
+    found = page.browser.execute_async_script(
+        "const done = arguments[0], pieces = ['data: {\"n\"', ': 1}\\n', '\\ndata: {\"n\": 2}\\n\\ndata: {'];"
+        "window.fetch = async () => new Response(new ReadableStream({start(stream) {"
+        " for (const piece of pieces) stream.enqueue(new TextEncoder().encode(piece));"
+        " stream.close(); }}));"
+        "import('/page/api.js').then(async ({events}) => {"
+        " const found = [];"
+        " for await (const event of events('x')) found.push(event.n);"
+        " done(found); }).catch((error) => done(String(error)))"
+    )
+    assert found == [1, 2]
 
 
 def downloaded(page: Page, name: str) -> bytes:
@@ -464,10 +571,12 @@ def test_the_page_is_kept_by_browsers_and_asked_about(page: Page) -> None:
             answer.read()
             assert answer.status == 200
             assert answer.headers["Cache-Control"] == "no-cache"
-            assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+            policy = set(answer.headers["Content-Security-Policy"].split("; "))
+            assert policy >= {f"{name} 'none'" for name in NOTHING_MAY}
             connection.request("GET", path, headers={"If-None-Match": answer.headers["ETag"]})
             again = connection.getresponse()
             assert (again.status, again.read()) == (304, b"")
+            assert "Content-Length" not in again.headers  # it would be that of what is kept
         for path in ("/page/", "/page/__init__.py", "/page/../server.py", "/page/index.htm"):
             connection.request("GET", path)
             answer = connection.getresponse()

@@ -89,7 +89,7 @@ FORMS = {
     "JSON at the root": post(TEXT, path="/"),
     "JSON at the path with a slash": post(TEXT, path=f"{CMD}/"),
     "JSON with a query": post(TEXT, path=f"{CMD}?a=b"),
-    "JSON at a whole address": post(TEXT, path=f"http://test{CMD}"),
+    "JSON at a whole address": post(TEXT, path=f"http://localhost{CMD}"),
     "JSON in chunks": chunked(*(TEXT[start : start + 7].encode() for start in range(0, len(TEXT), 7))),
     "JSON by HTTP/1.0": request("POST", CMD, f"Content-Length: {len(TEXT)}", body=TEXT, version="HTTP/1.0"),
     "JSON with its length said twice, the same": post(TEXT, f"Content-Length: {len(TEXT)}"),

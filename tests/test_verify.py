@@ -99,6 +99,14 @@ def test_what_is_in_the_place_of_a_file_is_a_change(pulled: Storage, tmp_path: P
     assert reply["same"] == len(TREE) - 3
 
 
+def test_an_audit_reads_links_as_a_comparison_does(storage: Storage, tmp_path: Path) -> None:
+    write_tree(tmp_path, {"data/a": b"aaa"})
+    (tmp_path / "data" / "link").symlink_to("a")
+    assert run(storage, "objPut", **PUT)["status"] is True
+    reply = run(storage, "objPull", fromLocation="s", mapLocationOver="data", overwrite="never", audit=True)
+    assert verdict(reply["audit"]) == (True, 2, [], [], [])
+
+
 @pytest.mark.parametrize("has_roots", [False, True])
 def test_a_link_is_what_it_leads_to_within_the_tree_as_for_a_push(
     storage: Storage, tmp_path: Path, has_roots: bool

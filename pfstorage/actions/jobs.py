@@ -69,8 +69,6 @@ def job_status(context: Context, meta: StatusMeta) -> Reply:
     if not 0 <= wait <= LONGEST_WAIT:
         raise MessageError(f"meta 'wait' takes 0 to {LONGEST_WAIT} seconds: ask again for more")
     jobs, job = _jobs_of(context.caller), _named(context.caller, meta)
-    if wait and context.caller.turn:
-        context.caller.turn.begin_waiting()
     return Reply({"status": True, **jobs.status(job.id, wait).as_body()})
 
 

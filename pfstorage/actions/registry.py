@@ -37,14 +37,14 @@ class Upload:
 
 
 class Turn(Protocol):
-    """One of so many places at work, which a message leaves to others before it takes long."""
+    """One of so many places at work with the store."""
 
-    def begin_transfer(self) -> None:
-        """Go on among those that move files, of whom there are not too many either. Raise `BusyError`."""
+    def begin(self) -> None:
+        """Take one, if there is none yet. Raise `BusyError`, or `StoppedError` if nobody waits for the reply."""
         ...
 
-    def begin_waiting(self) -> None:
-        """Go on as one who only waits."""
+    def begin_transfer(self) -> None:
+        """Take one among those that move files, of whom there are not too many either. Raise as `begin` does."""
         ...
 
 
@@ -61,7 +61,7 @@ class Caller:
     one of the *jobs* instead, where the door has any. *observe* is told the action, the
     reply and the seconds, where they are not to be logged. Local paths in the
     message lie below *roots*, where there are any. *turn* is their place among those
-    whose messages are worked on, and *workers* are shared by all of them. *secrets* are
+    at work with the store, and *workers* are shared by all of them. *secrets* are
     those of the door, which are masked in what is written of the message.
     """
 

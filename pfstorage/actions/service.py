@@ -77,6 +77,8 @@ def internalctl(context: Context, meta: InternalctlMeta) -> Reply:
     """Read or change the state: the settings as a tree of paths like ``/swift/container_name``."""
     if not meta.var:
         raise MessageError("meta 'var' must name a part of the state, such as /swift/container_name")
+    if context.caller.rights.prefix:
+        raise ForbiddenError("internalctl is not for a token that sees a part of the store alone")
     if meta.set is not None:
         require_trust(context, "internalctl set")
         context.state.set(meta.var, meta.set)

@@ -40,6 +40,20 @@ def confined(storage: Storage, rights: Rights) -> Storage:
     return kinds[offers](storage, rights)
 
 
+def require_write(rights: Rights, key: str) -> None:
+    """Raise `PermissionDeniedError` if *rights* don't allow to write *key*."""
+    if not rights.allows("write"):
+        raise PermissionDeniedError(f"{key!r}: this token may read, and change nothing", key=key)
+    _require_touch(rights, key)
+
+
+def _require_touch(rights: Rights, key: str) -> None:
+    if not rights.may_touch(key):
+        raise PermissionDeniedError(
+            f"{key!r}: this token is for the keys that begin with {rights.prefix!r}", key=key
+        )
+
+
 class _Confined:
     """See `Storage`. Raise `PermissionDeniedError` for what the rights don't allow.
 
@@ -56,19 +70,15 @@ class _Confined:
         return self._storage.settings
 
     def _within(self, start: str) -> str:
-        if not self._rights.may_touch(start):
-            raise PermissionDeniedError(
-                f"{start!r}: this token is for the keys that begin with {self._rights.prefix!r}", key=start
-            )
+        _require_touch(self._rights, start)
         return start
 
     def _readable(self, key: str) -> str:
         return check_key(self._within(key))
 
     def _writable(self, key: str) -> str:
-        if not self._rights.allows("write"):
-            raise PermissionDeniedError(f"{key!r}: this token may read, and change nothing", key=key)
-        return self._readable(key)
+        require_write(self._rights, key)
+        return check_key(key)
 
     def list(
         self,

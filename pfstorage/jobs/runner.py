@@ -280,10 +280,11 @@ class Jobs:
         while True:
             run.is_moved = False
             reply = self._perform(order, run.stop, functools.partial(self._note, job_id, run))
-            if not _lacks_store(reply) or time.monotonic() > given_up_at:
-                return reply
             if reply.body.get("bytes"):
                 pause, given_up_at = FIRST_PAUSE, time.monotonic() + STORE_PATIENCE
+            is_endless = order.message["meta"].get("overwrite") == "always"  # it would begin anew each time
+            if not _lacks_store(reply) or is_endless or time.monotonic() > given_up_at:
+                return reply
             log.warning("job %s waits for its store: %s", job_id, reply.body["msg"])
             with self._changed:
                 run.progress = {**run.progress, "waiting": reply.body["msg"]}

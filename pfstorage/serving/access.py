@@ -91,4 +91,5 @@ def _hostname(url: str) -> str:
 
 def _is_same(origin: str, hosts: list[str]) -> bool:
     """Tell whether *origin* is that of this server's own pages."""
-    return bool(hosts) and urlsplit(origin).netloc == hosts[0] and origin.startswith(("http://", "https://"))
+    scheme, _, rest = origin.partition("://")
+    return bool(hosts) and rest == hosts[0] and scheme in ("http", "https")

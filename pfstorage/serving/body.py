@@ -86,7 +86,7 @@ class ChunkedReader:
         return data
 
     def _next_chunk(self) -> None:
-        digits = self._line().partition(b";")[0].strip()
+        digits = self._line().partition(b";")[0].strip(b" \t")
         if not digits or len(digits) > 15 or not all(digit in b"0123456789abcdefABCDEF" for digit in digits):
             raise MessageError("the chunked body has a chunk without a length")
         self._chunk = SizedReader(self._stream, int(digits, 16))
@@ -119,12 +119,12 @@ def open_body(stream: Stream, encodings: list[str], lengths: list[str]) -> Reade
     the other (RFC 9112, section 6.3).
     """
     if encodings:
-        if lengths or [each.strip().lower() for each in encodings] != ["chunked"]:
+        if lengths or [each.strip(" \t").lower() for each in encodings] != ["chunked"]:
             raise MessageError("a body has either a Content-Length or 'Transfer-Encoding: chunked'")
         return ChunkedReader(stream)
     if not lengths:
         raise NoLengthError("the request needs a Content-Length")
-    value = lengths[0].strip()
+    value = lengths[0].strip(" \t")
     if len(set(lengths)) > 1 or not (value.isascii() and value.isdigit()) or len(value) > 15:
         raise MessageError("Content-Length must be one number of bytes")
     return SizedReader(stream, int(value))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
 
-from pfstorage.errors import BusyError
+from pfstorage.errors import BusyError, StoppedError
 
 WAIT_SECONDS = 30.0
 """A client waits longer than that for the answer to its request; and one that was sent away would come again."""
@@ -27,12 +28,12 @@ class Gate:
         """Return how many are at work, and how many wait for that."""
         return {"busy": self._inside, "waiting": len(self._waiting)}
 
-    def enter(self) -> None:
-        """Be one of those inside, until `leave`. Raise `BusyError`."""
+    def enter(self) -> bool:
+        """Be one of those inside, until `leave`; tell whether that took a while. Raise `BusyError`."""
         with self._lock:
             if self._inside < self._most:
                 self._inside += 1
-                return
+                return False
             if len(self._waiting) >= WAITING_PER_WORKING * self._most:
                 raise _busy()
             turn = threading.Lock()  # who leaves wakes up the next one, and nobody else
@@ -40,6 +41,7 @@ class Gate:
             self._waiting.append(turn)
         if not turn.acquire(timeout=WAIT_SECONDS):
             self._give_up(turn)
+        return True
 
     def leave(self) -> None:
         """Hand the place to who has waited longest."""
@@ -58,18 +60,20 @@ class Gate:
 
 
 class Turn:
-    """One request's place: inside the gate *quick*, and, once its message turns out to move files, of *long*.
+    """One request's place among those at work with the store: inside the gate *quick*, or *long* if it moves files.
 
-    A context manager. An ``ls`` so never waits for those that pull a hundred thousand files.
+    A context manager, which gives the place back; it is taken when it is needed. So an ``ls``
+    never waits for those that pull a hundred thousand files, and what needs no store waits for nobody.
+    *is_gone* tells whether the client has gone meanwhile.
     """
 
-    def __init__(self, quick: Gate, long: Gate) -> None:
+    def __init__(self, quick: Gate, long: Gate, is_gone: Callable[[], bool] = lambda: False) -> None:
         self._quick = quick
         self._long = long
+        self._is_gone = is_gone
         self._inside: Gate | None = None
 
     def __enter__(self) -> Turn:
-        self._enter(self._quick)
         return self
 
     def __exit__(
@@ -80,18 +84,22 @@ class Turn:
     ) -> None:
         self._leave()
 
-    def begin_transfer(self) -> None:
-        """Leave the one gate, and enter the other. Raise `BusyError`."""
-        self._leave()
-        self._enter(self._long)
+    def begin(self) -> None:
+        """Be inside. Raise `BusyError`, or `StoppedError` if nobody waits for the answer any more."""
+        if self._inside is None:
+            self._enter(self._quick)
 
-    def begin_waiting(self) -> None:
-        """Leave the gate: who only waits takes nothing from others."""
-        self._leave()
+    def begin_transfer(self) -> None:
+        """Be inside the gate of those that move files. Raise as `begin` does."""
+        if self._inside is not self._long:
+            self._leave()
+            self._enter(self._long)
 
     def _enter(self, gate: Gate) -> None:
-        gate.enter()
+        has_waited = gate.enter()
         self._inside = gate
+        if has_waited and self._is_gone():
+            raise StoppedError("the client went away before its turn came")
 
     def _leave(self) -> None:
         if self._inside:

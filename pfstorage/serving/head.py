@@ -18,9 +18,11 @@ from pfstorage.serving.body import Stream
 
 MAX_LINE = 64 * 1024
 MAX_HEADERS = 100
+MAX_HEAD = 128 * 1024
+"""Bytes of all headers together."""
 
 _LINE = re.compile(rb"([^\s\x00-\x1f\x7f]+) +([^\s\x00-\x1f\x7f]+) +HTTP/(\d)\.(\d)\s*")
-_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00\r\n]*?)[ \t]*\r?\n")
+_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)\r?\n")
 
 
 class HeadError(Exception):
@@ -40,6 +42,10 @@ class Headers:
     def add(self, name: str, value: str) -> None:
         self._values.setdefault(name.lower(), []).append(value)
 
+    def put(self, name: str, value: str) -> None:
+        """Have *value* instead of all that *name* has."""
+        self._values[name.lower()] = [value]
+
     def __contains__(self, name: str) -> bool:
         return name.lower() in self._values
 
@@ -56,6 +62,10 @@ class Headers:
         """Return the first value of *name*."""
         values = self._values.get(name.lower())
         return values[0] if values else default
+
+    def words(self, name: str) -> list[str]:
+        """Return what the values of *name* list, between commas, in lower case."""
+        return [word.strip(" \t").lower() for value in self.get_all(name) for word in value.split(",")]
 
     def get_all(self, name: str) -> list[str]:
         """Return the values of *name* in their order."""
@@ -84,17 +94,18 @@ def read_headers(stream: Stream) -> Headers:
     A line that is no header is refused, and so is one that goes on with the line before (RFC 9112, 5.2):
     what lies between this server and its client may make something else of it.
     """
-    headers = Headers()
+    headers, size = Headers(), 0
     for _ in range(MAX_HEADERS + 1):
         line = stream.readline(MAX_LINE + 1)
         if line in (b"\r\n", b"\n"):
             return headers
-        if len(line) > MAX_LINE:
+        size += len(line)
+        if len(line) > MAX_LINE or size > MAX_HEAD:
             raise HeadError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "a header line is too long")
         found = _HEADER.fullmatch(line)
         if not found:
             raise HeadError(HTTPStatus.BAD_REQUEST, "a line of its head is no header")
-        headers.add(found[1].decode("ascii"), found[2].decode("latin-1"))
+        headers.add(found[1].decode("ascii"), found[2].strip(b" \t").decode("latin-1"))
     raise HeadError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"it has more than {MAX_HEADERS} headers")
 
 

@@ -14,29 +14,46 @@ ASKED_EVERY = 5.0
 """Seconds for which what the store answered is taken to hold: probes are many, and need no token."""
 
 
+PATIENCE = 5.0
+"""Seconds for which a probe waits for the store; most probes give up after some."""
+
+
 def healthz(_: Request) -> Answer:
     """Say that the process answers."""
     return answer_of(Reply({"status": True}))
 
 
 class Readiness:
-    """``/readyz``: asks the store of the server for a row, and no more often than it needs to."""
+    """``/readyz``: asks the store of the server for a row, one look at a time, and no more often than it needs to.
+
+    A store that keeps silent is not ready: nobody waits longer than `PATIENCE` for it.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._asked_at = float("-inf")
-        self._is_ready = False
+        self._is_asking = self._is_ready = False
 
     def __call__(self, request: Request) -> Answer:
         """Say whether the store answers. What it answers is nobody's business here."""
-        with self._lock:  # the others wait for the answer, too, and do not ask as well
-            if time.monotonic() - self._asked_at > ASKED_EVERY:
-                self._is_ready = _answers(request.handler)
-                self._asked_at = time.monotonic()
-            is_ready = self._is_ready
+        with self._changed:
+            if not self._is_asking and time.monotonic() - self._asked_at > ASKED_EVERY:
+                threading.Thread(
+                    target=self._ask, args=(request.handler,), name="readyz", daemon=True
+                ).start()
+                self._is_asking, self._asked_at = True, time.monotonic()
+            left = self._asked_at + PATIENCE - time.monotonic()
+            is_known = self._changed.wait_for(lambda: not self._is_asking, max(0.0, left))
+            is_ready = is_known and self._is_ready
         if is_ready:
             return answer_of(Reply({"status": True}))
         return answer_of(Reply.of_error(UnavailableError("the store does not answer")))
+
+    def _ask(self, handler: StoreHandler) -> None:
+        is_ready = _answers(handler)
+        with self._changed:
+            self._is_asking, self._is_ready, self._asked_at = False, is_ready, time.monotonic()
+            self._changed.notify_all()
 
 
 def _answers(handler: StoreHandler) -> bool:

@@ -7,8 +7,10 @@ import binascii
 import contextlib
 import re
 import tempfile
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import format_datetime
+from types import MappingProxyType
 from typing import IO
 from urllib.parse import quote, unquote_to_bytes
 
@@ -16,6 +18,7 @@ from pfstorage.actions.pushing import known_objects
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.base import CHUNK, Attributes, Span
 from pfstorage.backends.common import new_md5
+from pfstorage.backends.confined import require_write
 from pfstorage.errors import InvalidKeyError, MessageError, TooLargeError
 from pfstorage.files import local_errors
 from pfstorage.pathmap import check_key
@@ -42,9 +45,9 @@ def list_objects(request: Request) -> Answer:
         )
     if not (limit.isdecimal() and 0 < int(limit) <= MOST_ROWS):
         raise MessageError(f"limit is a number from 1 to {MOST_ROWS}")
-    storage = request.handler.storage_for(request.caller)
     prefix = known.pop("prefix")
     with request.turn:
+        storage = request.handler.storage_for(request.caller)
         rows = list(storage.list(prefix, limit=int(limit), **known))
     more = rows[-1].key if len(rows) == int(limit) else None
     return answer_of(Reply({"status": True, "objects": [row.as_row() for row in rows], "marker": more}))
@@ -64,21 +67,20 @@ def _key_of(path: str) -> str:
 
 
 def _get(request: Request, key: str) -> Answer:
-    storage = request.handler.storage_for(request.caller)
     with request.turn:
+        storage = request.handler.storage_for(request.caller)
         info = storage.head(key)
     etag = info.segments_etag or info.etag
     headers = _headers_of(key, info, etag)
     if _names(request.headers.get("if-none-match", ""), etag):
         return Answer(304, headers=headers, kind=info.content_type)
-    start, end = _range_of(request.headers.get("range", ""), info.size)
+    if not _names(request.headers.get("if-match", "*"), etag):
+        return _refused(412, "the object is another than If-Match says")
+    is_same = request.headers.get("if-range", f'"{etag}"').strip() == f'"{etag}"'  # else, all of it
+    start, end = _range_of(request.headers.get("range", "") if is_same else "", info.size)
     if start > end:
-        reply = Reply.of_error(
-            MessageError(f"the object has {info.size} bytes: there are none in this range")
-        )
-        answer = answer_of(reply)
-        answer.status, answer.headers = 416, {"Content-Range": f"bytes */{info.size}"}
-        return answer
+        text = f"the object has {info.size} bytes: there are none in this range"
+        return _refused(416, text, {"Content-Range": f"bytes */{info.size}"})
     size = end - start
     is_whole = size == info.size
     span = Span(start, size, etag, info.md5 if is_whole else "")
@@ -91,6 +93,12 @@ def _get(request: Request, key: str) -> Answer:
     if not is_whole:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{info.size}"
     return Answer(200 if is_whole else 206, write, info.content_type, size, headers)
+
+
+def _refused(status: int, text: str, headers: Mapping[str, str] = MappingProxyType({})) -> Answer:
+    answer = answer_of(Reply.of_error(MessageError(text)))
+    answer.status, answer.headers = status, {**headers}
+    return answer
 
 
 def _headers_of(key: str, info: ObjectInfo, etag: str) -> dict[str, str]:
@@ -129,9 +137,9 @@ def _range_of(header: str, size: int) -> tuple[int, int]:
 
 
 def _put(request: Request, key: str) -> Answer:
+    require_write(request.caller.rights, key)  # before the body comes
     expected = _md5_of(request.headers.get("content-md5", ""))
-    only_new = request.headers.get("if-none-match", "").strip() == "*"
-    storage = request.handler.storage_for(request.caller)
+    only_new = _is_only_new(request)
     with contextlib.ExitStack() as stack:
         with local_errors(_SPOOL):
             spool = stack.enter_context(tempfile.TemporaryFile(prefix="pfstorage-"))
@@ -141,12 +149,24 @@ def _put(request: Request, key: str) -> Answer:
         kind = request.headers.get("content-type", "")
         with request.turn as turn:
             turn.begin_transfer()
+            storage = request.handler.storage_for(request.caller)
             with replacing(storage, known_objects(storage, [key]).get(key)):
                 info = storage.put(key, spool, size, Attributes(kind), only_new=only_new)
     request.moved("store", size)
     answer = answer_of(Reply({"status": True, "object": info.as_row()}))
     answer.status, answer.headers = 201, {"ETag": f'"{info.etag}"'}
     return answer
+
+
+def _is_only_new(request: Request) -> bool:
+    """Tell whether an object that is there is to stay. Raise `MessageError` for conditions that are not kept."""
+    condition = request.headers.get("if-none-match", "").strip()
+    others = [
+        name for name in ("if-match", "if-unmodified-since", "content-range") if name in request.headers
+    ]
+    if others or condition not in ("", "*"):
+        raise MessageError("a PUT stores the whole object, and takes no condition but 'If-None-Match: *'")
+    return condition == "*"
 
 
 def _md5_of(header: str) -> str:

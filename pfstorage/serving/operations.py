@@ -188,7 +188,7 @@ _GET_OBJECT = Operation(
         ),
         _HAS,
     ),
-    also={416: MessageError},
+    also={412: MessageError, 416: MessageError},
 )
 _PUT_OBJECT = Operation(
     "putObject",

@@ -37,6 +37,7 @@ SLOWEST = 4096
 """Bytes a second that a body comes with at least."""
 HEAD_SECONDS = 10.0
 """What the head of a request may take, from its first byte on, and the greeting of TLS."""
+MOST_EMPTY_LINES = 4
 IDLE_SECONDS = 60.0
 """How long a kept connection may lie idle, and a body or its reader be silent."""
 
@@ -47,6 +48,7 @@ _ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 _PROCESS = secrets.token_hex(4)
 """What the names of this process' requests begin with; they are no secret, and a random number each takes long."""
 _NUMBERS = itertools.count(1)
+_NONE = head.Headers()
 _ALWAYS = {
     "Server": f"pfstorage/{__version__}",
     "Cache-Control": "no-store",
@@ -73,6 +75,7 @@ class RequestHandler(BaseHTTPRequestHandler):
             self.request = self.server.tls.wrap_socket(self.request, server_side=True)
         super().setup()
         self._is_whole = True
+        self._empty_lines = 0
         self.rfile.close()
         self._received = TimedStream(self.connection, self.timeout)
         self.rfile = self._received.buffered()
@@ -95,13 +98,16 @@ class RequestHandler(BaseHTTPRequestHandler):
             "X-Request-Id": self._id,
             **self.server.site.cors_headers(self.headers.get("origin")),
         }
-        seconds = time.monotonic() - started
         if not self._is_counted:
             route = self._request.route if self._request else ""
-            self.server.metrics.count(route or "other", answer.status, seconds)
-        self._log(answer, seconds)
+            self.server.metrics.count(route or "other", answer.status, time.monotonic() - started)
         self.close_connection = not (self._may_stay_open and self._is_body_read())
-        self._send(answer)
+        try:
+            self._send(answer)
+        finally:
+            self._log(answer, time.monotonic() - started)
+        if self.close_connection:
+            self._linger()
 
     def _answered(self) -> Answer:
         """Return the answer. Only a broken connection raises."""
@@ -126,7 +132,7 @@ class RequestHandler(BaseHTTPRequestHandler):
         except ValueError:
             raise MessageError("the address of the request can't be read") from None
 
-        turn = self.server.new_turn()
+        turn = self.server.new_turn(self._is_gone)
 
         def observe(action: str, reply: Reply, seconds: float) -> None:
             request.action, self._is_counted = action, True
@@ -148,6 +154,16 @@ class RequestHandler(BaseHTTPRequestHandler):
         )
         return request
 
+    def _is_gone(self) -> bool:
+        """Tell whether the client has closed the connection, and so does not wait for an answer."""
+        try:
+            # what TLS has in between is not looked at: its end comes as one of the connection, too
+            return not socket.socket.recv(self.connection, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def _log(self, answer: Answer, seconds: float) -> None:
         """Write one line of the log: what was asked, and by whom; no key and no local path, which may be a name."""
         request = self._request
@@ -159,6 +175,7 @@ class RequestHandler(BaseHTTPRequestHandler):
             "owner": request.caller.owner if request else "",
             "status": int(answer.status),
             "seconds": round(seconds, 3),
+            "broken": "" if self._is_whole else True,
         }
         text = " ".join(f"{name}={value}" for name, value in fields.items() if value != "")
         requests.info("%s", text, extra={"fields": fields})
@@ -166,8 +183,7 @@ class RequestHandler(BaseHTTPRequestHandler):
     def _open_body(self) -> body.Reader:
         encodings = self.headers.get_all("transfer-encoding")
         self._body = body.open_body(self.rfile, encodings, self.headers.get_all("content-length"))
-        size = self._body.left if isinstance(self._body, body.SizedReader) else self.server.options.max_upload
-        self._received.begin(self.timeout + size / SLOWEST)
+        self._received.begin(self.timeout, SLOWEST)
         return self._body
 
     def _is_body_read(self) -> bool:
@@ -195,8 +211,6 @@ class RequestHandler(BaseHTTPRequestHandler):
             self._send_content(answer.content, is_chunked)
         self.wfile.flush()
         self._is_whole = True
-        if self.close_connection:
-            self._linger()
 
     def _send_content(self, content: bytes | Callable[[body.Writer], None], is_chunked: bool) -> None:
         if isinstance(content, bytes):
@@ -250,6 +264,7 @@ class RequestHandler(BaseHTTPRequestHandler):
         if code != HTTPStatus.NOT_IMPLEMENTED:
             answer.status = code
         self._send(answer)
+        self._linger()
 
     def handle_one_request(self) -> None:
         """Read one request and answer it. The server's end waits for it from its first line on."""
@@ -258,6 +273,7 @@ class RequestHandler(BaseHTTPRequestHandler):
         try:
             super().handle_one_request()
         finally:
+            self._request, self.headers = None, _NONE  # it may be long until the next one
             if self._is_at_work:
                 self.server.end_work()
 
@@ -268,10 +284,12 @@ class RequestHandler(BaseHTTPRequestHandler):
 
     def parse_request(self) -> bool:
         """Read the head of a request."""
-        # an empty line before a request means nothing (RFC 9112, section 2.2)
+        # an empty line before a request means nothing (RFC 9112, section 2.2); many of them keep it open for nothing
         if not self.raw_requestline.strip():
-            self.close_connection = False
+            self._empty_lines += 1
+            self.close_connection = self._empty_lines > MOST_EMPTY_LINES
             return False
+        self._empty_lines = 0
         self._begin_work()
         try:
             self.requestline, self.command = "", ""
@@ -282,10 +300,21 @@ class RequestHandler(BaseHTTPRequestHandler):
         except head.HeadError as e:
             return self._refuse(e.status, str(e))
         is_new = self.request_version != "HTTP/1.0"
-        wish = self.headers.get("connection", "").lower()
-        self.close_connection = wish == "close" or not (is_new or wish == "keep-alive")
+        if reason := self._wrong_head(is_new):
+            return self._refuse(HTTPStatus.BAD_REQUEST, reason)
+        scheme, _, rest = self.path.partition("://")
+        if rest and "/" not in scheme:  # a whole address says which host is meant (RFC 9112, section 3.2.2)
+            self.headers.put("Host", re.split("[/?#]", rest)[0])
+        wishes = self.headers.words("connection")
+        self.close_connection = "close" in wishes or not (is_new or "keep-alive" in wishes)
         is_awaited = is_new and self.headers.get("expect", "").lower() == "100-continue"
         return self.handle_expect_100() if is_awaited else True
+
+    def _wrong_head(self, is_new: bool) -> str:
+        """Tell what is wrong with a head where something between here and the client may read it in another way."""
+        if not is_new:
+            return "HTTP/1.0 has no Transfer-Encoding" if "transfer-encoding" in self.headers else ""
+        return "" if "host" in self.headers else "it has no header Host"
 
     def _refuse(self, status: HTTPStatus, reason: str) -> bool:
         self.command, self.requestline = "", ""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import socket
 import ssl
 import sys
 import threading
-from collections.abc import Mapping, Set
+import time
+from collections.abc import Callable, Mapping, Set
 from http.server import HTTPServer
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
@@ -51,6 +53,7 @@ REFUSAL = (
     % len(REFUSED)
 )
 REFUSAL += b"Retry-After: 5\r\nConnection: close\r\n\r\n" + REFUSED
+NO_FILES_SECONDS = 0.5
 LAST_SECONDS = 6.0
 """What a transfer that was stopped takes at most to reply, and a little more."""
 
@@ -117,9 +120,9 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
         )
         self.site = Site(Access(options, host), Description((*own, *ROUTES)).routes)
 
-    def new_turn(self) -> Turn:
-        """Return the place that a request is to take among those at work."""
-        return Turn(self._quick, self._long)
+    def new_turn(self, is_gone: Callable[[], bool]) -> Turn:
+        """Return the place that a request is to take among those at work, unless its client *is_gone* by then."""
+        return Turn(self._quick, self._long, is_gone)
 
     def _new_metrics(self) -> Metrics:
         from pfstorage.serving.metrics import Metrics  # with a library that takes long to import
@@ -190,13 +193,16 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
 
         The address and what only flags tell stay as they are.
         """
-        try:
-            self.handler.reload()
-            self.tls = _tls_of(self.options) if self.options.tls_cert else None
-        except SettingsError as e:
-            log.error("kept as it was: %s", e)
+        for read_again in (self.handler.reload, self._reload_certificate):
+            try:
+                read_again()
+            except SettingsError as e:
+                log.error("kept as it was: %s", e)
         if self.site.access.tokens:
             self.site.access.tokens.reload()
+
+    def _reload_certificate(self) -> None:
+        self.tls = _tls_of(self.options) if self.options.tls_cert else None
 
     @property
     def url(self) -> str:
@@ -243,7 +249,11 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
             is_welcome = self._connections < self.options.max_connections
             self._connections += is_welcome
         if is_welcome:
-            super().process_request(request, client_address)
+            try:
+                super().process_request(request, client_address)
+            except BaseException:  # there is no thread for it
+                self._end_connection()
+                raise
             return
         with contextlib.suppress(OSError):  # it is told if it listens; nobody waits for that
             request.setblocking(False)
@@ -256,8 +266,23 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            with self._changed:
-                self._connections -= 1
+            self._end_connection()
+
+    def _end_connection(self) -> None:
+        with self._changed:
+            self._connections -= 1
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Take a connection. Where this process may open no more files, wait a little: it is asked again at once."""
+        try:
+            return super().get_request()
+        except OSError as e:
+            if e.errno in (errno.EMFILE, errno.ENFILE):
+                log.error(
+                    "no connection can be taken, too many files are open: see --maxConnections, ulimit -n"
+                )
+                time.sleep(NO_FILES_SECONDS)
+            raise
 
     def answer_once(self) -> bool:
         """Answer one request, then return; connections that ask nothing don't count. `stop` ends it, too.

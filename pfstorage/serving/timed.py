@@ -19,11 +19,15 @@ class TimedStream(io.RawIOBase):
         self._socket = sock
         self._idle = idle
         self._allowed: float | None = None
+        self._slowest = float("inf")
         self._deadline: float | None = None
 
-    def begin(self, seconds: float | None) -> None:
-        """Allow *seconds* for what comes from now on, counted from its first byte; None is as long as it takes."""
-        self._allowed = seconds
+    def begin(self, seconds: float | None, slowest: float = float("inf")) -> None:
+        """Allow *seconds* for what comes from now on, counted from its first byte; None is as long as it takes.
+
+        With *slowest*, each so many bytes bring one second more.
+        """
+        self._allowed, self._slowest = seconds, slowest
         self._deadline = None
 
     def readable(self) -> bool:
@@ -38,6 +42,8 @@ class TimedStream(io.RawIOBase):
         count = self._receive(buffer, wait) if wait < self._idle else self._socket.recv_into(buffer)
         if self._deadline is None and self._allowed is not None:
             self._deadline = time.monotonic() + self._allowed
+        if self._deadline is not None:
+            self._deadline += count / self._slowest
         return count
 
     def _receive(self, buffer: Any, wait: float) -> int:

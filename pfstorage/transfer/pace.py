@@ -116,7 +116,7 @@ class WorkerLimit:
             return
         if goodput >= before * GAIN:
             self._before = (self._wanted, goodput)
-            self._wanted = min(self.most, self.allowed * 2)
+            self._wanted = min(self.most, max(self._wanted, self.allowed * 2))
         else:  # it brought nothing: go back, and look again later
             self._wanted = workers or self._wanted
             self._before = (0, 0.0)

@@ -55,9 +55,9 @@ export async function listed(prefix, marker, signal) {
   return (await asked(`${OBJECTS}?${query}`, { signal })).json();
 }
 
-export async function isThere(key) {
+export async function isThere(key, signal) {
   const query = new URLSearchParams({ prefix: key, limit: "1" });
-  const page = await (await asked(`${OBJECTS}?${query}`)).json();
+  const page = await (await asked(`${OBJECTS}?${query}`, { signal })).json();
   return page.objects[0]?.name === key; // a key comes before those that it begins
 }
 
@@ -93,8 +93,8 @@ export async function sent(action, meta = {}) {
 }
 
 // What becomes of a job, until its end. EventSource could not send the token.
-export async function* events(job, signal) {
-  const response = await asked(`/api/v1/jobs/${encodeURIComponent(job)}/events`, { signal });
+export async function* events(job) {
+  const response = await asked(`/api/v1/jobs/${encodeURIComponent(job)}/events`);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {

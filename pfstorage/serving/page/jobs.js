@@ -5,6 +5,7 @@ import { at, count, element, inBytes, named } from "./words.js";
 
 const ASKED_EVERY = 5000;
 const SHOWN = 20;
+const FOLLOWED = 2; // each takes one of the six connections that a browser has for a server
 const rows = new Map();
 
 // Look for jobs now and then, for as long as the page is open. A server without jobs, or a token
@@ -26,8 +27,10 @@ export async function look(report) {
   at("jobs").hidden = reply.jobs.length === 0;
   for (const job of reply.jobs.toReversed()) {
     const row = rows.get(job.job) ?? newRow(job, report);
-    if (!row.isFollowed) row.show(job);
-    if (!row.isFollowed && isOpen(job)) row.follow();
+    if (row.isFollowed) continue;
+    row.show(job);
+    const followed = [...rows.values()].filter((each) => each.isFollowed).length;
+    if (job.state === "running" && followed < FOLLOWED) row.follow(); // the others are looked at now and then
   }
 }
 

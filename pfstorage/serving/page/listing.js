@@ -1,7 +1,7 @@
 // The folder that the address names: its rows, a page at a time, and the way back up.
 
 import { addressOf, fetched, listed, token } from "./api.js";
-import { at, count, element, inBytes, moment, named, shown } from "./words.js";
+import { at, element, inBytes, moment, named, shown } from "./words.js";
 
 let running = new AbortController();
 let present = { prefix: "", marker: null, size: 0 };
@@ -36,6 +36,7 @@ export async function show(report) {
 
 export async function showMore(report, isFirst = false) {
   const { signal } = running;
+  at("more").hidden = true; // until this page is there
   const focused = document.activeElement?.dataset?.key;
   try {
     const page = await listed(present.prefix, present.marker ?? "", signal);
@@ -44,15 +45,21 @@ export async function showMore(report, isFirst = false) {
     else at("rows").append(...rows);
     present = { ...present, marker: page.marker, size: present.size + rows.length };
     at("more").hidden = page.marker === null;
-    const more = page.marker === null ? "" : ", and more";
-    at("summary").textContent = present.size ? `${count(present.size, "entry").replace("entrys", "entries")}${more}` : "Nothing is here.";
+    at("summary").textContent = summary();
     if (!isFirst) rows[0]?.querySelector("a").focus();
     else if (focused !== undefined) refocus(focused);
   } catch (error) {
     if (error.name === "AbortError") return;
     at("summary").textContent = "";
+    if (isFirst) at("rows").replaceChildren();
     report(error);
   }
+}
+
+function summary() {
+  if (!present.size) return "Nothing is here.";
+  const more = present.marker === null ? "" : ", and more";
+  return `${present.size.toLocaleString()} ${present.size === 1 ? "entry" : "entries"}${more}`;
 }
 
 function refocus(key) {

@@ -40,6 +40,7 @@ at("token-button").addEventListener("click", () => askForToken(token.get() ? "Th
 at("token-cancel").addEventListener("click", () => at("token-dialog").close());
 at("token-forget").addEventListener("click", () => {
   token.forget();
+  at("jobs").hidden = true;
   at("token-dialog").close();
   refresh();
 });

@@ -64,7 +64,7 @@ class Upload {
     this.say("");
     at("uploads-list").append(this.row);
     try {
-      const replaces = await isThere(this.key);
+      const replaces = await isThere(this.key, this.stop.signal);
       if (replaces && !(await mayReplace(this))) return this.end("kept as it was");
       await put(this.key, this.file, {
         onlyNew: !replaces,
@@ -78,6 +78,7 @@ class Upload {
     } catch (error) {
       this.end(error.name === "AbortError" ? "cancelled" : error.message);
       this.offer("Try again", () => {
+        this.row.remove(); // it comes back with its turn
         waiting.push(this);
         startWaiting();
       });
