@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.client
 import io
 import json
@@ -24,17 +25,19 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
-from pfstorage import Settings, StoreHandler, ThreadedHTTPServer
+from pfstorage import Settings, StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.backends import ObjectInfo, Storage
+from pfstorage.backends.base import Sink, Span
 from pfstorage.backends.memory import MemoryStorage
+from pfstorage.errors import UnavailableError
 from pfstorage.serving.options import ServerOptions
-from tests.conftest import ask, running_server
+from tests.conftest import ask, running_server, write_tree
 from tests.test_operations import Held
 
 T = TypeVar("T")
 
 SOON = 20.0
-WRITER, READER, GUEST = "writer-0123456789abcdef", "reader-0123456789abcdef", "guest-0123456789abcdef"
+WRITER, READER, GUEST = "writer-0123456789abcdef", "reader-0123456789abcdef", "gäst-0123456789abcdef"
 TOKENS = f"""\
 [AUTH TOKENS]
 writer = {WRITER}
@@ -104,6 +107,11 @@ class Page:
         self.until(lambda: self.by_id("token-dialog").get_attribute("open"))
         self.by_id("token").send_keys(token, Keys.ENTER)
 
+    def is_loaded(self) -> bool:
+        """Tell whether the document is there; between two of them, there is nothing to look into."""
+        script = "return document.readyState === 'complete' && !!document.querySelector('dialog[open]')"
+        return bool(self.browser.execute_script(script))
+
     def by_id(self, name: str) -> WebElement:
         return self.browser.find_element(By.ID, name)
 
@@ -133,8 +141,19 @@ class Page:
     def upload(self, *files: Path) -> None:
         self.by_id("files").send_keys("\n".join(map(str, files)))
 
-    def uploads(self) -> list[str]:
-        return [said.text for said in self.all("#uploads-list .said")]
+    def transfers(self) -> list[str]:
+        """Return what is said of each file on its way, up or down."""
+        script = (
+            "return [...document.querySelectorAll('#transfers-list .said')].map(said => said.textContent)"
+        )
+        said: list[str] = self.browser.execute_script(script)
+        return said
+
+    def click(self, button: str, row: int = -1) -> None:
+        """Click the *button* of a file on its way."""
+        found = self.all("#transfers-list li")[row].find_element(By.TAG_NAME, "button")
+        assert found.text == button
+        found.click()
 
     def drop(self, name: str, content: str) -> None:
         """Drop a file, as a desktop does: a script can't make a trusted one, but all that the page sees of it."""
@@ -227,6 +246,16 @@ def test_folders_are_entered_and_left(page: Page) -> None:
     assert page.complaints() == []
 
 
+def test_the_first_object_is_uploaded_into_a_store_without_a_container(
+    swift_storage: Storage, chromium: webdriver.Chrome, tmp_path: Path
+) -> None:
+    with opened(swift_storage, chromium, tmp_path) as page:
+        page.open()
+        assert (page.text("summary"), page.text("alert")) == ("Nothing is here.", "")
+        page.drop("first.txt", "first")
+        page.until(lambda: page.names() == ["first.txt"])
+
+
 def test_a_folder_that_is_empty_says_so(page: Page) -> None:
     page.open("nothing/")
     assert (page.names(), page.text("summary")) == ([], "Nothing is here.")
@@ -242,6 +271,9 @@ def test_a_long_listing_comes_by_pages(page: Page, swift_storage: Storage) -> No
     page.until(lambda: len(page.names()) == 510)
     assert page.browser.switch_to.active_element.text == "0500"
     assert not page.by_id("more").is_displayed()
+    page.drop("0510", "one more")
+    page.until(lambda: len(page.names()) == 511)
+    assert page.browser.switch_to.active_element.text == "0500"
 
 
 def test_a_name_is_never_a_part_of_the_page(page: Page) -> None:
@@ -252,7 +284,7 @@ def test_a_name_is_never_a_part_of_the_page(page: Page) -> None:
     page.until(lambda: page.by_id("replace-dialog").get_attribute("open"))
     assert HOSTILE in page.text("replace-name")
     page.all("#replace-form button[value=keep]")[0].click()
-    page.until(lambda: page.uploads() == ["kept as it was"])
+    page.until(lambda: page.transfers() == ["kept as it was"])
     time.sleep(0.2)
     assert page.all("img") == []
     assert page.browser.title == "chris/ - pfstorage"
@@ -281,9 +313,9 @@ def test_files_are_uploaded_with_their_progress(page: Page, swift_storage: Stora
         (tmp_path / name).write_bytes(content)
     page.open("chris/new/")
     page.upload(*(tmp_path / name for name in contents))
-    page.until(lambda: page.uploads() == ["stored"] * 5)
-    assert all(bar.get_attribute("value") == "1" for bar in page.all("#uploads-list progress"))
-    assert page.text("uploads-status") == "5 files stored"
+    page.until(lambda: page.transfers() == ["stored"] * 5)
+    assert all(bar.get_attribute("value") == "1" for bar in page.all("#transfers-list progress"))
+    assert page.by_id("transfers-status").get_property("textContent") == "5 files stored"
     page.until(lambda: page.names() == sorted(contents))
     for name, content in contents.items():
         assert content_of(swift_storage, f"chris/new/{name}") == content
@@ -297,18 +329,18 @@ def test_what_is_dropped_is_uploaded_and_replaces_only_if_that_is_wanted(
     page.drop("a.dcm", "new")
     page.until(lambda: page.by_id("replace-dialog").get_attribute("open"))
     page.press(Keys.ESCAPE)
-    page.until(lambda: page.uploads() == ["kept as it was"])
+    page.until(lambda: page.transfers() == ["kept as it was"])
     assert content_of(swift_storage, "chris/a.dcm") == OBJECTS["chris/a.dcm"]
     page.drop("a.dcm", "newer")
     page.until(lambda: page.by_id("replace-dialog").get_attribute("open"))
     page.all("#replace-form button[value=replace]")[0].click()
-    page.until(lambda: page.uploads()[-1:] == ["stored"])
+    page.until(lambda: page.transfers()[-1:] == ["stored"])
     assert content_of(swift_storage, "chris/a.dcm") == b"newer"
     page.drop("a.dcm", "newest")
     page.until(lambda: page.by_id("replace-dialog").get_attribute("open"))
     # as Escape does in some browsers: it is no answer, whatever the last one was
     page.browser.execute_script("document.getElementById('replace-dialog').close()")
-    page.until(lambda: page.uploads()[-1:] == ["kept as it was"])
+    page.until(lambda: page.transfers()[-1:] == ["kept as it was"])
     assert content_of(swift_storage, "chris/a.dcm") == b"newer"
     page.drop("other.txt", "other")
     page.until(lambda: "other.txt" in page.names())
@@ -327,33 +359,28 @@ def test_one_answer_may_be_for_all_files_of_an_upload(
     page.until(lambda: page.by_id("replace-dialog").get_attribute("open"))
     page.by_id("replace-all").click()
     page.all("#replace-form button[value=replace]")[0].click()
-    page.until(lambda: page.uploads() == ["stored"] * 3)
+    page.until(lambda: page.transfers() == ["stored"] * 3)
     assert {content_of(swift_storage, f"chris/{file.name}") for file in files} == {b"new"}
 
 
 def test_a_name_is_sent_whole_whatever_it_means_in_an_address(page: Page, swift_storage: Storage) -> None:
     page.open("chris/")
     page.drop("100% #1?.txt", "all of it")
-    page.until(lambda: page.uploads() == ["stored"])
+    page.until(lambda: page.transfers() == ["stored"])
     assert content_of(swift_storage, "chris/100% #1?.txt") == b"all of it"
 
 
 class Late(MemoryStorage):
-    """A store that does not list ``hidden``, as if it came a moment later, and holds up what it is told to."""
+    """A store that does not list ``hidden``, as if it came a moment later, and holds up one folder."""
 
     def __init__(self) -> None:
         super().__init__(Settings(type="memory"))
-        self.held, self.release = ("", ""), threading.Event()
+        self.held, self.release = "?", threading.Event()
 
     def list(self, prefix: str = "", **more: Any) -> Iterator[ObjectInfo]:
-        if ("list", prefix) == self.held:
+        if prefix == self.held:
             self.release.wait(SOON)
         return iter(()) if prefix == "hidden" else super().list(prefix, **more)
-
-    def put(self, key: str, *content: Any, **more: Any) -> ObjectInfo:
-        if ("put", key) == self.held:
-            self.release.wait(SOON)
-        return super().put(key, *content, **more)
 
 
 def test_what_comes_meanwhile_is_not_replaced_unasked(chromium: webdriver.Chrome, tmp_path: Path) -> None:
@@ -362,31 +389,17 @@ def test_what_comes_meanwhile_is_not_replaced_unasked(chromium: webdriver.Chrome
     with opened(storage, chromium, tmp_path) as page:
         page.open()
         page.drop("hidden", "mine")
-        page.until(lambda: page.uploads() and "hidden" in page.uploads()[0])
+        page.until(lambda: page.by_id("replace-dialog").get_attribute("open"))
+        page.press(Keys.ENTER)  # which is "Keep it"
+        page.until(lambda: page.transfers() == ["kept as it was"])
         assert content_of(storage, "hidden") == b"theirs"
-
-
-def test_an_upload_is_cancelled_while_it_is_sent(chromium: webdriver.Chrome, tmp_path: Path) -> None:
-    storage = Late()
-    put(storage, "there", b"")
-    storage.held = ("put", "large")
-    with opened(storage, chromium, tmp_path) as page:
-        page.open()
-        page.drop("large", "bytes")
-        # once all is sent, the store is what is waited for
-        page.until(
-            lambda: [bar.get_attribute("value") for bar in page.all("#uploads-list progress")] == ["1"]
-        )
-        next(button for button in page.all("#uploads-list button") if button.text == "Cancel").click()
-        page.until(lambda: page.uploads() == ["cancelled"])
-        storage.release.set()
 
 
 def test_a_folder_that_comes_late_is_not_shown_in_another(chromium: webdriver.Chrome, tmp_path: Path) -> None:
     storage = Late()
     for key in ("slow/a", "quick/b"):
         put(storage, key, b"")
-    storage.held = ("list", "slow/")
+    storage.held = "slow/"
     with opened(storage, chromium, tmp_path) as page:
         page.open("quick/")
         for prefix in ("slow", "quick"):
@@ -413,6 +426,24 @@ def test_events_are_whole_however_they_come(page: Page) -> None:
     assert found == [1, 2]
 
 
+def test_a_folder_that_is_dropped_is_uploaded_with_all_that_is_in_it(
+    page: Page, swift_storage: Storage, tmp_path: Path
+) -> None:
+    files = {f"series/{number:03}.dcm": b"%d" % number for number in range(120)}  # readEntries gives 100
+    files["series/deep/er/<b>.txt"] = b"deep"
+    write_tree(tmp_path / "dropped", files)
+    page.open("study/")
+    dropped = {"items": [], "files": [str(tmp_path / "dropped" / "series")], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        event = {"type": kind, "x": 200, "y": 200, "data": dropped}
+        page.browser.execute_cdp_cmd("Input.dispatchDragEvent", event)
+    page.until(lambda: page.transfers() == ["stored"] * 121)
+    assert {row.key for row in swift_storage.list("study/")} == {f"study/{name}" for name in files}
+    assert content_of(swift_storage, "study/series/deep/er/<b>.txt") == b"deep"
+    page.until(lambda: page.names() == ["series/"])
+    assert page.complaints() == []
+
+
 def downloaded(page: Page, name: str) -> bytes:
     page.until((page.downloads / name).exists)
     return (page.downloads / name).read_bytes()
@@ -423,11 +454,138 @@ def test_objects_are_downloaded(page: Page, swift_storage: Storage) -> None:
     put(swift_storage, "chris/large.bin", large)
     page.open("chris/")
     page.row("large.bin").click()
-    page.until(lambda: "is downloaded" in page.text("summary"))
+    page.until(lambda: page.transfers() == ["downloaded"])
+    assert page.by_id("transfers-status").get_property("textContent") == "large.bin is downloaded."
     assert downloaded(page, "large.bin") == large
     page.row("a.dcm").click()
     assert downloaded(page, "a.dcm") == OBJECTS["chris/a.dcm"]
     assert page.complaints() == []
+
+
+LARGE = random.Random(1).randbytes(1024**2) * 65
+TO_A_CHOSEN_FILE = """
+window.showSaveFilePicker = async ({ suggestedName }) => {
+  const directory = await navigator.storage.getDirectory();
+  return directory.getFileHandle(suggestedName, { create: true });
+};
+"""
+DIGEST = """
+const directory = await navigator.storage.getDirectory();
+const file = await (await directory.getFileHandle(arguments[0])).getFile();
+const digest = await crypto.subtle.digest("SHA-256", await file.arrayBuffer());
+return [...new Uint8Array(digest)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+"""
+
+
+def test_what_is_large_goes_straight_to_the_file_that_is_chosen(
+    chromium: webdriver.Chrome, tmp_path: Path
+) -> None:
+    with open_storage("memory") as storage, opened(storage, chromium, tmp_path) as page:
+        put(storage, "large.nii", LARGE)
+        page.open()
+        page.browser.execute_script(TO_A_CHOSEN_FILE)
+        page.row("large.nii").click()
+        page.until(lambda: page.transfers() == ["downloaded"])
+        assert page.browser.execute_script(DIGEST, "large.nii") == hashlib.sha256(LARGE).hexdigest()
+        assert page.complaints() == []
+
+
+class Breaking(MemoryStorage):
+    """A store whose objects break off, as long as it *is_broken*."""
+
+    def __init__(self) -> None:
+        super().__init__(Settings(type="memory"))
+        self.is_broken = True
+
+    def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
+        if not self.is_broken:
+            return super().get(key, sink, span)
+        sink.write(b"x" * 100_000)
+        raise UnavailableError("the store went away")
+
+
+@pytest.fixture
+def breaking(chromium: webdriver.Chrome, tmp_path: Path) -> Iterator[tuple[Breaking, Page]]:
+    storage = Breaking()
+    with opened(storage, chromium, tmp_path) as page:
+        yield storage, page
+
+
+def test_a_download_that_breaks_off_leaves_no_file(breaking: tuple[Breaking, Page]) -> None:
+    storage, page = breaking
+    put(storage, "a.bin", b"y" * 200_000)
+    page.open()
+    page.row("a.bin").click()
+    page.until(lambda: page.transfers()[0:1] and "broke off" in page.transfers()[0])
+    assert list(page.downloads.iterdir()) == []
+    storage.is_broken = False
+    page.click("Try again")
+    assert downloaded(page, "a.bin") == b"y" * 200_000
+
+
+class Slow(MemoryStorage):
+    """A store that takes objects when it is released."""
+
+    def __init__(self) -> None:
+        super().__init__(Settings(type="memory"))
+        self.release = threading.Event()
+
+    def put(self, *arguments: Any, **options: Any) -> ObjectInfo:
+        assert self.release.wait(60)
+        return super().put(*arguments, **options)
+
+
+def test_uploads_are_cancelled_and_tried_again(chromium: webdriver.Chrome, tmp_path: Path) -> None:
+    storage = Slow()
+    with opened(storage, chromium, tmp_path) as page:
+        page.open()
+        for number in range(5):
+            page.drop(f"{number}.txt", "content")
+        page.until(lambda: page.transfers() == ["7 B of 7 B"] * 3 + ["waiting"] * 2)
+        page.click("Cancel", 4)
+        page.click("Cancel", 0)
+        page.until(lambda: page.transfers()[0] == page.transfers()[4] == "cancelled")
+        storage.release.set()
+        page.until(lambda: page.transfers()[1:] == ["stored"] * 3 + ["cancelled"])
+        assert [row.key for row in storage.list("4")] == []
+        page.click("Try again", 4)
+        page.until(lambda: page.transfers()[4] == "stored")
+        page.by_id("transfers-clear").click()
+        assert (page.transfers(), page.by_id("transfers").is_displayed()) == ([], False)
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [
+        ("a\nb", "a\\u{a}b"),
+        ("/a", "a"),
+        ("d/a//b", "b"),
+        ("100%2F%2e%2e?b#c;d&e+f", None),
+        ("'\"<script>&lt;", None),
+        ("\u202egpj.exe", "\\u{202e}gpj.exe"),
+        ("שלום.txt", None),
+        ("x" * 1024, None),
+    ],
+)
+def test_objects_are_downloaded_whatever_their_keys(
+    page: Page, swift_storage: Storage, key: str, shown: str | None
+) -> None:
+    put(swift_storage, key, key.encode())
+    page.open(key.rpartition("/")[0] + "/" if "/" in key else "")
+    name = shown or key
+    page.row(name).click()
+    page.until(lambda: page.transfers() == ["downloaded"])
+    [path] = page.until(lambda: [each for each in page.downloads.iterdir() if each.suffix != ".crdownload"])
+    assert path.read_bytes() == key.encode()
+    assert "\u202e" not in path.name
+    assert page.complaints() == []
+
+
+@pytest.mark.parametrize("folder", ["d/../", "./"])
+def test_keys_that_the_server_refuses_are_told(page: Page, folder: str) -> None:
+    page.open(folder)
+    page.drop("a.txt", "x")
+    page.until(lambda: "has a component '.' or '..'" in page.transfers()[-1])
 
 
 def test_without_tokens_the_browser_downloads_by_itself(
@@ -456,25 +614,59 @@ def test_a_wrong_token_is_told_and_another_is_asked_for(page: Page) -> None:
     assert page.browser.execute_script("return localStorage.length + document.cookie.length") == 0
     page.by_id("token-button").click()
     page.by_id("token-forget").click()
-    page.until(lambda: page.text("token-reason") == "The server asks for a token.")
+    page.until(lambda: page.is_loaded() and page.text("token-reason") == "The server asks for a token.")
     assert page.browser.execute_script("return sessionStorage.length") == 0
 
 
 def test_who_may_only_read_is_told_so(page: Page) -> None:
     page.open("chris/", READER)
     page.drop("new.txt", "new")
-    page.until(lambda: page.uploads() and "Your token does not allow that" in page.uploads()[0])
+    page.until(lambda: page.transfers() and "Your token does not allow that" in page.transfers()[0])
     assert "new.txt" not in page.names()
-    assert any(button.text == "Try again" for button in page.all("#uploads-list button"))
+    assert any(button.text == "Try again" for button in page.all("#transfers-list button"))
 
 
-def test_who_may_see_a_part_sees_that(page: Page) -> None:
+def test_who_may_see_a_part_begins_there(page: Page, swift_storage: Storage) -> None:
     page.open("", GUEST)
-    assert page.names() == ["chris/feed_12/deep/", "chris/feed_12/x.dcm"]
-    page.row("chris/feed_12/deep/").click()
+    page.until(lambda: page.names() == ["deep/", "x.dcm"])
+    assert [crumb.text for crumb in page.all("#crumbs a")] == ["All objects", "chris", "feed_12"]
+    page.drop("mine.txt", "mine")
+    page.until(lambda: "mine.txt" in page.names())
+    assert content_of(swift_storage, "chris/feed_12/mine.txt") == b"mine"
+    page.row("deep/").click()
     page.until(lambda: page.names() == ["er"])
     page.browser.get(f"http://127.0.0.1:{page.server.server_port}/#/chris%2Ffeed_13%2F")
     page.until(lambda: "Your token does not allow that" in page.text("alert"))
+    page.drop("not-mine.txt", "x")
+    page.until(lambda: "Your token does not allow that" in page.transfers()[-1])
+
+
+def test_nothing_is_left_of_what_a_token_has_shown(page: Page) -> None:
+    page.open("chris/")
+    page.drop("new.txt", "new")
+    page.until(lambda: page.transfers() == ["stored"])
+    page.by_id("token-button").click()
+    page.by_id("token-forget").click()
+    page.until(lambda: page.is_loaded() and page.text("token-reason") == "The server asks for a token.")
+    assert "new.txt" not in page.browser.page_source
+    page.paste(WRITER)
+    page.until(lambda: "new.txt" in page.names())
+    page.by_id("token-button").click()
+    page.paste("not-a-token-0123456789")
+    page.until(lambda: page.text("token-reason") == "The server does not take this token.")
+    assert page.names() == []
+
+
+def test_a_token_that_is_revoked_shows_nothing_any_more(held: tuple[Held, Page], tmp_path: Path) -> None:
+    _, page = held
+    begin(page, "first")
+    page.open("x/")
+    page.until(lambda: said_of(page, "first"))
+    assert page.names() == ["0", "1", "2"]
+    (tmp_path / "tokens.cfg").write_text("[AUTH TOKENS]\nother = other-0123456789abcdef\n")
+    page.by_id("refresh").click()
+    page.until(lambda: page.text("token-reason") == "The server does not take this token.")
+    page.until(lambda: (page.names(), page.all("#jobs-list li")) == ([], []))
 
 
 def test_the_keyboard_does_it_all(page: Page) -> None:
@@ -496,12 +688,14 @@ def test_the_keyboard_does_it_all(page: Page) -> None:
     page.drop("zz.txt", "new")  # the listing is made anew, and the focus stays where it was
     page.until(lambda: "zz.txt" in page.names())
     page.until(lambda: page.browser.switch_to.active_element.text == "a.dcm")
+    page.browser.back()
+    page.until(lambda: page.browser.switch_to.active_element.text == "chris/")
 
 
 def test_a_screen_reader_finds_its_way(page: Page) -> None:
     page.open("chris/")
     page.drop("new.txt", "new")
-    page.until(lambda: page.uploads() == ["stored"])
+    page.until(lambda: page.transfers() == ["stored"])
     script = (Path(axe_core_python.__file__).parent / "axe.min.js").read_text()
     for theme in ("light", "dark"):
         wanted = {"prefers-color-scheme": theme, "prefers-reduced-motion": "reduce"}
@@ -533,33 +727,54 @@ def test_it_fits_a_narrow_window(page: Page) -> None:
         page.browser.set_window_size(before["width"], before["height"])
 
 
-def test_jobs_are_followed_and_cancelled(chromium: webdriver.Chrome, tmp_path: Path) -> None:
+def begin(page: Page, jid: str) -> None:
+    meta = {"path": "x", "mapLocationOver": jid, "async": True, "jid": jid}
+    message = {"action": "objPull", "meta": meta}
+    assert ask(page.server, message, Authorization=f"Bearer {WRITER}")[0] == 202
+
+
+def said_of(page: Page, jid: str) -> str:
+    rows = [row for row in page.all("#jobs-list li") if jid in row.text]
+    return rows[0].find_element(By.CSS_SELECTOR, ".said").text if rows else ""
+
+
+@pytest.fixture
+def held(chromium: webdriver.Chrome, tmp_path: Path) -> Iterator[tuple[Held, Page]]:
+    """The page of a server whose objects come when they are released."""
     storage = Held()
     for number in range(3):
         put(storage, f"x/{number}", b"12345")
     with opened(storage, chromium, tmp_path) as page:
-
-        def begin(jid: str) -> None:
-            meta = {"path": "x", "mapLocationOver": jid, "async": True, "jid": jid}
-            message = {"action": "objPull", "meta": meta}
-            assert ask(page.server, message, Authorization=f"Bearer {WRITER}")[0] == 202
-
-        def said(jid: str) -> str:
-            rows = [row for row in page.all("#jobs-list li") if jid in row.text]
-            return rows[0].find_element(By.CSS_SELECTOR, ".said").text if rows else ""
-
-        begin("first")
-        begin("second")
-        page.open()
-        page.until(lambda: said("first").startswith("running"))
-        page.until(lambda: said("second"))
-        row = next(row for row in page.all("#jobs-list li") if "second" in row.text)
-        row.find_element(By.TAG_NAME, "button").click()
-        page.until(lambda: said("second").startswith("cancelled"))
+        yield storage, page
         storage.release.set()
-        page.until(lambda: said("first").startswith("done, 3 of 3 files, 15 B"))
-        assert not row.find_element(By.TAG_NAME, "button").is_displayed()
-        assert page.complaints() == []
+
+
+def test_jobs_are_followed_and_cancelled(held: tuple[Held, Page]) -> None:
+    storage, page = held
+    begin(page, "first")
+    begin(page, "second")
+    page.open()
+    page.until(lambda: said_of(page, "first").startswith("running"))
+    page.until(lambda: said_of(page, "second"))
+    row = next(row for row in page.all("#jobs-list li") if "second" in row.text)
+    row.find_element(By.TAG_NAME, "button").send_keys(Keys.ENTER)
+    page.until(lambda: said_of(page, "second").startswith("cancelled"))
+    assert page.browser.switch_to.active_element == row  # its button is gone
+    storage.release.set()
+    page.until(lambda: said_of(page, "first").startswith("done, 3 of 3 files, 15 B"))
+    assert page.by_id("jobs-status").get_property("textContent") == "objPull first: done"
+    assert not row.find_element(By.TAG_NAME, "button").is_displayed()
+    assert page.complaints() == []
+
+
+def test_many_jobs_leave_connections_for_the_rest(held: tuple[Held, Page]) -> None:
+    _, page = held
+    for number in range(8):  # a browser opens six to one server
+        begin(page, f"job-{number}")
+    page.open("new/")
+    page.until(lambda: len(page.all("#jobs-list li")) == 8)
+    page.drop("a.txt", "a")
+    page.until(lambda: page.names() == ["a.txt"])
 
 
 def test_the_page_is_kept_by_browsers_and_asked_about(page: Page) -> None:

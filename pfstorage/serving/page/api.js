@@ -1,12 +1,15 @@
 // What the page asks the server for, with the token that this tab holds.
 
 const KEPT_AS = "pfstorage.token";
-const OBJECTS = "/api/v1/objects";
+// Relative: a proxy may serve all of it below a path of its own.
+const API = "api/v1";
+const OBJECTS = `${API}/objects`;
 
 export class Refusal extends Error {
-  constructor(status, message) {
+  constructor(status, message, type = "") {
     super(message);
     this.status = status;
+    this.type = type; // as the server calls it
   }
 }
 
@@ -16,21 +19,26 @@ export const token = {
   forget: () => sessionStorage.removeItem(KEPT_AS),
 };
 
+// A header is bytes, and the tokens of the server are UTF-8.
 function authorization() {
-  return token.get() ? { Authorization: `Bearer ${token.get()}` } : {};
+  const bytes = new TextEncoder().encode(token.get());
+  return bytes.length ? { Authorization: `Bearer ${String.fromCharCode(...bytes)}` } : {};
 }
 
 // The message of an answer that is no success; the server's own where it has one.
 function refusalOf(status, text) {
   let message = "";
+  let type = "";
   try {
-    message = JSON.parse(text).msg ?? "";
+    const reply = JSON.parse(text);
+    message = reply.msg ?? "";
+    type = reply.error?.type ?? "";
   } catch {
     message = ""; // a proxy in between has answered, not in JSON
   }
   if (status === 0) message = "The server does not answer.";
   if (status === 403) message = `Your token does not allow that: ${message}`;
-  return new Refusal(status, message || `The server answered ${status}.`);
+  return new Refusal(status, message || `The server answered ${status}.`, type);
 }
 
 async function asked(path, options = {}) {
@@ -44,26 +52,37 @@ async function asked(path, options = {}) {
   return response;
 }
 
-// The whole key is one component, so no browser makes anything of a "/../" in it.
+// The whole key is one component, so no browser makes anything of a "/../" or a "//" in it.
+// That leaves the keys "." and "..", which a browser can't ask for, however they are written;
+// the server gives out no key with such a component.
 export function addressOf(key) {
   return `${OBJECTS}/${encodeURIComponent(key)}`;
 }
 
-// A page of the folder `prefix`, after `marker`: {objects, marker}.
-export async function listed(prefix, marker, signal) {
-  const query = new URLSearchParams({ prefix, marker, delimiter: "/", limit: "500" });
-  return (await asked(`${OBJECTS}?${query}`, { signal })).json();
+async function rowsOf(options, signal) {
+  try {
+    return await (await asked(`${OBJECTS}?${new URLSearchParams(options)}`, { signal })).json();
+  } catch (error) {
+    // the store has never had an object: the first upload makes the container
+    if (error.type === "ContainerNotFoundError") return { objects: [], marker: null };
+    throw error;
+  }
+}
+
+// Up to `limit` rows of the folder `prefix`, after `marker`: {objects, marker}.
+export function listed(prefix, marker, limit, signal) {
+  return rowsOf({ prefix, marker, delimiter: "/", limit }, signal);
 }
 
 export async function isThere(key, signal) {
-  const query = new URLSearchParams({ prefix: key, limit: "1" });
-  const page = await (await asked(`${OBJECTS}?${query}`, { signal })).json();
+  const page = await rowsOf({ prefix: key, limit: "1" }, signal);
   return page.objects[0]?.name === key; // a key comes before those that it begins
 }
 
 // Store `file` under `key`. Browsers tell how far an upload is by XMLHttpRequest alone.
 export function put(key, file, { onlyNew, onProgress, signal }) {
   return new Promise((resolve, reject) => {
+    signal.throwIfAborted();
     const request = new XMLHttpRequest();
     request.open("PUT", addressOf(key));
     for (const [name, value] of Object.entries(authorization())) request.setRequestHeader(name, value);
@@ -78,13 +97,21 @@ export function put(key, file, { onlyNew, onProgress, signal }) {
   });
 }
 
-// The bytes of `key`; a browser keeps what is large in a file, not in memory.
-export async function fetched(key) {
-  return (await asked(addressOf(key))).blob();
+// The bytes of `key`, as a stream. One that breaks off ends with an error.
+export async function fetched(key, { onProgress, signal }) {
+  if ([".", ".."].includes(key)) throw new Refusal(400, "A browser can't ask for an object of this name.");
+  const { body } = await asked(addressOf(key), { signal });
+  let size = 0;
+  const transform = (chunk, out) => {
+    size += chunk.length;
+    onProgress(size);
+    out.enqueue(chunk);
+  };
+  return body.pipeThrough(new TransformStream({ transform }));
 }
 
 export async function sent(action, meta = {}) {
-  const response = await asked("/api/v1/cmd", {
+  const response = await asked(`${API}/cmd`, {
     method: "POST",
     body: JSON.stringify({ action, meta }),
     headers: { "Content-Type": "application/json" },
@@ -93,8 +120,8 @@ export async function sent(action, meta = {}) {
 }
 
 // What becomes of a job, until its end. EventSource could not send the token.
-export async function* events(job) {
-  const response = await asked(`/api/v1/jobs/${encodeURIComponent(job)}/events`);
+export async function* events(job, signal) {
+  const response = await asked(`${API}/jobs/${encodeURIComponent(job)}/events`, { signal });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {

@@ -1,37 +1,49 @@
 // What the server works off by itself: each job with its progress, as it happens.
 
 import { events, sent } from "./api.js";
-import { at, count, element, inBytes, named } from "./words.js";
+import { at, count, element, inBytes, named, shown } from "./words.js";
 
 const ASKED_EVERY = 5000;
+const ASKED_IDLY_EVERY = 30_000;
 const SHOWN = 20;
-const FOLLOWED = 2; // each takes one of the six connections that a browser has for a server
+const FOLLOWED = 2; // of the six connections that a browser opens to one server, the others are for files
 const rows = new Map();
+let timer;
 
-// Look for jobs now and then, for as long as the page is open. A server without jobs, or a token
-// that may not see them, has none to show.
-export async function watch(report) {
-  for (;;) {
-    if (!document.hidden) await look(report);
-    await new Promise((resolve) => setTimeout(resolve, ASKED_EVERY));
+// Show the jobs, and look for more now and then, until the token is refused: the listing tells of
+// that, and of what else is wrong.
+export async function look(report) {
+  let isSoon = false;
+  clearTimeout(timer);
+  try {
+    if (!document.hidden) isSoon = show((await sent("jobList", { limit: SHOWN })).jobs, report);
+  } catch (error) {
+    if (error.status === 401) return forget();
   }
+  clearTimeout(timer); // somebody else may have looked meanwhile
+  timer = setTimeout(() => look(report), isSoon ? ASKED_EVERY : ASKED_IDLY_EVERY);
 }
 
-export async function look(report) {
-  let reply;
-  try {
-    reply = await sent("jobList", { limit: SHOWN });
-  } catch {
-    return; // the listing tells what is wrong with the server or the token
-  }
-  at("jobs").hidden = reply.jobs.length === 0;
-  for (const job of reply.jobs.toReversed()) {
+// Forget the jobs that another token has shown.
+export function forget() {
+  clearTimeout(timer);
+  for (const row of rows.values()) row.stop.abort();
+  rows.clear();
+  at("jobs-list").replaceChildren();
+  at("jobs").hidden = true;
+}
+
+// Tell whether one is not over yet.
+function show(jobs, report) {
+  at("jobs").hidden = jobs.length === 0;
+  for (const job of jobs.toReversed()) {
     const row = rows.get(job.job) ?? newRow(job, report);
     if (row.isFollowed) continue;
     row.show(job);
     const followed = [...rows.values()].filter((each) => each.isFollowed).length;
-    if (job.state === "running" && followed < FOLLOWED) row.follow(); // the others are looked at now and then
+    if (job.state === "running" && followed < FOLLOWED) row.follow(); // at the others it looks now and then
   }
+  return jobs.some(isOpen);
 }
 
 const isOpen = (job) => ["queued", "running"].includes(job.state);
@@ -48,12 +60,14 @@ class Row {
     this.id = job.job;
     this.report = report;
     this.isFollowed = false;
+    this.stop = new AbortController();
     const name = job.jid ?? job.job;
-    this.bar = element("progress", { ariaLabel: `Job ${name}` });
+    this.title = `${job.action} ${shown(name)}`;
+    this.bar = element("progress", { ariaLabel: this.title });
     this.said = element("span", { className: "said" });
-    this.button = element("button", { type: "button", className: "quiet", textContent: "Cancel", ariaLabel: `Cancel: ${name}` });
+    this.button = element("button", { type: "button", className: "quiet", textContent: "Cancel", ariaLabel: `Cancel: ${this.title}` });
     this.button.onclick = () => this.cancel();
-    this.item = element("li", {}, element("span", {}, `${job.action} `, named(name)), this.bar, this.said, this.button);
+    this.item = element("li", { tabIndex: -1 }, element("span", {}, `${job.action} `, named(name)), this.bar, this.said, this.button);
   }
 
   show(job) {
@@ -66,13 +80,16 @@ class Row {
     if (failed) facts.push(`${failed} failed`);
     if (job.reply?.msg) facts.push(job.reply.msg);
     this.said.textContent = facts.join(", ");
+    if (this.wasOpen && !isOpen(job)) at("jobs-status").textContent = `${this.title}: ${job.state}`;
+    if (!isOpen(job) && document.activeElement === this.button) this.item.focus();
     this.button.hidden = !isOpen(job);
+    this.wasOpen = isOpen(job);
   }
 
   async follow() {
     this.isFollowed = true;
     try {
-      for await (const job of events(this.id)) this.show(job);
+      for await (const job of events(this.id, this.stop.signal)) this.show(job);
     } catch (error) {
       if (error.status) this.report(error);
     } finally {

@@ -1,7 +1,11 @@
 // The folder that the address names: its rows, a page at a time, and the way back up.
 
-import { addressOf, fetched, listed, token } from "./api.js";
-import { at, element, inBytes, moment, named, shown } from "./words.js";
+import { addressOf, listed, token } from "./api.js";
+import { download } from "./downloads.js";
+import { at, element, fileName, inBytes, moment, named, shown } from "./words.js";
+
+const PAGE = 500;
+const MOST = 10_000; // rows that the server gives at once
 
 let running = new AbortController();
 let present = { prefix: "", marker: null, size: 0 };
@@ -14,56 +18,80 @@ export function placeOf(prefix) {
 
 function prefixOf(hash) {
   try {
-    return decodeURIComponent(hash.replace(/^#\/?/, ""));
+    return decodeURIComponent(hash.replace(/^#\/?/, "")).replace(/[^/]$/, "$&/");
   } catch {
     return ""; // somebody has written the address by hand
   }
 }
 
-// Show the folder of the address. What was asked for another one is given up.
+// Show the folder of the address, as far as it was shown before. What was asked for another one is given up.
 export async function show(report) {
   running.abort();
   running = new AbortController();
-  const before = present.prefix;
-  present = { prefix: prefixOf(location.hash), marker: "", size: 0 };
-  showCrumbs(present.prefix);
-  document.title = present.prefix ? `${shown(present.prefix)} - pfstorage` : "pfstorage";
-  if (present.prefix !== before) at("rows").replaceChildren();
-  at("summary").textContent = "Loading…";
-  at("more").hidden = true;
-  await showMore(report, true);
+  const prefix = prefixOf(location.hash);
+  const isSame = prefix === present.prefix && at("rows").hasChildNodes();
+  if (!isSame) {
+    at("rows").replaceChildren();
+    at("summary").textContent = "Loading…";
+    at("more").hidden = true;
+  }
+  const shownSoFar = isSame ? present.size + (present.marker === null ? PAGE : 0) : 0;
+  const limit = Math.min(MOST, Math.max(PAGE, shownSoFar));
+  present = { prefix, marker: "", size: 0 };
+  showCrumbs(prefix);
+  document.title = prefix ? `${shown(prefix)} - pfstorage` : "pfstorage";
+  await showMore(report, limit, true);
 }
 
-export async function showMore(report, isFirst = false) {
+export async function showMore(report, limit = PAGE, isFirst = false) {
   const { signal } = running;
-  at("more").hidden = true; // until this page is there
-  const focused = document.activeElement?.dataset?.key;
+  at("more").disabled = true; // a second click would ask for the same rows
   try {
-    const page = await listed(present.prefix, present.marker ?? "", signal);
-    const rows = page.objects.filter((row) => row.name !== present.prefix).map((row) => rowOf(row, report));
-    if (isFirst) at("rows").replaceChildren(...rows);
-    else at("rows").append(...rows);
-    present = { ...present, marker: page.marker, size: present.size + rows.length };
-    at("more").hidden = page.marker === null;
-    at("summary").textContent = summary();
-    if (!isFirst) rows[0]?.querySelector("a").focus();
-    else if (focused !== undefined) refocus(focused);
+    const page = await listed(present.prefix, present.marker, limit, signal);
+    const inner = isFirst && page.objects.length ? innerOf(page.objects[0]) : "";
+    if (inner) {
+      history.replaceState(null, "", placeOf(inner));
+      return await show(report);
+    }
+    append(page, report, isFirst);
   } catch (error) {
     if (error.name === "AbortError") return;
     at("summary").textContent = "";
-    if (isFirst) at("rows").replaceChildren();
+    if ([401, 403].includes(error.status)) at("rows").replaceChildren(); // they are not for this token
     report(error);
+  } finally {
+    if (!signal.aborted) at("more").disabled = false;
   }
 }
 
-function summary() {
-  if (!present.size) return "Nothing is here.";
-  const more = present.marker === null ? "" : ", and more";
-  return `${present.size.toLocaleString()} ${present.size === 1 ? "entry" : "entries"}${more}`;
+function append(page, report, isFirst) {
+  const focused = document.activeElement.dataset.key;
+  const rows = page.objects.filter((row) => row.name !== present.prefix).map((row) => rowOf(row, report));
+  if (isFirst) at("rows").replaceChildren(...rows);
+  else at("rows").append(...rows);
+  present = { ...present, marker: page.marker, size: present.size + rows.length };
+  at("more").hidden = page.marker === null;
+  const counted = `${present.size.toLocaleString()} ${present.size === 1 ? "entry" : "entries"}`;
+  at("summary").textContent = present.size ? counted + (page.marker === null ? "" : ", and more") : "Nothing is here.";
+  if (!isFirst) rows[0]?.querySelector("a").focus();
+  else if (focused !== undefined) (linkOf((key) => key === focused) ?? at("listing")).focus();
 }
 
-function refocus(key) {
-  [...at("rows").querySelectorAll("a")].find((link) => link.dataset.key === key)?.focus();
+// A token for some keys alone sees the folder that they are in where others see those above it.
+function innerOf(row) {
+  const name = (row.subdir ?? row.name).slice(present.prefix.length);
+  const end = name.replace(/\/$/, "").lastIndexOf("/");
+  return end < 0 ? "" : present.prefix + name.slice(0, end + 1);
+}
+
+function linkOf(isIt) {
+  return [...at("rows").querySelectorAll("a")].find((link) => isIt(link.dataset.key));
+}
+
+// Bring the focus to where a visitor who comes from the folder `left` goes on: its row, or the listing.
+export function goOn(left) {
+  const link = linkOf((key) => key.endsWith("/") && left.startsWith(key));
+  (link ?? at("listing")).focus({ preventScroll: !link });
 }
 
 function showCrumbs(prefix) {
@@ -79,7 +107,7 @@ function showCrumbs(prefix) {
 function rowOf(row, report) {
   const key = row.subdir ?? row.name;
   const name = key.slice(present.prefix.length);
-  const link = row.subdir === undefined ? linkTo(key, name, report) : element("a", { href: placeOf(key), className: "folder" }, named(name));
+  const link = row.subdir === undefined ? linkTo(row, name, report) : element("a", { href: placeOf(key), className: "folder" }, named(name));
   link.dataset.key = key;
   return element(
     "tr",
@@ -90,21 +118,13 @@ function rowOf(row, report) {
   );
 }
 
-// Without a token, the browser downloads by itself. It could not send one.
-function linkTo(key, name, report) {
-  const link = element("a", { href: addressOf(key), download: name.split("/").at(-1) }, named(name));
+// Without a token, the browser downloads by itself.
+function linkTo(row, name, report) {
+  const link = element("a", { href: addressOf(row.name), download: fileName(row.name) }, named(name));
   link.addEventListener("click", (event) => {
     if (!token.get()) return;
     event.preventDefault();
-    save(key, link.download).catch(report);
+    download(row.name, row.bytes, report);
   });
   return link;
-}
-
-async function save(key, name) {
-  at("summary").textContent = `Downloading ${shown(name)}…`;
-  const address = URL.createObjectURL(await fetched(key));
-  element("a", { href: address, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(address), 60_000); // the browser reads it after the click
-  at("summary").textContent = `${shown(name)} is downloaded.`;
 }

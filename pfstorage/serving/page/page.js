@@ -1,8 +1,9 @@
 // Ties the page together: what the visitor does, and what is shown of it.
 
 import { token } from "./api.js";
-import { look, watch } from "./jobs.js";
-import { folder, show, showMore } from "./listing.js";
+import { forget, look } from "./jobs.js";
+import { folder, goOn, show, showMore } from "./listing.js";
+import { isBusy } from "./transfers.js";
 import { filesOf, upload } from "./uploads.js";
 import { at } from "./words.js";
 
@@ -30,23 +31,29 @@ function askForToken(reason) {
 
 function begin(files) {
   at("alert").textContent = "";
-  const prefix = folder();
-  upload(files, prefix, () => {
-    if (folder() === prefix) refresh();
-  });
+  upload(files, folder(), showSoon, report);
+}
+
+// Files that are stored one after the other are shown together.
+let due;
+function showSoon() {
+  due ??= setTimeout(() => {
+    due = undefined;
+    show(report);
+  }, 500);
 }
 
 at("token-button").addEventListener("click", () => askForToken(token.get() ? "This tab has a token." : ""));
 at("token-cancel").addEventListener("click", () => at("token-dialog").close());
 at("token-forget").addEventListener("click", () => {
   token.forget();
-  at("jobs").hidden = true;
-  at("token-dialog").close();
-  refresh();
+  location.reload(); // and with it all that the token has shown
 });
 at("token-form").addEventListener("submit", () => {
   token.keep(at("token").value.trim());
   at("token").value = "";
+  at("rows").replaceChildren();
+  forget();
   refresh();
   look(report);
 });
@@ -54,7 +61,10 @@ at("skip").addEventListener("click", (event) => {
   event.preventDefault(); // the address names the folder
   at("listing").focus();
 });
-at("refresh").addEventListener("click", refresh);
+at("refresh").addEventListener("click", () => {
+  refresh();
+  look(report);
+});
 at("more").addEventListener("click", () => showMore(report));
 at("upload").addEventListener("click", () => at("files").click());
 at("files").addEventListener("change", () => {
@@ -62,8 +72,10 @@ at("files").addEventListener("change", () => {
   at("files").value = "";
 });
 
+const hasFiles = (event) => event.dataTransfer.types.includes("Files");
 for (const kind of ["dragenter", "dragover"]) {
   document.addEventListener(kind, (event) => {
+    if (!hasFiles(event)) return;
     event.preventDefault(); // or the browser would open the file
     document.body.classList.add("dropping");
   });
@@ -72,6 +84,7 @@ document.addEventListener("dragleave", (event) => {
   if (!event.relatedTarget) document.body.classList.remove("dropping");
 });
 document.addEventListener("drop", async (event) => {
+  if (!hasFiles(event)) return;
   event.preventDefault();
   document.body.classList.remove("dropping");
   try {
@@ -82,8 +95,15 @@ document.addEventListener("drop", async (event) => {
 });
 
 window.addEventListener("hashchange", async () => {
+  const left = folder();
   await refresh();
-  at("listing").focus({ preventScroll: true }); // a screen reader goes on with the folder
+  goOn(left);
+});
+window.addEventListener("beforeunload", (event) => {
+  if (isBusy()) event.preventDefault(); // the browser asks
+});
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden) look(report);
 });
 refresh();
-watch(report);
+look(report);

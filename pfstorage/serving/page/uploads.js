@@ -1,19 +1,21 @@
-// Files on their way into the store: a few at a time, each with its progress.
+// Files on their way into the store, a few at a time.
 
 import { isThere, put } from "./api.js";
-import { at, count, element, named } from "./words.js";
+import { Row, announce } from "./transfers.js";
+import { at, count, shown } from "./words.js";
 
 const AT_ONCE = 3;
-const waiting = [];
+let waiting = [];
 let running = 0;
-let done = 0;
+let stored = 0;
 
 // Ask what to do about a key that is taken; the answer may hold for all files of one upload.
 let asking = Promise.resolve();
 function mayReplace(upload) {
   asking = asking.then(async () => {
+    if (upload.stop.signal.aborted) return false;
     if (upload.group.answer !== undefined) return upload.group.answer;
-    at("replace-name").textContent = upload.key;
+    at("replace-name").textContent = shown(upload.key);
     at("replace-all").checked = false;
     const dialog = at("replace-dialog");
     dialog.returnValue = "keep"; // as Escape leaves it
@@ -26,12 +28,11 @@ function mayReplace(upload) {
   return asking;
 }
 
-// Upload `files`, pairs of a path and a File, below `prefix`; `onStored` is called as each is stored.
-export function upload(files, prefix, onStored) {
-  const group = { answer: undefined };
-  at("uploads").hidden = false;
-  for (const [path, file] of files) waiting.push(new Upload(prefix + path, file, group, onStored));
-  startWaiting();
+// Upload `files`, pairs of a path and a File, below `prefix`. `onStored` is called as each is stored,
+// `report` with what is wrong with more than one file.
+export function upload(files, prefix, onStored, report) {
+  const group = { answer: undefined, onStored, report };
+  for (const [path, file] of files) new Upload(prefix + path, file, group).wait();
 }
 
 function startWaiting() {
@@ -46,58 +47,65 @@ function startWaiting() {
       });
   }
   const left = running + waiting.length;
-  at("uploads-status").textContent = left ? `${count(left, "file")} to go, ${done} stored` : `${count(done, "file")} stored`;
+  announce(left ? `${count(left, "file")} to go, ${stored} stored` : `${count(stored, "file")} stored`);
 }
 
 class Upload {
-  constructor(key, file, group, onStored) {
-    Object.assign(this, { key, file, group, onStored });
-    this.bar = element("progress", { max: 1, value: 0, ariaLabel: `Upload of ${key}` });
-    this.said = element("span", { className: "said" });
-    this.button = element("button", { type: "button", className: "quiet" });
-    this.row = element("li", {}, named(key), this.bar, this.said, this.button);
+  constructor(key, file, group) {
+    Object.assign(this, { key, file, group });
+    this.row = new Row(key, "Upload");
+  }
+
+  wait() {
+    this.stop = new AbortController();
+    this.row.begin("waiting", () => this.cancel());
+    waiting.push(this);
+    startWaiting();
+  }
+
+  cancel() {
+    this.stop.abort();
+    if (!waiting.includes(this)) return; // whoever runs sees it
+    waiting = waiting.filter((each) => each !== this);
+    this.fail(this.stop.signal.reason);
+    startWaiting();
   }
 
   async run() {
-    this.stop = new AbortController();
-    this.offer("Cancel", () => this.stop.abort());
-    this.say("");
-    at("uploads-list").append(this.row);
+    this.row.say("");
     try {
-      const replaces = await isThere(this.key, this.stop.signal);
-      if (replaces && !(await mayReplace(this))) return this.end("kept as it was");
-      await put(this.key, this.file, {
-        onlyNew: !replaces,
-        onProgress: (sent, size) => (this.bar.value = size ? sent / size : 1),
-        signal: this.stop.signal,
-      });
-      done += 1;
-      this.bar.value = 1;
-      this.end("stored");
-      this.onStored(this.key);
+      if (!(await this.store())) return this.row.end("kept as it was");
+      stored += 1;
+      this.row.bar.value = 1;
+      this.row.end("stored");
+      this.group.onStored();
     } catch (error) {
-      this.end(error.name === "AbortError" ? "cancelled" : error.message);
-      this.offer("Try again", () => {
-        this.row.remove(); // it comes back with its turn
-        waiting.push(this);
-        startWaiting();
-      });
+      this.fail(error);
     }
   }
 
-  say(text) {
-    this.said.textContent = text;
+  // Tell whether the file was stored. Nothing is sent before it is known that it may be.
+  async store() {
+    const { signal } = this.stop;
+    const send = (onlyNew) =>
+      put(this.key, this.file, { onlyNew, signal, onProgress: (sent, size) => this.row.progress(sent, size) });
+    if (!(await isThere(this.key, signal))) {
+      try {
+        await send(true);
+        return true;
+      } catch (error) {
+        if (error.status !== 412) throw error; // else somebody has stored one meanwhile
+      }
+    }
+    const isWanted = await mayReplace(this);
+    signal.throwIfAborted();
+    if (isWanted) await send(false);
+    return isWanted;
   }
 
-  end(text) {
-    this.say(text);
-    this.offer("Remove", () => this.row.remove());
-  }
-
-  offer(text, act) {
-    this.button.textContent = text;
-    this.button.setAttribute("aria-label", `${text}: ${this.key}`);
-    this.button.onclick = act;
+  fail(error) {
+    this.row.fail(error, () => this.wait());
+    if (error.status === 401) this.group.report(error);
   }
 }
 

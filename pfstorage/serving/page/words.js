@@ -8,6 +8,16 @@ export function shown(name) {
   return name.replace(HIDDEN, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
 }
 
+const LONGEST = 200; // bytes; file systems take 255, and browsers add a suffix meanwhile
+
+// The name of a file to be saved. Nothing in it turns it round, so that it would look like another
+// kind, and its end, which tells the kind, is kept.
+export function fileName(key) {
+  const letters = [...key.split("/").at(-1).replace(HIDDEN, "_")];
+  while (new TextEncoder().encode(letters.join("")).length > LONGEST) letters.shift();
+  return letters.join("");
+}
+
 export function inBytes(size) {
   if (size < 1024) return `${size} B`;
   const unit = Math.min(4, Math.floor(Math.log2(size) / 10));
