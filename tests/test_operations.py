@@ -218,6 +218,38 @@ def test_what_is_quick_does_not_wait_for_what_moves_files(held: tuple[Held, Thre
         assert pulling.result()[0] == 200
 
 
+def test_who_has_waited_for_a_turn_is_answered_as_soon_as_it_comes(
+    held: tuple[Held, ThreadedHTTPServer],
+) -> None:
+    storage, server = held
+    pull = {"action": "objPull", "meta": {"path": "x", "mapLocationOver": "out", "overwrite": "always"}}
+    started = time.monotonic()
+    with ThreadPoolExecutor() as threads:
+        pulls = [threads.submit(ask, server, pull) for _ in range(4)]
+        assert storage.asked.acquire(timeout=60)
+        while _metric(server, 'pfstorage_transfers{state="waiting"}') < 3:
+            time.sleep(0.01)
+        storage.release.set()
+        assert [each.result()[0] for each in pulls] == [200] * 4
+    assert time.monotonic() - started < 20  # less than a connection may lie idle: nobody waited for its end
+
+
+def test_who_waits_for_a_turn_holds_up_nobody_elses() -> None:
+    first, second = (
+        ThreadedHTTPServer(("127.0.0.1", 0), StoreHandler(Held()), ServerOptions(max_requests=1))
+        for _ in "ab"
+    )
+    with running_server(first), running_server(second), ThreadPoolExecutor() as threads:
+        first._quick.enter()
+        waiting = threads.submit(ask, first, {"action": "ls"})
+        while first._quick.counts()["waiting"] == 0:
+            time.sleep(0.01)
+        assert ask(second, {"action": "ls"})[0] == 404  # it has no container
+        assert not waiting.done()
+        first._quick.leave()
+        assert waiting.result()[0] == 404
+
+
 def test_what_is_quick_does_not_wait_for_who_waits_for_a_job(held: tuple[Held, ThreadedHTTPServer]) -> None:
     storage, server = held
     pull = {"action": "objPull", "meta": {"path": "x", "mapLocationOver": "out", "async": True}}

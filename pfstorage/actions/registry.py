@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -93,6 +92,7 @@ class Context:
     throttle: Throttle = field(default_factory=Throttle)
     warnings: list[str] = field(default_factory=list)
     _more_warnings: int = 0
+    _storage: Storage | None = None
 
     def warn(self, text: str) -> None:
         """Add *text* to the warnings, of which `MOST_WARNINGS` are told and further ones counted."""
@@ -102,10 +102,13 @@ class Context:
         self._more_warnings += 1
         self.warnings[MOST_WARNINGS:] = [f"and {self._more_warnings} more of the kind"]
 
-    @functools.cached_property
+    @property
     def storage(self) -> Storage:
         """The storage, opened when an action first asks for it, and the same until the action ends."""
-        return self.open_storage()
+        # no cached_property: before Python 3.12, one that waits for its turn would hold up all others
+        if self._storage is None:
+            self._storage = self.open_storage()
+        return self._storage
 
 
 @dataclass(frozen=True)

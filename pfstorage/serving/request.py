@@ -8,6 +8,7 @@ import itertools
 import logging
 import re
 import secrets
+import select
 import socket
 import ssl
 import time
@@ -157,11 +158,13 @@ class RequestHandler(BaseHTTPRequestHandler):
     def _is_gone(self) -> bool:
         """Tell whether the client has closed the connection, and so does not wait for an answer."""
         try:
+            look = select.poll()
+            look.register(self.connection, select.POLLIN)
+            if not look.poll(0):  # a socket with a time-out would wait for it, whatever the flags of recv
+                return False
             # what TLS has in between is not looked at: its end comes as one of the connection, too
-            return not socket.socket.recv(self.connection, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
-        except OSError:
+            return not socket.socket.recv(self.connection, 1, socket.MSG_PEEK)
+        except (OSError, ValueError):
             return True
 
     def _log(self, answer: Answer, seconds: float) -> None:
