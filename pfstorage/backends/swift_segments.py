@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import functools
 import json
 import logging
 import math
@@ -50,11 +49,18 @@ class SwiftSegments:
         self.objects = objects
         self.container = container
         self.segment_container = f"{container}_segments"
+        self._told: tuple[int, int] | None = None
 
-    @functools.cached_property
+    @property
     def _limits(self) -> tuple[int, int]:
         """The largest object and the most segments that the cluster says it takes."""
+        if (
+            self._told is None
+        ):  # no cached_property: before Python 3.12, one that waits would hold up all others
+            self._told = self._asked_limits()
+        return self._told
 
+    def _asked_limits(self) -> tuple[int, int]:
         def get_info(connection: Connection, *_: str) -> Any:
             answer = self.objects.session.send(connection, "GET", "/info", {})
             return json.loads(connection.http.read_all(answer))

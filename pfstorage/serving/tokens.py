@@ -127,7 +127,9 @@ class TokenFile:
     def _read(self) -> None:
         text, state = _text(self._path)
         tokens: dict[str, Grant] = {}
-        for token, grant in _ini(self._path, text) if self._path.endswith(".cfg") else _plain(text):
+        for token, grant in (
+            _ini(self._path, text) if self._path.endswith(".cfg") else _plain(self._path, text)
+        ):
             if token in tokens:
                 raise SettingsError(f"{self._path!r} has a token twice")
             tokens[token] = grant
@@ -196,9 +198,15 @@ def _check(path: str, status: os.stat_result) -> None:
         raise SettingsError(f"others can get at the tokens in {path!r}: run  chmod 600 {shlex.quote(path)}")
 
 
-def _plain(text: str) -> Iterator[tuple[str, Grant]]:
+def _plain(path: str, text: str) -> Iterator[tuple[str, Grant]]:
     lines = [line.strip() for line in text.split("\n")]
     tokens = [line for line in lines if line and not line.startswith("#")]
+    for number, token in enumerate(tokens, 1):
+        if (
+            token.startswith("[") or " " in token or "\t" in token
+        ):  # each line would be a token for all rights
+            text = f"{path!r}, line {number} of its tokens: a token has no blank, and an INI file is called *.cfg"
+            raise SettingsError(text)
     # a name that stays when others go, and that only who has the token can tell
     return ((token, Grant(f"token {_digest(token.encode()).hex()[:8]}", Rights())) for token in tokens)
 
@@ -227,9 +235,10 @@ def _parsed(path: str, text: str) -> configparser.ConfigParser:
 
 
 def _rights(path: str, tokens: Mapping[str, str], texts: Mapping[str, str]) -> dict[str, Rights]:
-    for section, names in ((RIGHTS, tokens.keys() - texts.keys()), (TOKENS, texts.keys() - tokens.keys())):
-        if names:
-            raise SettingsError(f"{path!r}: the section [{section}] lacks {', '.join(sorted(names))}")
+    if names := tokens.keys() - texts.keys():
+        raise SettingsError(f"{path!r}: the section [{RIGHTS}] lacks {', '.join(sorted(names))}")
+    if names := texts.keys() - tokens.keys():  # of tokens that were revoked, most likely
+        log.warning("%r: there are rights and no token of %s", path, ", ".join(sorted(names)))
     rights = {}
     for name, text in texts.items():
         try:
