@@ -36,7 +36,7 @@ from tests.test_operations import Held
 
 T = TypeVar("T")
 
-SOON = 20.0
+SOON = 40.0
 WRITER, READER, GUEST = "writer-0123456789abcdef", "reader-0123456789abcdef", "gäst-0123456789abcdef"
 TOKENS = f"""\
 [AUTH TOKENS]
@@ -82,6 +82,8 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chr
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     with webdriver.Chrome(options=options, service=Service(DRIVER)) as driver:
+        # another browser on the same machine must not take the focus away
+        driver.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})
         yield driver
 
 
@@ -190,14 +192,16 @@ def opened(
     chromium.execute_cdp_cmd(
         "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(downloads)}
     )
-    options = ServerOptions(token_path=str(tokens), fs_roots=(str(tmp_path),))
+    options = ServerOptions(token_path=str(tokens), fs_roots=(str(tmp_path),), max_jobs=8)
     server = ThreadedHTTPServer(("127.0.0.1", 0), StoreHandler(storage), options)
 
     @contextlib.contextmanager
     def page() -> Iterator[Page]:
         with running_server(server):
-            yield Page(server, chromium, downloads)
-            chromium.get("about:blank")  # nothing of it asks on
+            try:
+                yield Page(server, chromium, downloads)
+            finally:
+                chromium.get("about:blank")  # nothing of it asks on
 
     return page()
 
@@ -772,7 +776,7 @@ def test_many_jobs_leave_connections_for_the_rest(held: tuple[Held, Page]) -> No
     for number in range(8):  # a browser opens six to one server
         begin(page, f"job-{number}")
     page.open("new/")
-    page.until(lambda: len(page.all("#jobs-list li")) == 8)
+    page.until(lambda: len([row for row in page.all("#jobs-list .said") if "running" in row.text]) == 8)
     page.drop("a.txt", "a")
     page.until(lambda: page.names() == ["a.txt"])
 
