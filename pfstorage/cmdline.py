@@ -15,10 +15,7 @@ def hide(shown: Mapping[str, str]) -> None:
     """
     with contextlib.suppress(OSError, ValueError, IndexError):
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-        start, end = (
-            int(fields[45]),
-            int(fields[46]),
-        )  # arg_start, arg_end (proc_pid_stat(5); the first is the third)
+        start, end = map(int, fields[45:47])  # arg_start, arg_end (proc_pid_stat(5); the first is the third)
         with open("/proc/self/mem", "r+b", buffering=0) as memory:
             memory.seek(start)
             before = memory.read(end - start)

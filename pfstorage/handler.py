@@ -145,9 +145,7 @@ class StoreHandler:
 
         def perform(order: Order, stop: Stop, progress: Callable[[Progress], None]) -> Reply:
             owned = replace(caller, owner=order.owner, rights=order.rights, trusted=False)
-            mine = replace(
-                owned, upload=None, jobs=None, turn=None, streams=True, stop=stop, progress=progress
-            )
+            mine = replace(owned, upload=None, jobs=None, streams=True, stop=stop, progress=progress)
             return self.answer(order.message, mine)
 
         return perform

@@ -160,6 +160,16 @@ def _prepared(swift: DevSwift, container: str, action: str) -> dict[str, Any]:
     return messages_of(action)[0]
 
 
+@contextlib.contextmanager
+def _stalling(swift: DevSwift, options: dict[str, Any], action: str) -> Iterator[tuple[StoreHandler, Proxy]]:
+    """Make a handler with two workers, whose store stalls after some files of *action*; its proxy forgets that."""
+    with proxy_to(swift.port) as proxy, open_storage(**{**options, "auth_url": proxy.auth_url}) as storage:
+        handler = StoreHandler(storage)
+        handler.state.set("/this/workers", 2)
+        proxy.fault(Fault("stall", side="request", seconds=60), METHOD[action], range(6, 100))
+        yield handler, proxy
+
+
 def _until_two_are_moved(jobs: Jobs, job: str) -> None:
     for event in jobs.events(job):
         if event["progress"]["files"] >= 2:
@@ -172,9 +182,7 @@ def test_a_job_that_is_cancelled_in_its_middle_ends_soon_and_the_same_message_go
 ) -> None:
     container = options["container_name"]
     message = _prepared(swift, container, action)
-    with proxy_to(swift.port) as proxy, open_storage(**{**options, "auth_url": proxy.auth_url}) as storage:
-        handler = StoreHandler(storage)
-        handler.state.set("/this/workers", 2)
+    with _stalling(swift, options, action) as (handler, proxy):
         jobs = Jobs(handler.performer(Caller(trusted=False)), "state")
         caller = Caller(trusted=False, jobs=jobs)
         jobs.start()
@@ -182,7 +190,6 @@ def test_a_job_that_is_cancelled_in_its_middle_ends_soon_and_the_same_message_go
         def ask(action: str, **meta: Any) -> dict[str, Any]:
             return handler.run({"action": action, "meta": meta}, caller)
 
-        proxy.fault(Fault("stall", side="request", seconds=60), METHOD[action], range(6, 100))
         job = handler.run(message, caller)["job"]
         _until_two_are_moved(jobs, job)
         assert ask("jobCancel", job=job)["status"] is True
@@ -207,10 +214,7 @@ def test_a_process_that_ends_parks_its_jobs_for_the_next(
 ) -> None:
     container = options["container_name"]
     message = _prepared(swift, container, action)
-    with proxy_to(swift.port) as proxy, open_storage(**{**options, "auth_url": proxy.auth_url}) as storage:
-        handler = StoreHandler(storage)
-        handler.state.set("/this/workers", 2)
-        proxy.fault(Fault("stall", side="request", seconds=60), METHOD[action], range(6, 100))
+    with _stalling(swift, options, action) as (handler, proxy):
         jobs = Jobs(handler.performer(Caller(trusted=False)), "state")
         jobs.start()
         job = handler.run(message, Caller(jobs=jobs))["job"]

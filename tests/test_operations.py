@@ -336,17 +336,7 @@ def test_a_head_that_trickles_is_given_up(
     server: ThreadedHTTPServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pfstorage.serving.request.HEAD_SECONDS", 0.5)
-    started = time.monotonic()
-    with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as connection:
-        connection.sendall(b"POST /api/v1/cmd HTTP/1.1\r\n")
-        connection.settimeout(0.1)
-        got = b""
-        while not got and time.monotonic() - started < 20:
-            connection.sendall(b"X")
-            with contextlib.suppress(TimeoutError):
-                got = connection.recv(1000)
-    assert got.startswith(b"HTTP/1.1 408 ")
-    assert time.monotonic() - started < 10
+    _is_given_up(server, b"POST /api/v1/cmd HTTP/1.1\r\n", b"X")
 
 
 def test_a_body_that_trickles_is_given_up(
@@ -354,13 +344,18 @@ def test_a_body_that_trickles_is_given_up(
 ) -> None:
     monkeypatch.setattr(RequestHandler, "timeout", 0.5)
     monkeypatch.setattr("pfstorage.serving.request.SLOWEST", 1e6)
+    _is_given_up(server, request("POST", CMD, "Content-Length: 1000"), b" ")
+
+
+def _is_given_up(server: ThreadedHTTPServer, beginning: bytes, then: bytes) -> None:
+    """Send *beginning*, and *then* again and again; the server must have enough of it soon."""
     started = time.monotonic()
     with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as connection:
-        connection.sendall(request("POST", CMD, "Content-Length: 1000"))
+        connection.sendall(beginning)
         connection.settimeout(0.1)
         got = b""
         while not got and time.monotonic() - started < 20:
-            connection.sendall(b" ")
+            connection.sendall(then)
             with contextlib.suppress(TimeoutError):
                 got = connection.recv(1000)
     assert got.startswith(b"HTTP/1.1 408 ")

@@ -193,9 +193,8 @@ def _guarded(directory: str) -> Iterator[str]:
         path = os.path.join(directory, "jobs.sqlite")
         with _private(os.path.join(directory, "jobs.lock")) as lock:
             _lock(lock, directory)
-            with _private(
-                path
-            ):  # before SQLite locks it: to close a file drops all locks of the process on it
+            # before SQLite locks it: to close a file drops all locks of the process on it
+            with _private(path):
                 pass
             yield path
     except OSError as e:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
-from pfstorage.actions import Caller, Upload
+from pfstorage.actions import Upload
 from pfstorage.errors import MessageError
 from pfstorage.message import decode_form, decode_query, looks_like_json
 from pfstorage.reply import Reply
@@ -23,7 +21,7 @@ def command(request: Request) -> Answer:
 
 def _of_query(request: Request) -> Reply:
     caller = dataclasses.replace(request.caller, trusted=False, read_only=True)
-    return _answered(request, decode_query(request.query), caller)
+    return request.handler.answer(decode_query(request.query), caller)
 
 
 def _of_body(request: Request) -> Reply:
@@ -39,8 +37,8 @@ def _of_body(request: Request) -> Reply:
 
 def _of_text(request: Request, text: str) -> Reply:
     if looks_like_json(text):
-        return _answered(request, text, request.caller)
-    return _answered(request, decode_form(text), dataclasses.replace(request.caller, trusted=False))
+        return request.handler.answer(text, request.caller)
+    return request.handler.answer(decode_form(text), dataclasses.replace(request.caller, trusted=False))
 
 
 def _of_form(request: Request, form: body.Form) -> Reply:
@@ -48,9 +46,4 @@ def _of_form(request: Request, form: body.Form) -> Reply:
         raise MessageError("a multipart form needs the field d_msg with the message")
     upload = Upload(form.file, form.size, form.fields.get("filename", "")) if form.file else None
     caller = dataclasses.replace(request.caller, trusted=False, upload=upload)
-    return _answered(request, form.fields["d_msg"], caller)
-
-
-def _answered(request: Request, message: str | Mapping[str, Any], caller: Caller) -> Reply:
-    with request.turn:
-        return request.handler.answer(message, caller)
+    return request.handler.answer(form.fields["d_msg"], caller)

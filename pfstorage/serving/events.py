@@ -18,8 +18,7 @@ def job_events(request: Request) -> Answer:
     if not request.path.endswith(_END):
         raise UnknownPathError(f"there is nothing at this path: the events of a job are at {JOBS}ID{_END}")
     job_id = unquote(request.path[len(JOBS) : -len(_END)])
-    with request.turn:
-        reply = request.handler.answer({"action": "jobStatus", "meta": {"job": job_id}}, request.caller)
+    reply = request.handler.answer({"action": "jobStatus", "meta": {"job": job_id}}, request.caller)
     jobs = request.caller.jobs
     if reply.error or jobs is None:
         return answer_of(reply)

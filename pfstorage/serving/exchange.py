@@ -73,6 +73,12 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
 
 
+def names_etag(header: str, etag: str) -> bool:
+    """Tell whether *header*, the value of an If-None-Match or If-Match, names *etag*, which is without quotes."""
+    named = [each.strip().removeprefix("W/").strip('"') for each in header.split(",")]
+    return header.strip() == "*" or etag in named
+
+
 def answer_of(reply: Reply, *, as_html: bool = False) -> Answer:
     """Return *reply* as JSON, with the status that its error has.
 

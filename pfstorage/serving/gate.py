@@ -36,11 +36,11 @@ class Gate:
                 return False
             if len(self._waiting) >= WAITING_PER_WORKING * self._most:
                 raise _busy()
-            turn = threading.Lock()  # who leaves wakes up the next one, and nobody else
-            turn.acquire()
-            self._waiting.append(turn)
-        if not turn.acquire(timeout=WAIT_SECONDS):
-            self._give_up(turn)
+            ticket = threading.Lock()  # who leaves wakes up the next one, and nobody else
+            ticket.acquire()
+            self._waiting.append(ticket)
+        if not ticket.acquire(timeout=WAIT_SECONDS):
+            self._give_up(ticket)
         return True
 
     def leave(self) -> None:
@@ -51,10 +51,10 @@ class Gate:
             else:
                 self._inside -= 1
 
-    def _give_up(self, turn: threading.Lock) -> None:
+    def _give_up(self, ticket: threading.Lock) -> None:
         with self._lock:
-            if turn in self._waiting:
-                self._waiting.remove(turn)
+            if ticket in self._waiting:
+                self._waiting.remove(ticket)
                 raise _busy()
         # its turn came just now
 

@@ -24,7 +24,7 @@ from pfstorage.files import local_errors
 from pfstorage.pathmap import check_key
 from pfstorage.reply import Reply
 from pfstorage.serving.body import Reader, Writer
-from pfstorage.serving.exchange import Answer, Request, answer_of
+from pfstorage.serving.exchange import Answer, Request, answer_of, names_etag
 from pfstorage.transfer.push import replacing
 
 OBJECTS = "/api/v1/objects"
@@ -46,9 +46,8 @@ def list_objects(request: Request) -> Answer:
     if not (limit.isdecimal() and 0 < int(limit) <= MOST_ROWS):
         raise MessageError(f"limit is a number from 1 to {MOST_ROWS}")
     prefix = known.pop("prefix")
-    with request.turn:
-        storage = request.handler.storage_for(request.caller)
-        rows = list(storage.list(prefix, limit=int(limit), **known))
+    storage = request.handler.storage_for(request.caller)
+    rows = list(storage.list(prefix, limit=int(limit), **known))
     more = rows[-1].key if len(rows) == int(limit) else None
     return answer_of(Reply({"status": True, "objects": [row.as_row() for row in rows], "marker": more}))
 
@@ -67,14 +66,13 @@ def _key_of(path: str) -> str:
 
 
 def _get(request: Request, key: str) -> Answer:
-    with request.turn:
-        storage = request.handler.storage_for(request.caller)
-        info = storage.head(key)
+    storage = request.handler.storage_for(request.caller)
+    info = storage.head(key)
     etag = info.segments_etag or info.etag
     headers = _headers_of(key, info, etag)
-    if _names(request.headers.get("if-none-match", ""), etag):
+    if names_etag(request.headers.get("if-none-match", ""), etag):
         return Answer(304, headers=headers, kind=info.content_type)
-    if not _names(request.headers.get("if-match", "*"), etag):
+    if not names_etag(request.headers.get("if-match", "*"), etag):
         return _refused(412, "the object is another than If-Match says")
     is_same = request.headers.get("if-range", f'"{etag}"').strip() == f'"{etag}"'  # else, all of it
     start, end = _range_of(request.headers.get("range", "") if is_same else "", info.size)
@@ -114,11 +112,6 @@ def _headers_of(key: str, info: ObjectInfo, etag: str) -> dict[str, str]:
     }
 
 
-def _names(header: str, etag: str) -> bool:
-    named = [each.strip().removeprefix("W/").strip('"') for each in header.split(",")]
-    return header.strip() == "*" or etag in named
-
-
 def _range_of(header: str, size: int) -> tuple[int, int]:
     """Return the first byte that is asked for and the one after the last; none are there if it lies after.
 
@@ -147,11 +140,10 @@ def _put(request: Request, key: str) -> Answer:
         if expected and md5 != expected:
             raise MessageError("the body does not have the MD5 that Content-MD5 says: send it again")
         kind = request.headers.get("content-type", "")
-        with request.turn as turn:
-            turn.begin_transfer()
-            storage = request.handler.storage_for(request.caller)
-            with replacing(storage, known_objects(storage, [key]).get(key)):
-                info = storage.put(key, spool, size, Attributes(kind), only_new=only_new)
+        request.turn.begin_transfer()
+        storage = request.handler.storage_for(request.caller)
+        with replacing(storage, known_objects(storage, [key]).get(key)):
+            info = storage.put(key, spool, size, Attributes(kind), only_new=only_new)
     request.moved("store", size)
     answer = answer_of(Reply({"status": True, "object": info.as_row()}))
     answer.status, answer.headers = 201, {"ETag": f'"{info.etag}"'}

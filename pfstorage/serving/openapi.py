@@ -19,7 +19,7 @@ from pfstorage.errors import (
 )
 from pfstorage.handler import StoreHandler
 from pfstorage.serving.exchange import JSON, Answer, Request, kind_of
-from pfstorage.serving.operations import MESSAGES, OPERATIONS, Operation
+from pfstorage.serving.operations import MESSAGES, OPERATIONS, Operation, header
 from pfstorage.serving.schemas import Schema, by_status, kinds, ref, refusal, schemas
 from pfstorage.serving.site import Route
 from pfstorage.status import KIND_BY_STATUS
@@ -94,7 +94,7 @@ def document(routes: Iterable[Route], extensions: Iterable[str] = (), kind: str 
             "schemas": {**schemas(extensions), **replies},
             "responses": {f"Status{status}": _refused(status, kind) for status in refusals},
             "parameters": {"X-Request-Id": _ID},
-            "headers": {"X-Request-Id": _header("what the log calls the request")},
+            "headers": {"X-Request-Id": header("what the log calls the request")},
             "securitySchemes": {"token": _TOKEN},
         },
         "security": [{"token": []}],
@@ -163,10 +163,6 @@ def _refusals() -> dict[int, set[type[PfstorageError]]]:
 
 
 def _refused(status: int, kind: str) -> Schema:
-    headers = {name: _header(text) for name, text in _HEADERS.get(status, {}).items()}
+    headers = {name: header(text) for name, text in _HEADERS.get(status, {}).items()}
     content = {each: {"schema": ref(f"Reply{status}")} for each in (JSON, kind)}
     return {"description": HTTPStatus(status).phrase, "headers": headers, "content": content}
-
-
-def _header(text: str) -> Schema:
-    return {"description": text, "required": True, "schema": {"type": "string"}}

@@ -67,7 +67,7 @@ def _parameter(name: str, place: str, text: str, schema: Schema = TEXT, **more: 
     return {"name": name, "in": place, "description": text, "schema": schema, **more}
 
 
-def _header(text: str) -> Schema:
+def header(text: str) -> Schema:
     return {"description": text, "required": True, "schema": TEXT}
 
 
@@ -163,13 +163,13 @@ _KEY = _parameter(
 )
 _HAS = _parameter("If-None-Match", "header", "the ETag of what the client has")
 _OBJECT_HEADERS = {
-    "ETag": _header("what is another when the bytes are"),
-    "Last-Modified": _header("when the object was stored"),
-    "Accept-Ranges": _header("`bytes`"),
-    "Content-Disposition": _header("the last part of the key, as the name of a file"),
-    "Content-Security-Policy": _header("no browser shows it as a page of this server"),
+    "ETag": header("what is another when the bytes are"),
+    "Last-Modified": header("when the object was stored"),
+    "Accept-Ranges": header("`bytes`"),
+    "Content-Disposition": header("the last part of the key, as the name of a file"),
+    "Content-Security-Policy": header("no browser shows it as a page of this server"),
 }
-_PART = {**_OBJECT_HEADERS, "Content-Range": _header("which bytes of how many")}
+_PART = {**_OBJECT_HEADERS, "Content-Range": header("which bytes of how many")}
 _OBJECT: Schema = {"content": {kind: {"schema": _BYTES} for kind in ("application/octet-stream", "*/*")}}
 _GET_OBJECT = Operation(
     "getObject",
@@ -196,7 +196,7 @@ _PUT_OBJECT = Operation(
     {
         201: {
             "description": "It is stored, whole.",
-            "headers": {"ETag": _header("that of the object")},
+            "headers": {"ETag": header("that of the object")},
             **_content(ref("Stored"), JSON),
             "links": {
                 "object": {"operationId": "getObject", "parameters": {"key": "$request.path.key"}},
@@ -239,7 +239,7 @@ _JOB_EVENTS = Operation(
     "Each event has the JSON of `jobStatus`; the last has the reply.",
     (_parameter("id", "path", "the id that was replied", required=True),),
 )
-_ETAG = {"ETag": _header("what is another when the file is")}
+_ETAG = {"ETag": header("what is another when the file is")}
 _FILE: Schema = {"content": {kind: {"schema": TEXT} for kind in KINDS.values()}}
 _ROOT = replace(
     _QUERY,

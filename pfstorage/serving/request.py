@@ -23,6 +23,7 @@ from pfstorage.errors import MessageError, MethodNotAllowedError, PfstorageError
 from pfstorage.reply import Reply
 from pfstorage.serving import body, head
 from pfstorage.serving.exchange import Answer, Request, answer_of
+from pfstorage.serving.site import ALL
 from pfstorage.serving.timed import TimedStream
 from pfstorage.status import KIND_BY_STATUS
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 requests = logging.getLogger("pfstorage.requests")
 
-METHODS = "GET, HEAD, POST"
+METHODS = ", ".join(ALL)
 LINGER_SECONDS = 5.0
 SLOWEST = 4096
 """Bytes a second that a body comes with at least."""
@@ -133,8 +134,6 @@ class RequestHandler(BaseHTTPRequestHandler):
         except ValueError:
             raise MessageError("the address of the request can't be read") from None
 
-        turn = self.server.new_turn(self._is_gone)
-
         def observe(action: str, reply: Reply, seconds: float) -> None:
             request.action, self._is_counted = action, True
             self.server.metrics.observe(action, reply, seconds)
@@ -148,8 +147,8 @@ class RequestHandler(BaseHTTPRequestHandler):
             self._id,
             self.server.handler,
             self._open_body,
-            functools.partial(self.server.caller, observe=observe, turn=turn),
-            turn,
+            functools.partial(self.server.caller, observe=observe),
+            self.server.new_turn(self._is_gone),
             self.server.options.max_upload,
             self.server.metrics.moved,
         )
@@ -219,16 +218,13 @@ class RequestHandler(BaseHTTPRequestHandler):
         if isinstance(content, bytes):
             self.wfile.write(content)
             return
-        was_open, self.close_connection = (
-            self.close_connection,
-            True,
-        )  # what is not whole ends with the connection
+        ends, self.close_connection = self.close_connection, True  # what is not whole ends with it
         if is_chunked:
             content(body.ChunkedWriter(self.wfile))
             self.wfile.write(b"0\r\n\r\n")
         else:
             content(self.wfile)
-        self.close_connection = was_open
+        self.close_connection = ends
 
     def _linger(self) -> None:
         """Take in what the client still sends: to close before that would reset the connection.

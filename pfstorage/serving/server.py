@@ -224,17 +224,9 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
 
     def _open_jobs(self) -> None:
         """Go on with the jobs that an earlier process left, and take new ones."""
-        caller = Caller(
-            trusted=False,
-            roots=self._roots,
-            workers=self._workers,
-            observe=self.metrics.observe,
-            secrets=self.secrets,
-        )
+        perform = self.handler.performer(self.caller(observe=self.metrics.observe))
         options = self.options
-        self._jobs = Jobs(
-            self.handler.performer(caller), options.state_dir, ttl=options.job_ttl, most=options.max_jobs
-        )
+        self._jobs = Jobs(perform, options.state_dir, ttl=options.job_ttl, most=options.max_jobs)
         self._jobs.start()
 
     def server_close(self) -> None:

@@ -62,7 +62,8 @@ class Site:
             )
         if not route.is_public:
             request.caller = self._caller(request)
-        return route.endpoint(request)
+        with request.turn:
+            return route.endpoint(request)
 
     def _route(self, request: Request) -> Route:
         for route in self._routes:
@@ -73,6 +74,7 @@ class Site:
     def _caller(self, request: Request) -> Caller:
         grant = self.access.grant(request.headers)
         return request.new_caller(
+            turn=request.turn,
             trusted=self.access.is_trusted(grant, request.headers, request.client),
             rights=grant.rights,
             owner=grant.name,

@@ -7,7 +7,7 @@ import hashlib
 from importlib import resources
 
 from pfstorage.errors import UnknownPathError
-from pfstorage.serving.exchange import Answer, Request
+from pfstorage.serving.exchange import Answer, Request, names_etag
 
 PAGE = "/page/"
 """Where what belongs to the page is, beside it."""
@@ -28,18 +28,19 @@ HEADERS = {
 def page(request: Request) -> Answer:
     """Give out the page, or a file that belongs to it. Anybody may have them: they show nothing by themselves."""
     name = request.path.removeprefix(PAGE) if request.path.startswith(PAGE) else "index.html"
-    content = _files().get(name)
-    if content is None:
+    if name not in _files():
         raise UnknownPathError("there is nothing at this path: the page is at /")
-    etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-    headers = {**HEADERS, "ETag": etag}
+    content, etag = _files()[name]
+    headers = {**HEADERS, "ETag": f'"{etag}"'}
     kind = f"{KINDS[name.rpartition('.')[2]]}; charset=utf-8"
-    if etag in request.headers.get("if-none-match", ""):
+    if names_etag(request.headers.get("if-none-match", ""), etag):
         return Answer(304, kind=kind, headers=headers)
     return Answer(200, content, kind, headers=headers)
 
 
 @functools.cache
-def _files() -> dict[str, bytes]:
-    here = resources.files(__package__)
-    return {file.name: file.read_bytes() for file in here.iterdir() if file.name.rpartition(".")[2] in KINDS}
+def _files() -> dict[str, tuple[bytes, str]]:
+    """Return the content and the etag of each file by its name."""
+    names = (file for file in resources.files(__package__).iterdir() if file.name.rpartition(".")[2] in KINDS)
+    contents = {file.name: file.read_bytes() for file in names}
+    return {name: (content, hashlib.sha256(content).hexdigest()[:32]) for name, content in contents.items()}
