@@ -277,9 +277,8 @@ def _serve(handler: StoreHandler, options: argparse.Namespace, key_source: str) 
     except OSError as e:
         console.complain(f"cannot listen on {settings.ip_self}:{settings.port_self}: {e.strerror}")
         return FAILED
-    console.set_up_logging(
-        settings.verbosity, options.logFormat, lambda: handler.settings.secrets() | server.secrets()
-    )
+    secrets = lambda: handler.settings.secrets() | server.secrets()  # noqa: E731
+    console.set_up_logging(settings.verbosity, options.logFormat, secrets, in_batches=True)
     console.log_what_ends_threads()
     with server:
         server.require_guard()
@@ -323,10 +322,11 @@ def _announce(server: ThreadedHTTPServer, settings: Settings) -> None:
     from pfstorage.console import complain
 
     if settings.verbosity > 0:
-        complain(f"{__version__} serves {_place(settings)} at {server.url}")
+        complain(f"{__version__} serves {_place(settings)} at {server.url}", "INFO")
     if server.site.access.is_open:
         complain(
-            "anybody who can reach this address may read, replace and remove what is served (--allowAnonymous)"
+            "anybody who can reach this address may read, replace and remove what is served (--allowAnonymous)",
+            "WARNING",
         )
 
 

@@ -147,6 +147,7 @@ class Settings(CommonSettings):
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 
 
+@functools.lru_cache
 def size_of(value: int | str) -> int:
     """Return the bytes that *value* stands for. Units are powers of 1024. Raise `ValueError`.
 
@@ -284,6 +285,7 @@ def _credential_warnings(settings: Settings) -> list[str]:
     ]
 
 
+@functools.lru_cache
 def is_loopback(host: str) -> bool:
     """Tell whether *host*, a name or an address, can only be this machine.
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import logging
 import os
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Set
@@ -15,6 +17,7 @@ from datetime import datetime, timezone
 from types import ModuleType
 from typing import Any
 
+from pfstorage.log_batches import BatchHandler
 from pfstorage.masks import without
 
 LEVELS = {0: logging.CRITICAL + 1, 1: logging.INFO, 2: logging.DEBUG}
@@ -48,8 +51,12 @@ def debug_printer(verbosity: int, within: str) -> Any:
     return import_tidily("pfmisc").debug(verbosity=verbosity, within=within)
 
 
-def set_up_logging(verbosity: int, form: str = "text", secrets: _Secrets = frozenset) -> None:
+def set_up_logging(
+    verbosity: int, form: str = "text", secrets: _Secrets = frozenset, *, in_batches: bool = False
+) -> None:
     """Send the log of pfstorage to stderr: as text, in colours if that is a terminal, or as a JSON object a line.
+
+    A server writes it *in_batches*, so that none of its threads waits for that.
 
     What *secrets* returns is masked in each line. A traceback tells of errors by their types,
     and by what they say only where files may be named.
@@ -60,7 +67,7 @@ def set_up_logging(verbosity: int, form: str = "text", secrets: _Secrets = froze
     logger = logging.getLogger("pfstorage")
     handler: logging.Handler = logging.NullHandler()  # a daemon may have no stderr
     if sys.stderr is not None:
-        handler = logging.StreamHandler()
+        handler = BatchHandler(sys.stderr) if in_batches else logging.StreamHandler()
         is_colourful = sys.stderr.isatty() and "NO_COLOR" not in os.environ
         tells_values = LEVELS.get(verbosity, logging.DEBUG) <= logging.DEBUG
         kind = _JsonFormatter if form == "json" else _ColourFormatter if is_colourful else _Formatter
@@ -70,10 +77,19 @@ def set_up_logging(verbosity: int, form: str = "text", secrets: _Secrets = froze
     logger.setLevel(LEVELS.get(verbosity, logging.DEBUG))
 
 
-def complain(text: str) -> None:
-    """Say *text* on stderr, if there is one: `print` would take stdout instead."""
-    if sys.stderr is not None:
-        print(f"pfstorage: {text}", file=sys.stderr, flush=True)  # noqa: T201 - this is the place for it
+def complain(text: str, level: str = "ERROR") -> None:
+    """Say *text* on stderr at any verbosity, if there is one: `print` would take stdout instead.
+
+    It comes after what was logged before, and is a JSON object where the log is.
+    """
+    if sys.stderr is None:
+        return
+    line = f"pfstorage: {text}"
+    for handler in logging.getLogger("pfstorage").handlers:
+        handler.flush()
+        if isinstance(handler.formatter, _JsonFormatter):
+            line = handler.format(logging.makeLogRecord({"levelname": level, "msg": text}))
+    print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is the place for it
 
 
 def log_what_ends_threads() -> None:
@@ -99,6 +115,9 @@ class _Formatter(logging.Formatter):
 
     def _masked(self, text: str) -> str:
         return str(without(text, frozenset(self._secrets())))
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - as below
+        return f"{_second(int(record.created))},{int(record.msecs):03}"
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - the name of the base class
         return super().formatException(ei) if self._tells_values else "".join(_places(ei[1])).rstrip()
@@ -129,6 +148,11 @@ class _JsonFormatter(_Formatter):
             line["traceback"] = self.formatException(record.exc_info)
         shown = {name: self._masked(each) if isinstance(each, str) else each for name, each in line.items()}
         return json.dumps(shown, ensure_ascii=False)
+
+
+@functools.lru_cache(1)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def _places(error: BaseException | None) -> Iterator[str]:

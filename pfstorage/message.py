@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 import re
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
@@ -63,9 +64,11 @@ def read_meta(cls: type[T], message: Message) -> tuple[T, list[str]]:
         meta, unknown = read_fields(cls, message.meta)
     except FieldError as e:
         raise MessageError(f"{message.action}: meta {e}") from None
-    known = known_names(cls)
-    names = ", ".join(known)
     surplus = [key for key in unknown if key != "ctl"]
+    if not surplus:
+        return meta, []
+    known = known_names(typing.cast(Any, cls))
+    names = ", ".join(known)
     meant = {_folded(name): name for name in known}
     for key in surplus:
         if name := meant.get(_folded(key)):  # to go on would be to move what "dryrun" was not to move
@@ -84,10 +87,12 @@ def decode_json(text: str | bytes) -> Any:
     an object with the same key twice, nesting deeper than `MAX_DEPTH`.
     """
     try:
-        content = _DECODER.decode(text if isinstance(text, str) else text.decode(json.detect_encoding(text)))
+        text = text if isinstance(text, str) else text.decode(json.detect_encoding(text))
+        content = _DECODER.decode(text)
     except (ValueError, RecursionError) as e:
         raise MessageError(f"the message is not JSON: {e}") from None
-    _check_depth(content)
+    if text.count("{") + text.count("[") > MAX_DEPTH:  # what has fewer is not as deep
+        _check_depth(content)
     return content
 
 
@@ -122,7 +127,7 @@ def _check_depth(content: object) -> None:
 
 
 def _children(content: object) -> list[object]:
-    if isinstance(content, Mapping):
+    if isinstance(content, dict):
         return list(content.values())
     return content if isinstance(content, list) else []
 

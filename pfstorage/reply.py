@@ -119,7 +119,8 @@ class Reply:
 
     def settle(self) -> None:
         """Make plain lists of each `Stream` and `Texts` in the body. Raise what breaks a `Stream` off."""
-        self.body = _settled(self.body)
+        if _longs(self.body):
+            self.body = _settled(self.body)
 
     def when_known(self, note: Callable[[], None]) -> None:
         """Call *note* when it is known what the reply says: now, or when its streams are written."""
@@ -168,10 +169,18 @@ def _outcome_of(error: PfstorageError) -> dict[str, Any]:
     return {"status": False, "msg": str(error), "error": dict(error.facts)}
 
 
-def _streams(value: object) -> list[Stream]:
-    if isinstance(value, dict):
-        return [stream for each in value.values() for stream in _streams(each)]
-    return [value] if isinstance(value, Stream) else []
+def _streams(body: dict[str, Any]) -> list[Stream]:
+    return [each for each in _longs(body) if isinstance(each, Stream)]
+
+
+def _longs(body: dict[str, Any]) -> list[Stream | Texts]:
+    found: list[Stream | Texts] = []
+    for value in body.values():
+        if isinstance(value, dict):
+            found += _longs(value)
+        elif isinstance(value, _LONG):
+            found.append(value)
+    return found
 
 
 def _settled(value: Any) -> Any:
@@ -224,7 +233,10 @@ def _text(value: Any, pad: str) -> str:
         return str(value)
     inner = pad + INDENT
     if isinstance(value, dict) and value:
-        members = [f"\n{inner}{_name(name)}: {_text(each, inner)}" for name, each in value.items()]
+        members = [
+            f"\n{inner}{_name(name)}: {quoted(each) if type(each) is str else _text(each, inner)}"
+            for name, each in value.items()
+        ]
         return f"{{{','.join(members)}\n{pad}}}"
     if isinstance(value, _LISTS):
         rows = f",\n{inner}".join([_text(row, inner) for row in value])

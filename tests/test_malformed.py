@@ -17,7 +17,8 @@ from pfstorage.actions import Caller
 from pfstorage.backends import Storage
 from pfstorage.handler import TRUSTED
 from pfstorage.reply import Reply
-from pfstorage.serving.request import METHODS, RequestHandler
+from pfstorage.serving.request import RequestHandler
+from pfstorage.serving.sending import METHODS
 from tests.conftest import ask, serving
 from tests.exchange import (
     HELLO,
@@ -351,6 +352,7 @@ def test_a_malformed_request_is_told_what_is_wrong_with_it(server: ThreadedHTTPS
     assert len(told["msg"]) < 400
     assert reply.headers["content-type"] == "application/json"
     assert reply.headers.get("allow") == (METHODS if row.status == 405 else None)
+    assert reply.headers["x-request-id"]
     assert ask(server, HELLO)[0] == 200
 
 

@@ -83,7 +83,7 @@ def test_what_it_refers_to_is_there(document: Any) -> None:
 
 
 def test_the_paths_are_those_of_the_site(server: ThreadedHTTPServer, document: Any) -> None:
-    routes = [route for route in server.site._routes if not route.is_bare]
+    routes = [route for route in server.site.routes if not route.is_bare]
     assert {template_of(route) for route in routes} == set(document["paths"])
     assert all(route.serves(template_of(route)) for route in routes)
     for route in routes:

@@ -305,6 +305,12 @@ def test_a_client_that_expects_to_be_asked_for_the_body_is_asked(server: Threade
     assert reply.json == FOUND
 
 
+def test_a_client_that_is_refused_is_not_asked_for_the_body(server: ThreadedHTTPServer) -> None:
+    head = request("POST", "/elsewhere", f"Content-Length: {len(TEXT)}", "Expect: 100-continue")
+    reply = answer(server.server_port, head)
+    assert (reply.status, reply.headers["connection"]) == (404, "close")
+
+
 def test_32_clients_at_once_are_all_answered(storage: Storage) -> None:
     with serving(StoreHandler(storage)) as server, ThreadPoolExecutor(32) as pool:
         together = threading.Barrier(32)

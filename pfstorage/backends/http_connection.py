@@ -9,11 +9,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
-import select
 import socket
 import ssl
-import struct
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,14 +18,13 @@ from urllib.parse import unquote, urlsplit
 
 from pfstorage.backends.base import CHUNK
 from pfstorage.backends.http_response import Response
+from pfstorage.sockets import SILENT, bound_silence, has_ended, is_readable
 
 CONTINUE_ABOVE = 8 * 1024**2
 """Bytes of a body above which the server is asked first whether it wants it: that costs one round trip."""
 CONTINUE_PATIENCE = 1.0
 """Seconds to wait for that answer: RFC 9110, 10.1.1, forbids to wait for it without end."""
 _CONTINUE = b"HTTP/1.1 100"
-_ESTABLISHED = b"\1"
-"""The first byte of TCP_INFO while neither side has ended the connection (Linux, netinet/tcp.h)."""
 
 
 class ConnectionBroken(Exception):
@@ -110,10 +106,10 @@ class HttpConnection:
 
     def _open(self) -> None:
         """Connect, unless the connection that was kept still stands: a server ends an idle one."""
-        if self._http.sock is not None and _has_ended(self._http.sock):
-            self._http.close()
         if self._http.sock is not None:
-            return
+            if not has_ended(self._http.sock):
+                return
+            self._http.close()
         try:
             with _CONNECTING:
                 self._http.timeout = self._route.connect_timeout
@@ -123,23 +119,21 @@ class HttpConnection:
                 raise
             reason = "its proxy does not (see --httpProxy, or the variables http_proxy and no_proxy)"
             raise ConnectionBroken(reason, connecting=True) from e
-        _bound_silence(self._http.sock, self._route.timeout)
+        bound_silence(self._http.sock, self._route.timeout)
 
     def _may_continue(self) -> bool:
         """Tell whether the server wants the body, or does not say so in time."""
         sock = self._http.sock
         answer = Response(sock, method="PUT")
         with _TALKING:
-            _bound_silence(
-                sock, CONTINUE_PATIENCE
-            )  # no poll: it takes what TLS says for itself for an answer
+            bound_silence(sock, CONTINUE_PATIENCE)  # no poll: it takes what TLS says for itself for an answer
             try:
                 begun = answer.fp.peek(1)
             except TimeoutError:
                 answer.close()
                 return True
             finally:
-                _bound_silence(sock, self._route.timeout)
+                bound_silence(sock, self._route.timeout)
         # the same object must read the rest, for it may have read further than this
         self._http.response_class = _once(answer, self._http)  # type: ignore[assignment]
         # what may yet become that is taken for it: a refusal is seen in the middle of a body, too
@@ -159,7 +153,7 @@ class HttpConnection:
 
     def _has_answered_early(self) -> bool:
         """Tell whether the server refused the body before its end, and said why."""
-        return self._http.sock is not None and _is_readable(self._http.sock)
+        return self._http.sock is not None and is_readable(self._http.sock)
 
     def read_into(self, response: Response, buffer: memoryview) -> int:
         """Fill *buffer* from the body as far as it comes; return the bytes, 0 at its end."""
@@ -223,37 +217,6 @@ def _once(answer: Response, connection: http.client.HTTPConnection) -> Callable[
     return make
 
 
-def _bound_silence(sock: Any, seconds: float) -> None:
-    """Let *sock* wait for *seconds* at most, each time that it sends or receives.
-
-    Python asks the system about a socket with a time-out before each call: two calls for one, and
-    two times at which another thread takes the interpreter's lock. The system itself can bound
-    the wait (socket(7), SO_RCVTIMEO); only what does TLS can't tell that from an error.
-    """
-    if isinstance(sock, ssl.SSLSocket):
-        sock.settimeout(seconds)
-        return
-    bound = struct.pack("ll", int(seconds), max(1, int(seconds % 1 * 1e6)))  # 0 is for ever
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, bound)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, bound)
-    sock.settimeout(None)
-
-
-def _has_ended(sock: socket.socket) -> bool:
-    """Tell whether the server has ended the connection. No other thread runs meanwhile, as in a poll."""
-    if sys.platform == "linux":
-        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) != _ESTABLISHED
-    return _is_readable(sock)
-
-
-def _is_readable(sock: socket.socket) -> bool:
-    if isinstance(sock, ssl.SSLSocket) and sock.pending():
-        return True
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))
-
-
 class _Broken:
     """Turns what fails in a connection within a ``with`` block into `ConnectionBroken`."""
 
@@ -269,7 +232,7 @@ class _Broken:
         connecting = self._connecting
         if isinstance(error, socket.gaierror):
             raise ConnectionBroken("its name is not known", connecting=True) from error
-        if isinstance(error, (TimeoutError, BlockingIOError)):  # the second is how the system tells the first
+        if isinstance(error, SILENT):
             reason = "no connection in time" if connecting else "it fell silent"
             raise ConnectionBroken(reason, connecting=connecting, silent=not connecting) from error
         if isinstance(error, ConnectionRefusedError):

@@ -241,9 +241,7 @@ class ChunkedWriter:
 
     def write(self, data: bytes | memoryview) -> int:
         if data:
-            self._stream.write(b"%x\r\n" % len(data))
-            self._stream.write(data)
-            self._stream.write(b"\r\n")
+            self._stream.write(b"".join((b"%x\r\n" % len(data), data, b"\r\n")))  # in one packet
         return len(data)
 
     def flush(self) -> None:

@@ -77,6 +77,8 @@ def read_line(line: bytes) -> tuple[str, str, str]:
 
     HTTP/0.9 is refused: its replies have no status.
     """
+    if len(line) > MAX_LINE:
+        raise HeadError(HTTPStatus.REQUEST_URI_TOO_LONG, "the request line is too long")
     found = _LINE.fullmatch(line)
     if not found:
         raise HeadError(HTTPStatus.BAD_REQUEST, "the request line is not METHOD TARGET HTTP/1.1")

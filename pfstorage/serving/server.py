@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import logging
 import os
 import socket
@@ -19,12 +20,14 @@ from typing import TYPE_CHECKING, Any
 from pfstorage._version import __version__
 from pfstorage.actions import Caller
 from pfstorage.backends.base import SupportsConnections
-from pfstorage.errors import SettingsError
+from pfstorage.errors import BusyError, SettingsError
 from pfstorage.files import Roots
 from pfstorage.handler import StoreHandler
 from pfstorage.jobs.runner import Jobs
+from pfstorage.reply import Reply
 from pfstorage.serving.access import Access
 from pfstorage.serving.events import JOBS, job_events
+from pfstorage.serving.exchange import answer_of
 from pfstorage.serving.gate import Gate, Turn
 from pfstorage.serving.health import Readiness, healthz
 from pfstorage.serving.objects import OBJECTS, list_objects, one_object
@@ -32,6 +35,7 @@ from pfstorage.serving.openapi import Description
 from pfstorage.serving.options import ServerOptions
 from pfstorage.serving.page import PAGE, page
 from pfstorage.serving.request import RequestHandler
+from pfstorage.serving.sending import send
 from pfstorage.serving.site import ROUTES, Route, Site
 from pfstorage.stop import Stop
 from pfstorage.transfer import SharedWorkers
@@ -41,18 +45,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-REFUSED = b"""{
-    "status": false,
-    "msg": "the server has too many connections: try again in some seconds",
-    "error": {
-        "type": "BusyError"
-    }
-}"""
-REFUSAL = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
-    % len(REFUSED)
-)
-REFUSAL += b"Retry-After: 5\r\nConnection: close\r\n\r\n" + REFUSED
 NO_FILES_SECONDS = 0.5
 LAST_SECONDS = 6.0
 """What a transfer that was stopped takes at most to reply, and a little more."""
@@ -250,7 +242,7 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
         with contextlib.suppress(OSError):  # it is told if it listens; nobody waits for that
             request.setblocking(False)
             if not self.tls:
-                request.send(REFUSAL)
+                request.send(_refusal())
         self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -327,6 +319,13 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
             log.debug("the connection from %s broke: %r", client_address[0], error)
         else:
             log.error("the connection from %s broke unexpectedly", client_address[0], exc_info=error)
+
+
+def _refusal() -> bytes:
+    error = BusyError("the server has too many connections: try again in some seconds")
+    out = io.BytesIO()
+    send(answer_of(Reply.of_error(error)), out, "GET", "HTTP/1.1", ends=True)
+    return out.getvalue()
 
 
 def _tls_of(options: ServerOptions) -> ssl.SSLContext:

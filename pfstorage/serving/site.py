@@ -46,7 +46,12 @@ class Site:
 
     def __init__(self, access: Access, routes: tuple[Route, ...] = ROUTES) -> None:
         self.access = access
-        self._routes = routes
+        self.routes = routes
+        self._prefixes = [route for route in routes if route.is_prefix]
+        self._exact: dict[str, list[Route]] = {}
+        for route in routes:
+            if not route.is_prefix:
+                self._exact.setdefault(route.path, []).append(route)
 
     def answer(self, request: Request) -> Answer:
         """Answer *request*. Raise `PfstorageError` for what the door says itself."""
@@ -66,7 +71,7 @@ class Site:
             return route.endpoint(request)
 
     def _route(self, request: Request) -> Route:
-        for route in self._routes:
+        for route in self._exact.get(request.path, []) + self._prefixes:
             if route.serves(request.path) and route.takes(request.method, request.query):
                 return route
         raise UnknownPathError(f"there is nothing at this path: messages go to {COMMANDS}")

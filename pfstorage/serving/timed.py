@@ -7,9 +7,11 @@ import socket
 import time
 from typing import Any
 
+from pfstorage.sockets import SILENT, bound_silence
+
 
 class TimedStream(io.RawIOBase):
-    """The bytes that *sock* receives, whose own time-out is *idle*. A silence of *idle* seconds raises `TimeoutError`.
+    """The bytes that *sock* receives, whose silence is bound to *idle* seconds. A longer one raises `TimeoutError`.
 
     So does what takes longer than it may as a whole: a client that sends a byte now and
     then is never silent, and would hold its connection for ever.
@@ -21,6 +23,7 @@ class TimedStream(io.RawIOBase):
         self._allowed: float | None = None
         self._slowest = float("inf")
         self._deadline: float | None = None
+        bound_silence(sock, idle)
 
     def begin(self, seconds: float | None, slowest: float = float("inf")) -> None:
         """Allow *seconds* for what comes from now on, counted from its first byte; None is as long as it takes.
@@ -39,7 +42,7 @@ class TimedStream(io.RawIOBase):
             wait = min(wait, self._deadline - time.monotonic())
             if wait <= 0:
                 raise TimeoutError("it takes too long")
-        count = self._receive(buffer, wait) if wait < self._idle else self._socket.recv_into(buffer)
+        count = self._receive(buffer, wait)
         if self._deadline is None and self._allowed is not None:
             self._deadline = time.monotonic() + self._allowed
         if self._deadline is not None:
@@ -47,11 +50,16 @@ class TimedStream(io.RawIOBase):
         return count
 
     def _receive(self, buffer: Any, wait: float) -> int:
-        self._socket.settimeout(wait)
         try:
-            return self._socket.recv_into(buffer)
-        finally:
-            self._socket.settimeout(self._idle)
+            if wait >= self._idle:
+                return self._socket.recv_into(buffer)
+            bound_silence(self._socket, wait)
+            try:
+                return self._socket.recv_into(buffer)
+            finally:
+                bound_silence(self._socket, self._idle)
+        except SILENT:
+            raise TimeoutError("nothing came in time") from None
 
     def buffered(self) -> io.BufferedReader:
         return io.BufferedReader(self)

@@ -1,0 +1,106 @@
+"""The log of a server: whole, in order, and nobody waits for it."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import re
+import threading
+from pathlib import Path
+
+from pfstorage import log_batches
+from pfstorage.log_batches import BatchHandler
+from tests.exchange import answer, message, post, server_process
+
+PIPE = 65536
+
+
+def logger_to(handler: logging.Handler) -> logging.Logger:
+    """Return a logger of nobody else's, which writes to *handler* alone."""
+    made = logging.getLogger(f"batches {id(handler)}")
+    made.setLevel(logging.INFO)
+    made.addHandler(handler)
+    made.propagate = False
+    return made
+
+
+def test_lines_of_many_threads_are_whole_and_in_order() -> None:
+    stream = io.StringIO()
+    handler = BatchHandler(stream)
+    log = logger_to(handler)
+
+    def write(name: int) -> None:
+        for number in range(500):
+            log.info("%d %d", name, number)
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    handler.flush()
+    lines = [tuple(map(int, line.split())) for line in stream.getvalue().splitlines()]
+    assert sorted(lines) == [(name, number) for name in range(8) for number in range(500)]
+    for name in range(8):
+        assert [number for whose, number in lines if whose == name] == list(range(500))
+
+
+def test_a_line_is_written_soon_and_without_being_asked_for() -> None:
+    written = threading.Event()
+
+    class Stream(io.StringIO):
+        def flush(self) -> None:
+            written.set()
+
+    stream = Stream()
+    log = logger_to(BatchHandler(stream))
+    for text in ("one", "two"):
+        log.info("%s", text)
+        assert written.wait(30)
+        written.clear()
+    assert stream.getvalue() == "one\ntwo\n"
+
+
+def test_nobody_waits_for_a_log_that_is_not_read() -> None:
+    source, sink = os.pipe()
+    with open(sink, "w", encoding="utf-8") as stream, open(source, encoding="utf-8") as reader:
+        handler = BatchHandler(stream)
+        log = logger_to(handler)
+        texts = [f"{number} {'x' * 1000}" for number in range(4 * PIPE // 1000)]
+        for text in texts:
+            log.info("%s", text)  # it would wait for ever here: nobody reads
+        ends = threading.Thread(target=handler.flush)
+        ends.start()
+        assert [reader.readline().rstrip() for _ in texts] == texts
+        ends.join(30)
+        assert not ends.is_alive()
+
+
+def test_lines_that_nobody_takes_are_bounded() -> None:
+    stream = io.StringIO()
+    handler = BatchHandler(stream)
+    handler._begin = lambda: None  # type: ignore[method-assign]  # as if the thread were stuck
+    log = logger_to(handler)
+    for number in range(log_batches.MOST_LINES + 1):
+        log.info("%d", number)
+    assert len(stream.getvalue().splitlines()) == log_batches.MOST_LINES + 1
+
+
+def test_a_line_that_can_not_be_made_harms_no_other() -> None:
+    stream = io.StringIO()
+    handler = BatchHandler(stream)
+    log = logger_to(handler)
+    log.info("%d", "no number")
+    log.info("next")
+    handler.flush()
+    assert stream.getvalue() == "next\n"
+
+
+def test_the_last_lines_are_there_when_the_server_has_ended(tmp_path: Path) -> None:
+    with server_process(tmp_path, "--type", "memory", "--forever") as served:
+        for text in (message("hello", askAbout="timestamp"), message("quit", ctl={"serverCmd": "quit"})):
+            assert answer(served.port, post(text)).status == 200
+        status, said = served.ends()
+    assert status == 0
+    assert re.findall(r"action=(\S+)", said) == ["hello", "/api/v1/cmd"]
