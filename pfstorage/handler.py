@@ -30,7 +30,7 @@ from pfstorage.transfer import Progress, Throttle
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from pfstorage.jobs.runner import Perform
+    from pfstorage.jobs.run import Perform
 
 log = logging.getLogger(__name__)
 

@@ -195,6 +195,9 @@ def test_a_job_that_is_cancelled_in_its_middle_ends_soon_and_the_same_message_go
         assert ask("jobCancel", job=job)["status"] is True
         over = ask("jobStatus", job=job, wait=20)
         assert (over["state"], over["reply"]["error"]["type"]) == ("cancelled", "StoppedError")
+        reasons = [each["msg"] for each in ask("jobList")["jobs"]]
+        assert reasons == [over["msg"]] == [over["reply"]["msg"]]
+        assert reasons[0].startswith("stopped before the end: the job was cancelled")
         done = over["reply"]["objectFileList"]
         assert 2 <= len(done) <= 5
         assert ask("jobCancel", job=job)["status"] is True

@@ -21,13 +21,14 @@ import pytest
 from pfstorage.errors import (
     BusyError,
     LocalFileError,
+    NotFoundError,
     PfstorageError,
     SettingsError,
     StoppedError,
     UnavailableError,
     UnknownJobError,
 )
-from pfstorage.jobs import runner
+from pfstorage.jobs import run, runner
 from pfstorage.jobs.job import CANCELLED, DONE, Order
 from pfstorage.jobs.outcome import kept
 from pfstorage.jobs.runner import Jobs
@@ -168,7 +169,31 @@ def test_an_error_that_nobody_expects_fails_the_job_and_no_other(caplog: pytest.
     ids = [jobs.submit(order(number)) for number in range(2)]
     with caplog.at_level(logging.CRITICAL):
         assert [jobs.status(each, LONG).state for each in ids] == ["failed", "done"]
-    assert "ZeroDivisionError" in jobs.status(ids[0]).reply["msg"]
+    reason = "unexpected ZeroDivisionError; the log has the details"
+    assert jobs.status(ids[0]).reply["msg"] == reason
+    assert [(job.id, job.reason, job.reply) for job in jobs.list(2)] == [
+        (ids[1], "", None),
+        (ids[0], reason, None),
+    ]
+    jobs.close(LONG)
+
+
+def test_the_log_tells_how_a_job_ended_and_names_no_file(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def perform(given: Order, stop: Stop, progress: Callable[[Progress], None]) -> Reply:
+        progress(Progress(2, 1, 0, 3000, 1.0, 3, is_last=True))
+        return Reply.of_error(NotFoundError("there is no object 'DOE-JANE/1.dcm'"))
+
+    jobs = Jobs(perform)
+    jobs.start()
+    with caplog.at_level(logging.INFO):
+        job = jobs.submit(order())
+        assert jobs.status(job, LONG).state == "failed"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"job {job} begins: objPull",
+        f"job {job} is failed: 2 files, 3000 bytes, NotFoundError",
+    ]
     jobs.close(LONG)
 
 
@@ -407,7 +432,7 @@ def test_a_file_that_can_not_be_written_at_the_start_is_told(worker: Worker, tmp
 def test_events_tell_each_state_and_the_progress_and_end_with_the_reply(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "NOTED_EVERY", 0)
+    monkeypatch.setattr(run, "NOTED_EVERY", 0)
     jobs = Jobs(worker)
     job = jobs.submit(order())
     events = jobs.events(job)
@@ -531,26 +556,25 @@ def test_a_long_reply_is_kept_without_its_long_lists() -> None:
 
 
 class Interrupted:
-    """Performs orders, the first *times* without a store; each time a file more is there."""
+    """Performs orders, the first *times* without a store. Each time, *files* more are moved, of *size* bytes."""
 
-    def __init__(self, times: int, moved: int = 0) -> None:
+    def __init__(self, times: int, files: int = 0, size: int = 0) -> None:
         self.left = times
         self.count = 0
-        self._moved = moved
+        self._files = files
+        self._size = size
 
     def __call__(self, given: Order, stop: Stop, progress: Callable[[Progress], None]) -> Reply:
         self.count += 1
-        progress(Progress(self.count, 0, 0, 0, 1.0, is_last=True))
+        progress(Progress(self.count, 0, self.count - self._files, self._size, 1.0, is_last=True))
         self.left -= 1
         if self.left >= 0:
-            reply = Reply.of_error(UnavailableError("the store does not answer"))
-            reply.body["bytes"] = self._moved
-            return reply
+            return Reply.of_error(UnavailableError("the store does not answer"))
         return Reply({"status": True})
 
 
 def test_a_job_whose_store_does_not_answer_goes_on_when_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(run, "FIRST_PAUSE", 0.01)
     perform = Interrupted(3)
     jobs = Jobs(perform)
     jobs.start()
@@ -597,8 +621,8 @@ def test_a_job_that_waits_for_its_store_is_parked_with_the_process(tmp_path: Pat
 
 
 def test_a_store_that_stays_away_fails_a_job_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "STORE_PATIENCE", 0.05)
-    monkeypatch.setattr(runner, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(run, "STORE_PATIENCE", 0.05)
+    monkeypatch.setattr(run, "FIRST_PAUSE", 0.02)
     jobs = Jobs(Interrupted(10**6))
     jobs.start()
     failed = jobs.status(jobs.submit(order()), LONG)
@@ -608,10 +632,13 @@ def test_a_store_that_stays_away_fails_a_job_in_the_end(monkeypatch: pytest.Monk
     jobs.close(LONG)
 
 
-def test_a_job_that_gets_further_each_time_is_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "STORE_PATIENCE", 0.05)
-    monkeypatch.setattr(runner, "FIRST_PAUSE", 0.02)
-    jobs = Jobs(Interrupted(10, moved=1))
+@pytest.mark.parametrize(("files", "size"), [(1, 0), (0, 1)], ids=["empty files", "parts of a file"])
+def test_a_job_that_gets_further_each_time_is_not_given_up(
+    monkeypatch: pytest.MonkeyPatch, files: int, size: int
+) -> None:
+    monkeypatch.setattr(run, "STORE_PATIENCE", 0.05)
+    monkeypatch.setattr(run, "FIRST_PAUSE", 0.02)
+    jobs = Jobs(Interrupted(10, files, size))
     jobs.start()
     assert jobs.status(jobs.submit(order()), LONG).state == "done"
     jobs.close(LONG)

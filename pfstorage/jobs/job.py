@@ -33,7 +33,7 @@ class Job:
     """An order, and how far it is. Times are in seconds since 1970.
 
     *reply* is there once the job is over, unless it was cancelled before it had begun,
-    or was read without.
+    or was read without; *reason* is what it says of a job that is not done.
     """
 
     id: str
@@ -44,6 +44,7 @@ class Job:
     finished: float | None = None
     progress: Mapping[str, Any] = field(default_factory=dict)
     reply: Mapping[str, Any] | None = None
+    reason: str = ""
 
     @property
     def is_over(self) -> bool:
@@ -60,6 +61,8 @@ class Job:
         times = {"created": self.created, "started": self.started, "finished": self.finished}
         body.update({name: iso_time(time) for name, time in times.items() if time is not None})
         body["progress"] = dict(self.progress) or row_of(Progress(0, 0, 0, 0, 0.0))
+        if self.reason:
+            body["msg"] = self.reason
         if self.reply is not None:
             body["reply"] = self.reply
         return body

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,20 +18,15 @@ from pfstorage.errors import (
     PfstorageError,
     SettingsError,
     StoppedError,
-    UnavailableError,
     UnknownJobError,
 )
-from pfstorage.jobs.job import CANCELLED, DONE, FAILED, QUEUED, Job, Order, row_of
+from pfstorage.jobs.job import CANCELLED, DONE, QUEUED, Job, Order
 from pfstorage.jobs.outcome import kept
+from pfstorage.jobs.run import FIRST_PAUSE, Perform, Run
 from pfstorage.jobs.store import JobStore
 from pfstorage.reply import Reply
-from pfstorage.stop import Stop
-from pfstorage.transfer import Progress
 
 log = logging.getLogger(__name__)
-
-Perform = Callable[[Order, Stop, Callable[[Progress], None]], Reply]
-"""Answers the message of an order; it heeds the stop, and tells its progress. It does not raise."""
 
 TTL = 7 * 86400.0
 MOST_AT_ONCE = 4
@@ -39,29 +34,9 @@ MOST_QUEUED = 10_000
 MOST_QUEUED_OF_ONE = 1000
 MOST_KEPT = 10_000
 """Jobs that are over, and not yet old enough to be removed."""
-NOTED_EVERY = 1.0
-"""Seconds between two notes of how far a job is."""
 SWEPT_EVERY = 60.0
-STORE_PATIENCE = 3600.0
-"""Seconds for which a job waits for a store that does not answer; they begin anew whenever it gets further."""
-FIRST_PAUSE = 2.0
-LONGEST_PAUSE = 30.0
 HEARTBEAT = 15.0
 """Seconds after which an event is repeated where nothing happens: whoever passes it on sees if nobody listens."""
-
-
-class _Run:
-    """A job at work."""
-
-    def __init__(self, owner: str) -> None:
-        self.owner = owner
-        self.job: Job | None = None
-        self.stop = Stop()
-        self.is_cancelled = False
-        self.is_moved = False
-        self.progress: Mapping[str, Any] = {}
-        self.noted_at = float("-inf")
-        self.changes = 0
 
 
 class Jobs:
@@ -88,7 +63,7 @@ class Jobs:
         self._swept_at = float("-inf")
         self._changed = threading.Condition(threading.RLock())
         self._waiting: dict[str, str] = {}  # whose each is, in the order of arrival
-        self._runs: dict[str, _Run] = {}
+        self._runs: dict[str, Run] = {}
         self._unsaved: dict[str, Job] = {}  # they are over, and the file could not take that
         self._is_started = self._is_closed = False
         self._store = JobStore(directory)
@@ -187,8 +162,8 @@ class Jobs:
                 run.stop.request("the server ends")
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._runs, grace)
-            for job_id, run in self._runs.items():
-                self._end(job_id, run, QUEUED)
+            for run in self._runs.values():
+                self._end(run, QUEUED)
             self._runs.clear()
             self._store.close()
 
@@ -230,10 +205,8 @@ class Jobs:
     def _start_waiting(self) -> None:
         while self._is_started and not self._is_closed and self._waiting and len(self._runs) < self._most:
             job_id = self._next()
-            run = _Run(self._waiting[job_id])
-            thread = threading.Thread(
-                target=self._work, args=(job_id, run), name=f"job {job_id}", daemon=True
-            )
+            run = Run(job_id, self._waiting[job_id], self._tell)
+            thread = threading.Thread(target=self._work, args=(run,), name=f"job {job_id}", daemon=True)
             thread.start()  # its first step waits for the lock; if there can't be a thread, the job waits on
             del self._waiting[job_id]
             self._runs[job_id] = run
@@ -243,10 +216,10 @@ class Jobs:
         at_work = Counter(run.owner for run in self._runs.values())
         return min(self._waiting, key=lambda job_id: at_work[self._waiting[job_id]])
 
-    def _work(self, job_id: str, run: _Run) -> None:
+    def _work(self, run: Run) -> None:
         try:
-            run.job = self._begun(job_id, run)
-            reply = self._performed(job_id, run, run.job.order)
+            run.job = self._begun(run)
+            reply = run.perform(self._perform, run.job.order)
         except PfstorageError as e:
             reply = Reply.of_error(e)
         except Exception as e:
@@ -254,88 +227,56 @@ class Jobs:
             reply = Reply.of_error(PfstorageError(f"unexpected {type(e).__name__}; the log has the details"))
         text = kept(reply)
         with self._changed:
-            if self._runs.get(job_id) is run:  # else it was left alone
-                self._end(job_id, run, self._final_state(run, reply), text)
-                del self._runs[job_id]
+            if self._runs.get(run.job_id) is run:  # else it was left alone
+                state = run.final_state(reply, is_closed=self._is_closed)
+                log.info("%s", run.in_words(state, reply))
+                self._end(run, state, text)
+                del self._runs[run.job_id]
                 self._start_waiting()
                 self._changed.notify_all()
 
-    def _begun(self, job_id: str, run: _Run) -> Job:
+    def _begun(self, run: Run) -> Job:
         """Note that a job runs, as soon as that can be noted: the disk may be full. Raise `StoppedError`."""
         while True:
             with self._changed:
                 try:
-                    job = self._store.begin(job_id, self._clock())
+                    job = self._store.begin(run.job_id, self._clock())
+                    log.info("job %s begins: %s", run.job_id, job.order.message["action"])
                     run.changes += 1
                     self._changed.notify_all()
                     return job
                 except LocalFileError as e:
-                    log.error("job %s can't be begun yet: %s", job_id, e)
+                    log.error("job %s can't be begun yet: %s", run.job_id, e)
                 if self._changed.wait_for(lambda: self._is_closed, FIRST_PAUSE):
                     raise StoppedError("the server ends")
 
-    def _performed(self, job_id: str, run: _Run, order: Order) -> Reply:
-        """Perform *order*; again, for as long as its store does not answer: it goes on from where it was."""
-        pause, given_up_at = FIRST_PAUSE, time.monotonic() + STORE_PATIENCE
-        while True:
-            run.is_moved = False
-            reply = self._perform(order, run.stop, functools.partial(self._note, job_id, run))
-            if reply.body.get("bytes"):
-                pause, given_up_at = FIRST_PAUSE, time.monotonic() + STORE_PATIENCE
-            is_endless = order.message["meta"].get("overwrite") == "always"  # it would begin anew each time
-            if not _lacks_store(reply) or is_endless or time.monotonic() > given_up_at:
-                return reply
-            log.warning("job %s waits for its store: %s", job_id, reply.body["msg"])
-            with self._changed:
-                run.progress = {**run.progress, "waiting": reply.body["msg"]}
-                run.changes += 1
-                self._changed.notify_all()
-            try:
-                run.stop.sleep(pause)
-            except StoppedError:
-                return reply
-            pause = min(2 * pause, LONGEST_PAUSE)
-
-    def _final_state(self, run: _Run, reply: Reply) -> str:
-        """Return what a job has come to; one that came to nothing since the process ends is to be done again."""
-        if reply.body.get("status"):
-            return DONE
-        if run.is_cancelled:
-            return CANCELLED
-        return QUEUED if self._is_closed else FAILED
-
-    def _end(self, job_id: str, run: _Run, state: str, reply: str | None = None) -> None:
+    def _end(self, run: Run, state: str, reply: str | None = None) -> None:
         """Keep what a job has come to. If the file can't, memory does, and the next process does it again."""
         now = self._clock()
         try:
             if state == QUEUED:
-                self._store.park(job_id)
+                self._store.park(run.job_id)
             else:
-                self._store.finish(job_id, state, now, run.progress, reply)
+                self._store.finish(run.job_id, state, now, run.progress, reply)
         except PfstorageError as e:
-            log.error("job %s is %s, and that can't be kept: %s", job_id, state, e)
+            log.error("job %s is %s, and that can't be kept: %s", run.job_id, state, e)
             if run.job and reply:
                 over = replace(run.job, state=state, finished=now, progress=run.progress)
-                self._unsaved[job_id] = replace(over, reply=json.loads(reply))
+                answer = json.loads(reply)
+                reason = "" if state == DONE else answer.get("msg", "")
+                self._unsaved[run.job_id] = replace(over, reply=answer, reason=reason)
 
-    def _note(self, job_id: str, run: _Run, progress: Progress) -> None:
-        """Take the progress of a job; an audit has its own, which comes after the last of the moving."""
-        if run.is_moved:
-            return
-        run.progress, run.is_moved = row_of(progress), progress.is_last
-        now = time.monotonic()
-        if now - run.noted_at < NOTED_EVERY and not progress.is_last:
-            return
-        run.noted_at = now
+    def _tell(self, run: Run) -> None:
+        """Have those who follow a job see what is new of it, and the file as well."""
         with self._changed:
-            if self._runs.get(job_id) is not run:
+            if self._runs.get(run.job_id) is not run:
                 return
             run.changes += 1
             self._changed.notify_all()
             try:
-                self._store.note_progress(job_id, run.progress)
+                self._store.note_progress(run.job_id, run.progress)
             except PfstorageError as e:
-                log.warning("the progress of job %s can't be kept: %s", job_id, e)
+                log.warning("the progress of job %s can't be kept: %s", run.job_id, e)
 
     def _sweep(self) -> None:
         """Remove what was over long ago, now and then."""
@@ -343,9 +284,3 @@ class Jobs:
         if not self._is_closed and now - self._swept_at >= min(SWEPT_EVERY, self._ttl):
             self._swept_at = now
             self._store.remove_finished(now - self._ttl, MOST_KEPT)
-
-
-def _lacks_store(reply: Reply) -> bool:
-    """Tell whether *reply* is what it is since the store did not answer."""
-    error = reply.body.get("error") or {}
-    return not reply.body.get("status") and error.get("type") == UnavailableError.__name__

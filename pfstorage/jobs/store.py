@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pfstorage.errors import FullDiskError, JobConflictError, LocalFileError, SettingsError
-from pfstorage.jobs.job import CANCELLED, OVER, QUEUED, RUNNING, STATES, Job, Order
+from pfstorage.jobs.job import CANCELLED, FAILED, OVER, QUEUED, RUNNING, STATES, Job, Order
 from pfstorage.rights import Rights
 
 VERSION = 1
@@ -37,7 +37,8 @@ SCHEMA = f"""
     CREATE INDEX job_by_state ON job (state, finished);
     PRAGMA user_version = {VERSION};
 """
-COLUMNS = "id, owner, jid, rights, message, state, created, started, finished, progress"
+REASON = f"CASE WHEN state IN {(FAILED, CANCELLED)} THEN json_extract(reply, '$.msg') END"
+COLUMNS = f"id, owner, jid, rights, message, state, created, started, finished, progress, {REASON}"
 BUSY_MILLISECONDS = 5000
 """How long another program, such as a backup, may keep the file locked."""
 
@@ -243,7 +244,7 @@ def _canonical(message: Mapping[str, Any]) -> str:
 
 
 def _job_of(row: tuple[Any, ...]) -> Job:
-    job_id, owner, jid, rights, message, state, created, started, finished, progress, *reply = row
+    job_id, owner, jid, rights, message, state, created, started, finished, progress, reason, *reply = row
     order = Order(json.loads(message), owner, Rights(**json.loads(rights)), jid or "")
     answer = json.loads(reply[0]) if reply and reply[0] else None
-    return Job(job_id, order, state, created, started, finished, json.loads(progress), answer)
+    return Job(job_id, order, state, created, started, finished, json.loads(progress), answer, reason or "")

@@ -87,6 +87,7 @@ class _Engine:
         self._room = threading.Condition()
         self._running = 0
         self._fed = 0
+        self._total: int | None = None  # until the plan has come to its end
         self._is_fed = False
         self._fault: BaseException | None = None
         self._batch: dict[_Slot, NewFile] = {}
@@ -111,6 +112,8 @@ class _Engine:
                     self._work.crew.submit(functools.partial(self._attempt, slot))
                     with self._room:
                         self._running += 1
+            else:
+                self._total = self._fed
         except PfstorageError as e:
             if not self._work.stop.is_requested:  # else that is what broke it off
                 self.report.error = e
@@ -240,7 +243,7 @@ class _Engine:
             report.skipped,
             work.size,
             seconds,
-            self._fed if self._is_fed else None,
+            self._total,
             work.limit.allowed,
             is_last,
         )

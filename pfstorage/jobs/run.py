@@ -1,0 +1,93 @@
+"""A job at work: its message is performed, again for as long as its store does not answer."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pfstorage.errors import StoppedError, UnavailableError
+from pfstorage.jobs.job import CANCELLED, DONE, FAILED, QUEUED, Job, Order, row_of
+from pfstorage.reply import Reply
+from pfstorage.stop import Stop
+from pfstorage.transfer import Progress
+
+log = logging.getLogger(__name__)
+
+Perform = Callable[[Order, Stop, Callable[[Progress], None]], Reply]
+"""Answers the message of an order; it heeds the stop, and tells its progress. It does not raise."""
+
+NOTED_EVERY = 1.0
+"""Seconds between two notes of how far a job is."""
+STORE_PATIENCE = 3600.0
+"""Seconds for which a job waits for a store that does not answer; they begin anew whenever it gets further."""
+FIRST_PAUSE = 2.0
+LONGEST_PAUSE = 30.0
+
+
+class Run:
+    """The job *job_id* of *owner* at work. *tell* is called with it where there is something new to tell of it."""
+
+    def __init__(self, job_id: str, owner: str, tell: Callable[[Run], None]) -> None:
+        self.job_id = job_id
+        self.owner = owner
+        self.job: Job | None = None
+        self.stop = Stop()
+        self.is_cancelled = False
+        self.progress: Mapping[str, Any] = {}
+        self.changes = 0
+        self._tell = tell
+        self._told_at = float("-inf")
+        self._is_moved = self._got_further = False
+
+    def perform(self, perform: Perform, order: Order) -> Reply:
+        """Perform *order*; again, for as long as its store does not answer: it goes on from where it was."""
+        pause, given_up_at = FIRST_PAUSE, time.monotonic() + STORE_PATIENCE
+        while True:
+            self._is_moved = self._got_further = False
+            reply = perform(order, self.stop, self._note)
+            if self._got_further or reply.body.get("bytes"):
+                pause, given_up_at = FIRST_PAUSE, time.monotonic() + STORE_PATIENCE
+            is_endless = order.message["meta"].get("overwrite") == "always"  # it would begin anew each time
+            if not _lacks_store(reply) or is_endless or time.monotonic() > given_up_at:
+                return reply
+            log.warning("job %s waits for its store: %s", self.job_id, reply.body["msg"])
+            self.progress = {**self.progress, "waiting": reply.body["msg"]}
+            self._tell(self)
+            try:
+                self.stop.sleep(pause)
+            except StoppedError:
+                return reply
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _note(self, progress: Progress) -> None:
+        """Take the progress of the job; an audit has its own, which comes after the last of the moving."""
+        if self._is_moved:
+            return
+        self.progress, self._is_moved = row_of(progress), progress.is_last
+        self._got_further = progress.size > 0 or progress.done > progress.skipped
+        now = time.monotonic()
+        if progress.is_last or now - self._told_at >= NOTED_EVERY:
+            self._told_at = now
+            self._tell(self)
+
+    def final_state(self, reply: Reply, *, is_closed: bool) -> str:
+        """Return what the job has come to; one that came to nothing since the process ends is to be done again."""
+        if reply.body.get("status"):
+            return DONE
+        if self.is_cancelled:
+            return CANCELLED
+        return QUEUED if is_closed else FAILED
+
+    def in_words(self, state: str, reply: Reply) -> str:
+        """Return what the log tells of the end of the job. What its error says may name files: that is left out."""
+        files, size = self.progress.get("files", 0), self.progress.get("bytes", 0)
+        reason = f", {type(reply.error).__name__}" if reply.error else ""
+        return f"job {self.job_id} is {state}: {files} files, {size} bytes{reason}"
+
+
+def _lacks_store(reply: Reply) -> bool:
+    """Tell whether *reply* is what it is since the store did not answer."""
+    error = reply.body.get("error") or {}
+    return not reply.body.get("status") and error.get("type") == UnavailableError.__name__
