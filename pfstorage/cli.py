@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import functools
 import gc
 import json
 import os
@@ -284,7 +285,9 @@ def _serve(handler: StoreHandler, options: argparse.Namespace, key_source: str) 
         server.require_guard()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: _end(server))
-        signal.signal(signal.SIGHUP, lambda *_: _reload(server, options, key_source))
+        read_again = functools.partial(_reload, server, options, key_source)
+        # in a thread: what a signal interrupts may hold a lock that is taken here
+        signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=read_again, daemon=True).start())
         _announce(server, settings)
         if options.b_forever:
             server.serve_forever()

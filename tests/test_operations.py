@@ -57,17 +57,29 @@ def test_a_server_that_lives_says_so(server: ThreadedHTTPServer) -> None:
     assert ask(server, "{}", path="/healthz")[0] == 405
 
 
-def test_a_server_whose_store_is_away_is_alive_and_not_ready() -> None:
+def test_a_server_whose_store_is_away_is_alive_and_not_ready(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(health, "ASKED_EVERY", 0)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     settings, _ = load_settings(
         {"this": {"retries": 0}, "swift": {"auth_url": f"http://127.0.0.1:{port}/auth/v1.0"}}
     )
     with contextlib.closing(StoreHandler(settings=settings)) as handler, serving(handler) as server:
-        status, headers, text = get(server, "/readyz")
-        assert (status, headers["Retry-After"]) == (503, "5")
-        assert json.loads(text)["status"] is False
-        assert get(server, "/healthz")[0] == 200
+        with caplog.at_level("INFO"):
+            for _ in range(2):
+                status, headers, text = get(server, "/readyz")
+                assert (status, headers["Retry-After"]) == (503, "5")
+                assert json.loads(text)["status"] is False
+            assert get(server, "/healthz")[0] == 200
+            handler.state.set("/this/type", "memory")
+            assert get(server, "/readyz")[0] == 200
+    said = [each.getMessage() for each in caplog.records if each.name.endswith("health")]
+    assert len(said) == 2
+    assert said[0].startswith("not ready: ")
+    assert f"127.0.0.1:{port}" in said[0]
+    assert said[1] == "ready: the store answers again"
 
 
 def test_a_store_that_keeps_silent_is_not_ready_and_holds_up_nothing_else(
@@ -479,7 +491,9 @@ def test_hup_makes_it_read_the_settings_again_if_they_are_good(tmp_path: Path) -
         assert state("container_name") == "second"
         served.process.send_signal(signal.SIGTERM)
         _, said = served.ends()
+    assert "read again: the settings" in said
     assert "is not JSON" in said
+    assert "no more requests are taken; 0 are at work" in said
     assert "--swiftKey is kept as it was" in said
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 
@@ -9,6 +10,8 @@ from pfstorage.errors import ContainerNotFoundError, PfstorageError, Unavailable
 from pfstorage.handler import StoreHandler
 from pfstorage.reply import Reply
 from pfstorage.serving.exchange import Answer, Request, answer_of
+
+log = logging.getLogger(__name__)
 
 ASKED_EVERY = 5.0
 """Seconds for which what the store answered is taken to hold: probes are many, and need no token."""
@@ -32,7 +35,8 @@ class Readiness:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._asked_at = float("-inf")
-        self._is_asking = self._is_ready = False
+        self._is_asking = False
+        self._failure = self._logged = ""
 
     def __call__(self, request: Request) -> Answer:
         """Say whether the store answers. What it answers is nobody's business here."""
@@ -44,23 +48,33 @@ class Readiness:
                 self._is_asking, self._asked_at = True, time.monotonic()
             left = self._asked_at + PATIENCE - time.monotonic()
             is_known = self._changed.wait_for(lambda: not self._is_asking, max(0.0, left))
-            is_ready = is_known and self._is_ready
-        if is_ready:
+            failure = self._failure if is_known else "it keeps silent"
+            self._log(failure)
+        if not failure:
             return answer_of(Reply({"status": True}))
         return answer_of(Reply.of_error(UnavailableError("the store does not answer")))
 
     def _ask(self, handler: StoreHandler) -> None:
-        is_ready = _answers(handler)
+        failure = _failure_of(handler)
         with self._changed:
-            self._is_asking, self._is_ready, self._asked_at = False, is_ready, time.monotonic()
+            self._is_asking, self._failure, self._asked_at = False, failure, time.monotonic()
             self._changed.notify_all()
 
+    def _log(self, failure: str) -> None:
+        """Tell the log of a store that does not answer, and of one that does again: once, not at each probe."""
+        if failure and not self._logged:
+            log.warning("not ready: %s", failure)
+        elif self._logged and not failure:
+            log.info("ready: the store answers again")
+        self._logged = failure
 
-def _answers(handler: StoreHandler) -> bool:
+
+def _failure_of(handler: StoreHandler) -> str:
+    """Return why the store does not list its objects, an empty text if it does."""
     try:
         next(handler.storage.list("", limit=1), None)
     except ContainerNotFoundError:
-        return True
-    except PfstorageError:
-        return False
-    return True
+        return ""  # the first push makes it
+    except PfstorageError as e:
+        return str(e)
+    return ""

@@ -155,7 +155,8 @@ class RequestHandler(BaseHTTPRequestHandler):
         wishes = headers.words("connection")
         self._may_stay_open = "close" not in wishes and (is_new or "keep-alive" in wishes)
         self.command, self.path, self.request_version, self.headers = command, path, version, headers
-        self._id = id_of(headers.get("x-request-id", ""))
+        if given := headers.get("x-request-id"):
+            self._id = id_of(given)
 
     def _read_request(self) -> Request:
         try:

@@ -185,9 +185,13 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
 
         The address and what only flags tell stay as they are.
         """
-        for read_again in (self.handler.reload, self._reload_certificate):
+        for what, read_again in (
+            ("settings", self.handler.reload),
+            ("certificate", self._reload_certificate),
+        ):
             try:
                 read_again()
+                log.info("read again: the %s", what)
             except SettingsError as e:
                 log.error("kept as it was: %s", e)
         if self.site.access.tokens:
@@ -310,7 +314,11 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
     def stop(self) -> None:
         """Make `serve_forever` or `answer_once` return soon. Any thread may call it, a request's too."""
         self._stopping.set()
-        threading.Thread(target=self.shutdown, daemon=True).start()
+        threading.Thread(target=self._shut_down, daemon=True).start()
+
+    def _shut_down(self) -> None:
+        log.info("no more requests are taken; %d are at work", self._at_work)
+        self.shutdown()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log what ended a connection: a client that went away is no news."""

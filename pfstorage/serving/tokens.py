@@ -113,6 +113,7 @@ class TokenFile:
             try:
                 if self._state is None or self._state != _state_of(os.stat(self._path)):
                     self._read()
+                    log.info("known tokens: %d", len(self._grants))
                     if self._complaint:
                         log.warning("the tokens in %r are good again", self._path)
                     self._complaint = ""
