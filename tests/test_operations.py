@@ -252,13 +252,13 @@ def test_who_waits_for_a_turn_holds_up_nobody_elses() -> None:
         for _ in "ab"
     )
     with running_server(first), running_server(second), ThreadPoolExecutor() as threads:
-        first._quick.enter()
+        first.load.quick.enter()
         waiting = threads.submit(ask, first, {"action": "ls"})
-        while first._quick.counts()["waiting"] == 0:
+        while first.load.quick.counts()["waiting"] == 0:
             time.sleep(0.01)
         assert ask(second, {"action": "ls"})[0] == 404  # it has no container
         assert not waiting.done()
-        first._quick.leave()
+        first.load.quick.leave()
         assert waiting.result()[0] == 404
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -19,6 +19,7 @@ from pfstorage.actions import ACTIONS
 from pfstorage.backends.retry import REPEATED
 from pfstorage.reply import Reply
 from pfstorage.serving.exchange import Answer, Request
+from pfstorage.serving.load import Gauge
 from pfstorage.status import http_status
 
 BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0, 3600.0)
@@ -27,17 +28,10 @@ BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0, 3600
 _TO_STORE = {"objPut", "objPush"}
 
 
-Numbers = Mapping[str, float]
-
-
 class Metrics:
-    """Counters of one server. *gauges* are asked for when somebody looks.
+    """Counters of one server. *gauges*, by their names, are asked when somebody looks."""
 
-    By name, each is a text, the name of its label, and what returns the numbers by label;
-    a number without one stands under "".
-    """
-
-    def __init__(self, gauges: Mapping[str, tuple[str, str, Callable[[], Numbers]]]) -> None:
+    def __init__(self, gauges: Mapping[str, Gauge]) -> None:
         self._registry = made = CollectorRegistry()
         self._requests = Counter(
             "pfstorage_messages", "Messages and other requests.", ["action", "status"], registry=made
@@ -85,7 +79,7 @@ class Metrics:
 class _Present(Collector):
     """What is the case when somebody looks."""
 
-    def __init__(self, gauges: Mapping[str, tuple[str, str, Callable[[], Numbers]]]) -> None:
+    def __init__(self, gauges: Mapping[str, Gauge]) -> None:
         self._gauges = gauges
 
     def collect(self) -> Iterator[Metric]:

@@ -78,12 +78,12 @@ class RequestHandler(BaseHTTPRequestHandler):
             self.close_connection = not line or self._empty_lines > MOST_EMPTY_LINES
             return
         self._empty_lines = 0
-        self.server.begin_work()
+        self.server.load.begin()
         try:
             self._respond(line)
         finally:
             self._request, self.headers = None, _NONE  # it may be long until the next one
-            self.server.end_work()
+            self.server.load.end()
 
     def _respond(self, line: bytes) -> None:
         """Answer the request that begins with *line*. The connection ends with it unless all of it is read."""
@@ -178,7 +178,7 @@ class RequestHandler(BaseHTTPRequestHandler):
             self.server.handler,
             self._open_body,
             functools.partial(self.server.caller, observe=observe),
-            self.server.new_turn(self._is_gone),
+            self.server.load.new_turn(self._is_gone),
             self.server.options.max_upload,
             self.server.metrics.moved,
         )

@@ -8,11 +8,10 @@ import io
 import logging
 import os
 import socket
-import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Mapping, Set
 from http.server import HTTPServer
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
@@ -28,8 +27,8 @@ from pfstorage.reply import Reply
 from pfstorage.serving.access import Access
 from pfstorage.serving.events import JOBS, job_events
 from pfstorage.serving.exchange import answer_of
-from pfstorage.serving.gate import Gate, Turn
 from pfstorage.serving.health import Readiness, healthz
+from pfstorage.serving.load import Load
 from pfstorage.serving.objects import OBJECTS, list_objects, one_object
 from pfstorage.serving.openapi import Description
 from pfstorage.serving.options import ServerOptions
@@ -37,8 +36,8 @@ from pfstorage.serving.page import PAGE, page
 from pfstorage.serving.request import RequestHandler
 from pfstorage.serving.sending import send
 from pfstorage.serving.site import ROUTES, Route, Site
+from pfstorage.serving.tls import tls_of
 from pfstorage.stop import Stop
-from pfstorage.transfer import SharedWorkers
 
 if TYPE_CHECKING:
     from pfstorage.serving.metrics import Metrics
@@ -75,10 +74,6 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
         self._handler_lock = threading.Lock()
         self._stopping = threading.Event()
         self.end_of_work = Stop()
-        self._at_work = 0
-        self._answered = 0
-        self._changed = threading.Condition()
-        self._connections = 0
         self._jobs: Jobs | None = None
         self.configure(options or ServerOptions(), address[0])
         super().__init__(address, RequestHandler)
@@ -95,10 +90,9 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
     def configure(self, options: ServerOptions, host: str) -> None:
         """Take *options* for a server on the address *host*. Raise `SettingsError`."""
         self.options = options
-        self.tls = _tls_of(options) if options.tls_cert else None
+        self.tls = tls_of(options) if options.tls_cert else None
         self._roots = Roots(options.fs_roots or (os.getcwd(),))
-        self._quick, self._long = Gate(options.max_requests), Gate(options.max_requests)
-        self._workers = SharedWorkers(options.max_workers)
+        self.load = Load(options.max_connections, options.max_requests, options.max_workers)
         self.metrics = self._new_metrics()
         own = (
             Route("/", page, is_public=True, is_bare=True),
@@ -112,19 +106,12 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
         )
         self.site = Site(Access(options, host), Description((*own, *ROUTES)).routes)
 
-    def new_turn(self, is_gone: Callable[[], bool]) -> Turn:
-        """Return the place that a request is to take among those at work, unless its client *is_gone* by then."""
-        return Turn(self._quick, self._long, is_gone)
-
     def _new_metrics(self) -> Metrics:
         from pfstorage.serving.metrics import Metrics  # with a library that takes long to import
 
         return Metrics(
             {
-                "connections": ("Connections that are open.", "", lambda: {"": self._connections}),
-                "requests": ("Requests, without those that move files.", "state", self._quick.counts),
-                "transfers": ("Requests that move files.", "state", self._long.counts),
-                "workers": ("Workers that move files.", "state", self._workers.counts),
+                **self.load.gauges(),
                 "store_connections": ("Connections to the store.", "state", self._store_connections),
                 "jobs": ("Jobs.", "state", lambda: self._jobs.counts() if self._jobs else {}),
             }
@@ -153,7 +140,7 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
             stop=self.end_of_work,
             jobs=self._jobs,
             roots=self._roots,
-            workers=self._workers,
+            workers=self.load.workers,
             secrets=self.secrets,
             **known,
         )
@@ -198,7 +185,7 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
             self.site.access.tokens.reload()
 
     def _reload_certificate(self) -> None:
-        self.tls = _tls_of(self.options) if self.options.tls_cert else None
+        self.tls = tls_of(self.options) if self.options.tls_cert else None
 
     @property
     def url(self) -> str:
@@ -233,14 +220,11 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a new connection, unless there are too many."""
-        with self._changed:
-            is_welcome = self._connections < self.options.max_connections
-            self._connections += is_welcome
-        if is_welcome:
+        if self.load.connect():
             try:
                 super().process_request(request, client_address)
             except BaseException:  # there is no thread for it
-                self._end_connection()
+                self.load.disconnect()
                 raise
             return
         with contextlib.suppress(OSError):  # it is told if it listens; nobody waits for that
@@ -254,11 +238,7 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._end_connection()
-
-    def _end_connection(self) -> None:
-        with self._changed:
-            self._connections -= 1
+            self.load.disconnect()
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Take a connection. Where this process may open no more files, wait a little: it is asked again at once."""
@@ -280,24 +260,12 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
         self.require_guard()
         self.answers_once = True
         self.timeout = 0.1  # how soon it is noticed that a request was answered
-        while not (self._answered or self._stopping.is_set()):
-            if self._at_work:
-                with self._changed:
-                    self._changed.wait(self.timeout)
+        while not (self.load.answered or self._stopping.is_set()):
+            if self.load.at_work:
+                self.load.wait_for_change(self.timeout)
             else:
                 self.handle_request()
         return self.wait_for_requests(self.options.grace_seconds)
-
-    def begin_work(self) -> None:
-        """Count a request that is being answered, until `end_work`."""
-        with self._changed:
-            self._at_work += 1
-
-    def end_work(self) -> None:
-        with self._changed:
-            self._at_work -= 1
-            self._answered += 1
-            self._changed.notify_all()
 
     def wait_for_requests(self, seconds: float) -> bool:
         """Listen no more, and wait until all requests are answered; tell whether they were.
@@ -305,11 +273,10 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
         Transfers that take longer than *seconds* are stopped, and tell what they have done.
         """
         self.server_close()
-        with self._changed:
-            if self._changed.wait_for(lambda: self._at_work == 0, seconds):
-                return True
-            self.end_of_work.request("the server ends")
-            return self._changed.wait_for(lambda: self._at_work == 0, LAST_SECONDS)
+        if self.load.wait_until_idle(seconds):
+            return True
+        self.end_of_work.request("the server ends")
+        return self.load.wait_until_idle(LAST_SECONDS)
 
     def stop(self) -> None:
         """Make `serve_forever` or `answer_once` return soon. Any thread may call it, a request's too."""
@@ -317,7 +284,7 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
         threading.Thread(target=self._shut_down, daemon=True).start()
 
     def _shut_down(self) -> None:
-        log.info("no more requests are taken; %d are at work", self._at_work)
+        log.info("no more requests are taken; %d are at work", self.load.at_work)
         self.shutdown()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -334,14 +301,3 @@ def _refusal() -> bytes:
     out = io.BytesIO()
     send(answer_of(Reply.of_error(error)), out, "GET", "HTTP/1.1", ends=True)
     return out.getvalue()
-
-
-def _tls_of(options: ServerOptions) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(options.tls_cert, options.tls_key)
-    except (OSError, ValueError) as e:
-        text = f"--tlsCert {options.tls_cert!r} and --tlsKey {options.tls_key!r} can't be used: {e}"
-        raise SettingsError(text) from e
-    return context

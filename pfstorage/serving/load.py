@@ -1,0 +1,77 @@
+"""What a server has to do just now: connections, requests at work, and who waits for whom."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+
+from pfstorage.serving.gate import Gate, Turn
+from pfstorage.transfer import SharedWorkers
+
+Gauge = tuple[str, str, Callable[[], Mapping[str, float]]]
+"""A text, the name of a label, and what returns the numbers by that label: one without one stands under ""."""
+
+
+class Load:
+    """Counts the connections and the requests of one server, and bounds them. Any thread may call a method."""
+
+    def __init__(self, most_connections: int, most_requests: int, most_workers: int) -> None:
+        self.workers = SharedWorkers(most_workers)
+        self.quick, self.long = Gate(most_requests), Gate(most_requests)
+        self._most = most_connections
+        self._connections = self._at_work = self._answered = 0
+        self._changed = threading.Condition()
+
+    @property
+    def at_work(self) -> int:
+        """How many requests are being answered, from their first line on."""
+        return self._at_work
+
+    @property
+    def answered(self) -> int:
+        return self._answered
+
+    def new_turn(self, is_gone: Callable[[], bool]) -> Turn:
+        """Return the place that a request is to take among those at work, unless its client *is_gone* by then."""
+        return Turn(self.quick, self.long, is_gone)
+
+    def connect(self) -> bool:
+        """Count a connection until `disconnect`, unless there are too many; tell whether it is welcome."""
+        with self._changed:
+            is_welcome = self._connections < self._most
+            self._connections += is_welcome
+        return is_welcome
+
+    def disconnect(self) -> None:
+        with self._changed:
+            self._connections -= 1
+
+    def begin(self) -> None:
+        """Count a request that is being answered, until `end`."""
+        with self._changed:
+            self._at_work += 1
+
+    def end(self) -> None:
+        with self._changed:
+            self._at_work -= 1
+            self._answered += 1
+            self._changed.notify_all()
+
+    def wait_for_change(self, seconds: float) -> None:
+        """Wait until a request is answered, or *seconds* are over."""
+        with self._changed:
+            self._changed.wait(seconds)
+
+    def wait_until_idle(self, seconds: float) -> bool:
+        """Wait until all requests are answered, *seconds* at most; tell whether they are."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._at_work == 0, seconds)
+
+    def gauges(self) -> dict[str, Gauge]:
+        """Return what `Metrics` shows of it."""
+        return {
+            "connections": ("Connections that are open.", "", lambda: {"": self._connections}),
+            "requests": ("Requests, without those that move files.", "state", self.quick.counts),
+            "transfers": ("Requests that move files.", "state", self.long.counts),
+            "workers": ("Workers that move files.", "state", self.workers.counts),
+        }
