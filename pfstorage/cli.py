@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
-import functools
 import gc
 import json
 import os
@@ -14,20 +13,15 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from pfstorage._version import __version__
 from pfstorage.flags import DESCRIPTION, DETAILS, SYNOPSIS, build_parser
 from pfstorage.stop import Stop
+from pfstorage.texts import is_elsewhere, text_of
 
 if TYPE_CHECKING:
-    from pfstorage.config import Settings
-    from pfstorage.handler import StoreHandler
     from pfstorage.reply import Reply
-    from pfstorage.serving.server import ThreadedHTTPServer
-
-MOST_TEXT = 64 * 1024**2
-"""Characters of a message from a file: a list of a million files fits, what never ends does not."""
 
 DONE, FAILED, MALFORMED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
@@ -64,7 +58,7 @@ def _hide_secrets(options: argparse.Namespace) -> None:
     from pfstorage.masks import without_password
 
     given = [getattr(options, name) for name in ("swiftKey", "authToken")]
-    shown = {value: "" for value in given if value and not _is_elsewhere(value)}
+    shown = {value: "" for value in given if value and not is_elsewhere(value)}
     urls = [getattr(options, name) for name in ("swiftAuthUrl", "httpProxy", "remote")]
     shown |= {url: without_password(url) for url in urls if url and "@" in url}
     if shown:
@@ -140,8 +134,8 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, stop: Sto
     try:
         message = _message(options)
         key_source = options.swiftKey
-        options.swiftKey = _text_of(key_source).strip()
-        options.authToken = _text_of(options.authToken).strip()
+        options.swiftKey = text_of(key_source).strip()
+        options.authToken = text_of(options.authToken).strip()
         handler = StoreHandler.from_args(vars(options), name="pfstorage", version=__version__)
         if options.str_configFileSave:
             document = to_document(handler.settings, with_secrets=options.saveSecrets)
@@ -157,8 +151,10 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, stop: Sto
     )
     gc.freeze()  # no collection needs to look at what was imported, nor does the last one, at the end
     if options.server:
+        from pfstorage.serving.program import serve
+
         try:
-            return _serve(handler, options, key_source)
+            return DONE if serve(handler, options, key_source) else FAILED
         except SettingsError as e:
             parser.exit(MALFORMED, f"pfstorage: {e}\n")
     if message is None:
@@ -189,38 +185,7 @@ def _message(options: argparse.Namespace) -> str | dict[str, Any] | None:
     if options.str_action:
         meta = decode_json(options.str_args) if options.str_args else {}
         return {"action": options.str_action, "meta": meta}
-    return None if options.msg is None else _text_of(options.msg)
-
-
-def _text_of(value: str) -> str:
-    """Return the text of a flag that may be ``@FILE`` or ``-`` for stdin."""
-    from pfstorage.errors import MessageError
-    from pfstorage.files import local_errors
-
-    if not _is_elsewhere(value):
-        return value
-    try:
-        if value == "-":
-            if sys.stdin is None:
-                raise MessageError("stdin is closed: there is no message to read")
-            return _bounded(sys.stdin)
-        with local_errors(value[1:]), open(value[1:], encoding="utf-8") as file:
-            return _bounded(file)
-    except UnicodeDecodeError:
-        raise MessageError(f"what {value!r} holds is not UTF-8") from None
-
-
-def _is_elsewhere(value: str) -> bool:
-    return value == "-" or value.startswith("@")
-
-
-def _bounded(file: TextIO) -> str:
-    from pfstorage.errors import MessageError
-
-    text = file.read(MOST_TEXT + 1)
-    if len(text) > MOST_TEXT:
-        raise MessageError(f"the message is longer than {MOST_TEXT} characters")
-    return text
+    return None if options.msg is None else text_of(options.msg)
 
 
 def _save(path: str, document: Mapping[str, Any]) -> None:
@@ -262,87 +227,7 @@ def _print(reply: Reply) -> int:
     return MALFORMED if isinstance(reply.error, MessageError) else FAILED
 
 
-def _serve(handler: StoreHandler, options: argparse.Namespace, key_source: str) -> int:
-    """Serve until told to stop by ``quit``, SIGINT or SIGTERM; without --forever, one request.
-
-    Raise `SettingsError`.
-    """
-    from pfstorage import console
-    from pfstorage.serving.options import ServerOptions
-    from pfstorage.serving.server import ThreadedHTTPServer
-
-    settings = handler.settings
-    try:
-        wanted = ServerOptions.from_args(vars(options))
-        server = ThreadedHTTPServer((settings.ip_self, settings.port_self), handler, wanted)
-    except OSError as e:
-        console.complain(f"cannot listen on {settings.ip_self}:{settings.port_self}: {e.strerror}")
-        return FAILED
-    secrets = lambda: handler.settings.secrets() | server.secrets()  # noqa: E731
-    console.set_up_logging(settings.verbosity, options.logFormat, secrets, in_batches=True)
-    console.log_what_ends_threads()
-    with server:
-        server.require_guard()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: _end(server))
-        read_again = functools.partial(_reload, server, options, key_source)
-        # in a thread: what a signal interrupts may hold a lock that is taken here
-        signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=read_again, daemon=True).start())
-        _announce(server, settings)
-        if options.b_forever:
-            server.serve_forever()
-            finished = server.wait_for_requests(wanted.grace_seconds)
-        else:
-            finished = server.answer_once()
-        if not finished:
-            console.complain("ends in the middle of a transfer that takes too long")
-            os._exit(FAILED)  # the threads at work would hold up an ordinary exit
-    handler.close()
-    return DONE
-
-
-def _end(server: ThreadedHTTPServer) -> None:
-    """End the server when its work is done; the second time at once."""
-    if server.is_stopping:
-        os._exit(FAILED)
-    server.stop()
-
-
-def _reload(server: ThreadedHTTPServer, options: argparse.Namespace, key_source: str) -> None:
-    """Read again what may have changed, the file of the store's key, too."""
-    from pfstorage.console import complain
-    from pfstorage.errors import LocalFileError, MessageError
-
-    try:
-        if key_source.startswith("@"):
-            options.swiftKey = _text_of(key_source).strip()
-    except (LocalFileError, MessageError) as e:
-        complain(f"--swiftKey is kept as it was: {e}")
-    server.reload()
-
-
-def _announce(server: ThreadedHTTPServer, settings: Settings) -> None:
-    from pfstorage.console import complain
-
-    if settings.verbosity > 0:
-        complain(f"{__version__} serves {_place(settings)} at {server.url}", "INFO")
-    if server.site.access.is_open:
-        complain(
-            "anybody who can reach this address may read, replace and remove what is served (--allowAnonymous)",
-            "WARNING",
-        )
-
-
 def _new_token() -> str:
     from pfstorage.serving.tokens import make_token
 
     return make_token()
-
-
-def _place(settings: Settings) -> str:
-    from pfstorage.masks import without_password
-
-    if settings.type == "swift":
-        url = without_password(settings.swift.auth_url)
-        return f"the container {settings.swift.container_name!r} of {url}"
-    return settings.filesystem.store_base if settings.type == "filesystem" else "its memory"

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import re
+import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 from pfstorage import log_batches
 from pfstorage.log_batches import BatchHandler
-from tests.exchange import answer, message, post, server_process
+from tests.exchange import ROOT, answer, message, post, server_process
 
 PIPE = 65536
 
@@ -95,6 +99,18 @@ def test_a_line_that_can_not_be_made_harms_no_other() -> None:
     log.info("next")
     handler.flush()
     assert stream.getvalue() == "next\n"
+
+
+def test_a_log_of_json_has_no_other_line_not_even_the_first(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pfstorage", "--server", "--type", "memory", "--ipSelf", "127.0.0.1"]
+    taken = socket.create_server(("127.0.0.1", 0))
+    with taken:
+        flags = ["--portSelf", str(taken.getsockname()[1]), "--logFormat", "json"]
+        environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run([*command, *flags], capture_output=True, text=True, env=environ, timeout=60)
+    assert done.returncode == 1
+    [line] = map(json.loads, done.stderr.splitlines())
+    assert (line["level"], line["message"][:24]) == ("ERROR", "cannot listen on 127.0.0")
 
 
 def test_the_last_lines_are_there_when_the_server_has_ended(tmp_path: Path) -> None:

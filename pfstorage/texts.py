@@ -1,0 +1,40 @@
+"""The text that a flag gives: it stands there itself, in ``@FILE``, or comes on stdin."""
+
+from __future__ import annotations
+
+import sys
+from typing import TextIO
+
+MOST_TEXT = 64 * 1024**2
+"""Characters of a message from a file: a list of a million files fits, what never ends does not."""
+
+
+def text_of(value: str) -> str:
+    """Return the text of a flag that may be ``@FILE`` or ``-`` for stdin."""
+    from pfstorage.errors import MessageError
+    from pfstorage.files import local_errors
+
+    if not is_elsewhere(value):
+        return value
+    try:
+        if value == "-":
+            if sys.stdin is None:
+                raise MessageError("stdin is closed: there is no message to read")
+            return _bounded(sys.stdin)
+        with local_errors(value[1:]), open(value[1:], encoding="utf-8") as file:
+            return _bounded(file)
+    except UnicodeDecodeError:
+        raise MessageError(f"what {value!r} holds is not UTF-8") from None
+
+
+def is_elsewhere(value: str) -> bool:
+    return value == "-" or value.startswith("@")
+
+
+def _bounded(file: TextIO) -> str:
+    from pfstorage.errors import MessageError
+
+    text = file.read(MOST_TEXT + 1)
+    if len(text) > MOST_TEXT:
+        raise MessageError(f"the message is longer than {MOST_TEXT} characters")
+    return text
