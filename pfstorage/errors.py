@@ -17,7 +17,8 @@
     ├── ForbiddenError              the caller may not do this here
     ├── BusyError                   the server has too much to do
     ├── LocalFileError              a local file or directory can't be read or written
-    │   └── FullDiskError           the local file system has no room left
+    │   ├── FullDiskError           the local file system has no room left
+    │   └── StateFileError          the server can't read or write the file of its jobs now
     ├── StoppedError                the work was told to stop before its end
     ├── RemoteError                 the pfstorage server of ``--remote`` did not answer
     └── StorageError                the store refused, failed or did not answer
@@ -123,6 +124,10 @@ class LocalFileError(PfstorageError):
 
 
 class FullDiskError(LocalFileError):
+    pass
+
+
+class StateFileError(LocalFileError):
     pass
 
 

@@ -23,6 +23,7 @@ from pfstorage.errors import (
     RejectedError,
     SettingsError,
     SlowRequestError,
+    StateFileError,
     StoppedError,
     TooLargeError,
     UnauthenticatedError,
@@ -50,6 +51,7 @@ STATUS_BY_ERROR: dict[type[PfstorageError], HTTPStatus] = {
     BusyError: HTTPStatus.SERVICE_UNAVAILABLE,
     LocalFileError: HTTPStatus.BAD_REQUEST,
     FullDiskError: HTTPStatus.INSUFFICIENT_STORAGE,
+    StateFileError: HTTPStatus.SERVICE_UNAVAILABLE,  # the server's own: the client did nothing wrong
     StoppedError: HTTPStatus.SERVICE_UNAVAILABLE,
     NotFoundError: HTTPStatus.NOT_FOUND,
     ExistsError: HTTPStatus.PRECONDITION_FAILED,

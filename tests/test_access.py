@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import io
 import json
 import os
@@ -145,6 +146,11 @@ def test_a_token_does_what_its_rights_allow_and_no_more(
     for message in (SET, QUIT):
         assert status(READER, message) == status(WRITER, message) == 403
     assert status(BOSS, SET) == 200
+    for token, expected in ((READER, 403), (WRITER, 403), (BOSS, 200)):  # they see a part of the store alone
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+        with contextlib.closing(connection):
+            connection.request("GET", "/metrics", headers=bearer(token))
+            assert connection.getresponse().status == expected
 
 
 def test_no_page_gives_orders_whatever_its_token(serving: Serving, token_file: str) -> None:

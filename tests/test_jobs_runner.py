@@ -20,10 +20,10 @@ import pytest
 
 from pfstorage.errors import (
     BusyError,
-    LocalFileError,
     NotFoundError,
     PfstorageError,
     SettingsError,
+    StateFileError,
     StoppedError,
     UnavailableError,
     UnknownJobError,
@@ -34,6 +34,7 @@ from pfstorage.jobs.outcome import kept
 from pfstorage.jobs.runner import Jobs
 from pfstorage.reply import Reply, Texts
 from pfstorage.rights import Rights
+from pfstorage.status import status_of
 from pfstorage.stop import Stop
 from pfstorage.transfer import Progress
 from tests.conftest import ROOT
@@ -408,8 +409,9 @@ def test_a_job_that_can_not_be_begun_waits_until_it_can(
         while second not in jobs._runs:
             time.sleep(0.01)
         time.sleep(0.2)
-        with pytest.raises(LocalFileError):
+        with pytest.raises(StateFileError) as raised:
             jobs.cancel(second)
+        assert status_of(raised.value) == 503
         other.execute("ROLLBACK")
     assert jobs.status(second, LONG).state == CANCELLED
     assert jobs.status(third, LONG).state == DONE

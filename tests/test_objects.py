@@ -64,6 +64,14 @@ def test_what_is_put_comes_back(server: ThreadedHTTPServer) -> None:
     assert (status, content, head["Content-Length"]) == (200, b"", str(len(CONTENT)))
 
 
+@pytest.mark.parametrize("kind", ["a/\xe4", "a/b\tc", "a/" + "b" * 254])
+def test_a_content_type_that_no_store_takes_is_the_fault_of_the_client(
+    server: ThreadedHTTPServer, kind: str
+) -> None:
+    assert ask(server, "PUT", "/a", b"x", Content_Type=kind)[0] == 400
+    assert ask(server, "GET", "/a")[0] == 404
+
+
 @pytest.mark.parametrize(
     "key", ["a b", "ä/ö", "a%2Fb", "a?b#c;d", "100%", "<img src=x onerror=alert(1)>", 'q"uote']
 )

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pfstorage.errors import FullDiskError, JobConflictError, LocalFileError, SettingsError
+from pfstorage.errors import FullDiskError, JobConflictError, SettingsError, StateFileError
 from pfstorage.jobs.job import CANCELLED, FAILED, OVER, QUEUED, RUNNING, STATES, Job, Order
 from pfstorage.rights import Rights
 
@@ -47,7 +47,7 @@ class JobStore:
     """Keeps jobs in ``jobs.sqlite`` of *directory*, or in memory for as long as the process lives.
 
     The directory is made for its owner alone, and so are its files: paths may name patients. Nothing else
-    than `LocalFileError` is raised once it is open. One thread at a time may call a method.
+    than `StateFileError` and `FullDiskError` is raised once it is open. One thread at a time may call a method.
     """
 
     def __init__(self, directory: str = "") -> None:
@@ -174,13 +174,13 @@ class JobStore:
 
     @contextlib.contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
-        """Do all in the block, or nothing of it. Raise `LocalFileError` for what the file can't."""
+        """Do all in the block, or nothing of it. Raise `StateFileError`, or `FullDiskError`."""
         try:
             with self._rows:
                 self._rows.execute("BEGIN IMMEDIATE")
                 yield self._rows
         except sqlite3.Error as e:
-            kind = FullDiskError if "full" in str(e) else LocalFileError
+            kind = FullDiskError if "full" in str(e) else StateFileError
             raise kind(f"the jobs can't be read or written: {e}") from e
 
 

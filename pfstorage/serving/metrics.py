@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from pfstorage.actions import ACTIONS
 from pfstorage.backends.retry import REPEATED
+from pfstorage.errors import ForbiddenError
 from pfstorage.reply import Reply
 from pfstorage.serving.exchange import Answer, Request
 from pfstorage.serving.load import Gauge
@@ -71,8 +72,10 @@ class Metrics:
         self._bytes.labels(to).inc(size)
         self._objects.labels(to).inc(objects)
 
-    def __call__(self, _: Request) -> Answer:
-        """Answer in Prometheus' text form."""
+    def __call__(self, request: Request) -> Answer:
+        """Answer in Prometheus' text form. Raise `ForbiddenError` for who sees a part of the store alone."""
+        if request.caller.rights.prefix:
+            raise ForbiddenError("the numbers are of the whole store: a token for a prefix does not see them")
         return Answer(200, generate_latest(self._registry), CONTENT_TYPE_LATEST)
 
 

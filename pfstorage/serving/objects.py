@@ -31,6 +31,7 @@ OBJECTS = "/api/v1/objects"
 MOST_ROWS = 10_000
 ROWS = 1000
 _SPOOL = "the temporary copy of the upload"
+_KIND = re.compile(r"[ -~]{0,255}")
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 
@@ -133,13 +134,15 @@ def _put(request: Request, key: str) -> Answer:
     require_write(request.caller.rights, key)  # before the body comes
     expected = _md5_of(request.headers.get("content-md5", ""))
     only_new = _is_only_new(request)
+    kind = request.headers.get("content-type", "")
+    if not _KIND.fullmatch(kind):
+        raise MessageError("Content-Type is printable ASCII, of 255 characters at most")
     with contextlib.ExitStack() as stack:
         with local_errors(_SPOOL):
             spool = stack.enter_context(tempfile.TemporaryFile(prefix="pfstorage-"))
         size, md5 = _spooled(request.open_body(), spool, request.max_upload)
         if expected and md5 != expected:
             raise MessageError("the body does not have the MD5 that Content-MD5 says: send it again")
-        kind = request.headers.get("content-type", "")
         request.turn.begin_transfer()
         storage = request.handler.storage_for(request.caller)
         with replacing(storage, known_objects(storage, [key]).get(key)):
