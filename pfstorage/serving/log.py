@@ -6,6 +6,8 @@ import itertools
 import logging
 import re
 import secrets
+import time
+from collections.abc import Mapping
 
 requests = logging.getLogger("pfstorage.requests")
 
@@ -32,17 +34,36 @@ def log_request(
     is_whole: bool,
 ) -> None:
     """Write one line: what was asked, and by whom; no key and no local path, which may be a patient's name."""
-    if not requests.isEnabledFor(logging.INFO):
-        return
-    fields: dict[str, object] = {
-        "id": name,
-        "client": client,
-        "method": method,
-        "action": action,
-        "owner": owner,
-        "status": int(status),
-        "seconds": round(seconds, 3),
-        "broken": "" if is_whole else True,
-    }
-    text = " ".join([f"{key}={value}" for key, value in fields.items() if value != ""])
-    requests.info("%s", text, extra={"fields": fields})
+    if requests.isEnabledFor(logging.INFO):
+        requests.handle(
+            _Line(
+                {
+                    "id": name,
+                    "client": client,
+                    "method": method,
+                    "action": action,
+                    "owner": owner,
+                    "status": int(status),
+                    "seconds": round(seconds, 3),
+                    "broken": "" if is_whole else True,
+                }
+            )
+        )
+
+
+class _Line(logging.LogRecord):
+    """The record of a request, whose text is made when it is written.
+
+    To look up which line of which thread has made it, as the base class does, takes longer than all else.
+    """
+
+    _SAME = vars(logging.makeLogRecord({"name": requests.name, "levelno": logging.INFO, "levelname": "INFO"}))
+
+    def __init__(self, fields: Mapping[str, object]) -> None:
+        self.__dict__.update(self._SAME)
+        self.fields = fields
+        self.created = time.time()
+        self.msecs = int(self.created % 1 * 1000)
+
+    def getMessage(self) -> str:  # noqa: N802 - the name of the base class
+        return " ".join([f"{key}={value}" for key, value in self.fields.items() if value != ""])
