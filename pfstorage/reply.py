@@ -178,7 +178,7 @@ def _longs(body: dict[str, Any]) -> list[Stream | Texts]:
     for value in body.values():
         if isinstance(value, dict):
             found += _longs(value)
-        elif isinstance(value, _LONG):
+        elif type(value) in _LONG:  # what is an abstract class asks in Python whether it has an instance
             found.append(value)
     return found
 
@@ -186,7 +186,7 @@ def _longs(body: dict[str, Any]) -> list[Stream | Texts]:
 def _settled(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _settled(each) for name, each in value.items()}
-    if not isinstance(value, _LONG):
+    if type(value) not in _LONG:
         return value
     rows = list(value)
     if isinstance(value, Stream) and value.error:

@@ -61,7 +61,7 @@ class StateTree:
         """Return the value at *var*, a dict for an inner node. Raise `NotFoundError`."""
         node: Any = self._masked
         for part in _parts(var):
-            if not isinstance(node, Mapping) or part not in node:
+            if not isinstance(node, dict) or part not in node:
                 raise NotFoundError(f"the state has no {var!r}", var=var)
             node = node[part]
         return copy.deepcopy(node)
