@@ -11,6 +11,7 @@ import os
 import random
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -448,6 +449,50 @@ def test_a_folder_that_is_dropped_is_uploaded_with_all_that_is_in_it(
     assert page.complaints() == []
 
 
+def test_a_folder_that_is_chosen_is_uploaded_with_all_that_is_in_it(
+    page: Page, swift_storage: Storage, tmp_path: Path
+) -> None:
+    files = {"series/1.dcm": b"1", "series/deep/er/2.dcm": b"2"}
+    write_tree(tmp_path / "chosen", files)
+    page.open("study/")
+    assert page.by_id("upload-folder").text == "Upload a folder"
+    page.by_id("folder").send_keys(str(tmp_path / "chosen" / "series"))
+    page.until(lambda: page.transfers() == ["stored"] * 2)
+    assert {row.key for row in swift_storage.list("study/")} == {f"study/{name}" for name in files}
+    page.click("Clear", 0)
+    assert page.transfers() == ["stored"]
+    assert {row.key for row in swift_storage.list("study/")} == {f"study/{name}" for name in files}
+    assert page.complaints() == []
+
+
+def test_the_progress_tells_bytes_share_and_speed(page: Page) -> None:
+    page.open()
+    said = page.browser.execute_async_script(
+        """
+        const done = arguments[0], MiB = 1024 ** 2;
+        import("./page/transfers.js").then(({ Row }) => {
+          let now = 0;
+          performance.now = () => now;
+          const row = new Row("x", "Upload"), said = [];
+          row.begin("waiting", () => {});
+          for (const [moment, size] of [[100, 0.5], [1000, 1], [1100, 1.5], [2100, 4], [2200, 10]]) {
+            now = moment;
+            row.progress(size * MiB, 10 * MiB);
+            said.push(row.said.textContent);
+          }
+          done(said);
+        });
+        """
+    )
+    assert said == [
+        "512.0 KiB of 10.0 MiB, 5 %",
+        "1.0 MiB of 10.0 MiB, 10 %, 1.0 MiB/s",
+        "1.5 MiB of 10.0 MiB, 15 %, 1.0 MiB/s",
+        "4.0 MiB of 10.0 MiB, 40 %, 1.6 MiB/s",  # what is older counts twice as much
+        "10.0 MiB of 10.0 MiB, 100 %, 1.6 MiB/s",
+    ]
+
+
 def downloaded(page: Page, name: str) -> bytes:
     page.until((page.downloads / name).exists)
     return (page.downloads / name).read_bytes()
@@ -545,7 +590,7 @@ def test_uploads_are_cancelled_and_tried_again(chromium: webdriver.Chrome, tmp_p
         page.open()
         for number in range(5):
             page.drop(f"{number}.txt", "content")
-        page.until(lambda: page.transfers() == ["7 B of 7 B"] * 3 + ["waiting"] * 2)
+        page.until(lambda: page.transfers() == ["7 B of 7 B, 100 %"] * 3 + ["waiting"] * 2)
         page.click("Cancel", 4)
         page.click("Cancel", 0)
         page.until(lambda: page.transfers()[0] == page.transfers()[4] == "cancelled")
@@ -628,6 +673,41 @@ def test_who_may_only_read_is_told_so(page: Page) -> None:
     page.until(lambda: page.transfers() and "Your token does not allow that" in page.transfers()[0])
     assert "new.txt" not in page.names()
     assert any(button.text == "Try again" for button in page.all("#transfers-list button"))
+
+
+def test_who_may_not_write_is_told_once_and_sends_no_more(page: Page, tmp_path: Path) -> None:
+    write_tree(tmp_path / "many", {f"{number:02}": b"x" for number in range(20)})
+    page.open("chris/", READER)
+    page.upload(*sorted((tmp_path / "many").iterdir()))
+    page.until(lambda: all("Your token does not allow that" in said for said in page.transfers()))
+    assert len([said for said in page.transfers() if said.startswith("Not sent: ")]) >= 15
+    assert "Your token does not allow that" in page.text("alert")
+    refused = 'pfstorage_messages_total{action="/api/v1/objects/",status="403"}'
+    address = f"http://127.0.0.1:{page.server.server_port}/metrics"
+    asked = urllib.request.Request(address, headers={"Authorization": f"Bearer {WRITER}"})
+    with urllib.request.urlopen(asked) as metrics:
+        [line] = [line for line in metrics.read().decode().splitlines() if line.startswith(refused)]
+    assert 3 <= float(line.split()[-1]) <= 5
+    page.by_id("token-button").click()
+    page.paste(WRITER)
+    page.click("Try again", 19)
+    page.until(lambda: page.transfers()[19] == "stored")
+
+
+def test_who_gives_no_token_is_told_what_is_missing_and_may_give_it_later(page: Page) -> None:
+    page.open(token="")
+    page.until(lambda: page.by_id("token-dialog").get_attribute("open"))
+    page.by_id("token").send_keys(Keys.ESCAPE)
+    page.until(lambda: page.text("summary") == "What is here is shown to who has a token.")
+    assert page.browser.switch_to.active_element.get_attribute("id") == "token-needed"
+    page.press(Keys.ENTER)
+    page.until(lambda: page.by_id("token-dialog").get_attribute("open"))
+    page.by_id("token-cancel").click()
+    page.until(lambda: page.by_id("token-needed").is_displayed())
+    page.by_id("token-needed").click()
+    page.paste(WRITER)
+    page.until(lambda: page.names() == ["chris/", "top.txt"])
+    assert not page.by_id("token-needed").is_displayed()
 
 
 def test_who_may_see_a_part_begins_there(page: Page, swift_storage: Storage) -> None:
@@ -763,11 +843,14 @@ def test_jobs_are_followed_and_cancelled(held: tuple[Held, Page]) -> None:
     row = next(row for row in page.all("#jobs-list li") if "second" in row.text)
     row.find_element(By.TAG_NAME, "button").send_keys(Keys.ENTER)
     page.until(lambda: said_of(page, "second").startswith("cancelled"))
+    assert "the job was cancelled" in said_of(page, "second")
     assert page.browser.switch_to.active_element == row  # its button is gone
     storage.release.set()
     page.until(lambda: said_of(page, "first").startswith("done, 3 of 3 files, 15 B"))
     assert page.by_id("jobs-status").get_property("textContent") == "objPull first: done"
     assert not row.find_element(By.TAG_NAME, "button").is_displayed()
+    page.browser.refresh()  # the list has no replies, but their reasons
+    page.until(lambda: "the job was cancelled" in said_of(page, "second"))
     assert page.complaints() == []
 
 

@@ -78,7 +78,8 @@ class Row {
     if (isOpen(job) && bytesPerSecond) facts.push(`${inBytes(bytesPerSecond)}/s`);
     if (skipped) facts.push(`${skipped} unchanged`);
     if (failed) facts.push(`${failed} failed`);
-    if (job.reply?.msg) facts.push(job.reply.msg);
+    const reason = job.msg ?? job.reply?.msg;
+    if (reason) facts.push(reason);
     this.said.textContent = facts.join(", ");
     if (this.wasOpen && !isOpen(job)) at("jobs-status").textContent = `${this.title}: ${job.state}`;
     if (!isOpen(job) && document.activeElement === this.button) this.item.focus();

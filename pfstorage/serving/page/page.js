@@ -7,9 +7,13 @@ import { isBusy } from "./transfers.js";
 import { filesOf, upload } from "./uploads.js";
 import { at } from "./words.js";
 
+// Whether the server has refused the token of this tab, or that there is none.
+let isShut = false;
+
 // Tell what went wrong; a token that is missing or wrong is asked for.
 function report(error) {
   if (error.status === 401) {
+    isShut = true;
     askForToken(token.get() ? "The server does not take this token." : "The server asks for a token.");
     return;
   }
@@ -18,6 +22,7 @@ function report(error) {
 
 function refresh() {
   at("alert").textContent = "";
+  at("token-needed").hidden = true;
   return show(report);
 }
 
@@ -45,11 +50,19 @@ function showSoon() {
 
 at("token-button").addEventListener("click", () => askForToken(token.get() ? "This tab has a token." : ""));
 at("token-cancel").addEventListener("click", () => at("token-dialog").close());
+at("token-dialog").addEventListener("close", () => {
+  if (!isShut) return;
+  at("summary").textContent = "What is here is shown to who has a token.";
+  at("token-needed").hidden = false;
+  at("token-needed").focus();
+});
+at("token-needed").addEventListener("click", () => askForToken(""));
 at("token-forget").addEventListener("click", () => {
   token.forget();
   location.reload(); // and with it all that the token has shown
 });
 at("token-form").addEventListener("submit", () => {
+  isShut = false;
   token.keep(at("token").value.trim());
   at("token").value = "";
   at("rows").replaceChildren();
@@ -66,11 +79,16 @@ at("refresh").addEventListener("click", () => {
   look(report);
 });
 at("more").addEventListener("click", () => showMore(report));
-at("upload").addEventListener("click", () => at("files").click());
-at("files").addEventListener("change", () => {
-  begin([...at("files").files].map((file) => [file.name, file]));
-  at("files").value = "";
-});
+for (const [button, input] of [
+  ["upload", at("files")],
+  ["upload-folder", at("folder")],
+]) {
+  at(button).addEventListener("click", () => input.click());
+  input.addEventListener("change", () => {
+    begin([...input.files].map((file) => [file.webkitRelativePath || file.name, file]));
+    input.value = "";
+  });
+}
 
 const hasFiles = (event) => event.dataTransfer.types.includes("Files");
 for (const kind of ["dragenter", "dragover"]) {

@@ -2,6 +2,7 @@
 
 import { at, element, inBytes, named, shown } from "./words.js";
 
+const MEASURED_EVERY = 0.5; // seconds
 const rows = new Set();
 
 // One file on its way. `what` is "Upload" or "Download".
@@ -20,19 +21,35 @@ export class Row {
   begin(text, cancel) {
     this.isOver = false;
     this.bar.value = 0;
+    this.seen = { at: performance.now(), done: 0, rate: 0 };
     this.say(text);
     this.offer("Cancel", cancel);
   }
 
   progress(done, size) {
-    this.bar.value = size ? done / size : 1;
-    this.say(`${inBytes(done)} of ${inBytes(size)}`);
+    const share = size ? done / size : 1;
+    this.bar.value = share;
+    const facts = [`${inBytes(done)} of ${inBytes(size)}`, `${Math.floor(100 * share)} %`];
+    const rate = this.rate(done);
+    if (rate) facts.push(`${inBytes(rate)}/s`);
+    this.say(facts.join(", "));
+  }
+
+  // Bytes a second of late: what is older counts less.
+  rate(done) {
+    const now = performance.now();
+    const seconds = (now - this.seen.at) / 1000;
+    if (seconds >= MEASURED_EVERY) {
+      const latest = (done - this.seen.done) / seconds;
+      this.seen = { at: now, done, rate: this.seen.rate ? (2 * this.seen.rate + latest) / 3 : latest };
+    }
+    return Math.round(this.seen.rate);
   }
 
   end(text) {
     this.isOver = true;
     this.say(text);
-    this.offer("Remove", () => this.remove());
+    this.offer("Clear", () => this.remove());
   }
 
   fail(error, again) {

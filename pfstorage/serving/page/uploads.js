@@ -1,10 +1,11 @@
 // Files on their way into the store, a few at a time.
 
-import { isThere, put } from "./api.js";
+import { Refusal, isThere, put } from "./api.js";
 import { Row, announce } from "./transfers.js";
 import { at, count, shown } from "./words.js";
 
 const AT_ONCE = 3;
+const MOST_REFUSALS = 3; // in a row: a token that may not write is told of once for all files
 let waiting = [];
 let running = 0;
 let stored = 0;
@@ -31,7 +32,7 @@ function mayReplace(upload) {
 // Upload `files`, pairs of a path and a File, below `prefix`. `onStored` is called as each is stored,
 // `report` with what is wrong with more than one file.
 export function upload(files, prefix, onStored, report) {
-  const group = { answer: undefined, onStored, report };
+  const group = { answer: undefined, refusals: 0, onStored, report };
   for (const [path, file] of files) new Upload(prefix + path, file, group).wait();
 }
 
@@ -74,8 +75,10 @@ class Upload {
   async run() {
     this.row.say("");
     try {
+      if (this.group.refusals >= MOST_REFUSALS) throw this.group.refusal;
       if (!(await this.store())) return this.row.end("kept as it was");
       stored += 1;
+      this.group.refusals = 0;
       this.row.bar.value = 1;
       this.row.end("stored");
       this.group.onStored();
@@ -104,8 +107,15 @@ class Upload {
   }
 
   fail(error) {
-    this.row.fail(error, () => this.wait());
+    this.row.fail(error, () => {
+      this.group.refusals = 0; // whoever tries again may have another token now
+      this.wait();
+    });
     if (error.status === 401) this.group.report(error);
+    if (error.status !== 403 || error === this.group.refusal) return;
+    this.group.refusals += 1;
+    this.group.refusal = new Refusal(403, `Not sent: ${error.message}`);
+    if (this.group.refusals === MOST_REFUSALS) this.group.report(error);
   }
 }
 
