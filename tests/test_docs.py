@@ -29,6 +29,8 @@ from pfstorage.actions import ACTIONS, Action, Caller
 from pfstorage.fields import camel_case
 from pfstorage.flags import build_parser
 from pfstorage.jobs.runner import Jobs
+from pfstorage.serving.options import ServerOptions
+from pfstorage.serving.server import LAST_SECONDS
 from pfstorage.status import STATUS_BY_ERROR, status_of
 from tests.conftest import ROOT, ask, serving, write_tree
 
@@ -119,15 +121,20 @@ def test_every_python_and_json_block_can_be_read(pages: dict[str, Page], page: s
 
 
 def test_the_unit_of_systemd_is_one(pages: dict[str, Page], tmp_path: Path) -> None:
-    [text] = [block.text for block in pages["server"].blocks() if block.caption == "pfstorage.service"]
+    [text] = [block.text for block in pages["deployment"].blocks() if block.caption == "pfstorage.service"]
     unit = configparser.ConfigParser(interpolation=None)
     unit.optionxform = str  # type: ignore[assignment, method-assign]
     unit.read_string(text)
     assert list(unit) == ["DEFAULT", "Unit", "Service", "Install"]
-    command = unit["Service"]["ExecStart"].split()
+    service = unit["Service"]
+    command = service["ExecStart"].replace("\\\n", " ").split()
     assert command[0] == "/usr/local/bin/pfstorage"
     options = build_parser().parse_args(command[1:])
     assert (options.server, options.b_forever, options.b_enableTokenAuth) == (True, True, True)
+    assert set(options.fsRoot) == {service["ReadWritePaths"]}
+    assert (
+        int(service["TimeoutStopSec"]) > ServerOptions.from_args(vars(options)).grace_seconds + LAST_SECONDS
+    )
     if shutil.which("systemd-analyze"):
         path = tmp_path / "pfstorage.service"
         path.write_text(text.replace("/usr/local/bin/pfstorage", "/bin/true"))
@@ -138,15 +145,20 @@ def test_the_unit_of_systemd_is_one(pages: dict[str, Page], tmp_path: Path) -> N
 
 
 def test_the_services_of_docker_are_the_image_and_its_store(pages: dict[str, Page]) -> None:
-    [text] = [block.text for block in pages["server"].blocks() if block.caption == "docker-compose.yml"]
+    [text] = [block.text for block in pages["deployment"].blocks() if block.caption == "docker-compose.yml"]
     content = yaml.safe_load(text)
     services = content["services"]
     assert set(services) == {"store", "pfstorage"}
     assert services["pfstorage"]["depends_on"] == ["store"]
     assert services["pfstorage"]["build"] == "."
-    command = json.loads(dict(instructions())["CMD"])
-    mounted = [volume.split(":")[1] for volume in services["pfstorage"]["volumes"]]
-    assert command[command.index("--tokenPath") + 1] in mounted
+    service = services["pfstorage"]
+    command = service["command"].split()
+    assert command[: len(usual := json.loads(dict(instructions())["CMD"]))] == usual
+    options = build_parser().parse_args(command)
+    mounted = [volume.split(":")[1] for volume in service["volumes"]]
+    assert {options.tokenPath, options.stateDir, dict(instructions())["WORKDIR"]} <= {*mounted}
+    assert int(service["stop_grace_period"].removesuffix("s")) > ServerOptions().grace_seconds + LAST_SECONDS
+    compile(service["healthcheck"]["test"][-1], "healthcheck", "exec")
     assert services["store"]["environment"]["SWIFT_KEY"] == services["pfstorage"]["environment"]["SWIFT_KEY"]
     assert all(port.startswith("127.0.0.1:") for port in services["pfstorage"]["ports"])
 

@@ -462,6 +462,8 @@ def test_the_tokens_are_read_again_on_sighup(tmp_path: Path) -> None:
         served.process.send_signal(signal.SIGHUP)
         time.sleep(0.2)
         assert (status("0123456789abcdef-one"), status("0123456789abcdef-two")) == (401, 200)
+        served.process.send_signal(signal.SIGTERM)
+        assert "the tokens have changed: 1 are known" in served.ends()[1]
 
 
 def test_hup_makes_it_read_the_settings_again_if_they_are_good(tmp_path: Path) -> None:

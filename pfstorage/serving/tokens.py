@@ -78,9 +78,8 @@ class TokenFile:
         """
         self._read_if_changed()
         given = _presented(authorization or "")
-        del (
-            authorization
-        )  # a token is a secret, also with a slip of the pen, and no local variable of what raises
+        # a token is a secret, also with a slip of the pen: it is no local variable of what raises
+        del authorization
         if given is None:
             raise UnauthorizedError("the server asks for a token: send 'Authorization: Bearer TOKEN'")
         found = self._found(given)
@@ -112,8 +111,10 @@ class TokenFile:
         with self._lock:
             try:
                 if self._state is None or self._state != _state_of(os.stat(self._path)):
+                    before = self._grants
                     self._read()
-                    log.info("known tokens: %d", len(self._grants))
+                    if self._grants != before:
+                        log.info("the tokens have changed: %d are known", len(self._grants))
                     if self._complaint:
                         log.warning("the tokens in %r are good again", self._path)
                     self._complaint = ""
