@@ -62,7 +62,7 @@ class Site:
             return self._options(request, route)
         if request.method not in route.methods:
             raise MethodNotAllowedError(
-                f"messages come by {', '.join(route.methods)}, not by {request.method[:20]!r}",
+                f"this path takes {', '.join(route.methods)}, not {request.method[:20]!r}",
                 allow=", ".join(route.methods),
             )
         if not route.is_public:
