@@ -12,8 +12,9 @@ COPY setup.py pyproject.toml README.rst LICENSE /src/
 COPY pfstorage /src/pfstorage
 RUN pip install --no-cache-dir "/src[keystone]" && rm -r /src
 
-# Relative paths of a message begin here. A numeric user can be matched by the owner of a volume.
-RUN useradd --uid 1000 --create-home pfstorage && install --directory --owner=1000 --group=1000 /data
+# Relative paths of a message begin in /data; /state is for --stateDir. A new volume takes on who owns them. A numeric
+# user can be matched by the owner of what is mounted from the host.
+RUN useradd --uid 1000 --create-home pfstorage && install --directory --owner=1000 --group=1000 /data /state
 USER 1000:1000
 WORKDIR /data
 

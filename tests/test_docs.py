@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import dataclasses
 import inspect
+import io
 import itertools
 import json
 import os
@@ -24,15 +25,18 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from pfstorage import StoreHandler, config, errors, open_storage, sources
+from pfstorage import StoreHandler, ThreadedHTTPServer, config, errors, open_storage, sources
 from pfstorage.actions import ACTIONS, Action, Caller
 from pfstorage.fields import camel_case
 from pfstorage.flags import build_parser
+from pfstorage.jobs.job import Order
 from pfstorage.jobs.runner import Jobs
+from pfstorage.rights import Rights
 from pfstorage.serving.options import ServerOptions
 from pfstorage.serving.server import LAST_SECONDS
+from pfstorage.serving.tokens import make_token
 from pfstorage.status import STATUS_BY_ERROR, status_of
-from tests.conftest import ROOT, ask, serving, write_tree
+from tests.conftest import ROOT, Command, ask, running_server, serving, write_tree
 
 DOCS = ROOT / "docs"
 PAGES = sorted(path.stem for path in DOCS.glob("*.rst"))
@@ -117,24 +121,68 @@ def test_every_python_and_json_block_can_be_read(pages: dict[str, Page], page: s
             json.loads(text)
 
 
-# server.rst
+# deployment.rst
+
+
+def block_of(page: Page, caption: str) -> str:
+    [text] = [block.text for block in page.blocks() if block.caption == caption]
+    return text
+
+
+def run_block(text: str, directory: Path) -> None:
+    command = ["bash", "-euo", "pipefail", "-c", text]
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done
+
+
+def seconds_to_stop(grace: float) -> float:
+    """Return what a server takes at most until it has ended: its jobs, its requests, then its transfers."""
+    return grace + 2 * LAST_SECONDS
+
+
+def test_the_certificate_is_believed_as_the_page_says(
+    pages: dict[str, Page], tmp_path: Path, command: Command
+) -> None:
+    run_block(block_of(pages["deployment"], "a certificate for a test"), tmp_path)
+    tokens = tmp_path / "tokens"
+    tokens.write_text(make_token())
+    tokens.chmod(0o600)
+    cert, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+    options = ServerOptions(tls_cert=cert, tls_key=key, token_path=str(tokens))
+    with open_storage("memory") as storage:
+        storage.put("a", io.BytesIO(b"a"), 1)
+        server = ThreadedHTTPServer(("127.0.0.1", 0), StoreHandler(storage), options)
+        with running_server(server):
+            text = block_of(pages["deployment"], "by TLS").replace(
+                "localhost:4055", f"localhost:{server.server_port}"
+            )
+            remote, curl = text.splitlines()
+            variable, _, *flags = shlex.split(remote)
+            name, _, value = variable.partition("=")
+            assert command(*flags, **{name: value}).returncode == 0
+            if shutil.which("curl"):
+                run_block(curl, tmp_path)
 
 
 def test_the_unit_of_systemd_is_one(pages: dict[str, Page], tmp_path: Path) -> None:
-    [text] = [block.text for block in pages["deployment"].blocks() if block.caption == "pfstorage.service"]
+    text = block_of(pages["deployment"], "pfstorage.service")
     unit = configparser.ConfigParser(interpolation=None)
     unit.optionxform = str  # type: ignore[assignment, method-assign]
     unit.read_string(text)
     assert list(unit) == ["DEFAULT", "Unit", "Service", "Install"]
     service = unit["Service"]
-    command = service["ExecStart"].replace("\\\n", " ").split()
+    command = service["ExecStart"].split()
     assert command[0] == "/usr/local/bin/pfstorage"
     options = build_parser().parse_args(command[1:])
     assert (options.server, options.b_forever, options.b_enableTokenAuth) == (True, True, True)
-    assert set(options.fsRoot) == {service["ReadWritePaths"]}
-    assert (
-        int(service["TimeoutStopSec"]) > ServerOptions.from_args(vars(options)).grace_seconds + LAST_SECONDS
-    )
+    assert service["ReadWritePaths"] in options.fsRoot
+    assert float(service["TimeoutStopSec"]) > seconds_to_stop(options.graceSeconds)
+    prepared = block_of(pages["deployment"], "as root")
+    directory = Path(options.tokenPath).parent
+    assert f"cd {directory}\n" in prepared
+    for path in (options.tokenPath, options.swiftKey[1:], options.tlsCert, options.tlsKey):
+        assert Path(path).parent == directory
+        assert f" {Path(path).name}" in prepared.splitlines()[-1]
     if shutil.which("systemd-analyze"):
         path = tmp_path / "pfstorage.service"
         path.write_text(text.replace("/usr/local/bin/pfstorage", "/bin/true"))
@@ -144,23 +192,88 @@ def test_the_unit_of_systemd_is_one(pages: dict[str, Page], tmp_path: Path) -> N
         assert path.name not in checked.stderr, checked.stderr
 
 
-def test_the_services_of_docker_are_the_image_and_its_store(pages: dict[str, Page]) -> None:
-    [text] = [block.text for block in pages["deployment"].blocks() if block.caption == "docker-compose.yml"]
-    content = yaml.safe_load(text)
-    services = content["services"]
-    assert set(services) == {"store", "pfstorage"}
-    assert services["pfstorage"]["depends_on"] == ["store"]
-    assert services["pfstorage"]["build"] == "."
-    service = services["pfstorage"]
-    command = service["command"].split()
-    assert command[: len(usual := json.loads(dict(instructions())["CMD"]))] == usual
-    options = build_parser().parse_args(command)
-    mounted = [volume.split(":")[1] for volume in service["volumes"]]
-    assert {options.tokenPath, options.stateDir, dict(instructions())["WORKDIR"]} <= {*mounted}
-    assert int(service["stop_grace_period"].removesuffix("s")) > ServerOptions().grace_seconds + LAST_SECONDS
-    compile(service["healthcheck"]["test"][-1], "healthcheck", "exec")
-    assert services["store"]["environment"]["SWIFT_KEY"] == services["pfstorage"]["environment"]["SWIFT_KEY"]
-    assert all(port.startswith("127.0.0.1:") for port in services["pfstorage"]["ports"])
+@pytest.fixture
+def services(pages: dict[str, Page]) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(block_of(pages["deployment"], "docker-compose.yml"))
+    assert set(content) == {"services", "secrets", "volumes"}
+    return content
+
+
+def test_the_services_of_docker_are_the_image_and_its_store(services: dict[str, Any]) -> None:
+    store, server = services["services"]["store"], services["services"]["pfstorage"]
+    assert set(services["services"]) == {"store", "pfstorage"}
+    assert (server["depends_on"], server["build"]) == (["store"], ".")
+    assert server["environment"]["SWIFT_USERNAME"] == store["environment"]["SWIFT_USERNAME"]
+    assert all(port.startswith("127.0.0.1:") for port in server["ports"])
+    options = build_parser().parse_args(server["command"].split())
+    assert (options.server, options.b_forever, options.ipSelf) == (True, True, "0.0.0.0")
+    assert float(server["stop_grace_period"].removesuffix("s")) > seconds_to_stop(options.graceSeconds)
+    mounted = dict(volume.split(":")[::-1] for volume in server["volumes"])
+    assert mounted.keys() == {*options.fsRoot, options.stateDir}
+    made = next(words for name, words in instructions() if "--owner=1000" in words).split()
+    assert mounted.keys() <= set(made)
+    volumes = {name for name in mounted.values() if not name.startswith(".")}
+    assert volumes | {"store"} == set(services["volumes"])
+
+
+def test_the_secrets_of_docker_are_those_that_the_server_reads(
+    services: dict[str, Any], pages: dict[str, Page]
+) -> None:
+    server, prepared = (
+        services["services"]["pfstorage"],
+        block_of(pages["deployment"], "beside docker-compose.yml"),
+    )
+    options = build_parser().parse_args(server["command"].split())
+    read = {options.tokenPath, options.swiftKey[1:]}
+    assert {f"/run/secrets/{name}" for name in server["secrets"]} == read
+    assert set(services["secrets"]) == set(server["secrets"])
+    for each in services["secrets"].values():
+        assert f"> {Path(each['file']).name}" in prepared
+    assert f"echo {services['services']['store']['environment']['SWIFT_KEY']} > swift_key" in prepared
+
+
+def test_the_probe_of_docker_tells_whether_the_server_lives(services: dict[str, Any]) -> None:
+    kind, program, *words = services["services"]["pfstorage"]["healthcheck"]["test"]
+    assert (kind, program) == ("CMD", "python")
+    assert "127.0.0.1:4055" in words[-1]
+    server = ThreadedHTTPServer(("127.0.0.1", 0), StoreHandler(open_storage("memory")), ServerOptions())
+    probe = [sys.executable, *words[:-1], words[-1].replace("4055", str(server.server_port))]
+    with running_server(server):
+        assert subprocess.run(probe, timeout=30).returncode == 0
+    assert subprocess.run(probe, stderr=subprocess.DEVNULL, timeout=30).returncode != 0
+
+
+def test_the_troubles_are_errors_with_their_statuses(pages: dict[str, Page]) -> None:
+    rows = pages["deployment"].table("trouble")
+    assert all(row["cause"] and row["what to do"] for row in rows)
+    told = [row["answer"].split() for row in rows if row["answer"]]
+    assert [int(status) for status, _ in told] == [
+        status_of(getattr(errors, name)("text")) for _, name in told
+    ]
+
+
+def test_the_words_of_the_troubles_are_those_of_the_code(pages: dict[str, Page]) -> None:
+    text = (DOCS / "deployment.rst").read_text()
+    [table] = re.findall(r"list-table:: trouble(.*?)\nLogs\n", text, re.DOTALL)
+    words = [" ".join(each.split()) for each in re.findall(r"``([a-z][^`]*? [^`]*?)``", table)]
+    code = "".join(path.read_text() for path in (ROOT / "pfstorage").glob("**/*.py"))
+    assert len(words) > 8
+    assert [each for each in words if each not in code] == []
+
+
+def test_a_copy_of_the_jobs_of_a_running_server_is_whole(pages: dict[str, Page], tmp_path: Path) -> None:
+    jobs = Jobs(StoreHandler(open_storage("memory")).performer(Caller()), str(tmp_path / "state"))
+    order = Order({"action": "objPull", "meta": {"fromLocation": "chris"}}, "pfcon", Rights())
+    job = jobs.submit(order)
+    text = block_of(pages["deployment"], "a copy of the jobs")
+    run_block(text.replace("/var/lib/pfstorage", str(tmp_path / "state")), tmp_path)
+    jobs.close(10)
+    (tmp_path / "restored").mkdir()
+    copy = (tmp_path / "jobs.copy").rename(tmp_path / "restored" / "jobs.sqlite")
+    assert copy.stat().st_mode & 0o077 == 0
+    restored = Jobs(StoreHandler(open_storage("memory")).performer(Caller()), str(tmp_path / "restored"))
+    assert restored.status(job).order == order
+    restored.close(10)
 
 
 # messages.rst

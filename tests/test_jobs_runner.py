@@ -586,6 +586,24 @@ def test_a_job_whose_store_does_not_answer_goes_on_when_it_does(monkeypatch: pyt
     jobs.close(LONG)
 
 
+def test_the_log_tells_that_a_job_waits_for_its_store_and_names_no_file(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(run, "FIRST_PAUSE", 0.01)
+    replies = [UnavailableError("the store answered 503 about 'DOE-JANE/1.dcm'"), None]
+    jobs = Jobs(lambda *_: Reply.of_error(error) if (error := replies.pop(0)) else Reply({"status": True}))
+    jobs.start()
+    with caplog.at_level(logging.INFO):
+        job = jobs.submit(order())
+        assert jobs.status(job, LONG).state == "done"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"job {job} begins: objPull",
+        f"job {job} waits for its store",
+        f"job {job} is done: 0 files, 0 bytes",
+    ]
+    jobs.close(LONG)
+
+
 def test_the_pauses_of_a_job_that_waits_for_its_store_grow_and_are_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -52,7 +52,7 @@ class Run:
             is_endless = order.message["meta"].get("overwrite") == "always"  # it would begin anew each time
             if not _lacks_store(reply) or is_endless or time.monotonic() > given_up_at:
                 return reply
-            log.warning("job %s waits for its store: %s", self.job_id, reply.body["msg"])
+            log.warning("job %s waits for its store", self.job_id)  # the reason may name a file
             self.progress = {**self.progress, "waiting": reply.body["msg"]}
             self._tell(self)
             try:
