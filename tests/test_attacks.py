@@ -203,7 +203,14 @@ BODIES = [
     ),
     Row(
         "chunks by HTTP/1.0",
-        request("POST", CMD, BEARER, "Transfer-Encoding: chunked", body=b"0\r\n\r\n", version="HTTP/1.0"),
+        request(
+            "POST",
+            CMD,
+            BEARER,
+            "Transfer-Encoding: chunked",
+            body=b'13\r\n{"action": "hello"}\r\n0\r\n\r\n',
+            version="HTTP/1.0",
+        ),
         (400,),
     ),
     Row(

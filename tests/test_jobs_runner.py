@@ -652,6 +652,24 @@ def test_a_store_that_stays_away_fails_a_job_in_the_end(monkeypatch: pytest.Monk
     jobs.close(LONG)
 
 
+def test_a_job_that_once_got_further_is_given_up_when_it_does_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(run, "STORE_PATIENCE", 0.05)
+    monkeypatch.setattr(run, "FIRST_PAUSE", 0.02)
+    first = Interrupted(1, files=1)
+
+    def perform(given: Order, stop: Stop, progress: Callable[[Progress], None]) -> Reply:
+        if first.left > 0:
+            return first(given, stop, progress)
+        return Reply.of_error(UnavailableError("the store does not answer"))  # not even a listing
+
+    jobs = Jobs(perform)
+    jobs.start()
+    assert jobs.status(jobs.submit(order()), LONG).state == "failed"
+    jobs.close(LONG)
+
+
 @pytest.mark.parametrize(("files", "size"), [(1, 0), (0, 1)], ids=["empty files", "parts of a file"])
 def test_a_job_that_gets_further_each_time_is_not_given_up(
     monkeypatch: pytest.MonkeyPatch, files: int, size: int

@@ -81,6 +81,30 @@ def test_nobody_waits_for_a_log_that_is_not_read() -> None:
         assert not ends.is_alive()
 
 
+def test_a_line_tells_of_what_was_then() -> None:
+    stream = io.StringIO()
+    handler = BatchHandler(stream)
+    files = ["a"]
+    logger_to(handler).info("%s", files)
+    files.append("b")
+    handler.flush()
+    assert stream.getvalue() == "['a']\n"
+
+
+def test_what_is_said_at_any_verbosity_comes_after_what_was_logged_before() -> None:
+    code = (
+        "import logging, os; from pfstorage import console\n"
+        "console.set_up_logging(1, in_batches=True)\n"
+        "logging.getLogger('pfstorage').info('first')\n"
+        "console.complain('second'); os._exit(0)"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environ, timeout=60
+    )
+    assert re.fullmatch(r".* INFO first\npfstorage: second\n", done.stderr)
+
+
 def test_lines_that_nobody_takes_are_bounded() -> None:
     stream = io.StringIO()
     handler = BatchHandler(stream)

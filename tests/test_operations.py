@@ -354,6 +354,17 @@ def test_a_head_that_trickles_is_given_up(
     _is_given_up(server, b"POST /api/v1/cmd HTTP/1.1\r\n", b"X")
 
 
+def test_a_head_that_falls_silent_is_given_up_long_before_an_idle_connection(
+    server: ThreadedHTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pfstorage.serving.request.HEAD_SECONDS", 0.5)
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as connection:
+        connection.sendall(b"POST /api/v1/cmd HTTP/1.1\r\n")
+        time.sleep(0.1)
+        connection.sendall(b"Host: localhost\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 408 ")
+
+
 def test_a_body_that_trickles_is_given_up(
     server: ThreadedHTTPServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
