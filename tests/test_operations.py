@@ -388,7 +388,7 @@ def _is_given_up(server: ThreadedHTTPServer, beginning: bytes, then: bytes) -> N
     assert time.monotonic() - started < 10
 
 
-def test_too_many_connections_are_sent_away_and_room_comes_back() -> None:
+def test_too_many_connections_are_sent_away_and_room_comes_back(caplog: pytest.LogCaptureFixture) -> None:
     with contextlib.closing(open_storage("memory")) as storage:
         made = ThreadedHTTPServer(("127.0.0.1", 0), StoreHandler(storage), ServerOptions(max_connections=2))
         with running_server(made) as server, contextlib.ExitStack() as stack:
@@ -397,8 +397,11 @@ def test_too_many_connections_are_sent_away_and_room_comes_back() -> None:
                 stack.enter_context(connection)
                 connection.sendall(post(json.dumps(HELLO)))
                 assert connection.recv(10).startswith(b"HTTP/1.1 2")
-            with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as third:
-                assert third.recv(1000).startswith(b"HTTP/1.1 503 ")
+            for _ in range(3):
+                with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as third:
+                    assert third.recv(1000).startswith(b"HTTP/1.1 503 ")
+            said = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+            assert said == ["no more connections are taken: there are 2, see --maxConnections"]
             for connection in kept:
                 connection.close()
             deadline = time.monotonic() + 10

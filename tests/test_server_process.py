@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import re
 import signal
 import socket
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +22,7 @@ from tests.conftest import Command, write_tree
 from tests.exchange import (
     HELLO,
     MULTIPART,
+    ROOT,
     Answer,
     Served,
     answer,
@@ -230,3 +234,19 @@ def test_clients_that_vanish_harm_nobody(served: Served, tmp_path: Path, reset: 
     assert status == 0
     known = r"[\d-]+ [\d:,]+ INFO (id=\w+ client=|no more requests are taken)"
     assert all(re.match(known, line) for line in said.splitlines()), said
+
+
+def test_a_server_that_can_not_keep_its_jobs_does_not_say_that_it_serves(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("no directory")
+    flags = ("--type", "memory", "--server", "--forever", "--portSelf", "0", "--stateDir", "state")
+    done = subprocess.run(
+        [sys.executable, "-m", "pfstorage", *flags],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert "serves" not in done.stderr
+    assert "'state' can't be used" in done.stderr

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 
 from pfstorage.serving.gate import Gate, Turn
 from pfstorage.transfer import SharedWorkers
+
+log = logging.getLogger(__name__)
 
 Gauge = tuple[str, str, Callable[[], Mapping[str, float]]]
 """A text, the name of a label, and what returns the numbers by that label: one without one stands under ""."""
@@ -20,6 +23,7 @@ class Load:
         self.quick, self.long = Gate(most_requests), Gate(most_requests)
         self._most = most_connections
         self._connections = self._at_work = self._answered = 0
+        self._is_full = False
         self._changed = threading.Condition()
 
     @property
@@ -40,6 +44,9 @@ class Load:
         with self._changed:
             is_welcome = self._connections < self._most
             self._connections += is_welcome
+            if not (is_welcome or self._is_full):
+                log.warning("no more connections are taken: there are %d, see --maxConnections", self._most)
+            self._is_full = not is_welcome
         return is_welcome
 
     def disconnect(self) -> None:

@@ -45,6 +45,8 @@ def serve(handler: StoreHandler, options: argparse.Namespace, key_source: str) -
         read_again = functools.partial(_reload, server, options, key_source)
         # in a thread: what a signal interrupts may hold a lock that is taken here
         signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=read_again, daemon=True).start())
+        if options.b_forever:
+            server.open_jobs()
         _announce(server, settings)
         if options.b_forever:
             server.serve_forever()

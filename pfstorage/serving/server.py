@@ -202,11 +202,13 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
     def serve_forever(self, poll_interval: float = 0.5) -> None:
         """Serve until `stop`. Raise `SettingsError` if that would let in who should not be."""
         self.require_guard()
-        self._open_jobs()
+        self.open_jobs()
         super().serve_forever(poll_interval)
 
-    def _open_jobs(self) -> None:
-        """Go on with the jobs that an earlier process left, and take new ones."""
+    def open_jobs(self) -> None:
+        """Go on with the jobs that an earlier process left, and take new ones. Raise `SettingsError`."""
+        if self._jobs:
+            return
         perform = self.handler.performer(self.caller(observe=self.metrics.observe))
         options = self.options
         self._jobs = Jobs(perform, options.state_dir, ttl=options.job_ttl, most=options.max_jobs)
