@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
-from pfstorage.errors import SettingsError
+from pfstorage.errors import ForbiddenError, SettingsError
+from pfstorage.serving.access import Access
+from pfstorage.serving.head import Headers
 from pfstorage.serving.options import ServerOptions
 from tests.conftest import Command, ask, make_certificate, running_server, write_tree
 from tests.exchange import Door, exchange, request
@@ -218,6 +220,15 @@ def test_names_of_this_host_are_taken(serving: Serving) -> None:
         assert ask(server, HELLO, Host=name)[0] == 200
 
 
+def test_a_probe_on_the_machine_itself_is_taken_whatever_names_are_allowed() -> None:
+    access = Access(ServerOptions(allow_hosts=("store.example.org",)), "10.0.0.1")
+    for name, is_known in (("127.0.0.1:4055", True), ("store.example.org", True), ("10.0.0.1", False)):
+        headers = Headers()
+        headers.add("Host", name)
+        with contextlib.nullcontext() if is_known else pytest.raises(ForbiddenError):
+            access.check("GET", headers)
+
+
 # other addresses
 
 
@@ -367,3 +378,7 @@ def test_a_file_of_tokens_that_others_can_read_is_refused(token_file: str) -> No
     os.chmod(token_file, 0o644)
     with pytest.raises(SettingsError, match="chmod 600"):
         ThreadedHTTPServer(("127.0.0.1", 0), StoreHandler, ServerOptions(token_path=token_file))
+    if os.geteuid() == 0:  # else no file can be given away
+        os.chown(token_file, 12345, -1)
+        with pytest.raises(SettingsError, match="chmod 640"):
+            ThreadedHTTPServer(("127.0.0.1", 0), StoreHandler, ServerOptions(token_path=token_file))

@@ -32,7 +32,9 @@ from pfstorage.flags import build_parser
 from pfstorage.jobs.job import Order
 from pfstorage.jobs.runner import Jobs
 from pfstorage.rights import Rights
-from pfstorage.serving.options import ServerOptions
+from pfstorage.serving import body
+from pfstorage.serving import request as connection
+from pfstorage.serving.options import FLAGS, ServerOptions
 from pfstorage.serving.server import LAST_SECONDS
 from pfstorage.serving.tokens import make_token
 from pfstorage.status import STATUS_BY_ERROR, status_of
@@ -274,6 +276,29 @@ def test_a_copy_of_the_jobs_of_a_running_server_is_whole(pages: dict[str, Page],
     restored = Jobs(StoreHandler(open_storage("memory")).performer(Caller()), str(tmp_path / "restored"))
     assert restored.status(job).order == order
     restored.close(10)
+
+
+def test_the_limits_and_their_defaults_are_those_of_the_code(pages: dict[str, Page]) -> None:
+    rows = pages["server"].table("limits")
+    documented = {row["flag"].removeprefix("--"): row["default"] for row in rows if row["flag"]}
+    known, settings = ServerOptions(), config.to_document(config.Settings())["this"]
+    defaults = {flag: getattr(known, name) for flag, name in FLAGS.items() if flag in documented}
+    defaults |= {name: settings[name] for name in documented if name not in defaults}
+    assert config.size_of("16G") == defaults["maxUpload"]
+    shown = {name: f"{default:g}" if default else "none" for name, default in defaults.items()}
+    assert documented == {**shown, "maxUpload": "16G"}
+    bounds = {name for name in vars(build_parser().parse_args([])) if name.startswith("max")}
+    bounds |= {"jobTtl", "graceSeconds", "bwLimit", "timeout", "connectTimeout", "retries"}
+    assert documented.keys() == bounds
+
+
+def test_the_bounds_without_a_flag_are_those_of_the_code(pages: dict[str, Page]) -> None:
+    texts = {row["what"]: row["default"] for row in pages["server"].table("limits") if not row["flag"]}
+    assert texts["a JSON message, or the fields of a form"] == f"{body.MAX_MESSAGE >> 20} MiB"
+    assert texts["the head of a request"].startswith(f"{connection.HEAD_SECONDS:g} s, ")
+    slowest = f"slower than {connection.SLOWEST >> 10} KiB a second"
+    assert texts["a body"] == f"silent for {connection.IDLE_SECONDS:g} s; {slowest}"
+    assert texts["a kept connection without a request"] == f"{connection.IDLE_SECONDS:g} s"
 
 
 # messages.rst

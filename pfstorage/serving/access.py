@@ -49,11 +49,9 @@ class Access:
             raise ForbiddenError("pages of this origin may not send messages here: see --corsOrigin")
 
     def _is_known(self, name: str) -> bool:
-        if name in self._options.allow_hosts:
+        if name in self._options.allow_hosts or is_loopback(name):  # no page can be of that name, see `check`
             return True
-        if self._is_local:
-            return name == self._host or is_loopback(name)
-        return not self._options.allow_hosts
+        return name == self._host if self._is_local else not self._options.allow_hosts
 
     def is_allowed(self, origin: str) -> bool:
         """Tell whether pages of *origin* may send messages and read the answers."""

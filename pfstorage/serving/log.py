@@ -45,7 +45,7 @@ def log_request(
                     "owner": owner,
                     "status": int(status),
                     "seconds": round(seconds, 3),
-                    "broken": "" if is_whole else True,
+                    "broken": not is_whole,
                 }
             )
         )
@@ -66,4 +66,6 @@ class _Line(logging.LogRecord):
         self.msecs = int(self.created % 1 * 1000)
 
     def getMessage(self) -> str:  # noqa: N802 - the name of the base class
-        return " ".join([f"{key}={value}" for key, value in self.fields.items() if value != ""])
+        return " ".join(
+            [f"{key}={value}" for key, value in self.fields.items() if value != "" and value is not False]
+        )

@@ -197,7 +197,10 @@ def _check(path: str, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
         raise SettingsError(f"{path!r} is no file of tokens: that has up to {MOST_BYTES} bytes")
     if status.st_mode & _OPEN_TO_OTHERS:
-        raise SettingsError(f"others can get at the tokens in {path!r}: run  chmod 600 {shlex.quote(path)}")
+        mode = 600 if status.st_uid == os.geteuid() else 640  # it is read by its group, then
+        raise SettingsError(
+            f"others can get at the tokens in {path!r}: run  chmod {mode} {shlex.quote(path)}"
+        )
 
 
 def _plain(path: str, text: str) -> Iterator[tuple[str, Grant]]:

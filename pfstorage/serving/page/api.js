@@ -45,8 +45,8 @@ async function asked(path, options = {}) {
   let response;
   try {
     response = await fetch(path, { ...options, headers: { ...options.headers, ...authorization() } });
-  } catch (error) {
-    throw error.name === "AbortError" ? error : refusalOf(0, "");
+  } catch {
+    throw options.signal?.aborted ? options.signal.reason : refusalOf(0, "");
   }
   if (!response.ok) throw refusalOf(response.status, await response.text());
   return response;
@@ -91,7 +91,7 @@ export function put(key, file, { onlyNew, onProgress, signal }) {
     request.onload = () =>
       request.status < 300 ? resolve() : reject(refusalOf(request.status, request.responseText));
     request.onerror = () => reject(refusalOf(0, ""));
-    request.onabort = () => reject(new DOMException("cancelled", "AbortError"));
+    request.onabort = () => reject(signal.reason);
     signal.addEventListener("abort", () => request.abort());
     request.send(file);
   });

@@ -48,6 +48,9 @@ function show(jobs, report) {
 
 const isOpen = (job) => ["queued", "running"].includes(job.state);
 
+// Why a job has not done what it was to do. A list has no replies; a job that is done has no reason.
+const reasonOf = (job) => job.reply?.msg ?? (["failed", "cancelled"].includes(job.state) ? job.msg : "");
+
 function newRow(job, report) {
   const row = new Row(job, report);
   rows.set(job.job, row);
@@ -78,10 +81,10 @@ class Row {
     if (isOpen(job) && bytesPerSecond) facts.push(`${inBytes(bytesPerSecond)}/s`);
     if (skipped) facts.push(`${skipped} unchanged`);
     if (failed) facts.push(`${failed} failed`);
-    const reason = job.msg ?? job.reply?.msg;
+    const reason = reasonOf(job);
     if (reason) facts.push(reason);
     this.said.textContent = facts.join(", ");
-    if (this.wasOpen && !isOpen(job)) at("jobs-status").textContent = `${this.title}: ${job.state}`;
+    if (this.wasOpen && !isOpen(job)) at("jobs-status").textContent = [`${this.title}: ${job.state}`, reason].filter(Boolean).join(", ");
     if (!isOpen(job) && document.activeElement === this.button) this.item.focus();
     this.button.hidden = !isOpen(job);
     this.wasOpen = isOpen(job);

@@ -31,9 +31,7 @@ export async function show(report) {
   const prefix = prefixOf(location.hash);
   const isSame = prefix === present.prefix && at("rows").hasChildNodes();
   if (!isSame) {
-    at("rows").replaceChildren();
-    at("summary").textContent = "Loading…";
-    at("more").hidden = true;
+    clear("Loading…");
   }
   const shownSoFar = isSame ? present.size + (present.marker === null ? PAGE : 0) : 0;
   const limit = Math.min(MOST, Math.max(PAGE, shownSoFar));
@@ -41,6 +39,22 @@ export async function show(report) {
   showCrumbs(prefix);
   document.title = prefix ? `${shown(prefix)} - pfstorage` : "pfstorage";
   await showMore(report, limit, true);
+}
+
+// Leave no row, and say why there is none.
+function clear(text) {
+  at("rows").replaceChildren();
+  at("summary").textContent = text;
+  at("more").hidden = at("unlock").hidden = true;
+  at("objects").hidden = false;
+}
+
+// In the list's place, say what is missing, and offer to give it.
+export function showLocked() {
+  clear("A token is needed to see what is stored here.");
+  at("objects").hidden = true;
+  at("unlock").hidden = false;
+  at("unlock").focus();
 }
 
 export async function showMore(report, limit = PAGE, isFirst = false) {

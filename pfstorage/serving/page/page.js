@@ -2,18 +2,17 @@
 
 import { token } from "./api.js";
 import { forget, look } from "./jobs.js";
-import { folder, goOn, show, showMore } from "./listing.js";
+import { folder, goOn, show, showLocked, showMore } from "./listing.js";
 import { isBusy } from "./transfers.js";
-import { filesOf, upload } from "./uploads.js";
+import { chosen, filesOf, upload } from "./uploads.js";
 import { at } from "./words.js";
 
-// Whether the server has refused the token of this tab, or that there is none.
-let isShut = false;
+let isLocked = false; // until the server is asked with another token, or once more
 
 // Tell what went wrong; a token that is missing or wrong is asked for.
 function report(error) {
   if (error.status === 401) {
-    isShut = true;
+    isLocked = true;
     askForToken(token.get() ? "The server does not take this token." : "The server asks for a token.");
     return;
   }
@@ -21,8 +20,8 @@ function report(error) {
 }
 
 function refresh() {
+  isLocked = false;
   at("alert").textContent = "";
-  at("token-needed").hidden = true;
   return show(report);
 }
 
@@ -48,21 +47,19 @@ function showSoon() {
   }, 500);
 }
 
-at("token-button").addEventListener("click", () => askForToken(token.get() ? "This tab has a token." : ""));
+const changeToken = () => askForToken(token.get() ? "This tab has a token." : "");
+at("token-button").addEventListener("click", changeToken);
+at("unlock").addEventListener("click", changeToken);
 at("token-cancel").addEventListener("click", () => at("token-dialog").close());
 at("token-dialog").addEventListener("close", () => {
-  if (!isShut) return;
-  at("summary").textContent = "What is here is shown to who has a token.";
-  at("token-needed").hidden = false;
-  at("token-needed").focus();
+  if (isLocked) showLocked();
+  else if (!document.activeElement.offsetParent) at("listing").focus({ preventScroll: true }); // what opened it is out of sight
 });
-at("token-needed").addEventListener("click", () => askForToken(""));
 at("token-forget").addEventListener("click", () => {
   token.forget();
   location.reload(); // and with it all that the token has shown
 });
 at("token-form").addEventListener("submit", () => {
-  isShut = false;
   token.keep(at("token").value.trim());
   at("token").value = "";
   at("rows").replaceChildren();
@@ -79,14 +76,11 @@ at("refresh").addEventListener("click", () => {
   look(report);
 });
 at("more").addEventListener("click", () => showMore(report));
-for (const [button, input] of [
-  ["upload", at("files")],
-  ["upload-folder", at("folder")],
-]) {
-  at(button).addEventListener("click", () => input.click());
-  input.addEventListener("change", () => {
-    begin([...input.files].map((file) => [file.webkitRelativePath || file.name, file]));
-    input.value = "";
+for (const [button, input] of [["upload", "files"], ["upload-folder", "tree"]]) {
+  at(button).addEventListener("click", () => at(input).click());
+  at(input).addEventListener("change", () => {
+    begin(chosen(at(input).files));
+    at(input).value = ""; // or the same could not be chosen again
   });
 }
 

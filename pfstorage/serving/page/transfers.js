@@ -2,8 +2,29 @@
 
 import { at, element, inBytes, named, shown } from "./words.js";
 
-const MEASURED_EVERY = 0.5; // seconds
 const rows = new Set();
+const SAID_EVERY = 250; // ms
+const READ_OUT_EVERY = 5000;
+const SMOOTHED_OVER = 3000;
+
+// Bytes per second of what is told to be done so far, at times in ms: what was long ago counts little.
+export class Rate {
+  constructor(begun) {
+    Object.assign(this, { begun, last: begun, done: 0, sum: 0 });
+  }
+
+  // It is 0 as long as there is too little to tell it from.
+  add(done, now) {
+    const passed = now - this.last;
+    if (passed > 0) {
+      const weight = 1 - Math.exp(-passed / SMOOTHED_OVER);
+      this.sum += weight * ((1000 * (done - this.done)) / passed - this.sum);
+    }
+    Object.assign(this, { last: now, done });
+    const all = now - this.begun;
+    return all < SAID_EVERY ? 0 : this.sum / (1 - Math.exp(-all / SMOOTHED_OVER)); // the sum began at 0
+  }
+}
 
 // One file on its way. `what` is "Upload" or "Download".
 export class Row {
@@ -20,36 +41,35 @@ export class Row {
 
   begin(text, cancel) {
     this.isOver = false;
+    this.rate = undefined; // it is not yet on its way
+    this.saidAt = 0;
+    this.quarters = 0;
     this.bar.value = 0;
-    this.seen = { at: performance.now(), done: 0, rate: 0 };
     this.say(text);
     this.offer("Cancel", cancel);
   }
 
   progress(done, size) {
-    const share = size ? done / size : 1;
-    this.bar.value = share;
-    const facts = [`${inBytes(done)} of ${inBytes(size)}`, `${Math.floor(100 * share)} %`];
-    const rate = this.rate(done);
-    if (rate) facts.push(`${inBytes(rate)}/s`);
-    this.say(facts.join(", "));
-  }
-
-  // Bytes a second of late: what is older counts less.
-  rate(done) {
     const now = performance.now();
-    const seconds = (now - this.seen.at) / 1000;
-    if (seconds >= MEASURED_EVERY) {
-      const latest = (done - this.seen.done) / seconds;
-      this.seen = { at: now, done, rate: this.seen.rate ? (2 * this.seen.rate + latest) / 3 : latest };
-    }
-    return Math.round(this.seen.rate);
+    this.rate ??= new Rate(now);
+    const part = size ? Math.min(1, done / size) : 1;
+    this.bar.value = part;
+    if (part < 1 && now - this.saidAt < SAID_EVERY) return;
+    this.saidAt = now;
+    const rate = this.rate.add(done, now);
+    const percent = `${Math.floor(100 * part)} %`;
+    const facts = [`${inBytes(done)} of ${inBytes(size)}`, percent];
+    if (part < 1 && rate) facts.push(`${inBytes(Math.round(rate))}/s`);
+    this.say(facts.join(", "));
+    const quarters = Math.floor(4 * part);
+    if (quarters > this.quarters && part < 1) announceSoon(`${this.title}: ${percent}`);
+    this.quarters = quarters;
   }
 
   end(text) {
     this.isOver = true;
     this.say(text);
-    this.offer("Clear", () => this.remove());
+    this.offer("Clear", () => this.remove()); // the row: what is stored stays
   }
 
   fail(error, again) {
@@ -81,8 +101,20 @@ export class Row {
 
 export const isBusy = () => [...rows].some((row) => !row.isOver);
 
+let due;
+let announcedAt = -READ_OUT_EVERY;
+
+// Have a screen reader say what is worth an interruption.
 export function announce(text) {
+  clearTimeout(due);
+  announcedAt = performance.now();
   at("transfers-status").textContent = text;
+}
+
+// Have it say how far things are, but now and then only, and nothing that is outdated.
+export function announceSoon(text) {
+  clearTimeout(due);
+  due = setTimeout(() => announce(text), Math.max(0, announcedAt + READ_OUT_EVERY - performance.now()));
 }
 
 at("transfers-clear").addEventListener("click", () => {

@@ -1,13 +1,12 @@
 // Files on their way into the store, a few at a time.
 
 import { Refusal, isThere, put } from "./api.js";
-import { Row, announce } from "./transfers.js";
+import { Row, announce, announceSoon } from "./transfers.js";
 import { at, count, shown } from "./words.js";
 
 const AT_ONCE = 3;
-const MOST_REFUSALS = 3; // in a row: a token that may not write is told of once for all files
 let waiting = [];
-let running = 0;
+const running = new Set();
 let stored = 0;
 
 // Ask what to do about a key that is taken; the answer may hold for all files of one upload.
@@ -20,8 +19,10 @@ function mayReplace(upload) {
     at("replace-all").checked = false;
     const dialog = at("replace-dialog");
     dialog.returnValue = "keep"; // as Escape leaves it
+    upload.stop.signal.onabort = () => dialog.close();
     dialog.showModal();
     await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
+    upload.stop.signal.onabort = null;
     const answer = dialog.returnValue === "replace";
     if (at("replace-all").checked) upload.group.answer = answer;
     return answer;
@@ -32,23 +33,38 @@ function mayReplace(upload) {
 // Upload `files`, pairs of a path and a File, below `prefix`. `onStored` is called as each is stored,
 // `report` with what is wrong with more than one file.
 export function upload(files, prefix, onStored, report) {
-  const group = { answer: undefined, refusals: 0, onStored, report };
+  const group = { answer: undefined, mayStore: false, onStored, report };
   for (const [path, file] of files) new Upload(prefix + path, file, group).wait();
 }
 
 function startWaiting() {
-  while (running < AT_ONCE && waiting.length) {
-    running += 1;
-    waiting
-      .shift()
-      .run()
-      .finally(() => {
-        running -= 1;
-        startWaiting();
-      });
+  while (running.size < AT_ONCE && waiting.length) {
+    const next = waiting.shift();
+    running.add(next);
+    next.run().finally(() => {
+      running.delete(next);
+      startWaiting();
+    });
   }
-  const left = running + waiting.length;
-  announce(left ? `${count(left, "file")} to go, ${stored} stored` : `${count(stored, "file")} stored`);
+  const left = running.size + waiting.length;
+  if (left) announceSoon(`${count(left, "file")} to go, ${stored} stored`);
+  else announce(`${count(stored, "file")} stored`);
+}
+
+// A token that may not store the first file of a group is not tried on the others.
+function refuseRest(first) {
+  const { group } = first;
+  const isRest = (each) => each.group === group && each !== first && !each.stop.signal.aborted;
+  const rest = [...running, ...waiting].filter(isRest);
+  if (!rest.length) return;
+  const refusal = new Refusal(403, "refused");
+  waiting = waiting.filter((each) => each.group !== group);
+  for (const each of rest) {
+    each.stop.abort(refusal); // whoever runs sees it
+    if (!running.has(each)) each.fail(refusal);
+  }
+  const others = `the other ${count(rest.length, "file")} of this upload ${rest.length === 1 ? "is" : "are"} refused too`;
+  group.report(new Refusal(403, `Your token does not allow you to store files here: ${others}.`));
 }
 
 class Upload {
@@ -75,10 +91,8 @@ class Upload {
   async run() {
     this.row.say("");
     try {
-      if (this.group.refusals >= MOST_REFUSALS) throw this.group.refusal;
       if (!(await this.store())) return this.row.end("kept as it was");
       stored += 1;
-      this.group.refusals = 0;
       this.row.bar.value = 1;
       this.row.end("stored");
       this.group.onStored();
@@ -90,11 +104,9 @@ class Upload {
   // Tell whether the file was stored. Nothing is sent before it is known that it may be.
   async store() {
     const { signal } = this.stop;
-    const send = (onlyNew) =>
-      put(this.key, this.file, { onlyNew, signal, onProgress: (sent, size) => this.row.progress(sent, size) });
     if (!(await isThere(this.key, signal))) {
       try {
-        await send(true);
+        await this.send(true);
         return true;
       } catch (error) {
         if (error.status !== 412) throw error; // else somebody has stored one meanwhile
@@ -102,27 +114,37 @@ class Upload {
     }
     const isWanted = await mayReplace(this);
     signal.throwIfAborted();
-    if (isWanted) await send(false);
+    if (isWanted) await this.send(false);
     return isWanted;
   }
 
-  fail(error) {
-    this.row.fail(error, () => {
-      this.group.refusals = 0; // whoever tries again may have another token now
-      this.wait();
-    });
-    if (error.status === 401) this.group.report(error);
-    if (error.status !== 403 || error === this.group.refusal) return;
-    this.group.refusals += 1;
-    this.group.refusal = new Refusal(403, `Not sent: ${error.message}`);
-    if (this.group.refusals === MOST_REFUSALS) this.group.report(error);
+  async send(onlyNew) {
+    const onProgress = (sent, size) => this.row.progress(sent, size);
+    try {
+      await put(this.key, this.file, { onlyNew, onProgress, signal: this.stop.signal });
+      this.group.mayStore = true;
+    } catch (error) {
+      if (error.status === 412) this.group.mayStore = true;
+      if (error.status === 403 && !this.group.mayStore && !this.stop.signal.aborted) refuseRest(this);
+      throw error;
+    }
   }
+
+  fail(error) {
+    this.row.fail(error, () => this.wait());
+    if (error.status === 401) this.group.report(error);
+  }
+}
+
+// Files that were chosen, and where they are below the folder that was: pairs of a path and a File.
+export function chosen(files) {
+  return [...files].map((file) => [file.webkitRelativePath || file.name, file]);
 }
 
 // The files of a drop, with those in its folders: pairs of a path and a File.
 export async function filesOf(transfer) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
-  if (!entries.length) return [...transfer.files].map((file) => [file.name, file]);
+  if (!entries.length) return chosen(transfer.files);
   const found = [];
   for (const entry of entries) await gather(entry, "", found);
   return found;
