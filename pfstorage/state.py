@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -125,8 +126,9 @@ def nested(var: str, value: Any) -> Any:
     return value
 
 
-def _parts(var: str) -> list[str]:
-    return [part for part in var.split("/") if part]
+@functools.lru_cache
+def _parts(var: str) -> tuple[str, ...]:
+    return tuple(part for part in var.split("/") if part)
 
 
 def _merge(tree: Tree, change: Mapping[str, Any]) -> None:

@@ -47,7 +47,9 @@ class Turn(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(
+    eq=False
+)  # nobody changes one; but each request makes one, and to make a frozen one takes far longer
 class Caller:
     """Who sends a message, and what the door that they came by lets them do.
 
