@@ -144,10 +144,13 @@ class Settings(CommonSettings):
         return frozenset(found.union(*map(passwords_of, (self.swift.auth_url, self.http_proxy))))
 
 
+FEW = 8
+"""Values that are remembered: anybody may send more, each as long as a message."""
+
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 
 
-@functools.lru_cache
+@functools.lru_cache(FEW)
 def size_of(value: int | str) -> int:
     """Return the bytes that *value* stands for. Units are powers of 1024. Raise `ValueError`.
 
@@ -285,7 +288,7 @@ def _credential_warnings(settings: Settings) -> list[str]:
     ]
 
 
-@functools.lru_cache
+@functools.lru_cache(FEW)
 def is_loopback(host: str) -> bool:
     """Tell whether *host*, a name or an address, can only be this machine.
 

@@ -64,10 +64,9 @@ def read_fields(
     return cls(**known), list(rest)
 
 
-@functools.cache
-def known_names(cls: type[Any], naming: Naming = camel_case) -> tuple[str, ...]:
+def known_names(cls: type[Any], naming: Naming = camel_case) -> list[str]:
     """Return the wire names of *cls*, in the order of its definition."""
-    return tuple(naming(field.name) for field in dataclasses.fields(cls))
+    return [naming(field.name) for field in dataclasses.fields(cls)]
 
 
 def _converted(name: str, value: object, convert: Converter) -> object:

@@ -11,7 +11,6 @@ import itertools
 import json
 import math
 import re
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
@@ -67,7 +66,7 @@ def read_meta(cls: type[T], message: Message) -> tuple[T, list[str]]:
     surplus = [key for key in unknown if key != "ctl"]
     if not surplus:
         return meta, []
-    known = known_names(typing.cast(Any, cls))
+    known = known_names(cls)
     names = ", ".join(known)
     meant = {_folded(name): name for name in known}
     for key in surplus:

@@ -233,10 +233,7 @@ def _text(value: Any, pad: str) -> str:
         return str(value)
     inner = pad + INDENT
     if isinstance(value, dict) and value:
-        members = [
-            f"\n{inner}{_name(name)}: {quoted(each) if type(each) is str else _text(each, inner)}"
-            for name, each in value.items()
-        ]
+        members = [f"\n{inner}{_name(name)}: {_text(each, inner)}" for name, each in value.items()]
         return f"{{{','.join(members)}\n{pad}}}"
     if isinstance(value, _LISTS):
         rows = f",\n{inner}".join([_text(row, inner) for row in value])

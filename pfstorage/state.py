@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -126,9 +125,8 @@ def nested(var: str, value: Any) -> Any:
     return value
 
 
-@functools.lru_cache
-def _parts(var: str) -> tuple[str, ...]:
-    return tuple(part for part in var.split("/") if part)
+def _parts(var: str) -> list[str]:
+    return [part for part in var.split("/") if part]
 
 
 def _merge(tree: Tree, change: Mapping[str, Any]) -> None:

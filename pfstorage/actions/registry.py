@@ -47,9 +47,8 @@ class Turn(Protocol):
         ...
 
 
-@dataclass(
-    eq=False
-)  # nobody changes one; but each request makes one, and to make a frozen one takes far longer
+# nobody changes one; but each request makes one, and to make a frozen one takes far longer
+@dataclass(eq=False)
 class Caller:
     """Who sends a message, and what the door that they came by lets them do.
 

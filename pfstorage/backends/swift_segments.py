@@ -54,9 +54,8 @@ class SwiftSegments:
     @property
     def _limits(self) -> tuple[int, int]:
         """The largest object and the most segments that the cluster says it takes."""
-        if (
-            self._told is None
-        ):  # no cached_property: before Python 3.12, one that waits would hold up all others
+        # no cached_property: before Python 3.12, one that waits would hold up all others
+        if self._told is None:
             self._told = self._asked_limits()
         return self._told
 

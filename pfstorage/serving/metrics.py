@@ -45,9 +45,8 @@ class Metrics:
         )
         self._objects = Counter("pfstorage_moved_objects", "Objects that were moved.", ["to"], registry=made)
         made.register(_Present(gauges))
-        self._series = functools.cache(
-            self._new_series
-        )  # to look them up by their labels takes three times as long
+        # to look them up by their labels takes three times as long
+        self._series = functools.cache(self._new_series)
 
     def observe(self, name: str, reply: Reply, seconds: float) -> None:
         """Count a message with the action *name*, and what its transfer has moved."""

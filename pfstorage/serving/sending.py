@@ -8,8 +8,9 @@ from pfstorage._version import __version__
 from pfstorage.serving.body import ChunkedWriter, Writer
 from pfstorage.serving.exchange import Answer
 from pfstorage.serving.head import answer_head
+from pfstorage.serving.site import ALL
 
-METHODS = "GET, HEAD, POST"
+METHODS = ", ".join(ALL)
 """How messages may come: what a 405 tells of that knows nothing of its path."""
 
 _BARE = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)

@@ -129,9 +129,8 @@ class TokenFile:
     def _read(self) -> None:
         text, state = _text(self._path)
         tokens: dict[str, Grant] = {}
-        for token, grant in (
-            _ini(self._path, text) if self._path.endswith(".cfg") else _plain(self._path, text)
-        ):
+        read = _ini if self._path.endswith(".cfg") else _plain
+        for token, grant in read(self._path, text):
             if token in tokens:
                 raise SettingsError(f"{self._path!r} has a token twice")
             tokens[token] = grant
@@ -206,10 +205,8 @@ def _check(path: str, status: os.stat_result) -> None:
 def _plain(path: str, text: str) -> Iterator[tuple[str, Grant]]:
     lines = [line.strip() for line in text.split("\n")]
     tokens = [line for line in lines if line and not line.startswith("#")]
-    for number, token in enumerate(tokens, 1):
-        if (
-            token.startswith("[") or " " in token or "\t" in token
-        ):  # each line would be a token for all rights
+    for number, token in enumerate(tokens, 1):  # each line would be a token for all rights
+        if token.startswith("[") or " " in token or "\t" in token:
             text = f"{path!r}, line {number} of its tokens: a token has no blank, and an INI file is called *.cfg"
             raise SettingsError(text)
     # a name that stays when others go, and that only who has the token can tell

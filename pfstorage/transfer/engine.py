@@ -86,7 +86,6 @@ class _Engine:
         self._is_noteworthy = threading.Event()  # what has happened is to be looked at before the next tick
         self._room = threading.Condition()
         self._running = 0
-        self._fed = 0
         self._total: int | None = None  # until the plan has come to its end
         self._is_fed = False
         self._fault: BaseException | None = None
@@ -99,13 +98,14 @@ class _Engine:
         feeder.start()
 
     def _feed(self, plan: Plan) -> None:
+        count = 0
         try:
             for item in plan:
                 if self._is_full():
                     self._await_room()
                 if self._work.stop.is_requested:
                     break
-                self._fed += 1
+                count += 1
                 slot = _Slot(item)
                 self._slots.append(slot)
                 if slot.outcome is None:
@@ -113,7 +113,7 @@ class _Engine:
                     with self._room:
                         self._running += 1
             else:
-                self._total = self._fed
+                self._total = count
         except PfstorageError as e:
             if not self._work.stop.is_requested:  # else that is what broke it off
                 self.report.error = e

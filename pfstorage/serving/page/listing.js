@@ -30,9 +30,7 @@ export async function show(report) {
   running = new AbortController();
   const prefix = prefixOf(location.hash);
   const isSame = prefix === present.prefix && at("rows").hasChildNodes();
-  if (!isSame) {
-    clear("Loading…");
-  }
+  if (!isSame) clear("Loading…");
   const shownSoFar = isSame ? present.size + (present.marker === null ? PAGE : 0) : 0;
   const limit = Math.min(MOST, Math.max(PAGE, shownSoFar));
   present = { prefix, marker: "", size: 0 };

@@ -3,6 +3,7 @@
 import { at, element, inBytes, named, shown } from "./words.js";
 
 const rows = new Set();
+const finished = new Set(); // of them
 const SAID_EVERY = 250; // ms
 const READ_OUT_EVERY = 5000;
 const SMOOTHED_OVER = 3000;
@@ -40,7 +41,7 @@ export class Row {
   }
 
   begin(text, cancel) {
-    this.isOver = false;
+    finished.delete(this);
     this.rate = undefined; // it is not yet on its way
     this.saidAt = 0;
     this.quarters = 0;
@@ -67,7 +68,7 @@ export class Row {
   }
 
   end(text) {
-    this.isOver = true;
+    finished.add(this);
     this.say(text);
     this.offer("Clear", () => this.remove()); // the row: what is stored stays
   }
@@ -85,7 +86,7 @@ export class Row {
     this.button.textContent = text;
     this.button.setAttribute("aria-label", `${text}: ${this.title}`);
     this.button.onclick = act;
-    at("transfers-clear").hidden = ![...rows].some((row) => row.isOver);
+    at("transfers-clear").hidden = finished.size === 0;
   }
 
   // Take the row away; the focus goes to the one after it.
@@ -93,13 +94,14 @@ export class Row {
     const next = this.item.nextElementSibling ?? this.item.previousElementSibling;
     const hadFocus = this.item.contains(document.activeElement);
     rows.delete(this);
+    finished.delete(this);
     this.item.remove();
     at("transfers").hidden = rows.size === 0;
     if (hadFocus) (next?.querySelector("button") ?? at("listing")).focus({ preventScroll: !next });
   }
 }
 
-export const isBusy = () => [...rows].some((row) => !row.isOver);
+export const isBusy = () => rows.size > finished.size;
 
 let due;
 let announcedAt = -READ_OUT_EVERY;
@@ -118,7 +120,7 @@ export function announceSoon(text) {
 }
 
 at("transfers-clear").addEventListener("click", () => {
-  for (const row of [...rows].filter((each) => each.isOver)) row.remove();
+  for (const row of [...finished]) row.remove();
   at("transfers-clear").hidden = true;
   at("listing").focus({ preventScroll: true });
 });
