@@ -1,11 +1,12 @@
-"""Clients with python-swiftclient: ``python listing_sdk.py URL TOKEN CONTAINER PREFIX FILES CLIENTS SECONDS``.
+"""Clients with python-swiftclient: ``python listing_sdk.py URL TOKEN CONTAINER FILES CLIENTS SECONDS PREFIX...``.
 
-Each lists again and again, in a thread of its own, over a connection that is kept. It prints as
-JSON how many listings came in how many seconds.
+Each lists one of the prefixes again and again, in a thread of its own, over a connection that is kept.
+It prints as JSON how many listings came in how many seconds.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import threading
@@ -14,7 +15,7 @@ import time
 import swiftclient
 
 
-def lists(url: str, token: str, container: str, prefix: str, files: int, until: list[float]) -> int:
+def lists(prefix: str, url: str, token: str, container: str, files: int, until: list[float]) -> int:
     """List until the time that *until* holds; return how often."""
     connection = swiftclient.http_connection(url)
     count = 0
@@ -27,14 +28,15 @@ def lists(url: str, token: str, container: str, prefix: str, files: int, until: 
 
 
 def main() -> None:
-    *what, files, clients, seconds = sys.argv[1:]
+    url, token, container, files, clients, seconds, *prefixes = sys.argv[1:]
+    what = (url, token, container, int(files))
     counts: list[int] = []
-    lists(*what, int(files), [time.perf_counter() + 0.3])  # so that all is warm
+    lists(prefixes[0], *what, [time.perf_counter() + 0.3])  # so that all is warm
     started = time.perf_counter()
     until = [started + float(seconds)]
     threads = [
-        threading.Thread(target=lambda: counts.append(lists(*what, int(files), until)))
-        for _ in range(int(clients))
+        threading.Thread(target=lambda prefix=prefix: counts.append(lists(prefix, *what, until)))
+        for prefix in itertools.islice(itertools.cycle(prefixes), int(clients))
     ]
     for thread in threads:
         thread.start()

@@ -2,6 +2,7 @@
 
 It reads the bytes of a request, sends them over so many connections at once, each again
 as soon as it is answered, and prints as JSON how many answers came in how many seconds.
+Of several requests, with a NUL between them, the connections have one each, in turn.
 The text EXPECTED must be in each answer.
 It does next to nothing else, so that the server is what takes the time, and imports
 nothing but the standard library.
@@ -9,6 +10,7 @@ nothing but the standard library.
 
 from __future__ import annotations
 
+import itertools
 import json
 import selectors
 import socket
@@ -82,11 +84,14 @@ def _size_of(answer: bytes) -> int | None:
     return -1
 
 
-def run(port: int, connections: int, seconds: float, request: bytes, expected: bytes) -> tuple[int, float]:
+def run(
+    port: int, connections: int, seconds: float, requests: list[bytes], expected: bytes
+) -> tuple[int, float]:
     """Return the answers, and the seconds until the last of them."""
     count, now = 0, 0.0
     with selectors.DefaultSelector() as selector:
-        clients = [Connection(port, request, expected, selector) for _ in range(connections)]
+        each = itertools.islice(itertools.cycle(requests), connections)
+        clients = [Connection(port, request, expected, selector) for request in each]
         started = time.perf_counter()
         for client in clients:
             client.send()
@@ -111,7 +116,7 @@ def run(port: int, connections: int, seconds: float, request: bytes, expected: b
 
 def main() -> None:
     port, connections, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-    count, took = run(port, connections, seconds, sys.stdin.buffer.read(), sys.argv[4].encode())
+    count, took = run(port, connections, seconds, sys.stdin.buffer.read().split(b"\0"), sys.argv[4].encode())
     print(json.dumps({"answers": count, "seconds": took}))
 
 

@@ -23,7 +23,10 @@ def request_of(message: object) -> str:
 
 
 def rate(bench: Bench, port: int, clients: int, request: str, expected: str = '"status": true') -> float:
-    """Return the answers a second that so many *clients* get who do nothing but send *request*."""
+    """Return the answers a second that so many *clients* get who do nothing but send *request*.
+
+    Where it is several, with a NUL between them, each sends one of them.
+    """
 
     def ask(seconds: float) -> str:
         rest = (str(port), str(clients), str(seconds), expected)

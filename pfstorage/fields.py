@@ -56,11 +56,11 @@ def read_fields(
     """
     known: dict[str, object] = {}
     rest = dict(values)
-    for field, convert in _converters(typing.cast(Any, cls)):
-        for name in (naming(field.name), *field.metadata.get("aliases", ())):
+    for field, names, convert in _readers(typing.cast(Any, cls), naming):
+        for name in names:
             value = rest.pop(name, None)
-            if value is not None and field.name not in known:
-                known[field.name] = _converted(name, value, convert)
+            if value is not None and field not in known:
+                known[field] = _converted(name, value, convert)
     return cls(**known), list(rest)
 
 
@@ -84,9 +84,13 @@ def _short(value: object) -> str:
 
 
 @functools.cache
-def _converters(cls: Any) -> list[tuple[dataclasses.Field[Any], Converter]]:
+def _readers(cls: Any, naming: Naming) -> list[tuple[str, tuple[str, ...], Converter]]:
+    """Return each field of *cls*, with its names on the wire and what converts its values."""
     hints = typing.get_type_hints(cls)
-    return [(field, _converter(hints[field.name])) for field in dataclasses.fields(cls)]
+    return [
+        (each.name, (naming(each.name), *each.metadata.get("aliases", ())), _converter(hints[each.name]))
+        for each in dataclasses.fields(cls)
+    ]
 
 
 def _converter(hint: object) -> Converter:

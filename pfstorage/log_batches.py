@@ -25,7 +25,7 @@ class BatchHandler(logging.Handler):
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
         self._stream = stream
-        self._records: deque[logging.LogRecord | str] = deque()
+        self._lines: deque[str] = deque()
         self._one_writes = threading.Lock()
         self._has_lines = threading.Event()
         self._thread: threading.Thread | None = None
@@ -42,20 +42,15 @@ class BatchHandler(logging.Handler):
         return is_wanted
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take *record*, to be written soon. What it tells of may change meanwhile: that is put in words now."""
-        if record.args or record.exc_info:
-            self._records.append(self._line(record))
-        else:
-            self._records.append(record)
+        """Put *record* in words, to be written soon: what it tells of may change meanwhile."""
+        self._lines.append(self._line(record))
         if not self._has_lines.is_set():
             self._has_lines.set()
             self._begin()
-        if len(self._records) > MOST_LINES:
+        if len(self._lines) > MOST_LINES:
             self.flush()
 
-    def _line(self, record: logging.LogRecord | str) -> str:
-        if isinstance(record, str):
-            return record
+    def _line(self, record: logging.LogRecord) -> str:
         try:
             return self.format(record) + "\n"
         except Exception:  # noqa: BLE001 - as the base class tells to
@@ -79,7 +74,7 @@ class BatchHandler(logging.Handler):
     def flush(self) -> None:
         """Write what is there. A stream that can't be written to is no reason to end anything."""
         with self._one_writes:
-            lines = [self._line(self._records.popleft()) for _ in range(len(self._records))]
+            lines = [self._lines.popleft() for _ in range(len(self._lines))]
             with contextlib.suppress(OSError, ValueError):  # it may be closed
                 self._stream.write("".join(lines))
                 self._stream.flush()

@@ -112,6 +112,7 @@ class Reply:
     error: PfstorageError | None = None
     is_accepted: bool = False
     _notes: list[Callable[[], None]] = field(default_factory=list, init=False, repr=False, compare=False)
+    _is_plain: bool = field(default=False, init=False, repr=False, compare=False)
 
     @classmethod
     def of_error(cls, error: PfstorageError) -> Reply:
@@ -121,6 +122,7 @@ class Reply:
         """Make plain lists of each `Stream` and `Texts` in the body. Raise what breaks a `Stream` off."""
         if _longs(self.body):
             self.body = _settled(self.body)
+        self._is_plain = True
 
     def when_known(self, note: Callable[[], None]) -> None:
         """Call *note* when it is known what the reply says: now, or when its streams are written."""
@@ -131,7 +133,7 @@ class Reply:
 
     def to_json(self) -> str:
         """Return what `write` writes."""
-        if not _streams(self.body):
+        if self._is_plain or not _streams(self.body):
             return _text(self.body, "")
         text = io.StringIO()
         self.write(text)
@@ -233,7 +235,10 @@ def _text(value: Any, pad: str) -> str:
         return str(value)
     inner = pad + INDENT
     if isinstance(value, dict) and value:
-        members = [f"\n{inner}{_name(name)}: {_text(each, inner)}" for name, each in value.items()]
+        members = [
+            f"\n{inner}{quoted(name) if type(name) is str else _name(name)}: {_text(each, inner)}"
+            for name, each in value.items()
+        ]
         return f"{{{','.join(members)}\n{pad}}}"
     if isinstance(value, _LISTS):
         rows = f",\n{inner}".join([_text(row, inner) for row in value])

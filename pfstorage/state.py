@@ -64,7 +64,7 @@ class StateTree:
             if not isinstance(node, dict) or part not in node:
                 raise NotFoundError(f"the state has no {var!r}", var=var)
             node = node[part]
-        return copy.deepcopy(node)
+        return copy.deepcopy(node) if isinstance(node, dict | list) else node
 
     def set(self, var: str, value: Any) -> None:
         """Put *value* at *var*; a dict is merged into what is there. Raise `SettingsError`.

@@ -34,7 +34,8 @@ def hello(context: Context, meta: HelloMeta) -> Reply:
     """Say who is there: the time, the machine, or what was said."""
     answer: dict[str, Any] = {name: context.state.get(f"/this/{name}") for name in ("name", "version")}
     if meta.ask_about == "timestamp":
-        answer["timestamp"] = {"now": datetime.now().strftime("%Y%m%d%H%M%S.%f")}
+        now = datetime.now().isoformat("-", "microseconds")
+        answer["timestamp"] = {"now": now.replace("-", "").replace(":", "")}
     elif meta.ask_about == "sysinfo":
         if context.caller.is_anonymous:
             raise ForbiddenError("sysinfo tells of this machine: where anybody may come in, it is not told")

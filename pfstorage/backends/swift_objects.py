@@ -20,6 +20,7 @@ from pfstorage.backends.base import CHUNK, ObjectInfo, Sink, Source, Span
 from pfstorage.backends.common import another_object, exists, iso_time, mtime_of_text
 from pfstorage.backends.http_connection import ConnectionBroken
 from pfstorage.backends.pages import fetched_ahead
+from pfstorage.backends.shared import Shared
 from pfstorage.backends.streams import HashedBody, HashedSink
 from pfstorage.backends.swift_session import Connection, SwiftSession
 from pfstorage.errors import (
@@ -49,6 +50,7 @@ class SwiftObjects:
         self._making = threading.Lock()
         self._made: dict[str, float] = {}
         self._missing: set[str] = set()  # of what a listing showed
+        self._pages: Shared[Sequence[dict[str, Any]]] = Shared()
 
     def list(self, container: str, *, limit: int | None = None, **query: str) -> Iterator[ObjectInfo]:
         """Yield the rows that *query*, the parameters of Swift, asks for, *limit* at most."""
@@ -97,6 +99,10 @@ class SwiftObjects:
         return page, not page
 
     def _page_of(self, container: str, query: Mapping[str, str]) -> Sequence[dict[str, Any]]:
+        name = (container, *sorted(query.items()))
+        return self._pages.get(name, lambda: self._fetched(container, query))
+
+    def _fetched(self, container: str, query: Mapping[str, str]) -> Sequence[dict[str, Any]]:
         def get_page(connection: Connection, url: str, token: str) -> bytes:
             path = f"{path_of(url, container)}?{urlencode({'format': 'json', **query})}"
             answer = self.session.send(connection, "GET", path, {"X-Auth-Token": token})

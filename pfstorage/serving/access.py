@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+import re
 
 from pfstorage.config import is_loopback
 from pfstorage.errors import ForbiddenError, MessageError
@@ -12,8 +12,9 @@ from pfstorage.serving.options import ServerOptions
 from pfstorage.serving.tokens import Grant, TokenFile
 
 ANONYMOUS = Grant("", Rights())
-_BEHIND = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+_BEHIND = frozenset(("forwarded", "x-forwarded-for", "x-real-ip", "via"))
 """Headers of a request that came by way of a proxy: who sent it is not who connects."""
+_HOST = re.compile(r"(?:\[([^\[\]/?#@]*)\]|([^:\[\]/?#@]*))(?::[0-9]*)?")
 
 
 class Access:
@@ -40,7 +41,7 @@ class Access:
         hosts = headers.get_all("host")
         if len(hosts) > 1:
             raise MessageError("a request has one header Host")
-        name = _hostname(f"//{hosts[0]}") if hosts else ""
+        name = _hostname(hosts[0]) if hosts else ""
         if name and not self._is_known(name):
             raise ForbiddenError(f"this server does not go by the name {name[:80]!r}: see --allowHost")
         origin = headers.get("origin")
@@ -73,18 +74,17 @@ class Access:
         if self.tokens is not None:
             return grant.rights.allows("admin")
         is_near = self._is_local and (client == self._host or is_loopback(client))
-        return is_near and not any(name in headers for name in _BEHIND)
+        return is_near and _BEHIND.isdisjoint(headers)
 
 
 def _only(values: list[str]) -> str | None:
     return values[0] if len(values) == 1 else None
 
 
-def _hostname(url: str) -> str:
-    try:
-        return (urlsplit(url).hostname or "").rstrip(".")
-    except ValueError:
-        return "?"
+def _hostname(host: str) -> str:
+    """Return the name in the value of a header Host, without its port; ``?`` if it is none (RFC 9110, 7.2)."""
+    found = _HOST.fullmatch(host)
+    return (found[1] or found[2]).lower().rstrip(".") if found else "?"
 
 
 def _is_same(origin: str, hosts: list[str]) -> bool:

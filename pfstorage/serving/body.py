@@ -144,7 +144,7 @@ def read_text(body: Reader) -> str:
     if announced > MAX_MESSAGE:
         raise TooLargeError(f"a message has at most {MAX_MESSAGE} bytes")
     try:
-        return content.decode("utf-8-sig")
+        return content.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as e:
         raise MessageError(f"the message is not UTF-8: byte {e.start}") from None
 

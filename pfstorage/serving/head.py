@@ -9,10 +9,9 @@ from __future__ import annotations
 import functools
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import overload
 
 from pfstorage.serving.body import Stream
 
@@ -22,7 +21,7 @@ MAX_HEAD = 128 * 1024
 """Bytes of all headers together."""
 
 _LINE = re.compile(rb"([^\s\x00-\x1f\x7f]+) +([^\s\x00-\x1f\x7f]+) +HTTP/(\d)\.(\d)\s*")
-_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)\r?\n")
+_HEADER = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)\r?\n", re.MULTILINE)
 
 
 class HeadError(Exception):
@@ -33,43 +32,37 @@ class HeadError(Exception):
         self.status = status
 
 
-class Headers:
-    """The headers of a request. Their names know no case, and one may be there several times."""
+class Headers(dict[str, str]):
+    """The headers of a request: the first value of each, by its name in lower case; `get_all` has all of them."""
 
     def __init__(self) -> None:
-        self._values: dict[str, list[str]] = {}
+        super().__init__()
+        self._repeated: dict[str, list[str]] = {}
 
     def add(self, name: str, value: str) -> None:
-        self._values.setdefault(name.lower(), []).append(value)
+        """Add a header whose name is as it came."""
+        name = name.lower()
+        if name in self:
+            self._repeated.setdefault(name, [self[name]]).append(value)
+        else:
+            self[name] = value
 
     def put(self, name: str, value: str) -> None:
         """Have *value* instead of all that *name* has."""
-        self._values[name.lower()] = [value]
-
-    def __contains__(self, name: str) -> bool:
-        return name.lower() in self._values
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    @overload
-    def get(self, name: str) -> str | None: ...
-
-    @overload
-    def get(self, name: str, default: str) -> str: ...
-
-    def get(self, name: str, default: str | None = None) -> str | None:
-        """Return the first value of *name*."""
-        values = self._values.get(name.lower())
-        return values[0] if values else default
-
-    def words(self, name: str) -> list[str]:
-        """Return what the values of *name* list, between commas, in lower case."""
-        return [word.strip(" \t").lower() for value in self.get_all(name) for word in value.split(",")]
+        self[name] = value
+        self._repeated.pop(name, None)
 
     def get_all(self, name: str) -> list[str]:
         """Return the values of *name* in their order."""
-        return self._values.get(name.lower(), [])
+        if name in self._repeated:
+            return self._repeated[name]
+        return [self[name]] if name in self else []
+
+    def words(self, name: str) -> list[str]:
+        """Return what the values of *name* list, between commas, in lower case."""
+        if name not in self:
+            return []
+        return [word.strip(" \t").lower() for value in self.get_all(name) for word in value.split(",")]
 
 
 def read_line(line: bytes) -> tuple[str, str, str]:
@@ -96,19 +89,25 @@ def read_headers(stream: Stream) -> Headers:
     A line that is no header is refused, and so is one that goes on with the line before (RFC 9112, 5.2):
     what lies between this server and its client may make something else of it.
     """
-    headers, size = Headers(), 0
-    for _ in range(MAX_HEADERS + 1):
-        line = stream.readline(MAX_LINE + 1)
-        if line in (b"\r\n", b"\n"):
-            return headers
+    lines: list[bytes] = []
+    size = 0
+    while (line := stream.readline(MAX_LINE + 1)) not in (b"\r\n", b"\n"):
+        lines.append(line)
         size += len(line)
+        if not line.endswith(b"\n") and len(line) <= MAX_LINE:
+            raise HeadError(HTTPStatus.BAD_REQUEST, "its head breaks off")
         if len(line) > MAX_LINE or size > MAX_HEAD:
             raise HeadError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "a header line is too long")
-        found = _HEADER.fullmatch(line)
-        if not found:
-            raise HeadError(HTTPStatus.BAD_REQUEST, "a line of its head is no header")
-        headers.add(found[1].decode("ascii"), found[2].strip(b" \t").decode("latin-1"))
-    raise HeadError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"it has more than {MAX_HEADERS} headers")
+        if len(lines) > MAX_HEADERS:
+            text = f"it has more than {MAX_HEADERS} headers"
+            raise HeadError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, text)
+    found = _HEADER.findall(b"".join(lines).decode("latin-1"))
+    if len(found) != len(lines):
+        raise HeadError(HTTPStatus.BAD_REQUEST, "a line of its head is no header")
+    headers = Headers()
+    for name, value in found:
+        headers.add(name, value.strip(" \t"))
+    return headers
 
 
 def answer_head(status: int, headers: Mapping[str, str]) -> bytes:

@@ -24,7 +24,8 @@ class Load:
         self._most = most_connections
         self._connections = self._at_work = self._answered = 0
         self._is_full = False
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
 
     @property
     def at_work(self) -> int:
@@ -55,7 +56,7 @@ class Load:
 
     def begin(self) -> None:
         """Count a request that is being answered, until `end`."""
-        with self._changed:
+        with self._lock:
             self._at_work += 1
 
     def end(self) -> None:

@@ -151,7 +151,7 @@ class RequestHandler(BaseHTTPRequestHandler):
             raise head.HeadError(HTTPStatus.BAD_REQUEST, "HTTP/1.0 has no Transfer-Encoding")
         scheme, _, rest = path.partition("://")
         if rest and "/" not in scheme:  # a whole address says which host is meant (RFC 9112, section 3.2.2)
-            headers.put("Host", re.split("[/?#]", rest)[0])
+            headers.put("host", re.split("[/?#]", rest)[0])
         wishes = headers.words("connection")
         self._may_stay_open = "close" not in wishes and (is_new or "keep-alive" in wishes)
         self.command, self.path, self.request_version, self.headers = command, path, version, headers
@@ -164,11 +164,7 @@ class RequestHandler(BaseHTTPRequestHandler):
         except ValueError:
             raise MessageError("the address of the request can't be read") from None
 
-        def observe(action: str, reply: Reply, seconds: float) -> None:
-            request.action, self._is_counted = action, True
-            self.server.metrics.observe(action, reply, seconds)
-
-        request = Request(
+        return Request(
             self.command,
             target.path,
             target.query,
@@ -177,12 +173,17 @@ class RequestHandler(BaseHTTPRequestHandler):
             self._id,
             self.server.handler,
             self._open_body,
-            functools.partial(self.server.caller, observe=observe),
+            functools.partial(self.server.caller, observe=self._observe),
             self.server.load.new_turn(self._is_gone),
             self.server.options.max_upload,
             self.server.metrics.moved,
         )
-        return request
+
+    def _observe(self, action: str, reply: Reply, seconds: float) -> None:
+        self._is_counted = True
+        if self._request:
+            self._request.action = action
+        self.server.metrics.observe(action, reply, seconds)
 
     def _is_gone(self) -> bool:
         """Tell whether the client has closed the connection, and so does not wait for an answer."""

@@ -30,9 +30,6 @@ class Route:
     is_prefix: bool = False
     is_bare: bool = False
 
-    def serves(self, path: str) -> bool:
-        return path.startswith(self.path) if self.is_prefix else path == self.path
-
     def takes(self, method: str, query: str) -> bool:
         return not self.is_bare or (method in self.methods and not query)
 
@@ -71,8 +68,11 @@ class Site:
             return route.endpoint(request)
 
     def _route(self, request: Request) -> Route:
-        for route in self._exact.get(request.path, []) + self._prefixes:
-            if route.serves(request.path) and route.takes(request.method, request.query):
+        for route in self._exact.get(request.path, ()):
+            if route.takes(request.method, request.query):
+                return route
+        for route in self._prefixes:
+            if request.path.startswith(route.path):
                 return route
         raise UnknownPathError(f"there is nothing at this path: messages go to {COMMANDS}")
 
