@@ -106,18 +106,17 @@ class _Formatter(logging.Formatter):
     """``time level message``, one line each, a traceback only where it is asked for."""
 
     def __init__(self, secrets: _Secrets, *, tells_values: bool) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(message)s")
+        super().__init__()
         self._secrets = secrets
         self._tells_values = tells_values
 
     def format(self, record: logging.LogRecord) -> str:
-        return self._masked(super().format(record))
+        moment = f"{_second(int(record.created))},{int(record.msecs):03}"
+        text = f"{moment} {record.levelname} {record.getMessage()}"
+        return self._masked(f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text)
 
     def _masked(self, text: str) -> str:
         return str(without(text, frozenset(self._secrets())))
-
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - as below
-        return f"{_second(int(record.created))},{int(record.msecs):03}"
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - the name of the base class
         return super().formatException(ei) if self._tells_values else "".join(_places(ei[1])).rstrip()

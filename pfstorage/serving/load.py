@@ -26,6 +26,7 @@ class Load:
         self._is_full = False
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
+        self._is_awaited = False
 
     @property
     def at_work(self) -> int:
@@ -60,19 +61,22 @@ class Load:
             self._at_work += 1
 
     def end(self) -> None:
-        with self._changed:
+        with self._lock:
             self._at_work -= 1
             self._answered += 1
-            self._changed.notify_all()
+            if self._is_awaited:
+                self._changed.notify_all()
 
     def wait_for_change(self, seconds: float) -> None:
         """Wait until a request is answered, or *seconds* are over."""
         with self._changed:
+            self._is_awaited = True
             self._changed.wait(seconds)
 
     def wait_until_idle(self, seconds: float) -> bool:
         """Wait until all requests are answered, *seconds* at most; tell whether they are."""
         with self._changed:
+            self._is_awaited = True
             return self._changed.wait_for(lambda: self._at_work == 0, seconds)
 
     def gauges(self) -> dict[str, Gauge]:

@@ -7,6 +7,7 @@ import functools
 import os
 import signal
 import threading
+from collections.abc import Set
 
 from pfstorage import console
 from pfstorage._version import __version__
@@ -33,8 +34,8 @@ def serve(handler: StoreHandler, options: argparse.Namespace, key_source: str) -
         console.complain(f"cannot listen on {settings.ip_self}:{settings.port_self}: {e.strerror}")
         return False
 
-    def secrets() -> set[str]:
-        return {*handler.settings.secrets(), *server.secrets()}
+    def secrets() -> Set[str]:
+        return handler.settings.secrets() | server.secrets()
 
     console.set_up_logging(settings.verbosity, options.logFormat, secrets, in_batches=True)
     console.log_what_ends_threads()

@@ -42,7 +42,10 @@ class TimedStream(io.RawIOBase):
             wait = min(wait, self._deadline - time.monotonic())
             if wait <= 0:
                 raise TimeoutError("it takes too long")
-        count = self._receive(buffer, wait)
+        try:
+            count = self._socket.recv_into(buffer) if wait >= self._idle else self._receive(buffer, wait)
+        except SILENT:
+            raise TimeoutError("nothing came in time") from None
         if self._deadline is None and self._allowed is not None:
             self._deadline = time.monotonic() + self._allowed
         if self._deadline is not None:
@@ -50,16 +53,11 @@ class TimedStream(io.RawIOBase):
         return count
 
     def _receive(self, buffer: Any, wait: float) -> int:
+        bound_silence(self._socket, wait)
         try:
-            if wait >= self._idle:
-                return self._socket.recv_into(buffer)
-            bound_silence(self._socket, wait)
-            try:
-                return self._socket.recv_into(buffer)
-            finally:
-                bound_silence(self._socket, self._idle)
-        except SILENT:
-            raise TimeoutError("nothing came in time") from None
+            return self._socket.recv_into(buffer)
+        finally:
+            bound_silence(self._socket, self._idle)
 
     def buffered(self) -> io.BufferedReader:
         return io.BufferedReader(self)
