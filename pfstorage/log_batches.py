@@ -35,7 +35,7 @@ class BatchHandler(logging.Handler):
         self.lock = None
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Take *record*, if the filters do, of which there are most often none."""
+        """Take *record*, if the filters do."""
         is_wanted = not self.filters or bool(self.filter(record))
         if is_wanted:
             self.emit(record)

@@ -24,9 +24,10 @@ class Load:
         self._most = most_connections
         self._connections = self._at_work = self._answered = 0
         self._is_full = False
+        # each request takes the lock itself twice: by way of the condition, that takes longer
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._is_awaited = False
+        self._is_awaited = False  # a server that serves for ever has nobody wait until its end
 
     @property
     def at_work(self) -> int:
@@ -43,7 +44,7 @@ class Load:
 
     def connect(self) -> bool:
         """Count a connection until `disconnect`, unless there are too many; tell whether it is welcome."""
-        with self._changed:
+        with self._lock:
             is_welcome = self._connections < self._most
             self._connections += is_welcome
             if not (is_welcome or self._is_full):
@@ -52,7 +53,7 @@ class Load:
         return is_welcome
 
     def disconnect(self) -> None:
-        with self._changed:
+        with self._lock:
             self._connections -= 1
 
     def begin(self) -> None:
