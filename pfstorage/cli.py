@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pfstorage._version import __version__
 from pfstorage.flags import DESCRIPTION, DETAILS, SYNOPSIS, build_parser
 from pfstorage.stop import Stop
-from pfstorage.texts import is_elsewhere, text_of
+from pfstorage.texts import is_elsewhere, secret_of, text_of
 
 if TYPE_CHECKING:
     from pfstorage.reply import Reply
@@ -134,8 +134,8 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, stop: Sto
     try:
         message = _message(options)
         key_source = options.swiftKey
-        options.swiftKey = text_of(key_source).strip()
-        options.authToken = text_of(options.authToken).strip()
+        options.swiftKey = secret_of("--swiftKey", key_source)
+        options.authToken = secret_of("--authToken", options.authToken)
         handler = StoreHandler.from_args(vars(options), name="pfstorage", version=__version__)
         if options.str_configFileSave:
             document = to_document(handler.settings, with_secrets=options.saveSecrets)

@@ -183,10 +183,11 @@ class StoreHandler:
         return reply
 
     def _context(self, caller: Caller) -> Context:
-        return Context(lambda: self.storage_for(caller), self.state, caller, self._throttle_now())
+        return Context(lambda: self.storage_for(caller), self.state, caller, self.throttle)
 
-    def _throttle_now(self) -> Throttle:
-        """Return what all messages share that keeps them within the bandwidth of the present settings."""
+    @property
+    def throttle(self) -> Throttle:
+        """What all that moves bytes shares, so that it keeps within the bandwidth of the present settings."""
         rate = size_of(self.settings.bw_limit)
         with self._lock:
             if self._throttle.rate != rate:

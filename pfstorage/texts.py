@@ -27,6 +27,22 @@ def text_of(value: str) -> str:
         raise MessageError(f"what {value!r} holds is not UTF-8") from None
 
 
+def secret_of(flag: str, value: str) -> str:
+    """Return the secret that *flag* gives, "" if it was not given. Raise `SettingsError` if it can't be had.
+
+    A file that is empty has none: to go on without would be to send the one that everybody knows.
+    """
+    from pfstorage.errors import LocalFileError, MessageError, SettingsError
+
+    try:
+        secret = text_of(value).strip()
+    except (LocalFileError, MessageError) as e:
+        raise SettingsError(f"{flag}: {e}") from e
+    if value and not secret:
+        raise SettingsError(f"{flag}: there is nothing in it but blanks")
+    return secret
+
+
 def is_elsewhere(value: str) -> bool:
     return value == "-" or value.startswith("@")
 

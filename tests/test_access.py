@@ -6,8 +6,12 @@ import contextlib
 import http.client
 import io
 import json
+import logging
 import os
+import re
+import socket
 import ssl
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -249,6 +253,11 @@ def test_where_anybody_comes_in_nothing_of_the_service_is_told_or_changed(servin
     assert [ask(server, message)[0] for message in (SYSINFO, SET, QUIT)] == [403] * 3
 
 
+def test_who_sees_a_part_of_the_store_is_not_told_of_the_machine(serving: Serving, token_file: str) -> None:
+    server = serving(token_path=token_file)
+    assert [ask(server, SYSINFO, **bearer(token))[0] for token in (READER, WRITER, BOSS)] == [403, 403, 200]
+
+
 # TLS
 
 
@@ -305,10 +314,57 @@ def test_tokens_that_are_bad_are_told_when_the_server_is_told_to_read_them(
     assert "nobody comes in any more" in caplog.text  # and not only once somebody asks
 
 
+def speak_plainly(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        client.settimeout(30)
+        with contextlib.suppress(ConnectionResetError):
+            client.recv(100)
+
+
+def disbelieve(port: int) -> None:
+    plain = socket.create_connection(("127.0.0.1", port))
+    with plain, pytest.raises(ssl.SSLCertVerificationError):
+        ssl.create_default_context().wrap_socket(plain, server_hostname="localhost")
+
+
+@pytest.mark.parametrize(("greet", "reason"), [(speak_plainly, "HTTP_REQUEST"), (disbelieve, r"\w*ALERT\w*")])
+def test_a_client_that_comes_to_no_tls_is_told_in_the_log(
+    serving: Serving,
+    certificate: tuple[str, str],
+    caplog: pytest.LogCaptureFixture,
+    greet: Callable[[int], None],
+    reason: str,
+) -> None:
+    server = serving(tls_cert=certificate[0], tls_key=certificate[1])
+    with caplog.at_level(logging.INFO):
+        greet(server.server_port)
+        deadline = time.monotonic() + 20
+        while "came to no TLS" not in caplog.text and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert re.search(rf"the connection from 127\.0\.0\.1 came to no TLS: {reason}\n", caplog.text)
+
+
+def test_a_key_with_a_passphrase_is_refused_and_nobody_asked(tmp_path: Path, command: Command) -> None:
+    cert, key = make_certificate(tmp_path)
+    words = ["openssl", "pkey", "-in", key, "-aes256", "-passout", "pass:secret", "-out", f"{key}.locked"]
+    subprocess.run(words, check=True, capture_output=True)
+    run = command("--type", "memory", "--server", "--tlsCert", cert, "--tlsKey", f"{key}.locked")
+    assert run.returncode == 2
+    assert run.stderr.endswith("the key has a passphrase: give one without, that its owner alone can read\n")
+
+
+def test_tokens_that_can_not_be_read_are_told_to_who_sends_one(serving: Serving, token_file: str) -> None:
+    server = serving(token_path=token_file)
+    os.chmod(token_file, 0o666)
+    status, reply = ask(server, HELLO, Authorization=f"Bearer {BOSS}")
+    assert (status, reply["error"]["type"]) == (401, "UnauthorizedError")
+    assert "the server can't read its tokens, and lets nobody in: its log tells why" in str(reply)
+
+
 def test_a_connection_that_never_greets_holds_up_nobody(
     serving: Serving, certificate: tuple[str, str]
 ) -> None:
-    import socket
     import urllib.request
 
     cert, key = certificate

@@ -169,6 +169,19 @@ def test_the_key_may_stay_out_of_the_process_list(command: Command, tmp_path: Pa
     assert json.loads((tmp_path / "s.json").read_text())["swift"]["key"] == "from-a-file"
 
 
+@pytest.mark.parametrize(("text", "why"), [("", "there is nothing in it but blanks"), (None, "No such file")])
+@pytest.mark.parametrize("flag", ["--swiftKey", "--authToken"])
+def test_a_file_without_its_key_is_no_reason_to_take_another(
+    command: Command, tmp_path: Path, flag: str, text: str | None, why: str
+) -> None:
+    if text is not None:
+        (tmp_path / "key").write_text(text + " \n")
+    done = command(flag, "@key", "--msg", LS)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert f"{flag}: " in done.stderr
+    assert why in done.stderr
+
+
 def test_debug_to_dir_keeps_each_message_and_no_secret(command: Command, tmp_path: Path) -> None:
     message = '{"action": "internalctl", "meta": {"var": "/swift/key", "set": "canary-new"}}'
     command("--swiftKey", "canary-old", "--debugToDir", "debug/here", "--msg", message)

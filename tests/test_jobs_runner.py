@@ -321,7 +321,8 @@ def test_whoever_waits_for_what_has_not_begun_is_told_too(worker: Worker) -> Non
     assert not waiter.is_alive()
 
 
-def test_jobs_that_are_over_are_removed_in_time(worker: Worker) -> None:
+def test_jobs_that_are_over_are_removed_in_time(worker: Worker, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     now = itertools.count(1000)
     time = [0.0]
     worker.free.set()
@@ -334,6 +335,7 @@ def test_jobs_that_are_over_are_removed_in_time(worker: Worker) -> None:
     jobs.status(late, LONG)
     time[0] = 3700
     assert [each.id for each in jobs.list(10)] == [late]
+    assert caplog.messages[-1] == "jobs that are over and forgotten: 1, see --jobTtl"
     with pytest.raises(UnknownJobError):
         jobs.status(early)
     time[0] = 6000
@@ -426,7 +428,7 @@ def test_a_file_that_can_not_be_written_at_the_start_is_told(worker: Worker, tmp
         sqlite3.connect(tmp_path / "state" / "jobs.sqlite", isolation_level=None)
     ) as other:
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(SettingsError, match="--stateDir"):
+        with pytest.raises(StateFileError, match="locked"):
             jobs.start()
     jobs.close(LONG)
 
@@ -489,8 +491,10 @@ def test_two_processes_do_not_share_a_directory(worker: Worker, tmp_path: Path) 
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code, str(tmp_path)]
     second = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=60)
-    assert second.stderr.splitlines()[-1].startswith("pfstorage.errors.SettingsError: another pfstorage uses")
-    with pytest.raises(SettingsError, match="another pfstorage uses the state directory"):
+    assert second.stderr.splitlines()[-1].startswith(
+        "pfstorage.errors.StateFileError: another pfstorage uses"
+    )
+    with pytest.raises(StateFileError, match="another pfstorage uses the state directory"):
         Jobs(worker, str(tmp_path))
     jobs.close(0)
     Jobs(worker, str(tmp_path)).close(0)

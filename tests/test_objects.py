@@ -8,6 +8,7 @@ import hashlib
 import http.client
 import json
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -123,6 +124,19 @@ def test_a_part_of_an_object_may_be_asked_for(
         assert headers["Content-Range"] == f"bytes {start}-{start + len(content) - 1}/{len(CONTENT)}"
     if status == 416:
         assert headers["Content-Range"] == f"bytes */{len(CONTENT)}"
+
+
+@pytest.mark.parametrize("method", ["PUT", "GET"])
+def test_objects_go_within_the_bandwidth_of_all(method: str) -> None:
+    with contextlib.closing(open_storage("memory")) as storage:
+        handler = StoreHandler(storage)
+        with serving(handler) as server:
+            ask(server, "PUT", "/a", CONTENT)
+            handler.state.set("/this/bwLimit", len(CONTENT))
+            started = time.monotonic()
+            for _ in range(2):
+                assert ask(server, method, "/a", CONTENT if method == "PUT" else None)[0] in {200, 201}
+            assert time.monotonic() - started >= 1.5
 
 
 def test_an_empty_object_is_one(server: ThreadedHTTPServer) -> None:

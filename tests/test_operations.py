@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import io
 import json
+import re
 import signal
 import socket
 import threading
@@ -504,16 +505,22 @@ def test_hup_makes_it_read_the_settings_again_if_they_are_good(tmp_path: Path) -
         assert state("container_name") == "second"
         settings.write_text('{"swift": {"container_name": 7')
         served.process.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+        settings.write_text('{"swift": {"container_name": "third"}}')
+        key.write_text(" \n")
+        served.process.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
         key.unlink()
         served.process.send_signal(signal.SIGHUP)
-        time.sleep(0.2)
+        time.sleep(0.5)
         assert state("container_name") == "second"
         served.process.send_signal(signal.SIGTERM)
         _, said = served.ends()
     assert "read again: the settings" in said
     assert "is not JSON" in said
     assert "no more requests are taken" in said
-    assert "--swiftKey is kept as it was" in said
+    assert "kept as it was, the settings: --swiftKey: there is nothing in it but blanks" in said
+    assert re.search("kept as it was, the settings: --swiftKey: .* No such file", said)
 
 
 # jobs

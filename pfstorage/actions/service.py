@@ -37,8 +37,10 @@ def hello(context: Context, meta: HelloMeta) -> Reply:
         now = datetime.now().isoformat("-", "microseconds")
         answer["timestamp"] = {"now": now.replace("-", "").replace(":", "")}
     elif meta.ask_about == "sysinfo":
-        if context.caller.is_anonymous:
-            raise ForbiddenError("sysinfo tells of this machine: where anybody may come in, it is not told")
+        if context.caller.is_anonymous or context.caller.rights.prefix:
+            raise ForbiddenError(
+                "sysinfo tells of this machine: it is not for anybody, nor for a part of the store"
+            )
         answer["sysinfo"] = _sysinfo()
     elif meta.ask_about == "echoBack":
         answer["echoBack"] = {"msg": meta.echo_back}

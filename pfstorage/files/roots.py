@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from pfstorage.errors import ForbiddenError, SettingsError
+from pfstorage.files.closed import Closed, is_same
 from pfstorage.files.common import Directory, local_errors
 from pfstorage.files.place import Place
 from pfstorage.files.tree import LocalTree, Parts
@@ -41,6 +42,15 @@ class Roots:
         if not all(directories) or not directories:
             raise SettingsError("--fsRoot: name a directory that messages may name paths below")
         self.all = tuple(_opened(directory) for directory in directories)
+        self.closed = Closed()
+
+    def close(self, paths: Iterable[str]) -> None:
+        """Keep messages from the files and directories *paths*; from now on, that is all they are kept from."""
+        self.closed = Closed(paths)
+
+    def has(self, path: str) -> bool:
+        """Tell whether *path* is one of them itself: what is in it can't be closed."""
+        return any(is_same(path, root.directory.descriptor) for root in self.all)
 
     @property
     def first(self) -> str:
@@ -62,7 +72,8 @@ class Ground:
     """The local files that one message may touch: those below *roots*, or all that its process may.
 
     Below roots, a path that is relative begins at the first, and one that is absolute must
-    begin with the name of one, as it was given or without links. Links count as what they
+    begin with the name of one, as it was given or without links. What the roots have closed
+    is an error to touch. Links count as what they
     lead to, as long as each leads to below a root; ``..`` is not taken, but in a link. What
     is elsewhere is not even looked at, so nobody learns whether it is there.
 
@@ -73,7 +84,10 @@ class Ground:
 
     def __init__(self, roots: Roots | None = None) -> None:
         self._roots = roots.all if roots else ()
-        self._trees = [LocalTree(root.path, keeps_open=True, top=root.directory) for root in self._roots]
+        closed = roots.closed if roots else None
+        self._trees = [
+            LocalTree(root.path, keeps_open=True, top=root.directory, closed=closed) for root in self._roots
+        ]
         self._recent: tuple[tuple[Spot, Parts], Spot] | None = None
 
     def __enter__(self) -> Ground:

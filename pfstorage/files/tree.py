@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import BinaryIO
 
 from pfstorage.files import disk
+from pfstorage.files.closed import Closed
 from pfstorage.files.common import READ, Directory
 from pfstorage.files.unfinished import sweep
 from pfstorage.files.writing import NewFile
@@ -41,14 +42,23 @@ class LocalTree:
     The first new file in a directory sweeps it: what killed writers left there is removed.
     """
 
-    def __init__(self, directory: str, *, keeps_open: bool = False, top: Directory | None = None) -> None:
+    def __init__(
+        self,
+        directory: str,
+        *,
+        keeps_open: bool = False,
+        top: Directory | None = None,
+        closed: Closed | None = None,
+    ) -> None:
         """With *keeps_open*, the directories used last stay open, which is for one piece of work.
 
         If somebody moves one away meanwhile, the files go with it. *top* is the directory
         where it is open already: then *directory* is but its name, and no path is looked up.
+        What is *closed* is not touched.
         """
         self.directory = directory or "."
         self._top = top
+        self._closed = closed or Closed()
         self._keeps_open = keeps_open
         self._kept: dict[Parts, Directory] = {}
         self._swept: set[Parts] = set()
@@ -73,14 +83,14 @@ class LocalTree:
 
     def open(self, parts: Parts) -> int:
         """Return a descriptor of *parts* for reading, whatever that is, and never of what a link leads to."""
-        directory = self._opened(parts[:-1])
+        directory = self._around(parts)
         if not parts:
             return os.dup(directory.descriptor)
         return os.open(parts[-1], READ | os.O_NOFOLLOW, dir_fd=directory.descriptor)
 
     def status(self, parts: Parts) -> os.stat_result:
         """Return the status of *parts*, as lstat(2) does."""
-        directory = self._opened(parts[:-1])
+        directory = self._around(parts)
         if not parts:
             return os.fstat(directory.descriptor)
         return os.stat(parts[-1], dir_fd=directory.descriptor, follow_symlinks=False)
@@ -88,7 +98,7 @@ class LocalTree:
     def link(self, parts: Parts) -> str | None:
         """Return where the symbolic link *parts* leads, None if there is none of this name."""
         try:
-            directory = self._opened(parts[:-1])
+            directory = self._around(parts)
             return os.readlink(parts[-1], dir_fd=directory.descriptor)
         except OSError as e:
             if e.errno in _NO_LINK:
@@ -100,14 +110,14 @@ class LocalTree:
         if not parts:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         *parents, name = parts
-        directory = self._opened(tuple(parents), make=True)
+        directory = self._around(parts, make=True)
         if self._is_first_in(tuple(parents)):
             sweep(directory.descriptor)
         try:
             return NewFile(directory, name, mode)
         except FileNotFoundError:  # somebody has removed the directory since it was opened
             self._kept.pop(tuple(parents), None)
-            return NewFile(self._opened(tuple(parents), make=True), name, mode)
+            return NewFile(self._around(parts, make=True), name, mode)
 
     @contextlib.contextmanager
     def whole_file(self, parts: Parts, mode: int = 0o666) -> Iterator[NewFile]:
@@ -134,9 +144,9 @@ class LocalTree:
     def remove(self, parts: Parts) -> None:
         """Remove the file or the empty directory *parts*, and its parents as far as they are empty."""
         *parents, name = parts
-        with self.open_directory(tuple(parents)) as parent:
-            is_directory = stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
-            (os.rmdir if is_directory else os.unlink)(name, dir_fd=parent)
+        parent = self._around(parts).descriptor
+        is_directory = stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+        (os.rmdir if is_directory else os.unlink)(name, dir_fd=parent)
         self.remove_empty(tuple(parents))
 
     def remove_empty(self, parts: Parts) -> None:
@@ -191,6 +201,13 @@ class LocalTree:
             self._swept.add(directory)
             return True
 
+    def _around(self, parts: Parts, *, make: bool = False) -> Directory:
+        """Return the directory that *parts* are in, if they are not closed; of no parts, it is the tree's own."""
+        directory = self._opened(parts[:-1], make=make)
+        if parts:
+            self._closed.require_open(directory.descriptor, parts[-1])
+        return directory
+
     def _opened(self, parts: Parts, *, make: bool = False) -> Directory:
         directory = self._kept.get(parts)
         if directory is None:
@@ -205,6 +222,7 @@ class LocalTree:
     def _open(self, parts: Parts, *, make: bool) -> Directory:
         current = self._open_top(make)
         for part in parts:
+            self._closed.require_open(current.descriptor, part)
             current = _open_directory(part, current.descriptor, make)
         return current
 

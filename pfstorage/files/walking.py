@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pfstorage.errors import ForbiddenError, LocalFileError
+from pfstorage.files.closed import ClosedFileError
 from pfstorage.files.common import local_error, local_errors
 from pfstorage.files.place import Place
 from pfstorage.files.roots import Ground
@@ -117,7 +118,7 @@ class _Walker:
         try:
             found = self._enter(place, rest) if is_directory else self._file(place, rest)
         except OSError as e:
-            if e.errno not in _NOWHERE:
+            if e.errno not in _NOWHERE and not isinstance(e, ClosedFileError):
                 return local_error(e, place.path)
             found = e.strerror
         except ForbiddenError:

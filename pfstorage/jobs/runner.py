@@ -16,7 +16,6 @@ from pfstorage.errors import (
     BusyError,
     LocalFileError,
     PfstorageError,
-    SettingsError,
     StoppedError,
     UnknownJobError,
 )
@@ -54,7 +53,7 @@ class Jobs:
         most: int = MOST_AT_ONCE,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Run *most* at once; forget them *ttl* seconds after their end. Raise `SettingsError`."""
+        """Run *most* at once; forget them *ttl* seconds after their end. Raise `SettingsError` or `StateFileError`."""
         self.survives = bool(directory)
         self._perform = perform
         self._ttl = ttl
@@ -69,12 +68,9 @@ class Jobs:
         self._store = JobStore(directory)
 
     def start(self) -> None:
-        """Begin to work, with what an earlier process has left. Raise `SettingsError` if its file can't be used."""
+        """Begin to work, with what an earlier process has left."""
         with self._changed:
-            try:
-                self._waiting = self._store.resume(self._clock())
-            except LocalFileError as e:
-                raise SettingsError(f"--stateDir: {e}") from e
+            self._waiting = self._store.resume(self._clock())
             self._is_started = True
             self._start_waiting()
 
@@ -283,4 +279,5 @@ class Jobs:
         now = self._clock()
         if not self._is_closed and now - self._swept_at >= min(SWEPT_EVERY, self._ttl):
             self._swept_at = now
-            self._store.remove_finished(now - self._ttl, MOST_KEPT)
+            if count := self._store.remove_finished(now - self._ttl, MOST_KEPT):
+                log.info("jobs that are over and forgotten: %d, see --jobTtl", count)

@@ -51,7 +51,10 @@ class JobStore:
     """
 
     def __init__(self, directory: str = "") -> None:
-        """Open the file, and keep other processes from it. Raise `SettingsError`."""
+        """Open the file, and keep other processes from it.
+
+        Raise `SettingsError`, or `StateFileError` for what may pass by itself.
+        """
         self._open = contextlib.ExitStack()
         with contextlib.ExitStack() as opening:
             path = opening.enter_context(_guarded(directory)) if directory else ":memory:"
@@ -156,16 +159,20 @@ class JobStore:
         """Note how a job has ended, how far it came, and its reply as JSON."""
         self._set(job_id, state=state, finished=now, progress=json.dumps(progress), reply=reply)
 
-    def remove_finished(self, before: float, most: int) -> None:
-        """Remove the jobs that ended *before* that time, and, of the others that ended, all but the last *most*."""
+    def remove_finished(self, before: float, most: int) -> int:
+        """Remove the jobs that ended *before* that time, and, of the others that ended, all but the last *most*.
+
+        Return how many that were.
+        """
         is_over = f"state IN {OVER}"
         with self._change() as rows:
-            rows.execute(f"DELETE FROM job WHERE {is_over} AND finished <= ?", (before,))
-            rows.execute(
+            old = rows.execute(f"DELETE FROM job WHERE {is_over} AND finished <= ?", (before,))
+            surplus = rows.execute(
                 f"DELETE FROM job WHERE number IN (SELECT number FROM job WHERE {is_over}"
                 " ORDER BY finished DESC LIMIT -1 OFFSET ?)",
                 (most,),
             )
+            return old.rowcount + surplus.rowcount
 
     def _set(self, job_id: str, **values: object) -> None:
         assignments = ", ".join(f"{name} = ?" for name in values)
@@ -218,7 +225,7 @@ def _lock(descriptor: int, directory: str) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         text = f"another pfstorage uses the state directory {directory!r}: give each a --stateDir of its own"
-        raise SettingsError(text) from None
+        raise StateFileError(text) from None  # which may be about to end
 
 
 @contextlib.contextmanager
@@ -235,7 +242,9 @@ def _connected(path: str) -> Iterator[sqlite3.Connection]:
                 raise SettingsError(f"{path!r} was written by another version of pfstorage: move it away")
             yield rows
     except sqlite3.Error as e:
-        raise SettingsError(f"{path!r} can't be used: {e}") from e
+        # one that is about the system, and not about what is in the file, may pass
+        kind = StateFileError if isinstance(e, sqlite3.OperationalError) else SettingsError
+        raise kind(f"{path!r} can't be used: {e}") from e
 
 
 def _canonical(message: Mapping[str, Any]) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import functools
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from email.utils import format_datetime
 from types import MappingProxyType
@@ -25,6 +26,7 @@ from pfstorage.pathmap import check_key
 from pfstorage.reply import Reply
 from pfstorage.serving.body import Reader, Writer
 from pfstorage.serving.exchange import Answer, Request, answer_of, names_etag
+from pfstorage.transfer import PacedSink, PacedSource
 from pfstorage.transfer.push import replacing
 
 OBJECTS = "/api/v1/objects"
@@ -86,7 +88,7 @@ def _get(request: Request, key: str) -> Answer:
 
     def write(out: Writer) -> None:
         if size:
-            storage.get(key, out, span)
+            storage.get(key, PacedSink(out, _passed(request)), span)
         request.moved("files", size)
 
     if not is_whole:
@@ -146,11 +148,17 @@ def _put(request: Request, key: str) -> Answer:
         request.turn.begin_transfer()
         storage = request.handler.storage_for(request.caller)
         with replacing(storage, known_objects(storage, [key]).get(key)):
-            info = storage.put(key, spool, size, Attributes(kind), only_new=only_new)
+            body = PacedSource(spool, _passed(request))
+            info = storage.put(key, body, size, Attributes(kind), only_new=only_new)
     request.moved("store", size)
     answer = answer_of(Reply({"status": True, "object": info.as_row()}))
     answer.status, answer.headers = 201, {"ETag": f'"{info.etag}"'}
     return answer
+
+
+def _passed(request: Request) -> Callable[[int], None]:
+    """Return what keeps bytes within the bandwidth that all have together."""
+    return functools.partial(request.handler.throttle.take, stop=request.caller.stop)
 
 
 def _is_only_new(request: Request) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pfstorage.config import size_of
@@ -19,7 +19,8 @@ class ServerOptions:
 
     *token_path* names the file of tokens; without one, anybody may come in who can reach
     the server, which on another address than a loopback one needs *allow_anonymous*.
-    *fs_roots* are the directories that messages may name local files below. Browsers may
+    *fs_roots* are the directories that messages may name local files below; *secret_files* are
+    closed to messages, each after its flag, beside those that are named here. Browsers may
     come from *cors_origins*, and by the names *allow_hosts* of this host. Jobs are kept in
     *state_dir*; without one, they end with the server.
     """
@@ -29,6 +30,7 @@ class ServerOptions:
     tls_cert: str = ""
     tls_key: str = ""
     fs_roots: tuple[str, ...] = ()
+    secret_files: Mapping[str, str] = field(default_factory=dict)
     cors_origins: tuple[str, ...] = ()
     allow_hosts: tuple[str, ...] = ()
     max_upload: int = MAX_UPLOAD
@@ -42,9 +44,9 @@ class ServerOptions:
     log_format: str = "text"
 
     @classmethod
-    def from_args(cls, args: Mapping[str, Any]) -> ServerOptions:
-        """Make them of the ``vars`` of parsed flags. Raise `SettingsError`."""
-        given = {name: args[flag] for flag, name in FLAGS.items() if args.get(flag)}
+    def from_args(cls, args: Mapping[str, Any], **more: Any) -> ServerOptions:
+        """Make them of the ``vars`` of parsed flags, and of *more* of them. Raise `SettingsError`."""
+        given = more | {name: args[flag] for flag, name in FLAGS.items() if args.get(flag)}
         for name in ("fs_roots", "cors_origins", "allow_hosts"):
             given[name] = tuple(given.get(name, ()))
         if "max_upload" in given:
@@ -59,6 +61,16 @@ class ServerOptions:
         if bool(given.get("tls_cert")) != bool(given.get("tls_key")):
             raise SettingsError("--tlsCert and --tlsKey go together")
         return cls(**given)
+
+    def own_files(self) -> dict[str, str]:
+        """Return the files and directories that are the server's alone, by their flags; "" for what there is not."""
+        return {
+            "--tokenPath": self.token_path,
+            "--tlsCert": self.tls_cert,
+            "--tlsKey": self.tls_key,
+            "--stateDir": self.state_dir,
+            **self.secret_files,
+        }
 
 
 FLAGS = {

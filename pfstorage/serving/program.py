@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import logging
 import os
 import signal
 import threading
@@ -12,23 +13,25 @@ from collections.abc import Set
 from pfstorage import console
 from pfstorage._version import __version__
 from pfstorage.config import Settings
-from pfstorage.errors import LocalFileError, MessageError
+from pfstorage.errors import LocalFileError
 from pfstorage.handler import StoreHandler
 from pfstorage.masks import without_password
 from pfstorage.serving.options import ServerOptions
 from pfstorage.serving.server import ThreadedHTTPServer
-from pfstorage.texts import text_of
+from pfstorage.texts import secret_of
+
+log = logging.getLogger(__name__)
 
 
 def serve(handler: StoreHandler, options: argparse.Namespace, key_source: str) -> bool:
     """Serve until told to stop by ``quit``, SIGINT or SIGTERM; without --forever, one request.
 
-    *key_source* is the flag --swiftKey as it was given. Tell whether the address could be had.
-    Raise `SettingsError`.
+    *key_source* is the flag --swiftKey as it was given. Tell whether the address and the file of the
+    jobs could be had. Raise `SettingsError`.
     """
     settings = handler.settings
     try:
-        wanted = ServerOptions.from_args(vars(options))
+        wanted = ServerOptions.from_args(vars(options), secret_files=_secret_files(options, key_source))
         server = ThreadedHTTPServer((settings.ip_self, settings.port_self), handler, wanted)
     except OSError as e:
         console.complain(f"cannot listen on {settings.ip_self}:{settings.port_self}: {e.strerror}")
@@ -47,7 +50,11 @@ def serve(handler: StoreHandler, options: argparse.Namespace, key_source: str) -
         # in a thread: what a signal interrupts may hold a lock that is taken here
         signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=read_again, daemon=True).start())
         if options.b_forever:
-            server.open_jobs()
+            try:
+                server.open_jobs()
+            except LocalFileError as e:
+                console.complain(f"--stateDir: {e}")
+                return False
         _announce(server, settings)
         if options.b_forever:
             server.serve_forever()
@@ -55,10 +62,16 @@ def serve(handler: StoreHandler, options: argparse.Namespace, key_source: str) -
         else:
             finished = server.answer_once()
         if not finished:
-            console.complain("ends in the middle of a transfer that takes too long")
+            console.complain(f"ends with requests at work that take too long: {server.load.at_work}")
             os._exit(1)  # the threads at work would hold up an ordinary exit
     handler.close()
+    log.info("the server has ended")
     return True
+
+
+def _secret_files(options: argparse.Namespace, key_source: str) -> dict[str, str]:
+    key_file = key_source[1:] if key_source.startswith("@") else ""
+    return {"--swiftKey": key_file, "--configFileLoad": options.str_configFileLoad or ""}
 
 
 def _end(server: ThreadedHTTPServer) -> None:
@@ -70,12 +83,13 @@ def _end(server: ThreadedHTTPServer) -> None:
 
 def _reload(server: ThreadedHTTPServer, options: argparse.Namespace, key_source: str) -> None:
     """Read again what may have changed, the file of the store's key, too."""
-    try:
+
+    def read_settings() -> None:
         if key_source.startswith("@"):
-            options.swiftKey = text_of(key_source).strip()
-    except (LocalFileError, MessageError) as e:
-        console.complain(f"--swiftKey is kept as it was: {e}")
-    server.reload()
+            options.swiftKey = secret_of("--swiftKey", key_source)
+        server.handler.reload()
+
+    server.reload(read_settings)
 
 
 def _announce(server: ThreadedHTTPServer, settings: Settings) -> None:

@@ -8,10 +8,11 @@ import io
 import logging
 import os
 import socket
+import ssl
 import sys
 import threading
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from http.server import HTTPServer
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
@@ -125,12 +126,29 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
         return {"busy": busy, "idle": idle}
 
     def require_guard(self) -> None:
-        """Raise `SettingsError` if anybody in the network could come in, and nobody has said that they may."""
+        """Raise `SettingsError` if anybody in the network could come in, and nobody has said that they may.
+
+        Close the server's own files to messages; raise it where that can't be.
+        """
         if self.site.access.is_open and not self.options.allow_anonymous:
             raise SettingsError(
                 f"to listen on {self.server_address[0]!s}, where others can reach it, the server needs"
                 " --enableTokenAuth --tokenPath FILE, or --allowAnonymous to let anybody in"
             )
+        self._close_own_files()
+
+    def _close_own_files(self) -> None:
+        settings = self.handler.settings
+        own = {**self.options.own_files(), "--debugToDir": settings.debug_to_dir}
+        own = {flag: path for flag, path in own.items() if path}
+        for flag, path in own.items():
+            if self._roots.has(path):
+                raise SettingsError(
+                    f"{flag}: messages may read and write what is in {path!r}:"
+                    " name another directory, or another by --fsRoot"
+                )
+        store = [settings.filesystem.store_base] if settings.type == "filesystem" else []
+        self._roots.close([*own.values(), *store])
 
     def caller(self, *, trusted: bool = False, **known: Any) -> Caller:
         """Return who sends a message by this door; *known* are fields that are not the same for all."""
@@ -167,20 +185,25 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
     def is_stopping(self) -> bool:
         return self._stopping.is_set()
 
-    def reload(self) -> None:
+    def reload(self, read_settings: Callable[[], None] | None = None) -> None:
         """Read the settings, the tokens and the certificate again. What can't be taken stays as it was, and is told.
 
-        The address and what only flags tell stay as they are.
+        The address and what only flags tell stay as they are. *read_settings* reads more than the handler does.
         """
+
+        def settings() -> None:
+            (read_settings or self.handler.reload)()
+            self._close_own_files()
+
         for what, read_again in (
-            ("settings", self.handler.reload),
+            ("settings", settings),
             ("certificate", self._reload_certificate),
         ):
             try:
                 read_again()
                 log.info("read again: the %s", what)
             except SettingsError as e:
-                log.error("kept as it was: %s", e)
+                log.error("kept as it was, the %s: %s", what, e)
         if self.site.access.tokens:
             self.site.access.tokens.reload()
 
@@ -206,7 +229,10 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
         super().serve_forever(poll_interval)
 
     def open_jobs(self) -> None:
-        """Go on with the jobs that an earlier process left, and take new ones. Raise `SettingsError`."""
+        """Go on with the jobs that an earlier process left, and take new ones.
+
+        Raise `SettingsError`, or `LocalFileError` for what may be better at the next start.
+        """
         if self._jobs:
             return
         perform = self.handler.performer(self.caller(observe=self.metrics.observe))
@@ -292,7 +318,9 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log what ended a connection: a client that went away is no news."""
         error = sys.exc_info()[1]
-        if isinstance(error, OSError):
+        if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+            log.info("the connection from %s came to no TLS: %s", client_address[0], error.reason)
+        elif isinstance(error, OSError):
             log.debug("the connection from %s broke: %r", client_address[0], error)
         else:
             log.error("the connection from %s broke unexpectedly", client_address[0], exc_info=error)

@@ -8,12 +8,20 @@ from pfstorage.errors import SettingsError
 from pfstorage.serving.options import ServerOptions
 
 
+def _no_password() -> str:
+    raise ValueError("the key has a passphrase: give one without, that its owner alone can read")
+
+
 def tls_of(options: ServerOptions) -> ssl.SSLContext:
     """Return the context of a server with the certificate of *options*: TLS 1.2 and later. Raise `SettingsError`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(options.tls_cert, options.tls_key)
+        for path in (options.tls_cert, options.tls_key):
+            with open(path, "rb"):
+                pass  # what can't be read is named here, and not by OpenSSL
+        # a password, so that it does not ask for one at the terminal: nobody may sit there
+        context.load_cert_chain(options.tls_cert, options.tls_key, password=_no_password)
     except (OSError, ValueError) as e:
         text = f"--tlsCert {options.tls_cert!r} and --tlsKey {options.tls_key!r} can't be used: {e}"
         raise SettingsError(text) from e

@@ -83,6 +83,8 @@ class TokenFile:
         if given is None:
             raise UnauthorizedError("the server asks for a token: send 'Authorization: Bearer TOKEN'")
         found = self._found(given)
+        if found is None and self._complaint:
+            raise UnauthorizedError("the server can't read its tokens, and lets nobody in: its log tells why")
         if found is None:
             raise UnauthorizedError("the server does not know this token")
         return found

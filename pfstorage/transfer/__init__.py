@@ -3,7 +3,7 @@
 A *plan* is a stream of transfers; `push`, `pull` and `verify` work it off and return a report.
 """
 
-from pfstorage.transfer.pace import SharedWorkers, Throttle
+from pfstorage.transfer.pace import PacedSink, PacedSource, SharedWorkers, Throttle
 from pfstorage.transfer.plan import Failure, Moved, Plan, Progress, Transfer, TransferReport
 from pfstorage.transfer.pull import pull
 from pfstorage.transfer.push import push
@@ -14,6 +14,8 @@ __all__ = [
     "Failure",
     "Moved",
     "Options",
+    "PacedSink",
+    "PacedSource",
     "Plan",
     "Progress",
     "SharedWorkers",

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from pfstorage.backends.base import Sink, Source
 from pfstorage.errors import StorageError
 from pfstorage.stop import Stop
 
@@ -155,3 +156,34 @@ class Throttle:
             self._free_at = start + size / self.rate
         if start > now:
             stop.sleep(start - now)
+
+
+class PacedSink:
+    """What goes into *sink* is told to *passed*, in bytes, which may take its time."""
+
+    def __init__(self, sink: Sink, passed: Callable[[int], None]) -> None:
+        self._sink = sink
+        self._passed = passed
+
+    def write(self, data: bytes | memoryview) -> int | None:
+        self._passed(len(data))
+        return self._sink.write(data)
+
+
+class PacedSource:
+    """What is read from *source* is told to *passed*, in bytes, which may take its time."""
+
+    def __init__(self, source: Source, passed: Callable[[int], None]) -> None:
+        self._source = source
+        self._passed = passed
+
+    def read(self, size: int = -1) -> bytes:
+        chunk = self._source.read(size)
+        self._passed(len(chunk))
+        return chunk
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._source.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._source.tell()

@@ -12,7 +12,7 @@ from pfstorage.backends.base import Sink, Source, SupportsPatience
 from pfstorage.backends.retry import Patience
 from pfstorage.stop import Stop
 from pfstorage.transfer.crew import Crew
-from pfstorage.transfer.pace import SharedWorkers, Throttle, WorkerLimit
+from pfstorage.transfer.pace import PacedSink, PacedSource, SharedWorkers, Throttle, WorkerLimit
 from pfstorage.transfer.plan import Progress
 
 MOST_UNNAMED = 512
@@ -82,41 +82,14 @@ class Work:
 
     def sink(self, sink: Sink) -> Sink:
         """Return *sink*, what goes into it counted and paced."""
-        return _PacedSink(sink, self)
+        return PacedSink(sink, self.passed)
 
     def source(self, source: Source) -> Source:
         """Return *source*, what is read from it counted and paced."""
-        return _PacedSource(source, self)
+        return PacedSource(source, self.passed)
 
 
 def _batch_room(workers: int) -> int:
     """Return how many finished files may be open beside those that *workers* work on, with two descriptors each."""
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(0, min(MOST_UNNAMED, (most - 8 * workers - 64) // 2))
-
-
-class _PacedSink:
-    def __init__(self, sink: Sink, work: Work) -> None:
-        self._sink = sink
-        self._work = work
-
-    def write(self, data: bytes | memoryview) -> int | None:
-        self._work.passed(len(data))
-        return self._sink.write(data)
-
-
-class _PacedSource:
-    def __init__(self, source: Source, work: Work) -> None:
-        self._source = source
-        self._work = work
-
-    def read(self, size: int = -1) -> bytes:
-        chunk = self._source.read(size)
-        self._work.passed(len(chunk))
-        return chunk
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._source.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._source.tell()

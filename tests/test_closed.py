@@ -1,0 +1,231 @@
+"""The server's own files, where messages may name local files: none reads, replaces or goes into one."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pfstorage import StoreHandler, open_storage
+from pfstorage.actions import Caller
+from pfstorage.backends import Storage
+from pfstorage.files import Roots
+from tests.conftest import Command, make_certificate, read_tree, write_tree
+from tests.exchange import TOKEN, Door, answer, doors, message, post, server_process
+
+FILES = {
+    "data/a": b"a",
+    "data/tokens": b"no token",
+    "tokens": b"precious",
+    "state/jobs.sqlite": b"precious",
+    "real/key.pem": b"precious",
+    "real/other": b"other",
+}
+OWN = ("tokens", "state", "ways/key.pem", "linked", "later/records")
+"""``ways`` is a link to ``real``, ``linked`` one to ``real/second``, and ``later`` is not there."""
+
+TOUCHED = (
+    "tokens",
+    "TOKENS",
+    "./tokens",
+    "{root}/tokens",
+    "alias",
+    "state",
+    "state/jobs.sqlite",
+    "state/new",
+    "into-state/jobs.sqlite",
+    "real/key.pem",
+    "ways/key.pem",
+    "linked",
+    "real/second",
+    "later",
+    "later/records",
+    "later/records/one",
+)
+Answer = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = write_tree(tmp_path / "root", FILES)
+    for link, target in {
+        "ways": "real",
+        "linked": "real/second",
+        "alias": "tokens",
+        "into-state": str(root / "state"),
+    }.items():
+        (root / link).symlink_to(target)
+    return root
+
+
+@pytest.fixture
+def storage() -> Iterator[Storage]:
+    with open_storage(type="memory", workers=2) as storage:
+        for key in ("s/a", "s/d/b"):
+            storage.put(key, io.BytesIO(b"new"), 3)
+        yield storage
+
+
+@pytest.fixture
+def say(root: Path, storage: Storage) -> Answer:
+    roots = Roots([str(root)])
+    roots.close(str(root / own) for own in OWN)
+
+    def run(action: str, **meta: Any) -> dict[str, Any]:
+        return StoreHandler(storage).run({"action": action, "meta": meta}, Caller(roots=roots))
+
+    return run
+
+
+def everything(root: Path) -> dict[str, str | bytes]:
+    return {
+        str(path.relative_to(root)): os.readlink(path) if path.is_symlink() else path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_symlink() or path.is_file()
+    }
+
+
+@pytest.mark.parametrize("path", TOUCHED)
+@pytest.mark.parametrize("follow", [False, True])
+def test_none_of_them_is_stored(
+    root: Path, storage: Storage, say: Answer, path: str, *, follow: bool
+) -> None:
+    path = path.format(root=root)
+    replies = [
+        say("objPush", putSpec=path, inLocation="new", followSymlinks=follow),
+        say("objPut", file=path, inLocation="new", followSymlinks=follow),
+        say("objPut", fileList=[path], inLocation="new", followSymlinks=follow),
+    ]
+    assert [reply["status"] for reply in replies] == [False] * 3
+    assert all("it is the server's own" in str(reply) for reply in replies)
+    assert [row.key for row in storage.list()] == ["s/a", "s/d/b"]
+
+
+@pytest.mark.parametrize("path", TOUCHED)
+@pytest.mark.parametrize("overwrite", ["changed", "always"])
+@pytest.mark.parametrize("one", ["", "/a"])
+def test_none_of_them_is_written_to(root: Path, say: Answer, path: str, overwrite: str, one: str) -> None:
+    before = everything(root)
+    reply = say(
+        "objPull",
+        fromLocation=f"s{one}",
+        mapLocationOver=path.format(root=root),
+        overwrite=overwrite,
+    )
+    assert not reply["status"]
+    assert "it is the server's own" in str(reply)
+    assert everything(root) == before
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_tree_is_stored_without_them(root: Path, storage: Storage, say: Answer, *, follow: bool) -> None:
+    reply = say("objPush", putSpec=str(root), inLocation="new", followSymlinks=follow)
+    assert reply["status"]
+    stored = {row.key.removeprefix(f"new{root}/") for row in storage.list("new/")}
+    assert stored == {"data/a", "data/tokens", "real/other"}
+    told = " ".join(reply["warnings"])
+    for name in ("tokens", "state", "real/key.pem"):
+        assert f"{str(root / name)!r} was left out: it is the server's own, and not for messages" in told
+
+
+def test_a_tree_is_written_but_for_them(root: Path, storage: Storage, say: Answer) -> None:
+    for key in ("t/tokens", "t/state/jobs.sqlite", "t/ways", "t/data/tokens", "t/new"):
+        storage.put(key, io.BytesIO(b"evil"), 4)
+    reply = say("objPull", fromLocation="t", mapLocationOver=str(root), overwrite="always")
+    assert not reply["status"]
+    assert read_tree(root) == read_tree(root) | FILES | {"data/tokens": b"evil", "new": b"evil"}
+    assert os.readlink(root / "ways") == "real"
+
+
+def test_they_are_told_by_no_verification(say: Answer, storage: Storage, root: Path) -> None:
+    storage.put("t/tokens", io.BytesIO(b"precious"), 8)
+    reply = say("objVerify", fromLocation="t", mapLocationOver=str(root))
+    assert not reply["status"]
+
+
+def test_it_counts_when_another_file_takes_the_name(root: Path, storage: Storage, say: Answer) -> None:
+    (root / "fresh").write_bytes(b"precious")
+    (root / "fresh").replace(root / "tokens")
+    assert not say("objPut", file="tokens", inLocation="new")["status"]
+    assert [row.key for row in storage.list("new")] == []
+
+
+def test_what_has_their_names_elsewhere_is_a_file_as_any(root: Path, storage: Storage, say: Answer) -> None:
+    assert say("objPut", file="data/tokens", inLocation="new")["status"]
+    assert [row.key for row in storage.list("new")] == ["new/data/tokens"]
+    assert say("objPull", fromLocation="s", mapLocationOver="data/state")["status"]
+    assert (root / "data/state/a").read_bytes() == b"new"
+
+
+# the server
+
+
+def test_the_server_closes_what_its_flags_name(tmp_path: Path) -> None:
+    cert, key = make_certificate(tmp_path)
+    write_tree(tmp_path, {"pw": b"secret", "conf.json": b"{}", "tokens": TOKEN.encode(), "data/a": b"a"})
+    (tmp_path / "tokens").chmod(0o600)
+    flags = ("--tlsCert", cert, "--tlsKey", key, "--enableTokenAuth", "--tokenPath", "tokens")
+    doors.append(Door({}, flags, ssl.create_default_context(cafile=cert)))
+    flags = ("--swiftKey", "@pw", "--configFileLoad", "conf.json", "--stateDir", "state", "--forever")
+    flags += ("--debugToDir", "records", "--type", "filesystem", "--storeBase", "store")
+    try:
+        with server_process(tmp_path, *flags) as served:
+
+            def status(action: str, **meta: Any) -> bool:
+                return bool(answer(served.port, post(message(action, **meta))).json["status"])
+
+            assert status("objPut", file="data/a", inLocation="in")
+            for name in ("tokens", "cert.pem", "key.pem", "pw", "conf.json", "state", "records", "store"):
+                path = tmp_path / name
+                before = path.stat().st_ino, path.is_dir() or path.read_bytes()
+                for action in ("objPut", "objPush"):
+                    assert not status(action, putSpec=name, inLocation="in")
+                assert not status(
+                    "objPull", fromLocation="in/data/a", mapLocationOver=name, overwrite="always"
+                )
+                assert (path.stat().st_ino, path.is_dir() or path.read_bytes()) == before
+            assert status("objPull", fromLocation="in/data/a", mapLocationOver="data/b")
+    finally:
+        doors.pop()
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"), [("--stateDir", "."), ("--debugToDir", "."), ("--stateDir", "link/below")]
+)
+def test_the_server_keeps_nothing_of_its_own_in_a_root_itself(
+    tmp_path: Path, command: Command, flag: str, value: str
+) -> None:
+    (tmp_path / "files" / "below").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("files")
+    roots = ("--fsRoot", ".", "--fsRoot", "files/below")
+    done = command("--server", "--type", "memory", "--portSelf", "0", *roots, flag, value)
+    assert done.returncode == 2
+    assert f"{flag}: messages may read and write what is in {value!r}: name another directory" in done.stderr
+
+
+def test_what_is_closed_is_found_out_again_with_the_settings(tmp_path: Path) -> None:
+    settings = tmp_path / "settings.json"
+    settings.write_text('{"this": {"debugToDir": "one"}}')
+    flags = ("--type", "memory", "--forever", "--configFileLoad", "settings.json")
+    write_tree(tmp_path, {"two/a": b"a"})
+    with server_process(tmp_path, *flags) as served:
+
+        def is_stored() -> bool:
+            return bool(
+                answer(served.port, post(message("objPut", file="two/a", inLocation="in"))).json["status"]
+            )
+
+        assert is_stored()
+        settings.write_text('{"this": {"debugToDir": "two"}}')
+        served.process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + 20
+        while is_stored() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not is_stored()
