@@ -92,6 +92,19 @@ def complain(text: str, level: str = "ERROR") -> None:
     print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is the place for it
 
 
+def write_log(seconds: float) -> bool:
+    """Write what was logged, for *seconds* at most, for nobody may read it. Tell whether that is all."""
+
+    def write() -> None:
+        for handler in logging.getLogger("pfstorage").handlers:
+            handler.flush()
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    writer.join(seconds)
+    return not writer.is_alive()
+
+
 def log_what_ends_threads() -> None:
     """Log what ends a thread unexpectedly, instead of writing it to stderr with all that it says."""
 

@@ -28,7 +28,7 @@ from pfstorage.serving import gate, health
 from pfstorage.serving.options import ServerOptions
 from pfstorage.serving.request import RequestHandler
 from tests.conftest import ask, running_server, serving, swift_options, write_tree
-from tests.exchange import HELLO, message, post, request, server_process
+from tests.exchange import HELLO, client, message, post, request, server_process
 from tests.faults import Fault, proxy_to
 
 CMD = "/api/v1/cmd"
@@ -457,6 +457,18 @@ def test_the_second_signal_ends_a_server_at_once(tmp_path: Path) -> None:
         served.process.send_signal(signal.SIGTERM)
         status, _ = served.ends()
     assert status != 0
+
+
+@pytest.mark.parametrize("lines", [2_000, 12_000])
+def test_the_end_does_not_wait_for_who_does_not_read_the_log(tmp_path: Path, lines: int) -> None:
+    with server_process(tmp_path, *STORE, "--forever", "--graceSeconds", "1") as served:
+        connection = client(served.port, 5)
+        with contextlib.closing(connection), contextlib.suppress(TimeoutError):
+            for _ in range(lines):  # some wait for the log, at last
+                connection.request("GET", "/healthz", headers={"X-Request-Id": "a" * 60})
+                connection.getresponse().read()
+        served.process.send_signal(signal.SIGTERM)
+        assert served.process.wait(40) == (0 if lines == 2_000 else 1)
 
 
 def test_the_tokens_are_read_again_on_sighup(tmp_path: Path) -> None:

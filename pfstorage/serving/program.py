@@ -17,7 +17,7 @@ from pfstorage.errors import LocalFileError
 from pfstorage.handler import StoreHandler
 from pfstorage.masks import without_password
 from pfstorage.serving.options import ServerOptions
-from pfstorage.serving.server import ThreadedHTTPServer
+from pfstorage.serving.server import LAST_SECONDS, ThreadedHTTPServer
 from pfstorage.texts import secret_of
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,9 @@ def serve(handler: StoreHandler, options: argparse.Namespace, key_source: str) -
 
     console.set_up_logging(settings.verbosity, options.logFormat, secrets, in_batches=True)
     console.log_what_ends_threads()
+    ended = threading.Event()
+    longest = wanted.grace_seconds + 2 * LAST_SECONDS + 1  # for the jobs, then for the transfers
+    threading.Thread(target=_end_anyway, args=(server, ended, longest), daemon=True).start()
     with server:
         server.require_guard()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -66,7 +69,17 @@ def serve(handler: StoreHandler, options: argparse.Namespace, key_source: str) -
             os._exit(1)  # the threads at work would hold up an ordinary exit
     handler.close()
     log.info("the server has ended")
+    if not console.write_log(LAST_SECONDS):
+        os._exit(0)  # an ordinary exit would wait for whoever does not read stderr
+    ended.set()
     return True
+
+
+def _end_anyway(server: ThreadedHTTPServer, ended: threading.Event, seconds: float) -> None:
+    """End the process *seconds* after the server was told to stop, if it has not *ended*: whatever holds it up."""
+    server.wait_for_stop()
+    if not ended.wait(seconds):
+        os._exit(1)
 
 
 def _secret_files(options: argparse.Namespace, key_source: str) -> dict[str, str]:

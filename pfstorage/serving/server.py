@@ -185,6 +185,10 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
     def is_stopping(self) -> bool:
         return self._stopping.is_set()
 
+    def wait_for_stop(self) -> None:
+        """Return when `stop` is called."""
+        self._stopping.wait()
+
     def reload(self, read_settings: Callable[[], None] | None = None) -> None:
         """Read the settings, the tokens and the certificate again. What can't be taken stays as it was, and is told.
 
