@@ -1,28 +1,22 @@
-"""The objects of a Swift, in whatever container: listed, sent and fetched, each with one request."""
+"""The objects of a Swift, in whatever container: sent and fetched, each with one request, and listed."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
-import json
-import operator
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
-from urllib.parse import quote, urlencode, urlsplit
 
 from pfstorage.backends.base import CHUNK, ObjectInfo, Sink, Source, Span
 from pfstorage.backends.common import another_object, exists, iso_time, mtime_of_text
-from pfstorage.backends.http_connection import ConnectionBroken
-from pfstorage.backends.pages import fetched_ahead
-from pfstorage.backends.shared import Shared
 from pfstorage.backends.streams import HashedBody, HashedSink
-from pfstorage.backends.swift_session import Connection, SwiftSession
+from pfstorage.backends.swift_listing import SwiftListings, no_container
+from pfstorage.backends.swift_session import Connection, SwiftSession, path_of
 from pfstorage.errors import (
     ContainerNotFoundError,
     IntegrityError,
@@ -30,12 +24,8 @@ from pfstorage.errors import (
     RejectedError,
     StorageError,
 )
-from pfstorage.pathmap import FIRST_CHARACTER
 
 T = TypeVar("T")
-
-PAGE = 10_000
-"""Rows of one listing page: Swift's ``container_listing_limit`` unless an operator lowered it."""
 
 MTIME = "x-object-meta-mtime"
 """Where python-swiftclient and rclone keep the time of the file, too: in seconds since the epoch."""
@@ -50,84 +40,15 @@ class SwiftObjects:
         self._making = threading.Lock()
         self._made: dict[str, float] = {}
         self._missing: set[str] = set()  # of what a listing showed
-        self._pages: Shared[Sequence[dict[str, Any]]] = Shared()
+        self._listings = SwiftListings(session)
 
     def list(self, container: str, *, limit: int | None = None, **query: str) -> Iterator[ObjectInfo]:
         """Yield the rows that *query*, the parameters of Swift, asks for, *limit* at most."""
-        return itertools.islice((_info_of_row(row) for row in self._rows(container, query, limit)), limit)
-
-    def _rows(self, container: str, query: Mapping[str, str], limit: int | None) -> Iterator[dict[str, Any]]:
         try:
-            "".join(query.values()).encode()
-        except UnicodeEncodeError:
-            return  # a lone surrogate is in no key
-        size = min(limit or PAGE, PAGE)
-
-        def page_after(marker: str) -> tuple[Sequence[dict[str, Any]], str | None]:
-            """Return a page, and the marker of the next one if there may be one."""
-            page, is_last = self._page(container, {**query, "marker": marker}, size)
-            last = _name_of(page[-1]) if page else ""
-            if page and last <= marker:
-                raise RejectedError(
-                    f"the store at {self.session.address} lists the same page again and again"
-                )
-            return page, None if is_last or _ends_before(last, query.get("end_marker", "")) else last
-
-        def page_before(marker: str) -> tuple[Sequence[dict[str, Any]], str | None]:
-            """Return a page in descending order, in which the markers change their places."""
-            bounds = {"marker": marker or query.get("end_marker", ""), "end_marker": query.get("marker", "")}
-            page, is_last = self._page(container, {**query, **bounds, "reverse": "true"}, size)
-            return page, None if is_last else _name_of(page[-1])
-
-        is_whole = limit is None and not query.get("delimiter")
-        back = page_before if is_whole else None
-        for page in fetched_ahead(page_after, query.get("marker", ""), limit, back, _name_of):
-            yield from page
-
-    def _page(
-        self, container: str, query: Mapping[str, str], size: int
-    ) -> tuple[Sequence[dict[str, Any]], bool]:
-        """Return a page of *size* rows, or of what the store allows, and whether it is known to be the last."""
-        asked = {name: value for name, value in query.items() if value}
-        try:
-            page = self._page_of(container, {**asked, "limit": str(size)})
-            return page, len(page) < size
-        except RejectedError as e:
-            if e.facts.get("status") != 412:
-                raise
-        page = self._page_of(container, asked)  # the operator allows less than we ask for
-        return page, not page
-
-    def _page_of(self, container: str, query: Mapping[str, str]) -> Sequence[dict[str, Any]]:
-        name = (container, *sorted(query.items()))
-        return self._pages.get(name, lambda: self._fetched(container, query))
-
-    def _fetched(self, container: str, query: Mapping[str, str]) -> Sequence[dict[str, Any]]:
-        def get_page(connection: Connection, url: str, token: str) -> bytes:
-            path = f"{path_of(url, container)}?{urlencode({'format': 'json', **query})}"
-            answer = self.session.send(connection, "GET", path, {"X-Auth-Token": token})
-            content = connection.http.read_all(answer)
-            if not content and answer.status != 204:
-                raise ConnectionBroken("the connection broke (the listing is cut off)")
-            return content or b"[]"
-
-        for is_last_try in (False, True):  # a page that was cut short in between is whole the next time
-            try:
-                return _rows_of(self.session.tried(get_page))
-            except NotFoundError as e:
-                self._missing.add(container)
-                raise self.no_container(container) from e
-            except (ValueError, TypeError, KeyError, AttributeError) as e:
-                if is_last_try:
-                    text = f"what the store at {self.session.address} answers is no listing: is it a Swift?"
-                    raise RejectedError(text, address=self.session.address) from e
-        raise AssertionError("the loop above returns or raises")
-
-    def no_container(self, container: str) -> ContainerNotFoundError:
-        return ContainerNotFoundError(
-            f"there is no container {container!r} at {self.session.address}; a push creates it",
-            container=container,
-        )
+            yield from self._listings.rows(container, query, limit)
+        except ContainerNotFoundError:
+            self._missing.add(container)
+            raise
 
     def head(self, container: str, key: str) -> ObjectInfo:
         """Do what `Storage.head` says."""
@@ -227,7 +148,7 @@ class SwiftObjects:
     def _make(self, container: str, noticed: float, like: str) -> None:
         """Make *container*, unless another thread has done that since it was *noticed* that there is none."""
         if not self._makes_containers:
-            raise self.no_container(container)
+            raise no_container(container, self.session.address)
         with self._making:
             if self._made.get(container, 0.0) <= noticed:
                 self.session.request("put_container", container, headers=self._policy_of(like))
@@ -264,12 +185,6 @@ class SwiftObjects:
 _SEGMENTED = {"x-static-large-object", "x-object-manifest"}
 
 
-def path_of(storage_url: str, container: str, key: str = "") -> str:
-    """Return the path of a request about *container*, or about the object *key* in it."""
-    path = f"{urlsplit(storage_url).path}/{quote(container)}"
-    return f"{path}/{quote(key)}" if key else path
-
-
 @contextlib.contextmanager
 def only_if_new(key: str, headers: dict[str, str], only_new: bool) -> Iterator[None]:
     """Let a PUT with *headers* fail with `ExistsError`, if *only_new*, where there is such an object."""
@@ -291,41 +206,12 @@ def _range_headers(span: Span | None, received: int, etag: str) -> dict[str, str
     return {"Range": f"bytes={received}-", "If-Match": etag} if received else {}
 
 
-def _ends_before(last: str, end_marker: str) -> bool:
-    """Tell whether no key lies between *last* and *end_marker*."""
-    return bool(end_marker) and last + FIRST_CHARACTER >= end_marker
-
-
 def _is_md5_of_content(headers: Mapping[str, str]) -> bool:
     """Tell whether the ETag is the MD5 of the bytes: it isn't for large objects made of segments."""
     return (
         not _SEGMENTED & headers.keys()
         and re.fullmatch("[0-9a-f]{32}", headers.get("etag", "").strip('"')) is not None
     )
-
-
-_of_each_row = operator.itemgetter("name", "bytes", "hash", "last_modified", "content_type")
-
-
-def _rows_of(content: bytes) -> Sequence[dict[str, Any]]:
-    """Return the rows of a page. Raise `ValueError` and its like for what is no listing."""
-    rows: Sequence[dict[str, Any]] = json.loads(content)
-    for row in rows:
-        if "subdir" not in row:
-            _of_each_row(row)
-    return rows
-
-
-def _name_of(row: Mapping[str, Any]) -> str:
-    return str(row["subdir"] if "subdir" in row else row["name"])
-
-
-def _info_of_row(row: Mapping[str, Any]) -> ObjectInfo:
-    if "subdir" in row:
-        return ObjectInfo(row["subdir"], is_subdir=True)
-    segments_etag = row["slo_etag"].strip('"') if "slo_etag" in row else ""
-    key, size, etag, modified, kind = _of_each_row(row)
-    return ObjectInfo(key, size, etag, modified, kind, segments_etag=segments_etag)
 
 
 def _info_of_headers(key: str, headers: Mapping[str, str]) -> ObjectInfo:

@@ -20,8 +20,8 @@ from urllib.parse import unquote
 from pfstorage.backends.base import ObjectInfo, Piece, Source
 from pfstorage.backends.common import md5_of_md5s, new_md5
 from pfstorage.backends.http_connection import Refusal
-from pfstorage.backends.swift_objects import SwiftObjects, only_if_new, path_of
-from pfstorage.backends.swift_session import Connection
+from pfstorage.backends.swift_objects import SwiftObjects, only_if_new
+from pfstorage.backends.swift_session import Connection, path_of
 from pfstorage.errors import (
     ContainerNotFoundError,
     IntegrityError,

@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pfstorage.backends.http_connection import ConnectionBroken, HttpConnection, Refusal, Route
 from pfstorage.backends.http_response import Response
@@ -57,6 +57,12 @@ class Connection:
         self.http.close()
         if "sdk" in self.__dict__:
             self.sdk[1].close()
+
+
+def path_of(storage_url: str, container: str, key: str = "") -> str:
+    """Return the path of a request about *container*, or about the object *key* in it."""
+    path = f"{urlsplit(storage_url).path}/{quote(container)}"
+    return f"{path}/{quote(key)}" if key else path
 
 
 ERROR_BY_STATUS: dict[int, type[StorageError]] = {

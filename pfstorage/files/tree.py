@@ -144,9 +144,9 @@ class LocalTree:
     def remove(self, parts: Parts) -> None:
         """Remove the file or the empty directory *parts*, and its parents as far as they are empty."""
         *parents, name = parts
-        parent = self._around(parts).descriptor
-        is_directory = stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
-        (os.rmdir if is_directory else os.unlink)(name, dir_fd=parent)
+        directory = self._around(parts)  # which is open for as long as it is named here
+        is_directory = stat.S_ISDIR(self.status(parts).st_mode)
+        (os.rmdir if is_directory else os.unlink)(name, dir_fd=directory.descriptor)
         self.remove_empty(tuple(parents))
 
     def remove_empty(self, parts: Parts) -> None:
