@@ -6,6 +6,7 @@ import base64
 import contextlib
 import hashlib
 import http.client
+import io
 import json
 import socket
 import time
@@ -173,6 +174,7 @@ def test_a_listing_has_pages_and_folders(server: ThreadedHTTPServer) -> None:
     assert [row["subdir"] for row in page["objects"]] == ["a/", "b/"]
     page = json.loads(ask(server, "GET", f"?delimiter=/&limit=2&marker={quote(page['marker'])}")[2])
     assert ([row["name"] for row in page["objects"]], page["marker"]) == (["c"], None)
+    assert page["writable"] is True
     assert [row["name"] for row in json.loads(ask(server, "GET", "?prefix=a/")[2])["objects"]] == [
         "a/1",
         "a/2",
@@ -231,3 +233,8 @@ def test_an_upload_that_is_not_allowed_is_refused_before_it_comes(tmp_path: Path
                         b"Authorization: Bearer %b-0123456789abcdef\r\n\r\n" % who.encode()
                     )
                     assert b" 403 " in connection.recv(1000)
+            storage.put("own/a", io.BytesIO(b"a"), 1)
+            for who, writable in {"reader": False, "guest": True}.items():
+                token = f"Bearer {who}-0123456789abcdef"
+                listing = json.loads(ask(server, "GET", "", Authorization=token)[2])
+                assert listing["writable"] is writable

@@ -52,7 +52,8 @@ def list_objects(request: Request) -> Answer:
     storage = request.handler.storage_for(request.caller)
     rows = list(storage.list(prefix, limit=int(limit), **known))
     more = rows[-1].key if len(rows) == int(limit) else None
-    return answer_of(Reply({"status": True, "objects": [row.as_row() for row in rows], "marker": more}))
+    body = {"status": True, "objects": [row.as_row() for row in rows], "marker": more}
+    return answer_of(Reply({**body, "writable": request.caller.rights.allows("write")}))
 
 
 def one_object(request: Request) -> Answer:

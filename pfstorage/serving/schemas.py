@@ -116,6 +116,8 @@ def _replies() -> dict[str, Schema]:
     yes: Schema = {"const": True}
     rows = {"type": "array", "items": {"anyOf": [ref("Row"), ref("Folder")]}}
     marker = {"type": ["string", "null"], "description": "what begins the next page, if there is one"}
+    writable = {"type": "boolean", "description": "whether the token may store what it may list"}
+    listing = {"status": yes, "objects": rows, "marker": marker, "writable": writable}
     return {
         "Error": record({"type": {"enum": sorted(kind.__name__ for kind in kinds())}}, "type"),
         "Reply": record(said, "status"),
@@ -123,7 +125,7 @@ def _replies() -> dict[str, Schema]:
         "Row": record(row, *row),
         "Folder": record({"subdir": TEXT}, "subdir"),
         "Stored": record({"status": yes, "object": ref("Row")}, "status", "object"),
-        "Listing": record({"status": yes, "objects": rows, "marker": marker}, "status", "objects", "marker"),
+        "Listing": record(listing, *listing),
         "Job": _job(),
         "Well": record({"status": yes}, "status"),
     }

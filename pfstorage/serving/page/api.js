@@ -64,12 +64,12 @@ async function rowsOf(options, signal) {
     return await (await asked(`${OBJECTS}?${new URLSearchParams(options)}`, { signal })).json();
   } catch (error) {
     // the store has never had an object: the first upload makes the container
-    if (error.type === "ContainerNotFoundError") return { objects: [], marker: null };
+    if (error.type === "ContainerNotFoundError") return { objects: [], marker: null, writable: true };
     throw error;
   }
 }
 
-// Up to `limit` rows of the folder `prefix`, after `marker`: {objects, marker}.
+// Up to `limit` rows of the folder `prefix`, after `marker`: {objects, marker, writable}.
 export function listed(prefix, marker, limit, signal) {
   return rowsOf({ prefix, marker, delimiter: "/", limit }, signal);
 }

@@ -9,8 +9,10 @@ const MOST = 10_000; // rows that the server gives at once
 
 let running = new AbortController();
 let present = { prefix: "", marker: null, size: 0 };
+let isWritable = true;
 
 export const folder = () => present.prefix;
+export const mayStore = () => isWritable;
 
 export function placeOf(prefix) {
   return `#/${encodeURIComponent(prefix)}`;
@@ -83,10 +85,17 @@ function append(page, report, isFirst) {
   else at("rows").append(...rows);
   present = { ...present, marker: page.marker, size: present.size + rows.length };
   at("more").hidden = page.marker === null;
+  allowUploads(page.writable);
   const counted = `${present.size.toLocaleString()} ${present.size === 1 ? "entry" : "entries"}`;
   at("summary").textContent = present.size ? counted + (page.marker === null ? "" : ", and more") : "Nothing is here.";
   if (!isFirst) rows[0]?.querySelector("a").focus();
   else if (focused !== undefined) (linkOf((key) => key === focused) ?? at("listing")).focus();
+}
+
+function allowUploads(allowed) {
+  isWritable = allowed;
+  at("upload").hidden = at("upload-folder").hidden = !allowed;
+  at("hint").textContent = allowed ? "Drop files or folders here to upload them." : "Your token may read here, and store nothing.";
 }
 
 // A token for some keys alone sees the folder that they are in where others see those above it.

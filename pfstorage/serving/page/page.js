@@ -2,7 +2,7 @@
 
 import { token } from "./api.js";
 import { forget, look } from "./jobs.js";
-import { folder, goOn, show, showLocked, showMore } from "./listing.js";
+import { folder, goOn, mayStore, show, showLocked, showMore } from "./listing.js";
 import { isBusy } from "./transfers.js";
 import { chosen, filesOf, upload } from "./uploads.js";
 import { at } from "./words.js";
@@ -99,6 +99,10 @@ document.addEventListener("drop", async (event) => {
   if (!hasFiles(event)) return;
   event.preventDefault();
   document.body.classList.remove("dropping");
+  if (!mayStore()) {
+    at("alert").textContent = at("hint").textContent; // which may be out of sight
+    return;
+  }
   try {
     begin(await filesOf(event.dataTransfer));
   } catch (error) {
