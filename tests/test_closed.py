@@ -157,6 +157,37 @@ def test_it_counts_when_another_file_takes_the_name(root: Path, storage: Storage
     assert [row.key for row in storage.list("new")] == []
 
 
+def test_the_way_to_one_is_gone_as_the_system_goes_it(root: Path, storage: Storage) -> None:
+    write_tree(root, {"deep/inner/x": b"x", "deep/secret": b"precious", "secret": b"no secret"})
+    (root / "into").symlink_to("deep/inner")
+    (root / "here").symlink_to("here")
+    roots = Roots([str(root)])
+    roots.close([f"{root}/into/../secret", f"{root}/./deep/inner/.", f"{root}/here/x", f"{root}/{'x' * 300}"])
+
+    def status(path: str) -> bool:
+        order = {"action": "objPut", "meta": {"file": path, "inLocation": "new"}}
+        return bool(StoreHandler(storage).run(order, Caller(roots=roots))["status"])
+
+    paths = ("deep/secret", "secret", "deep/inner/x", "into/x", "here", "data/a")
+    assert [status(path) for path in paths] == [False, True, False, False, False, True]
+
+
+def test_links_that_come_to_lead_elsewhere_are_followed(
+    root: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Kubernetes keeps its secrets: ``key -> ..data/key``, where ``..data`` leads to those of the day."""
+    write_tree(root, {"..one/key": b"precious", "..two/key": b"precious"})
+    (root / "..data").symlink_to("..one")
+    (root / "key").symlink_to("..data/key")
+    roots = Roots([str(root)])
+    roots.close([str(root / "key")])
+    (root / "..new").symlink_to("..two")
+    (root / "..new").replace(root / "..data")
+    monkeypatch.setattr("pfstorage.files.closed._SECONDS", 0)
+    order = {"action": "objPut", "meta": {"file": "..two/key", "inLocation": "new"}}
+    assert not StoreHandler(storage).run(order, Caller(roots=roots))["status"]
+
+
 def test_what_has_their_names_elsewhere_is_a_file_as_any(root: Path, storage: Storage, say: Answer) -> None:
     assert say("objPut", file="data/tokens", inLocation="new")["status"]
     assert [row.key for row in storage.list("new")] == ["new/data/tokens"]
@@ -197,7 +228,7 @@ def test_the_server_closes_what_its_flags_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flag", "value"), [("--stateDir", "."), ("--debugToDir", "."), ("--stateDir", "link/below")]
+    ("flag", "value"), [("--stateDir", "."), ("--debugToDir", "./"), ("--stateDir", "link/below")]
 )
 def test_the_server_keeps_nothing_of_its_own_in_a_root_itself(
     tmp_path: Path, command: Command, flag: str, value: str
@@ -208,6 +239,36 @@ def test_the_server_keeps_nothing_of_its_own_in_a_root_itself(
     done = command("--server", "--type", "memory", "--portSelf", "0", *roots, flag, value)
     assert done.returncode == 2
     assert f"{flag}: messages may read and write what is in {value!r}: name another directory" in done.stderr
+
+
+@pytest.mark.parametrize("flag", ["--tlsKey", "--stateDir"])
+def test_the_server_keeps_nothing_of_its_own_in_a_store_of_files(
+    tmp_path: Path, command: Command, flag: str
+) -> None:
+    cert, key = make_certificate(write_tree(tmp_path / "store", {"a": b"a"}))
+    flags = ("--tlsCert", cert, "--tlsKey", key) if flag == "--tlsKey" else (flag, "store/deep/state")
+    done = command("--server", "--type", "filesystem", "--storeBase", "store", "--portSelf", "0", *flags)
+    assert done.returncode == 2
+    told = flag.replace("Key", "Cert")
+    assert f"{told}: what lies below --storeBase is an object: name another place" in done.stderr
+
+
+def test_where_records_come_to_lie_in_a_root_itself_all_of_it_is_closed(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"data/a": b"a"})
+    with server_process(tmp_path, "--type", "memory", "--forever") as served:
+
+        def status(action: str, **meta: Any) -> bool:
+            return bool(answer(served.port, post(message(action, **meta))).json["status"])
+
+        assert status("objPut", file="data/a", inLocation="in")
+        assert status("internalctl", var="/this/debugToDir", set=str(tmp_path))
+        assert not status("objPut", file="data/a", inLocation="in")
+        assert not status("objPull", fromLocation="in", mapLocationOver="out")
+        assert status("internalctl", var="/this/debugToDir", set="")
+        assert status("objPull", fromLocation="in", mapLocationOver="out")
+        served.process.terminate()
+        _, said = served.ends()
+    assert "messages could touch what is the server's own: --debugToDir: messages may read and write" in said
 
 
 def test_what_is_closed_is_found_out_again_with_the_settings(tmp_path: Path) -> None:

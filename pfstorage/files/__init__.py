@@ -1,5 +1,6 @@
 """Local files: walk a tree, read a regular file, write a file whole or not at all."""
 
+from pfstorage.files.closed import is_on_the_way
 from pfstorage.files.common import local_error, local_errors
 from pfstorage.files.place import Place
 from pfstorage.files.reading import Body, open_body
@@ -20,6 +21,7 @@ __all__ = [
     "Place",
     "Roots",
     "find_files",
+    "is_on_the_way",
     "is_part",
     "local_error",
     "local_errors",

@@ -4,48 +4,74 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Iterable, Iterator
 
 _MOST_LINKS = 40  # on the way to one file, as on Linux (path_resolution(7))
+_SECONDS = 1.0
+"""How long it is taken for granted that the ways to them have not changed."""
 
 
 class ClosedFileError(PermissionError):
     """What was asked for is the server's own."""
 
+    def __init__(self) -> None:
+        super().__init__(errno.EACCES, "it is the server's own, and not for messages")
+
 
 class Closed:
     """Files and directories that nobody may read, replace or go into, whatever bears their names at the time.
 
-    So are the links on the way to one, and what is not there yet. Case counts for
-    nothing, as on some file systems. Several threads may ask.
+    So are the links on the way to one, and what is not there yet. Links may be changed to lead
+    elsewhere: the ways are gone again each second. Case counts for nothing, as on some file
+    systems. Several threads may ask.
     """
 
-    def __init__(self, paths: Iterable[str] = ()) -> None:
-        """Relative *paths* begin at the working directory."""
-        self._directories: dict[str, set[str]] = {}
-        for path in paths:
-            for directory, name in _names_on_the_way(os.path.abspath(path)):
-                self._directories.setdefault(name.casefold(), set()).add(directory)
+    def __init__(self, paths: Iterable[str] = (), *, everything: bool = False) -> None:
+        """Relative *paths* begin at the working directory. Or *everything* is closed."""
+        self._everything = everything
+        self._paths = [os.path.join(os.getcwd(), path) for path in paths]
+        self._look()
+
+    def _look(self) -> None:
+        """Go the way to each, and note the names and, by each, the directories where it is closed."""
+        found: dict[str, set[str]] = {}
+        for path in self._paths:
+            for directory, name in _steps(path):
+                found.setdefault(name.casefold(), set()).add(directory)
+        self._directories = found
+        self._looked_at = time.monotonic()
 
     def require_open(self, directory: int, name: str) -> None:
         """Raise `ClosedFileError` if *name* in *directory*, a descriptor, is closed."""
+        if self._everything:
+            raise ClosedFileError
+        if self._paths and time.monotonic() - self._looked_at > _SECONDS:
+            self._look()
         for closed in self._directories.get(name.casefold(), ()):
             if is_same(closed, directory):
-                raise ClosedFileError(errno.EACCES, "it is the server's own, and not for messages")
+                raise ClosedFileError
 
 
 def is_same(path: str, descriptor: int) -> bool:
     """Tell whether *path* leads to what *descriptor* is of."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
-    except FileNotFoundError:
+    except (OSError, ValueError):  # it leads nowhere, or can't be a path
         return False
 
 
-def _names_on_the_way(path: str) -> Iterator[tuple[str, str]]:
-    """Yield the name of *path* and of each link on the way to it, each after its directory, which has no links.
+def is_on_the_way(directory: str, path: str) -> bool:
+    """Tell whether *path*, or a link on the way to it, lies below *directory*, which has no links."""
+    places = (os.path.join(*step, "") for step in _steps(os.path.join(os.getcwd(), path)))
+    return any(place.startswith(os.path.join(directory, "")) for place in places)
 
-    Where the way ends before, since there is nothing yet, that is the name of what is missing.
+
+def _steps(path: str) -> Iterator[tuple[str, str]]:
+    """Yield the name of the absolute *path* and of each link on the way to it, each after its directory.
+
+    The directory has no links. Where the way ends before, since there is nothing yet, the last
+    name is that of what is missing.
     """
     here, to_go, links = "/", path.split("/")[::-1], 0
     while to_go:
@@ -54,14 +80,22 @@ def _names_on_the_way(path: str) -> Iterator[tuple[str, str]]:
             here = os.path.dirname(here) if name == ".." else here
             continue
         step = os.path.join(here, name)
-        target = os.readlink(step) if os.path.islink(step) else None
-        if target is not None and links < _MOST_LINKS:
+        target = _target(step) if links < _MOST_LINKS else None
+        if target is not None:
             links += 1
             yield here, name
             here = "/" if target.startswith("/") else here
             to_go += target.split("/")[::-1]
-        elif not any(to_go) or not os.path.isdir(step):
+        elif os.path.isdir(step):
+            here = step
+        else:
             yield here, name
             return
-        else:
-            here = step
+    yield os.path.dirname(here), os.path.basename(here)
+
+
+def _target(link: str) -> str | None:
+    try:
+        return os.readlink(link)
+    except (OSError, ValueError):  # it is none
+        return None

@@ -44,9 +44,9 @@ class Roots:
         self.all = tuple(_opened(directory) for directory in directories)
         self.closed = Closed()
 
-    def close(self, paths: Iterable[str]) -> None:
-        """Keep messages from the files and directories *paths*; from now on, that is all they are kept from."""
-        self.closed = Closed(paths)
+    def close(self, paths: Iterable[str], *, everything: bool = False) -> None:
+        """Keep messages from the files and directories *paths*, or from *everything*: from no more than that."""
+        self.closed = Closed(paths, everything=everything)
 
     def has(self, path: str) -> bool:
         """Tell whether *path* is one of them itself: what is in it can't be closed."""

@@ -33,6 +33,7 @@ from pfstorage.serving.load import Load
 from pfstorage.serving.objects import OBJECTS, list_objects, one_object
 from pfstorage.serving.openapi import Description
 from pfstorage.serving.options import ServerOptions
+from pfstorage.serving.own_files import OwnFiles
 from pfstorage.serving.page import PAGE, page
 from pfstorage.serving.request import RequestHandler
 from pfstorage.serving.sending import send
@@ -92,7 +93,7 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
         """Take *options* for a server on the address *host*. Raise `SettingsError`."""
         self.options = options
         self.tls = tls_of(options) if options.tls_cert else None
-        self._roots = Roots(options.fs_roots or (os.getcwd(),))
+        self._own_files = OwnFiles(Roots(options.fs_roots or (os.getcwd(),)), options)
         self.load = Load(options.max_connections, options.max_requests, options.max_workers)
         self.metrics = self._new_metrics()
         own = (
@@ -135,29 +136,18 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
                 f"to listen on {self.server_address[0]!s}, where others can reach it, the server needs"
                 " --enableTokenAuth --tokenPath FILE, or --allowAnonymous to let anybody in"
             )
-        self._close_own_files()
-
-    def _close_own_files(self) -> None:
-        settings = self.handler.settings
-        own = {**self.options.own_files(), "--debugToDir": settings.debug_to_dir}
-        own = {flag: path for flag, path in own.items() if path}
-        for flag, path in own.items():
-            if self._roots.has(path):
-                raise SettingsError(
-                    f"{flag}: messages may read and write what is in {path!r}:"
-                    " name another directory, or another by --fsRoot"
-                )
-        store = [settings.filesystem.store_base] if settings.type == "filesystem" else []
-        self._roots.close([*own.values(), *store])
+        if reason := self._own_files.close(self.handler.settings):
+            raise SettingsError(reason)
 
     def caller(self, *, trusted: bool = False, **known: Any) -> Caller:
         """Return who sends a message by this door; *known* are fields that are not the same for all."""
+        self._own_files.follow(self.handler.settings)
         return Caller(
             trusted=trusted,
             shut_down=self.stop,
             stop=self.end_of_work,
             jobs=self._jobs,
-            roots=self._roots,
+            roots=self._own_files.roots,
             workers=self.load.workers,
             secrets=self.secrets,
             **known,
@@ -194,13 +184,8 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
 
         The address and what only flags tell stay as they are. *read_settings* reads more than the handler does.
         """
-
-        def settings() -> None:
-            (read_settings or self.handler.reload)()
-            self._close_own_files()
-
         for what, read_again in (
-            ("settings", settings),
+            ("settings", read_settings or self.handler.reload),
             ("certificate", self._reload_certificate),
         ):
             try:
@@ -208,6 +193,7 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
                 log.info("read again: the %s", what)
             except SettingsError as e:
                 log.error("kept as it was, the %s: %s", what, e)
+        self._own_files.follow(self.handler.settings)
         if self.site.access.tokens:
             self.site.access.tokens.reload()
 
