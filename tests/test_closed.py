@@ -27,13 +27,15 @@ FILES = {
     "state/jobs.sqlite": b"precious",
     "real/key.pem": b"precious",
     "real/other": b"other",
+    "Pass.Word": b"precious",
 }
-OWN = ("tokens", "state", "ways/key.pem", "linked", "later/records")
+OWN = ("tokens", "Pass.Word", "state", "ways/key.pem", "linked", "later/records")
 """``ways`` is a link to ``real``, ``linked`` one to ``real/second``, and ``later`` is not there."""
 
 TOUCHED = (
     "tokens",
     "TOKENS",
+    "pass.word",
     "./tokens",
     "{root}/tokens",
     "alias",

@@ -184,10 +184,10 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
 
         The address and what only flags tell stay as they are. *read_settings* reads more than the handler does.
         """
-        for what, read_again in (
-            ("settings", read_settings or self.handler.reload),
-            ("certificate", self._reload_certificate),
-        ):
+        steps = [("settings", read_settings or self.handler.reload)]
+        if self.tls:
+            steps.append(("certificate", self._reload_certificate))
+        for what, read_again in steps:
             try:
                 read_again()
                 log.info("read again: the %s", what)
@@ -198,7 +198,7 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
             self.site.access.tokens.reload()
 
     def _reload_certificate(self) -> None:
-        self.tls = tls_of(self.options) if self.options.tls_cert else None
+        self.tls = tls_of(self.options)
 
     @property
     def url(self) -> str:
