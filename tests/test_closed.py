@@ -16,7 +16,8 @@ import pytest
 from pfstorage import StoreHandler, open_storage
 from pfstorage.actions import Caller
 from pfstorage.backends import Storage
-from pfstorage.files import Roots
+from pfstorage.files import LocalTree, Roots
+from pfstorage.files.closed import Closed, ClosedFileError
 from tests.conftest import Command, make_certificate, read_tree, write_tree
 from tests.exchange import TOKEN, Door, answer, doors, message, post, server_process
 
@@ -157,6 +158,19 @@ def test_it_counts_when_another_file_takes_the_name(root: Path, storage: Storage
     (root / "fresh").replace(root / "tokens")
     assert not say("objPut", file="tokens", inLocation="new")["status"]
     assert [row.key for row in storage.list("new")] == []
+
+
+@pytest.mark.parametrize("parts", [("tokens",), ("state",), ("state", "jobs.sqlite")])
+def test_a_tree_does_nothing_with_what_is_closed(root: Path, parts: tuple[str, ...]) -> None:
+    tree = LocalTree(str(root), closed=Closed([str(root / "tokens"), str(root / "state")]))
+    before = everything(root)
+    for touch in (tree.open, tree.status, tree.link, tree.new_file, tree.remove):
+        with pytest.raises(ClosedFileError):
+            touch(parts)
+    if parts[0] == "state":
+        with pytest.raises(ClosedFileError), tree.open_directory(("state",)):
+            pass
+    assert everything(root) == before
 
 
 def test_the_way_to_one_is_gone_as_the_system_goes_it(root: Path, storage: Storage) -> None:
