@@ -27,7 +27,7 @@ from pfstorage.devswift import DevSwift
 from pfstorage.serving import gate, health
 from pfstorage.serving.options import ServerOptions
 from pfstorage.serving.request import RequestHandler
-from tests.conftest import ask, running_server, serving, swift_options, write_tree
+from tests.conftest import Command, ask, running_server, serving, swift_options, write_tree
 from tests.exchange import HELLO, client, message, post, request, server_process
 from tests.faults import Fault, proxy_to
 
@@ -469,6 +469,16 @@ def test_the_end_does_not_wait_for_who_does_not_read_the_log(tmp_path: Path, lin
                 connection.getresponse().read()
         served.process.send_signal(signal.SIGTERM)
         assert served.process.wait(40) == (0 if lines == 2_000 else 1)
+
+
+def test_what_may_be_better_at_the_next_start_has_a_status_of_its_own(
+    tmp_path: Path, command: Command
+) -> None:
+    flags = (*STORE, "--forever", "--stateDir", "state")
+    with server_process(tmp_path, *flags):
+        done = command("--server", "--portSelf", "0", *flags)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "--stateDir: another pfstorage uses the state directory" in done.stderr
 
 
 def test_the_tokens_are_read_again_on_sighup(tmp_path: Path) -> None:
