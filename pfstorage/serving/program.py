@@ -47,17 +47,9 @@ def serve(handler: StoreHandler, options: argparse.Namespace, key_source: str) -
     threading.Thread(target=_end_anyway, args=(server, ended, longest), daemon=True).start()
     with server:
         server.require_guard()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: _end(server))
-        read_again = functools.partial(_reload, server, options, key_source)
-        # in a thread: what a signal interrupts may hold a lock that is taken here
-        signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=read_again, daemon=True).start())
-        if options.b_forever:
-            try:
-                server.open_jobs()
-            except LocalFileError as e:
-                console.complain(f"--stateDir: {e}")
-                return False
+        _obey_signals(server, options, key_source)
+        if options.b_forever and not _open_jobs(server):
+            return False
         _announce(server, settings)
         if options.b_forever:
             server.serve_forever()
@@ -85,6 +77,23 @@ def _end_anyway(server: ThreadedHTTPServer, ended: threading.Event, seconds: flo
 def _secret_files(options: argparse.Namespace, key_source: str) -> dict[str, str]:
     key_file = key_source[1:] if key_source.startswith("@") else ""
     return {"--swiftKey": key_file, "--configFileLoad": options.str_configFileLoad or ""}
+
+
+def _open_jobs(server: ThreadedHTTPServer) -> bool:
+    try:
+        server.open_jobs()
+    except LocalFileError as e:
+        console.complain(f"--stateDir: {e}")
+        return False
+    return True
+
+
+def _obey_signals(server: ThreadedHTTPServer, options: argparse.Namespace, key_source: str) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: _end(server))
+    read_again = functools.partial(_reload, server, options, key_source)
+    # in a thread: what a signal interrupts may hold a lock that is taken here
+    signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=read_again, daemon=True).start())
 
 
 def _end(server: ThreadedHTTPServer) -> None:
