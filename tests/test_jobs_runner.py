@@ -28,7 +28,7 @@ from pfstorage.errors import (
     UnavailableError,
     UnknownJobError,
 )
-from pfstorage.jobs import run, runner
+from pfstorage.jobs import run, runner, store
 from pfstorage.jobs.job import CANCELLED, DONE, Order
 from pfstorage.jobs.outcome import kept
 from pfstorage.jobs.runner import Jobs
@@ -431,6 +431,19 @@ def test_a_file_that_can_not_be_written_at_the_start_is_told(worker: Worker, tmp
         with pytest.raises(StateFileError, match="locked"):
             jobs.start()
     jobs.close(LONG)
+
+
+def test_a_file_that_another_program_holds_may_be_had_at_the_next_start(
+    worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "BUSY_MILLISECONDS", 20)
+    directory = tmp_path / "state"
+    directory.mkdir(0o700)
+    with contextlib.closing(sqlite3.connect(directory / "jobs.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StateFileError, match="locked"):
+            Jobs(worker, str(directory))
+    Jobs(worker, str(directory)).close(0)
 
 
 def test_events_tell_each_state_and_the_progress_and_end_with_the_reply(
