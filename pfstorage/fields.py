@@ -56,7 +56,8 @@ def read_fields(
     """
     known: dict[str, object] = {}
     rest = dict(values)
-    for field, names, convert in _readers(typing.cast(Any, cls), naming):
+    kind: Any = cls
+    for field, names, convert in _readers(kind, naming):
         for name in names:
             value = rest.pop(name, None)
             if value is not None and field not in known:

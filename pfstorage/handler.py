@@ -185,9 +185,8 @@ class StoreHandler:
     def _context(self, caller: Caller) -> Context:
         return Context(lambda: self.storage_for(caller), self.state, caller, self.throttle)
 
-    @property
     def throttle(self) -> Throttle:
-        """What all that moves bytes shares, so that it keeps within the bandwidth of the present settings."""
+        """Return what all that moves bytes shares, so that it keeps within the bandwidth of the present settings."""
         rate = size_of(self.settings.bw_limit)
         with self._lock:
             if self._throttle.rate != rate:

@@ -43,19 +43,15 @@ class BatchHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Put *record* in words, to be written soon: what it tells of may change meanwhile."""
-        self._lines.append(self._line(record))
+        try:
+            self._lines.append(self.format(record) + "\n")
+        except Exception:  # noqa: BLE001 - as the base class tells to
+            self.handleError(record)
         if not self._has_lines.is_set():
             self._has_lines.set()
             self._begin()
         if len(self._lines) > MOST_LINES:
             self.flush()
-
-    def _line(self, record: logging.LogRecord) -> str:
-        try:
-            return self.format(record) + "\n"
-        except Exception:  # noqa: BLE001 - as the base class tells to
-            self.handleError(record)
-            return ""
 
     def _begin(self) -> None:
         if self._thread is None:

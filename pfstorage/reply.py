@@ -227,19 +227,22 @@ def _array(rows: Iterator[Any], pad: str) -> Iterator[str]:
 
 def _text(value: Any, pad: str) -> str:
     """Return the JSON of *value* in one piece."""
-    if isinstance(value, str):
+    kind = type(value)
+    if kind is str:
         return quoted(value)
-    if value is None or isinstance(value, bool):
-        return _CONSTANTS[value]
-    if type(value) is int:
+    if kind is int:
         return str(value)
+    if value is None or kind is bool:
+        return _CONSTANTS[value]
     inner = pad + INDENT
     if isinstance(value, dict) and value:
+        # most members are texts: each call that they are spared shows
         members = [
-            f"\n{inner}{quoted(name) if type(name) is str else _name(name)}: {_text(each, inner)}"
+            f"{quoted(name) if type(name) is str else _name(name)}: "
+            f"{quoted(each) if type(each) is str else _text(each, inner)}"
             for name, each in value.items()
         ]
-        return f"{{{','.join(members)}\n{pad}}}"
+        return f"{{\n{inner}" + f",\n{inner}".join(members) + f"\n{pad}}}"
     if isinstance(value, _LISTS):
         rows = f",\n{inner}".join([_text(row, inner) for row in value])
         return f"[\n{inner}{rows}\n{pad}]" if rows else "[]"

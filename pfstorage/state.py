@@ -60,7 +60,9 @@ class StateTree:
     def get(self, var: str) -> Any:
         """Return the value at *var*, a dict for an inner node. Raise `NotFoundError`."""
         node: Any = self._masked
-        for part in _parts(var):
+        for part in var.split("/"):
+            if not part:
+                continue
             if not isinstance(node, dict) or part not in node:
                 raise NotFoundError(f"the state has no {var!r}", var=var)
             node = node[part]

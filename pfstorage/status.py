@@ -77,9 +77,12 @@ def http_status(reply: Reply) -> HTTPStatus:
     return HTTPStatus.ACCEPTED if reply.is_accepted else status_of(reply.error)
 
 
+_OK = HTTPStatus.OK  # to look it up in its class calls a function before Python 3.12
+
+
 def status_of(error: PfstorageError | None) -> HTTPStatus:
     """Return the HTTP status for a reply: 200 if the action ran, else that of the error's nearest kind."""
     if error is None:
-        return HTTPStatus.OK
+        return _OK
     kinds = (STATUS_BY_ERROR[kind] for kind in type(error).__mro__ if kind in STATUS_BY_ERROR)
     return next(kinds, HTTPStatus.INTERNAL_SERVER_ERROR)

@@ -58,7 +58,7 @@ def work_of(context: Context, meta: MoveMeta) -> Work:
         range_size=size_of(settings.range_size),
         durable=settings.durable,
         names_kept=meta.reply == "full",
-        throttle=context.throttle,
+        throttle=context.throttle(),
         shared=context.caller.workers,
         stop=context.caller.stop,
         progress=context.caller.progress,

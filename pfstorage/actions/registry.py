@@ -90,7 +90,7 @@ class Context:
     open_storage: Callable[[], Storage]
     state: StateTree
     caller: Caller
-    throttle: Throttle = field(default_factory=Throttle)
+    throttle: Callable[[], Throttle] = Throttle
     warnings: list[str] = field(default_factory=list)
     _more_warnings: int = 0
     _storage: Storage | None = None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
-from pfstorage.config import is_loopback
+from pfstorage.config import FEW, is_loopback
 from pfstorage.errors import ForbiddenError, MessageError
 from pfstorage.rights import Rights
 from pfstorage.serving.head import Headers
@@ -81,6 +82,7 @@ def _only(values: list[str]) -> str | None:
     return values[0] if len(values) == 1 else None
 
 
+@functools.lru_cache(maxsize=FEW)
 def _hostname(host: str) -> str:
     """Return the name in the value of a header Host, without its port; ``?`` if it is none (RFC 9110, 7.2)."""
     found = _HOST.fullmatch(host)

@@ -79,6 +79,9 @@ def names_etag(header: str, etag: str) -> bool:
     return header.strip() == "*" or etag in named
 
 
+_MARKUP = {character: f"\\u{ord(character):04x}" for character in "<>&"}
+
+
 def answer_of(reply: Reply, *, as_html: bool = False) -> Answer:
     """Return *reply* as JSON, with the status that its error has.
 
@@ -86,8 +89,8 @@ def answer_of(reply: Reply, *, as_html: bool = False) -> Answer:
     """
     text = reply.to_json()
     if as_html:
-        for character in "<>&":
-            text = text.replace(character, f"\\u{ord(character):04x}")
+        for character, escape in _MARKUP.items():
+            text = text.replace(character, escape)
     allow = reply.error.facts.get("allow") if reply.error else None
     headers = {"Allow": str(allow)} if allow else {}  # what this path takes, where the error knows it
     return Answer(http_status(reply), text.encode(), kind_of(as_html), headers=headers)

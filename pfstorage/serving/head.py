@@ -39,13 +39,9 @@ class Headers(dict[str, str]):
         super().__init__()
         self._repeated: dict[str, list[str]] = {}
 
-    def add(self, name: str, value: str) -> None:
-        """Add a header whose name is as it came."""
-        name = name.lower()
-        if name in self:
-            self._repeated.setdefault(name, [self[name]]).append(value)
-        else:
-            self[name] = value
+    def repeat(self, name: str, value: str) -> None:
+        """Add one more *value* to those that *name* has."""
+        self._repeated.setdefault(name, [self[name]]).append(value)
 
     def put(self, name: str, value: str) -> None:
         """Have *value* instead of all that *name* has."""
@@ -106,7 +102,11 @@ def read_headers(stream: Stream) -> Headers:
         raise HeadError(HTTPStatus.BAD_REQUEST, "a line of its head is no header")
     headers = Headers()
     for name, value in found:
-        headers.add(name, value.strip(" \t"))
+        lower = name.lower()
+        if lower in headers:
+            headers.repeat(lower, value.strip(" \t"))
+        else:
+            headers[lower] = value.strip(" \t")
     return headers
 
 

@@ -159,7 +159,7 @@ def _put(request: Request, key: str) -> Answer:
 
 def _passed(request: Request) -> Callable[[int], None]:
     """Return what keeps bytes within the bandwidth that all have together."""
-    return functools.partial(request.handler.throttle.take, stop=request.caller.stop)
+    return functools.partial(request.handler.throttle().take, stop=request.caller.stop)
 
 
 def _is_only_new(request: Request) -> bool:

@@ -38,7 +38,8 @@ def serve(handler: StoreHandler, options: argparse.Namespace, key_source: str) -
         return False
 
     def secrets() -> Set[str]:
-        return handler.settings.secrets() | server.secrets()
+        tokens = server.secrets()  # asked for by each line
+        return handler.settings.secrets() | tokens if tokens else handler.settings.secrets()
 
     console.set_up_logging(settings.verbosity, options.logFormat, secrets, in_batches=True)
     console.log_what_ends_threads()

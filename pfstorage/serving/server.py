@@ -161,7 +161,10 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
     @property
     def handler(self) -> StoreHandler:
         """The dispatcher that answers all requests."""
-        with self._handler_lock:
+        handler = self._handler
+        if not isinstance(handler, type):
+            return handler
+        with self._handler_lock:  # one of those who ask first makes it
             if isinstance(self._handler, type):
                 self._handler = self._handler()
             return self._handler

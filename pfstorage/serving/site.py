@@ -30,9 +30,6 @@ class Route:
     is_prefix: bool = False
     is_bare: bool = False
 
-    def takes(self, method: str, query: str) -> bool:
-        return not self.is_bare or (method in self.methods and not query)
-
 
 ALL = ("GET", "HEAD", "POST")
 ROUTES = (Route("/", command, ALL), Route(COMMANDS, command, ALL), Route(f"{COMMANDS}/", command, ALL))
@@ -69,7 +66,7 @@ class Site:
 
     def _route(self, request: Request) -> Route:
         for route in self._exact.get(request.path, ()):
-            if route.takes(request.method, request.query):
+            if not route.is_bare or (request.method in route.methods and not request.query):
                 return route
         for route in self._prefixes:
             if request.path.startswith(route.path):
