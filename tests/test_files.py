@@ -222,7 +222,7 @@ def test_a_file_gets_the_time_that_it_is_given(tmp_path: Path) -> None:
 def test_a_file_that_is_not_committed_leaves_nothing(tmp_path: Path) -> None:
     write_tree(tmp_path, {"out/a": b"before"})
     tree = LocalTree("out")
-    before = descriptors()
+    before = descriptors(tmp_path)
     file = tree.new_file(("a",))
     file.write(b"x")
     assert len(parts_in("out")) == 1
@@ -235,7 +235,7 @@ def test_a_file_that_is_not_committed_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="descriptor"):
         file.commit()
     assert read_tree(tmp_path) == {"out/a": b"before"}
-    assert descriptors() == before
+    assert descriptors(tmp_path) == before
 
 
 def test_discarding_what_has_gone_is_no_error_and_spares_what_was_committed(tmp_path: Path) -> None:
@@ -254,10 +254,10 @@ def test_discarding_what_has_gone_is_no_error_and_spares_what_was_committed(tmp_
 
 def test_a_file_that_cannot_get_its_name_can_be_discarded(tmp_path: Path) -> None:
     write_tree(tmp_path, {"out/d/file": b""})
-    before = descriptors()
+    before = descriptors(tmp_path)
     with LocalTree("out").new_file(("d",)) as file, pytest.raises(OSError, match="directory"):
         file.commit()
-    assert (os.listdir("out"), descriptors()) == (["d"], before)
+    assert (os.listdir("out"), descriptors(tmp_path)) == (["d"], before)
 
 
 def test_a_durable_file_is_on_the_disk_before_its_name_and_the_name_before_the_end(
@@ -357,14 +357,14 @@ def test_a_sync_that_fails_raises(tmp_path: Path) -> None:
 
 def test_directories_that_stay_open_are_made_again_when_they_were_removed(tmp_path: Path) -> None:
     tree = LocalTree(str(tmp_path / "out"), keeps_open=True)
-    before = descriptors()
+    before = descriptors(tmp_path)
     for content in (b"1", b"2"):
         with tree.whole_file(("a", "b", "file")) as file:
             file.write(content)
         assert read_tree(tmp_path) == {"out/a/b/file": content}
         shutil.rmtree(tmp_path / "out")
     del tree, file
-    assert descriptors() == before
+    assert descriptors(tmp_path) == before
 
 
 def test_a_directory_that_stays_open_is_not_left_by_a_link_that_takes_its_place(tmp_path: Path) -> None:
@@ -381,11 +381,11 @@ def test_a_directory_that_stays_open_is_not_left_by_a_link_that_takes_its_place(
 
 def test_few_directories_stay_open(tmp_path: Path) -> None:
     tree = LocalTree(str(tmp_path), keeps_open=True)
-    before = descriptors()
+    before = descriptors(tmp_path)
     for number in range(100):
         with tree.whole_file((f"{number}", "file")):
             pass
-    assert descriptors() - before <= 32
+    assert descriptors(tmp_path) - before <= 32
 
 
 def test_a_directory_is_new_only_to_who_made_it(tmp_path: Path) -> None:

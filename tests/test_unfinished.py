@@ -150,21 +150,21 @@ def test_a_file_that_is_swept_before_its_writer_has_the_lock_is_made_anew(
 
     Path("out").mkdir()
     monkeypatch.setattr(fcntl, "flock", race)
-    before = descriptors()
+    before = descriptors(tmp_path)
     with LocalTree("out").whole_file(("a",)) as file:
         file.write(b"x")
     assert (read_tree(tmp_path), len(calls)) == ({"out/a": b"x"}, 2)
-    assert descriptors() == before
+    assert descriptors(tmp_path) == before
 
 
 def test_a_file_that_nobody_lets_be_written_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fcntl, "flock", refuse(errno.EWOULDBLOCK))
-    before = descriptors()
+    before = descriptors(tmp_path)
     with pytest.raises(OSError, match="taken at once"):
         LocalTree("out").new_file(("a",))
-    assert (os.listdir("out"), descriptors()) == ([], before)
+    assert (os.listdir("out"), descriptors(tmp_path)) == ([], before)
 
 
 def test_sweeps_and_writers_at_the_same_time_do_not_disturb_each_other(tmp_path: Path) -> None:
