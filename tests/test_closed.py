@@ -132,7 +132,7 @@ def test_a_tree_is_stored_without_them(root: Path, storage: Storage, say: Answer
     reply = say("objPush", putSpec=str(root), inLocation="new", followSymlinks=follow)
     assert reply["status"]
     stored = {row.key.removeprefix(f"new{root}/") for row in storage.list("new/")}
-    assert stored == {"data/a", "data/tokens", "real/other"}
+    assert stored == {"data/a", "data/tokens", "real/other"} | ({"ways/other"} if follow else set())
     told = " ".join(reply["warnings"])
     for name in ("tokens", "state", "real/key.pem"):
         assert f"{str(root / name)!r} was left out: it is the server's own, and not for messages" in told
@@ -164,7 +164,7 @@ def test_it_counts_when_another_file_takes_the_name(root: Path, storage: Storage
 def test_a_tree_does_nothing_with_what_is_closed(root: Path, parts: tuple[str, ...]) -> None:
     tree = LocalTree(str(root), closed=Closed([str(root / "tokens"), str(root / "state")]))
     before = everything(root)
-    for touch in (tree.open, tree.status, tree.link, tree.new_file, tree.remove):
+    for touch in (tree.open, tree.status, tree.new_file, tree.remove):
         with pytest.raises(ClosedFileError):
             touch(parts)
     if parts[0] == "state":
@@ -202,6 +202,17 @@ def test_links_that_come_to_lead_elsewhere_are_followed(
     monkeypatch.setattr("pfstorage.files.closed._SECONDS", 0)
     order = {"action": "objPut", "meta": {"file": "..two/key", "inLocation": "new"}}
     assert not StoreHandler(storage).run(order, Caller(roots=roots))["status"]
+
+
+def test_a_link_on_the_way_may_be_followed_and_not_replaced(
+    root: Path, storage: Storage, say: Answer
+) -> None:
+    assert say("objPut", file="ways/other", inLocation="new")["status"]
+    assert say("objPull", fromLocation="s", mapLocationOver="ways/in")["status"]
+    assert (root / "real/in/a").read_bytes() == b"new"
+    storage.put("t/ways", io.BytesIO(b"evil"), 4)
+    assert not say("objPull", fromLocation="t", mapLocationOver=".", overwrite="always")["status"]
+    assert os.readlink(root / "ways") == "real"
 
 
 def test_what_has_their_names_elsewhere_is_a_file_as_any(root: Path, storage: Storage, say: Answer) -> None:

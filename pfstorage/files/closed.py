@@ -22,7 +22,7 @@ class ClosedFileError(PermissionError):
 class Closed:
     """Files and directories that nobody may read, replace or go into, whatever bears their names at the time.
 
-    So are the links on the way to one, and what is not there yet. Links may be changed to lead
+    So are the links on the way to one, but to follow them, and what is not there yet. They may be changed to lead
     elsewhere: the ways are gone again each second. Case counts for nothing, as on some file
     systems. Several threads may ask.
     """

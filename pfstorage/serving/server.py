@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pfstorage._version import __version__
 from pfstorage.actions import Caller
 from pfstorage.backends.base import SupportsConnections
-from pfstorage.errors import BusyError, SettingsError
+from pfstorage.errors import BusyError, SettingsError, StoppedError
 from pfstorage.files import Roots
 from pfstorage.handler import StoreHandler
 from pfstorage.jobs.runner import Jobs
@@ -313,7 +313,7 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
         error = sys.exc_info()[1]
         if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
             log.info("the connection from %s came to no TLS: %s", client_address[0], error.reason)
-        elif isinstance(error, OSError):
+        elif isinstance(error, OSError | StoppedError):
             log.debug("the connection from %s broke: %r", client_address[0], error)
         else:
             log.error("the connection from %s broke unexpectedly", client_address[0], exc_info=error)
