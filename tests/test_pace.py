@@ -204,21 +204,6 @@ def test_a_wait_for_the_pace_ends_as_soon_as_it_should() -> None:
     assert time.monotonic() - started < 5.0
 
 
-@pytest.mark.parametrize("how", ["stopped", "gone"])
-def test_who_leaves_holds_up_nobody(how: str) -> None:
-    throttle, stop = Throttle(1000.0), Stop()
-    throttle.take(1000, Stop())
-    has_gone = threading.Event()
-    with ThreadPoolExecutor(50) as pool:
-        those = [pool.submit(throttle.take, 10_000, stop, has_gone.is_set) for _ in range(50)]
-        time.sleep(0.2)
-        stop.request() if how == "stopped" else has_gone.set()
-        assert all(isinstance(each.exception(), StoppedError) for each in those)
-    started = time.monotonic()
-    throttle.take(1, Stop())
-    assert time.monotonic() - started < 60  # each of them would have taken ten seconds
-
-
 def test_transfers_share_workers_evenly_and_get_them_back() -> None:
     workers = SharedWorkers(10)
     limits = [WorkerLimit(fixed, workers=workers) for fixed in (0, 3, 100)]

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 
 from pfstorage.backends.base import Sink, Source
-from pfstorage.errors import StoppedError, StorageError
-from pfstorage.stop import TICK, Stop
+from pfstorage.errors import StorageError
+from pfstorage.stop import Stop
 
 AUTO_FIRST = 8
 AUTO_MOST = 64
@@ -22,9 +22,6 @@ GAIN = 1.25
 """What twice as many workers must bring, or the last step is taken back."""
 SETTLED_SECONDS = 15.0
 """How long a number of workers that brought no more is left alone."""
-
-LATE_SECONDS = 0.005
-"""How late a thread may wake up."""
 
 CONGESTED = frozenset({429, 498, 503})
 
@@ -146,34 +143,19 @@ class Throttle:
 
     def __init__(self, rate: float = 0.0) -> None:
         self.rate = rate
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._free_at = 0.0
 
-    def take(self, size: int, stop: Stop, is_gone: Callable[[], bool] = lambda: False) -> None:
-        """Wait until *size* bytes may pass. Raise `StoppedError` if *stop* is requested meanwhile.
-
-        So it does if the one who wants them *is_gone*: nothing is taken before its turn has
-        come, so those who leave hold up nobody.
-        """
+    def take(self, size: int, stop: Stop) -> None:
+        """Wait until *size* bytes may pass. Raise `StoppedError` if *stop* is requested meanwhile."""
         if not self.rate:
             return
-        while not self._turn.acquire(timeout=TICK):  # one waits for the time, the others for that one
-            _require_wanted(stop, is_gone)
-        try:
-            wait = self._free_at - time.monotonic()
-            if wait > 0:
-                stop.sleep(wait)
-                _require_wanted(stop, is_gone)
-            # who woke up late makes up for that, but not for a pause
-            self._free_at = max(self._free_at, time.monotonic() - LATE_SECONDS) + size / self.rate
-        finally:
-            self._turn.release()
-
-
-def _require_wanted(stop: Stop, is_gone: Callable[[], bool]) -> None:
-    stop.check()
-    if is_gone():
-        raise StoppedError("nobody waits for it any more")
+        with self._lock:
+            now = time.monotonic()
+            start = max(now, self._free_at)
+            self._free_at = start + size / self.rate
+        if start > now:
+            stop.sleep(start - now)
 
 
 class PacedSink:
