@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pfstorage.files import is_part
+from pfstorage import StoreHandler, open_storage
+from pfstorage.actions import Caller
+from pfstorage.backends import Storage
+from pfstorage.files import Roots, is_part
+
+Answer = Callable[..., dict[str, Any]]
 
 
 def descriptors(below: Path) -> int:
@@ -22,6 +29,33 @@ def descriptors(below: Path) -> int:
         with contextlib.suppress(FileNotFoundError):  # somebody has closed it meanwhile
             found += f"{os.readlink(f'/proc/self/fd/{name}')}/".startswith(f"{below}/")
     return found
+
+
+@contextlib.contextmanager
+def two_objects() -> Iterator[Storage]:
+    """Make a store with the objects ``s/a`` and ``s/d/b``."""
+    with open_storage(type="memory", workers=2) as storage:
+        for key in ("s/a", "s/d/b"):
+            storage.put(key, io.BytesIO(b"new"), 3)
+        yield storage
+
+
+def answers_below(roots: Roots, storage: Storage) -> Answer:
+    """Return what answers a message that may name files below *roots*."""
+
+    def run(action: str, **meta: Any) -> dict[str, Any]:
+        return StoreHandler(storage).run({"action": action, "meta": meta}, Caller(roots=roots))
+
+    return run
+
+
+def everything(top: Path) -> dict[str, str | bytes]:
+    """Return all files and links below *top* by their names, and what is in them."""
+    return {
+        str(path.relative_to(top)): os.readlink(path) if path.is_symlink() else path.read_bytes()
+        for path in top.rglob("*")
+        if path.is_symlink() or path.is_file()
+    }
 
 
 def in_threads(calls: list[Callable[[], object]]) -> list[BaseException]:

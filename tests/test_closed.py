@@ -7,19 +7,20 @@ import os
 import signal
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pfstorage import StoreHandler, open_storage
+from pfstorage import StoreHandler
 from pfstorage.actions import Caller
 from pfstorage.backends import Storage
 from pfstorage.files import LocalTree, Roots
 from pfstorage.files.closed import Closed, ClosedFileError
 from tests.conftest import Command, make_certificate, read_tree, write_tree
 from tests.exchange import TOKEN, Door, answer, doors, message, post, server_process
+from tests.local import Answer, answers_below, everything, two_objects
 
 FILES = {
     "data/a": b"a",
@@ -52,7 +53,6 @@ TOUCHED = (
     "later/records",
     "later/records/one",
 )
-Answer = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
@@ -70,9 +70,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def storage() -> Iterator[Storage]:
-    with open_storage(type="memory", workers=2) as storage:
-        for key in ("s/a", "s/d/b"):
-            storage.put(key, io.BytesIO(b"new"), 3)
+    with two_objects() as storage:
         yield storage
 
 
@@ -80,19 +78,7 @@ def storage() -> Iterator[Storage]:
 def say(root: Path, storage: Storage) -> Answer:
     roots = Roots([str(root)])
     roots.close(str(root / own) for own in OWN)
-
-    def run(action: str, **meta: Any) -> dict[str, Any]:
-        return StoreHandler(storage).run({"action": action, "meta": meta}, Caller(roots=roots))
-
-    return run
-
-
-def everything(root: Path) -> dict[str, str | bytes]:
-    return {
-        str(path.relative_to(root)): os.readlink(path) if path.is_symlink() else path.read_bytes()
-        for path in root.rglob("*")
-        if path.is_symlink() or path.is_file()
-    }
+    return answers_below(roots, storage)
 
 
 @pytest.mark.parametrize("path", TOUCHED)

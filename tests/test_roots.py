@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from pfstorage import StoreHandler, open_storage
+from pfstorage import StoreHandler
 from pfstorage.actions import Caller
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.errors import ForbiddenError, LocalFileError, SettingsError
 from pfstorage.files import Ground, LocalFile, Roots, find_files, open_body
 from tests.conftest import read_tree, write_tree
-from tests.local import descriptors, mounted
+from tests.local import Answer, answers_below, descriptors, everything, mounted, two_objects
 
 FILES = {
     "root/data/a": b"a",
@@ -43,7 +43,6 @@ LINKS = {
     "root/circle": "circle",
     "named": "root",
 }
-Answer = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
@@ -57,21 +56,14 @@ def site(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def storage() -> Iterator[Storage]:
-    with open_storage(type="memory", workers=2) as storage:
-        for key in ("s/a", "s/d/b"):
-            storage.put(key, io.BytesIO(b"new"), 3)
+    with two_objects() as storage:
         yield storage
 
 
 @pytest.fixture
 def answer(site: Path, storage: Storage) -> Answer:
     """Return what answers a message that may name files below the roots."""
-    caller = Caller(roots=Roots([str(site / "root"), str(site / "second")]))
-
-    def run(action: str, **meta: Any) -> dict[str, Any]:
-        return StoreHandler(storage).run({"action": action, "meta": meta}, caller)
-
-    return run
+    return answers_below(Roots([str(site / "root"), str(site / "second")]), storage)
 
 
 def objects(storage: Storage) -> dict[str, bytes]:
@@ -80,15 +72,6 @@ def objects(storage: Storage) -> dict[str, bytes]:
         return sink.getvalue()
 
     return {row.key: content(row.key) for row in storage.list()}
-
-
-def everything(site: Path) -> dict[str, str | bytes]:
-    """Return all files and links below *site* by their names, and what is in them."""
-    return {
-        str(path.relative_to(site)): os.readlink(path) if path.is_symlink() else path.read_bytes()
-        for path in site.rglob("*")
-        if path.is_symlink() or path.is_file()
-    }
 
 
 HOSTILE = (

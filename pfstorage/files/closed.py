@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 
-_MOST_LINKS = 40  # on the way to one file, as on Linux (path_resolution(7))
+MOST_LINKS = 40  # on the way to one file, as on Linux (path_resolution(7))
 _SECONDS = 1.0
 """How long it is taken for granted that the ways to them have not changed."""
 
@@ -80,7 +80,7 @@ def _steps(path: str) -> Iterator[tuple[str, str]]:
             here = os.path.dirname(here) if name == ".." else here
             continue
         step = os.path.join(here, name)
-        target = _target(step) if links < _MOST_LINKS else None
+        target = _target(step) if links < MOST_LINKS else None
         if target is not None:
             links += 1
             yield here, name

@@ -8,13 +8,10 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from pfstorage.errors import ForbiddenError, SettingsError
-from pfstorage.files.closed import Closed, is_same
+from pfstorage.files.closed import MOST_LINKS, Closed, is_same
 from pfstorage.files.common import Directory, local_errors
 from pfstorage.files.place import Place
 from pfstorage.files.tree import LocalTree, Parts
-
-_MOST_LINKS = 40  # on the way to one file, as on Linux (path_resolution(7))
-
 
 Spot = tuple[LocalTree, Parts]
 
@@ -162,7 +159,7 @@ class Ground:
             target = spot[0].link(spot[1]) if to_go or follow else None
             if target is not None:
                 links += 1
-                if links > _MOST_LINKS:
+                if links > MOST_LINKS:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
                 spot, more = self._jump(path, spot, target)
                 to_go += reversed(more)
