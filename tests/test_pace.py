@@ -204,6 +204,46 @@ def test_a_wait_for_the_pace_ends_as_soon_as_it_should() -> None:
     assert time.monotonic() - started < 5.0
 
 
+@pytest.mark.parametrize("how", ["stopped", "gone"])
+def test_who_leaves_holds_up_nobody(how: str) -> None:
+    throttle, stop = Throttle(1000.0), Stop()
+    throttle.take(1000, Stop())
+    has_gone = threading.Event()
+    with ThreadPoolExecutor(50) as pool:
+        those = [pool.submit(throttle.take, 10_000, stop, has_gone.is_set) for _ in range(50)]
+        time.sleep(0.2)
+        stop.request() if how == "stopped" else has_gone.set()
+        assert all(isinstance(each.exception(), StoppedError) for each in those)
+    started = time.monotonic()
+    throttle.take(1, Stop())
+    assert time.monotonic() - started < 60  # each of them would have taken ten seconds
+
+
+def test_who_came_first_passes_first_and_who_passed_waits_behind_the_others() -> None:
+    throttle, passed, stop = Throttle(1000.0), [], Stop()
+
+    def take(name: int) -> None:
+        for _ in range(3):
+            throttle.take(30, stop)
+            passed.append(name)
+
+    throttle.take(200, stop)
+    threads = [threading.Thread(target=take, args=(name,)) for name in range(5)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.02)  # they come one after the other
+    for thread in threads:
+        thread.join()
+    assert passed == [0, 1, 2, 3, 4] * 3
+
+
+def test_nothing_passes_at_once() -> None:
+    throttle, stop = Throttle(1.0), Stop()
+    throttle.take(3600, stop)
+    stop.request()
+    throttle.take(0, stop)
+
+
 def test_transfers_share_workers_evenly_and_get_them_back() -> None:
     workers = SharedWorkers(10)
     limits = [WorkerLimit(fixed, workers=workers) for fixed in (0, 3, 100)]

@@ -70,7 +70,7 @@ class Turn:
     def __init__(self, quick: Gate, long: Gate, is_gone: Callable[[], bool] = lambda: False) -> None:
         self._quick = quick
         self._long = long
-        self._is_gone = is_gone
+        self.is_gone = is_gone
         self._inside: Gate | None = None
 
     def __enter__(self) -> Turn:
@@ -98,7 +98,7 @@ class Turn:
     def _enter(self, gate: Gate) -> None:
         has_waited = gate.enter()
         self._inside = gate
-        if has_waited and self._is_gone():
+        if has_waited and self.is_gone():
             raise StoppedError("the client went away before its turn came")
 
     def _leave(self) -> None:

@@ -8,7 +8,7 @@ import contextlib
 import functools
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import format_datetime
 from types import MappingProxyType
@@ -89,7 +89,9 @@ def _get(request: Request, key: str) -> Answer:
 
     def write(out: Writer) -> None:
         if size:
-            storage.get(key, PacedSink(out, _passed(request)), span)
+            throttle, stop, is_gone = request.handler.throttle(), request.caller.stop, request.turn.is_gone
+            paced = PacedSink(out, functools.partial(throttle.take, stop=stop, is_gone=is_gone))
+            storage.get(key, paced, span)
         request.moved("files", size)
 
     if not is_whole:
@@ -149,17 +151,14 @@ def _put(request: Request, key: str) -> Answer:
         request.turn.begin_transfer()
         storage = request.handler.storage_for(request.caller)
         with replacing(storage, known_objects(storage, [key]).get(key)):
-            body = PacedSource(spool, _passed(request))
+            # of a client that has gone, too: it sent all of it
+            pace = functools.partial(request.handler.throttle().take, stop=request.caller.stop)
+            body = PacedSource(spool, pace)
             info = storage.put(key, body, size, Attributes(kind), only_new=only_new)
     request.moved("store", size)
     answer = answer_of(Reply({"status": True, "object": info.as_row()}))
     answer.status, answer.headers = 201, {"ETag": f'"{info.etag}"'}
     return answer
-
-
-def _passed(request: Request) -> Callable[[int], None]:
-    """Return what keeps bytes within the bandwidth that all have together."""
-    return functools.partial(request.handler.throttle().take, stop=request.caller.stop)
 
 
 def _is_only_new(request: Request) -> bool:

@@ -6,11 +6,12 @@ import contextlib
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 
 from pfstorage.backends.base import Sink, Source
-from pfstorage.errors import StorageError
-from pfstorage.stop import Stop
+from pfstorage.errors import StoppedError, StorageError
+from pfstorage.stop import TICK, Stop
 
 AUTO_FIRST = 8
 AUTO_MOST = 64
@@ -22,6 +23,9 @@ GAIN = 1.25
 """What twice as many workers must bring, or the last step is taken back."""
 SETTLED_SECONDS = 15.0
 """How long a number of workers that brought no more is left alone."""
+
+LATE_SECONDS = 0.005
+"""How late a thread may wake up."""
 
 CONGESTED = frozenset({429, 498, 503})
 
@@ -139,23 +143,47 @@ class WorkerLimit:
 
 
 class Throttle:
-    """Lets *rate* bytes a second pass, whoever they are of; 0 is no limit."""
+    """Lets *rate* bytes a second pass, whoever they are of, one after the other as they came; 0 is no limit."""
 
     def __init__(self, rate: float = 0.0) -> None:
         self.rate = rate
         self._lock = threading.Lock()
+        self._turns: deque[threading.Event] = deque()
+        """One of each who waits. Only the first is set, and only its owner touches the time."""
         self._free_at = 0.0
 
-    def take(self, size: int, stop: Stop) -> None:
-        """Wait until *size* bytes may pass. Raise `StoppedError` if *stop* is requested meanwhile."""
-        if not self.rate:
+    def take(self, size: int, stop: Stop, is_gone: Callable[[], bool] = lambda: False) -> None:
+        """Wait until *size* bytes may pass. Raise `StoppedError` if *stop* is requested meanwhile.
+
+        So it does if the one who wants them *is_gone*: nothing is taken before its turn has
+        come, so those who leave hold up nobody.
+        """
+        if not self.rate or not size:
             return
+        turn = threading.Event()
         with self._lock:
-            now = time.monotonic()
-            start = max(now, self._free_at)
-            self._free_at = start + size / self.rate
-        if start > now:
-            stop.sleep(start - now)
+            self._turns.append(turn)
+            self._turns[0].set()
+        try:
+            while not turn.wait(TICK):
+                _require_wanted(stop, is_gone)
+            while (early := self._free_at - time.monotonic()) > 0:
+                _require_wanted(stop, is_gone)
+                stop.sleep(min(early, TICK))
+            # who woke up late makes up for that, but not for a pause
+            self._free_at = max(self._free_at, time.monotonic() - LATE_SECONDS) + size / self.rate
+        finally:
+            with self._lock:
+                self._turns.remove(turn)
+                if self._turns:
+                    self._turns[0].set()
+
+
+def _require_wanted(stop: Stop, is_gone: Callable[[], bool]) -> None:
+    if stop.is_requested:
+        raise stop.error()
+    if is_gone():
+        raise StoppedError("nobody waits for it any more")
 
 
 class PacedSink:
