@@ -421,6 +421,36 @@ def test_a_job_that_can_not_be_begun_waits_until_it_can(
     jobs.close(LONG)
 
 
+def test_while_another_program_writes_jobs_are_told_of_and_one_wait_is_for_all(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(store, "BUSY_MILLISECONDS", 1000)
+    jobs = Jobs(worker, str(tmp_path / "state"), ttl=0.0)
+    jobs.start()
+    job = jobs.submit(order(jid="mine"))
+    assert worker.is_busy.acquire(timeout=LONG)
+    file = tmp_path / "state" / "jobs.sqlite"
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        started = time.monotonic()
+        for _ in range(30):
+            assert (
+                jobs.status(job).state == "running"
+            )  # to forget what is over can wait, the time of all is 0
+            assert [each.id for each in jobs.list(10)] == [jobs.find("mine", "")] == [job]
+            assert jobs.counts()["running"] == 1
+            with pytest.raises(StateFileError, match="locked"):
+                jobs.submit(order(1))
+            worker.tell(Progress(1, 0, 0, 1, 1.0))
+        assert time.monotonic() - started < 20
+        assert "can't be forgotten yet" in caplog.text
+        other.execute("ROLLBACK")
+        jobs.submit(order(1))
+        assert jobs._store._rows.execute("PRAGMA busy_timeout").fetchone() == (1000,)
+    worker.free.set()
+    jobs.close(LONG)
+
+
 def test_a_file_that_can_not_be_written_at_the_start_is_told(worker: Worker, tmp_path: Path) -> None:
     jobs = Jobs(worker, str(tmp_path / "state"))
     jobs._store._rows.execute("PRAGMA busy_timeout = 20")

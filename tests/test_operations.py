@@ -9,6 +9,7 @@ import json
 import re
 import signal
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -186,6 +187,20 @@ def test_metrics_tell_of_jobs_transfers_and_what_was_tried_again(swift: DevSwift
         assert _metric(server, 'pfstorage_jobs{state="done"}') == 1
         assert _metric(server, 'pfstorage_store_connections{state="idle"}') > 0
         assert _metric(server, 'pfstorage_store_connections{state="busy"}') == 0
+
+
+def test_metrics_lack_what_can_not_be_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    options = ServerOptions(state_dir=str(tmp_path / "state"))
+    with (
+        contextlib.closing(open_storage("memory")) as storage,
+        running_server(ThreadedHTTPServer(("127.0.0.1", 0), StoreHandler(storage), options)) as server,
+    ):
+        assert "pfstorage_jobs" in get(server, "/metrics")[2]
+        with contextlib.closing(sqlite3.connect(tmp_path / "state" / "jobs.sqlite")) as other:
+            other.execute("DROP TABLE job")
+        status, _, text = get(server, "/metrics")
+        assert (status, "pfstorage_jobs" in text, "pfstorage_workers" in text) == (200, False, True)
+        assert "/metrics lacks jobs: the jobs can't be read" in caplog.text
 
 
 def _metric(server: ThreadedHTTPServer, name: str) -> float:

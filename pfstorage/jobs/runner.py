@@ -275,9 +275,13 @@ class Jobs:
                 log.warning("the progress of job %s can't be kept: %s", run.job_id, e)
 
     def _sweep(self) -> None:
-        """Remove what was over long ago, now and then."""
+        """Remove what was over long ago, now and then, and if that can't be now, then later."""
         now = self._clock()
-        if not self._is_closed and now - self._swept_at >= min(SWEPT_EVERY, self._ttl):
-            self._swept_at = now
+        if self._is_closed or now - self._swept_at < min(SWEPT_EVERY, self._ttl):
+            return
+        self._swept_at = now
+        try:
             if count := self._store.remove_finished(now - self._ttl, MOST_KEPT):
                 log.info("jobs that are over and forgotten: %d, see --jobTtl", count)
+        except LocalFileError as e:
+            log.warning("jobs that were over long ago can't be forgotten yet: %s", e)

@@ -40,7 +40,7 @@ SCHEMA = f"""
 REASON = f"CASE WHEN state IN {(FAILED, CANCELLED)} THEN json_extract(reply, '$.msg') END"
 COLUMNS = f"id, owner, jid, rights, message, state, created, started, finished, progress, {REASON}"
 BUSY_MILLISECONDS = 5000
-"""How long another program, such as a backup, may keep the file locked."""
+"""How long another program, such as a backup, may keep others from writing to the file, before a write fails."""
 
 
 class JobStore:
@@ -56,6 +56,7 @@ class JobStore:
         Raise `SettingsError`, or `StateFileError` for what may pass by itself.
         """
         self._open = contextlib.ExitStack()
+        self._busy_milliseconds = BUSY_MILLISECONDS
         with contextlib.ExitStack() as opening:
             path = opening.enter_context(_guarded(directory)) if directory else ":memory:"
             self._rows = opening.enter_context(_connected(path))
@@ -106,13 +107,13 @@ class JobStore:
 
     def read(self, job_id: str) -> Job | None:
         """Return a job with its reply."""
-        with self._change() as rows:
+        with self._view() as rows:
             row = rows.execute(f"SELECT {COLUMNS}, reply FROM job WHERE id = ?", (job_id,)).fetchone()
             return _job_of(row) if row else None
 
     def id_of(self, jid: str, owner: str, *, of_all: bool) -> str | None:
         """Return the id of *owner*'s job of that jid; *of_all*: or of the last of another's."""
-        with self._change() as rows:
+        with self._view() as rows:
             found = rows.execute(
                 "SELECT id FROM job WHERE jid = ? AND (owner = ? OR ?) ORDER BY owner = ? DESC, number DESC",
                 (jid, owner, of_all, owner),
@@ -121,7 +122,7 @@ class JobStore:
 
     def latest(self, limit: int, owner: str | None) -> list[Job]:
         """Return jobs without their replies, the last first: *owner*'s, or all."""
-        with self._change() as rows:
+        with self._view() as rows:
             found = rows.execute(
                 f"SELECT {COLUMNS} FROM job WHERE owner = ? OR ? IS NULL ORDER BY number DESC LIMIT ?",
                 (owner, owner, limit),
@@ -130,7 +131,7 @@ class JobStore:
 
     def counts(self) -> dict[str, int]:
         """Return how many jobs are in each state."""
-        with self._change() as rows:
+        with self._view() as rows:
             return dict.fromkeys(STATES, 0) | dict(
                 rows.execute("SELECT state, count(*) FROM job GROUP BY state").fetchall()
             )
@@ -179,16 +180,33 @@ class JobStore:
         with self._change() as rows:
             rows.execute(f"UPDATE job SET {assignments} WHERE id = ?", (*values.values(), job_id))
 
-    @contextlib.contextmanager
-    def _change(self) -> Iterator[sqlite3.Connection]:
+    def _change(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
         """Do all in the block, or nothing of it. Raise `StateFileError`, or `FullDiskError`."""
+        return self._transaction("BEGIN IMMEDIATE")
+
+    def _view(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+        """Read in the block what was at one moment, also while another program writes. Raise `StateFileError`."""
+        return self._transaction("BEGIN")
+
+    @contextlib.contextmanager
+    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
         try:
             with self._rows:
-                self._rows.execute("BEGIN IMMEDIATE")
+                self._rows.execute(begin)
                 yield self._rows
         except sqlite3.Error as e:
+            if "locked" in str(e):
+                self._wait_for_others(0)  # all wait for who waits: those who come next are told at once
             kind = FullDiskError if "full" in str(e) else StateFileError
             raise kind(f"the jobs can't be read or written: {e}") from e
+        else:
+            if begin != "BEGIN":
+                self._wait_for_others(BUSY_MILLISECONDS)
+
+    def _wait_for_others(self, milliseconds: int) -> None:
+        if milliseconds != self._busy_milliseconds:
+            self._rows.execute(f"PRAGMA busy_timeout = {milliseconds}")
+            self._busy_milliseconds = milliseconds
 
 
 @contextlib.contextmanager

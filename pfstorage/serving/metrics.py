@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
@@ -14,11 +15,13 @@ from prometheus_client.registry import Collector
 
 from pfstorage.actions import ACTIONS
 from pfstorage.backends.retry import REPEATED
-from pfstorage.errors import ForbiddenError
+from pfstorage.errors import ForbiddenError, PfstorageError
 from pfstorage.reply import Reply
 from pfstorage.serving.exchange import Answer, Request
 from pfstorage.serving.load import Gauge
 from pfstorage.status import http_status
+
+log = logging.getLogger(__name__)
 
 BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0, 3600.0)
 """Seconds: from a hello to a pull of an hour."""
@@ -118,8 +121,12 @@ class _Present(Collector):
     def collect(self) -> Iterator[Metric]:
         for name, (text, label, numbers) in self._gauges.items():
             family = GaugeMetricFamily(f"pfstorage_{name}", text, labels=[label] if label else [])
-            for value, number in numbers().items():
-                family.add_metric([value] if label else [], number)
-            yield family
+            try:
+                for value, number in numbers().items():
+                    family.add_metric([value] if label else [], number)
+            except PfstorageError as e:
+                log.warning("what is in /metrics lacks %s: %s", name, e)  # the others count all the more
+            else:
+                yield family
         repeated = "What was tried again, since the store failed."
         yield CounterMetricFamily("pfstorage_retries", repeated, value=REPEATED.value)
