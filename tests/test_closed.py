@@ -288,18 +288,20 @@ def test_what_is_closed_is_found_out_again_with_the_settings(tmp_path: Path) -> 
     settings = tmp_path / "settings.json"
     settings.write_text('{"this": {"debugToDir": "one"}}')
     flags = ("--type", "memory", "--forever", "--configFileLoad", "settings.json")
-    write_tree(tmp_path, {"two/a": b"a"})
+    write_tree(tmp_path, {"one/a": b"a", "two/a": b"a"})
     with server_process(tmp_path, *flags) as served:
 
-        def is_stored() -> bool:
+        def is_stored(file: str = "two/a") -> bool:
             return bool(
-                answer(served.port, post(message("objPut", file="two/a", inLocation="in"))).json["status"]
+                answer(served.port, post(message("objPut", file=file, inLocation="in"))).json["status"]
             )
 
         assert is_stored()
+        assert not is_stored("one/a")
         settings.write_text('{"this": {"debugToDir": "two"}}')
         served.process.send_signal(signal.SIGHUP)
         deadline = time.monotonic() + 20
         while is_stored() and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not is_stored()
+        assert not is_stored("one/a")  # the records that are there name no fewer patients now

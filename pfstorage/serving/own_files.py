@@ -19,6 +19,8 @@ class OwnFiles:
         self.roots = roots
         self._options = options
         self._settings: Settings | None = None
+        self._named: set[str] = set()
+        """What is or was named: records stay where they are when the setting changes."""
 
     def follow(self, settings: Settings) -> None:
         """Close what *settings* name, if they have changed, and log what can't be closed."""
@@ -36,7 +38,8 @@ class OwnFiles:
         own = {flag: path for flag, path in own.items() if path}
         store = settings.filesystem.store_base if settings.type == "filesystem" else ""
         shared = [flag for flag, path in own.items() if self.roots.has(path)]
-        self.roots.close([*own.values(), *filter(None, [store])], everything=bool(shared))
+        self._named.update(own.values(), filter(None, [store]))
+        self.roots.close(self._named, everything=bool(shared))
         if shared:
             return (
                 f"{shared[0]}: messages may read and write what is in {own[shared[0]]!r}:"
