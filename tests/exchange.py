@@ -262,7 +262,9 @@ def _port_of(process: subprocess.Popen[str]) -> int:
     with selectors.DefaultSelector() as selector:
         selector.register(process.stderr, selectors.EVENT_READ)
         assert selector.select(60), "the server does not start"
-    line = process.stderr.readline()
-    match = re.search(r" serves .* at https?://127\.0\.0\.1:(\d+)/api/v1/cmd", line)
-    assert match, line + process.communicate(timeout=60)[1]
+    line = b""
+    while not line.endswith(b"\n") and (byte := os.read(process.stderr.fileno(), 1)):
+        line += byte  # no more than the line, or `communicate` would not see what is read with it
+    match = re.search(rb" serves .* at https?://127\.0\.0\.1:(\d+)/api/v1/cmd", line)
+    assert match, line.decode() + process.communicate(timeout=60)[1]
     return doors[-1].port(int(match[1]))

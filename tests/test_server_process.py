@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Command, write_tree
+from tests.conftest import Command, doors, write_tree
 from tests.exchange import (
     HELLO,
     MULTIPART,
@@ -250,3 +250,21 @@ def test_a_server_that_can_not_keep_its_jobs_does_not_say_that_it_serves(tmp_pat
     assert done.returncode == 2
     assert "serves" not in done.stderr
     assert "'state' can't be used" in done.stderr
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640])
+def test_what_others_can_read_of_its_secrets_is_told_at_the_start(
+    tmp_path: Path, certificate: tuple[str, str], mode: int
+) -> None:
+    write_tree(tmp_path, {"key.pem": Path(certificate[1]).read_bytes(), "swift key": b"secret"})
+    for name in ("key.pem", "swift key"):
+        (tmp_path / name).chmod(mode)
+    tls = () if "--tlsKey" in doors[-1].flags else ("--tlsCert", certificate[0], "--tlsKey", "key.pem")
+    flags = ("--forever", "--type", "memory", "--swiftKey", "@swift key", *tls)
+    with server_process(tmp_path, *flags) as served:
+        served.process.terminate()
+        _, said = served.ends()
+    told = [line for line in said.splitlines() if "any user of this host can read" in line]
+    expected = ["--tlsKey 'key.pem': run  chmod o-r key.pem"] if tls else []
+    expected.append("--swiftKey 'swift key': run  chmod o-r 'swift key'")
+    assert [line.partition(" read ")[2] for line in told] == (expected if mode == 0o644 else [])

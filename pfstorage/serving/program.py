@@ -6,7 +6,9 @@ import argparse
 import functools
 import logging
 import os
+import shlex
 import signal
+import stat
 import threading
 from collections.abc import Set
 
@@ -21,6 +23,8 @@ from pfstorage.serving.server import LAST_SECONDS, ThreadedHTTPServer
 from pfstorage.texts import secret_of
 
 log = logging.getLogger(__name__)
+
+_PRIVATE = ("--tlsKey", "--swiftKey")
 
 
 def serve(handler: StoreHandler, options: argparse.Namespace, key_source: str) -> bool:
@@ -123,6 +127,20 @@ def _announce(server: ThreadedHTTPServer, settings: Settings) -> None:
             "anybody who can reach this address may read, replace and remove what is served (--allowAnonymous)",
             "WARNING",
         )
+    own = server.options.own_files()
+    for flag, path in ((flag, own.get(flag, "")) for flag in _PRIVATE):
+        if path and _can_any_read(path):
+            console.complain(
+                f"any user of this host can read {flag} {path!r}: run  chmod o-r {shlex.quote(path)}",
+                "WARNING",
+            )
+
+
+def _can_any_read(path: str) -> bool:
+    try:
+        return bool(os.stat(path).st_mode & stat.S_IROTH)
+    except OSError:  # it was read, and has gone since
+        return False
 
 
 def _place(settings: Settings) -> str:

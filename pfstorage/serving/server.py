@@ -1,42 +1,30 @@
-"""The HTTP door: `ThreadedHTTPServer` over one `StoreHandler`."""
+"""The HTTP door: `ThreadedHTTPServer` over one `StoreHandler`: what it consists of, and how it begins and ends."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import io
 import logging
 import os
-import socket
-import ssl
-import sys
 import threading
-import time
 from collections.abc import Callable, Mapping, Set
-from http.server import HTTPServer
-from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 
 from pfstorage._version import __version__
 from pfstorage.actions import Caller
 from pfstorage.backends.base import SupportsConnections
-from pfstorage.errors import BusyError, SettingsError, StoppedError
+from pfstorage.errors import SettingsError
 from pfstorage.files import Roots
 from pfstorage.handler import StoreHandler
 from pfstorage.jobs.runner import Jobs
-from pfstorage.reply import Reply
 from pfstorage.serving.access import Access
 from pfstorage.serving.events import JOBS, job_events
-from pfstorage.serving.exchange import answer_of
 from pfstorage.serving.health import Readiness, healthz
+from pfstorage.serving.listener import Listener
 from pfstorage.serving.load import Load
 from pfstorage.serving.objects import OBJECTS, list_objects, one_object
 from pfstorage.serving.openapi import Description
 from pfstorage.serving.options import ServerOptions
 from pfstorage.serving.own_files import OwnFiles
 from pfstorage.serving.page import PAGE, page
-from pfstorage.serving.request import RequestHandler
-from pfstorage.serving.sending import send
 from pfstorage.serving.site import ROUTES, Route, Site
 from pfstorage.serving.tls import tls_of
 from pfstorage.stop import Stop
@@ -46,18 +34,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NO_FILES_SECONDS = 0.5
 LAST_SECONDS = 6.0
 """What a transfer that was stopped takes at most to reply, and a little more."""
 
 
-class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
+class ThreadedHTTPServer(Listener):
     """Serves one `StoreHandler` on one address, each connection in a thread of its own."""
-
-    daemon_threads = True
-    block_on_close = False  # idle kept connections would hold it up; requests at work are waited for below
-    request_queue_size = 128
-    allow_reuse_address = True
 
     def __init__(
         self,
@@ -69,7 +51,6 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
 
         Raise `SettingsError` if *options* can't be, and `OSError` if the address can't be had.
         """
-        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.args: dict[str, Any] = {}
         self.answers_once = False
         self._handler = handler
@@ -78,7 +59,7 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
         self.end_of_work = Stop()
         self._jobs: Jobs | None = None
         self.configure(options or ServerOptions(), address[0])
-        super().__init__(address, RequestHandler)
+        super().__init__(address)
 
     def setup(
         self, *, args: Mapping[str, Any], name: str = "pfstorage", desc: str = "", ver: str = __version__
@@ -203,18 +184,6 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
     def _reload_certificate(self) -> None:
         self.tls = tls_of(self.options)
 
-    @property
-    def url(self) -> str:
-        host, port = self.server_address[:2]
-        return f"http{'s' if self.tls else ''}://{f'[{host!s}]' if ':' in str(host) else host!s}:{port}/api/v1/cmd"
-
-    def server_bind(self) -> None:
-        """Bind without looking up the name of this host, which may take long and is not used."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
-
     def serve_forever(self, poll_interval: float = 0.5) -> None:
         """Serve until `stop`. Raise `SettingsError` if that would let in who should not be."""
         self.require_guard()
@@ -238,40 +207,6 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
         super().server_close()
         if self._jobs:
             self._jobs.close(LAST_SECONDS)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve a new connection, unless there are too many."""
-        if self.load.connect():
-            try:
-                super().process_request(request, client_address)
-            except BaseException:  # there is no thread for it
-                self.load.disconnect()
-                raise
-            return
-        with contextlib.suppress(OSError):  # it is told if it listens; nobody waits for that
-            request.setblocking(False)
-            if not self.tls:
-                request.send(_refusal())
-        self.shutdown_request(request)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Serve a connection, in a thread of its own."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self.load.disconnect()
-
-    def get_request(self) -> tuple[socket.socket, Any]:
-        """Take a connection. Where this process may open no more files, wait a little: it is asked again at once."""
-        try:
-            return super().get_request()
-        except OSError as e:
-            if e.errno in (errno.EMFILE, errno.ENFILE):
-                log.error(
-                    "no connection can be taken, too many files are open: see --maxConnections, ulimit -n"
-                )
-                time.sleep(NO_FILES_SECONDS)
-            raise
 
     def answer_once(self) -> bool:
         """Answer one request, then return; connections that ask nothing don't count. `stop` ends it, too.
@@ -307,20 +242,3 @@ class ThreadedHTTPServer(ThreadingMixIn, HTTPServer):
     def _shut_down(self) -> None:
         log.info("no more requests are taken; %d are at work", self.load.at_work)
         self.shutdown()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log what ended a connection: a client that went away is no news."""
-        error = sys.exc_info()[1]
-        if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
-            log.info("the connection from %s came to no TLS: %s", client_address[0], error.reason)
-        elif isinstance(error, OSError | StoppedError):
-            log.debug("the connection from %s broke: %r", client_address[0], error)
-        else:
-            log.error("the connection from %s broke unexpectedly", client_address[0], exc_info=error)
-
-
-def _refusal() -> bytes:
-    error = BusyError("the server has too many connections: try again in some seconds")
-    out = io.BytesIO()
-    send(answer_of(Reply.of_error(error)), out, "GET", "HTTP/1.1", ends=True)
-    return out.getvalue()

@@ -1,0 +1,106 @@
+"""What listens: connections are taken, counted, refused when there are too many, and break."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import logging
+import socket
+import ssl
+import sys
+import time
+from http.server import HTTPServer
+from socketserver import ThreadingMixIn
+from typing import Any
+
+from pfstorage.errors import BusyError, StoppedError
+from pfstorage.reply import Reply
+from pfstorage.serving.exchange import answer_of
+from pfstorage.serving.load import Load
+from pfstorage.serving.request import RequestHandler
+from pfstorage.serving.sending import send
+
+log = logging.getLogger(__name__)
+
+NO_FILES_SECONDS = 0.5
+
+
+class Listener(ThreadingMixIn, HTTPServer):
+    """Listens on one address; each connection has a thread of its own, with a `RequestHandler`."""
+
+    daemon_threads = True
+    block_on_close = False  # idle kept connections would hold it up; who is at work is waited for by `load`
+    request_queue_size = 128
+    allow_reuse_address = True
+
+    load: Load
+    tls: ssl.SSLContext | None
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        """Listen on *address*. Raise `OSError` if it can't be had."""
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, RequestHandler)
+
+    @property
+    def url(self) -> str:
+        host, port = self.server_address[:2]
+        return f"http{'s' if self.tls else ''}://{f'[{host!s}]' if ':' in str(host) else host!s}:{port}/api/v1/cmd"
+
+    def server_bind(self) -> None:
+        """Bind without looking up the name of this host, which may take long and is not used."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a new connection, unless there are too many."""
+        if self.load.connect():
+            try:
+                super().process_request(request, client_address)
+            except BaseException:  # there is no thread for it
+                self.load.disconnect()
+                raise
+            return
+        with contextlib.suppress(OSError):  # it is told if it listens; nobody waits for that
+            request.setblocking(False)
+            if not self.tls:
+                request.send(_refusal())
+        self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a connection, in a thread of its own."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.load.disconnect()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Take a connection. Where this process may open no more files, wait a little: it is asked again at once."""
+        try:
+            return super().get_request()
+        except OSError as e:
+            if e.errno in (errno.EMFILE, errno.ENFILE):
+                log.error(
+                    "no connection can be taken, too many files are open: see --maxConnections, ulimit -n"
+                )
+                time.sleep(NO_FILES_SECONDS)
+            raise
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log what ended a connection: a client that went away is no news."""
+        error = sys.exc_info()[1]
+        if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+            log.info("the connection from %s came to no TLS: %s", client_address[0], error.reason)
+        elif isinstance(error, OSError | StoppedError):
+            log.debug("the connection from %s broke: %r", client_address[0], error)
+        else:
+            log.error("the connection from %s broke unexpectedly", client_address[0], exc_info=error)
+
+
+def _refusal() -> bytes:
+    error = BusyError("the server has too many connections: try again in some seconds")
+    out = io.BytesIO()
+    send(answer_of(Reply.of_error(error)), out, "GET", "HTTP/1.1", ends=True)
+    return out.getvalue()
