@@ -140,6 +140,24 @@ def test_objects_go_within_the_bandwidth_of_all(method: str) -> None:
             assert time.monotonic() - started >= 1.5
 
 
+def test_clients_that_have_gone_take_nothing_of_the_bandwidth() -> None:
+    with contextlib.closing(open_storage("memory")) as storage:
+        handler = StoreHandler(storage)
+        with serving(handler) as server:
+            for path in ("/big", "/small"):
+                assert ask(server, "PUT", path, CONTENT if path == "/big" else b"x")[0] == 201
+            handler.state.set("/this/bwLimit", 50_000)  # a piece of a big one takes some seconds
+            clients = [http.client.HTTPConnection("127.0.0.1", server.server_port) for _ in range(25)]
+            for client in clients:
+                client.request("GET", f"{OBJECTS}/big")
+            time.sleep(0.5)
+            for client in clients:
+                client.close()
+            started = time.monotonic()
+            assert ask(server, "GET", "/small")[::2] == (200, b"x")
+            assert time.monotonic() - started < 12
+
+
 def test_an_empty_object_is_one(server: ThreadedHTTPServer) -> None:
     assert ask(server, "PUT", "/a", b"")[0] == 201
     assert ask(server, "GET", "/a")[::2] == (200, b"")

@@ -195,12 +195,18 @@ def test_no_rate_is_no_limit() -> None:
 
 
 def test_a_wait_for_the_pace_ends_as_soon_as_it_should() -> None:
-    throttle, stop = Throttle(1.0), Stop()
+    throttle, stop, other = Throttle(1.0), Stop(), Stop()
     throttle.take(3600, stop)
-    started = time.monotonic()
-    threading.Timer(0.05, stop.request).start()
-    with pytest.raises(StoppedError):
-        throttle.take(1, stop)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(throttle.take, 1, other)
+        time.sleep(0.05)
+        started = time.monotonic()
+        threading.Timer(0.05, stop.request).start()
+        with pytest.raises(StoppedError):
+            throttle.take(1, stop)  # behind one who waits on
+        assert not first.done()
+        other.request()
+        assert isinstance(first.exception(), StoppedError)
     assert time.monotonic() - started < 5.0
 
 
