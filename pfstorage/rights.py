@@ -30,6 +30,11 @@ class Rights:
             raise ValueError(f"rights are one of {', '.join(LEVELS)}, then a key prefix if they have one")
         return cls(level, prefix.strip())
 
+    @property
+    def are_all(self) -> bool:
+        """Whether nothing is beyond them: not the jobs of others, nor the server itself."""
+        return self.level == LEVELS[-1] and not self.prefix
+
     def allows(self, level: str) -> bool:
         """Tell whether they reach as far as *level*."""
         return LEVELS.index(self.level) >= LEVELS.index(level)

@@ -38,13 +38,16 @@ TOKENS = """\
 reader = r-0123456789abcdef%(x)s
 Writer = w-0123456789abcdef
 boss = b-0123456789abcdef
+chief = c-0123456789abcdef
 
 [TOKEN RIGHTS]
 reader = read chris/feed_1/
 Writer = write chris/feed_1/
 boss = admin
+chief = admin chris/feed_1/
 """
 READER, WRITER, BOSS = "r-0123456789abcdef%(x)s", "w-0123456789abcdef", "b-0123456789abcdef"
+CHIEF = "c-0123456789abcdef"
 
 Serving = Callable[..., ThreadedHTTPServer]
 
@@ -145,14 +148,24 @@ def test_a_token_does_what_its_rights_allow_and_no_more(
     assert status(WRITER, put("chris/feed_1/x")) == 200
     assert status(WRITER, put("chris/feed_10/x")) == 403
     assert status(WRITER, put("chris/feed_1/../x")) in (400, 403)
+    assert status(CHIEF, put("chris/feed_1/x")) == 200
+    assert status(CHIEF, put("chris/feed_10/x")) == 403
+    dry = put("chris/feed_10/x")
+    dry["meta"]["dryRun"] = True
+    assert [status(token, dry) for token in (WRITER, CHIEF, BOSS)] == [403, 403, 200]
     assert status(BOSS, put("chris/feed_10/x")) == 200
     listed = {token: ask(server, LS, **bearer(token))[1]["ls"] for token in (READER, WRITER, BOSS)}
     assert listed[READER] == listed[WRITER] == [{"name": "chris/feed_1/x/a.dcm"}]
     assert len(listed[BOSS]) == 2
     for message in (SET, QUIT):
-        assert status(READER, message) == status(WRITER, message) == 403
+        assert [status(token, message) for token in (READER, WRITER, CHIEF)] == [403] * 3
     assert status(BOSS, SET) == 200
-    for token, expected in ((READER, 403), (WRITER, 403), (BOSS, 200)):  # they see a part of the store alone
+    for token, expected in (
+        (READER, 403),
+        (WRITER, 403),
+        (CHIEF, 403),
+        (BOSS, 200),
+    ):  # they see a part of the store alone
         connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
         with contextlib.closing(connection):
             connection.request("GET", "/metrics", headers=bearer(token))
@@ -255,7 +268,8 @@ def test_where_anybody_comes_in_nothing_of_the_service_is_told_or_changed(servin
 
 def test_who_sees_a_part_of_the_store_is_not_told_of_the_machine(serving: Serving, token_file: str) -> None:
     server = serving(token_path=token_file)
-    assert [ask(server, SYSINFO, **bearer(token))[0] for token in (READER, WRITER, BOSS)] == [403, 403, 200]
+    statuses = {token: ask(server, SYSINFO, **bearer(token))[0] for token in (READER, WRITER, CHIEF, BOSS)}
+    assert statuses == {READER: 403, WRITER: 403, CHIEF: 403, BOSS: 200}
 
 
 # TLS

@@ -37,12 +37,12 @@ class Desk:
         self.jobs = Jobs(self.handler.performer(Caller(trusted=False)), directory, **options)
         self.caller = Caller(trusted=False, jobs=self.jobs)
 
-    def answer(self, action: str, owner: str = "", level: str = "admin", **meta: Any) -> Reply:
-        caller = replace(self.caller, owner=owner, rights=Rights(level))
+    def answer(self, action: str, owner: str = "", rights: str = "admin", **meta: Any) -> Reply:
+        caller = replace(self.caller, owner=owner, rights=Rights.parse(rights))
         return self.handler.answer({"action": action, "meta": meta}, caller)
 
-    def ask(self, action: str, owner: str = "", level: str = "admin", **meta: Any) -> dict[str, Any]:
-        return self.answer(action, owner, level, **meta).body
+    def ask(self, action: str, owner: str = "", rights: str = "admin", **meta: Any) -> dict[str, Any]:
+        return self.answer(action, owner, rights, **meta).body
 
     def finish(self, action: str, **meta: Any) -> dict[str, Any]:
         """Begin a job, and return its status when it is over."""
@@ -197,16 +197,17 @@ def test_two_owners_may_use_the_same_jid(desk: Desk) -> None:
     assert desk.ask("jobStatus", "root", "admin", jid="1")["job"] == bob
 
 
-def test_only_an_admin_sees_the_jobs_of_others(desk: Desk) -> None:
+@pytest.mark.parametrize("rights", ["write", "admin chris/feed_1/"])
+def test_only_an_admin_of_all_sees_the_jobs_of_others(desk: Desk, rights: str) -> None:
     ann = desk.ask("objPush", "ann", "write", **PUT, jid="1", **{"async": True})["job"]
     for action, meta in (
         ("jobStatus", {"job": ann}),
         ("jobStatus", {"jid": "1"}),
         ("jobCancel", {"job": ann}),
     ):
-        reply = desk.answer(action, "bob", "write", **meta)
+        reply = desk.answer(action, "bob", rights, **meta)
         assert (reply.body["error"]["type"], http_status(reply)) == ("UnknownJobError", 404)
-    assert desk.ask("jobList", "bob", "write")["jobs"] == []
+    assert desk.ask("jobList", "bob", rights)["jobs"] == []
     for owner, level in (("ann", "write"), ("ann", "read"), ("root", "admin")):
         assert [each["job"] for each in desk.ask("jobList", owner, level)["jobs"]] == [ann]
         assert desk.ask("jobStatus", owner, level, jid="1", wait=30)["state"] == "done"

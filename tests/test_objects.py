@@ -8,16 +8,20 @@ import hashlib
 import http.client
 import io
 import json
+import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
-from pfstorage.backends import Storage
+from pfstorage.backends import ObjectInfo, Storage
+from pfstorage.backends.base import Attributes, Sink, Span
+from pfstorage.backends.memory import MemoryStorage
+from pfstorage.config import Settings
 from pfstorage.devswift import DevSwift
 from pfstorage.serving.options import ServerOptions
 from tests.conftest import run, running_server, serving, swift_options, write_tree
@@ -156,6 +160,87 @@ def test_clients_that_have_gone_take_nothing_of_the_bandwidth() -> None:
             started = time.monotonic()
             assert ask(server, "GET", "/small")[::2] == (200, b"x")
             assert time.monotonic() - started < 12
+
+
+def test_what_has_rotted_in_the_store_is_never_taken_for_whole(tmp_path: Path) -> None:
+    content = {"big": CONTENT, "small": b"0123456789"}
+    with (
+        contextlib.closing(open_storage("filesystem", store_base=str(tmp_path))) as storage,
+        serving(StoreHandler(storage)) as server,
+    ):
+        for name, text in content.items():
+            assert ask(server, "PUT", f"/{name}", text)[0] == 201
+            file = tmp_path / name
+            times = file.stat().st_atime_ns, file.stat().st_mtime_ns
+            with file.open("r+b") as stream:
+                stream.write(b"x")
+            os.utime(file, ns=times)
+        with pytest.raises(http.client.IncompleteRead) as broken:
+            ask(server, "GET", "/big")
+        assert len(broken.value.partial) < len(CONTENT)
+        status, _, text = ask(server, "GET", "/small")
+        assert (status, json.loads(text)["error"]["type"]) == (502, "IntegrityError")
+        assert ask(server, "GET", "/small", Range="bytes=1-3")[::2] == (206, b"123")  # none of this is known
+
+
+class Replaced(MemoryStorage):
+    """A store where somebody is quicker than who asks for an object."""
+
+    def __init__(self) -> None:
+        super().__init__(Settings(type="memory"))
+        self.change: Callable[[], object] = lambda: None
+
+    def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
+        self.change()
+        return super().get(key, sink, span)
+
+
+def test_an_object_that_is_replaced_or_removed_at_the_moment_is_told_as_such() -> None:
+    storage = Replaced()
+    with serving(StoreHandler(storage)) as server:
+        for change, status, kind in (
+            (lambda: storage.put("a", io.BytesIO(b"new"), 3), 503, "BusyError"),
+            (lambda: storage.delete("a"), 404, "NotFoundError"),
+        ):
+            storage.put("a", io.BytesIO(b"old"), 3)
+            connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+            with contextlib.closing(connection):
+                storage.change = change
+                connection.request("GET", f"{OBJECTS}/a")
+                answer = connection.getresponse()
+                assert (answer.status, json.loads(answer.read())["error"]["type"]) == (status, kind)
+                assert ("Retry-After" in answer.headers) == (status == 503)
+                assert "ETag" not in answer.headers
+                storage.change = lambda: None
+                connection.request("HEAD", f"{OBJECTS}/a")  # the connection is as good as before
+                assert connection.getresponse().status == (200 if status == 503 else 404)
+        text = metrics_of(server)
+        assert 'pfstorage_messages_total{action="/api/v1/objects/",status="503"} 1.0' in text
+        assert 'pfstorage_messages_total{action="/api/v1/objects/",status="200"} 1.0' in text  # that of HEAD
+
+
+def metrics_of(server: ThreadedHTTPServer) -> str:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+    with contextlib.closing(connection):
+        connection.request("GET", "/metrics")
+        return connection.getresponse().read().decode()
+
+
+@pytest.mark.parametrize("kind", ["text/plain\r\nX-Evil: 1", "text/plain\n", "text/\u65e5\u672c"])
+def test_a_content_type_that_can_not_be_in_a_head_is_told_as_unknown(kind: str) -> None:
+    with contextlib.closing(open_storage("memory")) as storage, serving(StoreHandler(storage)) as server:
+        storage.put("a", io.BytesIO(b"a"), 1, Attributes(kind))
+        assert storage.head("a").content_type == kind
+        status, headers, content = ask(server, "GET", "/a")
+        assert (status, content, headers["Content-Type"]) == (200, b"a", "application/octet-stream")
+        assert "X-Evil" not in headers
+
+
+def test_the_head_of_an_object_is_that_of_all_of_it(server: ThreadedHTTPServer) -> None:
+    ask(server, "PUT", "/a", CONTENT)
+    status, headers, _ = ask(server, "HEAD", "/a", Range="bytes=0-9")
+    assert (status, headers["Content-Length"]) == (200, str(len(CONTENT)))
+    assert "Content-Range" not in headers
 
 
 def test_an_empty_object_is_one(server: ThreadedHTTPServer) -> None:

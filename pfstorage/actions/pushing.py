@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import stat
@@ -15,6 +16,7 @@ from pfstorage.actions.options import MoveMeta, reply_of, work_of
 from pfstorage.actions.registry import Context, Upload, action
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.base import Source
+from pfstorage.backends.confined import require_write
 from pfstorage.errors import (
     ContainerNotFoundError,
     ForbiddenError,
@@ -34,6 +36,7 @@ from pfstorage.pathmap import (
     without_dot,
 )
 from pfstorage.reply import Reply
+from pfstorage.rights import Rights
 from pfstorage.transfer import Failure, Moved, Transfer, TransferReport, Work, push
 from pfstorage.transfer.push import replacing, unless_there
 
@@ -73,7 +76,8 @@ def _pushed(context: Context, meta: PutMeta, ground: Ground) -> Reply:
     work, is_tree = work_of(context, meta), _is_tree(meta, ground)
 
     def plan(warn: Callable[[str], None]) -> Iterator[Transfer | Failure]:
-        return _with_known(_items(meta, ground, warn), work.storage)
+        items = _items(meta, ground, warn)
+        return _with_known(map(functools.partial(_if_allowed, context.caller.rights), items), work.storage)
 
     report = push(plan(context.warn), work)
     if not (report.count or report.failed or report.error or meta.shard):
@@ -140,6 +144,16 @@ def _put_of(place: Place, over: str, location: str, cwd: str) -> Transfer | Fail
         return Transfer(key, place.path, None, place.tree, place.parts)
     except InvalidKeyError as e:
         return Failure(str(e.facts.get("key", "")), place.path, e)
+
+
+def _if_allowed(rights: Rights, item: Transfer | Failure) -> Transfer | Failure:
+    """Return *item*, or that *rights* don't reach so far: the store would say so, but of a dry run it is not asked."""
+    try:
+        if isinstance(item, Transfer):
+            require_write(rights, item.key)
+        return item
+    except PermissionDeniedError as e:
+        return Failure(item.key, item.path, e)
 
 
 def _key_of_file(key: str) -> str:
@@ -211,6 +225,7 @@ def _put_upload(context: Context, meta: PutMeta) -> Reply:
     if meta.audit:
         raise MessageError("meta 'audit' goes with local files, which can be read again; leave it out")
     key = _key_of_file(check_key(prepended(meta.prepend_bucket_path, without_dot(meta.to_object))))
+    require_write(context.caller.rights, key)
     report = TransferReport(meta.reply == "full")
     report.note(Transfer(key, upload.filename), _stored_upload(work_of(context, meta), key, upload))
     return reply_of(report, meta, {"localpath": os.path.dirname(upload.filename)})

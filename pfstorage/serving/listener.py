@@ -14,7 +14,7 @@ from http.server import HTTPServer
 from socketserver import ThreadingMixIn
 from typing import Any
 
-from pfstorage.errors import BusyError, StoppedError
+from pfstorage.errors import BusyError, PfstorageError, StoppedError
 from pfstorage.reply import Reply
 from pfstorage.serving.exchange import answer_of
 from pfstorage.serving.load import Load
@@ -95,6 +95,11 @@ class Listener(ThreadingMixIn, HTTPServer):
             log.info("the connection from %s came to no TLS: %s", client_address[0], error.reason)
         elif isinstance(error, OSError | StoppedError):
             log.debug("the connection from %s broke: %r", client_address[0], error)
+        elif isinstance(error, PfstorageError):  # what it is of may name a patient
+            log.warning(
+                "an answer to %s ended before it was whole: %s", client_address[0], type(error).__name__
+            )
+            log.debug("%s", error)
         else:
             log.error("the connection from %s broke unexpectedly", client_address[0], exc_info=error)
 

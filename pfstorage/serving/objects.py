@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import format_datetime
+from http import HTTPStatus
 from types import MappingProxyType
 from typing import IO
 from urllib.parse import quote, unquote_to_bytes
@@ -20,14 +21,14 @@ from pfstorage.backends import ObjectInfo
 from pfstorage.backends.base import CHUNK, Attributes, Span
 from pfstorage.backends.common import new_md5
 from pfstorage.backends.confined import require_write
-from pfstorage.errors import InvalidKeyError, MessageError, TooLargeError
+from pfstorage.errors import BusyError, InvalidKeyError, MessageError, RejectedError, TooLargeError
 from pfstorage.files import local_errors
 from pfstorage.pathmap import check_key
 from pfstorage.reply import Reply
 from pfstorage.serving.body import Reader, Writer
 from pfstorage.serving.exchange import Answer, Request, answer_of, names_etag
 from pfstorage.transfer import PacedSink, PacedSource
-from pfstorage.transfer.push import replacing
+from pfstorage.transfer.push import UNKNOWN_TYPE, replacing
 
 OBJECTS = "/api/v1/objects"
 MOST_ROWS = 10_000
@@ -74,12 +75,14 @@ def _get(request: Request, key: str) -> Answer:
     info = storage.head(key)
     etag = info.segments_etag or info.etag
     headers = _headers_of(key, info, etag)
+    kind = info.content_type if _KIND.fullmatch(info.content_type) else UNKNOWN_TYPE  # it stands in the head
     if names_etag(request.headers.get("if-none-match", ""), etag):
-        return Answer(304, headers=headers, kind=info.content_type)
+        return Answer(304, headers=headers, kind=kind)
     if not names_etag(request.headers.get("if-match", "*"), etag):
         return _refused(412, "the object is another than If-Match says")
     is_same = request.headers.get("if-range", f'"{etag}"').strip() == f'"{etag}"'  # else, all of it
-    start, end = _range_of(request.headers.get("range", "") if is_same else "", info.size)
+    asked = request.headers.get("range", "") if is_same and request.method == "GET" else ""
+    start, end = _range_of(asked, info.size)
     if start > end:
         text = f"the object has {info.size} bytes: there are none in this range"
         return _refused(416, text, {"Content-Range": f"bytes */{info.size}"})
@@ -91,12 +94,17 @@ def _get(request: Request, key: str) -> Answer:
         if size:
             throttle, stop, is_gone = request.handler.throttle(), request.caller.stop, request.turn.is_gone
             paced = PacedSink(out, functools.partial(throttle.take, stop=stop, is_gone=is_gone))
-            storage.get(key, paced, span)
+            try:
+                storage.get(key, paced, span)
+            except RejectedError as e:
+                if e.facts.get("status") != HTTPStatus.PRECONDITION_FAILED:
+                    raise
+                raise BusyError(f"{key!r} was replaced at this moment: ask again", key=key) from e
         request.moved("files", size)
 
     if not is_whole:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{info.size}"
-    return Answer(200 if is_whole else 206, write, info.content_type, size, headers)
+    return Answer(200 if is_whole else 206, write, kind, size, headers)
 
 
 def _refused(status: int, text: str, headers: Mapping[str, str] = MappingProxyType({})) -> Answer:

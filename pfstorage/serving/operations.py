@@ -180,7 +180,7 @@ _GET_OBJECT = Operation(
         304: {"description": "It is what the client has.", "headers": _OBJECT_HEADERS},
     },
     _STORE,
-    "The bytes are verified as they pass; if they turn out to be wrong, the connection ends before the last.",
+    "A whole object is verified as it passes; if it turns out to be wrong, the connection ends before the last byte.",
     (
         _KEY,
         _parameter(

@@ -9,6 +9,7 @@ import re
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from pfstorage.reply import Reply
 from pfstorage.serving import body, head
 from pfstorage.serving.exchange import Answer, Request, answer_of
 from pfstorage.serving.log import id_of, log_request
-from pfstorage.serving.sending import send
+from pfstorage.serving.sending import UnsentError, send
 from pfstorage.serving.timed import TimedStream
 from pfstorage.sockets import has_ended
 from pfstorage.status import KIND_BY_STATUS
@@ -87,27 +88,47 @@ class RequestHandler(BaseHTTPRequestHandler):
 
     def _respond(self, line: bytes) -> None:
         """Answer the request that begins with *line*. The connection ends with it unless all of it is read."""
-        started = time.monotonic()
+        self._started = time.monotonic()
         self._body: body.Reader | None = None
-        self._may_stay_open = self._is_counted = False
+        self._may_stay_open = self._is_counted = self._is_whole = False
         self.command, self.path, self.request_version = "", "", "HTTP/1.1"
         self._id = id_of("")
         answer = self._answered(line)
-        answer.headers["X-Request-Id"] = self._id
-        answer.headers |= self.server.site.cors_headers(self.headers.get("origin"))
-        if not self._is_counted:  # as a message is, with its reply
-            route = self._request.route if self._request else ""
-            self.server.metrics.count(route or "other", answer.status, time.monotonic() - started)
-        ends = not (self._may_stay_open and self._is_body_read()) or self.server.is_last_reply
-        self._is_whole = False
         try:
-            ends = send(answer, self.wfile, self.command, self.request_version, ends=ends)
+            ends = self._send(answer)
             self._is_whole = True
         finally:
-            self._log(answer, time.monotonic() - started)
+            self._count()
+            self._log(time.monotonic() - self._started)
         self.close_connection = ends
         if ends:
             self._linger()
+
+    def _send(self, answer: Answer) -> bool:
+        """Send *answer*, or that it failed, if nothing of it has left by then; return whether the connection ends."""
+        self._status = answer.status
+        answer.headers["X-Request-Id"] = self._id
+        answer.headers |= self.server.site.cors_headers(self.headers.get("origin"))
+        ends = not (self._may_stay_open and self._is_body_read()) or self.server.is_last_reply
+        if isinstance(answer.content, bytes):
+            self._count()
+        else:
+            answer.content = functools.partial(self._write, answer.content)
+        try:
+            return send(answer, self.wfile, self.command, self.request_version, ends=ends)
+        except UnsentError as e:
+            return self._send(self._answer_of(e.error))
+
+    def _write(self, content: Callable[[body.Writer], None], out: body.Writer) -> None:
+        content(out)
+        self._count()
+
+    def _count(self) -> None:
+        """Count the request, if that was not done with its message: before its answer is whole, which tells of it."""
+        if not self._is_counted:
+            self._is_counted = True
+            route = self._request.route if self._request else ""
+            self.server.metrics.count(route or "other", self._status, time.monotonic() - self._started)
 
     def _answered(self, line: bytes) -> Answer:
         """Return the answer. Only a broken connection raises."""
@@ -129,9 +150,12 @@ class RequestHandler(BaseHTTPRequestHandler):
         except Exception as e:
             log.exception("a request failed for a reason that pfstorage does not know")
             error = PfstorageError(f"unexpected {type(e).__name__}; the log has the details")
-        answer = answer_of(Reply.of_error(error), as_html=self.server.handler.settings.http_response)
+        answer = self._answer_of(error)
         answer.status = status or answer.status
         return answer
+
+    def _answer_of(self, error: PfstorageError) -> Answer:
+        return answer_of(Reply.of_error(error), as_html=self.server.handler.settings.http_response)
 
     def _read_head(self, line: bytes) -> None:
         """Read what comes before the body. Raise `HeadError`."""
@@ -192,10 +216,10 @@ class RequestHandler(BaseHTTPRequestHandler):
         except OSError:
             return True
 
-    def _log(self, answer: Answer, seconds: float) -> None:
+    def _log(self, seconds: float) -> None:
         request = self._request
         action, owner = (request.action or request.route, request.caller.owner) if request else ("", "")
-        status, is_whole = answer.status, self._is_whole
+        status, is_whole = self._status, self._is_whole
         log_request(self._id, self._client, self.command, action, owner, status, seconds, is_whole=is_whole)
 
     def _open_body(self) -> body.Reader:
