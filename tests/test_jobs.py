@@ -209,7 +209,9 @@ def test_only_an_admin_of_all_sees_the_jobs_of_others(desk: Desk, rights: str) -
         assert (reply.body["error"]["type"], http_status(reply)) == ("UnknownJobError", 404)
     assert desk.ask("jobList", "bob", rights)["jobs"] == []
     for owner, level in (("ann", "write"), ("ann", "read"), ("root", "admin")):
-        assert [each["job"] for each in desk.ask("jobList", owner, level)["jobs"]] == [ann]
+        assert [(each["job"], each["owner"]) for each in desk.ask("jobList", owner, level)["jobs"]] == [
+            (ann, "ann")
+        ]
         assert desk.ask("jobStatus", owner, level, jid="1", wait=30)["state"] == "done"
 
 

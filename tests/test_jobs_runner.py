@@ -418,6 +418,21 @@ def test_a_job_that_can_not_be_begun_waits_until_it_can(
     assert jobs.status(second, LONG).state == CANCELLED
     assert jobs.status(third, LONG).state == DONE
     assert jobs.status(first).state == DONE
+    assert jobs._unsaved == {}
+    assert jobs.counts() == {"queued": 0, "running": 0, "done": 2, "failed": 0, "cancelled": 1}
+    jobs.close(LONG)
+    with contextlib.closing(store.JobStore(str(tmp_path / "state"))) as kept_jobs:
+        assert [job.state for job in kept_jobs.latest(3, None)] == [DONE, CANCELLED, DONE]
+
+
+def test_a_job_that_another_program_has_damaged_is_told_as_that(worker: Worker, tmp_path: Path) -> None:
+    jobs = Jobs(worker, str(tmp_path / "state"))
+    job = jobs.submit(order())
+    with contextlib.closing(sqlite3.connect(tmp_path / "state" / "jobs.sqlite")) as other, other:
+        other.execute("UPDATE job SET message = '{'")
+    for ask in (lambda: jobs.status(job), lambda: jobs.list(10)):
+        with pytest.raises(StateFileError, match=f"damaged: {job} can't be read"):
+            ask()
     jobs.close(LONG)
 
 
@@ -671,6 +686,35 @@ def test_a_job_that_waits_for_its_store_says_so_and_can_be_cancelled() -> None:
     assert (told["state"], told["progress"]["waiting"]) == ("running", "the store does not answer")
     jobs.cancel(job)
     assert jobs.status(job, LONG).state == "cancelled"
+    jobs.close(LONG)
+
+
+def test_a_job_that_waits_for_its_store_keeps_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "FIRST_PAUSE", 0.01)
+    tries: list[int] = []
+
+    def perform(given: Order, stop: Stop, progress: Callable[[Progress], None]) -> Reply:
+        tries.append(1)
+        if len(tries) == 1:
+            progress(Progress(40, 0, 0, 6000, 1.0, total=1408))
+            progress(Progress(41, 0, 0, 6100, 1.0, total=1408, is_last=True))
+        elif len(tries) < 5:
+            progress(Progress(0, 0, 0, 0, 0.0, is_last=True))
+        else:
+            while not stop.is_requested:
+                time.sleep(0.01)
+            return Reply({"status": False, "msg": "stopped"})
+        return Reply.of_error(UnavailableError("the store does not answer"))
+
+    jobs = Jobs(perform)
+    jobs.start()
+    job = jobs.submit(order())
+    while len(tries) < 5:
+        time.sleep(0.01)
+    told = jobs.status(job).progress
+    assert (told["files"], told["bytes"], told["total"]) == (41, 6100, 1408)
+    assert told["waiting"] == "the store does not answer"
+    jobs.cancel(job)
     jobs.close(LONG)
 
 

@@ -25,6 +25,7 @@ from pfstorage.config import Settings
 from pfstorage.devswift import DevSwift
 from pfstorage.serving.options import ServerOptions
 from tests.conftest import run, running_server, serving, swift_options, write_tree
+from tests.exchange import connected, request
 from tests.test_faults import segments
 
 OBJECTS = "/api/v1/objects"
@@ -234,6 +235,22 @@ def test_a_content_type_that_can_not_be_in_a_head_is_told_as_unknown(kind: str) 
         status, headers, content = ask(server, "GET", "/a")
         assert (status, content, headers["Content-Type"]) == (200, b"a", "application/octet-stream")
         assert "X-Evil" not in headers
+
+
+@pytest.mark.parametrize("path", ["/api/v1/cmd", f"{OBJECTS}/a"])
+def test_who_announces_too_much_is_refused_before_it_is_sent(path: str) -> None:
+    options = ServerOptions(max_upload=10_000_000)
+    with contextlib.closing(open_storage("memory")) as storage:
+        server = ThreadedHTTPServer(("127.0.0.1", 0), StoreHandler(storage), options)
+        with running_server(server), connected(server.server_port) as connection:
+            headers = ("Content-Length: 10000001", "Expect: 100-continue")
+            connection.sendall(request("POST" if path.endswith("cmd") else "PUT", path, *headers))
+            assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "10001", "9" * 5000, "x", "", "1.5"])
+def test_a_limit_that_can_not_be_is_refused(server: ThreadedHTTPServer, limit: str) -> None:
+    assert ask(server, "GET", f"?limit={limit}")[0] == 400
 
 
 def test_the_head_of_an_object_is_that_of_all_of_it(server: ThreadedHTTPServer) -> None:

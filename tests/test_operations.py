@@ -29,7 +29,7 @@ from pfstorage.serving import gate, health
 from pfstorage.serving.options import ServerOptions
 from pfstorage.serving.request import RequestHandler
 from tests.conftest import Command, ask, running_server, serving, swift_options, write_tree
-from tests.exchange import HELLO, client, message, post, request, server_process
+from tests.exchange import HELLO, answer, client, message, post, request, server_process
 from tests.faults import Fault, proxy_to
 
 CMD = "/api/v1/cmd"
@@ -143,6 +143,15 @@ def test_metrics_count_messages_bytes_and_objects(server: ThreadedHTTPServer, tm
     assert any(line.startswith("pfstorage_connections ") and not line.endswith(" 0.0") for line in lines)
     assert 'pfstorage_requests{state="busy"} 0.0' in lines
     assert 'pfstorage_workers{state="idle"} 64.0' in lines
+
+
+def test_metrics_count_what_could_not_be_moved(server: ThreadedHTTPServer, tmp_path: Path) -> None:
+    write_tree(tmp_path, {"data/a": b"12345"})
+    put = {"action": "objPut", "meta": {"fileList": ["data/a", "data/b", "data/c"], "inLocation": "x"}}
+    assert ask(server, put)[0] == 200
+    text = get(server, "/metrics")[2]
+    assert 'pfstorage_failed_objects_total{to="store"} 2.0' in text
+    assert 'pfstorage_moved_objects_total{to="store"} 1.0' in text
 
 
 def test_metrics_of_a_dry_run_count_no_bytes(server: ThreadedHTTPServer, tmp_path: Path) -> None:
@@ -336,7 +345,9 @@ def test_each_request_is_a_line_without_a_name(tmp_path: Path) -> None:
     with server_process(tmp_path, *STORE, "--forever", "--logFormat", "json") as served:
         connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
         with contextlib.closing(connection):
-            for body in (message("objPut", **meta), message("ls", path="DOE-JANE"), "{"):
+            some = message("objPut", fileList=["data/DOE^JANE.dcm", "data/none"], inLocation="DOE-JANE")
+            quit_ = message("quit", ctl={"serverCmd": "fly"})
+            for body in (message("objPut", **meta), message("ls", path="DOE-JANE"), "{", some, quit_):
                 connection.request("POST", CMD, body, {"X-Request-Id": "abc/1"})
                 answer = connection.getresponse()
                 answer.read()
@@ -349,8 +360,24 @@ def test_each_request_is_a_line_without_a_name(tmp_path: Path) -> None:
     assert "DOE" not in said
     lines = [json.loads(line) for line in said.splitlines()]
     shown = [(each["action"], each["status"]) for each in lines if "action" in each]
-    assert shown == [("objPut", 200), ("ls", 200), ("/api/v1/cmd", 400), ("", 404)]
-    assert [each["id"] for each in lines if "action" in each][:3] == ["abc/1"] * 3
+    assert shown == [
+        ("objPut", 200),
+        ("ls", 200),
+        ("/api/v1/cmd", 400),
+        ("objPut", 200),
+        ("quit", 400),
+        ("", 404),
+    ]
+    assert [each["id"] for each in lines if "action" in each][:5] == ["abc/1"] * 5
+    errors = [(each["error"], each["level"]) for each in lines if "action" in each]
+    assert errors == [
+        ("", "INFO"),
+        ("", "INFO"),
+        ("MessageError", "INFO"),
+        ("LocalFileError", "WARNING"),  # half of the files
+        ("MessageError", "INFO"),
+        ("UnknownPathError", "INFO"),
+    ]
 
 
 @pytest.mark.parametrize("name", ["", "a b", "x" * 129, "a\tb", "\xe4"])
@@ -474,6 +501,26 @@ def test_the_second_signal_ends_a_server_at_once(tmp_path: Path) -> None:
     assert status != 0
 
 
+def test_the_end_tells_of_what_it_cuts_off_and_of_jobs_that_are_lost(tmp_path: Path) -> None:
+    write_tree(tmp_path, {f"data/{number:02}": b"x" * 20_000 for number in range(40)})
+    meta = {"putSpec": "data", "inLocation": "x", "mapLocationOver": "data"}
+    flags = ("--type", "memory", "--forever", "--bwLimit", "200K", "--graceSeconds", "1")
+    with server_process(tmp_path, *flags) as served, ThreadPoolExecutor(1) as pool:
+        job = answered(served.port, "objPut", **{**meta, "inLocation": "y", "async": True})[1]["job"]
+        pushed = pool.submit(answer, served.port, post(message("objPut", **meta)))
+        while answered(served.port, "ls", path="x")[1].get("ls", []) == []:
+            time.sleep(0.05)
+        served.process.send_signal(signal.SIGTERM)
+        told = pushed.result(60)
+        assert (told.status, told.json["error"]["type"]) == (503, "StoppedError")
+        assert told.headers["retry-after"]
+        assert 0 < len(told.json["objectFileList"]) < 40
+        _, said = served.ends()
+    assert f"job {job} is lost, since there is no --stateDir" in said
+    assert re.search("WARNING .*action=objPut status=503 error=StoppedError", said)
+    assert f"status=202 job={job}" in said
+
+
 @pytest.mark.parametrize("lines", [2_000, 12_000])
 def test_the_end_does_not_wait_for_who_does_not_read_the_log(tmp_path: Path, lines: int) -> None:
     with server_process(tmp_path, *STORE, "--forever", "--graceSeconds", "1") as served:
@@ -521,6 +568,7 @@ def test_the_tokens_are_read_again_on_sighup(tmp_path: Path) -> None:
 def test_hup_makes_it_read_the_settings_again_if_they_are_good(tmp_path: Path) -> None:
     settings, key = tmp_path / "settings.json", tmp_path / "key"
     settings.write_text('{"swift": {"container_name": "first"}}')
+    key.touch(0o600)
     key.write_text("one")
     flags = ("--forever", "--configFileLoad", str(settings), "--swiftKey", f"@{key}")
     with server_process(tmp_path, *flags) as served:
@@ -537,6 +585,7 @@ def test_hup_makes_it_read_the_settings_again_if_they_are_good(tmp_path: Path) -
                 time.sleep(0.01)
 
         assert state("container_name") == "first"
+        key.chmod(0o644)
         settings.write_text('{"swift": {"container_name": "second"}, "this": {"portSelf": "7777"}}')
         hung_up("second")
         assert state("container_name") == "second"
@@ -554,6 +603,8 @@ def test_hup_makes_it_read_the_settings_again_if_they_are_good(tmp_path: Path) -
         served.process.send_signal(signal.SIGTERM)
         _, said = served.ends()
     assert "read again: the settings" in said
+    assert "serves the container 'second' of" in said
+    assert f"any user of this host can read --swiftKey '{key}'" in said
     assert "is not JSON" in said
     assert "no more requests are taken" in said
     assert "kept as it was, the settings: --swiftKey: there is nothing in it but blanks" in said

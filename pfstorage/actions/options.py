@@ -121,5 +121,8 @@ def _names(report: TransferReport) -> dict[str, Any]:
 
 
 def _unless_partial(error: PfstorageError | None, report: TransferReport) -> PfstorageError | None:
-    """What was transferred makes it an answer, not an error, to a client that reads only the HTTP status."""
-    return None if report.count else error
+    """What was transferred makes it an answer, not an error, to a client that reads only the HTTP status.
+
+    But not if it ended before all was tried: to send the message again is what helps.
+    """
+    return None if report.count and not report.error else error

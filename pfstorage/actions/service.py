@@ -119,7 +119,8 @@ def require_trust(context: Context, what: str) -> None:
     """Raise `ForbiddenError` unless the caller may change the service."""
     if not context.caller.trusted:
         raise ForbiddenError(
-            f"{what} is taken only as a JSON message from the machine itself, or with a token that may do all"
+            f"{what} is taken only as a JSON message with a token that may do all,"
+            " or, where there are no tokens, from the machine itself"
         )
 
 

@@ -211,7 +211,7 @@ class SwiftSession:
             connection.close()
         if answer.status == 401:
             raise UnauthenticatedError(
-                f"the store at {self.address} does not accept the key of {block.username!r}: set SWIFT_KEY",
+                f"the store at {self.address} does not accept the key of {block.username!r}: see --swiftKey, SWIFT_KEY",
                 address=self.address,
                 status=401,
             )

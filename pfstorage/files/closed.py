@@ -30,7 +30,7 @@ class Closed:
     def __init__(self, paths: Iterable[str] = (), *, everything: bool = False) -> None:
         """Relative *paths* begin at the working directory. Or *everything* is closed."""
         self._everything = everything
-        self._paths = [os.path.join(os.getcwd(), path) for path in paths]
+        self._paths = [_absolute(path) for path in paths]
         self._look()
 
     def _look(self) -> None:
@@ -63,8 +63,13 @@ def is_same(path: str, descriptor: int) -> bool:
 
 def is_on_the_way(directory: str, path: str) -> bool:
     """Tell whether *path*, or a link on the way to it, lies below *directory*, which has no links."""
-    places = (os.path.join(*step, "") for step in _steps(os.path.join(os.getcwd(), path)))
+    places = (os.path.join(*step, "") for step in _steps(_absolute(path)))
     return any(place.startswith(os.path.join(directory, "")) for place in places)
+
+
+def _absolute(path: str) -> str:
+    """Return *path* from the root on, with ``..`` where a link may be before it."""
+    return path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
 
 
 def _steps(path: str) -> Iterator[tuple[str, str]]:

@@ -55,6 +55,7 @@ class Job:
         body: dict[str, Any] = {
             "job": self.id,
             **({"jid": self.order.jid} if self.order.jid else {}),
+            **({"owner": self.order.owner} if self.order.owner else {}),
             "action": self.order.message["action"],
             "state": self.state,
         }

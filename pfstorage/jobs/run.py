@@ -65,8 +65,11 @@ class Run:
         """Take the progress of the job; an audit has its own, which comes after the last of the moving."""
         if self._is_moved:
             return
-        self.progress, self._is_moved = row_of(progress), progress.is_last
+        self._is_moved = progress.is_last
         self._got_further = progress.size > 0 or progress.done > progress.skipped
+        if "waiting" in self.progress and not self._got_further and progress.done < self.progress["files"]:
+            return  # it waits on: what an earlier try has done is not undone
+        self.progress = row_of(progress)
         now = time.monotonic()
         if progress.is_last or now - self._told_at >= NOTED_EVERY:
             self._told_at = now
@@ -80,11 +83,21 @@ class Run:
             return CANCELLED
         return QUEUED if is_closed else FAILED
 
-    def in_words(self, state: str, reply: Reply) -> str:
-        """Return what the log tells of the end of the job. What its error says may name files: that is left out."""
+    @property
+    def for_whom(self) -> str:
+        return f", for {self.owner}" if self.owner else ""
+
+    def in_words(self, state: str, reply: Reply, *, survives: bool) -> tuple[int, str]:
+        """Return how much the end of the job matters to the log, and what it tells of it; *survives* the file of jobs?
+
+        What the error says may name files: that is left out.
+        """
         files, size = self.progress.get("files", 0), self.progress.get("bytes", 0)
         reason = f", {type(reply.error).__name__}" if reply.error else ""
-        return f"job {self.job_id} is {state}: {files} files, {size} bytes{reason}"
+        is_lost = state == QUEUED and not survives
+        word = "lost, since there is no --stateDir" if is_lost else state
+        level = logging.WARNING if is_lost or state == FAILED else logging.INFO
+        return level, f"job {self.job_id} is {word}: {files} files, {size} bytes{reason}{self.for_whom}"
 
 
 def _lacks_store(reply: Reply) -> bool:

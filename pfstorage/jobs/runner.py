@@ -85,7 +85,8 @@ class Jobs:
             if self._is_closed:
                 raise StoppedError("the server ends: send the message when it is there again")
             of_one = sum(owner == order.owner for owner in self._waiting.values())
-            if len(self._waiting) >= MOST_QUEUED or of_one >= MOST_QUEUED_OF_ONE:
+            is_full = len(self._waiting) >= MOST_QUEUED or of_one >= MOST_QUEUED_OF_ONE
+            if is_full and not (order.jid and self._store.id_of(order.jid, order.owner, of_all=False)):
                 raise BusyError(f"{of_one} of your jobs are waiting: try again later")
             job, is_new = self._store.add(order, self._clock())
             if is_new:
@@ -97,6 +98,7 @@ class Jobs:
     def find(self, jid: str, owner: str, *, of_all: bool = False) -> str:
         """Return the id of *owner*'s job of that jid; *of_all*: or of somebody else's."""
         with self._changed:
+            self._require_open()
             job_id = self._store.id_of(jid, owner, of_all=of_all) if jid.isprintable() else None
         if job_id is None:
             raise UnknownJobError(f"there is no job with the jid {jid[:80]!r}", jid=jid[:80])
@@ -115,17 +117,21 @@ class Jobs:
     def list(self, limit: int, owner: str | None = None) -> list[Job]:
         """Return the last *limit* jobs without their replies, the latest first: *owner*'s, or all."""
         with self._changed:
+            self._require_open()
             self._sweep()
             return [self._as_it_is(job) for job in self._store.latest(limit, owner)]
 
     def counts(self) -> dict[str, int]:
         """Return how many jobs are in each state."""
         with self._changed:
+            self._require_open()
+            self._save_ends()
             return self._store.counts()
 
     def cancel(self, job_id: str) -> Job:
         """See that a job ends soon, whatever becomes of this process; return it. One that is over stays as it is."""
         with self._changed:
+            self._require_open()
             if job_id in self._waiting:
                 self._store.finish(job_id, CANCELLED, self._clock(), {})
                 del self._waiting[job_id]
@@ -159,8 +165,9 @@ class Jobs:
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._runs, grace)
             for run in self._runs.values():
-                self._end(run, QUEUED)
+                self._end(run, CANCELLED if run.is_cancelled else QUEUED)
             self._runs.clear()
+            self._save_ends()
             self._store.close()
 
     def _events(self, job_id: str) -> Iterator[dict[str, Any]]:
@@ -187,12 +194,15 @@ class Jobs:
         return job_id in self._waiting or job_id in self._runs
 
     def _read(self, job_id: str) -> Job:
-        if self._is_closed:
-            raise StoppedError("the server ends: its jobs go on when it is there again")
+        self._require_open()
         job = self._unsaved.get(job_id) or (self._store.read(job_id) if job_id.isprintable() else None)
         if job is None:
             raise UnknownJobError(f"there is no job {job_id[:80]!r}", job=job_id[:80])
         return self._as_it_is(job)
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise StoppedError("the server ends: its jobs go on when it is there again")
 
     def _as_it_is(self, job: Job) -> Job:
         run = self._runs.get(job.id)
@@ -203,7 +213,11 @@ class Jobs:
             job_id = self._next()
             run = Run(job_id, self._waiting[job_id], self._tell)
             thread = threading.Thread(target=self._work, args=(run,), name=f"job {job_id}", daemon=True)
-            thread.start()  # its first step waits for the lock; if there can't be a thread, the job waits on
+            try:
+                thread.start()  # its first step waits for the lock
+            except RuntimeError as e:  # there can be no more threads now
+                log.error("job %s waits on: %s", job_id, e)
+                return
             del self._waiting[job_id]
             self._runs[job_id] = run
 
@@ -216,16 +230,18 @@ class Jobs:
         try:
             run.job = self._begun(run)
             reply = run.perform(self._perform, run.job.order)
+            text = kept(reply)
         except PfstorageError as e:
             reply = Reply.of_error(e)
+            text = kept(reply)
         except Exception as e:
             log.exception("a job failed for a reason that pfstorage does not know")
             reply = Reply.of_error(PfstorageError(f"unexpected {type(e).__name__}; the log has the details"))
-        text = kept(reply)
+            text = kept(reply)
         with self._changed:
             if self._runs.get(run.job_id) is run:  # else it was left alone
                 state = run.final_state(reply, is_closed=self._is_closed)
-                log.info("%s", run.in_words(state, reply))
+                log.log(*run.in_words(state, reply, survives=self.survives))
                 self._end(run, state, text)
                 del self._runs[run.job_id]
                 self._start_waiting()
@@ -237,7 +253,7 @@ class Jobs:
             with self._changed:
                 try:
                     job = self._store.begin(run.job_id, self._clock())
-                    log.info("job %s begins: %s", run.job_id, job.order.message["action"])
+                    log.info("job %s begins: %s%s", run.job_id, job.order.message["action"], run.for_whom)
                     run.changes += 1
                     self._changed.notify_all()
                     return job
@@ -247,7 +263,7 @@ class Jobs:
                     raise StoppedError("the server ends")
 
     def _end(self, run: Run, state: str, reply: str | None = None) -> None:
-        """Keep what a job has come to. If the file can't, memory does, and the next process does it again."""
+        """Keep what a job has come to. If the file can't, memory does until it can, or the job is done anew."""
         now = self._clock()
         try:
             if state == QUEUED:
@@ -274,8 +290,22 @@ class Jobs:
             except PfstorageError as e:
                 log.warning("the progress of job %s can't be kept: %s", run.job_id, e)
 
+    def _save_ends(self) -> None:
+        """Have the file take the ends that it could not take before, if it can now."""
+        try:
+            for job in list(self._unsaved.values()):
+                self._store.finish(
+                    job.id, job.state, job.finished or self._clock(), job.progress, json.dumps(job.reply)
+                )
+                del self._unsaved[job.id]
+                log.info("the end of job %s is kept now", job.id)
+        except LocalFileError as e:
+            log.debug("ends of jobs can't be kept yet: %s", e)
+
     def _sweep(self) -> None:
-        """Remove what was over long ago, now and then, and if that can't be now, then later."""
+        """Do what could not be done before, and, now and then, remove what was over long ago."""
+        self._save_ends()
+        self._start_waiting()
         now = self._clock()
         if self._is_closed or now - self._swept_at < min(SWEPT_EVERY, self._ttl):
             return

@@ -272,6 +272,11 @@ def _canonical(message: Mapping[str, Any]) -> str:
 
 def _job_of(row: tuple[Any, ...]) -> Job:
     job_id, owner, jid, rights, message, state, created, started, finished, progress, reason, *reply = row
-    order = Order(json.loads(message), owner, Rights(**json.loads(rights)), jid or "")
-    answer = json.loads(reply[0]) if reply and reply[0] else None
-    return Job(job_id, order, state, created, started, finished, json.loads(progress), answer, reason or "")
+    try:
+        order = Order(json.loads(message), owner, Rights(**json.loads(rights)), jid or "")
+        answer = json.loads(reply[0]) if reply and reply[0] else None
+        return Job(
+            job_id, order, state, created, started, finished, json.loads(progress), answer, reason or ""
+        )
+    except (TypeError, ValueError) as e:
+        raise StateFileError(f"the file of the jobs is damaged: {job_id} can't be read") from e

@@ -9,7 +9,7 @@ from typing import IO, Protocol
 
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
-from pfstorage.errors import MessageError, NoLengthError, TooLargeError
+from pfstorage.errors import ForbiddenError, MessageError, NoLengthError, TooLargeError
 from pfstorage.files import local_errors
 
 MAX_MESSAGE = 1024 * 1024
@@ -130,19 +130,22 @@ def open_body(stream: Stream, encodings: list[str], lengths: list[str]) -> Reade
     return SizedReader(stream, int(value))
 
 
+def require_length(body: Reader, most: int) -> None:
+    """Raise `TooLargeError` if *body* says that it has over *most* bytes."""
+    if isinstance(body, SizedReader) and body.left > most:
+        raise TooLargeError(f"the body has {body.left} bytes, and {most} at most are taken here")
+
+
 def read_text(body: Reader) -> str:
     """Read a whole message. Raise `TooLargeError` if it has more than `MAX_MESSAGE` bytes.
 
-    A length that says so is enough: nothing is read then. A byte order mark, which some
-    editors begin a file with, is no part of the message.
+    A byte order mark, which some editors begin a file with, is no part of the message.
     """
-    announced = body.left if isinstance(body, SizedReader) else 0
     content = bytearray()
-    while announced <= MAX_MESSAGE and (chunk := body.read(_CHUNK)):
+    while chunk := body.read(_CHUNK):
         content += chunk
-        announced = max(announced, len(content))
-    if announced > MAX_MESSAGE:
-        raise TooLargeError(f"a message has at most {MAX_MESSAGE} bytes")
+        if len(content) > MAX_MESSAGE:
+            raise TooLargeError(f"a message has at most {MAX_MESSAGE} bytes")
     try:
         return content.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as e:
@@ -225,6 +228,8 @@ def _begin_part(name: str, texts: dict[str, bytearray], form: Form) -> None:
 
 
 def _write(data: bytes, form: Form) -> None:
+    if not form.most:
+        raise ForbiddenError("to upload a file takes a token with the right to write")
     if form.size + len(data) > form.most:
         raise TooLargeError(f"the file has more than {form.most} bytes: see --maxUpload")
     with local_errors(_SPOOL):

@@ -25,11 +25,11 @@ def _of_query(request: Request) -> Reply:
 
 
 def _of_body(request: Request) -> Reply:
-    source = request.open_body()
     boundary = body.boundary_of(request.headers.get("content-type", ""))
     if boundary is None:
-        return _of_text(request, body.read_text(source))
+        return _of_text(request, body.read_text(request.open_body(body.MAX_MESSAGE)))
     most = request.max_upload if request.caller.rights.allows("write") else 0
+    source = request.open_body(most + 2 * body.MAX_MESSAGE)  # the fields, and what divides them
     with contextlib.closing(body.read_form(source, boundary, most)) as form:
         source.read(1)  # what follows the last part
         return _of_form(request, form)

@@ -37,7 +37,7 @@ class Request:
     client: str
     id: str
     handler: StoreHandler
-    open_body: Callable[[], Reader]
+    open_body: Callable[[int], Reader]
     new_caller: Callable[..., Caller]
     turn: Turn
     max_upload: int = MAX_UPLOAD
@@ -64,6 +64,7 @@ class Answer:
 
     *length* is that of content that is yet to be written, None if it is not known. Whatever
     is raised while it is written ends the connection: the client sees that it is not whole.
+    *notes* are for the log.
     """
 
     status: int = 200
@@ -71,11 +72,16 @@ class Answer:
     kind: str = JSON
     length: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
 
 
-def names_etag(header: str, etag: str) -> bool:
-    """Tell whether *header*, the value of an If-None-Match or If-Match, names *etag*, which is without quotes."""
-    named = [each.strip().removeprefix("W/").strip('"') for each in header.split(",")]
+def names_etag(header: str, etag: str, *, is_strong: bool = False) -> bool:
+    """Tell whether *header*, the value of an If-None-Match or If-Match, names *etag*, which is without quotes.
+
+    *is_strong*, as If-Match wants it: a weak one names nothing (RFC 9110, section 8.8.3.2).
+    """
+    weak = "" if is_strong else "W/"
+    named = [each.strip().removeprefix(weak).strip('"') for each in header.split(",")]
     return header.strip() == "*" or etag in named
 
 
@@ -93,7 +99,12 @@ def answer_of(reply: Reply, *, as_html: bool = False) -> Answer:
             text = text.replace(character, escape)
     allow = reply.error.facts.get("allow") if reply.error else None
     headers = {"Allow": str(allow)} if allow else {}  # what this path takes, where the error knows it
-    return Answer(http_status(reply), text.encode(), kind_of(as_html), headers=headers)
+    answer = Answer(http_status(reply), text.encode(), kind_of(as_html), headers=headers)
+    if error := reply.body.get("error"):  # also of a part of the files
+        answer.notes["error"] = error["type"]
+    if reply.is_accepted:
+        answer.notes["job"] = reply.body["job"]
+    return answer
 
 
 def kind_of(as_html: bool) -> str:

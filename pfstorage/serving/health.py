@@ -55,7 +55,11 @@ class Readiness:
         return answer_of(Reply.of_error(UnavailableError("the store does not answer")))
 
     def _ask(self, handler: StoreHandler) -> None:
-        failure = _failure_of(handler)
+        try:
+            failure = _failure_of(handler)
+        except Exception as e:
+            log.exception("the store was not asked, for a reason that pfstorage does not know")
+            failure = type(e).__name__
         with self._changed:
             self._is_asking, self._failure, self._asked_at = False, failure, time.monotonic()
             self._changed.notify_all()

@@ -8,6 +8,7 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
+from http import HTTPStatus
 
 requests = logging.getLogger("pfstorage.requests")
 
@@ -22,33 +23,18 @@ def id_of(given: str) -> str:
     return given if given and _ID.fullmatch(given) else f"{_PROCESS}{next(_NUMBERS):08x}"
 
 
-def log_request(
-    name: str,
-    client: str,
-    method: str,
-    action: str,
-    owner: str,
-    status: int,
-    seconds: float,
-    *,
-    is_whole: bool,
-) -> None:
-    """Write one line: what was asked, and by whom; no key and no local path, which may be a patient's name."""
-    if requests.isEnabledFor(logging.INFO):
-        requests.handle(
-            _Line(
-                {
-                    "id": name,
-                    "client": client,
-                    "method": method,
-                    "action": action,
-                    "owner": owner,
-                    "status": int(status),
-                    "seconds": round(seconds, 3),
-                    "broken": not is_whole,
-                }
-            )
-        )
+def log_request(fields: Mapping[str, object]) -> None:
+    """Write one line: what was asked, by whom, and what came of it; no key and no local path may be in *fields*.
+
+    They may be a patient's name. What failed at no fault of the client's is a warning.
+    """
+    status = int(str(fields["status"]))
+    is_bad = status >= HTTPStatus.INTERNAL_SERVER_ERROR or (
+        fields["error"] and status < HTTPStatus.BAD_REQUEST
+    )
+    level = logging.WARNING if is_bad else logging.INFO
+    if requests.isEnabledFor(level):
+        requests.handle(_Line(fields, level))
 
 
 class _Line(logging.LogRecord):
@@ -61,9 +47,11 @@ class _Line(logging.LogRecord):
 
     _SAME = vars(logging.makeLogRecord({"name": requests.name, "levelno": logging.INFO, "levelname": "INFO"}))
 
-    def __init__(self, fields: Mapping[str, object]) -> None:
+    def __init__(self, fields: Mapping[str, object], level: int) -> None:
         now = time.time()
         self.__dict__ = {**self._SAME, "fields": fields, "created": now, "msecs": int(now % 1 * 1000)}
+        if level != logging.INFO:
+            self.levelno, self.levelname = level, logging.getLevelName(level)
 
     def getMessage(self) -> str:  # noqa: N802 - the name of the base class
         return " ".join(

@@ -40,6 +40,9 @@ class Metrics:
             "pfstorage_moved_bytes", "Bytes of objects that were moved.", ["to"], registry=made
         )
         self._objects = Counter("pfstorage_moved_objects", "Objects that were moved.", ["to"], registry=made)
+        self._failed = Counter(
+            "pfstorage_failed_objects", "Objects that could not be moved.", ["to"], registry=made
+        )
         made.register(_Present(gauges))
 
     def observe(self, name: str, reply: Reply, seconds: float) -> None:
@@ -50,6 +53,8 @@ class Metrics:
             to = "store" if action in _TO_STORE else "files"
             count = reply.body.get("files", len(reply.body.get("objectFileList", ())))
             self.moved(to, reply.body["bytes"], max(0, count - reply.body["skipped"]))
+            if failed := reply.body.get("failedCount", len(reply.body.get("failed", ()))):
+                self._failed.labels(to).inc(failed)
 
     def count(self, action: str, status: int, seconds: float) -> None:
         """Count a request; *action* is one of few."""

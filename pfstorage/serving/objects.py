@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import contextlib
 import functools
 import re
@@ -47,7 +46,7 @@ def list_objects(request: Request) -> Answer:
         raise MessageError(
             f"a listing knows prefix, delimiter, marker and limit, not {next(iter(given))[:80]!r}"
         )
-    if not (limit.isdecimal() and 0 < int(limit) <= MOST_ROWS):
+    if not (limit.isdecimal() and len(limit) < 10 and 0 < int(limit) <= MOST_ROWS):
         raise MessageError(f"limit is a number from 1 to {MOST_ROWS}")
     prefix = known.pop("prefix")
     storage = request.handler.storage_for(request.caller)
@@ -78,7 +77,7 @@ def _get(request: Request, key: str) -> Answer:
     kind = info.content_type if _KIND.fullmatch(info.content_type) else UNKNOWN_TYPE  # it stands in the head
     if names_etag(request.headers.get("if-none-match", ""), etag):
         return Answer(304, headers=headers, kind=kind)
-    if not names_etag(request.headers.get("if-match", "*"), etag):
+    if not names_etag(request.headers.get("if-match", "*"), etag, is_strong=True):
         return _refused(412, "the object is another than If-Match says")
     is_same = request.headers.get("if-range", f'"{etag}"').strip() == f'"{etag}"'  # else, all of it
     asked = request.headers.get("range", "") if is_same and request.method == "GET" else ""
@@ -153,7 +152,7 @@ def _put(request: Request, key: str) -> Answer:
     with contextlib.ExitStack() as stack:
         with local_errors(_SPOOL):
             spool = stack.enter_context(tempfile.TemporaryFile(prefix="pfstorage-"))
-        size, md5 = _spooled(request.open_body(), spool, request.max_upload)
+        size, md5 = _spooled(request.open_body(request.max_upload), spool, request.max_upload)
         if expected and md5 != expected:
             raise MessageError("the body does not have the MD5 that Content-MD5 says: send it again")
         request.turn.begin_transfer()
@@ -184,7 +183,7 @@ def _md5_of(header: str) -> str:
     """Return in hexadecimal what Content-MD5 says (RFC 1864). Raise `MessageError`."""
     try:
         digest = base64.b64decode(header.strip(), validate=True)
-    except binascii.Error:
+    except ValueError:  # that of base64, or of what is no ASCII
         digest = b"?"
     if header and len(digest) != new_md5().digest_size:
         raise MessageError("Content-MD5 is the MD5 of the body in base64")

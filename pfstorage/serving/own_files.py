@@ -33,13 +33,13 @@ class OwnFiles:
         Messages can be kept from what lies in a root, but not from the root itself: then they
         are kept from all local files. What lies in a store of files is an object of it.
         """
-        self._settings = settings
         own = {**self._options.own_files(), "--debugToDir": settings.debug_to_dir}
         own = {flag: path for flag, path in own.items() if path}
         store = settings.filesystem.store_base if settings.type == "filesystem" else ""
         shared = [flag for flag, path in own.items() if self.roots.has(path)]
         self._named.update(own.values(), filter(None, [store]))
         self.roots.close(self._named, everything=bool(shared))
+        self._settings = settings  # from now on, there is nothing to do for it
         if shared:
             return (
                 f"{shared[0]}: messages may read and write what is in {own[shared[0]]!r}:"

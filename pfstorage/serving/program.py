@@ -117,6 +117,8 @@ def _reload(server: ThreadedHTTPServer, options: argparse.Namespace, key_source:
         server.handler.reload()
 
     server.reload(read_settings)
+    log.info("serves %s", _place(server.handler.settings))
+    _warn_of_readable(server)
 
 
 def _announce(server: ThreadedHTTPServer, settings: Settings) -> None:
@@ -124,9 +126,13 @@ def _announce(server: ThreadedHTTPServer, settings: Settings) -> None:
         console.complain(f"{__version__} serves {_place(settings)} at {server.url}", "INFO")
     if server.site.access.is_open:
         console.complain(
-            "anybody who can reach this address may read, replace and remove what is served (--allowAnonymous)",
+            "anybody who can reach this address may read and replace what is served (--allowAnonymous)",
             "WARNING",
         )
+    _warn_of_readable(server)
+
+
+def _warn_of_readable(server: ThreadedHTTPServer) -> None:
     own = server.options.own_files()
     for flag, path in ((flag, own.get(flag, "")) for flag in _PRIVATE):
         if path and _can_any_read(path):

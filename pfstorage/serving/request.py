@@ -106,7 +106,7 @@ class RequestHandler(BaseHTTPRequestHandler):
 
     def _send(self, answer: Answer) -> bool:
         """Send *answer*, or that it failed, if nothing of it has left by then; return whether the connection ends."""
-        self._status = answer.status
+        self._status, self._notes = answer.status, answer.notes
         answer.headers["X-Request-Id"] = self._id
         answer.headers |= self.server.site.cors_headers(self.headers.get("origin"))
         ends = not (self._may_stay_open and self._is_body_read()) or self.server.is_last_reply
@@ -120,7 +120,11 @@ class RequestHandler(BaseHTTPRequestHandler):
             return self._send(self._answer_of(e.error))
 
     def _write(self, content: Callable[[body.Writer], None], out: body.Writer) -> None:
-        content(out)
+        try:
+            content(out)
+        except PfstorageError as e:
+            self._notes = {"error": type(e).__name__}
+            raise
         self._count()
 
     def _count(self) -> None:
@@ -145,7 +149,7 @@ class RequestHandler(BaseHTTPRequestHandler):
             error = SlowRequestError("the request stopped arriving")
         except PfstorageError as e:
             error = e
-        except ConnectionError:
+        except (ConnectionError, ssl.SSLError):
             raise
         except Exception as e:
             log.exception("a request failed for a reason that pfstorage does not know")
@@ -184,6 +188,8 @@ class RequestHandler(BaseHTTPRequestHandler):
 
     def _read_request(self) -> Request:
         try:
+            if "#" in self.path:  # which no request has: what is after it would be lost
+                raise ValueError
             target = urlsplit(self.path.encode("latin-1").decode())
         except ValueError:
             raise MessageError("the address of the request can't be read") from None
@@ -205,6 +211,7 @@ class RequestHandler(BaseHTTPRequestHandler):
 
     def _observe(self, action: str, reply: Reply, seconds: float) -> None:
         self._is_counted = True
+        self.server.follow_settings()  # before anybody hears that they have changed
         if self._request:
             self._request.action = action
         self.server.metrics.observe(action, reply, seconds)
@@ -219,12 +226,26 @@ class RequestHandler(BaseHTTPRequestHandler):
     def _log(self, seconds: float) -> None:
         request = self._request
         action, owner = (request.action or request.route, request.caller.owner) if request else ("", "")
-        status, is_whole = self._status, self._is_whole
-        log_request(self._id, self._client, self.command, action, owner, status, seconds, is_whole=is_whole)
+        log_request(
+            {
+                "id": self._id,
+                "client": self._client,
+                "method": self.command,
+                "action": action,
+                "owner": owner,
+                "status": int(self._status),
+                "error": self._notes.get("error", ""),
+                "job": self._notes.get("job", ""),
+                "seconds": round(seconds, 3),
+                "broken": not self._is_whole,
+            }
+        )
 
-    def _open_body(self) -> body.Reader:
+    def _open_body(self, most: int) -> body.Reader:
+        """Return the body. Raise `TooLargeError` if it says that it has over *most* bytes: it is not asked for then."""
         encodings = self.headers.get_all("transfer-encoding")
         self._body = body.open_body(self.rfile, encodings, self.headers.get_all("content-length"))
+        body.require_length(self._body, most)
         is_new = self.request_version != "HTTP/1.0"
         if is_new and self.headers.get("expect", "").lower() == "100-continue":
             self._ask_for_body()

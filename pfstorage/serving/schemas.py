@@ -132,7 +132,7 @@ def _replies() -> dict[str, Schema]:
 
 
 def _job() -> Schema:
-    of_it = dict.fromkeys(("job", "jid", "action", "created", "started", "finished"), TEXT)
+    of_it = dict.fromkeys(("job", "jid", "owner", "action", "created", "started", "finished"), TEXT)
     so_far: Schema = {"progress": {"type": "object"}, "msg": TEXT, "reply": {"type": "object"}}
     return record(
         {**of_it, "state": {"enum": list(STATES)}, **so_far}, "job", "action", "state", "created", "progress"

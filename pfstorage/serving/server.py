@@ -122,7 +122,7 @@ class ThreadedHTTPServer(Listener):
 
     def caller(self, *, trusted: bool = False, **known: Any) -> Caller:
         """Return who sends a message by this door; *known* are fields that are not the same for all."""
-        self._own_files.follow(self.handler.settings)
+        self.follow_settings()
         return Caller(
             trusted=trusted,
             shut_down=self.stop,
@@ -133,6 +133,10 @@ class ThreadedHTTPServer(Listener):
             secrets=self.secrets,
             **known,
         )
+
+    def follow_settings(self) -> None:
+        """Close to messages what the settings of the time name."""
+        self._own_files.follow(self.handler.settings)
 
     def secrets(self) -> Set[str]:
         """Return the tokens, for whoever writes something to mask them."""
@@ -177,7 +181,7 @@ class ThreadedHTTPServer(Listener):
                 log.info("read again: the %s", what)
             except SettingsError as e:
                 log.error("kept as it was, the %s: %s", what, e)
-        self._own_files.follow(self.handler.settings)
+        self.follow_settings()
         if self.site.access.tokens:
             self.site.access.tokens.reload()
 

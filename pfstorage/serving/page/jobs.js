@@ -36,6 +36,12 @@ export function forget() {
 // Tell whether one is not over yet.
 function show(jobs, report) {
   at("jobs").hidden = jobs.length === 0;
+  const listed = new Set(jobs.map((job) => job.job));
+  for (const [id, row] of rows) {
+    if (listed.has(id) || row.isFollowed) continue; // who is followed tells its end by itself
+    row.item.remove();
+    rows.delete(id);
+  }
   for (const job of jobs.toReversed()) {
     const row = rows.get(job.job) ?? newRow(job, report);
     if (row.isFollowed) continue;
