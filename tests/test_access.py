@@ -25,7 +25,7 @@ from pfstorage.serving.access import Access
 from pfstorage.serving.head import Headers
 from pfstorage.serving.options import ServerOptions
 from tests.conftest import Command, ask, make_certificate, running_server, write_tree
-from tests.exchange import Door, exchange, request
+from tests.exchange import MULTIPART, Door, exchange, multipart, request
 
 HELLO = {"action": "hello", "meta": {"askAbout": "timestamp"}}
 SYSINFO = {"action": "hello", "meta": {"askAbout": "sysinfo"}}
@@ -270,6 +270,22 @@ def test_who_sees_a_part_of_the_store_is_not_told_of_the_machine(serving: Servin
     server = serving(token_path=token_file)
     statuses = {token: ask(server, SYSINFO, **bearer(token))[0] for token in (READER, WRITER, CHIEF, BOSS)}
     assert statuses == {READER: 403, WRITER: 403, CHIEF: 403, BOSS: 200}
+
+
+def test_who_may_only_read_uploads_nothing_by_a_form(serving: Serving, token_file: str) -> None:
+    server = serving(token_path=token_file)
+    message = b'{"action": "objPut", "meta": {"toObject": "chris/feed_1/x"}}'
+    content = multipart(("d_msg", message), ("local", b"hello"))
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+    for token, status in ((READER, 403), (WRITER, 200)):
+        with contextlib.closing(connection):
+            connection.request(
+                "POST",
+                "/api/v1/cmd",
+                content,
+                {**bearer(token), "Content-Type": MULTIPART.partition(": ")[2]},
+            )
+            assert connection.getresponse().status == status
 
 
 # TLS

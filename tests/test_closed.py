@@ -19,7 +19,18 @@ from pfstorage.backends import Storage
 from pfstorage.files import LocalTree, Roots
 from pfstorage.files.closed import Closed, ClosedFileError
 from tests.conftest import Command, make_certificate, read_tree, write_tree
-from tests.exchange import TOKEN, Door, answer, doors, message, post, server_process
+from tests.exchange import (
+    TOKEN,
+    Door,
+    answer,
+    answers,
+    connected,
+    doors,
+    message,
+    post,
+    request,
+    server_process,
+)
 from tests.local import Answer, answers_below, everything, two_objects
 
 FILES = {
@@ -282,6 +293,20 @@ def test_where_records_come_to_lie_in_a_root_itself_all_of_it_is_closed(tmp_path
         served.process.terminate()
         _, said = served.ends()
     assert "messages could touch what is the server's own: --debugToDir: messages may read and write" in said
+
+
+def test_records_are_closed_also_to_who_had_begun_to_ask_before(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"data/records/a": b"a"})
+    text = message("objPut", putSpec="data/records", inLocation="in")
+    with server_process(tmp_path, "--type", "memory", "--forever") as served, connected(served.port) as early:
+        head = request("POST", "/api/v1/cmd", f"Content-Length: {len(text)}", "Connection: close")
+        early.sendall(head)
+        order = message("internalctl", var="/this/debugToDir", set=str(tmp_path / "data/records"))
+        assert answer(served.port, post(order)).json["status"]
+        early.sendall(text.encode())
+        [told] = answers(b"".join(iter(lambda: early.recv(65536), b"")))
+        assert not told.json["status"]
+        assert answer(served.port, post(message("ls"))).json.get("ls", []) == []
 
 
 def test_what_is_closed_is_found_out_again_with_the_settings(tmp_path: Path) -> None:

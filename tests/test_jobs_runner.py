@@ -425,6 +425,72 @@ def test_a_job_that_can_not_be_begun_waits_until_it_can(
         assert [job.state for job in kept_jobs.latest(3, None)] == [DONE, CANCELLED, DONE]
 
 
+@pytest.mark.parametrize("grace", [0.1, LONG])
+def test_a_job_that_was_cancelled_stays_so_over_the_end_of_the_process(tmp_path: Path, grace: float) -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    def perform(given: Order, stop: Stop, progress: Callable[[Progress], None]) -> Reply:
+        begun.set()
+        while not (end.is_set() or (grace == LONG and stop.is_requested)):
+            time.sleep(0.01)
+        return Reply({"status": False, "msg": "stopped"})
+
+    jobs = Jobs(perform, str(tmp_path / "state"))
+    jobs.start()
+    job = jobs.submit(order())
+    assert begun.wait(LONG)
+    jobs.cancel(job)
+    jobs.close(grace)
+    begun.clear()
+    again = Jobs(perform, str(tmp_path / "state"))
+    again.start()
+    assert again.status(job).state == CANCELLED
+    assert not begun.wait(0.2)
+    end.set()
+    again.close(LONG)
+
+
+def test_who_waits_for_a_job_in_the_queue_hears_at_once_that_it_is_cancelled(worker: Worker) -> None:
+    jobs = Jobs(worker, most=1)
+    jobs.start()
+    _, second = jobs.submit(order(1)), jobs.submit(order(2))
+    found: list[str] = []
+    waiter = threading.Thread(target=lambda: found.append(jobs.status(second, LONG).state))
+    waiter.start()
+    time.sleep(0.1)
+    jobs.cancel(second)
+    waiter.join(LONG / 2)
+    assert found == [CANCELLED]
+    worker.free.set()
+    jobs.close(LONG)
+
+
+def test_a_job_that_would_begin_anew_each_time_does_not_wait_for_its_store() -> None:
+    perform = Interrupted(3)
+    jobs = Jobs(perform)
+    jobs.start()
+    meta = {"path": "a", "overwrite": "always"}
+    job = jobs.submit(Order({"action": "objPull", "meta": meta}))
+    assert (jobs.status(job, LONG).state, perform.count) == ("failed", 1)
+    jobs.close(LONG)
+
+
+def test_the_same_jid_is_the_same_job_also_where_no_more_may_wait(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "MOST_QUEUED_OF_ONE", 2)
+    jobs = Jobs(worker)
+    job = jobs.submit(order(1, jid="a"))
+    jobs.submit(order(2))
+    assert jobs.submit(order(1, jid="a")) == job
+    with pytest.raises(BusyError):
+        jobs.submit(order(3))
+    jobs.close(0)
+    for ask in (lambda: jobs.list(10), lambda: jobs.find("a", ""), jobs.counts, lambda: jobs.cancel(job)):
+        with pytest.raises(StoppedError):
+            ask()
+
+
 def test_a_job_that_another_program_has_damaged_is_told_as_that(worker: Worker, tmp_path: Path) -> None:
     jobs = Jobs(worker, str(tmp_path / "state"))
     job = jobs.submit(order())

@@ -253,6 +253,14 @@ def test_a_limit_that_can_not_be_is_refused(server: ThreadedHTTPServer, limit: s
     assert ask(server, "GET", f"?limit={limit}")[0] == 400
 
 
+def test_what_can_not_be_meant_is_refused(server: ThreadedHTTPServer) -> None:
+    etag = ask(server, "PUT", "/a", b"a")[1]["ETag"]
+    assert ask(server, "PUT", "/a#b", b"b")[0] == 400  # it would be the object a
+    assert ask(server, "PUT", "/a", b"b", Content_MD5="\xe4")[0] == 400
+    assert ask(server, "GET", "/a", If_Match=f"W/{etag}")[0] == 412
+    assert ask(server, "GET", "/a", If_Match=etag)[::2] == (200, b"a")
+
+
 def test_the_head_of_an_object_is_that_of_all_of_it(server: ThreadedHTTPServer) -> None:
     ask(server, "PUT", "/a", CONTENT)
     status, headers, _ = ask(server, "HEAD", "/a", Range="bytes=0-9")

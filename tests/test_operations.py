@@ -198,6 +198,16 @@ def test_metrics_tell_of_jobs_transfers_and_what_was_tried_again(swift: DevSwift
         assert _metric(server, 'pfstorage_store_connections{state="busy"}') == 0
 
 
+def test_a_look_at_the_store_that_fails_oddly_is_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "ASKED_EVERY", 0.0)
+    with contextlib.closing(open_storage("memory")) as storage, serving(StoreHandler(storage)) as server:
+        plain = storage.list
+        storage.list = lambda *_, **__: 1 / 0  # type: ignore[method-assign, assignment, return-value]
+        assert get(server, "/readyz")[0] == 503
+        storage.list = plain  # type: ignore[method-assign]
+        assert get(server, "/readyz")[0] == 200
+
+
 def test_metrics_lack_what_can_not_be_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     options = ServerOptions(state_dir=str(tmp_path / "state"))
     with (
