@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import io
 import os
 import signal
 import subprocess
@@ -14,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from pfstorage import open_storage
 from pfstorage.files import LocalTree
 from pfstorage.files.unfinished import sweep
-from tests.conftest import ROOT, read_tree, write_tree
+from tests.conftest import ROOT, read_tree, run, write_tree
 from tests.local import descriptors, in_threads, parts_in, refuse
 
 WRITER = """
@@ -43,6 +45,19 @@ def writer(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         assert process.stdout.readline() == "ready\n"
         yield process
         process.kill()
+
+
+def test_an_object_with_the_name_of_an_unfinished_file_is_not_pulled() -> None:
+    """The next pull into the directory would take it for one, and remove it."""
+    with open_storage("memory") as storage:
+        for key in ("s/a", "s/.pfstorage-0123456789abcdef.part", "s/.pfstorage-0123.part/b"):
+            storage.put(key, io.BytesIO(b"x"), 1)
+        reply = run(storage, "objPull", fromLocation="s", mapLocationOver="out")
+        assert (reply["status"], reply["objectFileList"]) == (False, ["s/a"])
+        assert ["kept for unfinished files" in each["msg"] for each in reply["failed"]] == [True, True]
+        one = run(storage, "objPull", fromLocation="s/a", mapLocationOver="out/.pfstorage-0.part")
+        assert one["error"]["type"] == "InvalidKeyError"
+        assert read_tree(Path("out")) == {"a": b"x"}
 
 
 def begin_and_discard(directory: str, name: str = "new") -> None:

@@ -14,7 +14,7 @@ from pfstorage.actions.registry import Context, action
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.collisions import Collisions
 from pfstorage.errors import FullDiskError, InvalidKeyError, LocalFileError
-from pfstorage.files import Ground, local_errors
+from pfstorage.files import Ground, local_errors, require_no_part
 from pfstorage.pathmap import below, is_marker, join, local_parts, without_dot
 from pfstorage.reply import Reply, Texts
 from pfstorage.transfer import Failure, Plan, Transfer, pull, verify
@@ -69,11 +69,14 @@ class Target:
         if rest is None:
             raise InvalidKeyError(f"{row.key!r} is not below fromLocation {self.location!r}", key=row.key)
         if rest:
-            parts = (*self._parts, *local_parts(rest.removesuffix("/"), row.key))
+            below_it = local_parts(rest.removesuffix("/"), row.key)
+            require_no_part(below_it, row.key)
+            parts = (*self._parts, *below_it)
             return Transfer(row.key, join(self.root, rest), row, self._tree, parts)
         if is_marker(row.key):  # the location itself: over is its directory
             return Transfer(row.key, self.root, row, self._tree, self._parts)
-        local_parts(os.path.basename(self.root), row.key)  # one object, and over is its file
+        # one object, and over is its file
+        require_no_part(local_parts(os.path.basename(self.root), row.key), row.key)
         tree, parts = self.ground.file(self.root)
         return Transfer(row.key, self.root, row, tree, parts)
 

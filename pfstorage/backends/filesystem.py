@@ -29,7 +29,7 @@ from pfstorage.errors import (
     StorageError,
     UnavailableError,
 )
-from pfstorage.files import LocalTree, is_part
+from pfstorage.files import LocalTree, is_part, require_no_part
 from pfstorage.pathmap import MAX_KEY_BYTES, check_key, is_marker, local_parts
 
 _MD5 = "user.pfstorage.md5"
@@ -196,10 +196,7 @@ class FilesystemStorage:
     def _parts(self, key: str) -> tuple[str, ...]:
         check_key(key)
         parts = local_parts(key.removesuffix("/"), key)
-        if any(is_part(part) for part in parts):
-            raise InvalidKeyError(
-                f"the key {key!r} has a name that this store keeps for unfinished files", key=key
-            )
+        require_no_part(parts, key)
         return parts
 
     def _head_marker(self, key: str, parts: tuple[str, ...]) -> ObjectInfo:

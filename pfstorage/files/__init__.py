@@ -6,7 +6,7 @@ from pfstorage.files.place import Place
 from pfstorage.files.reading import Body, open_body
 from pfstorage.files.roots import Ground, Roots
 from pfstorage.files.tree import LocalTree
-from pfstorage.files.unfinished import PART_PREFIX, PART_SUFFIX, is_part
+from pfstorage.files.unfinished import PART_PREFIX, PART_SUFFIX, is_part, require_no_part
 from pfstorage.files.walking import LocalFile, find_files
 from pfstorage.files.writing import NewFile, sync_file_systems
 
@@ -26,5 +26,6 @@ __all__ = [
     "local_error",
     "local_errors",
     "open_body",
+    "require_no_part",
     "sync_file_systems",
 ]

@@ -15,6 +15,9 @@ import random
 import re
 import stat
 import time
+from collections.abc import Iterable
+
+from pfstorage.errors import InvalidKeyError
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +36,12 @@ _TRIES = 100
 def is_part(name: str) -> bool:
     """Tell whether *name* is that of a file that is not finished."""
     return name.startswith(PART_PREFIX) and name.endswith(PART_SUFFIX)
+
+
+def require_no_part(parts: Iterable[str], key: str) -> None:
+    """Raise `InvalidKeyError` if one of *parts*, those of the local path of *key*, would be taken for unfinished."""
+    if any(is_part(part) for part in parts):
+        raise InvalidKeyError(f"the key {key!r} has a name that is kept for unfinished files", key=key)
 
 
 def part_name() -> str:

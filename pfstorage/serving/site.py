@@ -34,6 +34,18 @@ class Route:
 ALL = ("GET", "HEAD", "POST")
 ROUTES = (Route("/", command, ALL), Route(COMMANDS, command, ALL), Route(f"{COMMANDS}/", command, ALL))
 
+_ASKED_WITH = (
+    "Authorization",
+    "Content-MD5",
+    "Content-Type",
+    "If-Match",
+    "If-None-Match",
+    "If-Range",
+    "Range",
+    "X-Request-Id",
+)
+"""What a page of another origin may send with its requests."""
+
 
 class Site:
     """Answers requests for whom *access* lets in."""
@@ -92,7 +104,7 @@ class Site:
             )
         asked = {
             "Access-Control-Allow-Methods": ", ".join(route.methods),
-            "Access-Control-Allow-Headers": "Authorization, Content-Type, Content-MD5, If-None-Match, Range",
+            "Access-Control-Allow-Headers": ", ".join(_ASKED_WITH),
             "Access-Control-Max-Age": "600",
         }
         return Answer(HTTPStatus.NO_CONTENT, headers=asked)
@@ -103,6 +115,6 @@ class Site:
             return {}
         return {
             "Access-Control-Allow-Origin": origin,
-            "Access-Control-Expose-Headers": "ETag, X-Request-Id, Content-Disposition",
+            "Access-Control-Expose-Headers": "ETag, X-Request-Id, Content-Disposition, Content-Range",
             "Vary": "Origin",
         }
