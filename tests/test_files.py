@@ -115,7 +115,7 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     tree = LocalTree(str(tmp_path / "t"))
     with tree.whole_file(("a", "b", "c")) as file:
         file.write(b"x")
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors(tmp_path)
     for _ in range(50):
         with tree.whole_file(("a", "b", "c")) as file:
             file.write(b"x")
@@ -125,7 +125,7 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
             pass
         with pytest.raises(IsADirectoryError), tree.whole_file(("a", "b")) as file:
             file.write(b"x")
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors(tmp_path) == before
 
 
 # a new file

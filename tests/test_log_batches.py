@@ -143,4 +143,4 @@ def test_the_last_lines_are_there_when_the_server_has_ended(tmp_path: Path) -> N
             assert answer(served.port, post(text)).status == 200
         status, said = served.ends()
     assert status == 0
-    assert re.findall(r"action=(\S+)", said) == ["hello", "/api/v1/cmd"]
+    assert re.findall(r"action=(\S+)", said) == ["hello", "quit"]
