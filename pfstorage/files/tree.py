@@ -98,9 +98,8 @@ class LocalTree:
     def link(self, parts: Parts) -> str | None:
         """Return where the symbolic link *parts* leads, None if there is none of this name."""
         try:
-            directory = self._opened(
-                parts[:-1]
-            )  # one that is closed may be followed: where it leads is judged
+            # one that is closed may be followed: where it leads is judged
+            directory = self._opened(parts[:-1])
             return os.readlink(parts[-1], dir_fd=directory.descriptor)
         except OSError as e:
             if e.errno in _NO_LINK:

@@ -231,12 +231,13 @@ class Jobs:
             run.job = self._begun(run)
             reply = run.perform(self._perform, run.job.order)
             text = kept(reply)
-        except PfstorageError as e:
-            reply = Reply.of_error(e)
-            text = kept(reply)
         except Exception as e:
-            log.exception("a job failed for a reason that pfstorage does not know")
-            reply = Reply.of_error(PfstorageError(f"unexpected {type(e).__name__}; the log has the details"))
+            if isinstance(e, PfstorageError):
+                error = e
+            else:
+                log.exception("a job failed for a reason that pfstorage does not know")
+                error = PfstorageError(f"unexpected {type(e).__name__}; the log has the details")
+            reply = Reply.of_error(error)
             text = kept(reply)
         with self._changed:
             if self._runs.get(run.job_id) is run:  # else it was left alone

@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
 requests = logging.getLogger("pfstorage.requests")
 
@@ -23,12 +24,12 @@ def id_of(given: str) -> str:
     return given if given and _ID.fullmatch(given) else f"{_PROCESS}{next(_NUMBERS):08x}"
 
 
-def log_request(fields: Mapping[str, object]) -> None:
+def log_request(fields: Mapping[str, Any]) -> None:
     """Write one line: what was asked, by whom, and what came of it; no key and no local path may be in *fields*.
 
     They may be a patient's name. What failed at no fault of the client's is a warning.
     """
-    status = int(str(fields["status"]))
+    status = fields["status"]
     is_bad = status >= HTTPStatus.INTERNAL_SERVER_ERROR or (
         fields["error"] and status < HTTPStatus.BAD_REQUEST
     )

@@ -34,9 +34,8 @@ def serve(handler: StoreHandler, options: argparse.Namespace, key_source: str) -
     jobs could be had. Raise `SettingsError`.
     """
     settings = handler.settings
-    signal.signal(
-        signal.SIGHUP, signal.SIG_IGN
-    )  # it would end the process until there is something to read again
+    # it would end the process, until there is something to read again
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         wanted = ServerOptions.from_args(vars(options), secret_files=_secret_files(options, key_source))
         server = ThreadedHTTPServer((settings.ip_self, settings.port_self), handler, wanted)
