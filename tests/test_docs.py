@@ -526,7 +526,7 @@ def tree_with_example(pages: dict[str, Page], tmp_path: Path) -> Path:
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "pfstorage", tree / "pfstorage", ignore=ignored)
     (tree / "tests").mkdir()
-    tests = ("__init__.py", "conftest.py", "exchange.py", "test_storage.py")
+    tests = ("__init__.py", "conftest.py", "exchange.py", "local.py", "test_storage.py")
     for name in ("pyproject.toml", *(f"tests/{each}" for each in tests)):
         shutil.copy(ROOT / name, tree / name)
     for block in pages["backends"].blocks():

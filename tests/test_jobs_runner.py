@@ -343,6 +343,24 @@ def test_jobs_that_are_over_are_removed_in_time(worker: Worker, caplog: pytest.L
     jobs.close(LONG)
 
 
+def test_jobs_that_are_over_are_removed_in_time_where_nobody_asks(worker: Worker, tmp_path: Path) -> None:
+    worker.free.set()
+    jobs = Jobs(worker, str(tmp_path / "state"), ttl=1.0)
+    jobs.start()
+    jobs.status(jobs.submit(order()), LONG)
+    with contextlib.closing(sqlite3.connect(tmp_path / "state" / "jobs.sqlite")) as other:
+
+        def count() -> object:
+            return other.execute("SELECT count(*) FROM job").fetchone()[0]
+
+        assert count() == 1
+        deadline = time.monotonic() + LONG
+        while count():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    jobs.close(LONG)
+
+
 def test_what_is_not_over_is_never_removed(worker: Worker) -> None:
     jobs = Jobs(worker, ttl=0, most=1)
     jobs.start()

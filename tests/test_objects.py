@@ -279,6 +279,8 @@ def test_what_is_the_same_is_not_sent_again(server: ThreadedHTTPServer) -> None:
     for header in (etag, f'"x", {etag}', f"W/{etag}", "*"):
         assert ask(server, "GET", "/a", If_None_Match=header)[::2] == (304, b"")
     assert ask(server, "GET", "/a", If_None_Match='"x"')[0] == 200
+    assert ask(server, "GET", "/a", If_None_Match="")[0] == 200
+    assert ask(server, "GET", "/a", If_None_Match=etag, If_Match='"x"')[0] == 412
 
 
 def test_a_body_is_stored_only_as_it_was_sent(server: ThreadedHTTPServer) -> None:

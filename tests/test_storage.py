@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import random
@@ -14,12 +15,15 @@ import pytest
 from pfstorage.backends import Storage
 from pfstorage.errors import (
     ContainerNotFoundError,
+    ExistsError,
     InvalidKeyError,
     LocalFileError,
     NotFoundError,
+    PermissionDeniedError,
     StorageError,
 )
 from tests.conftest import BACKENDS, open_backend
+from tests.local import refuse
 
 ODD_KEYS = [
     "plain",
@@ -335,6 +339,36 @@ def test_what_could_not_be_put_leaves_no_directory(filesystem: Storage) -> None:
     with pytest.raises(LocalFileError):
         filesystem.put("x/y/z", io.BytesIO(b"0123"), 3)
     assert keys(filesystem) == ["other"]
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["hard links", "no hard links"])
+def test_of_two_that_store_a_new_object_at_once_one_succeeds(
+    filesystem: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, links: bool
+) -> None:
+    class Racing(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if not self.tell():
+                filesystem.put("x/y", io.BytesIO(b"first"), 5, only_new=True)
+            return super().read(size)
+
+    if not links:
+        monkeypatch.setattr("os.link", refuse(errno.EPERM))
+    with pytest.raises(ExistsError):
+        filesystem.put("x/y", Racing(b"second"), 6, only_new=True)
+    with pytest.raises(ExistsError):
+        filesystem.put("x/y", io.BytesIO(b"third"), 5, only_new=True)
+    assert get(filesystem, "x/y") == b"first"
+    [only] = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert only.stat().st_nlink == 1
+
+
+def test_a_file_system_that_refuses_a_new_name_is_told(
+    filesystem: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.link", refuse(errno.EROFS))
+    with pytest.raises(PermissionDeniedError):
+        filesystem.put("x/y", io.BytesIO(b"new"), 3, only_new=True)
+    assert keys(filesystem) == []
 
 
 def test_a_file_that_is_being_put_makes_no_marker(filesystem: Storage) -> None:

@@ -128,10 +128,13 @@ class FilesystemStorage:
                 return self._head_marker(key, parts)
             if only_new and self._is_there(parts):
                 raise exists(key)
-            return self._put_file(key, parts, body, size, attributes)
+            try:
+                return self._put_file(key, parts, body, size, attributes, only_new)
+            except FileExistsError:
+                raise exists(key) from None
 
     def _is_there(self, parts: tuple[str, ...]) -> bool:
-        """Tell whether there is such a file now: who makes one at the same time may still be first."""
+        """Tell whether there is such a file now, before its body is read."""
         try:
             with self._tree.open_file(parts):
                 return True
@@ -139,23 +142,34 @@ class FilesystemStorage:
             return False
 
     def _put_file(
-        self, key: str, parts: tuple[str, ...], body: Source, size: int, attributes: Attributes
+        self,
+        key: str,
+        parts: tuple[str, ...],
+        body: Source,
+        size: int,
+        attributes: Attributes,
+        only_new: bool,
     ) -> ObjectInfo:
         start = body.tell()
         for tries_left in reversed(range(100)):  # each that fails has not read the body yet
             body.seek(start)
             try:
-                return self._put_once(key, parts, HashedBody(body, size, key), attributes)
+                return self._put_once(key, parts, HashedBody(body, size, key), attributes, only_new)
             except FileNotFoundError:  # a delete took a directory that was just empty
                 if not tries_left:
                     raise
         raise AssertionError("the loop above returns or raises")
 
     def _put_once(
-        self, key: str, parts: tuple[str, ...], hashed: HashedBody, attributes: Attributes
+        self,
+        key: str,
+        parts: tuple[str, ...],
+        hashed: HashedBody,
+        attributes: Attributes,
+        only_new: bool,
     ) -> ObjectInfo:
         try:
-            with self._tree.whole_file(parts) as file:
+            with self._tree.whole_file(parts, only_new=only_new) as file:
                 while chunk := hashed.read(CHUNK):
                     file.write(chunk)
                 file.flush()  # what is kept with the file is for its size and time when it is whole

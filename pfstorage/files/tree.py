@@ -121,15 +121,16 @@ class LocalTree:
             return NewFile(self._around(parts, make=True), name, mode)
 
     @contextlib.contextmanager
-    def whole_file(self, parts: Parts, mode: int = 0o666) -> Iterator[NewFile]:
+    def whole_file(self, parts: Parts, mode: int = 0o666, *, only_new: bool = False) -> Iterator[NewFile]:
         """Yield a new file that appears as *parts* when the block ends, and not before.
 
-        It replaces what was there at once. If the block raises, nothing is left of
-        it and what was there stays.
+        It replaces what was there at once; with *only_new*, that stays, and the end of the
+        block raises `FileExistsError`. If the block raises, nothing is left of it and what
+        was there stays.
         """
         with self.new_file(parts, mode) as file:
             yield file
-            file.commit()
+            file.commit(only_new=only_new)
 
     def sync_directories(self, directories: Iterable[Parts]) -> None:
         """Bring the names of what was committed in *directories* to the disk, at once for each file system."""

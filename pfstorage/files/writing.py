@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import time
@@ -12,6 +13,9 @@ from pfstorage.files.common import Directory, read_at
 from pfstorage.files.unfinished import new_part, remove_part
 
 Data = bytes | bytearray | memoryview
+
+# what link(2) says of a file system without hard links, such as exFAT or some of FUSE
+_NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS}
 
 
 class NewFile:
@@ -88,11 +92,12 @@ class NewFile:
         except OverflowError as e:
             raise OSError(errno.EOVERFLOW, f"{ns} is no time that a file can have") from e
 
-    def commit(self, durable: bool = False) -> None:
+    def commit(self, durable: bool = False, *, only_new: bool = False) -> None:
         """Give the file its name, and close it.
 
         If *durable*, its content is on the disk before that, and its name when this
-        returns. If the name can't be given, it can still be discarded.
+        returns. With *only_new*, what has the name stays: raise `FileExistsError`. If
+        the name can't be given, it can still be discarded.
         """
         if self._directory is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
@@ -103,7 +108,7 @@ class NewFile:
             os.close(
                 os.dup(self._descriptor)
             )  # the file itself stays open till it has its name, for its lock
-        os.replace(self._part, self._name, src_dir_fd=directory, dst_dir_fd=directory)
+        (_name_new if only_new else _rename)(self._part, self._name, directory)
         self._part = ""
         try:
             if durable:
@@ -131,6 +136,26 @@ class NewFile:
 
     def __exit__(self, *_: object) -> None:
         self.discard()
+
+
+def _rename(part: str, name: str, directory: int) -> None:
+    os.replace(part, name, src_dir_fd=directory, dst_dir_fd=directory)
+
+
+def _name_new(part: str, name: str, directory: int) -> None:
+    """Rename *part* to *name*, unless something has that name; of several who do so at once, one succeeds."""
+    try:
+        os.link(part, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+    except OSError as e:
+        if e.errno not in _NO_HARD_LINKS:
+            raise
+        # here only a look before can tell, and who comes between is replaced
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(name, dir_fd=directory, follow_symlinks=False)
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+        _rename(part, name, directory)
+    else:
+        remove_part(part, directory)
 
 
 def sync_file_systems(files: Iterable[NewFile]) -> None:

@@ -73,6 +73,7 @@ class Jobs:
             self._waiting = self._store.resume(self._clock())
             self._is_started = True
             self._start_waiting()
+        threading.Thread(target=self._sweep_unasked, name="jobs", daemon=True).start()
 
     def submit(self, order: Order) -> str:
         """Queue *order*; return the id of its job. The same jid of the same owner is the same job.
@@ -302,6 +303,13 @@ class Jobs:
                 log.info("the end of job %s is kept now", job.id)
         except LocalFileError as e:
             log.debug("ends of jobs can't be kept yet: %s", e)
+
+    def _sweep_unasked(self) -> None:
+        """Sweep until the end, also where nobody asks: what is kept may name patients."""
+        pause = max(1.0, min(SWEPT_EVERY, self._ttl))
+        with self._changed:
+            while not self._changed.wait_for(lambda: self._is_closed, pause):
+                self._sweep()
 
     def _sweep(self) -> None:
         """Do what could not be done before, and, now and then, remove what was over long ago."""

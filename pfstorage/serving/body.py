@@ -114,9 +114,9 @@ class ChunkedReader:
 def open_body(stream: Stream, encodings: list[str], lengths: list[str]) -> Reader:
     """Return the body at the head of *stream*, by the headers Transfer-Encoding and Content-Length.
 
-    *encodings* and *lengths* are all values of the two. A request whose length is
-    said twice is refused: what lies between this server and its client may believe
-    the other (RFC 9112, section 6.3).
+    *encodings* and *lengths* are all values of the two. A request with two different
+    lengths is refused: what lies between this server and its client may believe the
+    other (RFC 9112, section 6.3).
     """
     if encodings:
         if lengths or [each.strip(" \t").lower() for each in encodings] != ["chunked"]:

@@ -81,7 +81,7 @@ def names_etag(header: str, etag: str, *, is_strong: bool = False) -> bool:
     *is_strong*, as If-Match wants it: a weak one names nothing (RFC 9110, section 8.8.3.2).
     """
     weak = "" if is_strong else "W/"
-    named = [each.strip().removeprefix(weak).strip('"') for each in header.split(",")]
+    named = [each.strip().removeprefix(weak).strip('"') for each in header.split(",") if each.strip()]
     return header.strip() == "*" or etag in named
 
 

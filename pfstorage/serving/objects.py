@@ -75,10 +75,11 @@ def _get(request: Request, key: str) -> Answer:
     etag = info.segments_etag or info.etag
     headers = _headers_of(key, info, etag)
     kind = info.content_type if _KIND.fullmatch(info.content_type) else UNKNOWN_TYPE  # it stands in the head
-    if names_etag(request.headers.get("if-none-match", ""), etag):
-        return Answer(304, headers=headers, kind=kind)
+    # in this order: RFC 9110, section 13.2.2
     if not names_etag(request.headers.get("if-match", "*"), etag, is_strong=True):
         return _refused(412, "the object is another than If-Match says")
+    if names_etag(request.headers.get("if-none-match", ""), etag):
+        return Answer(304, headers=headers, kind=kind)
     is_same = request.headers.get("if-range", f'"{etag}"').strip() == f'"{etag}"'  # else, all of it
     asked = request.headers.get("range", "") if is_same and request.method == "GET" else ""
     start, end = _range_of(asked, info.size)

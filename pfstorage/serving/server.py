@@ -203,8 +203,13 @@ class ThreadedHTTPServer(Listener):
             return
         perform = self.handler.performer(self.caller(observe=self.metrics.observe))
         options = self.options
-        self._jobs = Jobs(perform, options.state_dir, ttl=options.job_ttl, most=options.max_jobs)
-        self._jobs.start()
+        jobs = Jobs(perform, options.state_dir, ttl=options.job_ttl, most=options.max_jobs)
+        try:
+            jobs.start()
+        except BaseException:
+            jobs.close(0)
+            raise
+        self._jobs = jobs
 
     def server_close(self) -> None:
         """Listen no more, and leave the jobs that run for the next process."""
