@@ -257,14 +257,18 @@ def server_process(
             process.kill()
 
 
+_ANNOUNCED = re.compile(rb" serves .* at https?://127\.0\.0\.1:(\d+)/api/v1/cmd")
+
+
 def _port_of(process: subprocess.Popen[str]) -> int:
     assert process.stderr is not None
     with selectors.DefaultSelector() as selector:
         selector.register(process.stderr, selectors.EVENT_READ)
         assert selector.select(60), "the server does not start"
-    line = b""
-    while not line.endswith(b"\n") and (byte := os.read(process.stderr.fileno(), 1)):
-        line += byte  # no more than the line, or `communicate` would not see what is read with it
-    match = re.search(rb" serves .* at https?://127\.0\.0\.1:(\d+)/api/v1/cmd", line)
-    assert match, line.decode() + process.communicate(timeout=60)[1]
-    return doors[-1].port(int(match[1]))
+    said = b""
+    # no more than the line, or `communicate` would not see what is read with it; jobs may tell of themselves before
+    while byte := os.read(process.stderr.fileno(), 1):
+        said += byte
+        if byte == b"\n" and (match := _ANNOUNCED.search(said)):
+            return doors[-1].port(int(match[1]))
+    raise AssertionError(said.decode())

@@ -110,6 +110,7 @@ def test_a_job_whose_reply_has_the_status_false_has_failed(desk: Desk) -> None:
     over = desk.finish("objPush", putSpec="nowhere")
     assert (over["status"], over["state"]) == (True, "failed")
     assert over["reply"]["error"]["type"] == "LocalFileError"
+    assert over["msg"] == over["reply"]["msg"]
 
 
 def test_without_a_server_there_are_no_jobs() -> None:

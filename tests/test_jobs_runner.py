@@ -219,7 +219,9 @@ def test_the_end_of_the_process_parks_what_runs_and_the_next_one_resumes_it(tmp_
     jobs.close(LONG)
 
 
-def test_what_does_not_end_in_time_is_parked_too_and_says_nothing_more(tmp_path: Path) -> None:
+def test_what_does_not_end_in_time_is_parked_too_and_says_nothing_more(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     begun, end = threading.Event(), threading.Event()
 
     def stubborn(given: Order, stop: Stop, progress: Callable[[Progress], None]) -> Reply:
@@ -236,6 +238,9 @@ def test_what_does_not_end_in_time_is_parked_too_and_says_nothing_more(tmp_path:
     jobs.close(0)
     end.set()
     thread.join(LONG)
+    with pytest.raises(StoppedError):
+        jobs.status(job)
+    assert [each.message for each in caplog.records if each.levelno >= logging.WARNING] == []
     again = Jobs(stubborn, str(tmp_path))
     assert again.status(job).state == "queued"
     again.close(0)
@@ -359,6 +364,38 @@ def test_jobs_that_are_over_are_removed_in_time_where_nobody_asks(worker: Worker
             assert time.monotonic() < deadline
             time.sleep(0.01)
     jobs.close(LONG)
+
+
+def test_of_what_was_removed_nothing_is_left_on_the_disk(worker: Worker, tmp_path: Path) -> None:
+    worker.free.set()
+    now = [0.0]
+    jobs = Jobs(worker, str(tmp_path / "state"), ttl=60.0, clock=lambda: now[0])
+    jobs.start()
+    for number in range(20):
+        meta = {"path": f"DOE-JANE/{number}/{'x' * 2000}"}
+        jobs.status(jobs.submit(Order({"action": "objPull", "meta": meta})), LONG)
+
+    def kept_bytes() -> bytes:
+        return b"".join(path.read_bytes() for path in (tmp_path / "state").iterdir())
+
+    assert b"DOE-JANE" in kept_bytes()
+    now[0] = 1000.0
+    assert jobs.list(10) == []
+    assert b"DOE-JANE" not in kept_bytes()
+    jobs.close(LONG)
+
+
+def test_a_job_that_begins_anew_has_not_begun_meanwhile(tmp_path: Path) -> None:
+    rows = store.JobStore(str(tmp_path))
+    job, _ = rows.add(order(), 1.0)
+    assert rows.begin(job.id, 2.0).started == 2.0
+    rows.close()  # as the death of the process leaves it
+    again = store.JobStore(str(tmp_path))
+    assert list(again.resume(3.0)) == [job.id]
+    found = again.read(job.id)
+    assert found
+    assert (found.state, found.started) == ("queued", None)
+    again.close()
 
 
 def test_what_is_not_over_is_never_removed(worker: Worker) -> None:
@@ -680,6 +717,7 @@ def test_what_the_file_can_not_take_is_told_from_memory(
     with caplog.at_level(logging.CRITICAL):
         over = jobs.status(job, LONG)
     assert (over.state, over.reply) == ("done", {"status": True, "bytes": 10})
+    assert [(each.id, each.state) for each in jobs.list(10)] == [(job, "done")]
     with pytest.raises(PfstorageError, match="the jobs can't be read or written"):
         jobs.submit(order(2))
     jobs.close(LONG)

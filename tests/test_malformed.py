@@ -17,7 +17,8 @@ from pfstorage.actions import Caller
 from pfstorage.backends import Storage
 from pfstorage.handler import TRUSTED
 from pfstorage.reply import Reply
-from pfstorage.serving.request import RequestHandler
+from pfstorage.serving.head import MAX_HEADERS
+from pfstorage.serving.request import MOST_EMPTY_LINES, RequestHandler
 from pfstorage.serving.sending import METHODS
 from tests.conftest import ask, serving
 from tests.exchange import (
@@ -443,6 +444,23 @@ def test_what_follows_a_request_that_could_not_be_read_is_no_request(server: Thr
         assert len(answers(exchange(server.server_port, data))) == 1
 
 
+def test_a_head_has_so_many_headers_and_no_more(server: ThreadedHTTPServer, door: Door) -> None:
+    others = 3 if door.context else 2  # Host, Content-Length, and a token
+    spare = [f"X-{number}: 1" for number in range(MAX_HEADERS - others)]
+    assert answer(server.server_port, post(GOOD, *spare)).status == 200
+    assert answer(server.server_port, post(GOOD, *spare, "X-More: 1")).status == 431
+
+
+def test_what_follows_a_form_is_read_with_it(server: ThreadedHTTPServer) -> None:
+    form = multipart(("d_msg", GOOD))
+    for ending in (b"", b"\r\n", b"\r\nan epilogue"):
+        size = f"{len(form + ending):x}".encode()
+        body = size + b"\r\n" + form + ending + b"\r\n0\r\n\r\n"
+        order = request("POST", CMD, MULTIPART, "Transfer-Encoding: chunked", body=body)
+        found = answers(exchange(server.server_port, order + post(GOOD)))
+        assert [each.status for each in found] == [200, 200]
+
+
 def test_no_path_names_another_host(server: ThreadedHTTPServer) -> None:
     found = answer(server.server_port, post(GOOD, path="//evil.example/../api/v1/cmd"))
     assert (found.status, found.json["error"]["type"]) == (404, "UnknownPathError")
@@ -452,6 +470,11 @@ def test_no_path_names_another_host(server: ThreadedHTTPServer) -> None:
 def test_an_empty_line_before_a_request_means_nothing(server: ThreadedHTTPServer) -> None:
     found = answers(exchange(server.server_port, b"\r\n\r\n" + post(GOOD) + b"\r\n" + post(GOOD)))
     assert [each.status for each in found] == [200, 200]
+
+
+def test_some_empty_lines_may_stand_before_each_request(server: ThreadedHTTPServer) -> None:
+    found = answers(exchange(server.server_port, (b"\r\n" * MOST_EMPTY_LINES + post(GOOD)) * 3))
+    assert [each.status for each in found] == [200] * 3
 
 
 def test_empty_lines_keep_no_connection_open(server: ThreadedHTTPServer) -> None:

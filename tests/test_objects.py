@@ -25,7 +25,7 @@ from pfstorage.config import Settings
 from pfstorage.devswift import DevSwift
 from pfstorage.serving.options import ServerOptions
 from tests.conftest import run, running_server, serving, swift_options, write_tree
-from tests.exchange import connected, request
+from tests.exchange import answer, connected, request
 from tests.test_faults import segments
 
 OBJECTS = "/api/v1/objects"
@@ -235,6 +235,19 @@ def test_a_content_type_that_can_not_be_in_a_head_is_told_as_unknown(kind: str) 
         status, headers, content = ask(server, "GET", "/a")
         assert (status, content, headers["Content-Type"]) == (200, b"a", "application/octet-stream")
         assert "X-Evil" not in headers
+
+
+def test_an_object_may_have_as_many_bytes_as_it_may_and_no_more() -> None:
+    options = ServerOptions(max_upload=1000)
+    with contextlib.closing(open_storage("memory")) as storage:
+        made = ThreadedHTTPServer(("127.0.0.1", 0), StoreHandler(storage), options)
+        with running_server(made) as server:
+            for size, status in ((1001, 413), (1000, 201)):
+                assert ask(server, "PUT", "/a", bytes(size))[0] == status
+                body = f"{size:x}".encode() + b"\r\n" + bytes(size) + b"\r\n0\r\n\r\n"
+                sent = request("PUT", f"{OBJECTS}/a", "Transfer-Encoding: chunked", body=body)
+                assert answer(server.server_port, sent).status == status
+        assert [each.size for each in storage.list("")] == [1000]
 
 
 @pytest.mark.parametrize("path", ["/api/v1/cmd", f"{OBJECTS}/a"])

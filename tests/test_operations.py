@@ -112,6 +112,7 @@ def test_a_connection_that_gets_no_thread_is_not_counted(monkeypatch: pytest.Mon
     with contextlib.closing(open_storage("memory")) as storage:
         options = ServerOptions(max_connections=2)
         with running_server(ThreadedHTTPServer(("127.0.0.1", 0), StoreHandler(storage), options)) as server:
+            assert ask(server, HELLO)[0] == 200  # what begins with the server has its threads
             with monkeypatch.context() as patch:
                 patch.setattr(threading.Thread, "start", no_thread)
                 for _ in range(4):
@@ -208,6 +209,29 @@ def test_a_look_at_the_store_that_fails_oddly_is_not_the_last(monkeypatch: pytes
         assert get(server, "/readyz")[0] == 200
 
 
+def test_a_store_is_looked_at_once_for_all_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "ASKED_EVERY", -1.0)
+    asked, release = [], threading.Event()
+    with contextlib.closing(open_storage("memory")) as storage, serving(StoreHandler(storage)) as server:
+
+        def held_list(*_: object, **__: object) -> Iterator[ObjectInfo]:
+            asked.append(1)
+            assert release.wait(60)
+            return iter(())
+
+        monkeypatch.setattr(storage, "list", held_list)
+        with ThreadPoolExecutor(8) as threads:
+            probes = [threads.submit(get, server, "/readyz") for _ in range(8)]
+            while server.load.at_work < 8:
+                time.sleep(0.001)
+            time.sleep(0.1)  # who has not got so far by now makes the test only easier
+            monkeypatch.setattr(health, "ASKED_EVERY", 60.0)
+            release.set()
+            assert [each.result()[0] for each in probes] == [200] * 8
+        assert get(server, "/readyz")[0] == 200
+    assert len(asked) == 1
+
+
 def test_metrics_lack_what_can_not_be_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     options = ServerOptions(state_dir=str(tmp_path / "state"))
     with (
@@ -228,6 +252,9 @@ def _metric(server: ThreadedHTTPServer, name: str) -> float:
 
 
 # who waits for whom
+
+
+LISTING = {"action": "ls", "meta": {"path": "x"}}
 
 
 class Held(MemoryStorage):
@@ -263,7 +290,7 @@ def test_what_is_quick_does_not_wait_for_what_moves_files(held: tuple[Held, Thre
         assert storage.asked.acquire(timeout=60)
         assert _metric(server, 'pfstorage_transfers{state="busy"}') == 1
         assert _metric(server, 'pfstorage_workers{state="busy"}') == 1
-        assert ask(server, {"action": "ls", "meta": {"path": "x"}})[0] == 200
+        assert ask(server, LISTING)[0] == 200
         storage.release.set()
         assert pulling.result()[0] == 200
 
@@ -309,7 +336,7 @@ def test_what_is_quick_does_not_wait_for_who_waits_for_a_job(held: tuple[Held, T
         assert storage.asked.acquire(timeout=60)
         assert _metric(server, 'pfstorage_workers{state="busy"}') == 1  # which it shares with all others
         time.sleep(0.1)  # it may wait by now; if not, the test is only easier
-        assert ask(server, HELLO)[0] == 200
+        assert ask(server, LISTING)[0] == 200
         assert not waiting.done()
         storage.release.set()
         assert waiting.result()[1]["state"] == "done"
@@ -330,7 +357,7 @@ def test_what_is_quick_does_not_wait_for_an_object_that_is_stored(
     with ThreadPoolExecutor() as threads:
         storing = threads.submit(ask, server, b"12345", "PUT", "/api/v1/objects/new")
         assert storage.asked.acquire(timeout=60)
-        assert ask(server, HELLO)[0] == 200
+        assert ask(server, LISTING)[0] == 200
         storage.release.set()
         assert storing.result()[0] == 201
 
@@ -340,7 +367,7 @@ def test_what_is_quick_does_not_wait_for_a_body_that_is_slow(held: tuple[Held, T
     with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as connection:
         connection.sendall(request("POST", CMD, "Content-Length: 100", "Expect: 100-continue"))
         assert b"100 Continue" in connection.recv(1000)
-        assert ask(server, HELLO)[0] == 200
+        assert ask(server, LISTING)[0] == 200
         body = message("hello", askAbout="timestamp").ljust(100)
         connection.sendall(body.encode())
         assert b"200 OK" in connection.recv(10_000)

@@ -173,7 +173,19 @@ class JobStore:
                 " ORDER BY finished DESC LIMIT -1 OFFSET ?)",
                 (most,),
             )
-            return old.rowcount + surplus.rowcount
+            count = old.rowcount + surplus.rowcount
+        if count:
+            self._empty_log()
+        return count
+
+    def _empty_log(self) -> None:
+        """Have the log of SQLite's writes go, which still has what was removed, unless another program reads it."""
+        try:
+            self._wait_for_others(0)
+            self._rows.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._wait_for_others(BUSY_MILLISECONDS)
+        except sqlite3.Error as e:
+            raise StateFileError(f"the log of the jobs can't be emptied: {e}") from e
 
     def _set(self, job_id: str, **values: object) -> None:
         assignments = ", ".join(f"{name} = ?" for name in values)
