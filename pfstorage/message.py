@@ -26,12 +26,16 @@ _OBJECT = (dict, Mapping)
 """A dict is a `Mapping`; but to be told so takes several times as long as to see that it is a dict."""
 
 
+_KEYS = frozenset(("action", "meta", "args"))
+
+
 @dataclass(frozen=True)
 class Message:
-    """A decoded message. *meta* is an empty dict where there was none."""
+    """A decoded message. *meta* is an empty dict where there was none; *beside* is what else there was."""
 
     action: str
     meta: Mapping[str, Any] = field(default_factory=dict)
+    beside: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, source: str | bytes | Mapping[str, Any]) -> Message:
@@ -53,20 +57,21 @@ class Message:
         action = content.get("action", "")
         if not isinstance(action, str) or not (action or "ctl" in meta):
             raise MessageError('a message needs an action, as in {"action": "ls", "meta": {"path": ""}}')
-        return cls(action, meta)
+        return cls(action, meta, {str(key): value for key, value in content.items() if key not in _KEYS})
 
 
 def read_meta(cls: type[T], message: Message) -> tuple[T, list[str]]:
-    """Read the meta of *message* as a *cls*; return it and a warning for each unknown key.
+    """Read the meta of *message* as a *cls*; return it and a warning for each unknown key, there and beside it.
 
-    Raise `MessageError` for a wrong value, and for a key that is a known one but for case, ``_`` and ``-``.
+    Raise `MessageError` for a wrong value, for a key that is a known one but for case, ``_`` and ``-``, and for a
+    known one beside the meta.
     """
     try:
         meta, unknown = read_fields(cls, message.meta)
     except FieldError as e:
         raise MessageError(f"{message.action}: meta {e}") from None
     surplus = [key for key in unknown if key != "ctl"]
-    if not surplus:
+    if not (surplus or message.beside):
         return meta, []
     known = known_names(cls)
     names = ", ".join(known)
@@ -74,7 +79,13 @@ def read_meta(cls: type[T], message: Message) -> tuple[T, list[str]]:
     for key in surplus:
         if name := meant.get(_folded(key)):  # to go on would be to move what "dryrun" was not to move
             raise MessageError(f"{message.action} knows no meta {key[:80]!r}: it is called {name!r}")
-    return meta, [f"{message.action} knows no meta {key[:80]!r} (it knows {names})" for key in surplus]
+    for key in message.beside:
+        if name := meant.get(_folded(key)):
+            raise MessageError(f"{message.action} looks for {name!r} in 'meta', and it stands beside it")
+    return meta, [
+        *(f"{message.action} knows no meta {key[:80]!r} (it knows {names})" for key in surplus),
+        *(f"nothing looks at {key[:80]!r}, beside 'action' and 'meta'" for key in message.beside),
+    ]
 
 
 def _folded(name: str) -> str:

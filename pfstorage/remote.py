@@ -36,9 +36,10 @@ def send(address: str, message: Message, token: str = "") -> Reply:
     with _quiet():
         client = _client_class()(verb="POST", authToken=token, b_quiet=True, b_raw=True)
         client.url = _url(address)
-        answer = client.push_core({"action": message.action, "meta": message.meta})
+        answer = client.push_core({"action": message.action, "meta": message.meta, **message.beside})
     if client.failure:
-        raise RemoteError(f"no pfstorage server answers at {shown}: {client.failure}", address=shown)
+        text = f"no pfstorage server answers at {shown}: {client.failure}{_hint(client.url, client.failure)}"
+        raise RemoteError(text, address=shown)
     if not isinstance(answer, dict) or "status" not in answer:
         raise RemoteError(f"what answers at {shown} is no pfstorage server", address=shown)
     return Reply(answer, _error_of(answer))
@@ -51,6 +52,15 @@ def _url(address: str) -> str:
     """
     url = address if address.startswith(("http://", "https://")) else f"http://{address}"
     return url if url.count("/") > 2 else url + "/api/v1/cmd"
+
+
+def _hint(url: str, failure: str) -> str:
+    """Return what may be done about *failure*, if that can be told."""
+    if "SSL certificate" in failure:
+        return "; SSL_CERT_FILE=FILE tells which certificates to believe"
+    if url.startswith("http://") and ("reset" in failure or "Empty reply" in failure):
+        return "; one that serves by TLS is asked by https://"
+    return ""
 
 
 def _error_of(answer: dict[str, Any]) -> PfstorageError | None:

@@ -40,6 +40,10 @@ def secret_of(flag: str, value: str) -> str:
         raise SettingsError(f"{flag}: {e}") from e
     if value and not secret:
         raise SettingsError(f"{flag}: there is nothing in it but blanks")
+    if not secret.isprintable():
+        raise SettingsError(
+            f"{flag}: it takes one secret in one line, and this has several lines, or a control"
+        )
     return secret
 
 

@@ -430,6 +430,7 @@ def environment(directory: Path, **more: str) -> dict[str, str]:
 def configuration(directory: Path) -> Path:
     options = {"auth_token": SECRETS["an option in the configuration"], "project_name": "p"}
     path = directory / "settings.json"
+    path.touch(0o600)
     path.write_text(
         json.dumps({"swift": {"key": SECRETS["a key in the configuration"], "os_options": options}})
     )

@@ -169,7 +169,14 @@ def test_the_key_may_stay_out_of_the_process_list(command: Command, tmp_path: Pa
     assert json.loads((tmp_path / "s.json").read_text())["swift"]["key"] == "from-a-file"
 
 
-@pytest.mark.parametrize(("text", "why"), [("", "there is nothing in it but blanks"), (None, "No such file")])
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "there is nothing in it but blanks"),
+        (None, "No such file"),
+        ("secret\nX-Request-Id: mine", "it takes one secret in one line"),
+    ],
+)
 @pytest.mark.parametrize("flag", ["--swiftKey", "--authToken"])
 def test_a_file_without_its_key_is_no_reason_to_take_another(
     command: Command, tmp_path: Path, flag: str, text: str | None, why: str
@@ -180,6 +187,7 @@ def test_a_file_without_its_key_is_no_reason_to_take_another(
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert f"{flag}: " in done.stderr
     assert why in done.stderr
+    assert "secret\n" not in done.stderr
 
 
 def test_debug_to_dir_keeps_each_message_and_no_secret(command: Command, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_a_payload_in_a_query_may_be_json() -> None:
     [
         '{"action": "ls", "meta": {"path": "a"}}',
         b'{"action": "ls", "meta": {"path": "a"}}',
-        '\n {"meta": {"path": "a"}, "action": "ls", "more": 1}',
+        '\n {"meta": {"path": "a"}, "action": "ls"}',
         '{"payload": {"action": "ls", "meta": {"path": "a"}}}',
         '{"action": "ls", "args": {"path": "a"}}',
         {"action": "ls", "meta": {"path": "a"}},
@@ -126,6 +126,17 @@ def test_a_payload_in_a_query_may_be_json() -> None:
 )
 def test_a_message_is_an_action_and_a_meta(source: Any) -> None:
     assert Message.parse(source) == Message("ls", {"path": "a"})
+
+
+def test_what_stands_beside_the_meta_is_told_or_refused() -> None:
+    _, warnings = read_meta(
+        ACTIONS["ls"].meta, Message.parse('{"action": "ls", "meta": {}, "threadAction": true}')
+    )
+    assert warnings == ["nothing looks at 'threadAction', beside 'action' and 'meta'"]
+    for key in ("path", "PATH"):
+        message = Message.parse({"payload": {"action": "ls", "meta": {}, key: "a"}})
+        with pytest.raises(MessageError, match="ls looks for 'path' in 'meta', and it stands beside it"):
+            read_meta(ACTIONS["ls"].meta, message)
 
 
 @pytest.mark.parametrize("source", ['{"action": "ls"}', '{"action": "ls", "meta": null}', {"action": "ls"}])

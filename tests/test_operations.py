@@ -602,6 +602,26 @@ def test_the_tokens_are_read_again_on_sighup(tmp_path: Path) -> None:
         assert "the tokens have changed: 1 are known" in served.ends()[1]
 
 
+def test_a_store_that_is_not_there_yet_is_told(tmp_path: Path) -> None:
+    with server_process(tmp_path, *STORE, "--forever") as served:
+        served.process.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+        served.process.send_signal(signal.SIGTERM)
+        assert "serves store (not there: the first upload makes it)" in served.ends()[1]
+
+
+@pytest.mark.parametrize(("key", "is_told"), [("a-key-of-ours", True), (None, False)])
+def test_a_configuration_with_a_key_that_anybody_can_read_is_told(
+    tmp_path: Path, key: str | None, is_told: bool
+) -> None:
+    (tmp_path / "settings.json").write_text(json.dumps({"swift": {"key": key} if key else {}}))
+    (tmp_path / "settings.json").chmod(0o644)
+    with server_process(tmp_path, "--forever", "--configFileLoad", "settings.json") as served:
+        served.process.send_signal(signal.SIGTERM)
+        said = served.ends()[1]
+    assert ("any user of this host can read --configFileLoad" in said) is is_told
+
+
 def test_hup_makes_it_read_the_settings_again_if_they_are_good(tmp_path: Path) -> None:
     settings, key = tmp_path / "settings.json", tmp_path / "key"
     settings.write_text('{"swift": {"container_name": "first"}}')

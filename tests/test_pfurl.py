@@ -217,9 +217,12 @@ def test_remote_goes_by_tls_with_its_token(
     with guarded(filled, tokens, *certificate) as server:
         given = ("--remote", server.url, "--msg", json.dumps(LS), "--authToken", token)
         believed, doubted = command(*given, SSL_CERT_FILE=certificate[0]), command(*given)
+        plain = command("--remote", server.url.replace("https:", "http:"), *given[2:])
     assert (believed.returncode, json.loads(believed.stdout)) == (0, FOUND)
     assert (doubted.returncode, json.loads(doubted.stdout)["error"]["type"]) == (1, "RemoteError")
     assert "certificate" in doubted.stdout
+    assert "SSL_CERT_FILE=FILE" in doubted.stdout
+    assert "https://" in json.loads(plain.stdout)["msg"]
     assert TOKEN not in believed.stderr + doubted.stdout + doubted.stderr
 
 

@@ -52,7 +52,9 @@ class Readiness:
             self._log(failure)
         if not failure:
             return answer_of(Reply({"status": True}))
-        return answer_of(Reply.of_error(UnavailableError("the store does not answer")))
+        return answer_of(
+            Reply.of_error(UnavailableError("the store can't be used now; the log has the reason"))
+        )
 
     def _ask(self, handler: StoreHandler) -> None:
         try:

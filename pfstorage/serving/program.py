@@ -40,7 +40,8 @@ def serve(handler: StoreHandler, options: argparse.Namespace, key_source: str) -
         wanted = ServerOptions.from_args(vars(options), secret_files=_secret_files(options, key_source))
         server = ThreadedHTTPServer((settings.ip_self, settings.port_self), handler, wanted)
     except OSError as e:
-        console.complain(f"cannot listen on {settings.ip_self}:{settings.port_self}: {e.strerror}")
+        address = f"{settings.ip_self}:{settings.port_self}"
+        console.complain(f"cannot listen on {address}: {e.strerror}; see --ipSelf and --portSelf")
         return False
 
     def secrets() -> Set[str]:
@@ -136,8 +137,12 @@ def _announce(server: ThreadedHTTPServer, settings: Settings) -> None:
 
 def _warn_of_readable(server: ThreadedHTTPServer) -> None:
     own = server.options.own_files()
-    for flag, path in ((flag, own.get(flag, "")) for flag in _PRIVATE):
-        if path and _can_any_read(path):
+    paths = {flag: own[flag] for flag in _PRIVATE if own.get(flag)}
+    configuration = own.get("--configFileLoad", "")
+    if configuration and _names_one_of(server.handler.settings.secrets(), configuration):
+        paths["--configFileLoad"] = configuration
+    for flag, path in paths.items():
+        if _can_any_read(path):
             console.complain(
                 f"any user of this host can read {flag} {path!r}: run  chmod o-r {shlex.quote(path)}",
                 "WARNING",
@@ -151,8 +156,20 @@ def _can_any_read(path: str) -> bool:
         return False
 
 
+def _names_one_of(secrets: Set[str], path: str) -> bool:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            text = file.read()
+    except OSError:
+        return False
+    return any(secret in text for secret in secrets)
+
+
 def _place(settings: Settings) -> str:
     if settings.type == "swift":
         url = without_password(settings.swift.auth_url)
         return f"the container {settings.swift.container_name!r} of {url}"
-    return settings.filesystem.store_base if settings.type == "filesystem" else "its memory"
+    if settings.type != "filesystem":
+        return "its memory"
+    base = settings.filesystem.store_base
+    return base if os.path.isdir(base) else f"{base} (not there: the first upload makes it)"
