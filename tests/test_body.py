@@ -153,9 +153,9 @@ def form_of(data: bytes, step: int = 1 << 20, boundary: str = "limit") -> Form:
 def test_the_parts_of_a_form_are_the_same_however_they_arrive(content: bytes, text: str, step: int) -> None:
     text = text.encode(errors="replace").decode()
     form = form_of(multipart(("d_msg", text.encode()), ("local", content), ("filename", b"a")), step)
-    assert form.file
-    with form.file as file:
-        assert (form.fields, file.read(), form.size) == (
+    assert form.local
+    with form.local.file as file:
+        assert (form.fields, file.read(), form.local.size) == (
             {"d_msg": text, "filename": "a"},
             content,
             len(content),
@@ -172,8 +172,8 @@ def test_a_file_may_hold_what_looks_like_a_boundary(content: bytes) -> None:
             form_of(data)
         return
     form = form_of(data, 1)
-    assert form.file
-    with form.file as file:
+    assert form.local
+    with form.local.file as file:
         assert file.read() == content + b"x" + content
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
 from dataclasses import dataclass, field
-from typing import IO, Protocol
+from typing import Protocol
 
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
 from pfstorage.errors import ForbiddenError, MessageError, NoLengthError, TooLargeError
-from pfstorage.files import local_errors
+from pfstorage.serving.spool import Spool
 
 MAX_MESSAGE = 1024 * 1024
 """Bytes of a JSON message, or of all fields of a form that are no file."""
@@ -22,7 +20,6 @@ _CHUNK = 64 * 1024
 _MAX_LINE = 4096
 _MAX_PARTS = 100
 _MAX_TRAILERS = 100
-_SPOOL = "the temporary copy of the upload"
 
 
 class Stream(Protocol):
@@ -157,14 +154,11 @@ class Form:
     """The fields of a multipart form by name, and the file *local*, which is on disk, if there is one."""
 
     fields: dict[str, str] = field(default_factory=dict)
-    file: IO[bytes] | None = None
-    size: int = 0
-    most: int = MAX_UPLOAD
+    local: Spool | None = None
 
     def close(self) -> None:
-        if self.file:
-            with contextlib.suppress(OSError):  # what a full disk did not take is not wanted any more
-                self.file.close()
+        if self.local:
+            self.local.close()
 
 
 def boundary_of(content_type: str) -> str | None:
@@ -178,12 +172,12 @@ def boundary_of(content_type: str) -> str | None:
 def read_form(body: Reader, boundary: str, most: int = MAX_UPLOAD) -> Form:
     """Read a multipart form with a file of *most* bytes. It goes to disk as it comes, and is never whole in memory.
 
-    The caller closes the form. Raise `MessageError` or `TooLargeError`; or `LocalFileError`,
-    if there is no room for the file.
+    The caller closes the form. Raise `MessageError` or `TooLargeError`; `ForbiddenError` for a
+    file where *most* is 0; or `LocalFileError`, if there is no room for the file.
     """
-    form = Form(most=most)
+    form = Form()
     try:
-        _read_parts(body, boundary, form)
+        _read_parts(body, boundary, form, most)
     except (MultipartError, UnicodeError) as e:
         form.close()
         raise MessageError(f"the multipart form can't be read: {e}") from None
@@ -193,7 +187,7 @@ def read_form(body: Reader, boundary: str, most: int = MAX_UPLOAD) -> Form:
     return form
 
 
-def _read_parts(body: Reader, boundary: str, form: Form) -> None:
+def _read_parts(body: Reader, boundary: str, form: Form, most: int) -> None:
     texts: dict[str, bytearray] = {}
     name, room = "", MAX_MESSAGE
     with PushMultipartParser(boundary, max_segment_count=_MAX_PARTS) as parser:
@@ -201,9 +195,9 @@ def _read_parts(body: Reader, boundary: str, form: Form) -> None:
             for event in parser.parse(body.read(_CHUNK)):
                 if isinstance(event, MultipartSegment):
                     name = event.name
-                    _begin_part(name, texts, form)
-                elif event and name == "local":
-                    _write(event, form)
+                    _begin_part(name, texts, form, most)
+                elif event and name == "local" and form.local:
+                    form.local.write(event)
                 elif event:
                     texts[name] += event
                     room -= len(event)
@@ -212,30 +206,19 @@ def _read_parts(body: Reader, boundary: str, form: Form) -> None:
                         f"the fields have at most {MAX_MESSAGE} bytes; a file goes into the field 'local'"
                     )
     form.fields = {name: text.decode() for name, text in texts.items()}
-    if form.file:
-        with local_errors(_SPOOL):
-            form.file.seek(0)
+    if form.local:
+        form.local.rewind()
 
 
-def _begin_part(name: str, texts: dict[str, bytearray], form: Form) -> None:
-    if name in texts or (name == "local" and form.file):
+def _begin_part(name: str, texts: dict[str, bytearray], form: Form, most: int) -> None:
+    if name in texts or (name == "local" and form.local):
         raise MessageError(f"the multipart form has the field {name[:80]!r} twice")
     if name != "local":
         texts[name] = bytearray()
         return
-    with local_errors(_SPOOL):
-        form.file = tempfile.TemporaryFile(prefix="pfstorage-")  # noqa: SIM115 - closed with the form
-
-
-def _write(data: bytes, form: Form) -> None:
-    if not form.most:
+    if not most:
         raise ForbiddenError("to upload a file takes a token with the right to write")
-    if form.size + len(data) > form.most:
-        raise TooLargeError(f"the file has more than {form.most} bytes: see --maxUpload")
-    with local_errors(_SPOOL):
-        assert form.file is not None
-        form.file.write(data)
-    form.size += len(data)
+    form.local = Spool(most)
 
 
 class ChunkedWriter:

@@ -6,13 +6,11 @@ import base64
 import contextlib
 import functools
 import re
-import tempfile
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import format_datetime
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import IO
 from urllib.parse import quote, unquote_to_bytes
 
 from pfstorage.actions.pushing import known_objects
@@ -20,19 +18,18 @@ from pfstorage.backends import ObjectInfo
 from pfstorage.backends.base import CHUNK, Attributes, Span
 from pfstorage.backends.common import new_md5
 from pfstorage.backends.confined import require_write
-from pfstorage.errors import BusyError, InvalidKeyError, MessageError, RejectedError, TooLargeError
-from pfstorage.files import local_errors
+from pfstorage.errors import BusyError, InvalidKeyError, MessageError, RejectedError
 from pfstorage.pathmap import check_key
 from pfstorage.reply import Reply
 from pfstorage.serving.body import Reader, Writer
 from pfstorage.serving.exchange import Answer, Request, answer_of, names_etag
+from pfstorage.serving.spool import Spool
 from pfstorage.transfer import PacedSink, PacedSource
 from pfstorage.transfer.push import UNKNOWN_TYPE, replacing
 
 OBJECTS = "/api/v1/objects"
 MOST_ROWS = 10_000
 ROWS = 1000
-_SPOOL = "the temporary copy of the upload"
 _KIND = re.compile(r"[ -~]{0,255}")
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
@@ -150,10 +147,8 @@ def _put(request: Request, key: str) -> Answer:
     kind = request.headers.get("content-type", "")
     if not _KIND.fullmatch(kind):
         raise MessageError("Content-Type is printable ASCII, of 255 characters at most")
-    with contextlib.ExitStack() as stack:
-        with local_errors(_SPOOL):
-            spool = stack.enter_context(tempfile.TemporaryFile(prefix="pfstorage-"))
-        size, md5 = _spooled(request.open_body(request.max_upload), spool, request.max_upload)
+    with contextlib.closing(Spool(request.max_upload)) as spool:
+        md5 = _spooled(request.open_body(request.max_upload), spool)
         if expected and md5 != expected:
             raise MessageError("the body does not have the MD5 that Content-MD5 says: send it again")
         request.turn.begin_transfer()
@@ -161,9 +156,9 @@ def _put(request: Request, key: str) -> Answer:
         with replacing(storage, known_objects(storage, [key]).get(key)):
             # of a client that has gone, too: it sent all of it
             pace = functools.partial(request.handler.throttle().take, stop=request.caller.stop)
-            body = PacedSource(spool, pace)
-            info = storage.put(key, body, size, Attributes(kind), only_new=only_new)
-    request.moved("store", size)
+            body = PacedSource(spool.file, pace)
+            info = storage.put(key, body, spool.size, Attributes(kind), only_new=only_new)
+    request.moved("store", spool.size)
     answer = answer_of(Reply({"status": True, "object": info.as_row()}))
     answer.status, answer.headers = 201, {"ETag": f'"{info.etag}"'}
     return answer
@@ -191,16 +186,11 @@ def _md5_of(header: str) -> str:
     return digest.hex()
 
 
-def _spooled(body: Reader, spool: IO[bytes], most: int) -> tuple[int, str]:
-    """Copy *body* to *spool*, so that it can be sent again; return its size and its MD5."""
-    size, digest = 0, new_md5()
+def _spooled(body: Reader, spool: Spool) -> str:
+    """Copy *body* to *spool*; return its MD5 in hexadecimal."""
+    digest = new_md5()
     while chunk := body.read(CHUNK):
-        size += len(chunk)
-        if size > most:
-            raise TooLargeError(f"the object has more than {most} bytes: see --maxUpload")
+        spool.write(chunk)
         digest.update(chunk)
-        with local_errors(_SPOOL):
-            spool.write(chunk)
-    with local_errors(_SPOOL):
-        spool.seek(0)
-    return size, digest.hexdigest()
+    spool.rewind()
+    return digest.hexdigest()
