@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from pfstorage.backends.base import CHUNK, NO_ATTRIBUTES, Attributes, ObjectInfo, Sink, Source, Span
-from pfstorage.backends.common import another_object, exists, guess_content_type, iso_time, new_md5, select
+from pfstorage.backends.common import another_object, exists, guess_content_type, iso_time, select
+from pfstorage.backends.filesystem_info import finished, info_of, marker_of
 from pfstorage.backends.streams import HashedBody, HashedSink
 from pfstorage.config import Settings
 from pfstorage.errors import (
@@ -31,10 +32,6 @@ from pfstorage.errors import (
 )
 from pfstorage.files import LocalTree, is_part, require_no_part
 from pfstorage.pathmap import MAX_KEY_BYTES, check_key, is_marker, local_parts
-
-_MD5 = "user.pfstorage.md5"
-_KIND = "user.mime_type"  # as the Common Extended Attributes of freedesktop.org have it
-_MD5_OF_NOTHING = new_md5().hexdigest()
 
 ERROR_BY_ERRNO: dict[int | None, type[StorageError]] = {
     errno.ENOENT: NotFoundError,
@@ -82,7 +79,7 @@ class FilesystemStorage:
             if is_marker(key):
                 return self._head_marker(key, parts)
             with self._tree.open_file(parts) as file:
-                return _info(key, file.fileno())
+                return info_of(key, file.fileno())
 
     def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
         parts = self._parts(key)
@@ -92,7 +89,7 @@ class FilesystemStorage:
         with contextlib.ExitStack() as stack:
             with self._errors(key):
                 file = stack.enter_context(self._tree.open_file(parts))
-                info = _info(key, file.fileno())
+                info = info_of(key, file.fileno())
                 if span:
                     file.seek(span.offset)
             if span and span.etag != info.etag:
@@ -173,7 +170,7 @@ class FilesystemStorage:
                 while chunk := hashed.read(CHUNK):
                     file.write(chunk)
                 file.flush()  # what is kept with the file is for its size and time when it is whole
-                return _finished(key, file.fileno(), hashed.md5, attributes)
+                return finished(key, file.fileno(), hashed.md5, attributes)
         except BaseException:
             self._tree.remove_empty(parts[:-1])  # directories that only this file needed
             raise
@@ -217,7 +214,7 @@ class FilesystemStorage:
         with self._tree.open_directory(parts) as directory:
             if os.listdir(directory):
                 raise NotFoundError(f"there is no object {key!r}", key=key)
-            return _marker(key, os.fstat(directory))
+            return marker_of(key, os.fstat(directory))
 
     def _rows(self, directory: str, prefix: str, marker: str) -> Iterator[ObjectInfo]:
         """Yield what lies below *directory*, "" or ending in a slash, as far as it can be asked for."""
@@ -227,7 +224,7 @@ class FilesystemStorage:
         except FileNotFoundError:  # removed since its parent was read
             return
         if entries is None:
-            yield _marker(directory, status)
+            yield marker_of(directory, status)
         for name in entries or ():
             key = directory + name
             if not key.startswith(prefix[: len(key)]) or (key <= marker and not marker.startswith(key)):
@@ -274,59 +271,3 @@ def _entries(path: str) -> list[str] | None:
 
 def _is_unicode(name: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in name)
-
-
-def _marker(key: str, status: os.stat_result) -> ObjectInfo:
-    return ObjectInfo(key, 0, _MD5_OF_NOTHING, iso_time(status.st_mtime), "application/directory")
-
-
-def _info(key: str, descriptor: int) -> ObjectInfo:
-    status = os.fstat(descriptor)
-    md5 = _kept_md5(descriptor) or _computed_md5(descriptor)
-    kind = _kept(descriptor, _KIND) or guess_content_type(key)
-    return ObjectInfo(key, status.st_size, md5, iso_time(status.st_mtime), kind, mtime_ns=status.st_mtime_ns)
-
-
-def _finished(key: str, descriptor: int, md5: str, attributes: Attributes) -> ObjectInfo:
-    """Give a file that has all its bytes what belongs to it beside them."""
-    if attributes.mtime_ns is not None:
-        os.utime(descriptor, ns=(attributes.mtime_ns, attributes.mtime_ns))
-    if attributes.content_type not in ("", guess_content_type(key)):
-        _keep(descriptor, _KIND, attributes.content_type)
-    _keep(descriptor, _MD5, f"{md5} {_stamp(descriptor)}")
-    status, kind = os.fstat(descriptor), attributes.content_type or guess_content_type(key)
-    return ObjectInfo(key, status.st_size, md5, iso_time(status.st_mtime), kind, mtime_ns=status.st_mtime_ns)
-
-
-def _stamp(descriptor: int) -> str:
-    status = os.fstat(descriptor)
-    return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
-
-
-def _kept_md5(descriptor: int) -> str:
-    """Return the MD5 kept with the file, "" if there is none or the file is another since."""
-    md5, _, stamp = _kept(descriptor, _MD5).partition(" ")
-    return md5 if stamp == _stamp(descriptor) else ""
-
-
-def _kept(descriptor: int, name: str) -> str:
-    try:
-        return os.getxattr(descriptor, name).decode()
-    except (OSError, UnicodeDecodeError):
-        return ""
-
-
-def _keep(descriptor: int, name: str, value: str) -> None:
-    with contextlib.suppress(OSError):  # a file system may have no attributes: each listing computes MD5s
-        os.setxattr(descriptor, name, value.encode())
-
-
-def _computed_md5(descriptor: int) -> str:
-    stamp = _stamp(descriptor)
-    digest = new_md5()
-    offset = 0
-    while chunk := os.pread(descriptor, CHUNK, offset):
-        digest.update(chunk)
-        offset += len(chunk)
-    _keep(descriptor, _MD5, f"{digest.hexdigest()} {stamp}")
-    return digest.hexdigest()
