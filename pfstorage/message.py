@@ -22,6 +22,8 @@ from pfstorage.fields import FieldError, known_names, read_fields
 T = TypeVar("T")
 MAX_FIELDS = 10_000
 MAX_DEPTH = 32
+MOST_TOLD = 20
+"""Of the keys of a message that nothing looks at."""
 _OBJECT = (dict, Mapping)
 """A dict is a `Mapping`; but to be told so takes several times as long as to see that it is a dict."""
 
@@ -61,7 +63,9 @@ class Message:
 
 
 def read_meta(cls: type[T], message: Message) -> tuple[T, list[str]]:
-    """Read the meta of *message* as a *cls*; return it and a warning for each unknown key, there and beside it.
+    """Read the meta of *message* as a *cls*; return it and warnings of unknown keys, there and beside it.
+
+    `MOST_TOLD` are named and further ones counted: a reply is not to be many times as long as its message.
 
     Raise `MessageError` for a wrong value, for a key that is a known one but for case, ``_`` and ``-``, and for a
     known one beside the meta.
@@ -82,10 +86,13 @@ def read_meta(cls: type[T], message: Message) -> tuple[T, list[str]]:
     for key in message.beside:
         if name := meant.get(_folded(key)):
             raise MessageError(f"{message.action} looks for {name!r} in 'meta', and it stands beside it")
-    return meta, [
-        *(f"{message.action} knows no meta {key[:80]!r} (it knows {names})" for key in surplus),
-        *(f"nothing looks at {key[:80]!r}, beside 'action' and 'meta'" for key in message.beside),
-    ]
+    warnings = itertools.chain(
+        (f"{message.action} knows no meta {key[:80]!r} (it knows {names})" for key in surplus),
+        (f"nothing looks at {key[:80]!r}, beside 'action' and 'meta'" for key in message.beside),
+    )
+    told = list(itertools.islice(warnings, MOST_TOLD))
+    more = len(surplus) + len(message.beside) - len(told)
+    return meta, [*told, f"and {more} more of the kind"] if more else told
 
 
 def _folded(name: str) -> str:

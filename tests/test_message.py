@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 
 from pfstorage.actions import ACTIONS
 from pfstorage.errors import MessageError
-from pfstorage.message import Message, decode_form, decode_json, decode_query, looks_like_json, read_meta
+from pfstorage.message import (
+    MOST_TOLD,
+    Message,
+    decode_form,
+    decode_json,
+    decode_query,
+    looks_like_json,
+    read_meta,
+)
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 NAMES = st.text(st.characters(exclude_categories=["Cs", "Nd"], exclude_characters="[]"), min_size=1)
@@ -193,6 +201,18 @@ def test_a_meta_that_is_misspelled_in_case_alone_is_refused(given: str, name: st
     message = Message.parse({"action": "objPull", "meta": {given: True}})
     with pytest.raises(MessageError, match=f"it is called {name!r}"):
         read_meta(ACTIONS["objPull"].meta, message)
+
+
+def test_a_reply_does_not_name_each_of_many_unknown_keys() -> None:
+    many = {f"x{number}": 1 for number in range(MOST_TOLD)}
+    for content in ({"meta": many}, {"meta": {}, **many}):
+        _, warnings = read_meta(ACTIONS["ls"].meta, Message.parse({"action": "ls", **content}))
+        assert len(warnings) == MOST_TOLD
+        assert "x19" in warnings[-1]
+    both = {"action": "ls", "meta": many, "y1": 1, "y2": 1}
+    _, warnings = read_meta(ACTIONS["ls"].meta, Message.parse(both))
+    assert len(warnings) == MOST_TOLD + 1
+    assert warnings[-1] == "and 2 more of the kind"
 
 
 def test_a_meta_that_is_unknown_is_warned_of() -> None:
