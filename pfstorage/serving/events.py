@@ -16,7 +16,9 @@ _END = "/events"
 def job_events(request: Request) -> Answer:
     """Stream the events of a job as server-sent events (WHATWG HTML, 9.2), each with the JSON of ``jobStatus``."""
     if not request.path.endswith(_END):
-        raise UnknownPathError(f"there is nothing at this path: the events of a job are at {JOBS}ID{_END}")
+        raise UnknownPathError(
+            f"there is nothing at this path: the events of a job are at {JOBS}ID{_END}, and jobStatus tells of one"
+        )
     job_id = unquote(request.path[len(JOBS) : -len(_END)])
     reply = request.handler.answer({"action": "jobStatus", "meta": {"job": job_id}}, request.caller)
     jobs = request.caller.jobs
