@@ -23,6 +23,7 @@ from pfstorage.backends.base import Attributes, Sink, Span
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.config import Settings
 from pfstorage.devswift import DevSwift
+from pfstorage.serving.exchange import names_etag
 from pfstorage.serving.options import ServerOptions
 from tests.conftest import run, running_server, serving, swift_options, write_tree
 from tests.exchange import answer, connected, request
@@ -294,6 +295,11 @@ def test_what_is_the_same_is_not_sent_again(server: ThreadedHTTPServer) -> None:
     assert ask(server, "GET", "/a", If_None_Match='"x"')[0] == 200
     assert ask(server, "GET", "/a", If_None_Match="")[0] == 200
     assert ask(server, "GET", "/a", If_None_Match=etag, If_Match='"x"')[0] == 412
+
+
+def test_no_header_names_an_object_that_has_no_etag() -> None:
+    assert not any(names_etag(header, "") for header in ("", ",", '"x"'))
+    assert names_etag("*", "")
 
 
 def test_a_body_is_stored_only_as_it_was_sent(server: ThreadedHTTPServer) -> None:

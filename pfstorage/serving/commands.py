@@ -31,7 +31,6 @@ def _of_body(request: Request) -> Reply:
     most = request.max_upload if request.caller.rights.allows("write") else 0
     source = request.open_body(most + 2 * body.MAX_MESSAGE)  # the fields, and what divides them
     with contextlib.closing(body.read_form(source, boundary, most)) as form:
-        source.read(1)  # what follows the last part
         return _of_form(request, form)
 
 
