@@ -537,8 +537,14 @@ def test_files_and_folders_are_chosen_with_the_keyboard(page: Page) -> None:
     assert page.browser.execute_script("return opened") == [False, True, True, False]
 
 
+def arrived(page: Page) -> list[Path]:
+    """Return the files whose downloads have ended: Chromium makes an empty one first, to have its name."""
+    files = [each for each in page.downloads.iterdir() if each.suffix != ".crdownload"]
+    return [each for each in files if each.stat().st_size]
+
+
 def downloaded(page: Page, name: str) -> bytes:
-    page.until((page.downloads / name).exists)
+    page.until(lambda: page.downloads / name in arrived(page))
     return (page.downloads / name).read_bytes()
 
 
@@ -670,7 +676,7 @@ def test_objects_are_downloaded_whatever_their_keys(
     name = shown or key
     page.row(name).click()
     page.until(lambda: page.transfers() == ["downloaded"])
-    [path] = page.until(lambda: [each for each in page.downloads.iterdir() if each.suffix != ".crdownload"])
+    [path] = page.until(lambda: arrived(page))
     assert path.read_bytes() == key.encode()
     assert "\u202e" not in path.name
     assert page.complaints() == []
