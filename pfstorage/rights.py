@@ -39,6 +39,10 @@ class Rights:
         """Tell whether they reach as far as *level*."""
         return LEVELS.index(self.level) >= LEVELS.index(level)
 
+    def reach(self, others: Rights) -> bool:
+        """Tell whether each key of *others* is one of those that these are for, too."""
+        return self.may_touch(others.prefix)
+
     def may_touch(self, key: str) -> bool:
         """Tell whether *key* is one of those that they are for."""
         return key.startswith(self.prefix)

@@ -216,6 +216,27 @@ def test_only_an_admin_of_all_sees_the_jobs_of_others(desk: Desk, rights: str) -
         assert desk.ask("jobStatus", owner, level, jid="1", wait=30)["state"] == "done"
 
 
+def test_jobs_of_more_keys_than_a_token_is_for_now_are_not_shown(desk: Desk) -> None:
+    narrow, wide = "write chris/feed_1/", "write chris/"
+    meta = {**PUT, "inLocation": "chris/feed_1/x", "async": True}
+    old = desk.ask("objPush", "ann", wide, **meta, jid="old")["job"]
+    new = desk.ask("objPush", "ann", narrow, **meta, jid="new")["job"]
+    for each in (old, new):
+        desk.ask("jobStatus", "ann", "write", job=each, wait=30)
+    for action, named in (
+        ("jobStatus", {"job": old}),
+        ("jobStatus", {"jid": "old"}),
+        ("jobCancel", {"job": old}),
+    ):
+        reply = desk.answer(action, "ann", narrow, **named)
+        assert (reply.body["error"]["type"], http_status(reply)) == ("ForbiddenError", 403)
+        assert "feed_1" not in str(reply.body)
+    assert [each["job"] for each in desk.ask("jobList", "ann", narrow, limit=1)["jobs"]] == [new]
+    assert desk.ask("jobList", "ann", "write chris/feed_2/")["jobs"] == []
+    assert [each["job"] for each in desk.ask("jobList", "ann", wide)["jobs"]] == [new, old]
+    assert desk.ask("jobStatus", "ann", "read chris/feed_1/", job=new)["state"] == "done"
+
+
 def test_who_may_only_read_cancels_nothing(desk: Desk) -> None:
     job = desk.ask("objPush", "ann", "write", **PUT, **{"async": True})["job"]
     assert desk.ask("jobCancel", "ann", "read", job=job)["error"]["type"] == "ForbiddenError"

@@ -25,6 +25,7 @@ from pfstorage.backends.base import Sink, Span
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.config import Settings, load_settings
 from pfstorage.devswift import DevSwift
+from pfstorage.jobs import runner
 from pfstorage.serving import gate, health
 from pfstorage.serving.options import ServerOptions
 from pfstorage.serving.request import RequestHandler
@@ -694,6 +695,44 @@ def test_a_job_is_taken_on_at_once_and_its_events_lead_to_its_reply(
     assert events[-1]["reply"]["objectFileList"] == ["x/a"]
     assert get(server, "/api/v1/jobs/none/events")[0] == 404
     assert get(server, "/api/v1/jobs/none")[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("rights", "status"), [("write chris/x/other/", 403), (None, 401)], ids=["narrowed", "revoked"]
+)
+def test_events_end_with_the_right_to_see_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rights: str | None, status: int
+) -> None:
+    monkeypatch.setattr(runner, "HEARTBEAT", 0.02)
+    token, path = "w-0123456789abcdef", tmp_path / "tokens.cfg"
+
+    def write(rights: str | None) -> None:
+        names = {"boss": "admin", **({"ann": rights} if rights else {})}
+        tokens = "".join(f"{name} = {token if name == 'ann' else token[::-1]}\n" for name in names)
+        grants = "".join(f"{name} = {grant}\n" for name, grant in names.items())
+        path.write_text(f"[AUTH TOKENS]\n{tokens}[TOKEN RIGHTS]\n{grants}")
+        path.chmod(0o600)
+
+    write("write chris/x/")
+    storage = Held()
+    storage.put("chris/x/patient", io.BytesIO(b"12345"), 5)
+    options = ServerOptions(token_path=str(path))
+    server = ThreadedHTTPServer(("127.0.0.1", 0), StoreHandler(storage), options)
+    bearer = {"Authorization": f"Bearer {token}"}
+    pull = {"path": "chris/x", "mapLocationOver": "out", "async": True}
+    with running_server(server):
+        job = ask(server, {"action": "objPull", "meta": pull}, **bearer)[1]["job"]
+        assert storage.asked.acquire(timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+        with contextlib.closing(connection):
+            connection.request("GET", f"/api/v1/jobs/{job}/events", headers=bearer)
+            events = connection.getresponse()
+            assert events.readline().startswith(b"data: ")
+            write(rights)
+            with pytest.raises(http.client.IncompleteRead):
+                events.read()
+        assert get(server, f"/api/v1/jobs/{job}/events", **bearer)[0] == status
+        storage.release.set()
 
 
 def test_a_killed_server_goes_on_with_its_jobs(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pfstorage.actions.options import MoveMeta
 from pfstorage.actions.registry import Caller, Context, action
-from pfstorage.errors import MessageError, UnknownJobError
+from pfstorage.errors import ForbiddenError, MessageError, UnknownJobError
 from pfstorage.fields import camel_case
 from pfstorage.jobs.job import CANCELLED, Job, Order
 from pfstorage.message import Message
@@ -79,7 +79,7 @@ def job_list(context: Context, meta: JobsMeta) -> Reply:
     if not 0 < limit <= MOST_ROWS:
         raise MessageError(f"meta 'limit' takes 1 to {MOST_ROWS}")
     caller = context.caller
-    jobs = _jobs_of(caller).list(limit, None if _sees_all(caller) else caller.owner)
+    jobs = _jobs_of(caller).list(limit, None if _sees_all(caller) else caller.owner, caller.rights.prefix)
     return Reply({"status": True, "jobs": [job.as_body() for job in jobs]})
 
 
@@ -95,10 +95,17 @@ def job_cancel(context: Context, meta: JobMeta) -> Reply:
 
 
 def find_job(caller: Caller, job_id: str) -> Job:
-    """Return the job *id*. Raise `UnknownJobError` also if it is not for the eyes of *caller*."""
+    """Return the job *id*. Raise `UnknownJobError` also if it is not for the eyes of *caller*.
+
+    Raise `ForbiddenError` if it was begun when they had more keys than now: it names them.
+    """
     job = _jobs_of(caller).status(job_id)
-    if not _sees_all(caller) and job.order.owner != caller.owner:
+    if _sees_all(caller):
+        return job
+    if job.order.owner != caller.owner:
         raise UnknownJobError(f"there is no job {job_id[:80]!r}", job=job_id[:80])
+    if not caller.rights.reach(job.order.rights):
+        raise ForbiddenError("the job was begun with rights to more keys than the token has now", job=job.id)
     return job
 
 

@@ -115,12 +115,15 @@ class Jobs:
             self._changed.wait_for(lambda: self._is_closed or not self._is_unfinished(job_id), wait)
             return self._read(job_id)
 
-    def list(self, limit: int, owner: str | None = None) -> list[Job]:
-        """Return the last *limit* jobs without their replies, the latest first: *owner*'s, or all."""
+    def list(self, limit: int, owner: str | None = None, prefix: str = "") -> list[Job]:
+        """Return the last *limit* jobs without their replies, the latest first: *owner*'s, or all.
+
+        Those that are for other keys than those that begin with *prefix* are left out.
+        """
         with self._changed:
             self._require_open()
             self._sweep()
-            return [self._as_it_is(job) for job in self._store.latest(limit, owner)]
+            return [self._as_it_is(job) for job in self._store.latest(limit, owner, prefix)]
 
     def counts(self) -> dict[str, int]:
         """Return how many jobs are in each state."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from urllib.parse import unquote
 
+from pfstorage.actions.jobs import find_job
 from pfstorage.errors import UnknownPathError
 from pfstorage.serving.body import Writer
 from pfstorage.serving.exchange import Answer, Request, answer_of
@@ -14,7 +15,10 @@ _END = "/events"
 
 
 def job_events(request: Request) -> Answer:
-    """Stream the events of a job as server-sent events (WHATWG HTML, 9.2), each with the JSON of ``jobStatus``."""
+    """Stream the events of a job as server-sent events (WHATWG HTML, 9.2), each with the JSON of ``jobStatus``.
+
+    The stream breaks off where the client's token would not get it any more.
+    """
     if not request.path.endswith(_END):
         raise UnknownPathError(
             f"there is nothing at this path: the events of a job are at {JOBS}ID{_END}, and jobStatus tells of one"
@@ -28,6 +32,7 @@ def job_events(request: Request) -> Answer:
 
     def write(out: Writer) -> None:
         for event in events:
+            find_job(request.renewed(), job_id)  # a token may be revoked meanwhile, or be for less
             out.write(f"data: {json.dumps(event)}\n\n".encode())
             out.flush()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -72,7 +73,8 @@ class Site:
                 allow=", ".join(route.methods),
             )
         if not route.is_public:
-            request.caller = self._caller(request)
+            request.renewed = functools.partial(self._caller, request)
+            request.caller = request.renewed()
         with request.turn:
             return route.endpoint(request)
 
