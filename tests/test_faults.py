@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import md5
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,8 +21,9 @@ import swiftclient
 
 from pfstorage import StoreHandler, open_storage
 from pfstorage.devswift import DevSwift
+from pfstorage.errors import ExistsError
 from tests.conftest import read_tree, swift_options, write_tree
-from tests.faults import Fault, Proxy, Side, Where, is_listing, is_login, is_object, proxy_to
+from tests.faults import Exchange, Fault, Proxy, Side, Where, is_listing, is_login, is_object, proxy_to
 
 T = TypeVar("T")
 
@@ -352,6 +355,36 @@ def test_a_flipped_bit_costs_one_request_more(cell: MakeCell, proxy: Proxy, name
     here.check(reply)
     assert reply["status"] is True
     assert len(proxy.made(here.action.method)) == here.action.requests + 1
+
+
+@pytest.mark.parametrize("size", [10, MIB], ids=["small", "large"])
+@pytest.mark.parametrize("meanwhile", [b"", b"of another"], ids=["its own", "another's"])
+def test_a_new_object_whose_answer_is_lost_is_stored_all_the_same(
+    swift: DevSwift, proxy: Proxy, size: int, meanwhile: bytes
+) -> None:
+    """The second try finds an object, and that is the one of the first, unless it is another's."""
+    options = swift_options(swift, retries=3)
+
+    def store(_: Exchange) -> bool:
+        if meanwhile:
+            with open_storage(**options) as other:
+                other.put("new", io.BytesIO(meanwhile), len(meanwhile))
+        return True
+
+    with (
+        open_storage(**options) as direct,
+        open_storage(**{**options, "auth_url": proxy.auth_url}) as storage,
+    ):
+        direct.put("other", io.BytesIO(), 0)
+        proxy.fault(Fault("close", side="request" if meanwhile else "answer"), "PUT", [1], where=store)
+        put = partial(storage.put, "new", io.BytesIO(b"x" * size), size, only_new=True)
+        if meanwhile:
+            with pytest.raises(ExistsError):
+                put()
+            assert direct.head("new").size == len(meanwhile)
+        else:
+            assert put().etag == direct.head("new").etag == md5(b"x" * size).hexdigest()
+    assert proxy.puts == 2
 
 
 def test_a_body_that_breaks_off_goes_on_where_it_was(cell: MakeCell, proxy: Proxy) -> None:

@@ -25,6 +25,7 @@ from pfstorage.backends.base import Sink, Span
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.config import Settings, load_settings
 from pfstorage.devswift import DevSwift
+from pfstorage.errors import PermissionDeniedError
 from pfstorage.jobs import runner
 from pfstorage.serving import gate, health
 from pfstorage.serving.options import ServerOptions
@@ -86,6 +87,19 @@ def test_a_server_whose_store_is_away_is_alive_and_not_ready(
     assert said[0].startswith("not ready: ")
     assert f"127.0.0.1:{port}" in said[0]
     assert said[1] == "ready: the store answers again"
+
+
+def test_a_store_with_an_object_that_can_not_be_listed_is_ready_and_the_log_names_none(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Closed(MemoryStorage):
+        def list(self, *_: Any, **__: Any) -> Iterator[ObjectInfo]:
+            raise PermissionDeniedError("the object 'Doe^Jane/': Permission denied", key="Doe^Jane/")
+
+    with serving(StoreHandler(Closed(Settings(type="memory")))) as server, caplog.at_level("INFO"):
+        assert get(server, "/readyz")[0] == 200
+        assert ask(server, {"action": "ls"})[0] == 403
+    assert "Doe" not in caplog.text
 
 
 def test_a_store_that_keeps_silent_is_not_ready_and_holds_up_nothing_else(

@@ -5,14 +5,19 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import os
 import random
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pfstorage.backends import Storage
+from pfstorage.backends.base import CHUNK, Span
+from pfstorage.backends.streams import HashedBody
 from pfstorage.errors import (
     ContainerNotFoundError,
     ExistsError,
@@ -20,8 +25,10 @@ from pfstorage.errors import (
     LocalFileError,
     NotFoundError,
     PermissionDeniedError,
+    RejectedError,
     StorageError,
 )
+from pfstorage.files.unfinished import PART_PREFIX, PART_SUFFIX
 from tests.conftest import BACKENDS, open_backend
 from tests.local import refuse
 
@@ -296,6 +303,76 @@ def test_a_file_changed_by_hand_gets_a_new_etag(filesystem: Storage, tmp_path: P
     (tmp_path / "store" / "a").write_bytes(b"other")
     assert filesystem.head("a").etag == hashlib.md5(b"other").hexdigest()
     assert get(filesystem, "a") == b"other"
+
+
+@pytest.mark.parametrize("is_part", [True, False], ids=["a part", "the whole"])
+def test_an_object_that_is_written_over_while_it_is_read_is_not_given_out(
+    filesystem: Storage, tmp_path: Path, is_part: bool
+) -> None:
+    """Other programs write into files as they are: what comes then is of two objects."""
+
+    class Interrupted(io.BytesIO):
+        def write(self, chunk: Any, /) -> int:
+            with path.open("r+b") as file:
+                file.write(b"y" * size)
+            return super().write(chunk)
+
+    size = 3 * CHUNK
+    etag = put(filesystem, "a", b"x" * size)
+    path = tmp_path / "store" / "a"
+    time.sleep(0.02)  # the clock of the file system ticks
+    sink = Interrupted()
+    with pytest.raises(RejectedError, match="another object by now"):
+        filesystem.get("a", sink, Span(0, size - 1, etag) if is_part else None)
+    assert sink.getvalue() == b"x" * CHUNK
+
+
+def test_an_object_that_is_written_over_while_it_is_copied_is_not_copied(
+    filesystem: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupting(HashedBody):
+        def read(self, size: int = -1) -> bytes:
+            chunk = super().read(size)
+            with (tmp_path / "store" / "a").open("r+b") as file:
+                file.write(b"y" * 3 * CHUNK)
+            return chunk
+
+    put(filesystem, "a", b"x" * 3 * CHUNK)
+    time.sleep(0.02)
+    monkeypatch.setattr("pfstorage.backends.filesystem.HashedBody", Interrupting)
+    with pytest.raises(RejectedError, match="another object by now"):
+        filesystem.copy("a", "b")
+    assert keys(filesystem) == ["a"]
+
+
+def test_a_directory_whose_name_is_kept_for_what_is_unfinished_spoils_no_listing(
+    filesystem: Storage, tmp_path: Path
+) -> None:
+    put(filesystem, "a")
+    directory = tmp_path / "store" / f"{PART_PREFIX}0{PART_SUFFIX}"
+    directory.mkdir()
+    (directory / "x").write_bytes(b"")
+    assert keys(filesystem) == ["a"]
+
+
+def test_a_directory_that_may_not_be_read_is_named(
+    filesystem: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scan(path: str) -> object:
+        if path.endswith("/d/closed/"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(path)
+
+    put(filesystem, "a")
+    put(filesystem, "d/closed/b")
+    put(filesystem, "e")
+    scandir = os.scandir
+    monkeypatch.setattr("os.scandir", scan)
+    for prefix in ("", "d/"):
+        with pytest.raises(PermissionDeniedError, match="'d/closed/'") as caught:
+            keys(filesystem, prefix)
+        assert caught.value.facts["key"] == "d/closed/"
+    assert keys(filesystem, "e") == ["e"]
 
 
 def test_a_link_in_the_directory_leads_nowhere(filesystem: Storage, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import http.client
 import http.server
 import io
@@ -21,6 +22,7 @@ import swiftclient
 
 from pfstorage import StoreHandler, open_storage
 from pfstorage.backends import Storage, open_settings
+from pfstorage.backends.base import Span
 from pfstorage.devswift import DevSwift, running
 from pfstorage.errors import (
     IntegrityError,
@@ -102,6 +104,17 @@ def test_a_download_that_gets_no_further_fails(wired: Storage, wire: Wire) -> No
     wire.to_client = cut_after(0, times=100)
     with pytest.raises(UnavailableError, match="the connection broke"):
         get(wired)
+
+
+@pytest.mark.parametrize("span", [(0, 10), (1_000_000, 600_000), (2_999_990, 10), (0, 3_000_000)])
+def test_a_part_comes_right_from_a_store_that_sends_the_whole(
+    wired: Storage, wire: Wire, span: tuple[int, int]
+) -> None:
+    offset, size = span
+    wire.to_server = replaced(b"Range: ", b"Ringe: ")
+    sink = io.BytesIO()
+    wired.get("object", sink, Span(offset, size, hashlib.md5(CONTENT).hexdigest()))
+    assert sink.getvalue() == CONTENT[offset : offset + size]
 
 
 def test_a_byte_that_changes_on_the_way_is_noticed_and_nothing_wrong_appears(

@@ -14,11 +14,10 @@ import errno
 import io
 import os
 from collections.abc import Iterator
-from typing import BinaryIO
 
 from pfstorage.backends.base import CHUNK, NO_ATTRIBUTES, Attributes, ObjectInfo, Sink, Source, Span
 from pfstorage.backends.common import another_object, exists, guess_content_type, iso_time, select
-from pfstorage.backends.filesystem_info import finished, info_of, marker_of
+from pfstorage.backends.filesystem_info import ObjectFile, finished, info_of, marker_of
 from pfstorage.backends.streams import HashedBody, HashedSink
 from pfstorage.config import Settings
 from pfstorage.errors import (
@@ -88,8 +87,8 @@ class FilesystemStorage:
         hashed = HashedSink(sink, hashes=not span or bool(span.md5))
         with contextlib.ExitStack() as stack:
             with self._errors(key):
-                file = stack.enter_context(self._tree.open_file(parts))
-                info = info_of(key, file.fileno())
+                file = ObjectFile(key, stack.enter_context(self._tree.open_file(parts)))
+                info = file.info
                 if span:
                     file.seek(span.offset)
             if span and span.etag != info.etag:
@@ -101,7 +100,7 @@ class FilesystemStorage:
         hashed.verify(key, span.size if span else info.size, (span.md5 or None) if span else info.etag)
         return info
 
-    def _read(self, file: BinaryIO, size: int, key: str) -> bytes:
+    def _read(self, file: ObjectFile, size: int, key: str) -> bytes:
         with self._errors(key):  # not around the sink, whose errors are not the store's
             return file.read(size)
 
@@ -181,11 +180,12 @@ class FilesystemStorage:
             self._tree.remove(self._parts(key))
 
     def copy(self, source: str, target: str) -> ObjectInfo:
-        size = self.head(source).size
         if is_marker(source):
+            self.head(source)
             return self.put(target, io.BytesIO(), 0)
-        with self._errors(source), self._tree.open_file(self._parts(source)) as file:
-            return self.put(target, file, size)
+        with self._errors(source), self._tree.open_file(self._parts(source)) as opened:
+            file = ObjectFile(source, opened)
+            return self.put(target, file, file.info.size)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -220,8 +220,9 @@ class FilesystemStorage:
         """Yield what lies below *directory*, "" or ending in a slash, as far as it can be asked for."""
         path = os.path.join(self._tree.directory, directory)
         try:
-            entries, status = _entries(path), os.lstat(path)
-        except FileNotFoundError:  # removed since its parent was read
+            with self._errors(directory):
+                entries, status = _entries(path), os.lstat(path)
+        except NotFoundError:  # removed since its parent was read
             return
         if entries is None:
             yield marker_of(directory, status)
@@ -262,9 +263,11 @@ def _entries(path: str) -> list[str] | None:
     with os.scandir(path) as entries:
         for entry in entries:
             is_empty = False
+            if is_part(entry.name):  # also a directory: no key leads there
+                continue
             if entry.is_dir(follow_symlinks=False):
                 names.append(entry.name + "/")
-            elif entry.is_file(follow_symlinks=False) and not is_part(entry.name):
+            elif entry.is_file(follow_symlinks=False):
                 names.append(entry.name)
     return None if is_empty else sorted(name for name in names if _is_unicode(name))
 

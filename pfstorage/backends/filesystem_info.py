@@ -4,13 +4,40 @@ from __future__ import annotations
 
 import contextlib
 import os
+from typing import BinaryIO
 
 from pfstorage.backends.base import CHUNK, Attributes, ObjectInfo
-from pfstorage.backends.common import guess_content_type, iso_time, new_md5
+from pfstorage.backends.common import another_object, guess_content_type, iso_time, new_md5
 
 _MD5 = "user.pfstorage.md5"
 _KIND = "user.mime_type"  # as the Common Extended Attributes of freedesktop.org have it
 _MD5_OF_NOTHING = new_md5().hexdigest()
+
+
+class ObjectFile:
+    """The open *file* of the object *key*, read for as long as it is what *info* tells.
+
+    Programs that know nothing of this store may write into a file that is there.
+    """
+
+    def __init__(self, key: str, file: BinaryIO) -> None:
+        """Find out what there is to tell of it. Raise `OSError`."""
+        self._file = file
+        self.info = info_of(key, file.fileno())
+
+    def read(self, size: int = -1) -> bytes:
+        """Raise `RejectedError` if what was read may be of another object by now."""
+        chunk = self._file.read(size)
+        status = os.fstat(self._file.fileno())
+        if (status.st_size, status.st_mtime_ns) != (self.info.size, self.info.mtime_ns):
+            raise another_object(self.info.key)
+        return chunk
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
 
 
 def marker_of(key: str, status: os.stat_result) -> ObjectInfo:

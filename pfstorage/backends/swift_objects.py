@@ -7,7 +7,7 @@ import functools
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
@@ -80,7 +80,8 @@ class SwiftObjects:
             while count := connection.http.read_into(answer, connection.http.buffer):
                 chunk = connection.http.buffer[surplus:count] if surplus else connection.http.buffer[:count]
                 surplus = max(0, surplus - count)
-                hashed.write(chunk if left is None else chunk[:left])
+                chunk = chunk[:left]
+                hashed.write(chunk)
                 left = None if left is None else left - len(chunk)
 
         try:
@@ -105,19 +106,21 @@ class SwiftObjects:
         A container that is missing is made in the storage policy of the container *like*.
         """
         start = body.tell()
-        sent: list[bool] = []
+        bodies: list[HashedBody] = []  # of all tries
+        damaged: list[HashedBody] = []
 
         def put_whole(connection: Connection, url: str, token: str) -> ObjectInfo:
             body.seek(start)
             path = path_of(url, container, key)
             hashed = HashedBody(body, size, key)
+            bodies.append(hashed)
             with_token = {"X-Auth-Token": token, **headers}
-            if sent:  # what arrived damaged is there now, and is to be replaced
+            if damaged:  # what arrived damaged is there now, and is to be replaced
                 with_token.pop("If-None-Match", None)
             try:
                 return self._put_whole(connection, path, with_token, key, hashed)
             except IntegrityError:
-                sent.append(True)
+                damaged.append(hashed)
                 raise
 
         try:
@@ -127,6 +130,18 @@ class SwiftObjects:
         except IntegrityError as e:
             self._remove_damaged(container, key, str(e.facts.get("stored", "")))
             raise
+        except RejectedError as e:
+            if e.facts.get("status") == 412 and (stored := self._stored_before(container, key, bodies[:-1])):
+                return stored
+            raise
+
+    def _stored_before(self, container: str, key: str, bodies: Sequence[HashedBody]) -> ObjectInfo | None:
+        """Return the object if it is of one of *bodies*: it was stored, though the store's answer was lost."""
+        whole = {body.md5 for body in bodies if body.is_whole}
+        with contextlib.suppress(StorageError):  # what is told is why the last try failed
+            if whole and (info := self.head(container, key)).etag in whole:
+                return info
+        return None
 
     def _remove_damaged(self, container: str, key: str, etag: str) -> None:
         """Remove what a PUT left that arrived damaged each time, unless somebody has replaced it."""
