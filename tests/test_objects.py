@@ -26,7 +26,7 @@ from pfstorage.devswift import DevSwift
 from pfstorage.serving.exchange import names_etag
 from pfstorage.serving.options import ServerOptions
 from tests.conftest import run, running_server, serving, swift_options, write_tree
-from tests.exchange import answer, connected, request
+from tests.exchange import answer, connected, exchange, request
 from tests.test_faults import segments
 
 OBJECTS = "/api/v1/objects"
@@ -310,10 +310,55 @@ def test_a_body_is_stored_only_as_it_was_sent(server: ThreadedHTTPServer) -> Non
     assert ask(server, "PUT", "/a", b"right", Content_MD5=right)[0] == 201
 
 
+MD5_OF_X = base64.b64encode(hashlib.md5(b"x").digest()).decode()
+
+
 def test_what_is_there_may_be_kept(server: ThreadedHTTPServer) -> None:
     assert ask(server, "PUT", "/a", b"first", If_None_Match="*")[0] == 201
     assert ask(server, "PUT", "/a", b"second", If_None_Match="*")[0] == 412
     assert ask(server, "GET", "/a")[2] == b"first"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        ("If-None-Match:",),
+        ("If-None-Match: ", "If-None-Match: *"),
+        ("If-None-Match: *", 'If-None-Match: "x"'),
+        ("If-None-Match: *", "If-None-Match: *"),
+        ("Content-MD5:",),
+        (f"Content-MD5: {MD5_OF_X}", "Content-MD5: "),
+        (f"Content-MD5: {MD5_OF_X}", f"Content-MD5: {MD5_OF_X[::-1]}"),
+        ("Content-Type: text/plain", "Content-Type: text/html"),
+    ],
+)
+def test_what_is_to_be_kept_to_is_never_dropped(server: ThreadedHTTPServer, headers: tuple[str, ...]) -> None:
+    ask(server, "PUT", "/a", b"first")
+    sent = request("PUT", "/api/v1/objects/a", *headers, "Content-Length: 1", body=b"x")
+    assert answer(server.server_port, sent).status == 400
+    assert ask(server, "GET", "/a")[2] == b"first"
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "status"),
+    [
+        ("If-None-Match", ('"x"', "{etag}"), 304),
+        ("If-None-Match", ("{etag}", '"x"'), 304),
+        ("If-None-Match", ('"x"', '"y"'), 200),
+        ("If-Match", ('"x"', "{etag}"), 200),
+        ("If-Match", ('"x"', '"y"'), 412),
+        ("If-Match", ("",), 412),
+        ("Range", ("bytes=0-0", "bytes=1-1"), 200),
+    ],
+)
+def test_a_condition_in_several_headers_is_one_list(
+    server: ThreadedHTTPServer, name: str, values: tuple[str, ...], status: int
+) -> None:
+    etag = ask(server, "PUT", "/a", b"first")[1]["ETag"]
+    sent = request("GET", "/api/v1/objects/a", *(f"{name}: {value.format(etag=etag)}" for value in values))
+    found = exchange(server.server_port, sent)
+    assert found.startswith(f"HTTP/1.1 {status} ".encode())
+    assert found.endswith(b"\r\n\r\nfirst") == (status == 200)
 
 
 def test_a_listing_has_pages_and_folders(server: ThreadedHTTPServer) -> None:

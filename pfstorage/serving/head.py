@@ -33,7 +33,11 @@ class HeadError(Exception):
 
 
 class Headers(dict[str, str]):
-    """The headers of a request: the first value of each, by its name in lower case; `get_all` has all of them."""
+    """The headers of a request by their names in lower case.
+
+    The value of one that is repeated is all of its values, between commas (RFC 9110, 5.3): what takes one
+    value finds nothing that it knows. `get_all` has them apart.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,6 +46,7 @@ class Headers(dict[str, str]):
     def repeat(self, name: str, value: str) -> None:
         """Add one more *value* to those that *name* has."""
         self._repeated.setdefault(name, [self[name]]).append(value)
+        self[name] += f", {value}"
 
     def put(self, name: str, value: str) -> None:
         """Have *value* instead of all that *name* has."""

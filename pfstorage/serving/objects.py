@@ -142,11 +142,11 @@ def _range_of(header: str, size: int) -> tuple[int, int]:
 
 def _put(request: Request, key: str) -> Answer:
     require_write(request.caller.rights, key)  # before the body comes
-    expected = _md5_of(request.headers.get("content-md5", ""))
+    expected = _md5_of(request.headers.get("content-md5"))
     only_new = _is_only_new(request)
     kind = request.headers.get("content-type", "")
-    if not _KIND.fullmatch(kind):
-        raise MessageError("Content-Type is printable ASCII, of 255 characters at most")
+    if not _KIND.fullmatch(kind) or len(request.headers.get_all("content-type")) > 1:
+        raise MessageError("there is one Content-Type, of printable ASCII, of 255 characters at most")
     with contextlib.closing(Spool(request.max_upload)) as spool:
         md5 = _spooled(request.open_body(request.max_upload), spool)
         if expected and md5 != expected:
@@ -166,22 +166,24 @@ def _put(request: Request, key: str) -> Answer:
 
 def _is_only_new(request: Request) -> bool:
     """Tell whether an object that is there is to stay. Raise `MessageError` for conditions that are not kept."""
-    condition = request.headers.get("if-none-match", "").strip()
+    condition = request.headers.get("if-none-match")
     others = [
         name for name in ("if-match", "if-unmodified-since", "content-range") if name in request.headers
     ]
-    if others or condition not in ("", "*"):
+    if others or condition not in (None, "*"):
         raise MessageError("a PUT stores the whole object, and takes no condition but 'If-None-Match: *'")
     return condition == "*"
 
 
-def _md5_of(header: str) -> str:
-    """Return in hexadecimal what Content-MD5 says (RFC 1864). Raise `MessageError`."""
+def _md5_of(header: str | None) -> str:
+    """Return in hexadecimal what Content-MD5 says (RFC 1864), "" without one. Raise `MessageError`."""
+    if header is None:
+        return ""
     try:
         digest = base64.b64decode(header.strip(), validate=True)
     except ValueError:  # that of base64, or of what is no ASCII
         digest = b"?"
-    if header and len(digest) != new_md5().digest_size:
+    if len(digest) != new_md5().digest_size:
         raise MessageError("Content-MD5 is the MD5 of the body in base64")
     return digest.hex()
 
