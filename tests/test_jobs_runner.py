@@ -705,6 +705,33 @@ def test_a_directory_that_can_not_be_guarded_is_refused(worker: Worker, tmp_path
             Jobs(worker, str(tmp_path / name))
 
 
+@pytest.mark.parametrize("way", ["removed", "replaced", "without its lock"])
+def test_jobs_that_nobody_would_find_again_are_not_taken(worker: Worker, tmp_path: Path, way: str) -> None:
+    directory, kept_apart = tmp_path / "state", tmp_path / "apart"
+    jobs = Jobs(worker, str(directory))
+    jobs.start()
+    before = jobs.submit(order())
+    assert worker.is_busy.acquire(timeout=LONG)
+    if way == "without its lock":
+        (directory / "jobs.lock").unlink()
+    else:
+        directory.rename(kept_apart)
+    if way == "replaced":
+        Jobs(worker, str(directory)).close(0)
+    with pytest.raises(StateFileError, match="put it back, or start the server anew"):
+        jobs.submit(order(2))
+    worker.free.set()
+    assert jobs.status(before, LONG).state == "done"
+    assert jobs.list(10)[0].state == "done"
+    if way == "removed":
+        kept_apart.rename(directory)
+        assert jobs.status(jobs.submit(order(2)), LONG).state == "done"
+    jobs.close(LONG)
+    if way == "removed":
+        with contextlib.closing(store.JobStore(str(directory))) as rows:
+            assert [job.state for job in rows.latest(10, None)] == ["done", "done"]
+
+
 def test_what_the_file_can_not_take_is_told_from_memory(
     worker: Worker, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -718,6 +745,7 @@ def test_what_the_file_can_not_take_is_told_from_memory(
         over = jobs.status(job, LONG)
     assert (over.state, over.reply) == ("done", {"status": True, "bytes": 10})
     assert [(each.id, each.state) for each in jobs.list(10)] == [(job, "done")]
+    assert {state: count for state, count in jobs.counts().items() if count} == {"done": 1}
     with pytest.raises(PfstorageError, match="the jobs can't be read or written"):
         jobs.submit(order(2))
     jobs.close(LONG)

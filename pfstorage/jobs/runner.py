@@ -19,7 +19,7 @@ from pfstorage.errors import (
     StoppedError,
     UnknownJobError,
 )
-from pfstorage.jobs.job import CANCELLED, DONE, QUEUED, Job, Order
+from pfstorage.jobs.job import CANCELLED, DONE, QUEUED, RUNNING, Job, Order
 from pfstorage.jobs.outcome import kept
 from pfstorage.jobs.run import FIRST_PAUSE, Perform, Run
 from pfstorage.jobs.store import JobStore
@@ -130,7 +130,11 @@ class Jobs:
         with self._changed:
             self._require_open()
             self._save_ends()
-            return self._store.counts()
+            counts = self._store.counts()
+            for job in self._unsaved.values():
+                counts[RUNNING] -= 1
+                counts[job.state] += 1
+            return counts
 
     def cancel(self, job_id: str) -> Job:
         """See that a job ends soon, whatever becomes of this process; return it. One that is over stays as it is."""

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
-import os
 import sqlite3
 import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pfstorage.errors import FullDiskError, JobConflictError, SettingsError, StateFileError
+from pfstorage.jobs.directory import guarded
 from pfstorage.jobs.job import CANCELLED, FAILED, OVER, QUEUED, RUNNING, STATES, Job, Order
 from pfstorage.rights import Rights
 
@@ -58,7 +57,8 @@ class JobStore:
         self._open = contextlib.ExitStack()
         self._busy_milliseconds = BUSY_MILLISECONDS
         with contextlib.ExitStack() as opening:
-            path = opening.enter_context(_guarded(directory)) if directory else ":memory:"
+            self._directory = opening.enter_context(guarded(directory)) if directory else None
+            path = self._directory.path if self._directory else ":memory:"
             self._rows = opening.enter_context(_connected(path))
             self._open = opening.pop_all()
 
@@ -195,6 +195,8 @@ class JobStore:
 
     def _change(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
         """Do all in the block, or nothing of it. Raise `StateFileError`, or `FullDiskError`."""
+        if self._directory:
+            self._directory.check()
         return self._transaction("BEGIN IMMEDIATE")
 
     def _view(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
@@ -220,43 +222,6 @@ class JobStore:
         if milliseconds != self._busy_milliseconds:
             self._rows.execute(f"PRAGMA busy_timeout = {milliseconds}")
             self._busy_milliseconds = milliseconds
-
-
-@contextlib.contextmanager
-def _guarded(directory: str) -> Iterator[str]:
-    """Give the path of the file below *directory*, which no other process has meanwhile."""
-    try:
-        os.makedirs(directory, mode=0o700, exist_ok=True)
-        if os.stat(directory).st_mode & 0o002:
-            raise SettingsError(f"anybody may write to {directory!r}: chmod o-w {directory!r}")
-        path = os.path.join(directory, "jobs.sqlite")
-        with _private(os.path.join(directory, "jobs.lock")) as lock:
-            _lock(lock, directory)
-            # before SQLite locks it: to close a file drops all locks of the process on it
-            with _private(path):
-                pass
-            yield path
-    except OSError as e:
-        raise SettingsError(f"the state directory {directory!r} can't be used: {e.strerror}") from e
-
-
-@contextlib.contextmanager
-def _private(path: str) -> Iterator[int]:
-    """Open *path*, made if it isn't there, that its owner alone can read; SQLite's other files are as its file is."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        os.fchmod(descriptor, 0o600)
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, directory: str) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        text = f"another pfstorage uses the state directory {directory!r}: give each a --stateDir of its own"
-        raise StateFileError(text) from None  # which may be about to end
 
 
 @contextlib.contextmanager

@@ -1,0 +1,77 @@
+"""The directory in which jobs are kept: for its owner alone, and for one process at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from pfstorage.errors import SettingsError, StateFileError
+
+_Identity = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class StateDirectory:
+    """A directory that this process has to itself; *path* is that of SQLite's file in it."""
+
+    path: str
+    _files: Mapping[str, _Identity]
+
+    def check(self) -> None:
+        """Raise `StateFileError` if its files are not there any more: what goes on into them, nobody would find."""
+        for path, identity in self._files.items():
+            if _identity_of(path) != identity:
+                raise StateFileError(
+                    f"{path!r} was removed or replaced while the server used it: put it back, or start the server anew"
+                )
+
+
+@contextlib.contextmanager
+def guarded(directory: str) -> Iterator[StateDirectory]:
+    """Keep *directory*, made if it isn't there, from other processes.
+
+    Raise `SettingsError`, or `StateFileError` if another process has it.
+    """
+    try:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        if os.stat(directory).st_mode & 0o002:
+            raise SettingsError(f"anybody may write to {directory!r}: chmod o-w {directory!r}")
+        path, lock_path = os.path.join(directory, "jobs.sqlite"), os.path.join(directory, "jobs.lock")
+        with _private(lock_path) as lock:
+            _lock(lock, directory)
+            # before SQLite locks it: to close a file drops all locks of the process on it
+            with _private(path):
+                pass
+            yield StateDirectory(path, {each: _identity_of(each) for each in (lock_path, path)})
+    except OSError as e:
+        raise SettingsError(f"the state directory {directory!r} can't be used: {e.strerror}") from e
+
+
+def _identity_of(path: str) -> _Identity:
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return (0, 0)
+    return status.st_dev, status.st_ino
+
+
+@contextlib.contextmanager
+def _private(path: str) -> Iterator[int]:
+    """Open *path*, made if it isn't there, that its owner alone can read; SQLite's other files are as its file is."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        os.fchmod(descriptor, 0o600)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, directory: str) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = f"another pfstorage uses the state directory {directory!r}: give each a --stateDir of its own"
+        raise StateFileError(text) from None  # which may be about to end
