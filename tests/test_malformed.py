@@ -247,6 +247,8 @@ METHODS_AND_PATHS = [
 ]
 
 LINES = [
+    Row("a method that is no word", b"GE(T / HTTP/1.1\r\n\r\n"),
+    Row("a method with a control character", b"GE\x9bT / HTTP/1.1\r\n\r\n"),
     Row("a line of HTTP/0.9", b"GET /\r\n"),
     Row("a POST of HTTP/0.9", b"POST /api/v1/cmd\r\n\r\n" + GOOD),
     Row("HTTP/0.9 by name", request("GET", CMD, version="HTTP/0.9"), 505),

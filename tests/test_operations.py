@@ -406,6 +406,8 @@ def test_each_request_is_a_line_without_a_name(tmp_path: Path) -> None:
                 assert answer.headers["X-Request-Id"] == "abc/1"
             connection.request("GET", "/DOE-JANE")
             connection.getresponse().read()
+            connection.request("DOE-JANE", CMD)
+            connection.getresponse().read()
         served.process.send_signal(signal.SIGTERM)
         status, said = served.ends()
     assert status == 0
@@ -419,7 +421,9 @@ def test_each_request_is_a_line_without_a_name(tmp_path: Path) -> None:
         ("objPut", 200),
         ("quit", 400),
         ("", 404),
+        ("/api/v1/cmd", 405),
     ]
+    assert [each["method"] for each in lines if "action" in each] == ["POST"] * 5 + ["GET", "other"]
     assert [each["id"] for each in lines if "action" in each][:5] == ["abc/1"] * 5
     errors = [(each["error"], each["level"]) for each in lines if "action" in each]
     assert errors == [
@@ -429,6 +433,7 @@ def test_each_request_is_a_line_without_a_name(tmp_path: Path) -> None:
         ("LocalFileError", "WARNING"),  # half of the files
         ("MessageError", "INFO"),
         ("UnknownPathError", "INFO"),
+        ("MethodNotAllowedError", "INFO"),
     ]
 
 

@@ -20,7 +20,7 @@ MAX_HEADERS = 100
 MAX_HEAD = 128 * 1024
 """Bytes of all headers together."""
 
-_LINE = re.compile(rb"([^\s\x00-\x1f\x7f]+) +([^\s\x00-\x1f\x7f]+) +HTTP/(\d)\.(\d)\s*")
+_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) +([^\s\x00-\x1f\x7f]+) +HTTP/(\d)\.(\d)\s*")
 _HEADER = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)\r?\n", re.MULTILINE)
 
 

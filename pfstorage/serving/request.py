@@ -39,6 +39,9 @@ MOST_EMPTY_LINES = 4
 IDLE_SECONDS = 60.0
 """How long a kept connection may lie idle, and a body or its reader be silent."""
 
+_METHODS = frozenset(("", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"))
+"""What the log names; any other is somebody's text."""
+
 _NONE = head.Headers()
 
 
@@ -230,7 +233,7 @@ class RequestHandler(BaseHTTPRequestHandler):
             {
                 "id": self._id,
                 "client": self._client,
-                "method": self.command,
+                "method": self.command if self.command in _METHODS else "other",
                 "action": action,
                 "owner": owner,
                 "status": int(self._status),
