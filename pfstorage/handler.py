@@ -15,6 +15,7 @@ from pfstorage._version import __version__
 from pfstorage.actions import ACTIONS, Caller, Context, find_action, jobs, service
 from pfstorage.actions.options import MoveMeta
 from pfstorage.backends import Storage, open_settings
+from pfstorage.backends.base import SupportsGivingUp
 from pfstorage.backends.confined import confined
 from pfstorage.config import Settings, load_settings, size_of
 from pfstorage.errors import ForbiddenError, MethodNotAllowedError, PfstorageError
@@ -100,6 +101,13 @@ class StoreHandler:
         if caller.turn:
             caller.turn.begin()
         return confined(self.storage, caller.rights)
+
+    def give_up(self, reason: str) -> None:
+        """End what waits for the store, but for transfers and jobs, which have a stop of their own."""
+        with self._lock:
+            storage = self._storage
+        if isinstance(storage, SupportsGivingUp):
+            storage.give_up(reason)
 
     def run(self, source: str | bytes | Mapping[str, Any], caller: Caller = TRUSTED) -> dict[str, Any]:
         """Answer the message *source*, JSON text or what it decodes to, with the reply as a dict."""

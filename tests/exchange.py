@@ -197,6 +197,14 @@ def exchange(port: int, data: bytes) -> bytes:
         return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
+def answered(port: int, action: str, **meta: Any) -> tuple[int, dict[str, Any]]:
+    """Send one message, by a client that waits for its reply; return the status and the reply."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=90)) as connection:
+        connection.request("POST", "/api/v1/cmd", message(action, **meta))
+        found = connection.getresponse()
+        return found.status, json.loads(found.read())
+
+
 def answers(data: bytes, *, to_head: bool = False) -> list[Answer]:
     """Take *data* apart by what the headers say; no byte may be left over."""
     found = []

@@ -31,7 +31,7 @@ from pfstorage.serving import gate, health
 from pfstorage.serving.options import ServerOptions
 from pfstorage.serving.request import RequestHandler
 from tests.conftest import Command, ask, running_server, serving, swift_options, write_tree
-from tests.exchange import HELLO, answer, client, message, post, request, server_process
+from tests.exchange import HELLO, answered, message, post, request, server_process
 from tests.faults import Fault, proxy_to
 
 CMD = "/api/v1/cmd"
@@ -540,54 +540,7 @@ def test_too_many_requests_are_told_to_come_again(monkeypatch: pytest.MonkeyPatc
             assert ask(server, HELLO)[0] == 200
 
 
-# the end
-
-
-def test_the_second_signal_ends_a_server_at_once(tmp_path: Path) -> None:
-    with (
-        server_process(tmp_path, *STORE, "--forever", "--graceSeconds", "60") as served,
-        socket.create_connection(("127.0.0.1", served.port), timeout=30) as connection,
-    ):
-        connection.sendall(request("POST", CMD, "Content-Length: 100", "Expect: 100-continue"))
-        assert b"100 Continue" in connection.recv(1000)  # it is at work
-        served.process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)
-        assert served.process.poll() is None
-        served.process.send_signal(signal.SIGTERM)
-        status, _ = served.ends()
-    assert status != 0
-
-
-def test_the_end_tells_of_what_it_cuts_off_and_of_jobs_that_are_lost(tmp_path: Path) -> None:
-    write_tree(tmp_path, {f"data/{number:02}": b"x" * 20_000 for number in range(40)})
-    meta = {"putSpec": "data", "inLocation": "x", "mapLocationOver": "data"}
-    flags = ("--type", "memory", "--forever", "--bwLimit", "200K", "--graceSeconds", "1")
-    with server_process(tmp_path, *flags) as served, ThreadPoolExecutor(1) as pool:
-        job = answered(served.port, "objPut", **{**meta, "inLocation": "y", "async": True})[1]["job"]
-        pushed = pool.submit(answer, served.port, post(message("objPut", **meta)))
-        while answered(served.port, "ls", path="x")[1].get("ls", []) == []:
-            time.sleep(0.05)
-        served.process.send_signal(signal.SIGTERM)
-        told = pushed.result(60)
-        assert (told.status, told.json["error"]["type"]) == (503, "StoppedError")
-        assert told.headers["retry-after"]
-        assert 0 < len(told.json["objectFileList"]) < 40
-        _, said = served.ends()
-    assert f"job {job} is lost, since there is no --stateDir" in said
-    assert re.search("WARNING .*action=objPut status=503 error=StoppedError", said)
-    assert f"status=202 job={job}" in said
-
-
-@pytest.mark.parametrize("lines", [2_000, 12_000])
-def test_the_end_does_not_wait_for_who_does_not_read_the_log(tmp_path: Path, lines: int) -> None:
-    with server_process(tmp_path, *STORE, "--forever", "--graceSeconds", "1") as served:
-        connection = client(served.port, 5)
-        with contextlib.closing(connection), contextlib.suppress(TimeoutError):
-            for _ in range(lines):  # some wait for the log, at last
-                connection.request("GET", "/healthz", headers={"X-Request-Id": "a" * 60})
-                connection.getresponse().read()
-        served.process.send_signal(signal.SIGTERM)
-        assert served.process.wait(40) == (0 if lines == 2_000 else 1)
+# the start
 
 
 def test_what_may_be_better_at_the_next_start_has_a_status_of_its_own(
@@ -689,14 +642,6 @@ def test_hup_makes_it_read_the_settings_again_if_they_are_good(tmp_path: Path) -
 
 
 # jobs
-
-
-def answered(port: int, action: str, **meta: Any) -> tuple[int, dict[str, Any]]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=90)
-    with contextlib.closing(connection):
-        connection.request("POST", CMD, message(action, **meta))
-        answer = connection.getresponse()
-        return answer.status, json.loads(answer.read())
 
 
 def test_a_job_is_taken_on_at_once_and_its_events_lead_to_its_reply(

@@ -190,6 +190,18 @@ class SupportsPatience(Protocol):
 
 
 @runtime_checkable
+class SupportsGivingUp(Protocol):
+    """A storage that may have to be waited for."""
+
+    def give_up(self, reason: str) -> None:
+        """End what waits for the store with `StoppedError`, soon, and let nothing wait any more.
+
+        What has another patience, see `SupportsPatience`, is not concerned.
+        """
+        ...
+
+
+@runtime_checkable
 class SupportsConnections(Protocol):
     """A storage that keeps connections."""
 

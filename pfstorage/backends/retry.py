@@ -154,6 +154,11 @@ class Patience:
             with self._lock:
                 self._breakers.discard(breaker)
 
+    def give_up(self, reason: str) -> None:
+        """Break off what is under way, and try nothing again."""
+        self._stop.request(reason)
+        self.break_off()
+
     def break_off(self) -> None:
         """End every wait for the store that is under way with an error."""
         with self._lock:

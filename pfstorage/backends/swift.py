@@ -50,6 +50,9 @@ class SwiftStorage:
         other._use(self._session.with_patience(patience))
         return other
 
+    def give_up(self, reason: str) -> None:
+        self._session.patience.give_up(reason)
+
     def list(
         self,
         prefix: str = "",

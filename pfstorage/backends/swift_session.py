@@ -205,8 +205,9 @@ class SwiftSession:
         connection = self._connect(block.auth_url)
         try:
             headers = {"X-Auth-User": block.username, "X-Auth-Key": block.key}
-            answer = connection.http.request("GET", urlsplit(block.auth_url).path or "/", headers)
-            connection.http.read_all(answer)
+            with self.patience.breakable(connection.http.abort):
+                answer = connection.http.request("GET", urlsplit(block.auth_url).path or "/", headers)
+                connection.http.read_all(answer)
         finally:
             connection.close()
         if answer.status == 401:

@@ -22,6 +22,7 @@ class Gate:
         self._most = most
         self._inside = 0
         self._waiting: deque[threading.Lock] = deque()
+        self._is_ended = False
         self._lock = threading.Lock()
 
     def counts(self) -> dict[str, int]:
@@ -29,8 +30,13 @@ class Gate:
         return {"busy": self._inside, "waiting": len(self._waiting)}
 
     def enter(self) -> bool:
-        """Be one of those inside, until `leave`; tell whether that took a while. Raise `BusyError`."""
+        """Be one of those inside, until `leave`; tell whether that took a while.
+
+        Raise `BusyError`, or `StoppedError` after the `end`.
+        """
         with self._lock:
+            if self._is_ended:
+                raise _ended()
             if self._inside < self._most:
                 self._inside += 1
                 return False
@@ -39,14 +45,21 @@ class Gate:
             ticket = threading.Lock()  # who leaves wakes up the next one, and nobody else
             ticket.acquire()
             self._waiting.append(ticket)
-        if not ticket.acquire(timeout=WAIT_SECONDS):
+        if not ticket.acquire(timeout=WAIT_SECONDS) or self._is_ended:
             self._give_up(ticket)
         return True
+
+    def end(self) -> None:
+        """Let nobody in any more, and send away who waits."""
+        with self._lock:
+            self._is_ended = True
+            for ticket in self._waiting:
+                ticket.release()
 
     def leave(self) -> None:
         """Hand the place to who has waited longest."""
         with self._lock:
-            if self._waiting:
+            if self._waiting and not self._is_ended:
                 self._waiting.popleft().release()
             else:
                 self._inside -= 1
@@ -55,7 +68,7 @@ class Gate:
         with self._lock:
             if ticket in self._waiting:
                 self._waiting.remove(ticket)
-                raise _busy()
+                raise _ended() if self._is_ended else _busy()
         # its turn came just now
 
 
@@ -105,6 +118,10 @@ class Turn:
         if self._inside:
             self._inside.leave()
             self._inside = None
+
+
+def _ended() -> StoppedError:
+    return StoppedError("the server ends: send the same again when it is there again")
 
 
 def _busy() -> BusyError:

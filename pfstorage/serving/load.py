@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import socket
 import threading
 from collections.abc import Callable, Mapping
 
@@ -22,7 +24,8 @@ class Load:
         self.workers = SharedWorkers(most_workers)
         self.quick, self.long = Gate(most_requests), Gate(most_requests)
         self._most = most_connections
-        self._connections = self._at_work = self._answered = 0
+        self._connections = self._answered = 0
+        self._at_work: set[socket.socket] = set()
         self._is_full = False
         # each request takes the lock itself twice: by way of the condition, that takes longer
         self._lock = threading.Lock()
@@ -32,7 +35,7 @@ class Load:
     @property
     def at_work(self) -> int:
         """How many requests are being answered, from their first line on."""
-        return self._at_work
+        return len(self._at_work)
 
     @property
     def answered(self) -> int:
@@ -56,14 +59,14 @@ class Load:
         with self._lock:
             self._connections -= 1
 
-    def begin(self) -> None:
-        """Count a request that is being answered, until `end`."""
+    def begin(self, connection: socket.socket) -> None:
+        """Count a request of *connection* that is being answered, until `end`."""
         with self._lock:
-            self._at_work += 1
+            self._at_work.add(connection)
 
-    def end(self) -> None:
+    def end(self, connection: socket.socket) -> None:
         with self._lock:
-            self._at_work -= 1
+            self._at_work.discard(connection)
             self._answered += 1
             if self._is_awaited:
                 self._changed.notify_all()
@@ -78,7 +81,21 @@ class Load:
         """Wait until all requests are answered, *seconds* at most; tell whether they are."""
         with self._changed:
             self._is_awaited = True
-            return self._changed.wait_for(lambda: self._at_work == 0, seconds)
+            return self._changed.wait_for(lambda: not self._at_work, seconds)
+
+    def end_turns(self) -> None:
+        """Let no request begin to work any more; who waits for that is told so."""
+        self.quick.end()
+        self.long.end()
+
+    def hang_up(self) -> None:
+        """End the connections of the requests that are not answered yet: no client is waited for any more."""
+        with self._lock:
+            connections = list(self._at_work)
+        for connection in connections:
+            with contextlib.suppress(OSError):
+                # that of the base class: the one of TLS would take what another thread is using
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
     def gauges(self) -> dict[str, Gauge]:
         """Return what `Metrics` shows of it."""

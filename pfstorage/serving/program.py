@@ -19,7 +19,7 @@ from pfstorage.errors import LocalFileError
 from pfstorage.handler import StoreHandler
 from pfstorage.masks import without_password
 from pfstorage.serving.options import ServerOptions
-from pfstorage.serving.server import LAST_SECONDS, ThreadedHTTPServer
+from pfstorage.serving.server import HANGING_UP_SECONDS, LAST_SECONDS, ThreadedHTTPServer
 from pfstorage.texts import secret_of
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,8 @@ def serve(handler: StoreHandler, options: argparse.Namespace, key_source: str) -
     console.set_up_logging(settings.verbosity, options.logFormat, secrets, in_batches=True)
     console.log_what_ends_threads()
     ended = threading.Event()
-    longest = wanted.grace_seconds + 2 * LAST_SECONDS + 1  # for the jobs, then for the transfers
+    # for the jobs, then for the transfers
+    longest = wanted.grace_seconds + 2 * LAST_SECONDS + HANGING_UP_SECONDS + 1
     threading.Thread(target=_end_anyway, args=(server, ended, longest), daemon=True).start()
     with server:
         server.require_guard()

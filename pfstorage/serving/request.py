@@ -82,12 +82,12 @@ class RequestHandler(BaseHTTPRequestHandler):
             self.close_connection = not line or self._empty_lines > MOST_EMPTY_LINES
             return
         self._empty_lines = 0
-        self.server.load.begin()
+        self.server.load.begin(self.connection)
         try:
             self._respond(line)
         finally:
             self._request, self.headers = None, _NONE  # it may be long until the next one
-            self.server.load.end()
+            self.server.load.end(self.connection)
 
     def _respond(self, line: bytes) -> None:
         """Answer the request that begins with *line*. The connection ends with it unless all of it is read."""

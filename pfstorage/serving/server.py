@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 LAST_SECONDS = 6.0
 """What a transfer that was stopped takes at most to reply, and a little more."""
+HANGING_UP_SECONDS = 1.0
+"""What a request takes to end whose client is there no more."""
 
 
 class ThreadedHTTPServer(Listener):
@@ -233,15 +235,24 @@ class ThreadedHTTPServer(Listener):
         return self.wait_for_requests(self.options.grace_seconds)
 
     def wait_for_requests(self, seconds: float) -> bool:
-        """Listen no more, and wait until all requests are answered; tell whether they were.
+        """Listen no more, and wait until all requests have ended; tell whether they have.
 
-        Transfers that take longer than *seconds* are stopped, and tell what they have done.
+        Transfers that take longer than *seconds* are stopped, and tell what they have done. So is what waits for
+        its turn, or for the store. Clients that do not send, or do not read, are hung up on.
         """
         self.server_close()
         if self.load.wait_until_idle(seconds):
             return True
         self.end_of_work.request("the server ends")
-        return self.load.wait_until_idle(LAST_SECONDS)
+        self.load.end_turns()
+        if self.load.wait_until_idle(LAST_SECONDS / 2):
+            return True
+        self.handler.give_up("the server ends")
+        if self.load.wait_until_idle(LAST_SECONDS / 2):
+            return True
+        log.warning("requests whose clients are waited for no longer: %d", self.load.at_work)
+        self.load.hang_up()
+        return self.load.wait_until_idle(HANGING_UP_SECONDS)
 
     def stop(self) -> None:
         """Make `serve_forever` or `answer_once` return soon. Any thread may call it, a request's too."""

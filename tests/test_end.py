@@ -1,0 +1,135 @@
+"""How a server ends: what is at work comes to its end, or is told, and nobody holds it up."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import write_tree
+from tests.exchange import answer, answered, client, connected, message, post, request, server_process
+
+CMD = "/api/v1/cmd"
+STORE = ("--type", "filesystem", "--storeBase", "store")
+
+
+def test_the_second_signal_ends_a_server_at_once(tmp_path: Path) -> None:
+    with (
+        server_process(tmp_path, *STORE, "--forever", "--graceSeconds", "60") as served,
+        socket.create_connection(("127.0.0.1", served.port), timeout=30) as connection,
+    ):
+        connection.sendall(request("POST", CMD, "Content-Length: 100", "Expect: 100-continue"))
+        assert b"100 Continue" in connection.recv(1000)  # it is at work
+        served.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert served.process.poll() is None
+        served.process.send_signal(signal.SIGTERM)
+        status, _ = served.ends()
+    assert status != 0
+
+
+def test_the_end_tells_of_what_it_cuts_off_and_of_jobs_that_are_lost(tmp_path: Path) -> None:
+    write_tree(tmp_path, {f"data/{number:02}": b"x" * 20_000 for number in range(40)})
+    meta = {"putSpec": "data", "inLocation": "x", "mapLocationOver": "data"}
+    flags = ("--type", "memory", "--forever", "--bwLimit", "200K", "--graceSeconds", "1")
+    with server_process(tmp_path, *flags) as served, ThreadPoolExecutor(1) as pool:
+        job = answered(served.port, "objPut", **{**meta, "inLocation": "y", "async": True})[1]["job"]
+        pushed = pool.submit(answer, served.port, post(message("objPut", **meta)))
+        while answered(served.port, "ls", path="x")[1].get("ls", []) == []:
+            time.sleep(0.05)
+        served.process.send_signal(signal.SIGTERM)
+        told = pushed.result(60)
+        assert (told.status, told.json["error"]["type"]) == (503, "StoppedError")
+        assert told.headers["retry-after"]
+        assert 0 < len(told.json["objectFileList"]) < 40
+        _, said = served.ends()
+    assert f"job {job} is lost, since there is no --stateDir" in said
+    assert re.search("WARNING .*action=objPut status=503 error=StoppedError", said)
+    assert f"status=202 job={job}" in said
+
+
+@pytest.mark.parametrize("lines", [2_000, 12_000])
+def test_the_end_does_not_wait_for_who_does_not_read_the_log(tmp_path: Path, lines: int) -> None:
+    with server_process(tmp_path, *STORE, "--forever", "--graceSeconds", "1") as served:
+        connection = client(served.port, 5)
+        with contextlib.closing(connection), contextlib.suppress(TimeoutError):
+            for _ in range(lines):  # some wait for the log, at last
+                connection.request("GET", "/healthz", headers={"X-Request-Id": "a" * 60})
+                connection.getresponse().read()
+        served.process.send_signal(signal.SIGTERM)
+        assert served.process.wait(40) == (0 if lines == 2_000 else 1)
+
+
+@contextlib.contextmanager
+def silent_store() -> Iterator[tuple[str, threading.Semaphore]]:
+    """A store that takes connections and says nothing; the semaphore counts them."""
+    asked, held = threading.Semaphore(0), []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):  # closed
+                while True:
+                    held.append(listener.accept()[0])
+                    asked.release()
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/auth/v1.0", asked
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        for each in held:
+            each.close()
+
+
+def test_who_waits_for_a_turn_or_for_the_store_is_told_of_the_end(tmp_path: Path) -> None:
+    flags = ("--forever", "--graceSeconds", "1", "--maxRequests", "1")
+    with (
+        silent_store() as (url, asked),
+        server_process(tmp_path, *flags, SWIFT_AUTH_URL=url) as served,
+        ThreadPoolExecutor(8) as threads,
+    ):
+        pending = [threads.submit(answered, served.port, "ls", path=f"{n}") for n in range(4)]
+        assert asked.acquire(timeout=30)
+        pull = {"fromLocation": "x", "mapLocationOver": "out"}
+        pending += [threads.submit(answered, served.port, "objPull", **pull) for _ in range(3)]
+        time.sleep(0.5)  # they have come
+        served.process.send_signal(signal.SIGTERM)
+        for each in pending:
+            status, reply = each.result(30)
+            assert (status, reply["error"]["type"]) == (503, "StoppedError")
+        status, said = served.ends()
+    assert (status, "hung up" in said) == (0, False)
+
+
+def test_clients_that_neither_send_nor_read_do_not_hold_up_the_end(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"store/large": bytes(64_000_000)})
+    with (
+        server_process(tmp_path, *STORE, "--forever", "--graceSeconds", "1") as served,
+        contextlib.ExitStack() as stack,
+    ):
+
+        def sends(data: bytes) -> socket.socket:
+            connection = stack.enter_context(connected(served.port))
+            connection.sendall(data)
+            return connection
+
+        sends(f"GET {CMD} HTTP/1.1\r\nHost: x\r\n".encode())
+        sends(request("PUT", "/api/v1/objects/half", "Content-Length: 100", body=b"x" * 50))
+        sends(request("GET", "/api/v1/objects/large")).recv(100)
+        sends(request("GET", CMD))  # an answer that nobody reads, and then a connection that lies idle
+        time.sleep(0.5)
+        served.process.send_signal(signal.SIGTERM)
+        started = time.monotonic()
+        status, said = served.ends()
+        assert time.monotonic() - started < 15
+    assert status == 0
+    assert "requests whose clients are waited for no longer: 3" in said
+    assert not (tmp_path / "store" / "half").exists()
