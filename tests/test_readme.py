@@ -113,7 +113,7 @@ class Shell:
         self._ports = ports
         self._groups: list[int] = []
 
-    def type_in(self, block: str) -> Typed:
+    def type_in(self, block: str, **more: str) -> Typed:
         text = blocks()[block]
         for named, free in self._ports.items():
             text = text.replace(named, free)
@@ -125,7 +125,7 @@ class Shell:
             process = subprocess.Popen(
                 ["bash", "-c", text],
                 cwd=self._where,
-                env=environ,
+                env=environ | more,
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
@@ -172,10 +172,13 @@ def test_the_comparison_and_the_dry_run_tell_what_it_shows(shell: Shell, fresh: 
 
 
 @pytest.mark.slow
-def test_the_test_command_passes(shell: Shell) -> None:
-    done = shell.type_in("run-the-tests")
+def test_the_test_command_finds_all_that_it_needs(shell: Shell) -> None:
+    """It collects all tests, and runs those of the stores; ``.ci/run`` calls the same command for all of them."""
+    done = shell.type_in("run-the-tests", PYTEST_ADDOPTS="-k test_storage.py")
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    assert re.search(r"\d+ passed", done.stdout)
+    assert re.search(r"\d{3} passed", done.stdout)
+    [called] = re.findall(r"python (-m pytest.*)", (ROOT / ".ci" / "run").read_text())
+    assert blocks()["run-the-tests"].rstrip().endswith(f"python {called}")
 
 
 @pytest.mark.slow
