@@ -14,7 +14,10 @@ import pytest
 from pfstorage import StoreHandler, open_storage
 from pfstorage.actions.registry import MOST_WARNINGS
 from pfstorage.backends import ObjectInfo, Storage
+from pfstorage.backends.base import Sink, Span
+from pfstorage.backends.common import another_object
 from pfstorage.backends.memory import MemoryStorage
+from pfstorage.config import Settings
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import ContainerNotFoundError
 from pfstorage.transfer import Options, Transfer, Work, push
@@ -99,6 +102,52 @@ def test_never_leaves_what_is_on_the_disk_whatever_it_is(
         "sub/deep/d.dcm": TREE["sub/deep/d.dcm"],
         "sub/deep/e": TREE["sub/deep/e"],
     }
+
+
+@pytest.mark.parametrize("durable", ["none", "file", "batch"])
+def test_never_leaves_what_comes_to_the_disk_meanwhile(tmp_path: Path, durable: str) -> None:
+    class Racing(MemoryStorage):
+        def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
+            local = tmp_path / "out" / key.removeprefix("s/")
+            if local.name == "a":
+                local.write_bytes(b"precious")
+            elif local.name == "b":
+                local.mkdir()
+            return super().get(key, sink, span)
+
+    storage = Racing(Settings(type="memory", durable=durable))
+    for key in ("s/a", "s/b", "s/c"):
+        storage.put(key, io.BytesIO(b"new"), 3)
+    reply = run(storage, "objPull", **PULL, overwrite="never")
+    assert (reply["status"], reply["skipped"], reply["bytes"]) == (False, 1, 3)
+    [failed] = reply["failed"]
+    assert (failed["object"], "directory" in failed["msg"]) == ("s/b", True)
+    assert (tmp_path / "out" / "b").is_dir()
+    assert read_tree(tmp_path / "out") == {"a": b"precious", "c": b"new"}
+    assert parts_in(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("times", [1, 9])
+def test_an_object_that_is_replaced_while_it_is_pulled_is_asked_for_again(tmp_path: Path, times: int) -> None:
+    tries = []
+
+    class Replaced(MemoryStorage):
+        def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
+            tries.append(key)
+            if len(tries) <= times:
+                sink.write(b"half")
+                raise another_object(key)
+            return super().get(key, sink, span)
+
+    storage = Replaced(Settings(type="memory", retries=0))
+    storage.put("s/a", io.BytesIO(b"new"), 3)
+    reply = run(storage, "objPull", **PULL)
+    assert (reply["status"], len(tries)) == ((True, 2) if times == 1 else (False, 3))
+    if times == 1:
+        assert read_tree(tmp_path / "out") == {"a": b"new"}
+    else:
+        assert list((tmp_path / "out").iterdir()) == []
+        assert "another object by now: try again" in reply["failed"][0]["msg"]
 
 
 @pytest.mark.parametrize("size", [0, 10, 300_000])

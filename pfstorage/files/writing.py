@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import time
 from collections.abc import Iterable
 
@@ -96,7 +97,7 @@ class NewFile:
         """Give the file its name, and close it.
 
         If *durable*, its content is on the disk before that, and its name when this
-        returns. With *only_new*, what has the name stays: raise `FileExistsError`. If
+        returns. With *only_new*, a file that has the name stays: raise `FileExistsError`. If
         the name can't be given, it can still be discarded.
         """
         if self._directory is None:
@@ -143,19 +144,29 @@ def _rename(part: str, name: str, directory: int) -> None:
 
 
 def _name_new(part: str, name: str, directory: int) -> None:
-    """Rename *part* to *name*, unless something has that name; of several who do so at once, one succeeds."""
+    """Rename *part* to *name*, unless something has that name; of several who do so at once, one succeeds.
+
+    Raise `FileExistsError`, or `IsADirectoryError`, as `_rename` does.
+    """
     try:
         os.link(part, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+    except FileExistsError:
+        _require_free(name, directory)
+        raise
     except OSError as e:
         if e.errno not in _NO_HARD_LINKS:
             raise
-        # here only a look before can tell, and who comes between is replaced
-        with contextlib.suppress(FileNotFoundError):
-            os.stat(name, dir_fd=directory, follow_symlinks=False)
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+        _require_free(name, directory)  # only a look before can tell here: who comes between is replaced
         _rename(part, name, directory)
     else:
         remove_part(part, directory)
+
+
+def _require_free(name: str, directory: int) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        number = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.EEXIST
+        raise OSError(number, os.strerror(number))
 
 
 def sync_file_systems(files: Iterable[NewFile]) -> None:

@@ -18,7 +18,7 @@ from pfstorage.errors import (
     UnavailableError,
 )
 from pfstorage.files import NewFile, local_errors, sync_file_systems
-from pfstorage.transfer.plan import Failure, Moved, Plan, Progress, Transfer, TransferReport
+from pfstorage.transfer.plan import SAME, Failure, Moved, Plan, Progress, Transfer, TransferReport
 from pfstorage.transfer.work import Work
 
 log = logging.getLogger(__name__)
@@ -220,7 +220,12 @@ class _Engine:
         for slot in slots:
             with self._batch[slot] as file:
                 del self._batch[slot]  # not before: an interrupt leaves none behind
-                slot.outcome = _committed(slot, file, error)
+                try:
+                    if error:
+                        raise error
+                    slot.outcome = named(self._work, file)
+                except OSError as e:
+                    slot.outcome = _failure_of(slot, e)
             self._work.batch_room.release()
         _sync_names([slot.item for slot in slots if isinstance(slot.item, Transfer)])
 
@@ -259,14 +264,14 @@ def _sync_names(items: list[Transfer]) -> None:
             log.warning("the names of pulled files may not be on the disk yet: %s", e.strerror)
 
 
-def _committed(slot: _Slot, file: NewFile, error: OSError | None) -> Moved | Failure:
-    try:
-        if error:
-            raise error
-        file.commit()
-    except OSError as e:
-        return _failure_of(slot, e)
-    return Moved(file.size)
+def named(work: Work, file: NewFile, *, durable: bool = False) -> Moved:
+    """Give *file*, which has all its bytes, its name, unless that is taken and is to stay. Raise `OSError`."""
+    with file:
+        try:
+            file.commit(durable, only_new=work.options.only_new)
+        except FileExistsError:  # it was not there when its object was asked for
+            return SAME
+        return Moved(file.size)
 
 
 def _failure_of(slot: _Slot, error: OSError) -> Failure:

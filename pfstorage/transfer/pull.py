@@ -11,7 +11,7 @@ from pfstorage.errors import IntegrityError, InvalidKeyError, NotFoundError, Rej
 from pfstorage.files import Body, LocalTree, NewFile, local_errors
 from pfstorage.pathmap import is_marker
 from pfstorage.transfer import large
-from pfstorage.transfer.engine import run
+from pfstorage.transfer.engine import named, run
 from pfstorage.transfer.plan import SAME, Moved, Plan, Transfer, TransferReport
 from pfstorage.transfer.same import has_same_bytes
 from pfstorage.transfer.work import Work
@@ -38,9 +38,7 @@ def _pull_one(work: Work, transfer: Transfer) -> Moved:
         file = work.patience.tried(lambda: _fetched(work, transfer), again_on, retries=TRIES)
         if work.options.durable == "batch" and work.batch_room.acquire(blocking=False):
             return Moved(file.size, file=file)
-        with file:
-            file.commit(work.options.durable != "none")
-        return Moved(file.size)
+        return named(work, file, durable=work.options.durable != "none")
 
 
 def _make_directory(work: Work, transfer: Transfer) -> Moved:
@@ -98,7 +96,12 @@ def _fetch(work: Work, transfer: Transfer, file: NewFile) -> ObjectInfo:
             if e.facts.get("status") != 412:
                 raise
             file.truncate(0)  # it is another by now, or of a kind that the listing does not tell
-    info = work.storage.get(transfer.key, work.sink(file))
+    try:
+        info = work.storage.get(transfer.key, work.sink(file))
+    except RejectedError as e:
+        if e.facts.get("status") != 412:
+            raise
+        raise IntegrityError(str(e), key=transfer.key) from e  # it is asked for again
     if info.segments_etag:  # a listing does not tell of every kind of large object
         large.verify(work, info, file)
     return info
