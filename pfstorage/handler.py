@@ -103,11 +103,14 @@ class StoreHandler:
         return confined(self.storage, caller.rights)
 
     def give_up(self, reason: str) -> None:
-        """End what waits for the store, but for transfers and jobs, which have a stop of their own."""
+        """End what waits for the store, but for transfers and jobs, which have a stop of their own.
+
+        A storage that is the caller's is not given up: they may go on with it.
+        """
         with self._lock:
-            storage = self._storage
-        if isinstance(storage, SupportsGivingUp):
-            storage.give_up(reason)
+            if self._storage and self._is_ours and isinstance(self._storage, SupportsGivingUp):
+                self._storage.give_up(reason)
+                self._close()
 
     def run(self, source: str | bytes | Mapping[str, Any], caller: Caller = TRUSTED) -> dict[str, Any]:
         """Answer the message *source*, JSON text or what it decodes to, with the reply as a dict."""

@@ -35,7 +35,7 @@ from pfstorage.rights import Rights
 from pfstorage.serving import body
 from pfstorage.serving import request as connection
 from pfstorage.serving.options import FLAGS, ServerOptions
-from pfstorage.serving.server import LAST_SECONDS
+from pfstorage.serving.server import seconds_to_end
 from pfstorage.serving.tokens import make_token
 from pfstorage.status import STATUS_BY_ERROR, status_of
 from tests.conftest import ROOT, Command, ask, running_server, serving, write_tree
@@ -137,11 +137,6 @@ def run_block(text: str, directory: Path) -> None:
     assert done.returncode == 0, done
 
 
-def seconds_to_stop(grace: float) -> float:
-    """Return what a server takes at most until it has ended: its jobs, its requests, then its transfers."""
-    return grace + 2 * LAST_SECONDS
-
-
 def test_the_certificate_is_believed_as_the_page_says(
     pages: dict[str, Page], tmp_path: Path, command: Command
 ) -> None:
@@ -178,7 +173,7 @@ def test_the_unit_of_systemd_is_one(pages: dict[str, Page], tmp_path: Path) -> N
     options = build_parser().parse_args(command[1:])
     assert (options.server, options.b_forever, options.b_enableTokenAuth) == (True, True, True)
     assert service["ReadWritePaths"] in options.fsRoot
-    assert float(service["TimeoutStopSec"]) > seconds_to_stop(options.graceSeconds)
+    assert float(service["TimeoutStopSec"]) > seconds_to_end(options.graceSeconds)
     prepared = block_of(pages["deployment"], "as root")
     directory = Path(options.tokenPath).parent
     assert f"cd {directory}\n" in prepared
@@ -209,7 +204,7 @@ def test_the_services_of_docker_are_the_image_and_its_store(services: dict[str, 
     assert all(port.startswith("127.0.0.1:") for port in server["ports"])
     options = build_parser().parse_args(server["command"].split())
     assert (options.server, options.b_forever, options.ipSelf) == (True, True, "0.0.0.0")
-    assert float(server["stop_grace_period"].removesuffix("s")) > seconds_to_stop(options.graceSeconds)
+    assert float(server["stop_grace_period"].removesuffix("s")) > seconds_to_end(options.graceSeconds)
     mounted = dict(volume.split(":")[::-1] for volume in server["volumes"])
     assert mounted.keys() == {*options.fsRoot, options.stateDir}
     made = next(words for name, words in instructions() if "--owner=1000" in words).split()

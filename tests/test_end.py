@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import signal
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import write_tree
+from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
+from pfstorage.backends import ObjectInfo
+from pfstorage.backends.memory import MemoryStorage
+from pfstorage.config import Settings
+from pfstorage.devswift import DevSwift
+from pfstorage.errors import StoppedError
+from pfstorage.serving import server as server_module
+from tests.conftest import make_certificate, running_server, swift_options, write_tree
 from tests.exchange import answer, answered, client, connected, message, post, request, server_process
 
 CMD = "/api/v1/cmd"
@@ -89,8 +98,19 @@ def silent_store() -> Iterator[tuple[str, threading.Semaphore]]:
             each.close()
 
 
-def test_who_waits_for_a_turn_or_for_the_store_is_told_of_the_end(tmp_path: Path) -> None:
-    flags = ("--forever", "--graceSeconds", "1", "--maxRequests", "1")
+@pytest.mark.parametrize("retries", ["3", "0"])
+def test_who_waits_for_a_turn_or_for_the_store_is_told_of_the_end(tmp_path: Path, retries: str) -> None:
+    flags = (
+        "--forever",
+        "--graceSeconds",
+        "1",
+        "--maxRequests",
+        "1",
+        "--retries",
+        retries,
+        "--timeout",
+        "30",
+    )
     with (
         silent_store() as (url, asked),
         server_process(tmp_path, *flags, SWIFT_AUTH_URL=url) as served,
@@ -109,15 +129,21 @@ def test_who_waits_for_a_turn_or_for_the_store_is_told_of_the_end(tmp_path: Path
     assert (status, "hung up" in said) == (0, False)
 
 
-def test_clients_that_neither_send_nor_read_do_not_hold_up_the_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "TLS"])
+def test_clients_that_neither_send_nor_read_do_not_hold_up_the_end(tmp_path: Path, is_tls: bool) -> None:
     write_tree(tmp_path, {"store/large": bytes(64_000_000)})
+    cert, key = make_certificate(tmp_path)
+    tls = ("--tlsCert", cert, "--tlsKey", key) if is_tls else ()
     with (
-        server_process(tmp_path, *STORE, "--forever", "--graceSeconds", "1") as served,
+        server_process(tmp_path, *STORE, "--forever", "--graceSeconds", "1", *tls) as served,
         contextlib.ExitStack() as stack,
     ):
+        context = ssl.create_default_context(cafile=cert)
+        context.check_hostname = False
 
         def sends(data: bytes) -> socket.socket:
-            connection = stack.enter_context(connected(served.port))
+            plain = stack.enter_context(socket.create_connection(("127.0.0.1", served.port), 30))
+            connection = stack.enter_context(context.wrap_socket(plain)) if is_tls else plain
             connection.sendall(data)
             return connection
 
@@ -133,3 +159,36 @@ def test_clients_that_neither_send_nor_read_do_not_hold_up_the_end(tmp_path: Pat
     assert status == 0
     assert "requests whose clients are waited for no longer: 3" in said
     assert not (tmp_path / "store" / "half").exists()
+
+
+def test_a_request_that_nothing_ends_is_told_by_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GIVE_UP_AFTER", "HANG_UP_AFTER", "HANGING_UP_SECONDS"):
+        monkeypatch.setattr(server_module, name, 0.05)
+    entered, release = threading.Event(), threading.Event()
+
+    class Stuck(MemoryStorage):
+        def head(self, key: str) -> ObjectInfo:
+            entered.set()
+            assert release.wait(60)
+            return super().head(key)
+
+    server = ThreadedHTTPServer(("127.0.0.1", 0), StoreHandler(Stuck(Settings(type="memory"))))
+    with running_server(server), connected(server.server_port) as connection:
+        connection.sendall(request("GET", "/api/v1/objects/a"))
+        assert entered.wait(30)
+        assert not server.end_requests(0.05)
+        release.set()
+        assert server.load.wait_until_idle(30)
+
+
+def test_the_storage_of_somebody_else_is_not_given_up(swift: DevSwift) -> None:
+    with open_storage(**swift_options(swift)) as storage:
+        storage.put("a", io.BytesIO(b"x"), 1)
+        StoreHandler(storage).give_up("the server ends")
+        assert [row.key for row in storage.list()] == ["a"]
+        with contextlib.closing(StoreHandler(settings=storage.settings)) as handler:
+            given_up = handler.storage
+            handler.give_up("the server ends")
+            with pytest.raises(StoppedError):
+                list(given_up.list())
+            assert [row.key for row in handler.storage.list()] == ["a"]

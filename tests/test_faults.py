@@ -20,8 +20,10 @@ import pytest
 import swiftclient
 
 from pfstorage import StoreHandler, open_storage
+from pfstorage.backends.base import Attributes
+from pfstorage.backends.swift import SwiftStorage
 from pfstorage.devswift import DevSwift
-from pfstorage.errors import ExistsError
+from pfstorage.errors import ExistsError, StorageError
 from tests.conftest import read_tree, swift_options, write_tree
 from tests.faults import Exchange, Fault, Proxy, Side, Where, is_listing, is_login, is_object, proxy_to
 
@@ -385,6 +387,68 @@ def test_a_new_object_whose_answer_is_lost_is_stored_all_the_same(
         else:
             assert put().etag == direct.head("new").etag == md5(b"x" * size).hexdigest()
     assert proxy.puts == 2
+
+
+@pytest.mark.parametrize(
+    "fault", [None, Fault("expire"), Fault("answer", status=503), Fault("flip", at=1, side="request")]
+)
+@pytest.mark.parametrize("content", [b"", b"done"])
+def test_an_object_of_the_same_bytes_that_was_there_before_is_anothers(
+    swift: DevSwift, proxy: Proxy, content: bytes, fault: Fault | None
+) -> None:
+    """A lock and a mark have the same bytes each time: only one of those who store it may have it."""
+    options = swift_options(swift, retries=3)
+    with (
+        open_storage(**options) as direct,
+        open_storage(**{**options, "auth_url": proxy.auth_url}) as storage,
+    ):
+        direct.put("done", io.BytesIO(content), len(content))
+        list(storage.list())
+        if fault:
+            proxy.fault(fault, "PUT", [1])
+        with pytest.raises(ExistsError):
+            storage.put("done", io.BytesIO(content), len(content), only_new=True)
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault("close"), Fault("answer", status=504)], ids=["broken", "a gateway's"]
+)
+def test_a_large_new_object_whose_answer_is_lost_is_stored_all_the_same(
+    swift: DevSwift, proxy: Proxy, fault: Fault
+) -> None:
+    options = swift_options(swift, retries=3)
+    with (
+        open_storage(**options) as direct,
+        open_storage(**{**options, "auth_url": proxy.auth_url}) as storage,
+    ):
+        assert isinstance(storage, SwiftStorage)
+        direct.put("other", io.BytesIO(), 0)
+        upload = storage.segmented_upload("large", 2 * MIB, MIB, Attributes(), None)
+        upload.stored()
+        pieces = [upload.put(io.BytesIO(b"x" * MIB), number * MIB, MIB) for number in range(2)]
+        proxy.fault(fault, "PUT", [1], where=lambda exchange: exchange.key == "large")
+        made = upload.finish(pieces, only_new=True)
+        assert direct.head("large").etag == made.etag
+        again = storage.segmented_upload("large", 2 * MIB, MIB, Attributes(), None)
+        with pytest.raises(ExistsError):
+            again.finish(pieces, only_new=True)
+
+
+@pytest.mark.parametrize("status", [403, 507])
+def test_a_new_object_that_is_refused_is_not_told_to_be_there(
+    swift: DevSwift, proxy: Proxy, status: int
+) -> None:
+    options = swift_options(swift, retries=3)
+    with (
+        open_storage(**options) as direct,
+        open_storage(**{**options, "auth_url": proxy.auth_url}) as storage,
+    ):
+        direct.put("other", io.BytesIO(), 0)
+        list(storage.list())
+        proxy.fault(Fault("close"), "PUT", [1])
+        proxy.fault(Fault("answer", status=status), "PUT", [2])
+        with pytest.raises(StorageError, match=str(status)):
+            storage.put("new", io.BytesIO(b"x"), 1, only_new=True)
 
 
 def test_a_body_that_breaks_off_goes_on_where_it_was(cell: MakeCell, proxy: Proxy) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from pfstorage.errors import BusyError, StoppedError
 from pfstorage.serving import gate
 from pfstorage.serving.gate import WAITING_PER_WORKING, Gate, Turn
+from pfstorage.serving.load import Load
 from tests.local import in_threads
 
 
@@ -153,3 +156,29 @@ def test_whose_turn_comes_as_they_give_up_has_the_place(monkeypatch: pytest.Monk
     assert in_threads([pass_through] * 4) == []
     assert passed > 0
     assert entrance.counts() == {"busy": 0, "waiting": 0}
+
+
+def test_after_the_end_nobody_comes_in_and_who_waits_is_told() -> None:
+    gate = Gate(1)
+    gate.enter()
+    with ThreadPoolExecutor(3) as threads:
+        waiting = [threads.submit(gate.enter) for _ in range(3)]
+        while gate.counts()["waiting"] < 3:
+            time.sleep(0.01)
+        gate.end()
+        gate.end()
+        gate.leave()
+        for each in waiting:
+            with pytest.raises(StoppedError, match="the server ends"):
+                each.result(10)
+    with pytest.raises(StoppedError):
+        gate.enter()
+    assert gate.counts() == {"busy": 0, "waiting": 0}
+
+
+def test_the_end_is_for_all_who_wait_for_a_turn() -> None:
+    load = Load(10, 1, 1)
+    load.end_turns()
+    for begin in (load.new_turn(lambda: False).begin, load.new_turn(lambda: False).begin_transfer):
+        with pytest.raises(StoppedError):
+            begin()

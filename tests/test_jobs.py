@@ -17,6 +17,7 @@ import pytest
 from pfstorage import StoreHandler, open_storage
 from pfstorage.actions import Caller, Upload
 from pfstorage.backends import Storage
+from pfstorage.errors import UnauthorizedError
 from pfstorage.handler import TRUSTED
 from pfstorage.jobs.runner import Jobs
 from pfstorage.reply import Reply
@@ -216,9 +217,17 @@ def test_only_an_admin_of_all_sees_the_jobs_of_others(desk: Desk, rights: str) -
         assert desk.ask("jobStatus", owner, level, jid="1", wait=30)["state"] == "done"
 
 
+def refused() -> Caller:
+    raise UnauthorizedError("the server does not know this token")
+
+
 def test_jobs_of_more_keys_than_a_token_is_for_now_are_not_shown(desk: Desk) -> None:
     narrow, wide = "write chris/feed_1/", "write chris/"
     meta = {**PUT, "inLocation": "chris/feed_1/x", "async": True}
+    other = desk.ask("objPush", "ann", "write chris/feed_10/", **{**meta, "inLocation": "chris/feed_10/x"})[
+        "job"
+    ]
+    desk.ask("objPush", "ann", "write d", **{**meta, "inLocation": "d"})
     old = desk.ask("objPush", "ann", wide, **meta, jid="old")["job"]
     new = desk.ask("objPush", "ann", narrow, **meta, jid="new")["job"]
     for each in (old, new):
@@ -231,10 +240,13 @@ def test_jobs_of_more_keys_than_a_token_is_for_now_are_not_shown(desk: Desk) -> 
         reply = desk.answer(action, "ann", narrow, **named)
         assert (reply.body["error"]["type"], http_status(reply)) == ("ForbiddenError", 403)
         assert "feed_1" not in str(reply.body)
-    assert [each["job"] for each in desk.ask("jobList", "ann", narrow, limit=1)["jobs"]] == [new]
+    assert [each["job"] for each in desk.ask("jobList", "ann", narrow)["jobs"]] == [new]
     assert desk.ask("jobList", "ann", "write chris/feed_2/")["jobs"] == []
-    assert [each["job"] for each in desk.ask("jobList", "ann", wide)["jobs"]] == [new, old]
+    assert [each["job"] for each in desk.ask("jobList", "ann", wide)["jobs"]] == [new, old, other]
     assert desk.ask("jobStatus", "ann", "read chris/feed_1/", job=new)["state"] == "done"
+    revoked = replace(desk.caller, owner="ann", rights=Rights.parse(wide), renew=refused)
+    waiting = {"action": "jobStatus", "meta": {"job": new, "wait": 1}}
+    assert desk.handler.run(waiting, revoked)["error"]["type"] == "UnauthorizedError"
 
 
 def test_who_may_only_read_cancels_nothing(desk: Desk) -> None:

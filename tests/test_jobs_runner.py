@@ -7,6 +7,7 @@ import itertools
 import json
 import logging
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -705,7 +706,7 @@ def test_a_directory_that_can_not_be_guarded_is_refused(worker: Worker, tmp_path
             Jobs(worker, str(tmp_path / name))
 
 
-@pytest.mark.parametrize("way", ["removed", "replaced", "without its lock"])
+@pytest.mark.parametrize("way", ["removed", "replaced", "without its lock", "with another file"])
 def test_jobs_that_nobody_would_find_again_are_not_taken(worker: Worker, tmp_path: Path, way: str) -> None:
     directory, kept_apart = tmp_path / "state", tmp_path / "apart"
     jobs = Jobs(worker, str(directory))
@@ -714,6 +715,9 @@ def test_jobs_that_nobody_would_find_again_are_not_taken(worker: Worker, tmp_pat
     assert worker.is_busy.acquire(timeout=LONG)
     if way == "without its lock":
         (directory / "jobs.lock").unlink()
+    elif way == "with another file":
+        shutil.copy(directory / "jobs.sqlite", kept_apart)
+        kept_apart.rename(directory / "jobs.sqlite")
     else:
         directory.rename(kept_apart)
     if way == "replaced":

@@ -247,6 +247,8 @@ METHODS_AND_PATHS = [
 ]
 
 LINES = [
+    Row("two content types", post(GOOD, "Content-Type: application/json", MULTIPART)),
+    Row("two forms", post(GOOD, MULTIPART, "Content-Type: multipart/form-data; boundary=other")),
     Row("a method that is no word", b"GE(T / HTTP/1.1\r\n\r\n"),
     Row("a method with a control character", b"GE\x9bT / HTTP/1.1\r\n\r\n"),
     Row("a line of HTTP/0.9", b"GET /\r\n"),

@@ -19,7 +19,7 @@ from pfstorage.backends.common import another_object
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.config import Settings
 from pfstorage.devswift import DevSwift
-from pfstorage.errors import ContainerNotFoundError
+from pfstorage.errors import ContainerNotFoundError, RejectedError
 from pfstorage.transfer import Options, Transfer, Work, push
 from pfstorage.transfer.engine import BATCH
 from tests.conftest import read_tree, run, swift_options, write_tree
@@ -125,6 +125,20 @@ def test_never_leaves_what_comes_to_the_disk_meanwhile(tmp_path: Path, durable: 
     assert (tmp_path / "out" / "b").is_dir()
     assert read_tree(tmp_path / "out") == {"a": b"precious", "c": b"new"}
     assert parts_in(tmp_path / "out") == []
+
+
+def test_an_object_that_is_refused_is_asked_for_once(tmp_path: Path) -> None:
+    asked = []
+
+    class Refusing(MemoryStorage):
+        def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
+            asked.append(key)
+            raise RejectedError("416", status=416)
+
+    storage = Refusing(Settings(type="memory"))
+    storage.put("s/a", io.BytesIO(b"new"), 3)
+    [failed] = run(storage, "objPull", **PULL)["failed"]
+    assert (failed["msg"], asked) == ("416", ["s/a"])
 
 
 @pytest.mark.parametrize("times", [1, 9])
@@ -402,6 +416,25 @@ def test_names_that_no_store_or_disk_takes_fail_alone(swift_storage: Storage, tm
 
 
 # durable
+
+
+@pytest.mark.parametrize(("durable", "synced"), [("none", 0), ("file", 3)])
+def test_each_file_is_brought_to_the_disk_where_that_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: str, synced: int
+) -> None:
+    found: list[str] = []
+    fsync = os.fsync
+
+    def counted(descriptor: int) -> None:
+        found.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    with open_storage(type="memory", durable=durable) as storage:
+        for key in ("s/a", "s/b", "s/c"):
+            storage.put(key, io.BytesIO(b"new"), 3)
+        monkeypatch.setattr("os.fsync", counted)
+        assert moved(run(storage, "objPull", **PULL)) == (True, 9, 0)
+    assert len([name for name in found if "/.pfstorage-" in name]) == synced
 
 
 @pytest.mark.parametrize("durable", ["none", "file", "batch"])

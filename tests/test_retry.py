@@ -423,3 +423,26 @@ def test_a_store_that_knows_no_other_order_is_believed_one_way() -> None:
     fetch = Pages(305)
     fetch.seconds = 0.003
     assert rows_of(fetched_ahead(fetch, "", None, lambda _: fetch(""), name_of)) == fetch.rows
+
+
+@pytest.mark.parametrize("retries", [0, 3])
+def test_what_is_given_up_ends_at_once_and_nothing_begins_any_more(retries: int) -> None:
+    patience, broken = Patience(retries), threading.Event()
+    begun = threading.Event()
+
+    def wait() -> None:
+        with patience.breakable(broken.set):
+            begun.set()
+            assert broken.wait(30)
+            raise UnavailableError("the connection broke")
+
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(patience.tried, wait)
+        assert begun.wait(30)
+        patience.give_up("the server ends")
+        with pytest.raises(StoppedError, match="the server ends"):
+            waiting.result(30)
+    with pytest.raises(StoppedError):
+        patience.tried(lambda: 7)
+    with pytest.raises(StoppedError), patience.breakable(broken.set):
+        raise AssertionError("it has begun")

@@ -17,6 +17,7 @@ import pytest
 
 from pfstorage.backends import Storage
 from pfstorage.backends.base import CHUNK, Span
+from pfstorage.backends.filesystem_info import ObjectFile
 from pfstorage.backends.streams import HashedBody
 from pfstorage.errors import (
     ContainerNotFoundError,
@@ -342,6 +343,36 @@ def test_an_object_that_is_written_over_while_it_is_copied_is_not_copied(
     monkeypatch.setattr("pfstorage.backends.filesystem.HashedBody", Interrupting)
     with pytest.raises(RejectedError, match="another object by now"):
         filesystem.copy("a", "b")
+    assert keys(filesystem) == ["a"]
+
+
+@pytest.mark.parametrize("content", [b"yyy", b"xxxx"], ids=["other bytes", "more bytes"])
+def test_what_was_just_read_may_be_of_another_object(tmp_path: Path, content: bytes) -> None:
+    """The file is looked at after its bytes were read: between the two, they may have changed."""
+    path = tmp_path / "a"
+    path.write_bytes(b"xxx")
+    with path.open("rb", buffering=0) as file:
+
+        class Changing:
+            def read(self, size: int) -> bytes:
+                path.write_bytes(content)
+                os.utime(path, ns=(before, before + (content == b"yyy")))
+                return file.read(size)
+
+            def fileno(self) -> int:
+                return file.fileno()
+
+        opened = ObjectFile("a", Changing())  # type: ignore[arg-type]
+        before = opened.info.mtime_ns
+        assert before is not None
+        with pytest.raises(RejectedError, match="another object by now"):
+            opened.read(2)
+
+
+def test_a_marker_that_is_not_there_is_not_copied(filesystem: Storage) -> None:
+    put(filesystem, "a")
+    with pytest.raises(NotFoundError):
+        filesystem.copy("d/", "e/")
     assert keys(filesystem) == ["a"]
 
 

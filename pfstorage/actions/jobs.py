@@ -69,7 +69,10 @@ def job_status(context: Context, meta: StatusMeta) -> Reply:
     if not 0 <= wait <= LONGEST_WAIT:
         raise MessageError(f"meta 'wait' takes 0 to {LONGEST_WAIT} seconds: ask again for more")
     jobs, job = _jobs_of(context.caller), _named(context.caller, meta)
-    return Reply({"status": True, **jobs.status(job.id, wait).as_body()})
+    if wait:
+        job = jobs.status(job.id, wait)
+        require_sight(context.caller.renewed(), job)  # as it is now, which may be long after
+    return Reply({"status": True, **job.as_body()})
 
 
 @action("jobList", meta=JobsMeta, read_only=True)
@@ -94,19 +97,17 @@ def job_cancel(context: Context, meta: JobMeta) -> Reply:
     return Reply(body)
 
 
-def find_job(caller: Caller, job_id: str) -> Job:
-    """Return the job *id*. Raise `UnknownJobError` also if it is not for the eyes of *caller*.
+def require_sight(caller: Caller, job: Job) -> None:
+    """Raise `UnknownJobError` if *job* is somebody else's, `ForbiddenError` if it names keys that are not for them.
 
-    Raise `ForbiddenError` if it was begun when they had more keys than now: it names them.
+    They had more rights when they began it.
     """
-    job = _jobs_of(caller).status(job_id)
     if _sees_all(caller):
-        return job
+        return
     if job.order.owner != caller.owner:
-        raise UnknownJobError(f"there is no job {job_id[:80]!r}", job=job_id[:80])
+        raise UnknownJobError(f"there is no job {job.id!r}", job=job.id)
     if not caller.rights.reach(job.order.rights):
         raise ForbiddenError("the job was begun with rights to more keys than the token has now", job=job.id)
-    return job
 
 
 def _named(caller: Caller, meta: JobMeta) -> Job:
@@ -114,8 +115,10 @@ def _named(caller: Caller, meta: JobMeta) -> Job:
         raise MessageError(
             "name the job: meta 'job' takes the id that was replied, 'jid' the one that was given"
         )
-    job_id = meta.job or _jobs_of(caller).find(meta.jid, caller.owner, of_all=_sees_all(caller))
-    return find_job(caller, job_id)
+    jobs = _jobs_of(caller)
+    job = jobs.status(meta.job or jobs.find(meta.jid, caller.owner, of_all=_sees_all(caller)))
+    require_sight(caller, job)
+    return job
 
 
 def _sees_all(caller: Caller) -> bool:

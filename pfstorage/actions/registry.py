@@ -62,7 +62,8 @@ class Caller:
     reply and the seconds, where they are not to be logged. Local paths in the
     message lie below *roots*, where there are any. *turn* is their place among those
     at work with the store, and *workers* are shared by all of them. *secrets* are
-    those of the door, which are masked in what is written of the message.
+    those of the door, which are masked in what is written of the message. *renew* returns
+    the caller anew, with what the door lets them do by then, or raises `UnauthorizedError`.
     """
 
     trusted: bool = True
@@ -81,6 +82,10 @@ class Caller:
     turn: Turn | None = None
     workers: SharedWorkers = field(default_factory=SharedWorkers)
     secrets: Callable[[], Set[str]] = frozenset
+    renew: Callable[[], Caller] | None = None
+
+    def renewed(self) -> Caller:
+        return self.renew() if self.renew else self
 
 
 @dataclass

@@ -138,8 +138,9 @@ class Storage(Protocol):
 
         The bytes are checked against the size and, where it is known, the MD5 that
         the store gives, or the *span*. A download that breaks goes
-        on where it was. Raise `NotFoundError`, or `IntegrityError` if the bytes are
-        not those; *sink* has then got some, which are worth nothing.
+        on where it was. Raise `NotFoundError`, `IntegrityError` if the bytes are
+        not those, or `RejectedError` of the status 412 if the object is another meanwhile;
+        *sink* has then got some, which are worth nothing.
         """
         ...
 
@@ -196,7 +197,8 @@ class SupportsGivingUp(Protocol):
     def give_up(self, reason: str) -> None:
         """End what waits for the store with `StoppedError`, soon, and let nothing wait any more.
 
-        What has another patience, see `SupportsPatience`, is not concerned.
+        It is not asked again. What has another patience, see `SupportsPatience`, goes on, but for a
+        login, which all share.
         """
         ...
 

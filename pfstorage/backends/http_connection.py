@@ -72,6 +72,7 @@ class HttpConnection:
         self._route = route
         self._prefix, self._proxy_headers, self._http = _prepared(route)
         self._asks_first = True
+        self._is_aborted = False
         self.buffer = memoryview(bytearray(CHUNK))
         """Room for what is read: it is made once, for that costs more than to fill it."""
 
@@ -119,6 +120,10 @@ class HttpConnection:
                 raise
             reason = "its proxy does not (see --httpProxy, or the variables http_proxy and no_proxy)"
             raise ConnectionBroken(reason, connecting=True) from e
+        if self._is_aborted:  # while there was nothing yet to shut down
+            self._is_aborted = False
+            self._http.close()
+            raise ConnectionBroken("it was broken off", connecting=True)
         bound_silence(self._http.sock, self._route.timeout)
 
     def _may_continue(self) -> bool:
@@ -170,7 +175,9 @@ class HttpConnection:
     def abort(self) -> None:
         """End what another thread waits for on this connection."""
         sock = self._http.sock
-        if sock is not None:
+        if sock is None:
+            self._is_aborted = True
+        else:
             with contextlib.suppress(OSError):  # it has ended by itself
                 sock.shutdown(socket.SHUT_RDWR)
 

@@ -97,6 +97,7 @@ class Patience:
         self._budget = BUDGET if is_bounded else float("inf")
         self._lock = threading.Lock()
         self._breakers: set[Callable[[], None]] = set()
+        self._is_given_up = False
 
     def tried(
         self,
@@ -117,9 +118,13 @@ class Patience:
         attempts = itertools.count()
         while True:
             self._stop.check()
+            if self._is_given_up:
+                raise self._stop.error()
             try:
                 result = call()
             except again_on as e:
+                if self._is_given_up:
+                    raise self._stop.error() from e
                 self._noticed(e)
                 if progress() > reached:
                     attempts, reached = itertools.count(), progress()
@@ -147,6 +152,8 @@ class Patience:
     def breakable(self, breaker: Callable[[], None]) -> Iterator[None]:
         """Let `break_off` call *breaker*, from another thread, for the length of the block."""
         with self._lock:
+            if self._is_given_up:
+                raise self._stop.error()
             self._breakers.add(breaker)
         try:
             yield
@@ -155,8 +162,10 @@ class Patience:
                 self._breakers.discard(breaker)
 
     def give_up(self, reason: str) -> None:
-        """Break off what is under way, and try nothing again."""
+        """Break off what is under way, and let nothing begin any more: each ends with `StoppedError`."""
         self._stop.request(reason)
+        with self._lock:
+            self._is_given_up = True
         self.break_off()
 
     def break_off(self) -> None:

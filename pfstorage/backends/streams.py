@@ -39,11 +39,6 @@ class HashedBody:
         return b"".join(iter(self.read, b""))
 
     @property
-    def is_whole(self) -> bool:
-        """Whether all of it was read."""
-        return not self._left
-
-    @property
     def md5(self) -> str:
         """The MD5, in hexadecimal, of what was read so far."""
         return self._digest.hexdigest()

@@ -7,13 +7,14 @@ import functools
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from pfstorage.backends.base import CHUNK, ObjectInfo, Sink, Source, Span
 from pfstorage.backends.common import another_object, exists, iso_time, mtime_of_text
+from pfstorage.backends.http_connection import ConnectionBroken, Refusal
 from pfstorage.backends.streams import HashedBody, HashedSink
 from pfstorage.backends.swift_listing import SwiftListings, no_container
 from pfstorage.backends.swift_session import Connection, SwiftSession, path_of
@@ -83,6 +84,9 @@ class SwiftObjects:
                 chunk = chunk[:left]
                 hashed.write(chunk)
                 left = None if left is None else left - len(chunk)
+                if left == 0 and answer.status != 206:  # the rest of the object may be long
+                    connection.http.close()
+                    return
 
         try:
             self.session.tried(get_rest, key, progress=lambda: hashed.received)
@@ -106,21 +110,22 @@ class SwiftObjects:
         A container that is missing is made in the storage policy of the container *like*.
         """
         start = body.tell()
-        bodies: list[HashedBody] = []  # of all tries
-        damaged: list[HashedBody] = []
+        is_damaged = False
+        unanswered: set[str] = set()  # the MD5s of bodies that may have been stored
 
         def put_whole(connection: Connection, url: str, token: str) -> ObjectInfo:
+            nonlocal is_damaged
             body.seek(start)
             path = path_of(url, container, key)
             hashed = HashedBody(body, size, key)
-            bodies.append(hashed)
             with_token = {"X-Auth-Token": token, **headers}
-            if damaged:  # what arrived damaged is there now, and is to be replaced
+            if is_damaged:  # what arrived damaged is there now, and is to be replaced
                 with_token.pop("If-None-Match", None)
             try:
-                return self._put_whole(connection, path, with_token, key, hashed)
+                with noted_if_unanswered(lambda: unanswered.add(hashed.md5)):
+                    return self._put_whole(connection, path, with_token, key, hashed)
             except IntegrityError:
-                damaged.append(hashed)
+                is_damaged = True
                 raise
 
         try:
@@ -131,17 +136,12 @@ class SwiftObjects:
             self._remove_damaged(container, key, str(e.facts.get("stored", "")))
             raise
         except RejectedError as e:
-            if e.facts.get("status") == 412 and (stored := self._stored_before(container, key, bodies[:-1])):
-                return stored
+            # what is there is new, if it is of a try whose answer was lost
+            if unanswered and e.facts.get("status") == 412:
+                with contextlib.suppress(StorageError):  # what is told is why the last try failed
+                    if (info := self.head(container, key)).etag in unanswered:
+                        return info
             raise
-
-    def _stored_before(self, container: str, key: str, bodies: Sequence[HashedBody]) -> ObjectInfo | None:
-        """Return the object if it is of one of *bodies*: it was stored, though the store's answer was lost."""
-        whole = {body.md5 for body in bodies if body.is_whole}
-        with contextlib.suppress(StorageError):  # what is told is why the last try failed
-            if whole and (info := self.head(container, key)).etag in whole:
-                return info
-        return None
 
     def _remove_damaged(self, container: str, key: str, etag: str) -> None:
         """Remove what a PUT left that arrived damaged each time, unless somebody has replaced it."""
@@ -210,6 +210,21 @@ def only_if_new(key: str, headers: dict[str, str], only_new: bool) -> Iterator[N
     except RejectedError as e:
         if only_new and e.facts.get("status") == 412:
             raise exists(key) from None
+        raise
+
+
+@contextlib.contextmanager
+def noted_if_unanswered(note: Callable[[], None]) -> Iterator[None]:
+    """Call *note* if the block sends a request and fails without the store's own answer: it may have done its work."""
+    try:
+        yield
+    except ConnectionBroken as e:
+        if not e.connecting:
+            note()
+        raise
+    except Refusal as e:
+        if e.status in (502, 504):  # so a proxy says that it has no answer (RFC 9110, 15.6)
+            note()
         raise
 
 

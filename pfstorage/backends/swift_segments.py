@@ -20,7 +20,7 @@ from urllib.parse import unquote
 from pfstorage.backends.base import ObjectInfo, Piece, Source
 from pfstorage.backends.common import md5_of_md5s, new_md5
 from pfstorage.backends.http_connection import Refusal
-from pfstorage.backends.swift_objects import SwiftObjects, only_if_new
+from pfstorage.backends.swift_objects import SwiftObjects, noted_if_unanswered, only_if_new
 from pfstorage.backends.swift_session import Connection, path_of
 from pfstorage.errors import (
     ContainerNotFoundError,
@@ -188,6 +188,7 @@ class SwiftUpload:
         self._headers = headers
         self._replaced = replaced
         self._stale: set[str] = set()
+        self._is_unanswered = False
 
     def _name(self, offset: int) -> str:
         return f"{self._prefix}{offset // self._piece_size:08}"
@@ -223,7 +224,12 @@ class SwiftUpload:
             for piece in pieces
         ]
         with only_if_new(self._key, self._headers, only_new):
-            self._put_manifest(json.dumps(manifest).encode(), etag)
+            try:
+                self._put_manifest(json.dumps(manifest).encode(), etag)
+            except RejectedError as e:
+                # what is there is new, if it is of a try whose answer was lost
+                if not (self._is_unanswered and e.facts.get("status") == 412 and self._is_live(etag)):
+                    raise
         if stale and self._is_live(etag):
             self._segments.remove(stale)
         size = sum(piece.size for piece in pieces)
@@ -247,12 +253,16 @@ class SwiftUpload:
     def _put_manifest(self, manifest: bytes, etag: str) -> None:
         """Store the manifest. The store looks at each segment first; a heartbeat keeps the line open."""
 
+        def note() -> None:
+            self._is_unanswered = True
+
         def put(connection: Connection, url: str, token: str) -> str:
             path = f"{path_of(url, self._segments.container, self._key)}?multipart-manifest=put&heartbeat=on"
             headers = {"X-Auth-Token": token, "Content-Length": str(len(manifest)), **self._headers}
             headers |= {"ETag": etag, "Accept": "application/json"}
-            answer = self._segments.objects.session.send(connection, "PUT", path, headers, manifest)
-            told = connection.http.read_all(answer)
+            with noted_if_unanswered(note):
+                answer = self._segments.objects.session.send(connection, "PUT", path, headers, manifest)
+                told = connection.http.read_all(answer)
             return answer.fields.get("etag", "") if answer.status == 201 else _etag_told(told)
 
         def put_intact() -> None:

@@ -124,9 +124,9 @@ class JobStore:
         """Return jobs for keys that begin with *prefix*, without their replies, the last first: *owner*'s, or all."""
         with self._view() as rows:
             found = rows.execute(
-                f"SELECT {COLUMNS} FROM job WHERE (owner = ?1 OR ?1 IS NULL)"
-                " AND substr(json_extract(rights, '$.prefix'), 1, length(?2)) = ?2 ORDER BY number DESC LIMIT ?3",
-                (owner, prefix, limit),
+                f"SELECT {COLUMNS} FROM job WHERE (owner = ? OR ? IS NULL)"
+                " AND substr(json_extract(rights, '$.prefix'), 1, length(?)) = ? ORDER BY number DESC LIMIT ?",
+                (owner, owner, prefix, prefix, limit),
             )
             return [_job_of(row) for row in found]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from urllib.parse import unquote
 
-from pfstorage.actions.jobs import find_job
+from pfstorage.actions.jobs import require_sight
 from pfstorage.errors import UnknownPathError
 from pfstorage.serving.body import Writer
 from pfstorage.serving.exchange import Answer, Request, answer_of
@@ -28,11 +28,11 @@ def job_events(request: Request) -> Answer:
     jobs = request.caller.jobs
     if reply.error or jobs is None:
         return answer_of(reply)
-    events = jobs.events(job_id)
+    job, events = jobs.status(job_id), jobs.events(job_id)
 
     def write(out: Writer) -> None:
         for event in events:
-            find_job(request.renewed(), job_id)  # a token may be revoked meanwhile, or be for less
+            require_sight(request.caller.renewed(), job)  # a token may be revoked meanwhile, or be for less
             out.write(f"data: {json.dumps(event)}\n\n".encode())
             out.flush()
 

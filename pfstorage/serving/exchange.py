@@ -26,8 +26,7 @@ class Request:
     *path* is as it came, its escapes included; *query* is what follows the question mark.
     *client* is the address of whoever sent it, *id* what the log calls it. What is done
     for it once its body is there, however slowly that came, is done within its *turn*. What
-    is moved without a message is told to *moved*. *renewed* makes the caller once more, with what
-    its token is worth by then. *route* is the path of the endpoint, *action*
+    is moved without a message is told to *moved*. *route* is the path of the endpoint, *action*
     that of the message.
     """
 
@@ -43,7 +42,6 @@ class Request:
     turn: Turn
     max_upload: int = MAX_UPLOAD
     moved: Callable[[str, int], None] = lambda _to, _size: None
-    renewed: Callable[[], Caller] = lambda: NOBODY
     route: str = ""
     action: str = ""
     caller: Caller = NOBODY

@@ -46,14 +46,15 @@ class Gate:
             ticket.acquire()
             self._waiting.append(ticket)
         if not ticket.acquire(timeout=WAIT_SECONDS) or self._is_ended:
-            self._give_up(ticket)
+            self._leave_queue(ticket)
         return True
 
     def end(self) -> None:
         """Let nobody in any more, and send away who waits."""
         with self._lock:
+            tickets = () if self._is_ended else tuple(self._waiting)
             self._is_ended = True
-            for ticket in self._waiting:
+            for ticket in tickets:
                 ticket.release()
 
     def leave(self) -> None:
@@ -64,12 +65,12 @@ class Gate:
             else:
                 self._inside -= 1
 
-    def _give_up(self, ticket: threading.Lock) -> None:
+    def _leave_queue(self, ticket: threading.Lock) -> None:
+        """Wait no more. Raise `BusyError` or `StoppedError`, unless its turn came just now."""
         with self._lock:
             if ticket in self._waiting:
                 self._waiting.remove(ticket)
                 raise _ended() if self._is_ended else _busy()
-        # its turn came just now
 
 
 class Turn:

@@ -35,8 +35,8 @@ class HeadError(Exception):
 class Headers(dict[str, str]):
     """The headers of a request by their names in lower case.
 
-    The value of one that is repeated is all of its values, between commas (RFC 9110, 5.3): what takes one
-    value finds nothing that it knows. `get_all` has them apart.
+    The value of one that is repeated is all of its values, between commas (RFC 9110, 5.3). `get_all` has
+    them apart, for what takes one value and must not guess which.
     """
 
     def __init__(self) -> None:

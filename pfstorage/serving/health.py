@@ -6,7 +6,12 @@ import logging
 import threading
 import time
 
-from pfstorage.errors import ContainerNotFoundError, PfstorageError, UnavailableError
+from pfstorage.errors import (
+    ContainerNotFoundError,
+    PermissionDeniedError,
+    PfstorageError,
+    UnavailableError,
+)
 from pfstorage.handler import StoreHandler
 from pfstorage.reply import Reply
 from pfstorage.serving.exchange import Answer, Request, answer_of
@@ -82,6 +87,8 @@ def _failure_of(handler: StoreHandler) -> str:
     except ContainerNotFoundError:
         return ""  # the first push makes it
     except PfstorageError as e:
-        # that of one object is an answer, and its key may name a patient
-        return "" if e.facts.get("key") else str(e)
+        if not e.facts.get("key"):
+            return str(e)
+        # its key may name a patient; and a refusal of one object is an answer of the store
+        return "" if isinstance(e, PermissionDeniedError) else type(e).__name__
     return ""

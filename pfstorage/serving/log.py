@@ -14,6 +14,7 @@ from typing import Any
 requests = logging.getLogger("pfstorage.requests")
 
 _ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
+_CLIENTS_FAULTS = (HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
 _PROCESS = secrets.token_hex(4)
 """What the names of this process' requests begin with; they are no secret, and a random number each takes long."""
 _NUMBERS = itertools.count(1)
@@ -30,9 +31,8 @@ def log_request(fields: Mapping[str, Any]) -> None:
     They may be a patient's name. What failed at no fault of the client's is a warning.
     """
     status = fields["status"]
-    is_bad = status >= HTTPStatus.INTERNAL_SERVER_ERROR or (
-        fields["error"] and status < HTTPStatus.BAD_REQUEST
-    )
+    is_failure = status >= HTTPStatus.INTERNAL_SERVER_ERROR and status not in _CLIENTS_FAULTS
+    is_bad = is_failure or (fields["error"] and status < HTTPStatus.BAD_REQUEST)
     level = logging.WARNING if is_bad else logging.INFO
     if requests.isEnabledFor(level):
         requests.handle(_Line(fields, level))

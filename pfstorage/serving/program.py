@@ -19,7 +19,7 @@ from pfstorage.errors import LocalFileError
 from pfstorage.handler import StoreHandler
 from pfstorage.masks import without_password
 from pfstorage.serving.options import ServerOptions
-from pfstorage.serving.server import HANGING_UP_SECONDS, LAST_SECONDS, ThreadedHTTPServer
+from pfstorage.serving.server import LAST_SECONDS, ThreadedHTTPServer, seconds_to_end
 from pfstorage.texts import secret_of
 
 log = logging.getLogger(__name__)
@@ -51,8 +51,7 @@ def serve(handler: StoreHandler, options: argparse.Namespace, key_source: str) -
     console.set_up_logging(settings.verbosity, options.logFormat, secrets, in_batches=True)
     console.log_what_ends_threads()
     ended = threading.Event()
-    # for the jobs, then for the transfers
-    longest = wanted.grace_seconds + 2 * LAST_SECONDS + HANGING_UP_SECONDS + 1
+    longest = seconds_to_end(wanted.grace_seconds) + 1
     threading.Thread(target=_end_anyway, args=(server, ended, longest), daemon=True).start()
     with server:
         server.require_guard()
@@ -62,7 +61,7 @@ def serve(handler: StoreHandler, options: argparse.Namespace, key_source: str) -
         _announce(server, settings)
         if options.b_forever:
             server.serve_forever()
-            finished = server.wait_for_requests(wanted.grace_seconds)
+            finished = server.end_requests(wanted.grace_seconds)
         else:
             finished = server.answer_once()
         if not finished:

@@ -36,8 +36,14 @@ log = logging.getLogger(__name__)
 
 LAST_SECONDS = 6.0
 """What a transfer that was stopped takes at most to reply, and a little more."""
+GIVE_UP_AFTER = HANG_UP_AFTER = LAST_SECONDS / 2
 HANGING_UP_SECONDS = 1.0
 """What a request takes to end whose client is there no more."""
+
+
+def seconds_to_end(grace: float) -> float:
+    """Return what a server takes at most until it has ended: its jobs, its requests, and its log."""
+    return LAST_SECONDS + grace + GIVE_UP_AFTER + HANG_UP_AFTER + HANGING_UP_SECONDS + LAST_SECONDS
 
 
 class ThreadedHTTPServer(Listener):
@@ -232,27 +238,33 @@ class ThreadedHTTPServer(Listener):
                 self.load.wait_for_change(self.timeout)
             else:
                 self.handle_request()
-        return self.wait_for_requests(self.options.grace_seconds)
+        return self.end_requests(self.options.grace_seconds)
 
-    def wait_for_requests(self, seconds: float) -> bool:
+    def end_requests(self, seconds: float) -> bool:
         """Listen no more, and wait until all requests have ended; tell whether they have.
 
         Transfers that take longer than *seconds* are stopped, and tell what they have done. So is what waits for
         its turn, or for the store. Clients that do not send, or do not read, are hung up on.
         """
         self.server_close()
-        if self.load.wait_until_idle(seconds):
-            return True
+        steps = (
+            (seconds, self._stop_work),
+            (GIVE_UP_AFTER, lambda: self.handler.give_up("the server ends")),
+            (HANG_UP_AFTER, self._hang_up),
+        )
+        for patience, step in steps:
+            if self.load.wait_until_idle(patience):
+                return True
+            step()
+        return self.load.wait_until_idle(HANGING_UP_SECONDS)
+
+    def _stop_work(self) -> None:
         self.end_of_work.request("the server ends")
         self.load.end_turns()
-        if self.load.wait_until_idle(LAST_SECONDS / 2):
-            return True
-        self.handler.give_up("the server ends")
-        if self.load.wait_until_idle(LAST_SECONDS / 2):
-            return True
+
+    def _hang_up(self) -> None:
         log.warning("requests whose clients are waited for no longer: %d", self.load.at_work)
         self.load.hang_up()
-        return self.load.wait_until_idle(HANGING_UP_SECONDS)
 
     def stop(self) -> None:
         """Make `serve_forever` or `answer_once` return soon. Any thread may call it, a request's too."""

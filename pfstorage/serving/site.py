@@ -73,8 +73,7 @@ class Site:
                 allow=", ".join(route.methods),
             )
         if not route.is_public:
-            request.renewed = functools.partial(self._caller, request)
-            request.caller = request.renewed()
+            request.caller = self._caller(request)
         with request.turn:
             return route.endpoint(request)
 
@@ -95,6 +94,7 @@ class Site:
             rights=grant.rights,
             owner=grant.name,
             is_anonymous=self.access.is_open,
+            renew=functools.partial(self._caller, request),
         )
 
     def _options(self, request: Request, route: Route) -> Answer:

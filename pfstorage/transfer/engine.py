@@ -18,7 +18,7 @@ from pfstorage.errors import (
     UnavailableError,
 )
 from pfstorage.files import NewFile, local_errors, sync_file_systems
-from pfstorage.transfer.plan import SAME, Failure, Moved, Plan, Progress, Transfer, TransferReport
+from pfstorage.transfer.plan import Failure, Moved, Plan, Progress, Transfer, TransferReport
 from pfstorage.transfer.work import Work
 
 log = logging.getLogger(__name__)
@@ -223,7 +223,7 @@ class _Engine:
                 try:
                     if error:
                         raise error
-                    slot.outcome = named(self._work, file)
+                    slot.outcome = self._work.commit(file)
                 except OSError as e:
                     slot.outcome = _failure_of(slot, e)
             self._work.batch_room.release()
@@ -262,16 +262,6 @@ def _sync_names(items: list[Transfer]) -> None:
             tree.sync_directories(item.parts[:-1] for item in items if item.tree is tree)
         except OSError as e:
             log.warning("the names of pulled files may not be on the disk yet: %s", e.strerror)
-
-
-def named(work: Work, file: NewFile, *, durable: bool = False) -> Moved:
-    """Give *file*, which has all its bytes, its name, unless that is taken and is to stay. Raise `OSError`."""
-    with file:
-        try:
-            file.commit(durable, only_new=work.options.only_new)
-        except FileExistsError:  # it was not there when its object was asked for
-            return SAME
-        return Moved(file.size)
 
 
 def _failure_of(slot: _Slot, error: OSError) -> Failure:

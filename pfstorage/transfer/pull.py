@@ -11,7 +11,7 @@ from pfstorage.errors import IntegrityError, InvalidKeyError, NotFoundError, Rej
 from pfstorage.files import Body, LocalTree, NewFile, local_errors
 from pfstorage.pathmap import is_marker
 from pfstorage.transfer import large
-from pfstorage.transfer.engine import named, run
+from pfstorage.transfer.engine import run
 from pfstorage.transfer.plan import SAME, Moved, Plan, Transfer, TransferReport
 from pfstorage.transfer.same import has_same_bytes
 from pfstorage.transfer.work import Work
@@ -38,7 +38,7 @@ def _pull_one(work: Work, transfer: Transfer) -> Moved:
         file = work.patience.tried(lambda: _fetched(work, transfer), again_on, retries=TRIES)
         if work.options.durable == "batch" and work.batch_room.acquire(blocking=False):
             return Moved(file.size, file=file)
-        return named(work, file, durable=work.options.durable != "none")
+        return work.commit(file, durable=work.options.durable != "none")
 
 
 def _make_directory(work: Work, transfer: Transfer) -> Moved:

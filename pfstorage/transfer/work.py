@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pfstorage.backends import Storage
 from pfstorage.backends.base import Sink, Source, SupportsPatience
 from pfstorage.backends.retry import Patience
+from pfstorage.files import NewFile
 from pfstorage.stop import Stop
 from pfstorage.transfer.crew import Crew
 from pfstorage.transfer.pace import PacedSink, PacedSource, SharedWorkers, Throttle, WorkerLimit
-from pfstorage.transfer.plan import Progress
+from pfstorage.transfer.plan import SAME, Moved, Progress
 
 MOST_UNNAMED = 512
 
@@ -72,6 +73,15 @@ class Work:
         self.storage = storage
         if isinstance(storage, SupportsPatience):
             self.storage = storage.with_patience(self.patience)
+
+    def commit(self, file: NewFile, *, durable: bool = False) -> Moved:
+        """Give *file*, which has all its bytes, its name, unless that is taken and is to stay. Raise `OSError`."""
+        with file:
+            try:
+                file.commit(durable, only_new=self.options.only_new)
+            except FileExistsError:  # it was not there when its object was asked for
+                return SAME
+            return Moved(file.size)
 
     def passed(self, size: int) -> None:
         """Count *size* bytes, and wait for as long as the pace wants it. Raise `StoppedError`."""
