@@ -114,6 +114,8 @@ def _check_combination(parser: argparse.ArgumentParser, options: argparse.Namesp
         parser.error("--msg, --action, --test and --server are four ways; give one")
     if options.str_args and not options.str_action:
         parser.error("--args goes with --action")
+    if options.remote == "":
+        parser.error("--remote names no server: give HOST:PORT or a URL")
     if options.remote and (options.server or any(getattr(options, name) for name in _LOCAL_STORE)):
         parser.error(
             "--remote sends the message to a server that has its own store: leave out the store's flags"

@@ -63,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--msg", metavar="JSON", help="the message; @FILE reads it from a file, - from stdin")
     add("--action", dest="str_action", default="", metavar="NAME", help="with --args, a message in two parts")
     add("--args", dest="str_args", default="", metavar="JSON", help="the meta of --action")
-    add("--remote", default="", metavar="HOST:PORT", help="send the message to a pfstorage server there")
+    add("--remote", metavar="HOST:PORT", help="send the message to a pfstorage server there")
     add(
         "--authToken",
         default="",

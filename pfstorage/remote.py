@@ -40,7 +40,7 @@ def send(address: str, message: Message, token: str = "") -> Reply:
     if client.failure:
         text = f"no pfstorage server answers at {shown}: {client.failure}{_hint(client.url, client.failure)}"
         raise RemoteError(text, address=shown)
-    if not isinstance(answer, dict) or "status" not in answer:
+    if not isinstance(answer, dict) or not isinstance(answer.get("status"), bool):
         raise RemoteError(f"what answers at {shown} is no pfstorage server", address=shown)
     return Reply(answer, _error_of(answer))
 
@@ -91,6 +91,7 @@ def _client_class() -> Any:
         def curl_init(self, **kwargs: Any) -> None:
             super().curl_init(**kwargs)
             self.c.setopt(pycurl.CONNECTTIMEOUT, CONNECT_SECONDS)
+            self.c.setopt(pycurl.FOLLOWLOCATION, 0)  # the message is for the server that was named
             if certificates := os.environ.get("SSL_CERT_FILE"):
                 self.c.setopt(pycurl.CAINFO, certificates)
             self.c.setopt(pycurl.LOW_SPEED_LIMIT, 1)

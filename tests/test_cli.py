@@ -257,6 +257,7 @@ def test_a_reply_that_cannot_be_written_is_one_line(filled: Command, tmp_path: P
         ("--test", "--server"),
         ("--remote", "127.0.0.1:9", "--storeBase", "x", "--msg", LS),
         ("--remote", "127.0.0.1:9", "--server"),
+        ("--remote", "", "--msg", LS),
     ],
 )
 def test_flags_that_contradict_each_other_are_refused(command: Command, flags: tuple[str, ...]) -> None:

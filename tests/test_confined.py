@@ -16,7 +16,9 @@ from pfstorage import open_storage
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.base import NO_ATTRIBUTES, Span, SupportsPatience, SupportsSegments
 from pfstorage.backends.confined import confined
+from pfstorage.backends.memory import MemoryStorage
 from pfstorage.backends.retry import Patience
+from pfstorage.config import Settings
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import InvalidKeyError, PermissionDeniedError, StorageError
 from pfstorage.rights import Rights
@@ -157,6 +159,17 @@ def test_a_listing_elsewhere_is_refused(mine: Storage, prefix: str) -> None:
     for delimiter in ("", "/"):
         with pytest.raises(PermissionDeniedError, match="begin with 'chris/feed_12/'"):
             keys(mine, prefix, delimiter=delimiter)
+
+
+def test_a_store_that_drops_the_prefix_shows_nothing_more(tmp_path: Path) -> None:
+    class Deaf(MemoryStorage):
+        def list(self, prefix: str = "", **options: Any) -> Iterator[ObjectInfo]:
+            return super().list("", **options)
+
+    storage = Deaf(Settings(type="memory"))
+    for key in KEYS:
+        put(storage, key, key.encode())
+    assert keys(confined(storage, Rights("read", MINE))) == INSIDE
 
 
 def test_a_prefix_without_a_slash_is_a_plain_text(full: Storage) -> None:

@@ -21,7 +21,9 @@ import swiftclient
 
 from pfstorage import StoreHandler, open_storage
 from pfstorage.backends.base import Attributes
+from pfstorage.backends.http_connection import Refusal
 from pfstorage.backends.swift import SwiftStorage
+from pfstorage.backends.swift_segments import _etag_told
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import ExistsError, StorageError
 from tests.conftest import read_tree, swift_options, write_tree
@@ -432,6 +434,13 @@ def test_a_large_new_object_whose_answer_is_lost_is_stored_all_the_same(
         again = storage.segmented_upload("large", 2 * MIB, MIB, Attributes(), None)
         with pytest.raises(ExistsError):
             again.finish(pieces, only_new=True)
+
+
+@pytest.mark.parametrize("told", [b"nonsense", b"[]", b'{"Response Status": "400 x", "Errors": [1]}', b'""'])
+def test_what_can_not_be_read_of_a_manifest_is_a_passing_failure(told: bytes) -> None:
+    with pytest.raises(Refusal) as caught:
+        _etag_told(told)
+    assert caught.value.status == 500
 
 
 @pytest.mark.parametrize("status", [403, 507])

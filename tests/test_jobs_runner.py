@@ -706,7 +706,9 @@ def test_a_directory_that_can_not_be_guarded_is_refused(worker: Worker, tmp_path
             Jobs(worker, str(tmp_path / name))
 
 
-@pytest.mark.parametrize("way", ["removed", "replaced", "without its lock", "with another file"])
+@pytest.mark.parametrize(
+    "way", ["removed", "replaced", "without its lock", "without its log", "with another file"]
+)
 def test_jobs_that_nobody_would_find_again_are_not_taken(worker: Worker, tmp_path: Path, way: str) -> None:
     directory, kept_apart = tmp_path / "state", tmp_path / "apart"
     jobs = Jobs(worker, str(directory))
@@ -715,6 +717,8 @@ def test_jobs_that_nobody_would_find_again_are_not_taken(worker: Worker, tmp_pat
     assert worker.is_busy.acquire(timeout=LONG)
     if way == "without its lock":
         (directory / "jobs.lock").unlink()
+    elif way == "without its log":
+        (directory / "jobs.sqlite-wal").unlink()
     elif way == "with another file":
         shutil.copy(directory / "jobs.sqlite", kept_apart)
         kept_apart.rename(directory / "jobs.sqlite")

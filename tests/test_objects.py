@@ -23,10 +23,12 @@ from pfstorage.backends.base import Attributes, Sink, Span
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.config import Settings
 from pfstorage.devswift import DevSwift
+from pfstorage.errors import ContainerNotFoundError
 from pfstorage.serving.exchange import names_etag
 from pfstorage.serving.options import ServerOptions
 from tests.conftest import run, running_server, serving, swift_options, write_tree
-from tests.exchange import answer, connected, exchange, request
+from tests.exchange import MULTIPART, answer, connected, exchange, multipart, request
+from tests.faults import Fault, proxy_to
 from tests.test_faults import segments
 
 OBJECTS = "/api/v1/objects"
@@ -390,6 +392,57 @@ def test_what_replaces_a_large_object_leaves_none_of_its_segments(swift: DevSwif
         assert ask(server, "PUT", "/x/a", b"small")[0] == 201
         assert segments(swift, container) == set()
         assert ask(server, "GET", "/x/a")[2] == b"small"
+
+
+@pytest.mark.parametrize("at", [10, 299_990, len(CONTENT) - 1])
+def test_a_large_object_that_comes_damaged_is_never_taken_for_whole(
+    swift: DevSwift, tmp_path: Path, at: int
+) -> None:
+    """Its ETag is not the MD5 of its bytes: those of its segments are."""
+    write_tree(tmp_path, {"data/a": CONTENT})
+    put_spec = {"putSpec": "data", "inLocation": "x", "mapLocationOver": "data"}
+    with proxy_to(swift.port) as proxy:
+        options = {**swift_options(swift), "auth_url": proxy.auth_url}
+        with open_storage(**options) as storage, serving(StoreHandler(storage)) as server:
+            run(storage, "objPut", {"segmentSize": "256K"}, **put_spec)
+            assert ask(server, "GET", "/x/a")[2] == CONTENT
+            proxy.fault(Fault("flip", at=at), "GET", where=lambda each: each.key == "x/a" and not each.query)
+            if at < 262_144:  # nothing has left before the first segment is whole
+                assert ask(server, "GET", "/x/a")[0] == 502
+                return
+            with pytest.raises(http.client.IncompleteRead):
+                ask(server, "GET", "/x/a")
+
+
+def test_a_token_that_is_revoked_stores_nothing_that_was_on_its_way(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens.cfg"
+    form = multipart(("d_msg", b'{"action": "objPut", "meta": {"toObject": "b"}}'), ("local", b"x" * 50))
+    bodies = {"PUT /api/v1/objects/a": ("", b"x" * 50), "POST /api/v1/cmd": (MULTIPART + "\r\n", form)}
+
+    def write(*names: str) -> None:
+        lines = "".join(f"{name} = {name}-0123456789abcdef\n" for name in names)
+        tokens.write_text(f"[AUTH TOKENS]\n{lines}")
+        tokens.chmod(0o600)
+
+    write("guest", "other")
+    with contextlib.closing(open_storage("memory")) as storage, contextlib.ExitStack() as stack:
+        server = ThreadedHTTPServer(
+            ("127.0.0.1", 0), StoreHandler(storage), ServerOptions(token_path=str(tokens))
+        )
+        stack.enter_context(running_server(server))
+        for line, (headers, body) in bodies.items():
+            connection = socket.create_connection(("127.0.0.1", server.server_port), timeout=30)
+            with connection:
+                write("guest", "other")
+                head = f"{line} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n{headers}"
+                head += "Expect: 100-continue\r\nAuthorization: Bearer guest-0123456789abcdef\r\n\r\n"
+                connection.sendall(head.encode())
+                assert b"100 Continue" in connection.recv(1000)
+                write("other")
+                connection.sendall(body)
+                assert b"HTTP/1.1 401 " in connection.recv(1000)
+        with pytest.raises(ContainerNotFoundError):
+            list(storage.list())
 
 
 def test_other_methods_are_not_taken(server: ThreadedHTTPServer) -> None:

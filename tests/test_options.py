@@ -127,6 +127,23 @@ def test_never_leaves_what_comes_to_the_disk_meanwhile(tmp_path: Path, durable: 
     assert parts_in(tmp_path / "out") == []
 
 
+@pytest.mark.parametrize("got", [b"new", b"odd"])
+def test_bytes_that_come_without_an_etag_are_held_against_the_listing(tmp_path: Path, got: bytes) -> None:
+    class Mute(MemoryStorage):
+        def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
+            sink.write(got)
+            return ObjectInfo(key, 3)
+
+    storage = Mute(Settings(type="memory"))
+    storage.put("s/a", io.BytesIO(b"new"), 3)
+    reply = run(storage, "objPull", **PULL)
+    if got == b"new":
+        assert read_tree(tmp_path / "out") == {"a": b"new"}
+    else:
+        assert "don't have the MD5 of the listing" in reply["failed"][0]["msg"]
+        assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_an_object_that_is_refused_is_asked_for_once(tmp_path: Path) -> None:
     asked = []
 

@@ -352,7 +352,7 @@ def test_an_order_to_quit_goes_by_remote(command: Command) -> None:
 
 
 @contextlib.contextmanager
-def stranger(content: bytes, status: int = 200) -> Iterator[tuple[str, list[Any]]]:
+def stranger(content: bytes, status: int = 200, location: str = "") -> Iterator[tuple[str, list[Any]]]:
     """Run a server that answers whatever comes with *content*; yield its address and the headers it got."""
     got: list[Any] = []
 
@@ -362,6 +362,8 @@ def stranger(content: bytes, status: int = 200) -> Iterator[tuple[str, list[Any]
             self.rfile.read(int(self.headers["content-length"]))
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
+            if location:
+                self.send_header("Location", location)
             self.end_headers()
             self.wfile.write(content)
 
@@ -397,6 +399,7 @@ def test_a_token_is_sent_if_there_is_one(command: Command, flags: list[str], hea
         (b"5", 200),
         (b'{"hello": "there"}', 200),
         (b"\xff\xfe", 200),
+        (b'{"status": "no"}', 200),
     ],
 )
 def test_what_is_no_pfstorage_is_told_from_one(command: Command, content: bytes, status: int) -> None:
@@ -405,6 +408,15 @@ def test_what_is_no_pfstorage_is_told_from_one(command: Command, content: bytes,
     reply = json.loads(done.stdout)
     assert (done.returncode, reply["error"]["type"]) == (1, "RemoteError")
     assert reply["msg"] == f"what answers at {address} is no pfstorage server"
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_message_goes_to_no_other_server_than_the_one_that_was_named(command: Command, status: int) -> None:
+    with stranger(b'{"status": true}') as (other, got):
+        with stranger(b"elsewhere", status, f"http://{other}/api/v1/cmd") as (address, _):
+            done = command("--remote", address, "--msg", json.dumps(LS))
+        assert (done.returncode, json.loads(done.stdout)["error"]["type"]) == (1, "RemoteError")
+        assert got == []
 
 
 def test_a_remote_that_hangs_up_is_told_from_one_that_answers() -> None:

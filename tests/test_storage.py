@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from pfstorage.backends import Storage
+from pfstorage.backends import filesystem as filesystem_module
 from pfstorage.backends.base import CHUNK, Span
 from pfstorage.backends.filesystem_info import ObjectFile
 from pfstorage.backends.streams import HashedBody
@@ -29,6 +30,7 @@ from pfstorage.errors import (
     RejectedError,
     StorageError,
 )
+from pfstorage.files import LocalTree
 from pfstorage.files.unfinished import PART_PREFIX, PART_SUFFIX
 from tests.conftest import BACKENDS, open_backend
 from tests.local import refuse
@@ -369,6 +371,13 @@ def test_what_was_just_read_may_be_of_another_object(tmp_path: Path, content: by
             opened.read(2)
 
 
+def test_a_directory_with_objects_is_no_marker(filesystem: Storage) -> None:
+    put(filesystem, "d/a")
+    with pytest.raises(InvalidKeyError, match="has objects below it"):
+        put(filesystem, "d/", b"")
+    assert keys(filesystem) == ["d/a"]
+
+
 def test_a_marker_that_is_not_there_is_not_copied(filesystem: Storage) -> None:
     put(filesystem, "a")
     with pytest.raises(NotFoundError):
@@ -389,10 +398,10 @@ def test_a_directory_whose_name_is_kept_for_what_is_unfinished_spoils_no_listing
 def test_a_directory_that_may_not_be_read_is_named(
     filesystem: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def scan(path: str) -> object:
-        if path.endswith("/d/closed/"):
+    def scan(directory: int) -> object:
+        if os.readlink(f"/proc/self/fd/{directory}").endswith("/d/closed"):
             raise PermissionError(errno.EACCES, "Permission denied")
-        return scandir(path)
+        return scandir(directory)
 
     put(filesystem, "a")
     put(filesystem, "d/closed/b")
@@ -404,6 +413,53 @@ def test_a_directory_that_may_not_be_read_is_named(
             keys(filesystem, prefix)
         assert caught.value.facts["key"] == "d/closed/"
     assert keys(filesystem, "e") == ["e"]
+
+
+@pytest.mark.parametrize("instead", ["link", "file", "gone"])
+@pytest.mark.parametrize("name", ["d", "f"])
+def test_what_is_replaced_while_it_is_listed_leads_nowhere_and_spoils_nothing(
+    filesystem: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, instead: str
+) -> None:
+    def swap(directory: int) -> list[str] | None:
+        names = entries(directory)
+        if names and "z" in names and not (tmp_path / "away").exists():
+            path = tmp_path / "store" / name
+            path.rename(tmp_path / "away")
+            if instead == "link":
+                path.symlink_to(tmp_path / "outside")
+            elif instead == "file":
+                path.mkdir() if name == "f" else path.write_bytes(b"")
+        return names
+
+    for key in ("a", "d/x", "f", "z"):
+        put(filesystem, key)
+    (tmp_path / "outside" / "DOE^JANE").mkdir(parents=True)
+    entries = filesystem_module._entries
+    monkeypatch.setattr(filesystem_module, "_entries", swap)
+    assert keys(filesystem) == [key for key in ("a", "d/x", "f", "z") if key[0] != name]
+    assert (tmp_path / "away").exists()
+
+
+def test_a_directory_whose_files_may_not_be_looked_at_is_named(
+    filesystem: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names can be read in a directory of the mode 0444, and no more."""
+
+    def refuse_file(_: LocalTree, parts: tuple[str, ...]) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    put(filesystem, "d/a")
+    monkeypatch.setattr(LocalTree, "open_file", refuse_file)
+    monkeypatch.setattr(LocalTree, "status", refuse_file)
+    with pytest.raises(PermissionDeniedError, match="'d/a'"):
+        keys(filesystem)
+
+
+def test_a_marker_that_is_there_is_not_new(filesystem: Storage) -> None:
+    filesystem.put("d/", io.BytesIO(), 0, only_new=True)
+    with pytest.raises(ExistsError):
+        filesystem.put("d/", io.BytesIO(), 0, only_new=True)
+    filesystem.put("d/", io.BytesIO(), 0)
 
 
 def test_a_link_in_the_directory_leads_nowhere(filesystem: Storage, tmp_path: Path) -> None:

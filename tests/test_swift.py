@@ -128,6 +128,37 @@ def test_a_part_comes_right_from_a_store_that_sends_the_whole(
     assert get(wired) == CONTENT
 
 
+def test_a_part_of_another_object_is_refused_where_the_condition_is_lost(wired: Storage, wire: Wire) -> None:
+    """What lies between may know nothing of If-Match."""
+    wire.to_server = replaced(b"If-Match: ", b"If-Motch: ", times=3)
+    with pytest.raises(RejectedError, match="another object by now"):
+        wired.get("object", io.BytesIO(), Span(1000, 10, hashlib.md5(b"before").hexdigest()))
+    assert get(wired) == CONTENT
+
+
+def test_a_part_from_elsewhere_is_refused(wired: Storage, wire: Wire) -> None:
+    wire.to_client = replaced(b"Content-Range: bytes 1000-", b"Content-Range: bytes 1001-", times=3)
+    with pytest.raises(RejectedError, match="another object by now"):
+        wired.get("object", io.BytesIO(), Span(1000, 10, hashlib.md5(CONTENT).hexdigest()))
+    assert get(wired) == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("header", "instead"),
+    [
+        (b"X-Timestamp: ", b"X-Timestamp: x"),
+        (b"X-Timestamp: ", b"X-Timestamp: 9999999999999999"),
+        (b"Content-Length: 3", b"Content-Length: -3"),
+        (b"Content-Length: 3", b"Content-Length: x3"),
+    ],
+)
+def test_what_no_swift_answers_is_told(wired: Storage, wire: Wire, header: bytes, instead: bytes) -> None:
+    wire.to_client = replaced(header, instead)
+    with pytest.raises((RejectedError, UnavailableError), match=r"no answer of a Swift|does not answer"):
+        wired.head("object")
+    assert wired.head("object").size == len(CONTENT)
+
+
 def test_a_byte_that_changes_on_the_way_is_noticed_and_nothing_wrong_appears(
     wired: Storage, wire: Wire, tmp_path: Path
 ) -> None:
@@ -454,6 +485,7 @@ def test_a_store_that_reads_slowly_is_waited_for(wired: Storage, wire: Wire) -> 
     [
         "<html>",
         '{"a": 1}',
+        "{}",
         "[1]",
         '[{"nme": "x"}]',
         json.dumps([{"name": "a", "bytes": 1, "hash": "", "last_modified": "", "content_type": ""}]),

@@ -91,9 +91,11 @@ class _Confined:
     ) -> Iterator[ObjectInfo]:
         """Yield the rows of those keys alone: a shorter *prefix* stands for the whole of them."""
         within = self._rights.prefix if self._rights.prefix.startswith(prefix) else self._within(prefix)
-        return self._storage.list(
+        rows = self._storage.list(
             within, marker=marker, end_marker=end_marker, limit=limit, delimiter=delimiter
         )
+        # what lies between here and the store may drop what was asked for
+        return (row for row in rows if row.key.startswith(within))
 
     def head(self, key: str) -> ObjectInfo:
         return self._storage.head(self._readable(key))

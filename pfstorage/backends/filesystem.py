@@ -120,8 +120,10 @@ class FilesystemStorage:
             if is_marker(key):
                 if size:
                     raise InvalidKeyError(f"{key!r} ends in '/': here it can only be empty", key=key)
+                if only_new and self._is_directory(parts):
+                    raise exists(key)
                 self._tree.make_directory(parts)
-                return self._head_marker(key, parts)
+                return self._head_empty(key, parts)
             if only_new and self._is_there(parts):
                 raise exists(key)
             try:
@@ -133,6 +135,13 @@ class FilesystemStorage:
         """Tell whether there is such a file now, before its body is read."""
         try:
             with self._tree.open_file(parts):
+                return True
+        except FileNotFoundError:
+            return False
+
+    def _is_directory(self, parts: tuple[str, ...]) -> bool:
+        try:
+            with self._tree.open_directory(parts):
                 return True
         except FileNotFoundError:
             return False
@@ -216,13 +225,20 @@ class FilesystemStorage:
                 raise NotFoundError(f"there is no object {key!r}", key=key)
             return marker_of(key, os.fstat(directory))
 
+    def _head_empty(self, key: str, parts: tuple[str, ...]) -> ObjectInfo:
+        try:
+            return self._head_marker(key, parts)
+        except NotFoundError:
+            raise InvalidKeyError(
+                f"{key!r} has objects below it: here it is no object itself", key=key
+            ) from None
+
     def _rows(self, directory: str, prefix: str, marker: str) -> Iterator[ObjectInfo]:
         """Yield what lies below *directory*, "" or ending in a slash, as far as it can be asked for."""
-        path = os.path.join(self._tree.directory, directory)
         try:
-            with self._errors(directory):
-                entries, status = _entries(path), os.lstat(path)
-        except NotFoundError:  # removed since its parent was read
+            with self._errors(directory), self._tree.open_directory(_parts_of(directory)) as opened:
+                entries, status = _entries(opened), os.fstat(opened)
+        except _GONE:  # since its parent was read
             return
         if entries is None:
             yield marker_of(directory, status)
@@ -233,14 +249,15 @@ class FilesystemStorage:
             if is_marker(key):
                 yield from self._rows(key, prefix, marker)
             elif key > marker and len(key.encode()) <= MAX_KEY_BYTES:
-                with contextlib.suppress(NotFoundError):  # removed since the directory was read
+                with contextlib.suppress(*_GONE):  # since the directory was read
                     yield self._row(key)
 
     def _row(self, key: str) -> ObjectInfo:
         try:
             return self.head(key)
         except PermissionDeniedError:  # it is there, though what it holds is not for us
-            status = os.lstat(os.path.join(self._tree.directory, key))
+            with self._errors(key):
+                status = self._tree.status(_parts_of(key))
             return ObjectInfo(key, status.st_size, "", iso_time(status.st_mtime), guess_content_type(key))
 
     @contextlib.contextmanager
@@ -250,17 +267,27 @@ class FilesystemStorage:
         except OSError as e:
             kind = ERROR_BY_ERRNO.get(e.errno, UnavailableError)
             text = "it isn't there" if kind is NotFoundError else e.strerror or str(e)
-            raise kind(f"the object {key!r} in {self._tree.directory!r}: {text}", key=key) from e
+            what = f"the object {key!r} in" if key else "the store"
+            raise kind(f"{what} {self._tree.directory!r}: {text}", key=key) from e
 
 
-def _entries(path: str) -> list[str] | None:
-    """Return the names in the directory *path* in the order of their keys, directories with a slash.
+_GONE = (NotFoundError, InvalidKeyError)
+"""What is raised for a name that was removed, or is now that of a link, of a directory or of a file."""
+
+
+def _parts_of(key: str) -> tuple[str, ...]:
+    """Return the components of what was found in the store."""
+    return tuple(filter(None, key.split("/")))
+
+
+def _entries(directory: int) -> list[str] | None:
+    """Return the names in *directory*, a descriptor, in the order of their keys, directories with a slash.
 
     None is a directory with nothing in it; one with a file that is being written has something.
     """
     names = []
     is_empty = True
-    with os.scandir(path) as entries:
+    with os.scandir(directory) as entries:
         for entry in entries:
             is_empty = False
             if is_part(entry.name):  # also a directory: no key leads there

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pfstorage.backends.base import Sink, Source
+from collections.abc import Iterable
+
+from pfstorage.backends.base import Piece, Sink, Source
 from pfstorage.backends.common import new_md5
 from pfstorage.errors import IntegrityError, LocalFileError
 
@@ -67,3 +69,34 @@ class HashedSink:
             raise IntegrityError(
                 f"{key!r}: the bytes that came don't have the store's MD5; pull it again", key=key
             )
+
+
+class PiecewiseSink:
+    """A sink for a whole object of *pieces*, each of which is hashed; what completes a wrong one is not passed on."""
+
+    def __init__(self, sink: Sink, key: str, pieces: Iterable[Piece]) -> None:
+        self._sink = sink
+        self._key = key
+        self._pieces = iter(pieces)
+        self._begin_next()
+
+    def _begin_next(self) -> None:
+        self._piece = next((piece for piece in self._pieces if piece.size), None)
+        self._left = self._piece.size if self._piece else 0
+        self._digest = new_md5()
+
+    def write(self, chunk: bytes | memoryview) -> None:
+        """Raise `IntegrityError` if a piece that ends with *chunk*, or in it, does not have its MD5."""
+        rest = memoryview(chunk)
+        while rest and self._piece:  # how many bytes come in all is known to who sends them
+            part, rest = rest[: self._left], rest[self._left :]
+            self._digest.update(part)
+            self._left -= len(part)
+            if not self._left:
+                if self._piece.md5 not in ("", self._digest.hexdigest()):
+                    raise IntegrityError(
+                        f"{self._key!r}: a segment does not have the store's MD5; pull it again",
+                        key=self._key,
+                    )
+                self._begin_next()
+        self._sink.write(chunk)

@@ -118,6 +118,8 @@ _of_each_row = operator.itemgetter("name", "bytes", "hash", "last_modified", "co
 def _rows_of(content: bytes) -> Sequence[dict[str, Any]]:
     """Return the rows of a page. Raise `ValueError` and its like for what is no listing."""
     rows: Sequence[dict[str, Any]] = json.loads(content)
+    if not isinstance(rows, list):
+        raise ValueError("it is no list")
     for row in rows:
         if "subdir" not in row:
             _of_each_row(row)

@@ -74,6 +74,10 @@ class SwiftObjects:
             headers = _range_headers(span, hashed.received, first.get("etag", ""))
             path = path_of(url, container, key)
             answer = self.session.send(connection, "GET", path, {"X-Auth-Token": token, **headers})
+            expected = span.etag if span else first.get("etag", "")
+            if _is_other(answer.fields, expected, hashed.received + (span.offset if span else 0)):
+                connection.http.close()
+                raise another_object(key)
             first.update({} if first else answer.fields)
             # a store may ignore Range, and send all
             surplus = 0 if answer.status == 206 else hashed.received + (span.offset if span else 0)
@@ -236,6 +240,16 @@ def _range_headers(span: Span | None, received: int, etag: str) -> dict[str, str
     return {"Range": f"bytes={received}-", "If-Match": etag} if received else {}
 
 
+def _is_other(headers: Mapping[str, str], etag: str, offset: int) -> bool:
+    """Tell whether an answer is of another object than that of *etag*, or of bytes from elsewhere than *offset* on.
+
+    What lies between here and the store may know nothing of If-Match, or keep an answer to another question.
+    """
+    told = headers.get("etag", "").strip('"')
+    begin = re.match(r"bytes (\d+)-", headers.get("content-range", ""))
+    return bool(etag and told and told != etag.strip('"')) or bool(begin and int(begin[1]) != offset)
+
+
 def _is_md5_of_content(headers: Mapping[str, str]) -> bool:
     """Tell whether the ETag is the MD5 of the bytes: it isn't for large objects made of segments."""
     return (
@@ -245,11 +259,17 @@ def _is_md5_of_content(headers: Mapping[str, str]) -> bool:
 
 
 def _info_of_headers(key: str, headers: Mapping[str, str]) -> ObjectInfo:
-    if "x-timestamp" in headers:
-        modified = iso_time(float(headers["x-timestamp"]))
-    else:
-        modified = _iso_of_http_date(headers.get("last-modified", ""))
-    size = int(headers.get("content-length", 0))
+    try:
+        if "x-timestamp" in headers:
+            modified = iso_time(float(headers["x-timestamp"]))
+        else:
+            modified = _iso_of_http_date(headers.get("last-modified", ""))
+        size = int(headers.get("content-length", 0))
+        if size < 0:
+            raise ValueError
+    except (ValueError, OverflowError, OSError):
+        text = f"what the store answers of {key!r} is no answer of a Swift: see its proxy"
+        raise RejectedError(text, key=key) from None
     etag, kind = headers.get("etag", "").strip('"'), headers.get("content-type", "")
     segments = etag if _SEGMENTED & headers.keys() else ""
     mtime = mtime_of_text(headers.get(MTIME, ""))

@@ -295,11 +295,14 @@ class SwiftUpload:
 
 def _etag_told(content: bytes) -> str:
     """Read what Swift tells after its heartbeats, with the status that it could not know before."""
-    told = json.loads(content.strip() or b"{}")
-    status, _, reason = str(told.get("Response Status", "")).partition(" ")
-    if status == "201":
-        return str(told.get("Etag", ""))
-    errors = "; ".join(f"{unquote(str(name))}: {why}" for name, why in told.get("Errors", []))
+    try:
+        told = json.loads(content.strip() or b"{}")
+        status, _, reason = str(told.get("Response Status", "")).partition(" ")
+        if status == "201":
+            return str(told.get("Etag", ""))
+        errors = "; ".join(f"{unquote(str(name))}: {why}" for name, why in told.get("Errors", []))
+    except (AttributeError, TypeError, ValueError):
+        raise Refusal(500, "what it tells of a manifest can't be read") from None
     raise Refusal(int(status) if status.isdecimal() else 500, " ".join([reason, errors]).strip())
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pfstorage.errors import SettingsError, StateFileError
 
 _Identity = tuple[int, int]
+_NOWHERE: _Identity = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,12 @@ class StateDirectory:
     """A directory that this process has to itself; *path* is that of SQLite's file in it."""
 
     path: str
-    _files: Mapping[str, _Identity]
+    _files: dict[str, _Identity]
+
+    def watch(self, path: str) -> None:
+        """Check *path*, too, if it is there."""
+        if (identity := _identity_of(path)) != _NOWHERE:
+            self._files[path] = identity
 
     def check(self) -> None:
         """Raise `StateFileError` if its files are not there any more: what goes on into them, nobody would find."""
@@ -54,7 +60,7 @@ def _identity_of(path: str) -> _Identity:
     try:
         status = os.lstat(path)
     except OSError:
-        return (0, 0)
+        return _NOWHERE
     return status.st_dev, status.st_ino
 
 

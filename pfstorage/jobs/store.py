@@ -60,6 +60,8 @@ class JobStore:
             self._directory = opening.enter_context(guarded(directory)) if directory else None
             path = self._directory.path if self._directory else ":memory:"
             self._rows = opening.enter_context(_connected(path))
+            if self._directory:
+                self._directory.watch(f"{path}-wal")  # where SQLite keeps what was written last
             self._open = opening.pop_all()
 
     def close(self) -> None:
@@ -236,6 +238,7 @@ def _connected(path: str) -> Iterator[sqlite3.Connection]:
                 rows.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
             elif version != VERSION:
                 raise SettingsError(f"{path!r} was written by another version of pfstorage: move it away")
+            rows.execute("SELECT count(*) FROM job").fetchone()  # its log is there from the first look on
             yield rows
     except sqlite3.Error as e:
         # one that is about the system, and not about what is in the file, may pass

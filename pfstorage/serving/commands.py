@@ -46,5 +46,6 @@ def _of_form(request: Request, form: body.Form) -> Reply:
     if "d_msg" not in form.fields:
         raise MessageError("a multipart form needs the field d_msg with the message")
     upload = Upload(form.local.file, form.local.size, form.fields.get("filename", "")) if form.local else None
-    caller = dataclasses.replace(request.caller, trusted=False, upload=upload)
+    # what their token is worth now: the file may have been long in coming
+    caller = dataclasses.replace(request.caller.renewed(), trusted=False, upload=upload)
     return request.handler.answer(form.fields["d_msg"], caller)

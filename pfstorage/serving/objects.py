@@ -15,9 +15,10 @@ from urllib.parse import quote, unquote_to_bytes
 
 from pfstorage.actions.pushing import known_objects
 from pfstorage.backends import ObjectInfo
-from pfstorage.backends.base import CHUNK, Attributes, Span
+from pfstorage.backends.base import CHUNK, Attributes, Span, SupportsSegments
 from pfstorage.backends.common import new_md5
 from pfstorage.backends.confined import require_write
+from pfstorage.backends.streams import PiecewiseSink
 from pfstorage.errors import BusyError, InvalidKeyError, MessageError, RejectedError
 from pfstorage.pathmap import check_key
 from pfstorage.reply import Reply
@@ -85,6 +86,8 @@ def _get(request: Request, key: str) -> Answer:
         return _refused(416, text, {"Content-Range": f"bytes */{info.size}"})
     size = end - start
     is_whole = size == info.size
+    is_segmented = is_whole and info.segments_etag and request.method == "GET"
+    pieces = storage.pieces(info) if is_segmented and isinstance(storage, SupportsSegments) else ()
     span = Span(start, size, etag, info.md5 if is_whole else "")
 
     def write(out: Writer) -> None:
@@ -92,7 +95,7 @@ def _get(request: Request, key: str) -> Answer:
             throttle, stop, is_gone = request.handler.throttle(), request.caller.stop, request.turn.is_gone
             paced = PacedSink(out, functools.partial(throttle.take, stop=stop, is_gone=is_gone))
             try:
-                storage.get(key, paced, span)
+                storage.get(key, PiecewiseSink(paced, key, pieces) if pieces else paced, span)
             except RejectedError as e:
                 if e.facts.get("status") != HTTPStatus.PRECONDITION_FAILED:
                     raise
@@ -112,10 +115,13 @@ def _refused(status: int, text: str, headers: Mapping[str, str] = MappingProxyTy
 
 def _headers_of(key: str, info: ObjectInfo, etag: str) -> dict[str, str]:
     name = quote(key.rstrip("/").rpartition("/")[2], safe="")
-    modified = datetime.fromisoformat(info.last_modified).replace(tzinfo=timezone.utc)
+    modified = {}
+    if info.last_modified:  # not every store tells it
+        moment = datetime.fromisoformat(info.last_modified).replace(tzinfo=timezone.utc)
+        modified = {"Last-Modified": format_datetime(moment, usegmt=True)}
     return {
         "ETag": f'"{etag}"',
-        "Last-Modified": format_datetime(modified, usegmt=True),
+        **modified,
         "Accept-Ranges": "bytes",
         # it is somebody's file: no browser shows it as a page of this server
         "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
@@ -151,6 +157,7 @@ def _put(request: Request, key: str) -> Answer:
         md5 = _spooled(request.open_body(request.max_upload), spool)
         if expected and md5 != expected:
             raise MessageError("the body does not have the MD5 that Content-MD5 says: send it again")
+        require_write(request.caller.renewed().rights, key)  # it may have been long in coming
         request.turn.begin_transfer()
         storage = request.handler.storage_for(request.caller)
         with replacing(storage, known_objects(storage, [key]).get(key)):

@@ -117,6 +117,17 @@ def pull(work: Work, known: ObjectInfo, file: NewFile) -> ObjectInfo:
     return infos[0]
 
 
+def verify_whole(known: ObjectInfo, file: NewFile) -> None:
+    """Raise `IntegrityError` unless *file* has the bytes of *known*, which tells their MD5."""
+    ordered = _OrderedMd5(file)
+    ordered.came(0, file.size)
+    if ordered.hexdigest() != known.md5:
+        raise IntegrityError(
+            f"{known.key!r}: the bytes that came don't have the MD5 of the listing; pull it again",
+            key=known.key,
+        )
+
+
 def verify(work: Work, info: ObjectInfo, file: NewFile) -> None:
     """Raise `IntegrityError` unless *file* has the bytes of the segments of *info*."""
     if not isinstance(work.storage, SupportsSegments):
