@@ -21,8 +21,9 @@ import swiftclient
 
 from pfstorage import StoreHandler, open_storage
 from pfstorage.backends.base import Attributes
-from pfstorage.backends.http_connection import Refusal
+from pfstorage.backends.http_connection import ConnectionBroken, Refusal
 from pfstorage.backends.swift import SwiftStorage
+from pfstorage.backends.swift_objects import noted_if_unanswered
 from pfstorage.backends.swift_segments import _etag_told
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import ExistsError, StorageError
@@ -441,6 +442,23 @@ def test_what_can_not_be_read_of_a_manifest_is_a_passing_failure(told: bytes) ->
     with pytest.raises(Refusal) as caught:
         _etag_told(told)
     assert caught.value.status == 500
+
+
+@pytest.mark.parametrize(
+    ("error", "is_noted"),
+    [
+        (ConnectionBroken("it fell silent"), True),
+        (ConnectionBroken("nothing listens there", connecting=True), False),
+        (Refusal(502, "Bad Gateway"), True),
+        (Refusal(503, "Service Unavailable"), False),
+        (Refusal(412, "Precondition Failed"), False),
+    ],
+)
+def test_what_may_have_been_stored_is_what_had_no_answer(error: Exception, is_noted: bool) -> None:
+    noted: list[bool] = []
+    with pytest.raises(type(error)), noted_if_unanswered(lambda: noted.append(True)):
+        raise error
+    assert bool(noted) == is_noted
 
 
 @pytest.mark.parametrize("status", [403, 507])

@@ -104,8 +104,7 @@ def _fetch(work: Work, transfer: Transfer, file: NewFile) -> ObjectInfo:
         raise IntegrityError(str(e), key=transfer.key) from e  # it is asked for again
     if info.segments_etag:  # a listing does not tell of every kind of large object
         large.verify(work, info, file)
-    elif (
-        known and known.md5 and not info.md5 and file.size
-    ):  # the store told it before, and not with the bytes
+    elif known and known.md5 and not info.md5 and file.size:
+        # the store told it before, and not with the bytes
         large.verify_whole(known, file)
     return info
