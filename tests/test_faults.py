@@ -20,6 +20,7 @@ import pytest
 import swiftclient
 
 from pfstorage import StoreHandler, open_storage
+from pfstorage.backends import Storage
 from pfstorage.backends.base import Attributes
 from pfstorage.backends.http_connection import ConnectionBroken, Refusal
 from pfstorage.backends.swift import SwiftStorage
@@ -99,6 +100,19 @@ TOLD = {("shortened-body", "ls")}
 def proxy(swift: DevSwift) -> Iterator[Proxy]:
     with proxy_to(swift.port) as proxy:
         yield proxy
+
+
+@pytest.fixture
+def both(swift: DevSwift, proxy: Proxy) -> Iterator[tuple[Storage, Storage]]:
+    """A container that is there, seen directly and through the proxy."""
+    options = swift_options(swift, retries=3)
+    with (
+        open_storage(**options) as direct,
+        open_storage(**{**options, "auth_url": proxy.auth_url}) as storage,
+    ):
+        direct.put("other", io.BytesIO(), 0)
+        list(storage.list())
+        yield direct, storage
 
 
 @pytest.fixture(scope="module")
@@ -365,30 +379,24 @@ def test_a_flipped_bit_costs_one_request_more(cell: MakeCell, proxy: Proxy, name
 @pytest.mark.parametrize("size", [10, MIB], ids=["small", "large"])
 @pytest.mark.parametrize("meanwhile", [b"", b"of another"], ids=["its own", "another's"])
 def test_a_new_object_whose_answer_is_lost_is_stored_all_the_same(
-    swift: DevSwift, proxy: Proxy, size: int, meanwhile: bytes
+    both: tuple[Storage, Storage], proxy: Proxy, size: int, meanwhile: bytes
 ) -> None:
     """The second try finds an object, and that is the one of the first, unless it is another's."""
-    options = swift_options(swift, retries=3)
+    direct, storage = both
 
     def store(_: Exchange) -> bool:
         if meanwhile:
-            with open_storage(**options) as other:
-                other.put("new", io.BytesIO(meanwhile), len(meanwhile))
+            direct.put("new", io.BytesIO(meanwhile), len(meanwhile))
         return True
 
-    with (
-        open_storage(**options) as direct,
-        open_storage(**{**options, "auth_url": proxy.auth_url}) as storage,
-    ):
-        direct.put("other", io.BytesIO(), 0)
-        proxy.fault(Fault("close", side="request" if meanwhile else "answer"), "PUT", [1], where=store)
-        put = partial(storage.put, "new", io.BytesIO(b"x" * size), size, only_new=True)
-        if meanwhile:
-            with pytest.raises(ExistsError):
-                put()
-            assert direct.head("new").size == len(meanwhile)
-        else:
-            assert put().etag == direct.head("new").etag == md5(b"x" * size).hexdigest()
+    proxy.fault(Fault("close", side="request" if meanwhile else "answer"), "PUT", [1], where=store)
+    put = partial(storage.put, "new", io.BytesIO(b"x" * size), size, only_new=True)
+    if meanwhile:
+        with pytest.raises(ExistsError):
+            put()
+        assert direct.head("new").size == len(meanwhile)
+    else:
+        assert put().etag == direct.head("new").etag == md5(b"x" * size).hexdigest()
     assert proxy.puts == 2
 
 
@@ -397,44 +405,34 @@ def test_a_new_object_whose_answer_is_lost_is_stored_all_the_same(
 )
 @pytest.mark.parametrize("content", [b"", b"done"])
 def test_an_object_of_the_same_bytes_that_was_there_before_is_anothers(
-    swift: DevSwift, proxy: Proxy, content: bytes, fault: Fault | None
+    both: tuple[Storage, Storage], proxy: Proxy, content: bytes, fault: Fault | None
 ) -> None:
     """A lock and a mark have the same bytes each time: only one of those who store it may have it."""
-    options = swift_options(swift, retries=3)
-    with (
-        open_storage(**options) as direct,
-        open_storage(**{**options, "auth_url": proxy.auth_url}) as storage,
-    ):
-        direct.put("done", io.BytesIO(content), len(content))
-        list(storage.list())
-        if fault:
-            proxy.fault(fault, "PUT", [1])
-        with pytest.raises(ExistsError):
-            storage.put("done", io.BytesIO(content), len(content), only_new=True)
+    direct, storage = both
+    direct.put("done", io.BytesIO(content), len(content))
+    if fault:
+        proxy.fault(fault, "PUT", [1])
+    with pytest.raises(ExistsError):
+        storage.put("done", io.BytesIO(content), len(content), only_new=True)
 
 
 @pytest.mark.parametrize(
     "fault", [Fault("close"), Fault("answer", status=504)], ids=["broken", "a gateway's"]
 )
 def test_a_large_new_object_whose_answer_is_lost_is_stored_all_the_same(
-    swift: DevSwift, proxy: Proxy, fault: Fault
+    both: tuple[Storage, Storage], proxy: Proxy, fault: Fault
 ) -> None:
-    options = swift_options(swift, retries=3)
-    with (
-        open_storage(**options) as direct,
-        open_storage(**{**options, "auth_url": proxy.auth_url}) as storage,
-    ):
-        assert isinstance(storage, SwiftStorage)
-        direct.put("other", io.BytesIO(), 0)
-        upload = storage.segmented_upload("large", 2 * MIB, MIB, Attributes(), None)
-        upload.stored()
-        pieces = [upload.put(io.BytesIO(b"x" * MIB), number * MIB, MIB) for number in range(2)]
-        proxy.fault(fault, "PUT", [1], where=lambda exchange: exchange.key == "large")
-        made = upload.finish(pieces, only_new=True)
-        assert direct.head("large").etag == made.etag
-        again = storage.segmented_upload("large", 2 * MIB, MIB, Attributes(), None)
-        with pytest.raises(ExistsError):
-            again.finish(pieces, only_new=True)
+    direct, storage = both
+    assert isinstance(storage, SwiftStorage)
+    upload = storage.segmented_upload("large", 2 * MIB, MIB, Attributes(), None)
+    upload.stored()
+    pieces = [upload.put(io.BytesIO(b"x" * MIB), number * MIB, MIB) for number in range(2)]
+    proxy.fault(fault, "PUT", [1], where=lambda exchange: exchange.key == "large")
+    made = upload.finish(pieces, only_new=True)
+    assert direct.head("large").etag == made.etag
+    again = storage.segmented_upload("large", 2 * MIB, MIB, Attributes(), None)
+    with pytest.raises(ExistsError):
+        again.finish(pieces, only_new=True)
 
 
 @pytest.mark.parametrize("told", [b"nonsense", b"[]", b'{"Response Status": "400 x", "Errors": [1]}', b'""'])
@@ -463,19 +461,13 @@ def test_what_may_have_been_stored_is_what_had_no_answer(error: Exception, is_no
 
 @pytest.mark.parametrize("status", [403, 507])
 def test_a_new_object_that_is_refused_is_not_told_to_be_there(
-    swift: DevSwift, proxy: Proxy, status: int
+    both: tuple[Storage, Storage], proxy: Proxy, status: int
 ) -> None:
-    options = swift_options(swift, retries=3)
-    with (
-        open_storage(**options) as direct,
-        open_storage(**{**options, "auth_url": proxy.auth_url}) as storage,
-    ):
-        direct.put("other", io.BytesIO(), 0)
-        list(storage.list())
-        proxy.fault(Fault("close"), "PUT", [1])
-        proxy.fault(Fault("answer", status=status), "PUT", [2])
-        with pytest.raises(StorageError, match=str(status)):
-            storage.put("new", io.BytesIO(b"x"), 1, only_new=True)
+    _, storage = both
+    proxy.fault(Fault("close"), "PUT", [1])
+    proxy.fault(Fault("answer", status=status), "PUT", [2])
+    with pytest.raises(StorageError, match=str(status)):
+        storage.put("new", io.BytesIO(b"x"), 1, only_new=True)
 
 
 def test_a_body_that_breaks_off_goes_on_where_it_was(cell: MakeCell, proxy: Proxy) -> None:

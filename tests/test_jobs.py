@@ -199,15 +199,16 @@ def test_two_owners_may_use_the_same_jid(desk: Desk) -> None:
     assert desk.ask("jobStatus", "root", "admin", jid="1")["job"] == bob
 
 
+def asked_each_way(desk: Desk, owner: str, rights: str, job: str, jid: str) -> list[Reply]:
+    """Return the replies to *owner* for each way to name a job."""
+    ways = (("jobStatus", {"job": job}), ("jobStatus", {"jid": jid}), ("jobCancel", {"job": job}))
+    return [desk.answer(action, owner, rights, **named) for action, named in ways]
+
+
 @pytest.mark.parametrize("rights", ["write", "admin chris/feed_1/"])
 def test_only_an_admin_of_all_sees_the_jobs_of_others(desk: Desk, rights: str) -> None:
     ann = desk.ask("objPush", "ann", "write", **PUT, jid="1", **{"async": True})["job"]
-    for action, meta in (
-        ("jobStatus", {"job": ann}),
-        ("jobStatus", {"jid": "1"}),
-        ("jobCancel", {"job": ann}),
-    ):
-        reply = desk.answer(action, "bob", rights, **meta)
+    for reply in asked_each_way(desk, "bob", rights, ann, "1"):
         assert (reply.body["error"]["type"], http_status(reply)) == ("UnknownJobError", 404)
     assert desk.ask("jobList", "bob", rights)["jobs"] == []
     for owner, level in (("ann", "write"), ("ann", "read"), ("root", "admin")):
@@ -232,12 +233,7 @@ def test_jobs_of_more_keys_than_a_token_is_for_now_are_not_shown(desk: Desk) -> 
     new = desk.ask("objPush", "ann", narrow, **meta, jid="new")["job"]
     for each in (old, new):
         desk.ask("jobStatus", "ann", "write", job=each, wait=30)
-    for action, named in (
-        ("jobStatus", {"job": old}),
-        ("jobStatus", {"jid": "old"}),
-        ("jobCancel", {"job": old}),
-    ):
-        reply = desk.answer(action, "ann", narrow, **named)
+    for reply in asked_each_way(desk, "ann", narrow, old, "old"):
         assert (reply.body["error"]["type"], http_status(reply)) == ("ForbiddenError", 403)
         assert "feed_1" not in str(reply.body)
     assert [each["job"] for each in desk.ask("jobList", "ann", narrow)["jobs"]] == [new]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 
 from pfstorage.backends.base import ObjectInfo
-from pfstorage.errors import ExistsError, RejectedError
+from pfstorage.errors import ExistsError, IntegrityError, RejectedError, StorageError
 
 
 def new_md5() -> hashlib._Hash:
@@ -31,6 +31,16 @@ def md5_of_md5s(md5s: Iterable[str]) -> str:
 def another_object(key: str) -> RejectedError:
     """Return the error for a part of an object that is not the one that was listed any more."""
     return RejectedError(f"{key!r} is another object by now: try again", key=key, status=412)
+
+
+def is_unmet(error: StorageError) -> bool:
+    """Tell whether a condition of a request, such as If-Match, did not hold; so it is of `another_object`."""
+    return error.facts.get("status") == 412
+
+
+def wrong_segment(key: str) -> IntegrityError:
+    """Return the error for a large object of which a segment came damaged."""
+    return IntegrityError(f"{key!r}: a segment does not have the store's MD5; pull it again", key=key)
 
 
 def exists(key: str) -> ExistsError:

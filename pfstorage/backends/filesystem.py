@@ -120,31 +120,16 @@ class FilesystemStorage:
             if is_marker(key):
                 if size:
                     raise InvalidKeyError(f"{key!r} ends in '/': here it can only be empty", key=key)
-                if only_new and self._is_directory(parts):
+                if only_new and _is_there(self._tree.open_directory(parts)):
                     raise exists(key)
                 self._tree.make_directory(parts)
                 return self._head_empty(key, parts)
-            if only_new and self._is_there(parts):
+            if only_new and _is_there(self._tree.open_file(parts)):  # before its body is read
                 raise exists(key)
             try:
                 return self._put_file(key, parts, body, size, attributes, only_new)
             except FileExistsError:
                 raise exists(key) from None
-
-    def _is_there(self, parts: tuple[str, ...]) -> bool:
-        """Tell whether there is such a file now, before its body is read."""
-        try:
-            with self._tree.open_file(parts):
-                return True
-        except FileNotFoundError:
-            return False
-
-    def _is_directory(self, parts: tuple[str, ...]) -> bool:
-        try:
-            with self._tree.open_directory(parts):
-                return True
-        except FileNotFoundError:
-            return False
 
     def _put_file(
         self,
@@ -273,6 +258,15 @@ class FilesystemStorage:
 
 _GONE = (NotFoundError, InvalidKeyError)
 """What is raised for a name that was removed, or is now that of a link, of a directory or of a file."""
+
+
+def _is_there(opening: contextlib.AbstractContextManager[object]) -> bool:
+    """Tell whether there is now what *opening* opens. Raise `OSError` for what is there and is something else."""
+    try:
+        with opening:
+            return True
+    except FileNotFoundError:
+        return False
 
 
 def _parts_of(key: str) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pfstorage.backends.base import Piece, Sink, Source
-from pfstorage.backends.common import new_md5
+from pfstorage.backends.common import new_md5, wrong_segment
 from pfstorage.errors import IntegrityError, LocalFileError
 
 
@@ -94,9 +94,6 @@ class PiecewiseSink:
             self._left -= len(part)
             if not self._left:
                 if self._piece.md5 not in ("", self._digest.hexdigest()):
-                    raise IntegrityError(
-                        f"{self._key!r}: a segment does not have the store's MD5; pull it again",
-                        key=self._key,
-                    )
+                    raise wrong_segment(self._key)
                 self._begin_next()
         self._sink.write(chunk)

@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from pfstorage.backends.base import CHUNK, ObjectInfo, Sink, Source, Span
-from pfstorage.backends.common import another_object, exists, iso_time, mtime_of_text
+from pfstorage.backends.common import another_object, exists, is_unmet, iso_time, mtime_of_text
 from pfstorage.backends.http_connection import ConnectionBroken, Refusal
 from pfstorage.backends.streams import HashedBody, HashedSink
 from pfstorage.backends.swift_listing import SwiftListings, no_container
@@ -75,12 +75,13 @@ class SwiftObjects:
             path = path_of(url, container, key)
             answer = self.session.send(connection, "GET", path, {"X-Auth-Token": token, **headers})
             expected = span.etag if span else first.get("etag", "")
-            if _is_other(answer.fields, expected, hashed.received + (span.offset if span else 0)):
+            offset = hashed.received + (span.offset if span else 0)
+            if _is_other(answer.fields, expected, offset):
                 connection.http.close()
                 raise another_object(key)
             first.update({} if first else answer.fields)
             # a store may ignore Range, and send all
-            surplus = 0 if answer.status == 206 else hashed.received + (span.offset if span else 0)
+            surplus = 0 if answer.status == 206 else offset
             left = span.size - hashed.received if span else None
             while count := connection.http.read_into(answer, connection.http.buffer):
                 chunk = connection.http.buffer[surplus:count] if surplus else connection.http.buffer[:count]
@@ -95,7 +96,7 @@ class SwiftObjects:
         try:
             self.session.tried(get_rest, key, progress=lambda: hashed.received)
         except RejectedError as e:
-            if e.facts.get("status") == 412:  # the precondition is If-Match
+            if is_unmet(e):  # it is If-Match
                 raise another_object(key) from None
             raise
         info = _info_of_headers(key, first)
@@ -141,7 +142,7 @@ class SwiftObjects:
             raise
         except RejectedError as e:
             # what is there is new, if it is of a try whose answer was lost
-            if unanswered and e.facts.get("status") == 412:
+            if unanswered and is_unmet(e):
                 with contextlib.suppress(StorageError):  # what is told is why the last try failed
                     if (info := self.head(container, key)).etag in unanswered:
                         return info
@@ -212,7 +213,7 @@ def only_if_new(key: str, headers: dict[str, str], only_new: bool) -> Iterator[N
     try:
         yield
     except RejectedError as e:
-        if only_new and e.facts.get("status") == 412:
+        if only_new and is_unmet(e):
             raise exists(key) from None
         raise
 

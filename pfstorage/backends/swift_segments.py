@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from pfstorage.backends.base import ObjectInfo, Piece, Source
-from pfstorage.backends.common import md5_of_md5s, new_md5
+from pfstorage.backends.common import is_unmet, md5_of_md5s, new_md5
 from pfstorage.backends.http_connection import Refusal
 from pfstorage.backends.swift_objects import SwiftObjects, noted_if_unanswered, only_if_new
 from pfstorage.backends.swift_session import Connection, path_of
@@ -228,7 +228,7 @@ class SwiftUpload:
                 self._put_manifest(json.dumps(manifest).encode(), etag)
             except RejectedError as e:
                 # what is there is new, if it is of a try whose answer was lost
-                if not (self._is_unanswered and e.facts.get("status") == 412 and self._is_live(etag)):
+                if not (self._is_unanswered and is_unmet(e) and self._is_live(etag)):
                     raise
         if stale and self._is_live(etag):
             self._segments.remove(stale)

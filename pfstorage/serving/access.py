@@ -6,7 +6,7 @@ import functools
 import re
 
 from pfstorage.config import FEW, is_loopback
-from pfstorage.errors import ForbiddenError, MessageError
+from pfstorage.errors import ForbiddenError
 from pfstorage.rights import Rights
 from pfstorage.serving.head import Headers
 from pfstorage.serving.options import ServerOptions
@@ -40,9 +40,7 @@ class Access:
         it lets resolve to this address (DNS rebinding) it could read the answers, too.
         """
         hosts = headers.get_all("host")
-        if len(hosts) > 1:
-            raise MessageError("a request has one header Host")
-        name = _hostname(hosts[0]) if hosts else ""
+        name = _hostname(headers.only("host")) if hosts else ""
         if name and not self._is_known(name):
             raise ForbiddenError(f"this server does not go by the name {name[:80]!r}: see --allowHost")
         origin = headers.get("origin")

@@ -25,9 +25,7 @@ def _of_query(request: Request) -> Reply:
 
 
 def _of_body(request: Request) -> Reply:
-    if len(request.headers.get_all("content-type")) > 1:
-        raise MessageError("a request has one header Content-Type")
-    boundary = body.boundary_of(request.headers.get("content-type", ""))
+    boundary = body.boundary_of(request.headers.only("content-type"))
     if boundary is None:
         return _of_text(request, body.read_text(request.open_body(body.MAX_MESSAGE)))
     most = request.max_upload if request.caller.rights.allows("write") else 0

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from email.utils import formatdate
 from http import HTTPStatus
 
+from pfstorage.errors import MessageError
 from pfstorage.serving.body import Stream
 
 MAX_LINE = 64 * 1024
@@ -20,8 +21,9 @@ MAX_HEADERS = 100
 MAX_HEAD = 128 * 1024
 """Bytes of all headers together."""
 
-_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) +([^\s\x00-\x1f\x7f]+) +HTTP/(\d)\.(\d)\s*")
-_HEADER = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)\r?\n", re.MULTILINE)
+_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_LINE = re.compile(rb"(%b) +([^\s\x00-\x1f\x7f]+) +HTTP/(\d)\.(\d)\s*" % _WORD.encode())
+_HEADER = re.compile(rf"^({_WORD}):([^\x00-\x08\x0a-\x1f\x7f]*)\r?\n", re.MULTILINE)
 
 
 class HeadError(Exception):
@@ -58,6 +60,12 @@ class Headers(dict[str, str]):
         if name in self._repeated:
             return self._repeated[name]
         return [self[name]] if name in self else []
+
+    def only(self, name: str) -> str:
+        """Return the value of *name*, "" if there is none. Raise `MessageError` if there are several."""
+        if len(self.get_all(name)) > 1:
+            raise MessageError(f"a request has one header {name.title()}")
+        return self.get(name, "")
 
     def words(self, name: str) -> list[str]:
         """Return what the values of *name* list, between commas, in lower case."""

@@ -6,17 +6,16 @@ import base64
 import contextlib
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from email.utils import format_datetime
-from http import HTTPStatus
 from types import MappingProxyType
 from urllib.parse import quote, unquote_to_bytes
 
 from pfstorage.actions.pushing import known_objects
-from pfstorage.backends import ObjectInfo
-from pfstorage.backends.base import CHUNK, Attributes, Span, SupportsSegments
-from pfstorage.backends.common import new_md5
+from pfstorage.backends import ObjectInfo, Storage
+from pfstorage.backends.base import CHUNK, Attributes, Piece, Span, SupportsSegments
+from pfstorage.backends.common import is_unmet, new_md5
 from pfstorage.backends.confined import require_write
 from pfstorage.backends.streams import PiecewiseSink
 from pfstorage.errors import BusyError, InvalidKeyError, MessageError, RejectedError
@@ -86,8 +85,7 @@ def _get(request: Request, key: str) -> Answer:
         return _refused(416, text, {"Content-Range": f"bytes */{info.size}"})
     size = end - start
     is_whole = size == info.size
-    is_segmented = is_whole and info.segments_etag and request.method == "GET"
-    pieces = storage.pieces(info) if is_segmented and isinstance(storage, SupportsSegments) else ()
+    pieces = _segments_of(storage, info) if is_whole and request.method == "GET" else ()
     span = Span(start, size, etag, info.md5 if is_whole else "")
 
     def write(out: Writer) -> None:
@@ -97,7 +95,7 @@ def _get(request: Request, key: str) -> Answer:
             try:
                 storage.get(key, PiecewiseSink(paced, key, pieces) if pieces else paced, span)
             except RejectedError as e:
-                if e.facts.get("status") != HTTPStatus.PRECONDITION_FAILED:
+                if not is_unmet(e):
                     raise
                 raise BusyError(f"{key!r} was replaced at this moment: ask again", key=key) from e
         request.moved("files", size)
@@ -105,6 +103,12 @@ def _get(request: Request, key: str) -> Answer:
     if not is_whole:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{info.size}"
     return Answer(200 if is_whole else 206, write, kind, size, headers)
+
+
+def _segments_of(storage: Storage, info: ObjectInfo) -> Sequence[Piece]:
+    if info.segments_etag and isinstance(storage, SupportsSegments):
+        return storage.pieces(info)
+    return ()
 
 
 def _refused(status: int, text: str, headers: Mapping[str, str] = MappingProxyType({})) -> Answer:
@@ -150,9 +154,9 @@ def _put(request: Request, key: str) -> Answer:
     require_write(request.caller.rights, key)  # before the body comes
     expected = _md5_of(request.headers.get("content-md5"))
     only_new = _is_only_new(request)
-    kind = request.headers.get("content-type", "")
-    if not _KIND.fullmatch(kind) or len(request.headers.get_all("content-type")) > 1:
-        raise MessageError("there is one Content-Type, of printable ASCII, of 255 characters at most")
+    kind = request.headers.only("content-type")
+    if not _KIND.fullmatch(kind):
+        raise MessageError("Content-Type is printable ASCII, of 255 characters at most")
     with contextlib.closing(Spool(request.max_upload)) as spool:
         md5 = _spooled(request.open_body(request.max_upload), spool)
         if expected and md5 != expected:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.base import CHUNK, Attributes, Piece, Source, Span, SupportsSegments
-from pfstorage.backends.common import md5_of_md5s, new_md5
+from pfstorage.backends.common import md5_of_md5s, new_md5, wrong_segment
 from pfstorage.errors import IntegrityError, PfstorageError, StoppedError, UnavailableError
 from pfstorage.files import Body, NewFile
 from pfstorage.transfer.work import Work
@@ -119,9 +119,7 @@ def pull(work: Work, known: ObjectInfo, file: NewFile) -> ObjectInfo:
 
 def verify_whole(known: ObjectInfo, file: NewFile) -> None:
     """Raise `IntegrityError` unless *file* has the bytes of *known*, which tells their MD5."""
-    ordered = _OrderedMd5(file)
-    ordered.came(0, file.size)
-    if ordered.hexdigest() != known.md5:
+    if _md5_in(file, 0, file.size) != known.md5:
         raise IntegrityError(
             f"{known.key!r}: the bytes that came don't have the MD5 of the listing; pull it again",
             key=known.key,
@@ -133,12 +131,14 @@ def verify(work: Work, info: ObjectInfo, file: NewFile) -> None:
     if not isinstance(work.storage, SupportsSegments):
         return
     for piece in work.storage.pieces(info):
-        ordered = _OrderedMd5(file, piece.offset)
-        ordered.came(piece.offset, piece.size)
-        if piece.md5 and ordered.hexdigest() != piece.md5:
-            raise IntegrityError(
-                f"{info.key!r}: a segment does not have the store's MD5; pull it again", key=info.key
-            )
+        if piece.md5 and _md5_in(file, piece.offset, piece.size) != piece.md5:
+            raise wrong_segment(info.key)
+
+
+def _md5_in(file: NewFile, offset: int, size: int) -> str:
+    ordered = _OrderedMd5(file, offset)
+    ordered.came(offset, size)
+    return ordered.hexdigest()
 
 
 class _At:

@@ -7,6 +7,7 @@ import os
 import stat
 
 from pfstorage.backends import ObjectInfo
+from pfstorage.backends.common import is_unmet
 from pfstorage.errors import IntegrityError, InvalidKeyError, NotFoundError, RejectedError
 from pfstorage.files import Body, LocalTree, NewFile, local_errors
 from pfstorage.pathmap import is_marker
@@ -93,13 +94,13 @@ def _fetch(work: Work, transfer: Transfer, file: NewFile) -> ObjectInfo:
         try:
             return large.pull(work, known, file)
         except RejectedError as e:
-            if e.facts.get("status") != 412:
+            if not is_unmet(e):
                 raise
             file.truncate(0)  # it is another by now, or of a kind that the listing does not tell
     try:
         info = work.storage.get(transfer.key, work.sink(file))
     except RejectedError as e:
-        if e.facts.get("status") != 412:
+        if not is_unmet(e):
             raise
         raise IntegrityError(str(e), key=transfer.key) from e  # it is asked for again
     if info.segments_etag:  # a listing does not tell of every kind of large object
