@@ -31,7 +31,7 @@ from pfstorage.serving import gate, health
 from pfstorage.serving.options import ServerOptions
 from pfstorage.serving.request import RequestHandler
 from tests.conftest import Command, ask, running_server, serving, swift_options, write_tree
-from tests.exchange import HELLO, answered, exchange, message, post, request, server_process
+from tests.exchange import HELLO, answer, answered, exchange, message, post, request, server_process
 from tests.faults import Fault, proxy_to
 
 CMD = "/api/v1/cmd"
@@ -399,21 +399,13 @@ def test_each_request_is_a_line_without_a_name(tmp_path: Path) -> None:
     write_tree(tmp_path, {"data/DOE^JANE.dcm": b"1"})
     meta = {"putSpec": "data", "inLocation": "DOE-JANE", "mapLocationOver": "data"}
     with server_process(tmp_path, *STORE, "--forever", "--logFormat", "json") as served:
-        connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
-        with contextlib.closing(connection):
-            some = message("objPut", fileList=["data/DOE^JANE.dcm", "data/none"], inLocation="DOE-JANE")
-            quit_ = message("quit", ctl={"serverCmd": "fly"})
-            for body in (message("objPut", **meta), message("ls", path="DOE-JANE"), "{", some, quit_):
-                connection.request("POST", CMD, body, {"X-Request-Id": "abc/1"})
-                answer = connection.getresponse()
-                answer.read()
-                assert answer.headers["X-Request-Id"] == "abc/1"
-            connection.request("GET", "/DOE-JANE")
-            connection.getresponse().read()
-            connection.request("DOE-JANE", CMD)
-            connection.getresponse().read()
-            connection.request("PATCH", CMD)
-            connection.getresponse().read()
+        some = message("objPut", fileList=["data/DOE^JANE.dcm", "data/none"], inLocation="DOE-JANE")
+        quit_ = message("quit", ctl={"serverCmd": "fly"})
+        # a connection each, to its end, which comes after the line: so they are in this order
+        for body in (message("objPut", **meta), message("ls", path="DOE-JANE"), "{", some, quit_):
+            assert answer(served.port, post(body, "X-Request-Id: abc/1")).headers["x-request-id"] == "abc/1"
+        for method, path in (("GET", "/DOE-JANE"), ("DOE-JANE", CMD), ("PATCH", CMD)):
+            exchange(served.port, request(method, path))
         assert exchange(served.port, b"DOE JANE HTTP/2.0\r\n\r\n").startswith(b"HTTP/1.1 505 ")
         served.process.send_signal(signal.SIGTERM)
         status, said = served.ends()
