@@ -235,11 +235,23 @@ class Served:
 
     port: int
     process: subprocess.Popen[str]
+    _said: list[bytes] = field(default_factory=list)
+
+    def tells(self, text: str) -> None:
+        """Wait until *text* stands in what was said on stderr since then."""
+        assert self.process.stderr is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stderr, selectors.EVENT_READ)
+            while text.encode() not in b"".join(self._said):
+                assert selector.select(60), f"it does not tell: {text}"
+                data = os.read(self.process.stderr.fileno(), 65536)
+                assert data, f"it ended and did not tell: {text}"
+                self._said.append(data)
 
     def ends(self) -> tuple[int, str]:
-        """Wait for the end; return the exit status and what else was said on stderr."""
-        said = self.process.communicate(timeout=60)[1]
-        return self.process.returncode, said
+        """Wait for the end; return the exit status and what was said on stderr since then."""
+        rest = self.process.communicate(timeout=60)[1]
+        return self.process.returncode, b"".join(self._said).decode() + rest
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import pytest
 
 from pfstorage.transfer.crew import Crew
 from pfstorage.transfer.pace import WorkerLimit
+from tests.waiting import settle
 
 SOON = 10.0
 """Seconds within which whatever is to happen has happened, on a busy machine, too."""
@@ -213,7 +214,7 @@ def test_of_two_errors_the_first_counts(crew_of: Callable[[int], Crew]) -> None:
     def fails_later() -> int:
         both()
         failed.wait(SOON)
-        time.sleep(0.05)
+        settle()
         raise ValueError("later")
 
     for tasks in ([fails_first, fails_later], [fails_later, fails_first]):

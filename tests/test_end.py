@@ -25,6 +25,7 @@ from pfstorage.errors import StoppedError
 from pfstorage.serving import server as server_module
 from tests.conftest import make_certificate, running_server, swift_options, write_tree
 from tests.exchange import answer, answered, client, connected, message, post, request, server_process
+from tests.waiting import settle, until
 
 CMD = "/api/v1/cmd"
 STORE = ("--type", "filesystem", "--storeBase", "store")
@@ -38,7 +39,8 @@ def test_the_second_signal_ends_a_server_at_once(tmp_path: Path) -> None:
         connection.sendall(request("POST", CMD, "Content-Length: 100", "Expect: 100-continue"))
         assert b"100 Continue" in connection.recv(1000)  # it is at work
         served.process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)
+        served.tells("no more requests are taken; 1 are at work")
+        settle()
         assert served.process.poll() is None
         served.process.send_signal(signal.SIGTERM)
         status, _ = served.ends()
@@ -75,6 +77,12 @@ def test_the_end_does_not_wait_for_who_does_not_read_the_log(tmp_path: Path, lin
                 connection.getresponse().read()
         served.process.send_signal(signal.SIGTERM)
         assert served.process.wait(40) == (0 if lines == 2_000 else 1)
+
+
+def metrics(port: int) -> list[str]:
+    with contextlib.closing(client(port)) as connection:
+        connection.request("GET", "/metrics")
+        return connection.getresponse().read().decode().splitlines()
 
 
 @contextlib.contextmanager
@@ -120,7 +128,10 @@ def test_who_waits_for_a_turn_or_for_the_store_is_told_of_the_end(tmp_path: Path
         assert asked.acquire(timeout=30)
         pull = {"fromLocation": "x", "mapLocationOver": "out"}
         pending += [threads.submit(answered, served.port, "objPull", **pull) for _ in range(3)]
-        time.sleep(0.5)  # they have come
+        waiting = [
+            f'pfstorage_{kind}{{state="waiting"}} {n}.0' for kind, n in (("requests", 3), ("transfers", 2))
+        ]
+        until(lambda: all(line in metrics(served.port) for line in waiting))
         served.process.send_signal(signal.SIGTERM)
         for each in pending:
             status, reply = each.result(30)
@@ -148,7 +159,9 @@ def test_clients_that_neither_send_nor_read_do_not_hold_up_the_end(tmp_path: Pat
             return connection
 
         sends(f"GET {CMD} HTTP/1.1\r\nHost: x\r\n".encode())
-        sends(request("PUT", "/api/v1/objects/half", "Content-Length: 100", body=b"x" * 50))
+        half = sends(request("PUT", "/api/v1/objects/half", "Content-Length: 100", "Expect: 100-continue"))
+        assert b"100 Continue" in half.recv(1000)
+        half.sendall(b"x" * 50)
         sends(request("GET", "/api/v1/objects/large")).recv(100)
         sends(request("GET", CMD))  # an answer that nobody reads, and then a connection that lies idle
         time.sleep(0.5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -29,6 +29,7 @@ from pfstorage.errors import (
     UnavailableError,
 )
 from pfstorage.stop import Stop
+from tests.waiting import settle, until
 
 AT_ONCE = UnavailableError("busy", retry_after=0)
 LATER = UnavailableError("busy", retry_after=3600)
@@ -261,14 +262,6 @@ def rows_of(pages: Iterator[Sequence[Row]]) -> list[Row]:
     return [row for page in pages for row in page]
 
 
-def until(condition: Callable[[], bool]) -> bool:
-    """Wait until *condition* holds; tell whether it does in the end."""
-    end = time.monotonic() + SOON
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.001)
-    return condition()
-
-
 def listing_threads() -> int:
     return sum(thread.name.startswith("listing") for thread in threading.enumerate())
 
@@ -276,7 +269,7 @@ def listing_threads() -> int:
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
     yield
-    assert until(lambda: listing_threads() == 0)
+    until(lambda: listing_threads() == 0)
 
 
 @pytest.mark.parametrize("count", [0, 1, 9, 10, 11, 35, 100])
@@ -318,12 +311,12 @@ def test_the_next_pages_are_fetched_while_one_is_used_and_no_more_of_them() -> N
     fetch = Pages(1000)
     with contextlib.closing(fetched_ahead(fetch, "")) as pages:  # type: ignore[type-var]
         next(pages)
-        assert until(lambda: len(fetch.fetched) == 1 + AHEAD + 1)
-        time.sleep(0.05)
+        until(lambda: len(fetch.fetched) == 1 + AHEAD + 1)
+        settle()
         assert len(fetch.fetched) == 1 + AHEAD + 1
         next(pages)
-        assert until(lambda: len(fetch.fetched) == 2 + AHEAD + 1)
-    assert until(lambda: listing_threads() == 0)
+        until(lambda: len(fetch.fetched) == 2 + AHEAD + 1)
+    until(lambda: listing_threads() == 0)
     assert len(fetch.fetched) <= 2 + AHEAD + 1
 
 
@@ -336,7 +329,7 @@ def test_who_leaves_early_does_not_wait_for_a_page_that_is_on_its_way() -> None:
     pages.close()  # type: ignore[attr-defined]
     assert time.monotonic() - started < SOON / 2
     fetch.waits.set()
-    assert until(lambda: listing_threads() == 0)
+    until(lambda: listing_threads() == 0)
     assert len(fetch.fetched) <= 2
 
 
@@ -349,7 +342,7 @@ def test_an_error_in_the_use_of_a_page_ends_the_fetching() -> None:
 
     with pytest.raises(KeyError):
         use()
-    assert until(lambda: listing_threads() == 0)
+    until(lambda: listing_threads() == 0)
     assert len(fetch.fetched) <= 1 + AHEAD + 1
 
 
@@ -364,7 +357,7 @@ def test_many_who_leave_at_any_moment_leave_no_thread(both_ends: bool) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(leave, [number % 31 for number in range(300)]))
-    assert until(lambda: listing_threads() == 0)
+    until(lambda: listing_threads() == 0)
 
 
 @pytest.mark.parametrize("count", [10 * (FROM_BOTH_ENDS_AFTER + 1), 95, 100, 101, 305])

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import itertools
 import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
@@ -16,6 +14,7 @@ from pfstorage.backends import Storage, shared
 from pfstorage.backends.shared import AT_ONCE, Shared
 from pfstorage.devswift import DevSwift
 from tests.conftest import swift_options
+from tests.waiting import settle, until
 from tests.wire import wire_to
 
 SECONDS = 30
@@ -50,13 +49,6 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared, "LONGEST_WAIT", SECONDS)
 
 
-def until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-
-
 def busy(store: Store, pool: ThreadPoolExecutor) -> list[Future[int]]:
     """Have as many ask as may at once."""
     first = [pool.submit(store.get) for _ in range(AT_ONCE)]
@@ -75,7 +67,7 @@ def joined(store: Store, pool: ThreadPoolExecutor, count: int) -> list[Future[in
     asked = [pool.submit(ask) for _ in range(count)]
     for _ in asked:
         assert entered.acquire(timeout=SECONDS)
-    time.sleep(0.1)  # from there on it is a lock that each takes
+    settle()  # from there on it is a lock that each takes
     assert store.waiting()
     return asked
 
@@ -154,7 +146,7 @@ def test_what_fails_fails_for_all_who_wait_and_is_then_forgotten(kind: type[Base
     with ThreadPoolExecutor(20) as pool:
         asked = [pool.submit(answers.get, "ls", fail) for _ in range(AT_ONCE + 5)]
         until(lambda: bool(answers._questions) and answers._questions["ls"].next is not None)
-        time.sleep(0.1)
+        settle()
         may_answer.release(len(asked))
         assert [type(each.exception(SECONDS)) for each in asked] == [kind] * len(asked)
     assert answers._questions == {}
@@ -178,7 +170,7 @@ def test_who_is_interrupted_while_the_others_wait_for_them_leaves_none_behind(
         busy(store, pool)
         rest = [pool.submit(store.get) for _ in range(4)]
         until(store.waiting)
-        time.sleep(0.1)
+        settle()
         has_joined.set()
         assert [type(each.exception(SECONDS)) for each in rest] == [KeyboardInterrupt] * 4
         store.may_answer.release(AT_ONCE)

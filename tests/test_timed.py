@@ -47,7 +47,7 @@ def test_a_bound_of_the_whole_counts_from_the_first_byte(pair: Pair) -> None:
 
 def test_bytes_bring_time(pair: Pair) -> None:
     stream, far = pair
-    stream.begin(0.1, slowest=10)
+    stream.begin(0.1, slowest=5)
     far.sendall(bytes(10))
     assert stream.read(10) == bytes(10)
     time.sleep(0.3)

@@ -36,6 +36,7 @@ from pfstorage.transfer import Failure, Options, SharedWorkers, Transfer, Transf
 from pfstorage.transfer.engine import MOST_WAITING
 from tests.conftest import read_tree, write_tree
 from tests.local import mounted, parts_in
+from tests.waiting import settle, until
 
 SOON = 10.0
 
@@ -176,8 +177,9 @@ def test_a_plan_is_taken_as_it_is_needed() -> None:
 
     thread = threading.Thread(target=pull, args=(plan(), work_on(storage, workers)))
     thread.start()
-    time.sleep(0.3)
-    assert 4 * workers <= taken <= 4 * workers + 2
+    until(lambda: taken >= 4 * workers)
+    settle(0.3)
+    assert taken <= 4 * workers + 2
     release.set()
     thread.join()
     assert taken == 20_000
@@ -207,8 +209,9 @@ def test_no_more_than_a_bound_wait_for_a_slow_file(monkeypatch: pytest.MonkeyPat
     storage.waits = {"0000": lambda: release.wait(SOON)}
     thread = threading.Thread(target=pull, args=(plan, work_on(storage, 4)))
     thread.start()
-    time.sleep(0.3)
-    assert 50 <= len(storage.calls) <= 52
+    until(lambda: len(storage.calls) >= 50)
+    settle(0.3)
+    assert len(storage.calls) <= 52
     release.set()
     thread.join()
     assert len(storage.calls) == 1000

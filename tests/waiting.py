@@ -1,0 +1,25 @@
+"""Waiting for what other threads and processes do, on a machine that may stand still for a while at any time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+LONG = 30.0
+
+
+def until(is_so: Callable[[], bool], seconds: float = LONG) -> None:
+    """Wait until *is_so*; fail if that takes over *seconds*."""
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def settle(seconds: float = 0.1) -> None:
+    """Give the other threads time for all that they can do as things are.
+
+    In short sleeps: a pause of the whole process, in which the others stand still, too, takes but one of them.
+    """
+    for _ in range(round(seconds / 0.005)):
+        time.sleep(0.005)
