@@ -246,11 +246,14 @@ def test_a_limit_that_grows_is_used_and_one_that_shrinks_is_kept(crew_of: Callab
     lock, sizes = threading.Lock(), []
     now = 0
 
-    def task(all_done: threading.Semaphore) -> None:
+    def task(all_done: threading.Semaphore, are_there: threading.Event) -> None:
         nonlocal now
         with lock:
             now += 1
             sizes.append(now)
+            if now == allowed:
+                are_there.set()
+        assert are_there.wait(SOON)
         time.sleep(0.002)
         with lock:
             now -= 1
@@ -259,9 +262,9 @@ def test_a_limit_that_grows_is_used_and_one_that_shrinks_is_kept(crew_of: Callab
     for allowed in (2, 8, 1, 4):
         limit._wanted = allowed
         sizes.clear()
-        all_done = threading.Semaphore(0)
+        all_done, are_there = threading.Semaphore(0), threading.Event()
         for _ in range(60):
-            crew.submit(functools.partial(task, all_done))
+            crew.submit(functools.partial(task, all_done, are_there))
         for _ in range(60):
             assert all_done.acquire(timeout=SOON)
         assert max(sizes) == allowed
