@@ -363,6 +363,47 @@ def test_a_condition_in_several_headers_is_one_list(
     assert found.endswith(b"\r\n\r\nfirst") == (status == 200)
 
 
+BEFORE, AFTER = "Thu, 01 Jan 2015 00:00:00 GMT", "Thu, 01 Jan 2150 00:00:00 GMT"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"If_Modified_Since": BEFORE}, 200),
+        ({"If_Modified_Since": AFTER}, 304),
+        ({"If_Modified_Since": "{modified}"}, 304),
+        ({"If_Modified_Since": "yesterday"}, 200),
+        ({"If_Modified_Since": "Thu, 99 Jan 2150 00:00:00 GMT"}, 200),
+        ({"If_Modified_Since": ""}, 200),
+        ({"If_Modified_Since": AFTER, "If_None_Match": '"x"'}, 200),
+        ({"If_Modified_Since": BEFORE, "If_None_Match": "{etag}"}, 304),
+        ({"If_Unmodified_Since": BEFORE}, 412),
+        ({"If_Unmodified_Since": AFTER}, 200),
+        ({"If_Unmodified_Since": "{modified}"}, 200),
+        ({"If_Unmodified_Since": "yesterday"}, 200),
+        ({"If_Unmodified_Since": BEFORE, "If_Match": "{etag}"}, 200),
+        ({"If_Unmodified_Since": AFTER, "If_Match": '"x"'}, 412),
+        ({"If_Unmodified_Since": BEFORE, "If_Modified_Since": AFTER}, 412),
+        ({"If_Unmodified_Since": AFTER, "If_Modified_Since": AFTER}, 304),
+    ],
+)
+def test_a_time_is_a_condition_where_no_etag_is(
+    server: ThreadedHTTPServer, method: str, headers: dict[str, str], status: int
+) -> None:
+    assert ask(server, "PUT", "/a", b"first")[0] == 201
+    found = ask(server, "HEAD", "/a")[1]
+    given = {
+        name: value.format(etag=found["ETag"], modified=found["Last-Modified"])
+        for name, value in headers.items()
+    }
+    told, answered, body = ask(server, method, "/a", **given)
+    assert told == status
+    assert (body == b"first") == (status == 200 and method == "GET")
+    if status != 412:
+        assert answered["Last-Modified"] == found["Last-Modified"]
+
+
 def test_a_listing_has_pages_and_folders(server: ThreadedHTTPServer) -> None:
     for key in ("a/1", "a/2", "b/1", "c"):
         ask(server, "PUT", f"/{key}", b"x")

@@ -8,7 +8,7 @@ import functools
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from email.utils import format_datetime
+from email.utils import format_datetime, parsedate_to_datetime
 from types import MappingProxyType
 from urllib.parse import quote, unquote_to_bytes
 
@@ -72,10 +72,9 @@ def _get(request: Request, key: str) -> Answer:
     etag = info.segments_etag or info.etag
     headers = _headers_of(key, info, etag)
     kind = info.content_type if _KIND.fullmatch(info.content_type) else UNKNOWN_TYPE  # it stands in the head
-    # in this order: RFC 9110, section 13.2.2
-    if not names_etag(request.headers.get("if-match", "*"), etag, is_strong=True):
-        return _refused(412, "the object is another than If-Match says")
-    if names_etag(request.headers.get("if-none-match", ""), etag):
+    if refusal := _unmet(request, etag, _moment_of(info)):
+        return _refused(412, f"the object is another than {refusal} says")
+    if _is_known(request, etag, _moment_of(info)):
         return Answer(304, headers=headers, kind=kind)
     is_same = request.headers.get("if-range", f'"{etag}"').strip() == f'"{etag}"'  # else, all of it
     asked = request.headers.get("range", "") if is_same and request.method == "GET" else ""
@@ -105,6 +104,41 @@ def _get(request: Request, key: str) -> Answer:
     return Answer(200 if is_whole else 206, write, kind, size, headers)
 
 
+# in this order, and the times only where nothing more exact is given: RFC 9110, section 13.2.2
+
+
+def _unmet(request: Request, etag: str, moment: datetime | None) -> str:
+    """Return the name of the header which has the object of *etag* and *moment* refused, or ""."""
+    if (given := request.headers.get("if-match")) is not None:
+        return "" if names_etag(given, etag, is_strong=True) else "If-Match"
+    until = _time_in(request, "if-unmodified-since")
+    return "If-Unmodified-Since" if moment and until and moment > until else ""
+
+
+def _is_known(request: Request, etag: str, moment: datetime | None) -> bool:
+    """Tell whether the client has the object of *etag* and *moment*, by what it says."""
+    if (given := request.headers.get("if-none-match")) is not None:
+        return names_etag(given, etag)
+    since = _time_in(request, "if-modified-since")
+    return bool(moment and since and moment <= since)
+
+
+def _time_in(request: Request, name: str) -> datetime | None:
+    """Return the time in the header *name*; what is none counts as not given (RFC 9110, section 13.1.3)."""
+    try:
+        found = parsedate_to_datetime(request.headers.get(name, ""))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
+
+
+def _moment_of(info: ObjectInfo) -> datetime | None:
+    """Return when the object was stored, to the second, as HTTP tells it; not every store does."""
+    if not info.last_modified:
+        return None
+    return datetime.fromisoformat(info.last_modified).replace(tzinfo=timezone.utc, microsecond=0)
+
+
 def _segments_of(storage: Storage, info: ObjectInfo) -> Sequence[Piece]:
     if info.segments_etag and isinstance(storage, SupportsSegments):
         return storage.pieces(info)
@@ -119,13 +153,10 @@ def _refused(status: int, text: str, headers: Mapping[str, str] = MappingProxyTy
 
 def _headers_of(key: str, info: ObjectInfo, etag: str) -> dict[str, str]:
     name = quote(key.rstrip("/").rpartition("/")[2], safe="")
-    modified = {}
-    if info.last_modified:  # not every store tells it
-        moment = datetime.fromisoformat(info.last_modified).replace(tzinfo=timezone.utc)
-        modified = {"Last-Modified": format_datetime(moment, usegmt=True)}
+    moment = _moment_of(info)
     return {
         "ETag": f'"{etag}"',
-        **modified,
+        **({"Last-Modified": format_datetime(moment, usegmt=True)} if moment else {}),
         "Accept-Ranges": "bytes",
         # it is somebody's file: no browser shows it as a page of this server
         "Content-Disposition": f"attachment; filename*=UTF-8''{name}",

@@ -162,6 +162,12 @@ _KEY = _parameter(
     example="chris/notes.txt",
 )
 _HAS = _parameter("If-None-Match", "header", "the ETag of what the client has")
+_CONDITIONS = (
+    _HAS,
+    _parameter("If-Match", "header", "the ETag of the only object that is wanted"),
+    _parameter("If-Modified-Since", "header", "the Last-Modified of what the client has"),
+    _parameter("If-Unmodified-Since", "header", "the Last-Modified of the only object that is wanted"),
+)
 _OBJECT_HEADERS = {
     "ETag": header("what is another when the bytes are"),
     "Last-Modified": header("when the object was stored"),
@@ -186,7 +192,7 @@ _GET_OBJECT = Operation(
         _parameter(
             "Range", "header", "one range of bytes; anything else is all of them", example="bytes=0-3"
         ),
-        _HAS,
+        *_CONDITIONS,
     ),
     also={412: MessageError, 416: MessageError},
 )

@@ -40,8 +40,10 @@ _ASKED_WITH = (
     "Content-MD5",
     "Content-Type",
     "If-Match",
+    "If-Modified-Since",
     "If-None-Match",
     "If-Range",
+    "If-Unmodified-Since",
     "Range",
     "X-Request-Id",
 )
