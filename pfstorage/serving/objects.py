@@ -70,11 +70,12 @@ def _get(request: Request, key: str) -> Answer:
     storage = request.handler.storage_for(request.caller)
     info = storage.head(key)
     etag = info.segments_etag or info.etag
-    headers = _headers_of(key, info, etag)
+    moment = _moment_of(info)
+    headers = _headers_of(key, etag, moment)
     kind = info.content_type if _KIND.fullmatch(info.content_type) else UNKNOWN_TYPE  # it stands in the head
-    if refusal := _unmet(request, etag, _moment_of(info)):
+    if refusal := _unmet(request, etag, moment):
         return _refused(412, f"the object is another than {refusal} says")
-    if _is_known(request, etag, _moment_of(info)):
+    if _is_known(request, etag, moment):
         return Answer(304, headers=headers, kind=kind)
     is_same = request.headers.get("if-range", f'"{etag}"').strip() == f'"{etag}"'  # else, all of it
     asked = request.headers.get("range", "") if is_same and request.method == "GET" else ""
@@ -151,9 +152,8 @@ def _refused(status: int, text: str, headers: Mapping[str, str] = MappingProxyTy
     return answer
 
 
-def _headers_of(key: str, info: ObjectInfo, etag: str) -> dict[str, str]:
+def _headers_of(key: str, etag: str, moment: datetime | None) -> dict[str, str]:
     name = quote(key.rstrip("/").rpartition("/")[2], safe="")
-    moment = _moment_of(info)
     return {
         "ETag": f'"{etag}"',
         **({"Last-Modified": format_datetime(moment, usegmt=True)} if moment else {}),
