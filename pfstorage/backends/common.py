@@ -7,6 +7,7 @@ import mimetypes
 import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 
 from pfstorage.backends.base import ObjectInfo
 from pfstorage.errors import ExistsError, IntegrityError, RejectedError, StorageError
@@ -46,6 +47,15 @@ def wrong_segment(key: str) -> IntegrityError:
 def exists(key: str) -> ExistsError:
     """Return the error for an object that was not to be replaced."""
     return ExistsError(f"there is an object {key!r} already, and it was not to be replaced", key=key)
+
+
+def time_of_http(text: str) -> datetime | None:
+    """Return the moment that *text*, a date of HTTP (RFC 9110, section 5.6.7), tells, None if it is no such date."""
+    try:
+        found = parsedate_to_datetime(text)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
 
 
 def iso_time(seconds: float) -> str:

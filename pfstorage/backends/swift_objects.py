@@ -8,12 +8,10 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import timezone
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from pfstorage.backends.base import CHUNK, ObjectInfo, Sink, Source, Span
-from pfstorage.backends.common import another_object, exists, is_unmet, iso_time, mtime_of_text
+from pfstorage.backends.common import another_object, exists, is_unmet, iso_time, mtime_of_text, time_of_http
 from pfstorage.backends.http_connection import ConnectionBroken, Refusal
 from pfstorage.backends.streams import HashedBody, HashedSink
 from pfstorage.backends.swift_listing import SwiftListings, no_container
@@ -279,8 +277,5 @@ def _info_of_headers(key: str, headers: Mapping[str, str]) -> ObjectInfo:
 
 @functools.lru_cache(maxsize=64)  # those of a second's answers are the same
 def _iso_of_http_date(text: str) -> str:
-    try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
-        return ""
-    return iso_time(moment.replace(tzinfo=timezone.utc).timestamp())
+    moment = time_of_http(text)
+    return iso_time(moment.timestamp()) if moment else ""

@@ -8,14 +8,14 @@ import functools
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from email.utils import format_datetime, parsedate_to_datetime
+from email.utils import format_datetime
 from types import MappingProxyType
 from urllib.parse import quote, unquote_to_bytes
 
 from pfstorage.actions.pushing import known_objects
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.base import CHUNK, Attributes, Piece, Span, SupportsSegments
-from pfstorage.backends.common import is_unmet, new_md5
+from pfstorage.backends.common import is_unmet, new_md5, time_of_http
 from pfstorage.backends.confined import require_write
 from pfstorage.backends.streams import PiecewiseSink
 from pfstorage.errors import BusyError, InvalidKeyError, MessageError, RejectedError
@@ -126,11 +126,7 @@ def _is_known(request: Request, etag: str, moment: datetime | None) -> bool:
 
 def _time_in(request: Request, name: str) -> datetime | None:
     """Return the time in the header *name*; what is none counts as not given (RFC 9110, section 13.1.3)."""
-    try:
-        found = parsedate_to_datetime(request.headers.get(name, ""))
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
+    return time_of_http(request.headers.get(name, ""))
 
 
 def _moment_of(info: ObjectInfo) -> datetime | None:
