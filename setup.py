@@ -13,6 +13,7 @@ TEST = [
     "axe-core-python>=0.1.0",  # axe itself, as a file
     "coverage[toml]>=7.10",
     "docutils>=0.20",
+    "h11>=0.16",  # another parser, to compare with
     "hypothesis>=6.100",
     "import-linter>=2.0",
     "mypy>=1.11",

@@ -72,6 +72,9 @@ def parts(*fields: tuple[str, bytes]) -> bytes:
     return post(multipart(*fields), MULTIPART)
 
 
+CHUNKED = "Transfer-Encoding: chunked"
+SMUGGLED = post(GOOD)
+
 BODIES = [
     Row("an empty body", post("")),
     Row("blanks", post(" \r\n ")),
@@ -181,6 +184,12 @@ LENGTHS = [
         request("POST", CMD, "Transfer-Encoding: chunked", "Transfer-Encoding: gzip", body=b"0\r\n\r\n"),
     ),
     Row("an empty encoding", request("POST", CMD, "Transfer-Encoding:", body=GOOD)),
+    Row(
+        "two lengths of what nobody reads",
+        request("GET", "/healthz", "Content-Length: 5", "Content-Length: 6"),
+    ),
+    Row("an encoding of what nobody reads", request("GET", "/healthz", "Transfer-Encoding: gzip, chunked")),
+    Row("a length and chunks nobody reads", request("GET", "/healthz", "Content-Length: 5", CHUNKED)),
 ]
 
 CHUNKS = [
@@ -197,6 +206,19 @@ CHUNKS = [
     Row("an endless extension", chunked(b"5;" + b"a" * 10_000 + b"\r\nhello\r\n0\r\n\r\n")),
     Row("an endless trailer", chunked(b"0\r\n" + b"a: b\r\n" * 10_000 + b"\r\n")),
     Row("only the last chunk", chunked(b"0\r\n\r\n")),
+    Row("a size that LF ends", chunked(b"5\nhello\r\n0\r\n\r\n")),
+    Row("a chunk that LF ends", chunked(b"5\r\nhello\n0\r\n\r\n")),
+    Row("a last chunk that LF ends", chunked(b"0\n\r\n" + SMUGGLED)),
+    Row("a trailer that LF ends", chunked(b"0\r\nX: y\n\r\n" + SMUGGLED)),
+    Row("an end that is LF", chunked(b"0\r\n\n" + SMUGGLED)),
+    Row("a request as a trailer", chunked(b"0\r\n" + SMUGGLED)),
+    Row("an extension that hides a chunk", chunked(b"2;\nxx\r\n%x\r\n%s" % (len(SMUGGLED), SMUGGLED))),
+    Row("a CR in an extension", chunked(b"5;a\rb\r\nhello\r\n0\r\n\r\n")),
+    Row("a NUL in an extension", chunked(b"5;a\0b\r\nhello\r\n0\r\n\r\n")),
+    Row("a NUL after a size", chunked(b"5\0\r\nhello\r\n0\r\n\r\n")),
+    Row("a blank after a size", chunked(b"5 \r\nhello\r\n0\r\n\r\n")),
+    Row("junk as a trailer", chunked(b"0\r\njunk\r\n\r\n")),
+    Row("a length as a trailer", chunked(b"0\r\nContent-Length: 5\r\n\r\n")),
     Row("chunks over 1 MiB", chunked((b"10000\r\n" + b"a" * 65536 + b"\r\n") * 20), 413, "TooLargeError"),
 ]
 
@@ -273,6 +295,13 @@ LINES = [
         "a header that goes on in the next line",
         request("POST", CMD, "X: a\r\n b", f"Content-Length: {len(GOOD)}", body=GOOD),
     ),
+    Row("a request line that LF ends", b"GET /healthz HTTP/1.1\nHost: localhost\r\n\r\n"),
+    Row("a header that LF ends", b"GET /healthz HTTP/1.1\r\nHost: localhost\n\r\n"),
+    Row("a head that LF ends", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\n" + SMUGGLED),
+    Row("two spaces after the method", b"GET  /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+    Row("a space after the version", b"GET /healthz HTTP/1.1 \r\nHost: localhost\r\n\r\n"),
+    Row("two hosts of a whole address", request("GET", "http://localhost/healthz", "Host: localhost")),
+    Row("a fragment", request("GET", "/healthz#a") + SMUGGLED),
     Row("a length on two lines", request("POST", CMD, "Content-Length: 5\r\n 6", body=GOOD)),
 ]
 

@@ -12,18 +12,22 @@ import time
 from collections.abc import Mapping
 from email.utils import formatdate
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 from pfstorage.errors import MessageError
-from pfstorage.serving.body import Stream
+
+if TYPE_CHECKING:
+    from pfstorage.serving.body import Stream
 
 MAX_LINE = 64 * 1024
 MAX_HEADERS = 100
 MAX_HEAD = 128 * 1024
 """Bytes of all headers together."""
 
-_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_LINE = re.compile(rb"(%b) +([^\s\x00-\x1f\x7f]+) +HTTP/(\d)\.(\d)\s*" % _WORD.encode())
-_HEADER = re.compile(rf"^({_WORD}):([^\x00-\x08\x0a-\x1f\x7f]*)\r?\n", re.MULTILINE)
+WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+# the target may have bytes beyond ASCII: curl sends a name in UTF-8 as it was typed
+_LINE = re.compile(rb"(%b) ([\x21-\x7e\x80-\xff]+) HTTP/(\d)\.(\d)\r\n" % WORD.encode())
+_HEADER = re.compile(rf"^({WORD}):([^\x00-\x08\x0a-\x1f\x7f]*)\r\n", re.MULTILINE)
 
 
 class HeadError(Exception):
@@ -77,13 +81,14 @@ class Headers(dict[str, str]):
 def read_line(line: bytes) -> tuple[str, str, str]:
     """Return the method, the target and the version that a request line tells. Raise `HeadError`.
 
-    HTTP/0.9 is refused: its replies have no status.
+    One space divides them, and CR LF ends the line: nothing between this server and its client reads that in
+    another way. HTTP/0.9 is refused: its replies have no status.
     """
     if len(line) > MAX_LINE:
         raise HeadError(HTTPStatus.REQUEST_URI_TOO_LONG, "the request line is too long")
     found = _LINE.fullmatch(line)
     if not found:
-        raise HeadError(HTTPStatus.BAD_REQUEST, "the request line is not METHOD TARGET HTTP/1.1")
+        raise HeadError(HTTPStatus.BAD_REQUEST, "the request line is not METHOD TARGET HTTP/1.1 and CR LF")
     if found[3] != b"1":
         raise HeadError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "its version is neither 1.0 nor 1.1")
     method, target = found[1].decode("latin-1"), found[2].decode("latin-1")
@@ -95,12 +100,12 @@ def read_line(line: bytes) -> tuple[str, str, str]:
 def read_headers(stream: Stream) -> Headers:
     """Read the headers at the head of *stream*, to the empty line after them. Raise `HeadError`.
 
-    A line that is no header is refused, and so is one that goes on with the line before (RFC 9112, 5.2):
-    what lies between this server and its client may make something else of it.
+    A line that is no header is refused, and so is one that goes on with the line before (RFC 9112, 5.2),
+    or that LF ends without CR: what lies between this server and its client may make something else of it.
     """
     lines: list[bytes] = []
     size = 0
-    while (line := stream.readline(MAX_LINE + 1)) not in (b"\r\n", b"\n"):
+    while (line := stream.readline(MAX_LINE + 1)) != b"\r\n":
         lines.append(line)
         size += len(line)
         if not line.endswith(b"\n") and len(line) <= MAX_LINE:
@@ -112,7 +117,7 @@ def read_headers(stream: Stream) -> Headers:
             raise HeadError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, text)
     found = _HEADER.findall(b"".join(lines).decode("latin-1"))
     if len(found) != len(lines):
-        raise HeadError(HTTPStatus.BAD_REQUEST, "a line of its head is no header")
+        raise HeadError(HTTPStatus.BAD_REQUEST, "a line of its head is no header that ends with CR LF")
     headers = Headers()
     for name, value in found:
         lower = name.lower()

@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from pfstorage.errors import MessageError, PfstorageError, SlowRequestError
+from pfstorage.errors import MessageError, NoLengthError, PfstorageError, SlowRequestError
 from pfstorage.reply import Reply
 from pfstorage.serving import body, head
 from pfstorage.serving.exchange import Answer, Request, answer_of
@@ -77,7 +77,7 @@ class RequestHandler(BaseHTTPRequestHandler):
         except TimeoutError:
             return
         # an empty line before a request means nothing (RFC 9112, section 2.2); many of them keep it open for nothing
-        if not line.strip():
+        if line in (b"\r\n", b""):
             self._empty_lines += 1
             self.close_connection = not line or self._empty_lines > MOST_EMPTY_LINES
             return
@@ -174,20 +174,22 @@ class RequestHandler(BaseHTTPRequestHandler):
             raise head.HeadError(HTTPStatus.REQUEST_TIMEOUT, text) from None
         finally:
             self._received.begin(None)
+        self.command, self.path, self.request_version, self.headers = command, path, version, headers
+        if given := headers.get("x-request-id"):
+            self._id = id_of(given)
         is_new = version != "HTTP/1.0"
         # where something between here and the client may read it in another way
         if is_new and "host" not in headers:
             raise head.HeadError(HTTPStatus.BAD_REQUEST, "it has no header Host")
+        headers.only("host")
         if not is_new and "transfer-encoding" in headers:
             raise head.HeadError(HTTPStatus.BAD_REQUEST, "HTTP/1.0 has no Transfer-Encoding")
+        self._body = body.body_of(self.rfile, headers)  # also where nothing reads it
         scheme, _, rest = path.partition("://")
         if rest and "/" not in scheme:  # a whole address says which host is meant (RFC 9112, section 3.2.2)
             headers.put("host", re.split("[/?#]", rest)[0])
         wishes = headers.words("connection")
         self._may_stay_open = "close" not in wishes and (is_new or "keep-alive" in wishes)
-        self.command, self.path, self.request_version, self.headers = command, path, version, headers
-        if given := headers.get("x-request-id"):
-            self._id = id_of(given)
 
     def _read_request(self) -> Request:
         try:
@@ -195,6 +197,9 @@ class RequestHandler(BaseHTTPRequestHandler):
                 raise ValueError
             target = urlsplit(self.path.encode("latin-1").decode())
         except ValueError:
+            self._may_stay_open = (
+                False  # as with all that can't be read: what follows may be meant as a part of it
+            )
             raise MessageError("the address of the request can't be read") from None
 
         return Request(
@@ -246,8 +251,8 @@ class RequestHandler(BaseHTTPRequestHandler):
 
     def _open_body(self, most: int) -> body.Reader:
         """Return the body. Raise `TooLargeError` if it says that it has over *most* bytes: it is not asked for then."""
-        encodings = self.headers.get_all("transfer-encoding")
-        self._body = body.open_body(self.rfile, encodings, self.headers.get_all("content-length"))
+        if self._body is None:
+            raise NoLengthError("the request needs a Content-Length")
         body.require_length(self._body, most)
         is_new = self.request_version != "HTTP/1.0"
         if is_new and self.headers.get("expect", "").lower() == "100-continue":
@@ -263,10 +268,7 @@ class RequestHandler(BaseHTTPRequestHandler):
             raise ConnectionAbortedError("the client went away before it sent the body") from e
 
     def _is_body_read(self) -> bool:
-        if self._body is not None:
-            return self._body.is_at_end
-        has_none = not ("content-length" in self.headers or "transfer-encoding" in self.headers)
-        return has_none and self.command not in ("POST", "PUT")
+        return self._body.is_at_end if self._body else self.command not in ("POST", "PUT")
 
     def _linger(self) -> None:
         """Take in what the client still sends: to close before that would reset the connection.
