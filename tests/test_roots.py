@@ -315,9 +315,7 @@ def test_the_room_is_that_where_the_objects_go(site: Path, storage: Storage, ans
         assert os.listdir(site / "root/disk") == []
 
 
-def test_an_audit_reads_what_a_listing_shows_late_below_the_root(
-    site: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_audit_reads_what_a_listing_shows_late_below_the_root(site: Path) -> None:
     class Late(MemoryStorage):
         calls = 0
 
@@ -325,7 +323,6 @@ def test_an_audit_reads_what_a_listing_shows_late_below_the_root(
             self.calls += 1
             return super().list(prefix, **options) if self.calls > 2 else iter(())
 
-    monkeypatch.setattr("pfstorage.actions.auditing.PAUSES", (0.0,))
     meta = {"putSpec": "data", "inLocation": "new", "audit": True}
     with Late() as storage:
         caller = Caller(roots=Roots([str(site / "root")]))

@@ -243,18 +243,15 @@ def test_a_pause_for_the_pace_is_no_reason_to_wait(slow: Storage, tmp_path: Path
     assert parts_in("out") == []
 
 
-def test_the_pauses_of_an_audit_are_no_reason_to_wait(tmp_path: Path) -> None:
-    """What a listing does not show is asked for again, with pauses in between."""
-    write_tree(tmp_path / "data", {"a": b"x"})
-    with open_storage(type="memory") as storage:
-        plain, stop = storage.list, Stop()
-        storage.list = lambda *_, **__: iter(())  # type: ignore[method-assign]
-        threading.Timer(0.7, stop.request).start()
-        started = time.monotonic()
-        reply = run(storage, "objPut", stop, **PUT, audit=True)
-        assert time.monotonic() - started < MOST_SECONDS
-        storage.list = plain  # type: ignore[method-assign]
-    assert reply["objectFileList"] == ["s/a"]
+def test_an_audit_that_waits_for_the_store_ends_soon(slow: Storage, proxy: Proxy) -> None:
+    proxy.fault(Fault("stall", seconds=60, side="request"), "HEAD")
+
+    def is_asked() -> bool:
+        return bool(proxy.made("HEAD"))
+
+    reply, seconds = stopped_when(is_asked, slow, "objPut", **PUT, audit=True)
+    assert seconds < MOST_SECONDS
+    assert len(reply["objectFileList"]) == len(TREE)
     assert (reply["status"], reply["audit"]["error"]["type"]) == (False, "StoppedError")
 
 

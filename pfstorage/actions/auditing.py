@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
-from pfstorage.backends import ObjectInfo
-from pfstorage.errors import LocalFileError, NotFoundError, PermissionDeniedError
+from pfstorage.errors import LocalFileError
 from pfstorage.files import Ground, LocalFile, find_files
-from pfstorage.transfer import Failure, Plan, Transfer, Work, verify
+from pfstorage.transfer import Failure, Plan, Transfer
 from pfstorage.transfer.verify import Comparison
-
-PAUSES = (0.5, 1.0, 2.0, 4.0)
-"""Seconds between the listings that are asked for what should be there: they lag on large clusters."""
 
 
 def body_of(comparison: Comparison) -> dict[str, Any]:
@@ -65,51 +60,3 @@ def local_files(root: str, ground: Ground, takes: Callable[[str], bool]) -> Iter
                 yield file
     except LocalFileError:
         return  # there is no such directory: all objects are missing
-
-
-def audit_push(plan: Callable[[Callable[[str], None]], Plan], work: Work) -> dict[str, Any]:
-    """Compare the files of a push with what the store lists now; what it does not list, it is asked for again."""
-    unlisted: list[Transfer] = []
-
-    def listed() -> Iterator[Transfer | Failure]:
-        for item in plan(lambda _: None):
-            if isinstance(item, Transfer) and item.known is None:
-                unlisted.append(item)
-            elif isinstance(item, Transfer):
-                yield item
-        yield from _found_later(unlisted, work)
-
-    return body_of(verify(listed(), work))
-
-
-def _found_later(unlisted: list[Transfer], work: Work) -> Iterator[Transfer]:
-    """Yield the transfers with what the store shows of them at last, or without it."""
-    for pause in PAUSES:
-        if not unlisted:
-            return
-        work.stop.sleep(pause)
-        still = []
-        for item in unlisted:
-            row = _listed(item.key, work)
-            if row is not None:
-                yield replace(item, known=row)
-            else:
-                still.append(item)
-        unlisted = still
-    for item in unlisted:
-        yield replace(item, known=_head(item.key, work))
-
-
-def _listed(key: str, work: Work) -> ObjectInfo | None:
-    try:
-        row = next(work.storage.list(key, limit=1), None)
-    except PermissionDeniedError:  # who may write may not list
-        return None
-    return row if row is not None and row.key == key else None
-
-
-def _head(key: str, work: Work) -> ObjectInfo | None:
-    try:
-        return work.storage.head(key)
-    except NotFoundError:
-        return None

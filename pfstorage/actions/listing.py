@@ -7,11 +7,13 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
+from pfstorage.actions.options import MoveMeta, work_of
 from pfstorage.actions.registry import Context, action
 from pfstorage.backends import ObjectInfo
 from pfstorage.errors import MessageError, NotFoundError
 from pfstorage.pathmap import join, without_dot
-from pfstorage.reply import Reply, Stream
+from pfstorage.reply import Reply, Stream, Texts
+from pfstorage.transfer.existence import existing
 
 ATTRIBUTES = {
     "name": "key",
@@ -32,6 +34,7 @@ class LsMeta:
     limit: int | None = field(default=None, metadata={"schema": {"minimum": 1}})
     marker: str = ""
     delimiter: str = ""
+    sure: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,12 @@ def ls(context: Context, meta: LsMeta) -> Reply:
     if meta.limit is not None and not 1 <= meta.limit <= sys.maxsize:
         raise MessageError("meta 'limit' must be 1 or more, and no larger than any store")
     full_path = prepended(meta.prepend_bucket_path, without_dot(meta.path))
-    limit = None if meta.substr else meta.limit
+    limit = None if meta.substr or meta.sure else meta.limit
     rows = context.storage.list(full_path, marker=meta.marker, limit=limit, delimiter=meta.delimiter)
-    rest = itertools.islice((row for row in rows if meta.substr in row.key), meta.limit)
+    rows, missing = (row for row in rows if meta.substr in row.key), Texts()
+    if meta.sure:
+        rows = existing(rows, work_of(context, MoveMeta()), missing.append, at_once=meta.limit)
+    rest = itertools.islice(rows, meta.limit)
     first = list(itertools.islice(rest, 1))  # that there is one is the status
     found = itertools.chain(first, rest)
     body: dict[str, Any] = {"status": bool(first)}
@@ -68,6 +74,8 @@ def ls(context: Context, meta: LsMeta) -> Reply:
         )
     else:
         body["ls"] = _long_form(list(found), full_path)
+    if meta.sure:
+        body["missing"] = missing  # which grows as the rows are read
     if not first:
         body["msg"] = f"no object begins with {full_path!r}" + (
             f" and has {meta.substr!r}" if meta.substr else ""

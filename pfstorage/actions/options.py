@@ -28,6 +28,7 @@ class MoveMeta:
     overwrite: str = field(default="changed", metadata={"schema": {"enum": OVERWRITE}})
     dry_run: bool = False
     audit: bool = False
+    sure: bool = False
     reply: str = field(default="full", metadata={"schema": {"enum": REPLIES}})
     async_: bool = False
     jid: str = field(default="", metadata={"schema": {"maxLength": LONGEST_JID}})

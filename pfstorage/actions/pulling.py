@@ -17,7 +17,7 @@ from pfstorage.errors import FullDiskError, InvalidKeyError, LocalFileError
 from pfstorage.files import Ground, local_errors, require_no_part
 from pfstorage.pathmap import below, is_marker, join, local_parts, without_dot
 from pfstorage.reply import Reply, Texts
-from pfstorage.transfer import Failure, Plan, Transfer, pull, verify
+from pfstorage.transfer import Failure, Plan, Transfer, Work, pull, verify
 
 NOTHING = "no object is selected"
 
@@ -121,8 +121,14 @@ def _pulled(context: Context, meta: PullMeta, ground: Ground) -> Reply:
         return Reply({**reply_of(report, meta, places).body, **when_nothing(meta, NOTHING)})
     audit = None
     if meta.audit and not (meta.dry_run or report.error):
-        again = work_of(context, meta)
-        audit = body_of(verify(_plan(_selected(again.storage, meta, target), target), again, target.led))
+        audit = body_of(
+            verify(
+                lambda again: _plan(_selected(again.storage, meta, target), target),
+                lambda: work_of(context, meta),
+                target.led,
+                sure=meta.sure,
+            )
+        )
     return reply_of(report, meta, places, audit)
 
 
@@ -134,16 +140,21 @@ def obj_verify(context: Context, meta: PullMeta) -> Reply:
 
 
 def _verified(context: Context, meta: PullMeta, ground: Ground) -> Reply:
-    work, target = work_of(context, meta), Target(meta, ground)
+    target = Target(meta, ground)
     extra = Texts()
     prefix, takes = _choice(meta, target)
-    files = local_files(
-        target.top,
-        target.ground,
-        lambda rest: takes(key := join(target.location, rest)) and key.startswith(prefix),
-    )
-    plan = _plan(_selected(work.storage, meta, target), target)
-    comparison = verify(with_extra_files(plan, files, extra.append), work, target.led)
+
+    def plan(work: Work) -> Plan:
+        nonlocal extra
+        extra = Texts()
+        files = local_files(
+            target.top,
+            target.ground,
+            lambda rest: takes(key := join(target.location, rest)) and key.startswith(prefix),
+        )
+        return with_extra_files(_plan(_selected(work.storage, meta, target), target), files, extra.append)
+
+    comparison = verify(plan, lambda: work_of(context, meta), target.led, sure=meta.sure)
     body = body_of(comparison)
     if not (comparison.count or comparison.failed or comparison.error):
         body |= when_nothing(meta, NOTHING)

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from pfstorage.actions.auditing import audit_push
+from pfstorage.actions.auditing import body_of
 from pfstorage.actions.listing import prepended
 from pfstorage.actions.options import MoveMeta, reply_of, work_of
 from pfstorage.actions.registry import Context, Upload, action
@@ -37,8 +37,9 @@ from pfstorage.pathmap import (
 )
 from pfstorage.reply import Reply
 from pfstorage.rights import Rights
-from pfstorage.transfer import Failure, Moved, Transfer, TransferReport, Work, push
+from pfstorage.transfer import Failure, Moved, Transfer, TransferReport, Work, push, verify
 from pfstorage.transfer.push import replacing, unless_there
+from pfstorage.transfer.verify import Comparison
 
 AT_ONCE = 10_000
 """Files that the store is asked for by one listing: as many as it lists on one page."""
@@ -75,18 +76,40 @@ def obj_put(context: Context, meta: PutMeta) -> Reply:
 def _pushed(context: Context, meta: PutMeta, ground: Ground) -> Reply:
     work, is_tree = work_of(context, meta), _is_tree(meta, ground)
 
-    def plan(warn: Callable[[str], None]) -> Iterator[Transfer | Failure]:
-        items = _items(meta, ground, warn)
-        return _with_known(map(functools.partial(_if_allowed, context.caller.rights), items), work.storage)
+    def items(warn: Callable[[str], None]) -> Iterator[Transfer | Failure]:
+        return map(functools.partial(_if_allowed, context.caller.rights), _items(meta, ground, warn))
 
-    report = push(plan(context.warn), work)
+    report = push(_with_known(items(context.warn), work.storage), work)
     if not (report.count or report.failed or report.error or meta.shard):
         return Reply({"status": False, "msg": NOTHING})  # as 2.x said it, in these words
     audit = None
     if meta.audit and not (meta.dry_run or report.error):
-        audit = audit_push(plan, work_of(context, meta))
+        audit = body_of(_audited(context, meta, lambda: items(lambda _: None), report))
     localpath = meta.put_spec if is_tree else os.path.dirname(_first_path(meta))
     return reply_of(report, meta, {"localpath": localpath}, audit)
+
+
+def _audited(
+    context: Context, meta: PutMeta, items: Callable[[], Iterator[Transfer | Failure]], report: TransferReport
+) -> Comparison:
+    """Compare the files of a push with the store; what that does not have, whatever it lists, is stored again."""
+
+    def means() -> Work:
+        return work_of(context, meta)
+
+    comparison = verify(lambda work: _with_known(items(), work.storage), means, sure=meta.sure)
+    gone = comparison.gone
+    if not gone or comparison.error:
+        return comparison
+
+    def lost() -> Iterator[Transfer]:
+        return (item for item in items() if isinstance(item, Transfer) and item.key in gone)
+
+    context.warn(f"{len(gone)} files were not in the store, whatever it listed: they were stored again")
+    report.add_again(push(lost(), means()))
+    if not report.error:
+        comparison.replace_gone(verify(lambda _: lost(), means))
+    return comparison
 
 
 def _first_path(meta: PutMeta) -> str:

@@ -20,7 +20,8 @@ class Transfer:
 
     *known* is what the store is known to hold under the key. *tree* and *parts* are
     where the file lies below a directory that nothing may lead out of; a push of what
-    is not confined has none, and opens the path.
+    is not confined has none, and opens the path. If *asked*, a comparison does not take a
+    listing for it, and asks the store for the object.
     """
 
     key: str
@@ -28,6 +29,7 @@ class Transfer:
     known: ObjectInfo | None = None
     tree: LocalTree | None = None
     parts: tuple[str, ...] = ()
+    asked: bool = False
 
 
 class Failure:
@@ -109,6 +111,21 @@ class TransferReport:
         if self.names_kept:
             self.keys.append(item.key)
             self.paths.append(item.path)
+
+    def add_again(self, again: TransferReport) -> None:
+        """Add what came of files of this report that were moved a second time."""
+        failed = {(failure.key, failure.path) for failure in again.failed}
+        if failed and self.names_kept:
+            rows = [row for row in zip(self.keys, self.paths, strict=True) if row not in failed]
+            self.keys, self.paths = Texts(key for key, _ in rows), Texts(path for _, path in rows)
+        self.count -= again.failed_count
+        self.size += again.size
+        self.skipped = max(0, self.skipped - again.count - again.failed_count)
+        self.seconds += again.seconds
+        for failure in again.failed:
+            self.note_failure(failure)
+        self.failed_count += again.failed_count - len(again.failed)
+        self.error = self.error or again.error
 
     def note_failure(self, failure: Failure) -> None:
         self.failed_count += 1

@@ -16,6 +16,11 @@ def has_same_bytes(work: Work, body: Body, known: ObjectInfo) -> bool:
     """
     if not known.size and body.size:
         known = work.storage.head(known.key)
+    return has_those_bytes(work, body, known)
+
+
+def has_those_bytes(work: Work, body: Body, known: ObjectInfo) -> bool:
+    """Tell whether *body* has the bytes of *known*, and some at all."""
     if not known.size or body.size != known.size:
         return False
     if known.segments_etag:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from pfstorage.backends import ObjectInfo
 from pfstorage.errors import NotFoundError
@@ -13,12 +14,17 @@ from pfstorage.files import Body, local_errors, open_body
 from pfstorage.pathmap import is_marker
 from pfstorage.reply import Texts
 from pfstorage.transfer.engine import run
+from pfstorage.transfer.existence import Inquiry, asked, is_readable
 from pfstorage.transfer.plan import SAME, Moved, Plan, Transfer, TransferReport
-from pfstorage.transfer.same import has_same_bytes
+from pfstorage.transfer.same import has_same_bytes, has_those_bytes
 from pfstorage.transfer.work import Work
 
 CHANGED = Moved(verdict="changed")
 MISSING = Moved(verdict="missing")
+GONE = Moved(verdict="gone")
+"""The store does not have the object, whatever it lists."""
+
+MakePlan = Callable[[Work], Plan]
 
 
 def _as_it_is(transfer: Transfer) -> Transfer:
@@ -26,34 +32,86 @@ def _as_it_is(transfer: Transfer) -> Transfer:
 
 
 class Comparison(TransferReport):
-    """What came of comparing: `skipped` counts what is the same, the keys of the others stand in two lists."""
+    """What came of comparing: `skipped` counts what is the same, the keys of the others stand in two lists.
+
+    *gone* are those of *missing* that the store itself does not have. *unasked* counts the objects of
+    which only a listing tells that they are there.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.changed = Texts()
         self.missing = Texts()
+        self.gone: set[str] = set()
+        self.unasked = 0
 
     def note(self, item: Transfer, moved: Moved) -> None:
         self.count += 1
         self.skipped += moved.is_same
+        if moved is GONE:
+            self.gone.add(item.key)
         if not moved.is_same:
-            (self.missing if moved is MISSING else self.changed).append(item.key)
+            (self.changed if moved is CHANGED else self.missing).append(item.key)
+
+    def sort(self) -> None:
+        """Bring what is named into the order of the keys."""
+        self.changed, self.missing = _sorted(self.changed), _sorted(self.missing)
+        self.failed.sort(key=lambda failure: os.fsencode(failure.key))
+
+    def replace_gone(self, later: Comparison) -> None:
+        """Have what *later* tells of the objects that were gone in place of what this tells of them."""
+        gone, self.gone = self.gone, later.gone
+        self.missing = Texts(key for key in self.missing if key not in gone)
+        for mine, theirs in ((self.missing, later.missing), (self.changed, later.changed)):
+            for key in theirs:
+                mine.append(key)
+        self.skipped += later.skipped
+        for failure in later.failed:
+            self.note_failure(failure)
+        self.error = self.error or later.error
+        self.sort()
 
 
-def verify(plan: Plan, work: Work, led: Callable[[Transfer], Transfer] = _as_it_is) -> Comparison:
+def _sorted(keys: Texts) -> Texts:
+    return Texts(sorted(keys, key=os.fsencode))
+
+
+def verify(
+    plan: MakePlan,
+    means: Callable[[], Work],
+    led: Callable[[Transfer], Transfer] = _as_it_is,
+    *,
+    sure: bool = False,
+) -> Comparison:
     """Compare each object of *plan* with its file, or with what *led* makes of one in whose place is a link.
 
-    A transfer without *known* is one that the store should have; one without a file is missing, too.
+    What a store lists need not be there. So it is asked for the objects that `Inquiry` chooses, for
+    all of them if *sure*. If one of them is missing, all is compared once more, and no object
+    is taken to be there that was not asked for. A transfer without *known* is one that
+    the store should have and does not list; it is asked for in any case. One without a file is missing, too.
     """
+    report = _compared(plan, means(), led, sure=sure)
+    if report.gone and report.unasked and not report.error:
+        report = _compared(plan, means(), led, sure=True)
+    return report
+
+
+def _compared(plan: MakePlan, work: Work, led: Callable[[Transfer], Transfer], *, sure: bool) -> Comparison:
     report = Comparison()
-    run(plan, functools.partial(_verify_one, work, led), work, report)
+    inquiry = Inquiry(lambda: sure or bool(report.gone))
+    run(inquiry.marked(plan(work)), functools.partial(_verify_one, work, led), work, report)
+    report.unasked = inquiry.unasked
+    if report.unasked:  # what was chosen of them was compared last
+        report.sort()
     return report
 
 
 def _verify_one(work: Work, led: Callable[[Transfer], Transfer], transfer: Transfer) -> Moved:
-    known = transfer.known
-    if known is None:
-        return MISSING
+    if transfer.asked or transfer.known is None:
+        try:
+            transfer = replace(transfer, known=asked(work, transfer), asked=True)
+        except NotFoundError:
+            return GONE
     with local_errors(transfer.path):
         try:
             if is_marker(transfer.key):
@@ -61,12 +119,22 @@ def _verify_one(work: Work, led: Callable[[Transfer], Transfer], transfer: Trans
             if transfer.tree is not None and transfer.tree.link(transfer.parts) is not None:
                 transfer = led(transfer)
             with _opened(transfer) as body:
-                is_same = has_same_bytes(work, body, known) if body.size else _is_empty(work, known)
-                return SAME if is_same else CHANGED
+                return _verdict(work, transfer, body)
         except (FileNotFoundError, NotFoundError):
             return MISSING
         except (NotADirectoryError, IsADirectoryError):
             return CHANGED
+
+
+def _verdict(work: Work, transfer: Transfer, body: Body) -> Moved:
+    known = transfer.known
+    assert known is not None
+    if not transfer.asked:
+        is_same = has_same_bytes(work, body, known) if body.size else _is_empty(work, known)
+        return SAME if is_same else CHANGED
+    if not (has_those_bytes(work, body, known) if body.size else not known.size):
+        return CHANGED
+    return SAME if is_readable(work, known) else GONE
 
 
 def _is_empty(work: Work, known: ObjectInfo) -> bool:

@@ -1,0 +1,182 @@
+"""Whether what a store lists is there: a listing may show for minutes what has expired or was deleted."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import random
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYetError
+from dataclasses import replace
+
+from pfstorage.backends import ObjectInfo
+from pfstorage.backends.base import Span, SupportsSegments
+from pfstorage.errors import NotFoundError, RejectedError
+from pfstorage.stop import TICK
+from pfstorage.transfer.plan import Failure, Plan, Transfer
+from pfstorage.transfer.work import Work
+
+ASKED = 1000
+"""Objects of a plan that a HEAD asks for: the first so many, and as many of the others."""
+TRIES = 2
+"""How often an object is asked for again that was stored just now and is not found."""
+CONFLICT = 409
+
+
+class _Nowhere:
+    """A sink for bytes that only have to come."""
+
+    def write(self, data: bytes | memoryview) -> int:
+        return len(data)
+
+
+class Inquiry:
+    """Chooses the objects of a plan that the store is asked for: the first `ASKED`, and as many of the rest by chance.
+
+    As soon as *asks_all*, it chooses each that comes. *unasked* counts the others.
+    """
+
+    def __init__(self, asks_all: Callable[[], bool]) -> None:
+        self._asks_all = asks_all
+        self.unasked = 0
+
+    def marked(self, plan: Plan) -> Iterator[Transfer | Failure]:
+        """Pass *plan* on, what is chosen marked as `Transfer.asked`; what is chosen of the rest comes last."""
+        sample: list[Transfer] = []
+        listed = 0
+        for item in plan:
+            if isinstance(item, Failure) or item.known is None:
+                yield item
+                continue
+            listed += 1
+            if listed <= ASKED or self._asks_all():
+                yield replace(item, asked=True)
+            elif len(sample) < ASKED:
+                sample.append(item)
+            else:
+                self.unasked += 1
+                yield _exchanged(sample, item, random.randrange(listed - ASKED))  # noqa: S311 - no secret
+        for item in sample:
+            yield replace(item, asked=True)
+
+
+def _exchanged(sample: list[Transfer], item: Transfer, place: int) -> Transfer:
+    """Put *item* at *place* in *sample*, and return what was there; beyond its end, *item* itself.
+
+    With a *place* by chance among all that came so far, each of them is as likely to be in it (Vitter's algorithm R).
+    """
+    if place >= len(sample):
+        return item
+    sample[place], item = item, sample[place]
+    return item
+
+
+def asked(work: Work, transfer: Transfer) -> ObjectInfo:
+    """Return what the store has under the key of *transfer*, by a HEAD. Raise `NotFoundError`.
+
+    What is not listed was stored just now, and is asked for again: large clusters lag.
+    """
+    known = transfer.known
+    head = functools.partial(work.storage.head, transfer.key)
+    if known is None:
+        return work.patience.tried(head, (NotFoundError,), retries=TRIES)
+    return newer(known, head())
+
+
+def newer(listed: ObjectInfo, told: ObjectInfo) -> ObjectInfo:
+    """Return *listed*, the row of a listing, unless *told*, the answer to a HEAD, is of another object.
+
+    The row knows more: what lies between here and the store may drop an ETag.
+    """
+    etag = told.segments_etag or told.md5
+    is_other = told.size != listed.size or (etag and etag != (listed.segments_etag or listed.etag))
+    return told if is_other else listed
+
+
+def is_readable(work: Work, known: ObjectInfo) -> bool:
+    """Tell whether all segments of a large object are there: a HEAD tells of their list alone.
+
+    A byte of each is asked for.
+    """
+    if not known.segments_etag or not isinstance(work.storage, SupportsSegments):
+        return True
+
+    def read(offset: int) -> None:
+        work.stop.check()
+        work.storage.get(known.key, work.sink(_Nowhere()), Span(offset, 1, known.segments_etag))
+
+    try:
+        pieces = work.storage.pieces(known)
+        work.crew.share([functools.partial(read, piece.offset) for piece in pieces if piece.size])
+    except NotFoundError:
+        return False
+    except RejectedError as e:
+        if e.facts.get("status") != CONFLICT:  # so Swift says that a segment is missing
+            raise
+        return False
+    return True
+
+
+def existing(
+    rows: Iterable[ObjectInfo], work: Work, note: Callable[[str], None], at_once: int | None = None
+) -> Iterator[ObjectInfo]:
+    """Yield those of *rows* that the store has, as it has them; *note* the keys of the others.
+
+    They are asked for side by side, *at_once* at most, and come in their order. Rows of `ObjectInfo.is_subdir`
+    pass as they are. Raise what else the store says, and `StoppedError`.
+    """
+    answers: deque[tuple[ObjectInfo, Future[ObjectInfo]]] = deque()
+
+    def next_one() -> Iterator[ObjectInfo]:
+        row, answer = answers.popleft()
+        try:
+            yield newer(row, _result(answer, work))
+        except NotFoundError:
+            note(row.key)
+
+    with _at_work(work):
+        for row in rows:
+            answers.append((row, _future(row, work)))
+            if len(answers) >= min(at_once or sys.maxsize, 2 * work.limit.allowed):
+                yield from next_one()
+        while answers:
+            yield from next_one()
+
+
+@contextlib.contextmanager
+def _at_work(work: Work) -> Iterator[None]:
+    """Let the crew of *work* work for the length of the block."""
+    with work.stop.heeded(), work.options.shared.shared(lambda: work.crew.busy):
+        try:
+            yield
+        finally:
+            work.crew.cancel()
+            work.patience.break_off()  # nobody waits for what is under way
+            work.crew.close(0.0)
+
+
+def _future(row: ObjectInfo, work: Work) -> Future[ObjectInfo]:
+    answer: Future[ObjectInfo] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(work.storage.head(row.key))
+            work.limit.note(0)
+        except BaseException as e:  # noqa: BLE001 - it is raised again where the answer is used
+            answer.set_exception(e)
+
+    if row.is_subdir:
+        answer.set_result(row)
+    else:
+        work.crew.submit(ask)
+    return answer
+
+
+def _result(answer: Future[ObjectInfo], work: Work) -> ObjectInfo:
+    while not work.stop.is_requested:
+        with contextlib.suppress(NotYetError):
+            return answer.result(TICK)
+    raise work.stop.error()
