@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import gc
 import json
 import os
 import resource
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pfstorage import output
 from pfstorage._version import __version__
 from pfstorage.flags import DESCRIPTION, DETAILS, SYNOPSIS, build_parser
 from pfstorage.stop import Stop
@@ -28,17 +27,22 @@ DONE, FAILED, MALFORMED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line *argv* and return its exit status."""
+    with output.standard_streams(_line_of):
+        return _main(argv)
+
+
+def _line_of(text: str) -> str:
+    from pfstorage.console import line_of
+
+    return line_of(text)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     parser = build_parser()
     options = parser.parse_args(argv)
-    if options.b_version:
-        print(f"Version: {__version__}")
-        return DONE
-    if options.makeToken:
-        print(_new_token())
-        return DONE
-    if options.desc or options.synopsis:
-        print("\n\n".join([DESCRIPTION, SYNOPSIS, *([DETAILS] if options.desc else [])]))
-        return DONE
+    told = _told(options)
+    if told is not None:
+        return DONE if output.tell(told) else FAILED
     _hide_secrets(options)
     _check_combination(parser, options)
     stop = Stop()
@@ -50,6 +54,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     return STATUS_BY_REASON.get(stop.reason, status)
+
+
+def _told(options: argparse.Namespace) -> str | None:
+    """Return what the flags want to be told of the program itself, None if that is nothing."""
+    if options.b_version:
+        return f"Version: {__version__}"
+    if options.makeToken:
+        return _new_token()
+    if options.desc or options.synopsis:
+        return "\n\n".join([DESCRIPTION, SYNOPSIS, *([DETAILS] if options.desc else [])])
+    return None
 
 
 def _hide_secrets(options: argparse.Namespace) -> None:
@@ -191,10 +206,14 @@ def _message(options: argparse.Namespace) -> str | dict[str, Any] | None:
 
 
 def _save(path: str, document: Mapping[str, Any]) -> None:
-    """Write a configuration file, whole or not at all, that only its owner can read."""
+    """Write a configuration file, whole or not at all, that only its owner can read. Links to it stay."""
+    from pfstorage.errors import SettingsError
     from pfstorage.files import LocalTree, local_errors
 
-    directory, name = os.path.split(path)
+    with local_errors(path):
+        if output.is_stream(path):  # to put a file in its place would take /dev/stdout from the whole system
+            raise SettingsError(f"--configFileSave writes a regular file, and {path!r} is none; name a file")
+    directory, name = os.path.split(os.path.realpath(path))
     with local_errors(path), LocalTree(directory).whole_file((name,), mode=0o600) as file:
         file.write(json.dumps(document, indent=4).encode() + b"\n")
 
@@ -216,13 +235,11 @@ def _print(reply: Reply) -> int:
     from pfstorage.errors import MessageError
 
     try:
-        if sys.stdout is None:
-            raise OSError(errno.EBADF, "stdout is closed")
-        is_done = reply.write(sys.stdout, end="\n")
-        sys.stdout.flush()
+        stream = output.stdout()
+        is_done = reply.write(stream, end="\n")
+        output.finish(stream)
     except OSError as e:  # whoever read it has gone, or what it went into is full
         complain(f"cannot write the reply: {e.strerror}")
-        sys.stdout = None  # or Python tries again at its end, and complains for itself
         return FAILED
     if is_done:
         return DONE

@@ -84,12 +84,17 @@ def complain(text: str, level: str = "ERROR") -> None:
     """
     if sys.stderr is None:
         return
-    line = f"pfstorage: {text}"
     for handler in logging.getLogger("pfstorage").handlers:
         handler.flush()
+    print(line_of(text, level), file=sys.stderr, flush=True)  # noqa: T201 - this is the place for it
+
+
+def line_of(text: str, level: str = "WARNING") -> str:
+    """Return *text* as the program says it: in the form that the log has."""
+    for handler in logging.getLogger("pfstorage").handlers:
         if isinstance(handler.formatter, _JsonFormatter):
-            line = handler.format(logging.makeLogRecord({"levelname": level, "msg": text}))
-    print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is the place for it
+            return handler.format(logging.makeLogRecord({"levelname": level, "msg": text}))
+    return f"pfstorage: {text}"
 
 
 def write_log(seconds: float) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn
 
+from pfstorage.output import Parser
+
 DESCRIPTION = """\
 pfstorage gives one regular JSON interface to object storage: OpenStack Swift,
 a directory, or memory. A message is {"action": "ls", "meta": {...}}; the reply is
@@ -40,7 +42,7 @@ Exit status: 0 the reply's status is true; 1 it is false; 2 the message or a fla
 130 SIGINT and 143 SIGTERM ended it."""
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(Parser):
     def error(self, message: str) -> NoReturn:
         """End the program. Of arguments that it does not know, one of which may be a secret, only flags are told."""
         start = "unrecognized arguments: "

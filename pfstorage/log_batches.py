@@ -12,7 +12,7 @@ from typing import TextIO
 SECONDS = 0.1
 """How long a line lies at most until it is written; a process that is killed takes those along."""
 MOST_LINES = 10_000
-"""So many lie there while the stream takes nothing; whoever logs one more waits for it."""
+"""So many lie there at most: whoever logs one more writes them, and waits for as long as the stream does."""
 
 
 class BatchHandler(logging.Handler):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pfstorage.devswift import HOST, KEY, USER, DevSwiftError
 from pfstorage.devswift.middleware import SETTINGS, paste_config
+from pfstorage.output import Parser, standard_streams, tell
 
 KINDS = ("account", "container", "object", "proxy")
 RINGS = ("account", "container", "object", "object-1")
@@ -218,7 +219,8 @@ def _run(options: argparse.Namespace) -> None:
         log.open("a").close()
         with _home(options.dir) as home, _serving(home, options.port, log, options.processes) as port:
             where = f"http://{HOST}:{port}/auth/v1.0"
-            print(f"devswift: up at {where}, user {USER}, key {KEY}, files in {home}", flush=True)
+            if not tell(f"devswift: up at {where}, user {USER}, key {KEY}, files in {home}"):
+                raise DevSwiftError("nobody can know where it is")
             if options.until_eof:
                 spawn(_stop_at_eof)
             hubs.trampoline(stopped, read=True)
@@ -227,7 +229,12 @@ def _run(options: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command until SIGINT or SIGTERM; return its exit status."""
-    parser = argparse.ArgumentParser(
+    with standard_streams():
+        return _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    parser = Parser(
         prog="python -m pfstorage.devswift",
         description=f"Run a real OpenStack Swift on {HOST} until it is interrupted.",
     )
