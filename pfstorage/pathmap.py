@@ -55,6 +55,16 @@ def common_prefix(first: str, last: str) -> str:
     return min(first, last, key=len) if length is None else first[:length]
 
 
+def just_before(key: str) -> str:
+    """Return a marker after which a listing begins with *key*, and with little else before it.
+
+    >>> just_before("chris/a"), just_before("a")
+    ('chris/`', '`')
+    """
+    last = ord(key[-1])
+    return key[:-1] + (chr(last - 1) if 1 < last < 0xD800 else "")
+
+
 def without_dot(location: str) -> str:
     """Drop the leading ``./`` that means nothing in a store; other dots are part of names.
 

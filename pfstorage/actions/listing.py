@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from pfstorage.actions.options import MoveMeta, work_of
 from pfstorage.actions.registry import Context, action
 from pfstorage.backends import ObjectInfo
+from pfstorage.backends.level import SLASH, as_directories, rows_of_level
 from pfstorage.errors import MessageError, NotFoundError
 from pfstorage.pathmap import join, without_dot
 from pfstorage.reply import Reply, Stream, Texts
@@ -57,12 +59,8 @@ def ls(context: Context, meta: LsMeta) -> Reply:
     if meta.limit is not None and not 1 <= meta.limit <= sys.maxsize:
         raise MessageError("meta 'limit' must be 1 or more, and no larger than any store")
     full_path = prepended(meta.prepend_bucket_path, without_dot(meta.path))
-    limit = None if meta.substr or meta.sure else meta.limit
-    rows = context.storage.list(full_path, marker=meta.marker, limit=limit, delimiter=meta.delimiter)
-    rows, missing = (row for row in rows if meta.substr in row.key), Texts()
-    if meta.sure:
-        rows = existing(rows, work_of(context, MoveMeta()), missing.append, at_once=meta.limit)
-    rest = itertools.islice(rows, meta.limit)
+    missing = Texts()
+    rest = itertools.islice(_rows(context, meta, full_path, missing.append), meta.limit)
     first = list(itertools.islice(rest, 1))  # that there is one is the status
     found = itertools.chain(first, rest)
     body: dict[str, Any] = {"status": bool(first)}
@@ -81,6 +79,22 @@ def ls(context: Context, meta: LsMeta) -> Reply:
             f" and has {meta.substr!r}" if meta.substr else ""
         )
     return Reply(body)
+
+
+def _rows(
+    context: Context, meta: LsMeta, full_path: str, note_missing: Callable[[str], None]
+) -> Iterator[ObjectInfo]:
+    """Return at least the rows that are asked for; *note_missing* is told of those that are listed and not there."""
+    limit = None if meta.substr or meta.sure else meta.limit
+    is_level = meta.delimiter == SLASH
+    if is_level:
+        rows = rows_of_level(context.storage, full_path, marker=meta.marker, limit=limit)
+    else:
+        rows = context.storage.list(full_path, marker=meta.marker, limit=limit, delimiter=meta.delimiter)
+    found = (row for row in rows if meta.substr in row.key)
+    if meta.sure:
+        found = existing(found, work_of(context, MoveMeta()), note_missing, at_once=meta.limit)
+    return as_directories(found) if is_level else found
 
 
 def _long_form(found: list[ObjectInfo], full_path: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.collisions import Collisions
 from pfstorage.errors import FullDiskError, InvalidKeyError, LocalFileError
 from pfstorage.files import Ground, local_errors, require_no_part
-from pfstorage.pathmap import below, is_marker, join, local_parts, without_dot
+from pfstorage.pathmap import below, join, local_parts, without_dot
 from pfstorage.reply import Reply, Texts
 from pfstorage.transfer import Failure, Plan, Transfer, Work, pull, verify
 
@@ -73,7 +73,7 @@ class Target:
             require_no_part(below_it, row.key)
             parts = (*self._parts, *below_it)
             return Transfer(row.key, join(self.root, rest), row, self._tree, parts)
-        if is_marker(row.key):  # the location itself: over is its directory
+        if row.is_directory:  # the location itself: over is its directory
             return Transfer(row.key, self.root, row, self._tree, self._parts)
         # one object, and over is its file
         require_no_part(local_parts(os.path.basename(self.root), row.key), row.key)
@@ -196,7 +196,7 @@ def _plan(rows: Iterator[ObjectInfo], target: Target) -> Iterator[Transfer | Fai
             collisions = Collisions(target.folds_names())
         try:
             item = target.transfer(row)
-            reason = collisions.check(target.rest_of(row.key) or "", is_marker(row.key))
+            reason = collisions.check(target.rest_of(row.key) or "", row.is_directory)
             if reason:
                 raise InvalidKeyError(f"the key {row.key!r}: {reason}", key=row.key)
             yield item

@@ -32,6 +32,7 @@ from pfstorage.pathmap import (
     check_key,
     common_prefix,
     is_marker,
+    just_before,
     local_to_key,
     without_dot,
 )
@@ -98,8 +99,8 @@ def _audited(
         return work_of(context, meta)
 
     comparison = verify(lambda work: _with_known(items(), work.storage), means, sure=meta.sure)
-    gone = comparison.gone
-    if not gone or comparison.error:
+    gone = comparison.gone - {failure.key for failure in report.failed}
+    if not gone or comparison.error or report.failed_count > len(report.failed):
         return comparison
 
     def lost() -> Iterator[Transfer]:
@@ -108,7 +109,7 @@ def _audited(
     context.warn(f"{len(gone)} files were not in the store, whatever it listed: they were stored again")
     report.add_again(push(lost(), means()))
     if not report.error:
-        comparison.replace_gone(verify(lambda _: lost(), means))
+        comparison.replace(gone, verify(lambda _: lost(), means))
     return comparison
 
 
@@ -219,23 +220,13 @@ def known_objects(storage: Storage, keys: list[str]) -> dict[str, ObjectInfo]:
     if not keys:
         return {}
     wanted, first, last = set(keys), min(keys), max(keys)
-    prefix, marker, end_marker = common_prefix(first, last), _just_before(first), last + FIRST_CHARACTER
+    prefix, marker, end_marker = common_prefix(first, last), just_before(first), last + FIRST_CHARACTER
     try:
         most = LOOK_AHEAD + LOOK_AHEAD_PER_FILE * len(keys)
         rows = storage.list(prefix, marker=marker, end_marker=end_marker, limit=most)
         return {row.key: row for row in rows if row.key in wanted}
     except (ContainerNotFoundError, PermissionDeniedError):
         return {}  # the first put makes the container or is told that it may not; who may write may not list
-
-
-def _just_before(key: str) -> str:
-    """Return a marker after which a listing begins with *key*, and with little else before it.
-
-    >>> _just_before("chris/a"), _just_before("a")
-    ('chris/`', '`')
-    """
-    last = ord(key[-1])
-    return key[:-1] + (chr(last - 1) if 1 < last < 0xD800 else "")
 
 
 def _put_upload(context: Context, meta: PutMeta) -> Reply:

@@ -11,9 +11,14 @@ from typing import Protocol, runtime_checkable
 
 from pfstorage.backends.retry import Patience
 from pfstorage.config import Settings
+from pfstorage.pathmap import is_marker
 
 CHUNK = 256 * 1024
 """Bytes moved at a time. An object is never whole in memory."""
+
+
+DIRECTORY_TYPES = frozenset({"application/directory", "text/directory", "httpd/unix-directory"})
+"""Content types by which ``swift upload``, Cyberduck, rclone and others mark an empty object as a directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,21 @@ class ObjectInfo:
         """The MD5 of the bytes, in hexadecimal; "" where it is not known."""
         is_md5 = self.size and not self.segments_etag and re.fullmatch("[0-9a-f]{32}", self.etag)
         return self.etag if is_md5 else ""
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it marks a directory: by a slash at the end of its key, or, if it is empty, by its content type.
+
+        What a listing shows as empty may be a large object (DLO): see `Storage.head` before it is taken for none.
+
+        >>> ObjectInfo("d", content_type="Application/Directory; charset=UTF-8").is_directory
+        True
+        >>> ObjectInfo("d", 1, content_type="application/directory").is_directory
+        False
+        """
+        if is_marker(self.key):
+            return True
+        return not self.size and self.content_type.partition(";")[0].strip().lower() in DIRECTORY_TYPES
 
     def as_row(self) -> dict[str, str | int]:
         """Return the row as the wire names it, in Swift's words."""

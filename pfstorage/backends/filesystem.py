@@ -3,7 +3,7 @@
 The MD5 of an object is kept in an extended attribute of its file, with what it was
 computed for, so that a listing need not read the files; where the file system has
 no such attributes, it reads them. An empty directory is listed as the marker
-``name/``, and an empty object of such a name makes one. Symbolic links, special
+``name/``, and an empty object of such a name, or of the type of a directory, makes one. Symbolic links, special
 files and names that are not Unicode are no objects.
 """
 
@@ -117,7 +117,7 @@ class FilesystemStorage:
         if not self.settings.filesystem.auto_create_container:
             self._require_container(key)
         with self._errors(key):
-            if is_marker(key):
+            if is_marker(key) or ObjectInfo(key, size, content_type=attributes.content_type).is_directory:
                 if size:
                     raise InvalidKeyError(f"{key!r} ends in '/': here it can only be empty", key=key)
                 if only_new and _is_there(self._tree.open_directory(parts)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
@@ -17,6 +18,7 @@ from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.base import CHUNK, Attributes, Piece, Span, SupportsSegments
 from pfstorage.backends.common import is_unmet, new_md5, time_of_http
 from pfstorage.backends.confined import require_write
+from pfstorage.backends.level import SLASH, as_directories, rows_of_level
 from pfstorage.backends.streams import PiecewiseSink
 from pfstorage.errors import BusyError, InvalidKeyError, MessageError, RejectedError
 from pfstorage.pathmap import check_key
@@ -38,16 +40,19 @@ def list_objects(request: Request) -> Answer:
     """List the objects below a prefix as JSON; the *marker* of the answer begins the next page, if there is one."""
     given = dict(request.parameters())
     limit = given.pop("limit", str(ROWS))
-    known = {name: given.pop(name, "") for name in ("prefix", "delimiter", "marker")}
+    prefix, delimiter, marker = (given.pop(name, "") for name in ("prefix", "delimiter", "marker"))
     if given:
         raise MessageError(
             f"a listing knows prefix, delimiter, marker and limit, not {next(iter(given))[:80]!r}"
         )
     if not (limit.isdecimal() and len(limit) < 10 and 0 < int(limit) <= MOST_ROWS):
         raise MessageError(f"limit is a number from 1 to {MOST_ROWS}")
-    prefix = known.pop("prefix")
     storage = request.handler.storage_for(request.caller)
-    rows = list(storage.list(prefix, limit=int(limit), **known))
+    if delimiter == SLASH:
+        found = as_directories(rows_of_level(storage, prefix, marker=marker, limit=int(limit)))
+    else:
+        found = storage.list(prefix, limit=int(limit), delimiter=delimiter, marker=marker)
+    rows = list(itertools.islice(found, int(limit)))
     more = rows[-1].key if len(rows) == int(limit) else None
     body = {"status": True, "objects": [row.as_row() for row in rows], "marker": more}
     return answer_of(Reply({**body, "writable": request.caller.rights.allows("write")}))

@@ -7,7 +7,7 @@ import functools
 import random
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYetError
 from dataclasses import replace
@@ -122,7 +122,7 @@ def is_readable(work: Work, known: ObjectInfo) -> bool:
 
 def existing(
     rows: Iterable[ObjectInfo], work: Work, note: Callable[[str], None], at_once: int | None = None
-) -> Iterator[ObjectInfo]:
+) -> Generator[ObjectInfo, None, None]:
     """Yield those of *rows* that the store has, as it has them; *note* the keys of the others.
 
     They are asked for side by side, *at_once* at most, and come in their order. Rows of `ObjectInfo.is_subdir`

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pfstorage.backends import ObjectInfo
 from pfstorage.errors import PfstorageError
 from pfstorage.files import LocalTree, NewFile
+from pfstorage.pathmap import is_marker
 from pfstorage.reply import Texts
 
 MOST_FAILURES = 10_000
@@ -30,6 +31,11 @@ class Transfer:
     tree: LocalTree | None = None
     parts: tuple[str, ...] = ()
     asked: bool = False
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether the object marks a directory, as far as is known."""
+        return self.known.is_directory if self.known else is_marker(self.key)
 
 
 class Failure:

@@ -29,7 +29,7 @@ def pull(plan: Plan, work: Work) -> TransferReport:
 def _pull_one(work: Work, transfer: Transfer) -> Moved:
     assert transfer.tree is not None
     with local_errors(transfer.path):
-        if is_marker(transfer.key):
+        if transfer.is_directory and not _has_content(work, transfer):
             return _make_directory(work, transfer)
         if _may_stay(work, transfer):
             return SAME
@@ -40,6 +40,14 @@ def _pull_one(work: Work, transfer: Transfer) -> Moved:
         if work.options.durable == "batch" and work.batch_room.acquire(blocking=False):
             return Moved(file.size, file=file)
         return work.commit(file, durable=work.options.durable != "none")
+
+
+def _has_content(work: Work, transfer: Transfer) -> bool:
+    """Tell whether what its type marks as a directory is a file all the same: a large one may be listed as empty."""
+    if is_marker(transfer.key) or work.options.dry_run:
+        return False
+    head = functools.partial(work.storage.head, transfer.key)
+    return not work.patience.tried(head, (NotFoundError,), retries=TRIES).is_directory
 
 
 def _make_directory(work: Work, transfer: Transfer) -> Moved:

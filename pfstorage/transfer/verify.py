@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from pfstorage.backends import ObjectInfo
 from pfstorage.errors import NotFoundError
 from pfstorage.files import Body, local_errors, open_body
-from pfstorage.pathmap import is_marker
 from pfstorage.reply import Texts
 from pfstorage.transfer.engine import run
 from pfstorage.transfer.existence import Inquiry, asked, is_readable
@@ -58,9 +58,9 @@ class Comparison(TransferReport):
         self.changed, self.missing = _sorted(self.changed), _sorted(self.missing)
         self.failed.sort(key=lambda failure: os.fsencode(failure.key))
 
-    def replace_gone(self, later: Comparison) -> None:
-        """Have what *later* tells of the objects that were gone in place of what this tells of them."""
-        gone, self.gone = self.gone, later.gone
+    def replace(self, gone: set[str], later: Comparison) -> None:
+        """Have what *later* tells of the objects *gone* in place of what this tells of them."""
+        self.gone = self.gone - gone | later.gone
         self.missing = Texts(key for key in self.missing if key not in gone)
         for mine, theirs in ((self.missing, later.missing), (self.changed, later.changed)):
             for key in theirs:
@@ -114,7 +114,7 @@ def _verify_one(work: Work, led: Callable[[Transfer], Transfer], transfer: Trans
             return GONE
     with local_errors(transfer.path):
         try:
-            if is_marker(transfer.key):
+            if transfer.is_directory:
                 return _verify_directory(transfer)
             if transfer.tree is not None and transfer.tree.link(transfer.parts) is not None:
                 transfer = led(transfer)
@@ -143,10 +143,10 @@ def _is_empty(work: Work, known: ObjectInfo) -> bool:
 
 
 def _verify_directory(transfer: Transfer) -> Moved:
-    if transfer.tree is not None:
-        with transfer.tree.open_directory(transfer.parts):
-            pass
-    return SAME
+    if transfer.tree is None:
+        return SAME if stat.S_ISDIR(os.stat(transfer.path).st_mode) else CHANGED
+    with transfer.tree.open_directory(transfer.parts):
+        return SAME
 
 
 @contextlib.contextmanager
