@@ -7,7 +7,7 @@
     │   ├── UnknownActionError      no such action
     │   ├── UnknownPathError        nothing is served at this path
     │   ├── UnknownJobError         no such job, or it is somebody else's
-    │   ├── JobConflictError        the jid is that of a job with another message
+    │   ├── JobConflictError        the jid is that of another job, or the job is for another store
     │   ├── MethodNotAllowedError   the action is not offered by this HTTP method
     │   ├── NoLengthError           the HTTP request does not say how long it is
     │   ├── SlowRequestError        the HTTP request did not arrive in time

@@ -18,8 +18,10 @@ from pfstorage.backends import Storage, open_settings
 from pfstorage.backends.base import SupportsGivingUp
 from pfstorage.backends.confined import confined
 from pfstorage.config import Settings, load_settings, size_of
-from pfstorage.errors import ForbiddenError, MethodNotAllowedError, PfstorageError
+from pfstorage.errors import ForbiddenError, JobConflictError, MethodNotAllowedError, PfstorageError
+from pfstorage.files import Roots
 from pfstorage.jobs.job import Order
+from pfstorage.jobs.origin import store_name
 from pfstorage.message import Message, read_meta
 from pfstorage.record import write_record
 from pfstorage.reply import Reply
@@ -97,10 +99,18 @@ class StoreHandler:
             return self._storage
 
     def storage_for(self, caller: Caller) -> Storage:
-        """Return the storage as *caller* may see and use it, in their turn. Raise `BusyError`, `StoppedError`."""
+        """Return the storage as *caller* may see and use it, in their turn.
+
+        Raise `BusyError`, `StoppedError`, or `JobConflictError` if it is not the one that the message was meant for.
+        """
         if caller.turn:
             caller.turn.begin()
-        return confined(self.storage, caller.rights)
+        storage = self.storage
+        if caller.store and (name := store_name(storage.settings)) != caller.store:
+            raise JobConflictError(
+                f"the job was for {caller.store}, and the server serves {name} now: send the message anew"
+            )
+        return confined(storage, caller.rights)
 
     def give_up(self, reason: str) -> None:
         """End what waits for the store, but for transfers and jobs, which have a stop of their own.
@@ -158,7 +168,8 @@ class StoreHandler:
 
         def perform(order: Order, stop: Stop, progress: Callable[[Progress], None]) -> Reply:
             owned = replace(caller, owner=order.owner, rights=order.rights, trusted=False)
-            mine = replace(owned, upload=None, jobs=None, streams=True, stop=stop, progress=progress)
+            meant = replace(owned, roots=_roots_of(order, caller), store=order.origin.store)
+            mine = replace(meant, upload=None, jobs=None, streams=True, stop=stop, progress=progress)
             return self.answer(order.message, mine)
 
         return perform
@@ -234,6 +245,15 @@ def _storage_part(settings: Settings) -> tuple[Any, ...]:
     """Return what of *settings* an open storage depends on."""
     transport = (settings.retries, settings.timeout, settings.connect_timeout, settings.http_proxy)
     return settings.type, getattr(settings, settings.type), *(transport if settings.type == "swift" else ())
+
+
+def _roots_of(order: Order, caller: Caller) -> Roots | None:
+    """Return the roots of *caller*, by which the paths of *order* mean what they did when it came."""
+    before = order.origin.roots
+    if caller.roots:
+        return caller.roots.as_named(before)
+    is_elsewhere = before and before[0][1] != os.getcwd()
+    return Roots(("/",)).as_named(before) if is_elsewhere else None
 
 
 def _require_rights(level: str, name: str, caller: Caller) -> None:

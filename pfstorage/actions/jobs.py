@@ -10,7 +10,9 @@ from pfstorage.actions.options import MoveMeta
 from pfstorage.actions.registry import Caller, Context, action
 from pfstorage.errors import ForbiddenError, MessageError, UnknownJobError
 from pfstorage.fields import camel_case
+from pfstorage.files import Ground
 from pfstorage.jobs.job import CANCELLED, Job, Order
+from pfstorage.jobs.origin import Origin, store_name
 from pfstorage.message import Message
 from pfstorage.reply import Reply
 
@@ -49,10 +51,16 @@ def begun(context: Context, message: Message, meta: MoveMeta) -> Reply:
         context.caller.owner,
         context.caller.rights,
         meta.jid,
+        _origin(context),
     )
     if not jobs.survives:
         context.warn("the job ends with the server, which has no --stateDir to keep it in")
     return Reply({"status": True, "job": jobs.submit(order)}, is_accepted=True)
+
+
+def _origin(context: Context) -> Origin:
+    roots = context.caller.roots
+    return Origin(store_name(context.state.settings), roots.named if roots else ((Ground().cwd,) * 2,))
 
 
 def _known(message: Message, meta: MoveMeta) -> dict[str, Any]:

@@ -60,7 +60,8 @@ class Caller:
     What takes long heeds *stop*, and calls *progress* some times a second; it may become
     one of the *jobs* instead, where the door has any. *observe* is told the action, the
     reply and the seconds, where they are not to be logged. Local paths in the
-    message lie below *roots*, where there are any. *turn* is their place among those
+    message lie below *roots*, where there are any, and its keys in *store*, as `store_name`
+    says it, if that is not "". *turn* is their place among those
     at work with the store, and *workers* are shared by all of them. *secrets* are
     those of the door, which are masked in what is written of the message. *renew* returns
     the caller anew, with what the door lets them do by then, or raises `UnauthorizedError`.
@@ -79,6 +80,7 @@ class Caller:
     observe: Callable[[str, Reply, float], None] | None = None
     jobs: Jobs | None = None
     roots: Roots | None = None
+    store: str = ""
     turn: Turn | None = None
     workers: SharedWorkers = field(default_factory=SharedWorkers)
     secrets: Callable[[], Set[str]] = frozenset

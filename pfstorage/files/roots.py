@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from pfstorage.errors import ForbiddenError, SettingsError
@@ -40,10 +41,27 @@ class Roots:
             raise SettingsError("--fsRoot: name a directory that messages may name paths below")
         self.all = tuple(_opened(directory) for directory in directories)
         self.closed = Closed()
+        self.before: tuple[tuple[str, str], ...] = ()
 
     def close(self, paths: Iterable[str], *, everything: bool = False) -> None:
         """Keep messages from the files and directories *paths*, or from *everything*: from no more than that."""
         self.closed = Closed(paths, everything=everything)
+
+    @property
+    def named(self) -> tuple[tuple[str, str], ...]:
+        """The absolute path of each, as it was given and without links: what `as_named` takes."""
+        return tuple(("/" + "/".join(root.names[-1]), root.path) for root in self.all)
+
+    def as_named(self, before: tuple[tuple[str, str], ...]) -> Roots:
+        """Return these roots for a message whose paths mean what they did where the roots were *before*.
+
+        They are spelled as the message spells them all the same.
+        """
+        if not before or before == self.named:
+            return self
+        roots = copy.copy(self)
+        roots.before = before
+        return roots
 
     def has(self, path: str) -> bool:
         """Tell whether *path* is one of them itself: what is in it can't be closed."""
@@ -81,6 +99,8 @@ class Ground:
 
     def __init__(self, roots: Roots | None = None) -> None:
         self._roots = roots.all if roots else ()
+        self._before = roots.before if roots else ()
+        self._moved = {real for _, real in self._before if os.path.realpath(real) != real}
         closed = roots.closed if roots else None
         self._trees = [
             LocalTree(root.path, keeps_open=True, top=root.directory, closed=closed) for root in self._roots
@@ -97,6 +117,8 @@ class Ground:
     @property
     def cwd(self) -> str:
         """The directory where relative paths begin. Raise `LocalFileError`."""
+        if self._before:
+            return self._before[0][1]
         if self._roots:
             return self._roots[0].path
         with local_errors("."):
@@ -113,10 +135,7 @@ class Ground:
                 return Place(path)
             if "\0" in path or ".." in path.split("/"):
                 raise _forbidden(path)
-            spot: Spot = (self._trees[0], ())
-            names = _components(path)
-            if path.startswith("/"):
-                spot, names = self._start(path, names)
+            spot, names = self._begun(path)
             directory = self._directory(path, spot, names[:-1])
             return Place(path, *self._led(path, directory, names[-1:], follow=follow))
 
@@ -139,6 +158,31 @@ class Ground:
             return place  # it is opened by its path, and the system follows links
         spot = place.tree, place.parts[:-1]
         return Place(place.path, *self._led(place.path, spot, place.parts[-1:]))
+
+    def _begun(self, path: str) -> tuple[Spot, Parts]:
+        """Return the root that *path* begins at, and the names to go from there."""
+        names = _components(path)
+        for top, rest in self._meant(path, names):
+            meant = _components(top) + rest
+            for root, tree in zip(self._roots, self._trees, strict=True):
+                known = root.names[0]  # without links, as top is: a name may lead elsewhere now
+                if top not in self._moved and meant[: len(known)] == known:
+                    return (tree, ()), meant[len(known) :]
+            raise ForbiddenError(
+                f"{path!r} was in {top!r} when the job came, which no --fsRoot allows now", local=path
+            )
+        return self._start(path, names) if path.startswith("/") else ((self._trees[0], ()), names)
+
+    def _meant(self, path: str, names: Parts) -> Iterator[tuple[str, Parts]]:
+        """Yield the root, of those that there were before, that *path* of *names* lay in, and its names below that."""
+        for given, real in self._before:
+            if not path.startswith("/"):
+                yield real, names
+                return
+            for known in (_components(real), _components(given)):
+                if names[: len(known)] == known:
+                    yield real, names[len(known) :]
+                    return
 
     def _directory(self, path: str, top: Spot, names: Parts) -> Spot:
         """Return where *names* lead from *top*. Mostly, that is where those of the path before led."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pfstorage.backends.common import iso_time
+from pfstorage.jobs.origin import Origin
 from pfstorage.rights import Rights
 from pfstorage.transfer import Progress
 
@@ -19,13 +20,15 @@ STATES = (QUEUED, RUNNING, *OVER)
 class Order:
     """What is to be done: a *message*, from who has the token *owner* with these *rights*.
 
-    *jid* is what the owner calls the job, if they call it anything.
+    *jid* is what the owner calls the job, if they call it anything. *origin* is where its paths and keys
+    mean what they do.
     """
 
     message: Mapping[str, Any]
     owner: str = ""
     rights: Rights = field(default_factory=Rights)
     jid: str = ""
+    origin: Origin = field(default_factory=Origin)
 
 
 @dataclass(frozen=True)

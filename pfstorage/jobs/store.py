@@ -13,9 +13,10 @@ from typing import Any
 from pfstorage.errors import FullDiskError, JobConflictError, SettingsError, StateFileError
 from pfstorage.jobs.directory import guarded
 from pfstorage.jobs.job import CANCELLED, FAILED, OVER, QUEUED, RUNNING, STATES, Job, Order
+from pfstorage.jobs.origin import Origin
 from pfstorage.rights import Rights
 
-VERSION = 1
+VERSION = 2
 SCHEMA = f"""
     CREATE TABLE job (
         number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -24,6 +25,7 @@ SCHEMA = f"""
         jid TEXT,
         rights TEXT NOT NULL,
         message TEXT NOT NULL,
+        origin TEXT NOT NULL,
         state TEXT NOT NULL CHECK (state IN {STATES}),
         is_unwanted INTEGER NOT NULL DEFAULT 0,
         created REAL NOT NULL,
@@ -36,8 +38,12 @@ SCHEMA = f"""
     CREATE INDEX job_by_state ON job (state, finished);
     PRAGMA user_version = {VERSION};
 """
+UPGRADE = f"""
+    ALTER TABLE job ADD COLUMN origin TEXT NOT NULL DEFAULT '{Origin().to_json()}';
+    PRAGMA user_version = {VERSION};
+"""
 REASON = f"CASE WHEN state IN {(FAILED, CANCELLED)} THEN json_extract(reply, '$.msg') END"
-COLUMNS = f"id, owner, jid, rights, message, state, created, started, finished, progress, {REASON}"
+COLUMNS = f"id, owner, jid, rights, message, origin, state, created, started, finished, progress, {REASON}"
 BUSY_MILLISECONDS = 5000
 """How long another program, such as a backup, may keep others from writing to the file, before a write fails."""
 
@@ -72,7 +78,7 @@ class JobStore:
         """Keep *order* as a queued job; return it, and whether it is new.
 
         It isn't if its owner has a job of that jid. Raise `JobConflictError` if that is
-        another message.
+        another message, or meant another store or other files.
         """
         message = _canonical(order.message)
         with self._change() as rows:
@@ -84,14 +90,21 @@ class JobStore:
                 ).fetchone()
             )
             if there:
+                job = _job_of(there[1:])
                 if there[0] != message:
                     raise JobConflictError(f"the jid {order.jid!r} is that of a job with another message")
-                return _job_of(there[1:]), False
+                if not order.origin.means_as(job.order.origin):
+                    raise JobConflictError(
+                        f"the jid {order.jid!r} is that of a job for another store or --fsRoot: take another jid"
+                    )
+                return job, False
             job = Job(uuid.uuid4().hex, order, QUEUED, now)
             rights = json.dumps(dataclasses.asdict(order.rights))
-            values = (job.id, order.owner, order.jid or None, rights, message, QUEUED, now)
+            origin = order.origin.to_json()
+            values = (job.id, order.owner, order.jid or None, rights, message, origin, QUEUED, now)
             rows.execute(
-                "INSERT INTO job (id, owner, jid, rights, message, state, created) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO job (id, owner, jid, rights, message, origin, state, created)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 values,
             )
             return job, True
@@ -236,6 +249,8 @@ def _connected(path: str) -> Iterator[sqlite3.Connection]:
             [version] = rows.execute("PRAGMA user_version").fetchone()
             if version == 0:
                 rows.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
+            elif version == 1:  # of 3.0.0: its jobs mean what they mean here
+                rows.executescript(f"BEGIN IMMEDIATE; {UPGRADE} COMMIT;")
             elif version != VERSION:
                 raise SettingsError(f"{path!r} was written by another version of pfstorage: move it away")
             rows.execute("SELECT count(*) FROM job").fetchone()  # its log is there from the first look on
@@ -252,12 +267,15 @@ def _canonical(message: Mapping[str, Any]) -> str:
 
 
 def _job_of(row: tuple[Any, ...]) -> Job:
-    job_id, owner, jid, rights, message, state, created, started, finished, progress, reason, *reply = row
+    job_id, owner, jid, rights, message, origin, state, *rest = row
+    created, started, finished, progress, reason, *reply = rest
     try:
-        order = Order(json.loads(message), owner, Rights(**json.loads(rights)), jid or "")
+        order = Order(
+            json.loads(message), owner, Rights(**json.loads(rights)), jid or "", Origin.from_json(origin)
+        )
         answer = json.loads(reply[0]) if reply and reply[0] else None
         return Job(
             job_id, order, state, created, started, finished, json.loads(progress), answer, reason or ""
         )
-    except (TypeError, ValueError) as e:
+    except (KeyError, TypeError, ValueError) as e:
         raise StateFileError(f"the file of the jobs is damaged: {job_id} can't be read") from e
