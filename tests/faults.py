@@ -32,18 +32,22 @@ class Fault:
     - ``close``: the connection ends in good order, too early.
     - ``flip``: one bit of byte *at* of the body is another.
     - ``shorten``: the body ends before byte *at*, and its Content-Length says so.
+    - ``omit``: the answer has no *header*. A body without Content-Length goes in chunks, or, if *until_end*, to the
+      end of the connection.
 
     A stall, a reset and a close strike before byte *at* of the body or, without *at*, before
     the head is passed on. Before the head of an answer, the store has done its work. A body
     that has no byte *at* passes as it is.
     """
 
-    kind: Literal["answer", "expire", "garbage", "stall", "reset", "close", "flip", "shorten"]
+    kind: Literal["answer", "expire", "garbage", "stall", "reset", "close", "flip", "shorten", "omit"]
     at: int | None = None
     side: Side = "answer"
     seconds: float = 0.0
     status: int = 503
     retry_after: int | None = None
+    header: str = ""
+    until_end: bool = False
 
 
 class Request(NamedTuple):
@@ -224,14 +228,23 @@ class _Link:
     def _pass_back(self, exchange: Exchange, faults: list[Fault], line: str, headers: HTTPMessage) -> bool:
         exchange.status = _status(line)
         has_body = exchange.method != "HEAD" and exchange.status not in (204, 304)
-        framed = not has_body or "Content-Length" in headers or _is_chunked(headers)
         body = self._store.read_body(headers, until_end=True) if has_body else iter(())
         body = self._counted(self._tampered("answer", headers, body, faults), exchange, "sent")
+        self._omit(headers, faults, has_body=has_body)
+        framed = not has_body or "Content-Length" in headers or _is_chunked(headers)
         if exchange.kind == "login":
             self._proxy.rename_token(headers)
         self._client.send_head(line, headers)
         self._client.send_body(body, headers)
         return framed and headers.get("Connection", "").lower() != "close"
+
+    def _omit(self, headers: HTTPMessage, faults: list[Fault], *, has_body: bool) -> None:
+        for fault in faults:
+            if fault.kind == "omit" and fault.header in headers:
+                self._proxy.note_struck(fault)
+                del headers[fault.header]
+                if has_body and fault.header == "Content-Length" and not fault.until_end:
+                    headers["Transfer-Encoding"] = "chunked"
 
     def _before_head(self, side: Side, faults: list[Fault]) -> None:
         for fault in faults:

@@ -20,6 +20,7 @@ import pytest
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.base import Attributes, Sink, Span
+from pfstorage.backends.common import another_object
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.config import Settings
 from pfstorage.devswift import DevSwift
@@ -198,12 +199,16 @@ class Replaced(MemoryStorage):
         self.change()
         return super().get(key, sink, span)
 
+    def replace_now(self) -> None:
+        """Be replaced between two tries of a download."""
+        raise another_object("a")
+
 
 def test_an_object_that_is_replaced_or_removed_at_the_moment_is_told_as_such() -> None:
     storage = Replaced()
     with serving(StoreHandler(storage)) as server:
         for change, status, kind in (
-            (lambda: storage.put("a", io.BytesIO(b"new"), 3), 503, "BusyError"),
+            (storage.replace_now, 503, "BusyError"),
             (lambda: storage.delete("a"), 404, "NotFoundError"),
         ):
             storage.put("a", io.BytesIO(b"old"), 3)

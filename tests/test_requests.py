@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import http.client
+import io
 import subprocess
 import sys
 from collections import Counter
@@ -12,9 +16,9 @@ from typing import Any
 import pytest
 import swiftclient
 
-from pfstorage import StoreHandler, open_storage
+from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.devswift import DevSwift
-from tests.conftest import read_tree, swift_options, write_tree
+from tests.conftest import read_tree, serving, swift_options, write_tree
 from tests.faults import Proxy, proxy_to
 
 FILES = {f"{number // 10}/{number}.dcm": b"x" * number for number in range(1, 41)}
@@ -162,3 +166,85 @@ def test_an_object_is_never_asked_about_before_it_is_moved(run: Run, proxy: Prox
         run(action, meta)
         methods |= {each.method for each in proxy.exchanges}
     assert methods == {"GET", "PUT"}
+
+
+@pytest.fixture
+def server(proxy: Proxy, options: dict[str, Any]) -> Iterator[ThreadedHTTPServer]:
+    """A server that has logged in, and stored the object ``a``; what it asks the store is counted from then on."""
+    with open_storage(**options) as storage, serving(StoreHandler(storage)) as server:
+        storage.put("a", io.BytesIO(CONTENT), len(CONTENT))
+        proxy.forget()
+        yield server
+
+
+CONTENT = b"0123456789"
+ETAG = f'"{hashlib.md5(CONTENT).hexdigest()}"'
+
+
+def get_all(
+    server: ThreadedHTTPServer, count: int, method: str = "GET", **headers: str
+) -> set[tuple[int, bytes]]:
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+    with contextlib.closing(connection):
+        found = set()
+        for _ in range(count):
+            connection.request(method, "/api/v1/objects/a", headers=given)
+            answer = connection.getresponse()
+            found.add((answer.status, answer.read()))
+        return found
+
+
+def asked(proxy: Proxy) -> Requests:
+    return Counter((each.method, each.kind, each.status) for each in proxy.exchanges)
+
+
+def test_a_thousand_objects_that_are_given_out_are_a_thousand_requests(
+    server: ThreadedHTTPServer, proxy: Proxy
+) -> None:
+    assert get_all(server, 1000) == {(200, CONTENT)}
+    assert asked(proxy) == {GET: 1000}
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "content", "at_store"),
+    [
+        ({"If_None_Match": ETAG}, 304, b"", 200),
+        ({"If_None_Match": '"x"'}, 200, CONTENT, 200),
+        ({"If_Match": ETAG}, 200, CONTENT, 200),
+        ({"If_Modified_Since": "Thu, 01 Jan 2150 00:00:00 GMT"}, 304, b"", 200),
+        ({"Range": "bytes=2-3"}, 206, CONTENT[2:4], 206),
+        ({"Range": "bytes=-3"}, 206, CONTENT[-3:], 206),
+        ({"Range": "bytes=4-", "If_Range": ETAG}, 206, CONTENT[4:], 206),
+        ({"Range": "bytes=2-3,5-6"}, 200, CONTENT, 200),
+        ({"Range": "bytes=2-3", "If_None_Match": ETAG}, 304, b"", 206),
+    ],
+)
+def test_conditions_and_parts_are_one_request_too(
+    server: ThreadedHTTPServer,
+    proxy: Proxy,
+    headers: dict[str, str],
+    status: int,
+    content: bytes,
+    at_store: int,
+) -> None:
+    assert get_all(server, 5, **headers) == {(status, content)}
+    assert asked(proxy) == {("GET", "object", at_store): 5}
+
+
+def test_the_head_of_an_object_is_one_request(server: ThreadedHTTPServer, proxy: Proxy) -> None:
+    assert get_all(server, 5, "HEAD") == {(200, b"")}
+    assert asked(proxy) == {("HEAD", "object", 200): 5}
+
+
+def test_of_another_object_than_if_range_names_all_comes(server: ThreadedHTTPServer, proxy: Proxy) -> None:
+    assert get_all(server, 1, Range="bytes=2-3", If_Range='"x"') == {(200, CONTENT)}
+    assert asked(proxy) == {("GET", "object", 412): 1, GET: 1}
+
+
+def test_what_the_client_has_is_known_also_where_it_asks_for_a_part_that_is_not_there(
+    server: ThreadedHTTPServer,
+) -> None:
+    assert get_all(server, 1, Range="bytes=20-", If_None_Match=ETAG) == {(304, b"")}
+    [(status, _)] = get_all(server, 1, Range="bytes=20-", If_Match='"x"')
+    assert status == 412

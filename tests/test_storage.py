@@ -10,14 +10,16 @@ import random
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pfstorage.backends import Storage
+from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends import filesystem as filesystem_module
 from pfstorage.backends.base import CHUNK, Span
+from pfstorage.backends.common import is_no_part, is_unmet
 from pfstorage.backends.filesystem_info import ObjectFile
 from pfstorage.backends.streams import HashedBody
 from pfstorage.errors import (
@@ -29,6 +31,7 @@ from pfstorage.errors import (
     PermissionDeniedError,
     RejectedError,
     StorageError,
+    UnavailableError,
 )
 from pfstorage.files import LocalTree
 from pfstorage.files.unfinished import PART_PREFIX, PART_SUFFIX
@@ -133,6 +136,79 @@ def test_the_error_of_a_sink_passes_through(storage: Storage) -> None:
     with pytest.raises(OSError, match="No space left"):
         storage.get("a", Full())
     assert get(storage, "a") == b"content"
+
+
+class Told(io.BytesIO):
+    """A sink that wants to know what comes."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__()
+        self.error = error
+        self.infos: list[ObjectInfo] = []
+
+    def begin(self, info: ObjectInfo) -> None:
+        assert not self.getvalue()
+        self.infos.append(info)
+        if self.error:
+            raise self.error
+
+
+@pytest.mark.parametrize("content", [b"0123456789", b""])
+def test_a_sink_is_told_what_comes_before_the_first_byte(storage: Storage, content: bytes) -> None:
+    put(storage, "a", content)
+    sink = Told()
+    info = storage.get("a", sink)
+    assert (sink.infos, sink.getvalue()) == ([info], content)
+    assert info == storage.head("a")
+
+
+@pytest.mark.parametrize(
+    "error", [UnavailableError("it is away"), NotFoundError("there is none"), KeyError("x")]
+)
+@pytest.mark.parametrize("size", [10, 3 * CHUNK])
+def test_what_a_sink_raises_when_it_is_told_what_comes_passes_through(
+    storage: Storage, error: Exception, size: int
+) -> None:
+    put(storage, "a", bytes(size))
+    sink = Told(error)
+    with pytest.raises(type(error)) as caught:
+        storage.get("a", sink)
+    assert caught.value is error
+    assert (len(sink.infos), sink.getvalue()) == (1, b"")
+    assert get(storage, "a") == bytes(size)
+
+
+@pytest.mark.parametrize(
+    ("span", "part"),
+    [
+        (Span(3), slice(3, None)),
+        (Span(0), slice(None)),
+        (Span(3, 4), slice(3, 7)),
+        (Span(3, 400), slice(3, None)),
+        (Span(-3), slice(-3, None)),
+        (Span(-300), slice(None)),
+    ],
+)
+def test_a_span_is_what_there_is_of_it(storage: Storage, span: Span, part: slice) -> None:
+    content = b"0123456789"
+    etag = put(storage, "a", content)
+    for each in (span, replace(span, etag=etag)):
+        sink = Told()
+        storage.get("a", sink, each)
+        assert sink.getvalue() == content[part]
+        assert [(info.size, info.etag) for info in sink.infos] == [(10, etag)]
+    with pytest.raises(RejectedError) as caught:
+        storage.get("a", io.BytesIO(), replace(span, etag="0" * 32))
+    assert is_unmet(caught.value)
+
+
+@pytest.mark.parametrize("span", [Span(10), Span(10**18), Span(10, 1), Span(11, 5)])
+@pytest.mark.parametrize("content", [b"0123456789", b""])
+def test_a_span_without_bytes_is_refused(storage: Storage, span: Span, content: bytes) -> None:
+    put(storage, "a", content)
+    with pytest.raises(RejectedError) as caught:
+        storage.get("a", io.BytesIO(), span)
+    assert is_no_part(caught.value)
 
 
 @pytest.mark.parametrize("operation", ["head", "get", "delete", "copy"])

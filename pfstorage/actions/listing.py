@@ -67,7 +67,9 @@ def ls(context: Context, meta: LsMeta) -> Reply:
     if meta.ret_spec:
         picked = [(name, ATTRIBUTES[_field(name)]) for name in meta.ret_spec]
         body["ls"] = Stream(
-            row.as_row() if row.is_subdir else {name: getattr(row, attribute) for name, attribute in picked}
+            row.as_row()
+            if row.is_subdir
+            else {name: told if (told := getattr(row, attr)) != "" else None for name, attr in picked}
             for row in found
         )
     else:

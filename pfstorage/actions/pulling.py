@@ -214,7 +214,7 @@ def _with_room(plan: Plan, target: Target, *, keeps: bool) -> Iterator[Transfer 
     items = iter(plan)
     while batch := list(itertools.islice(items, CHECKED_FIRST)):
         transfers = [item for item in batch if isinstance(item, Transfer)]
-        needed += sum(item.known.size for item in transfers if item.known)
+        needed += sum(_size_of(item) for item in transfers)
         if needed > room:  # unless the files that are there make up for it
             room, needed = target.free_bytes(), sum(_growth(item, keeps) for item in transfers)
         if needed > room:
@@ -225,10 +225,15 @@ def _with_room(plan: Plan, target: Target, *, keeps: bool) -> Iterator[Transfer 
 
 def _growth(item: Transfer, keeps: bool) -> int:
     """Return how many bytes more the file of *item* takes than what is there now."""
-    size = item.known.size if item.known else 0
+    size = _size_of(item)
     assert item.tree is not None
     try:
         there = item.tree.status(item.parts).st_size
     except (OSError, ValueError):
         return size
     return 0 if keeps else max(0, size - there)
+
+
+def _size_of(item: Transfer) -> int:
+    """Return how many bytes *item* is known to have: of others, the disk will tell whether there is room."""
+    return (item.known.size or 0) if item.known else 0

@@ -25,8 +25,8 @@ DIRECTORY_TYPES = frozenset({"application/directory", "text/directory", "httpd/u
 class ObjectInfo:
     """One row of a listing, or what a store says of one object.
 
-    *size* is in bytes. *etag* is opaque: two objects with the same etag in one
-    store hold the same bytes, unless *size* is 0, where it says nothing.
+    *size* is in bytes, None where the store does not tell it. *etag* is opaque: two objects with the same etag in one
+    store hold the same bytes, unless *size* is 0, where it says nothing. Texts that the store does not tell are "".
     *segments_etag* is that of a large object that is stored in segments, the MD5 of
     their MD5s; its *etag* is then that of a list of them. *last_modified* is UTC in
     ISO 8601 without a zone, as Swift writes it. *mtime_ns* is the time of the file
@@ -34,7 +34,7 @@ class ObjectInfo:
     """
 
     key: str
-    size: int = 0
+    size: int | None = None
     etag: str = ""
     last_modified: str = ""
     content_type: str = "application/octet-stream"
@@ -45,7 +45,7 @@ class ObjectInfo:
     @property
     def md5(self) -> str:
         """The MD5 of the bytes, in hexadecimal; "" where it is not known."""
-        is_md5 = self.size and not self.segments_etag and re.fullmatch("[0-9a-f]{32}", self.etag)
+        is_md5 = self.size != 0 and not self.segments_etag and re.fullmatch("[0-9a-f]{32}", self.etag)
         return self.etag if is_md5 else ""
 
     @property
@@ -61,32 +61,42 @@ class ObjectInfo:
         """
         if is_marker(self.key):
             return True
-        return not self.size and self.content_type.partition(";")[0].strip().lower() in DIRECTORY_TYPES
+        return self.size == 0 and self.content_type.partition(";")[0].strip().lower() in DIRECTORY_TYPES
 
-    def as_row(self) -> dict[str, str | int]:
-        """Return the row as the wire names it, in Swift's words."""
+    def as_row(self) -> dict[str, str | int | None]:
+        """Return the row as the wire names it, in Swift's words. What the store does not tell is None."""
         if self.is_subdir:
             return {"subdir": self.key}
         return {
             "name": self.key,
             "bytes": self.size,
-            "hash": self.etag,
-            "last_modified": self.last_modified,
-            "content_type": self.content_type,
+            "hash": self.etag or None,
+            "last_modified": self.last_modified or None,
+            "content_type": self.content_type or None,
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """*size* bytes of an object from *offset* on, provided that its bytes still are those of *etag*.
+    """*size* bytes of an object from *offset* on, or all from there on; with a negative *offset*, its last ones.
 
-    *md5* is theirs, in hexadecimal, where it is known.
+    With *etag*, the bytes of the object must still be those of that one. *md5* is that of the span, in hexadecimal,
+    where it is known.
     """
 
     offset: int
-    size: int
-    etag: str
+    size: int | None = None
+    etag: str = ""
     md5: str = ""
+
+    def bounds(self, total: int) -> tuple[int, int]:
+        """Return the first byte of it in an object of *total* bytes, and how many bytes there are.
+
+        >>> Span(3, 4).bounds(5), Span(-2).bounds(5), Span(9).bounds(5)
+        ((3, 2), (3, 2), (5, 0))
+        """
+        start = max(0, total + self.offset) if self.offset < 0 else min(self.offset, total)
+        return start, total - start if self.size is None else min(self.size, total - start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +111,11 @@ NO_ATTRIBUTES = Attributes()
 
 
 class Sink(Protocol):
-    """Where `Storage.get` writes to."""
+    """Where `Storage.get` writes to.
+
+    One that has a method ``begin(info)`` is told before the first byte what object comes, an `ObjectInfo`, and once
+    more if the download broke off before any byte came. What that raises ends the download and passes through.
+    """
 
     def write(self, data: bytes | memoryview, /) -> int | None: ...
 
@@ -156,11 +170,11 @@ class Storage(Protocol):
     def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
         """Write the bytes of *key* into *sink*, in order, each once; return what they are.
 
-        The bytes are checked against the size and, where it is known, the MD5 that
-        the store gives, or the *span*. A download that breaks goes
-        on where it was. Raise `NotFoundError`, `IntegrityError` if the bytes are
-        not those, or `RejectedError` of the status 412 if the object is another meanwhile;
-        *sink* has then got some, which are worth nothing.
+        It is one request to the store. The bytes are checked against the size and, where it is known, the MD5 that
+        the store gives, or the *span*. What is returned has no size where nothing shows that all of it came. A
+        download that breaks goes on where it was. Raise `NotFoundError`, `IntegrityError` if the bytes are
+        not those, or `RejectedError` of the status 416 if there is nothing in the *span*, and of 412 if the object is
+        another meanwhile; *sink* has then got some, which are worth nothing.
         """
         ...
 

@@ -9,13 +9,16 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 
-from pfstorage.backends.base import ObjectInfo
+from pfstorage.backends.base import ObjectInfo, Span
 from pfstorage.errors import ExistsError, IntegrityError, RejectedError, StorageError
 
 
 def new_md5() -> hashlib._Hash:
     """Return an MD5 that also works where FIPS forbids it for security."""
     return hashlib.md5(usedforsecurity=False)
+
+
+MD5_OF_NOTHING = new_md5().hexdigest()
 
 
 def md5_of_md5s(md5s: Iterable[str]) -> str:
@@ -37,6 +40,32 @@ def another_object(key: str) -> RejectedError:
 def is_unmet(error: StorageError) -> bool:
     """Tell whether a condition of a request, such as If-Match, did not hold; so it is of `another_object`."""
     return error.facts.get("status") == 412
+
+
+def no_part(key: str, size: int) -> RejectedError:
+    """Return the error for a part of an object of *size* bytes that begins after its end."""
+    return RejectedError(f"{key!r} has {size} bytes: there are none in this range", key=key, status=416)
+
+
+def part_of(span: Span | None, info: ObjectInfo) -> tuple[int, int]:
+    """Return which byte of the object *info*, whose size is known, comes first for *span*, and how many come.
+
+    Raise `RejectedError` if the object is another than that of *span*, or has no such part.
+    """
+    assert info.size is not None
+    if span is None:
+        return 0, info.size
+    if span.etag not in ("", info.etag):
+        raise another_object(info.key)
+    start, size = span.bounds(info.size)
+    if not size and span.size != 0:
+        raise no_part(info.key, info.size)
+    return start, size
+
+
+def is_no_part(error: StorageError) -> bool:
+    """Tell whether the object has no such part; so it is of `no_part`."""
+    return error.facts.get("status") == 416
 
 
 def wrong_segment(key: str) -> IntegrityError:

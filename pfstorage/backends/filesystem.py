@@ -16,9 +16,9 @@ import os
 from collections.abc import Iterator
 
 from pfstorage.backends.base import CHUNK, NO_ATTRIBUTES, Attributes, ObjectInfo, Sink, Source, Span
-from pfstorage.backends.common import another_object, exists, guess_content_type, iso_time, select
+from pfstorage.backends.common import exists, guess_content_type, iso_time, part_of, select
 from pfstorage.backends.filesystem_info import ObjectFile, finished, info_of, marker_of
-from pfstorage.backends.streams import HashedBody, HashedSink
+from pfstorage.backends.streams import HashedBody, HashedSink, announce
 from pfstorage.config import Settings
 from pfstorage.errors import (
     ContainerNotFoundError,
@@ -83,21 +83,23 @@ class FilesystemStorage:
     def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
         parts = self._parts(key)
         if is_marker(key):
-            return self.head(key)
+            info = self.head(key)
+            part_of(span, info)
+            announce(sink, info)
+            return info
         hashed = HashedSink(sink, hashes=not span or bool(span.md5))
         with contextlib.ExitStack() as stack:
             with self._errors(key):
                 file = ObjectFile(key, stack.enter_context(self._tree.open_file(parts)))
                 info = file.info
-                if span:
-                    file.seek(span.offset)
-            if span and span.etag != info.etag:
-                raise another_object(key)
-            left = span.size if span else info.size + 1  # more than it should hold is a fault, too
+                start, size = part_of(span, info)
+                file.seek(start)
+            announce(sink, info)
+            left = size if span else size + 1  # more than it should hold is a fault, too
             while chunk := self._read(file, min(CHUNK, left), key):
                 hashed.write(chunk)
                 left -= len(chunk)
-        hashed.verify(key, span.size if span else info.size, (span.md5 or None) if span else info.etag)
+        hashed.verify(key, size, (span.md5 or None) if span else info.etag)
         return info
 
     def _read(self, file: ObjectFile, size: int, key: str) -> bytes:
@@ -179,7 +181,7 @@ class FilesystemStorage:
             return self.put(target, io.BytesIO(), 0)
         with self._errors(source), self._tree.open_file(self._parts(source)) as opened:
             file = ObjectFile(source, opened)
-            return self.put(target, file, file.info.size)
+            return self.put(target, file, file.size)
 
     def close(self) -> None:
         """Nothing is held."""

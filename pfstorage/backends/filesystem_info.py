@@ -7,11 +7,10 @@ import os
 from typing import BinaryIO
 
 from pfstorage.backends.base import CHUNK, Attributes, ObjectInfo
-from pfstorage.backends.common import another_object, guess_content_type, iso_time, new_md5
+from pfstorage.backends.common import MD5_OF_NOTHING, another_object, guess_content_type, iso_time, new_md5
 
 _MD5 = "user.pfstorage.md5"
 _KIND = "user.mime_type"  # as the Common Extended Attributes of freedesktop.org have it
-_MD5_OF_NOTHING = new_md5().hexdigest()
 
 
 class ObjectFile:
@@ -24,6 +23,8 @@ class ObjectFile:
         """Find out what there is to tell of it. Raise `OSError`."""
         self._file = file
         self.info = info_of(key, file.fileno())
+        assert self.info.size is not None  # a file has one
+        self.size = self.info.size
 
     def read(self, size: int = -1) -> bytes:
         """Raise `RejectedError` if what was read may be of another object by now."""
@@ -42,7 +43,7 @@ class ObjectFile:
 
 def marker_of(key: str, status: os.stat_result) -> ObjectInfo:
     """Return what there is to tell of the empty directory that is the marker *key*."""
-    return ObjectInfo(key, 0, _MD5_OF_NOTHING, iso_time(status.st_mtime), "application/directory")
+    return ObjectInfo(key, 0, MD5_OF_NOTHING, iso_time(status.st_mtime), "application/directory")
 
 
 def info_of(key: str, descriptor: int) -> ObjectInfo:

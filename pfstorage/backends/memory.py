@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from pfstorage.backends.base import CHUNK, NO_ATTRIBUTES, Attributes, ObjectInfo, Sink, Source, Span
-from pfstorage.backends.common import another_object, exists, guess_content_type, iso_time, select
-from pfstorage.backends.streams import HashedBody
+from pfstorage.backends.common import exists, guess_content_type, iso_time, part_of, select
+from pfstorage.backends.streams import HashedBody, announce
 from pfstorage.config import Settings
 from pfstorage.errors import ContainerNotFoundError, NotFoundError
 from pfstorage.pathmap import check_key
@@ -38,7 +38,7 @@ class MemoryStorage:
     ) -> Iterator[ObjectInfo]:
         with self._lock:
             rows = [info for info, _ in self._objects().values()]
-        rows.sort(key=lambda row: row.key.encode())
+        rows.sort(key=lambda row: row.key)  # code points are in the order of their UTF-8
         yield from select(rows, prefix, marker, end_marker, limit, delimiter)
 
     def head(self, key: str) -> ObjectInfo:
@@ -46,9 +46,8 @@ class MemoryStorage:
 
     def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
         info, content = self._object(key)
-        if span and span.etag != info.etag:
-            raise another_object(key)
-        first, size = (span.offset, span.size) if span else (0, len(content))
+        first, size = part_of(span, info)
+        announce(sink, info)
         for start in range(first, first + size, CHUNK):
             sink.write(content[start : min(start + CHUNK, first + size)])
         return info

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pfstorage.backends.base import Piece, Sink, Source
+from pfstorage.backends.base import ObjectInfo, Piece, Sink, Source
 from pfstorage.backends.common import new_md5, wrong_segment
 from pfstorage.errors import IntegrityError, LocalFileError
+
+
+def announce(sink: Sink, info: ObjectInfo) -> None:
+    """Tell *sink* what comes, if it is one that wants to know: see `Sink`."""
+    begin = getattr(sink, "begin", None)
+    if begin:
+        begin(info)
 
 
 class HashedBody:

@@ -17,7 +17,8 @@ from pfstorage.backends.base import (
 )
 from pfstorage.backends.common import guess_content_type, text_of_mtime
 from pfstorage.backends.retry import Patience
-from pfstorage.backends.swift_objects import MTIME, SwiftObjects, only_if_new
+from pfstorage.backends.swift_headers import MTIME
+from pfstorage.backends.swift_objects import SwiftObjects, only_if_new
 from pfstorage.backends.swift_segments import SwiftSegments, SwiftUpload
 from pfstorage.backends.swift_session import SwiftSession
 from pfstorage.config import Settings

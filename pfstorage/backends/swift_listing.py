@@ -112,6 +112,7 @@ def _ends_before(last: str, end_marker: str) -> bool:
     return bool(end_marker) and last + FIRST_CHARACTER >= end_marker
 
 
+# of every row of a Swift; what stands between may leave one out
 _of_each_row = operator.itemgetter("name", "bytes", "hash", "last_modified", "content_type")
 
 
@@ -121,8 +122,8 @@ def _rows_of(content: bytes) -> Sequence[dict[str, Any]]:
     if not isinstance(rows, list):
         raise ValueError("it is no list")
     for row in rows:
-        if "subdir" not in row:
-            _of_each_row(row)
+        if "subdir" not in row and type(row["name"]) is not str:
+            raise ValueError("its rows have no names")
     return rows
 
 
@@ -134,5 +135,10 @@ def _info_of_row(row: Mapping[str, Any]) -> ObjectInfo:
     if "subdir" in row:
         return ObjectInfo(row["subdir"], is_subdir=True)
     segments_etag = row["slo_etag"].strip('"') if "slo_etag" in row else ""
-    key, size, etag, modified, kind = _of_each_row(row)
-    return ObjectInfo(key, size, etag, modified, kind, segments_etag=segments_etag)
+    try:
+        key, size, etag, modified, kind = _of_each_row(row)
+    except KeyError as e:
+        return _info_of_row({**row, e.args[0]: None})
+    if type(size) is not int or size < 0:
+        size = None
+    return ObjectInfo(key, size, etag or "", modified or "", kind or "", segments_etag=segments_etag)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from pfstorage.backends.base import CHUNK, ObjectInfo, Sink, Source, Span
-from pfstorage.backends.common import another_object, exists, is_unmet, iso_time, mtime_of_text, time_of_http
+from pfstorage.backends.common import exists, is_unmet
 from pfstorage.backends.http_connection import ConnectionBroken, Refusal
-from pfstorage.backends.streams import HashedBody, HashedSink
+from pfstorage.backends.streams import HashedBody
+from pfstorage.backends.swift_download import Download
+from pfstorage.backends.swift_headers import etag_in, info_of, iso_of_http_date
 from pfstorage.backends.swift_listing import SwiftListings, no_container
 from pfstorage.backends.swift_session import Connection, SwiftSession, path_of
 from pfstorage.errors import (
@@ -25,9 +25,6 @@ from pfstorage.errors import (
 )
 
 T = TypeVar("T")
-
-MTIME = "x-object-meta-mtime"
-"""Where python-swiftclient and rclone keep the time of the file, too: in seconds since the epoch."""
 
 
 class SwiftObjects:
@@ -53,57 +50,18 @@ class SwiftObjects:
         """Do what `Storage.head` says."""
 
         def ask(connection: Connection, url: str, token: str) -> ObjectInfo:
-            path = path_of(url, container, key)
-            answer = self.session.send(connection, "HEAD", path, {"X-Auth-Token": token})
-            connection.http.read_all(answer)
-            return _info_of_headers(key, answer.fields)
+            return info_of(key, self._head(connection, path_of(url, container, key), token))
 
         return self.session.tried(ask, key)
 
+    def _head(self, connection: Connection, path: str, token: str) -> dict[str, str]:
+        answer = self.session.send(connection, "HEAD", path, {"X-Auth-Token": token})
+        connection.http.read_all(answer)
+        return answer.fields
+
     def get(self, container: str, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
         """Do what `Storage.get` says."""
-        hashed = HashedSink(sink, hashes=not span or bool(span.md5))
-        first: dict[str, str] = {}
-
-        def get_rest(connection: Connection, url: str, token: str) -> None:
-            """Get what the sink has not received yet, if it is the same object."""
-            if not hashed.received:
-                first.clear()  # of a try that broke before any byte: the object may be another since
-            headers = _range_headers(span, hashed.received, first.get("etag", ""))
-            path = path_of(url, container, key)
-            answer = self.session.send(connection, "GET", path, {"X-Auth-Token": token, **headers})
-            expected = span.etag if span else first.get("etag", "")
-            offset = hashed.received + (span.offset if span else 0)
-            if _is_other(answer.fields, expected, offset):
-                connection.http.close()
-                raise another_object(key)
-            first.update({} if first else answer.fields)
-            # a store may ignore Range, and send all
-            surplus = 0 if answer.status == 206 else offset
-            left = span.size - hashed.received if span else None
-            while count := connection.http.read_into(answer, connection.http.buffer):
-                chunk = connection.http.buffer[surplus:count] if surplus else connection.http.buffer[:count]
-                surplus = max(0, surplus - count)
-                chunk = chunk[:left]
-                hashed.write(chunk)
-                left = None if left is None else left - len(chunk)
-                if left == 0 and answer.status != 206:  # the rest of the object may be long
-                    connection.http.close()
-                    return
-
-        try:
-            self.session.tried(get_rest, key, progress=lambda: hashed.received)
-        except RejectedError as e:
-            if is_unmet(e):  # it is If-Match
-                raise another_object(key) from None
-            raise
-        info = _info_of_headers(key, first)
-        if span:
-            hashed.verify(key, span.size, span.md5 or None)
-        else:
-            md5 = info.etag if _is_md5_of_content(first) else None
-            hashed.verify(key, info.size if "content-length" in first else None, md5)
-        return info
+        return Download(self.session, container, key, sink, span).run()
 
     def put(
         self, container: str, key: str, body: Source, size: int, headers: Mapping[str, str], like: str = ""
@@ -192,15 +150,20 @@ class SwiftObjects:
             headers["ETag"] = body.md5
         answer = self.session.send(connection, "PUT", path, headers, content, body.size)
         connection.http.read_all(answer)
-        etag = answer.fields.get("etag", "").strip('"')
+        fields = answer.fields
+        if "etag" not in fields:  # what lies between here and the store may drop it from one answer alone
+            fields = self._head(connection, path, headers["X-Auth-Token"])
+        etag = etag_in(fields)
+        if not etag:
+            text = (
+                f"{key!r}: the store tells no ETag, so nothing shows that it has what was sent; see its proxy"
+            )
+            raise IntegrityError(text, key=key)
         if etag != body.md5:
             text = f"{key!r}: the store has other bytes than were sent; push it again"
             raise IntegrityError(text, key=key, stored=etag)
-        modified = _iso_of_http_date(answer.fields.get("last-modified", ""))
+        modified = iso_of_http_date(fields.get("last-modified", ""))
         return ObjectInfo(key, body.size, body.md5, modified, headers["Content-Type"])
-
-
-_SEGMENTED = {"x-static-large-object", "x-object-manifest"}
 
 
 @contextlib.contextmanager
@@ -229,53 +192,3 @@ def noted_if_unanswered(note: Callable[[], None]) -> Iterator[None]:
         if e.status in (502, 504):  # so a proxy says that it has no answer (RFC 9110, 15.6)
             note()
         raise
-
-
-def _range_headers(span: Span | None, received: int, etag: str) -> dict[str, str]:
-    """Return what asks for the bytes of *span*, or of the whole, less those that came already."""
-    if span:
-        last = span.offset + span.size - 1
-        return {"Range": f"bytes={span.offset + received}-{last}", "If-Match": f'"{span.etag}"'}
-    return {"Range": f"bytes={received}-", "If-Match": etag} if received else {}
-
-
-def _is_other(headers: Mapping[str, str], etag: str, offset: int) -> bool:
-    """Tell whether an answer is of another object than that of *etag*, or of bytes from elsewhere than *offset* on.
-
-    What lies between here and the store may know nothing of If-Match, or keep an answer to another question.
-    """
-    told = headers.get("etag", "").strip('"')
-    begin = re.match(r"bytes (\d+)-", headers.get("content-range", ""))
-    return bool(etag and told and told != etag.strip('"')) or bool(begin and int(begin[1]) != offset)
-
-
-def _is_md5_of_content(headers: Mapping[str, str]) -> bool:
-    """Tell whether the ETag is the MD5 of the bytes: it isn't for large objects made of segments."""
-    return (
-        not _SEGMENTED & headers.keys()
-        and re.fullmatch("[0-9a-f]{32}", headers.get("etag", "").strip('"')) is not None
-    )
-
-
-def _info_of_headers(key: str, headers: Mapping[str, str]) -> ObjectInfo:
-    try:
-        if "x-timestamp" in headers:
-            modified = iso_time(float(headers["x-timestamp"]))
-        else:
-            modified = _iso_of_http_date(headers.get("last-modified", ""))
-        size = int(headers.get("content-length", 0))
-        if size < 0:
-            raise ValueError
-    except (ValueError, OverflowError, OSError):
-        text = f"what the store answers of {key!r} is no answer of a Swift: see its proxy"
-        raise RejectedError(text, key=key) from None
-    etag, kind = headers.get("etag", "").strip('"'), headers.get("content-type", "")
-    segments = etag if _SEGMENTED & headers.keys() else ""
-    mtime = mtime_of_text(headers.get(MTIME, ""))
-    return ObjectInfo(key, size, etag, modified, kind, segments_etag=segments, mtime_ns=mtime)
-
-
-@functools.lru_cache(maxsize=64)  # those of a second's answers are the same
-def _iso_of_http_date(text: str) -> str:
-    moment = time_of_http(text)
-    return iso_time(moment.timestamp()) if moment else ""

@@ -84,6 +84,8 @@ class SwiftSegments:
     def pieces(self, info: ObjectInfo) -> list[Piece]:
         """Return the segments of *info*, whose manifest must be that of its etag."""
         if not info.segments_etag:
+            if info.size is None:
+                raise RejectedError(f"the store does not tell how many bytes {info.key!r} has", key=info.key)
             return [Piece(0, info.size, info.md5)]
         manifest = self._manifest(self.container, info.key, info.segments_etag)
         return list(self._pieces_of(manifest, 0, NESTED))
@@ -110,7 +112,7 @@ class SwiftSegments:
         try:
             dynamic, content = self.objects.session.tried(get_manifest, key)
             manifest = self._listed(unquote(dynamic)) if dynamic else [*map(_named, json.loads(content))]
-            made_of = md5_of_md5s(_etag_of(row) for row in manifest)
+            made_of = md5_of_md5s(_etag_of(row) for row in manifest if _size_of(row) >= 0)
         except (ValueError, TypeError, KeyError, AttributeError) as e:
             raise RejectedError(f"{key!r} has a manifest that can't be read", key=key) from e
         if made_of != etag.strip('"'):
@@ -200,7 +202,7 @@ class SwiftUpload:
         found = {}
         for row in self._segments.names_below(self._key):
             self._stale.add(row.key)
-            if row.key.startswith(self._prefix):
+            if row.key.startswith(self._prefix) and row.size is not None:
                 offset = int(row.key[len(self._prefix) :]) * self._piece_size
                 found[offset] = Piece(offset, row.size, row.md5)
         return found

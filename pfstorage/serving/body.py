@@ -233,18 +233,3 @@ def _begin_part(name: str, texts: dict[str, bytearray], form: Form, most: int) -
     if not most:
         raise ForbiddenError("to upload a file takes a token with the right to write")
     form.local = Spool(most)
-
-
-class ChunkedWriter:
-    """Writes a body in ``Transfer-Encoding: chunked`` to *stream*, a chunk for each write; the end is the caller's."""
-
-    def __init__(self, stream: Writer) -> None:
-        self._stream = stream
-
-    def write(self, data: bytes | memoryview) -> int:
-        if data:
-            self._stream.write(b"".join((b"%x\r\n" % len(data), data, b"\r\n")))  # in one packet
-        return len(data)
-
-    def flush(self) -> None:
-        self._stream.flush()

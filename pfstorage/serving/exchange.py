@@ -62,6 +62,7 @@ class Request:
 class Answer:
     """What goes back: *content* itself, or what writes it while it is sent.
 
+    What writes it may change all but the content until it writes the first byte, with which the head leaves.
     *length* is that of content that is yet to be written, None if it is not known. Whatever
     is raised while it is written ends the connection: the client sees that it is not whole.
     *notes* are for the log.
@@ -82,7 +83,7 @@ def names_etag(header: str, etag: str, *, is_strong: bool = False) -> bool:
     """
     weak = "" if is_strong else "W/"
     named = [each.strip().removeprefix(weak).strip('"') for each in header.split(",") if each.strip()]
-    return header.strip() == "*" or etag in named
+    return header.strip() == "*" or (etag != "" and etag in named)
 
 
 _MARKUP = {character: f"\\u{ord(character):04x}" for character in "<>&"}

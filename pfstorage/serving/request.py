@@ -22,7 +22,7 @@ from pfstorage.serving.exchange import Answer, Request, answer_of
 from pfstorage.serving.log import id_of, log_request
 from pfstorage.serving.sending import UnsentError, send
 from pfstorage.serving.timed import TimedStream
-from pfstorage.sockets import has_ended
+from pfstorage.sockets import has_ended, reset
 from pfstorage.status import KIND_BY_STATUS
 
 if TYPE_CHECKING:
@@ -116,18 +116,24 @@ class RequestHandler(BaseHTTPRequestHandler):
         if isinstance(answer.content, bytes):
             self._count()
         else:
-            answer.content = functools.partial(self._write, answer.content)
+            answer.content = functools.partial(self._write, answer, answer.content)
         try:
             return send(answer, self.wfile, self.command, self.request_version, ends=ends)
         except UnsentError as e:
             return self._send(self._answer_of(e.error))
+        except BaseException:
+            if answer.length is None and self.request_version == "HTTP/1.0":
+                reset(self.connection)  # only the end tells how long the content is: this is none
+            raise
 
-    def _write(self, content: Callable[[body.Writer], None], out: body.Writer) -> None:
+    def _write(self, answer: Answer, content: Callable[[body.Writer], None], out: body.Writer) -> None:
         try:
             content(out)
         except PfstorageError as e:
             self._notes = {"error": type(e).__name__}
             raise
+        finally:
+            self._status = answer.status  # which may be known only since then
         self._count()
 
     def _count(self) -> None:

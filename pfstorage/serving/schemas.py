@@ -98,6 +98,11 @@ def _of_type(hint: object) -> Schema:
     return dict(kinds[0]) if len(kinds) == 1 else {"type": [kind["type"] for kind in kinds]}
 
 
+def _or_unknown(schema: Schema) -> Schema:
+    """Return the schema of what the store may not tell: null is then in its place."""
+    return {**schema, "type": [schema["type"], "null"]}
+
+
 def _quit() -> Schema:
     order = record({"serverCmd": {"const": "quit"}}, "serverCmd")
     return record({"action": TEXT, "meta": record({"ctl": order}, "ctl")}, "meta")
@@ -112,7 +117,8 @@ def _replies() -> dict[str, Schema]:
         "warnings": {"type": "array", "items": TEXT},
     }
     hints = typing.get_type_hints(ObjectInfo)
-    row = {name: _of_type(hints[attribute]) for name, attribute in ATTRIBUTES.items()}
+    row = {name: _or_unknown(_of_type(hints[attribute])) for name, attribute in ATTRIBUTES.items()}
+    row["name"] = TEXT
     yes: Schema = {"const": True}
     rows = {"type": "array", "items": {"anyOf": [ref("Row"), ref("Folder")]}}
     marker = {"type": ["string", "null"], "description": "what begins the next page, if there is one"}

@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 from pfstorage._version import __version__
 from pfstorage.errors import PfstorageError
-from pfstorage.serving.body import ChunkedWriter, Writer
+from pfstorage.serving.body import Writer
 from pfstorage.serving.exchange import Answer
 from pfstorage.serving.head import answer_head
 from pfstorage.serving.site import ALL
@@ -44,63 +44,98 @@ def send(answer: Answer, out: Writer, method: str, version: str, *, ends: bool) 
     written fails before anything has left; after that, whatever is raised while it is written or sent: what has
     left by then is not whole, and the connection must end.
     """
-    length = len(answer.content) if isinstance(answer.content, bytes) else answer.length
-    is_chunked = length is None and version == "HTTP/1.1"
-    ends = ends or (length is None and not is_chunked)
-    headers = {"Content-Type": answer.kind, **_ALWAYS, **_BY_STATUS.get(answer.status, {}), **answer.headers}
-    if length is not None and answer.status not in _BARE:
-        headers["Content-Length"] = str(length)
-    elif is_chunked:
-        headers["Transfer-Encoding"] = "chunked"
-    if ends:
-        headers["Connection"] = "close"
-    head = answer_head(answer.status, headers)
-    content = b"" if method == "HEAD" else answer.content
-    if isinstance(content, bytes):
-        out.write(head + content)  # in one packet
-        return ends
-    whole = _Whole(out, head, length)
+    form = _Form(answer, version, ends)
+    if isinstance(answer.content, bytes) or method == "HEAD":
+        content = answer.content if isinstance(answer.content, bytes) and method != "HEAD" else b""
+        out.write(form.head() + content)  # in one packet
+        return form.ends
+    whole = _Whole(out, form)
     try:
-        content(ChunkedWriter(whole) if is_chunked else whole)
+        answer.content(whole)
     except PfstorageError as e:
         if whole.has_begun:
             raise
         raise UnsentError(e) from e
-    whole.end(b"0\r\n\r\n" if is_chunked else b"")
-    return ends
+    whole.end()
+    return form.ends
+
+
+class _Form:
+    """In which form *answer* leaves. The head settles it: until then, what writes the content may still change it."""
+
+    def __init__(self, answer: Answer, version: str, ends: bool) -> None:
+        self._answer = answer
+        self._version = version
+        self.ends = ends
+        self.length: int | None = None
+        self.is_chunked = False
+
+    def head(self) -> bytes:
+        answer = self._answer
+        self.length = len(answer.content) if isinstance(answer.content, bytes) else answer.length
+        self.is_chunked = self.length is None and self._version == "HTTP/1.1"
+        self.ends = self.ends or (self.length is None and not self.is_chunked)
+        headers = {
+            "Content-Type": answer.kind,
+            **_ALWAYS,
+            **_BY_STATUS.get(answer.status, {}),
+            **answer.headers,
+        }
+        if self.length is not None and answer.status not in _BARE:
+            headers["Content-Length"] = str(self.length)
+        elif self.is_chunked:
+            headers["Transfer-Encoding"] = "chunked"
+        if self.ends:
+            headers["Connection"] = "close"
+        return answer_head(answer.status, headers)
 
 
 class _Whole:
-    """Has *head* leave with the first bytes of a content, and the last bytes when all of it is known to be right.
+    """Has the head leave with the first bytes of a content, and the last bytes when all of it is known to be right.
 
-    The last are those that make it *length* bytes long; None is a length that nobody knows.
+    The last are those that complete the length of the content; of one whose length nobody knows, it is the last chunk.
     """
 
-    def __init__(self, out: Writer, head: bytes, length: int | None) -> None:
+    def __init__(self, out: Writer, form: _Form) -> None:
         self._out = out
-        self._waiting = head
-        self._left = length
+        self._form = form
+        self._waiting: bytes | None = None
+        self._left = 0
         self.has_begun = False
 
     def write(self, data: bytes | memoryview) -> int:
-        if self._left is not None:
-            self._left -= len(data)
-            if self._left <= 0:
-                self._waiting += data
-                return len(data)
-        self._let_go(data)
+        self._begin()
+        if self._form.length is None:
+            self._let_go(_chunk(data) if self._form.is_chunked and data else data)
+            return len(data)
+        self._left -= len(data)
+        if self._left <= 0:
+            self._waiting = (self._waiting or b"") + data
+        else:
+            self._let_go(data)
         return len(data)
 
     def flush(self) -> None:
         self._out.flush()
 
-    def end(self, last: bytes) -> None:
-        """Let go what waits, and *last* after it."""
-        self._let_go(last)
+    def end(self) -> None:
+        """Let go what waits, and what ends the content."""
+        self._begin()
+        self._let_go(b"0\r\n\r\n" if self._form.is_chunked else b"")
         self._out.flush()
+
+    def _begin(self) -> None:
+        if self._waiting is None:
+            self._waiting = self._form.head()
+            self._left = self._form.length or 0
 
     def _let_go(self, data: bytes | memoryview) -> None:
         self.has_begun = True
         if self._waiting:
             data, self._waiting = self._waiting + data, b""
         self._out.write(data)
+
+
+def _chunk(data: bytes | memoryview) -> bytes:
+    """Return *data* as a chunk of ``Transfer-Encoding: chunked`` (RFC 9112, section 7.1)."""
+    return b"".join((b"%x\r\n" % len(data), data, b"\r\n"))

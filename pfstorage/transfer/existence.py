@@ -92,7 +92,9 @@ def newer(listed: ObjectInfo, told: ObjectInfo) -> ObjectInfo:
     The row knows more: what lies between here and the store may drop an ETag.
     """
     etag = told.segments_etag or told.md5
-    is_other = told.size != listed.size or (etag and etag != (listed.segments_etag or listed.etag))
+    is_other = told.size not in (None, listed.size) or (
+        etag and etag != (listed.segments_etag or listed.etag)
+    )
     return told if is_other else listed
 
 

@@ -32,7 +32,7 @@ def cut(size: int, piece_size: int) -> list[Piece]:
 
 
 def is_same(work: Work, body: Body, known: ObjectInfo) -> bool:
-    """Tell whether *body*, of the size of *known*, has the bytes of that object of segments.
+    """Tell whether *body*, of the size of *known* if that is known, has the bytes of that object of segments.
 
     Its segments most likely have the size that they would be given now; only if they
     don't is the store asked what they are.
@@ -40,11 +40,13 @@ def is_same(work: Work, body: Body, known: ObjectInfo) -> bool:
     storage = work.storage
     if not isinstance(storage, SupportsSegments):
         return False
-    likely = cut(known.size, storage.piece_size(known.size, work.options.segment_size))
+    likely = cut(body.size, storage.piece_size(body.size, work.options.segment_size))
     if md5_of_md5s(_md5s(work, body, likely)) == known.segments_etag:
         return True
     pieces = storage.pieces(known)
     if [(piece.offset, piece.size) for piece in pieces] == [(piece.offset, piece.size) for piece in likely]:
+        return False
+    if sum(piece.size for piece in pieces) != body.size:
         return False
     return all(piece.md5 for piece in pieces) and _md5s(work, body, pieces) == [p.md5 for p in pieces]
 
@@ -90,10 +92,11 @@ def push(
 
 
 def pull(work: Work, known: ObjectInfo, file: NewFile) -> ObjectInfo:
-    """Fetch the object *known* into *file*, ranges of it side by side; return what the store says of it.
+    """Fetch the object *known*, whose size is known, into *file*, ranges of it side by side; return what it is.
 
     Raise `IntegrityError` if the bytes are not those of its MD5, or of those of its segments.
     """
+    assert known.size is not None
     pieces: Sequence[Piece] = cut(known.size, work.options.range_size)
     if known.segments_etag and isinstance(work.storage, SupportsSegments):
         pieces = work.storage.pieces(known)

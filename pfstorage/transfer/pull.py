@@ -34,7 +34,8 @@ def _pull_one(work: Work, transfer: Transfer) -> Moved:
         if _may_stay(work, transfer):
             return SAME
         if work.options.dry_run:
-            return Moved(transfer.known.size if transfer.known else 0)
+            # a size that nobody tells is not counted
+            return Moved((transfer.known.size or 0) if transfer.known else 0)
         again_on = (IntegrityError, NotFoundError)
         file = work.patience.tried(lambda: _fetched(work, transfer), again_on, retries=TRIES)
         if work.options.durable == "batch" and work.batch_room.acquire(blocking=False):
@@ -52,8 +53,9 @@ def _has_content(work: Work, transfer: Transfer) -> bool:
 
 def _make_directory(work: Work, transfer: Transfer) -> Moved:
     assert transfer.tree is not None
-    if transfer.known and transfer.known.size:
-        text = f"the key {transfer.key!r} ends in '/' and has content: no local name can have both"
+    if transfer.known and transfer.known.size != 0:
+        has = "may have" if transfer.known.size is None else "has"
+        text = f"the key {transfer.key!r} ends in '/' and {has} content: no local name can have both"
         raise InvalidKeyError(text, key=transfer.key)
     if not work.options.dry_run:
         transfer.tree.make_directory(transfer.parts)
@@ -98,7 +100,7 @@ def _fetched(work: Work, transfer: Transfer) -> NewFile:
 
 def _fetch(work: Work, transfer: Transfer, file: NewFile) -> ObjectInfo:
     known = transfer.known
-    if known and (known.segments_etag or (known.md5 and known.size > work.options.range_size)):
+    if known and _goes_in_ranges(work, known):
         try:
             return large.pull(work, known, file)
         except RejectedError as e:
@@ -113,7 +115,16 @@ def _fetch(work: Work, transfer: Transfer, file: NewFile) -> ObjectInfo:
         raise IntegrityError(str(e), key=transfer.key) from e  # it is asked for again
     if info.segments_etag:  # a listing does not tell of every kind of large object
         large.verify(work, info, file)
-    elif known and known.md5 and not info.md5 and file.size:
+    elif known and known.md5 and not info.md5 and info.size != 0:
         # the store told it before, and not with the bytes
         large.verify_whole(known, file)
+    elif info.size is None and not (known and known.size == file.size):
+        text = f"{transfer.key!r}: the store tells neither a length nor an MD5, so nothing shows that all of it came"
+        raise IntegrityError(text, key=transfer.key)
     return info
+
+
+def _goes_in_ranges(work: Work, known: ObjectInfo) -> bool:
+    if known.size is None:
+        return False
+    return bool(known.segments_etag or (known.md5 and known.size > work.options.range_size))

@@ -93,7 +93,8 @@ def _store(work: Work, key: str, body: Body, size: int, known: ObjectInfo | None
         if size > piece_size:
             return large.push(work, key, body, piece_size, attributes, known)
     with replacing(storage, known):
-        return storage.put(key, work.source(body), size, attributes, only_new=work.options.only_new).size
+        storage.put(key, work.source(body), size, attributes, only_new=work.options.only_new)
+    return size
 
 
 def _content_type(key: str, body: Body) -> str:

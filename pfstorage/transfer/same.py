@@ -12,16 +12,18 @@ def has_same_bytes(work: Work, body: Body, known: ObjectInfo) -> bool:
     """Tell whether *body* has the bytes of *known*. What is listed as empty is not known to be the same.
 
     For large objects that are made of whatever begins with a prefix (DLO), and
-    links, are listed so; only where *body* is not empty the store is asked what it is.
+    links, are listed so; only where *body* is not empty the store is asked what it is. It is asked, too, where the
+    listing tells neither size nor MD5. Where nobody tells the size, the MD5 decides alone.
     """
-    if not known.size and body.size:
+    is_unknown = known.size is None and not (known.md5 or known.segments_etag)
+    if is_unknown or (known.size == 0 and body.size):
         known = work.storage.head(known.key)
     return has_those_bytes(work, body, known)
 
 
 def has_those_bytes(work: Work, body: Body, known: ObjectInfo) -> bool:
     """Tell whether *body* has the bytes of *known*, and some at all."""
-    if not known.size or body.size != known.size:
+    if known.size == 0 or known.size not in (None, body.size):
         return False
     if known.segments_etag:
         return large.is_same(work, body, known)

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from pfstorage.backends import ObjectInfo
-from pfstorage.errors import NotFoundError
+from pfstorage.backends.common import MD5_OF_NOTHING
+from pfstorage.errors import IntegrityError, NotFoundError
 from pfstorage.files import Body, local_errors, open_body
 from pfstorage.reply import Texts
 from pfstorage.transfer.engine import run
@@ -132,14 +133,21 @@ def _verdict(work: Work, transfer: Transfer, body: Body) -> Moved:
     if not transfer.asked:
         is_same = has_same_bytes(work, body, known) if body.size else _is_empty(work, known)
         return SAME if is_same else CHANGED
-    if not (has_those_bytes(work, body, known) if body.size else not known.size):
+    if not (has_those_bytes(work, body, known) if body.size else _is_told_empty(known)):
         return CHANGED
     return SAME if is_readable(work, known) else GONE
 
 
 def _is_empty(work: Work, known: ObjectInfo) -> bool:
     """Tell whether the object is empty: what is listed so may be a large one, or a link."""
-    return not known.size and not work.storage.head(known.key).size
+    return not known.size and _is_told_empty(work.storage.head(known.key))
+
+
+def _is_told_empty(told: ObjectInfo) -> bool:
+    """Tell whether the object is empty, by what the store says of it itself. Raise `IntegrityError` if it does not."""
+    if told.size is None and not told.etag:
+        raise IntegrityError(f"the store does not tell whether {told.key!r} is empty", key=told.key)
+    return told.size == 0 if told.size is not None else told.md5 == MD5_OF_NOTHING
 
 
 def _verify_directory(transfer: Transfer) -> Moved:

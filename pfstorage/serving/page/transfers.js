@@ -53,13 +53,14 @@ export class Row {
   progress(done, size) {
     const now = performance.now();
     this.rate ??= new Rate(now);
-    const part = size ? Math.min(1, done / size) : 1;
+    const isKnown = size !== null;
+    const part = size ? Math.min(1, done / size) : Number(isKnown);
     this.bar.value = part;
     if (part < 1 && now - this.saidAt < SAID_EVERY) return;
     this.saidAt = now;
     const rate = this.rate.add(done, now);
     const percent = `${Math.floor(100 * part)} %`;
-    const facts = [`${inBytes(done)} of ${inBytes(size)}`, percent];
+    const facts = isKnown ? [`${inBytes(done)} of ${inBytes(size)}`, percent] : [inBytes(done)];
     if (part < 1 && rate) facts.push(`${inBytes(Math.round(rate))}/s`);
     this.say(facts.join(", "));
     const quarters = Math.floor(4 * part);

@@ -18,7 +18,10 @@ export function fileName(key) {
   return letters.join("");
 }
 
+const UNKNOWN = "unknown"; // what the store does not tell is null
+
 export function inBytes(size) {
+  if (size === null) return UNKNOWN;
   if (size < 1024) return `${size} B`;
   const unit = Math.min(4, Math.floor(Math.log2(size) / 10));
   return `${(size / 1024 ** unit).toFixed(1)} ${["B", "KiB", "MiB", "GiB", "TiB"][unit]}`;
@@ -26,6 +29,7 @@ export function inBytes(size) {
 
 // `utc` is as the server writes it: ISO 8601 without a zone.
 export function moment(utc) {
+  if (utc === null) return UNKNOWN;
   const date = new Date(`${utc}Z`);
   return element("time", { dateTime: date.toISOString(), title: date.toISOString() }, MOMENT.format(date));
 }
