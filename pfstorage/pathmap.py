@@ -76,6 +76,26 @@ def without_dot(location: str) -> str:
     return "" if location == "." else location
 
 
+def plain_location(text: str) -> str:
+    """Return the location *text* without what means nothing in it: empty components, and those of one dot.
+
+    >>> plain_location("k//w/"), plain_location("/k/./w"), plain_location("/"), plain_location(".hidden/..")
+    ('k/w', 'k/w', '', '.hidden/..')
+    """
+    return "/".join(part for part in text.split("/") if part not in ("", "."))
+
+
+def plain_prefix(text: str) -> str:
+    """Return the beginning *text* of keys as `plain_location` would; its last component may be a part of one.
+
+    >>> plain_prefix("k//w"), plain_prefix("k//w//"), plain_prefix("k//."), plain_prefix("/")
+    ('k/w', 'k/w/', 'k/.', '')
+    """
+    directory, _, last = text.rpartition("/")
+    plain = plain_location(directory)
+    return f"{plain}/{last}" if plain else last
+
+
 def local_to_key(path: str, over: str, location: str, cwd: str) -> str:
     """Return the key of the local file *path*: its leading *over* becomes *location*.
 
@@ -120,6 +140,19 @@ def check_key(key: str) -> str:
         )
     if not {".", ".."}.isdisjoint(key.split("/")):
         raise InvalidKeyError(f"the key {key!r} has a component '.' or '..'", key=key)
+    return key
+
+
+def check_new_key(key: str) -> str:
+    """Return *key*, or raise `InvalidKeyError` if it is none that pfstorage makes: see `check_key`.
+
+    An empty component means nothing to a file system, so it has no place for ``a//b`` beside ``a/b``.
+    """
+    if "" in check_key(key).removesuffix("/").split("/"):
+        raise InvalidKeyError(
+            f"the key {key!r} has an empty component: leave out the slash at its beginning, or one of two",
+            key=key,
+        )
     return key
 
 

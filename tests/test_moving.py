@@ -92,7 +92,7 @@ def test_the_spelling_of_a_directory_does_not_matter(
         ({"file": "data/a.dcm", "inLocation": "s", "mapLocationOver": "data"}, "s/a.dcm"),
         ({"fileList": ["data/a.dcm"], "inLocation": "./s", "mapLocationOver": "./data"}, "s/a.dcm"),
         ({"localpath": "data/a.dcm", "toLocation": "s", "mapLocationOver": "data"}, "s/a.dcm"),
-        ({"putSpec": "data/a.dcm", "inLocation": "/s", "mapLocationOver": "data"}, "/s/a.dcm"),
+        ({"putSpec": "data/a.dcm", "inLocation": "/s", "mapLocationOver": "data"}, "s/a.dcm"),
         (
             {
                 "putSpec": "data/a.dcm",

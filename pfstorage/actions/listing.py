@@ -10,10 +10,10 @@ from typing import Any
 
 from pfstorage.actions.options import MoveMeta, work_of
 from pfstorage.actions.registry import Context, action
-from pfstorage.backends import ObjectInfo
+from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.level import SLASH, as_directories, rows_of_level
-from pfstorage.errors import MessageError, NotFoundError
-from pfstorage.pathmap import join, without_dot
+from pfstorage.errors import InvalidKeyError, MessageError, NotFoundError
+from pfstorage.pathmap import join, plain_location, plain_prefix, without_dot
 from pfstorage.reply import Reply, Stream, Texts
 from pfstorage.transfer.existence import existing
 
@@ -52,13 +52,41 @@ def prepended(bucket_path: str | bool, location: str) -> str:
     return join(bucket_path or "", location)
 
 
+def prefix_in(storage: Storage, bucket_path: str | bool, path: str) -> str:
+    """Return the prefix *path* below *bucket_path* as the keys of *storage* have it.
+
+    That is without empty components, with which pfstorage makes no key, unless there are keys with them alone.
+    """
+    written = prepended(bucket_path, without_dot(path))
+    plain = plain_prefix(written)
+    return written if plain != written and not _any(storage, plain) and _any(storage, written) else plain
+
+
+def location_in(storage: Storage, bucket_path: str | bool, location: str) -> str:
+    """Return the *location* below *bucket_path* as `prefix_in` does, for whole components."""
+    written = prepended(bucket_path, without_dot(location))
+    plain = plain_location(written)
+    is_plain = plain == written.rstrip("/") or _has(storage, plain) or not _has(storage, written)
+    return plain if is_plain else written
+
+
+def _has(storage: Storage, location: str) -> bool:
+    """Tell whether the store lists an object of the key *location*, or one below it."""
+    keys = (row.key for row in storage.list(location, limit=1))
+    return location in keys or _any(storage, f"{location}/" if location else "")
+
+
+def _any(storage: Storage, prefix: str) -> bool:
+    return any(True for _ in storage.list(prefix, limit=1))
+
+
 @action("ls", meta=LsMeta, read_only=True)
 def ls(context: Context, meta: LsMeta) -> Reply:
     """List the objects whose key begins with a path, as rows of the fields that are asked for."""
     _check_fields(meta.ret_spec)
     if meta.limit is not None and not 1 <= meta.limit <= sys.maxsize:
         raise MessageError("meta 'limit' must be 1 or more, and no larger than any store")
-    full_path = prepended(meta.prepend_bucket_path, without_dot(meta.path))
+    full_path = prefix_in(context.storage, meta.prepend_bucket_path, meta.path)
     missing = Texts()
     rest = itertools.islice(_rows(context, meta, full_path, missing.append), meta.limit)
     first = list(itertools.islice(rest, 1))  # that there is one is the status
@@ -123,17 +151,28 @@ def obj_exists(context: Context, meta: ObjectMeta) -> Reply:
     """Tell whether there is an object of exactly this key."""
     key = _key(meta)
     try:
-        context.storage.head(key)
+        found = _head(context.storage, key)
     except NotFoundError:
         return Reply({"status": False, "objPath": key, "msg": f"there is no object {key!r}"})
-    return Reply({"status": True, "objPath": key})
+    return Reply({"status": True, "objPath": found.key})
 
 
 @action("objStat", meta=ObjectMeta, read_only=True)
 def obj_stat(context: Context, meta: ObjectMeta) -> Reply:
     """Return what the store says of one object, as a row of ``ls``."""
-    key = _key(meta)
-    return Reply({"status": True, "objPath": key, "objStat": context.storage.head(key).as_row()})
+    found = _head(context.storage, _key(meta))
+    return Reply({"status": True, "objPath": found.key, "objStat": found.as_row()})
+
+
+def _head(storage: Storage, key: str) -> ObjectInfo:
+    """Return the object *key*, or else the one whose key is the same but for empty components."""
+    plain = plain_prefix(key)
+    try:
+        return storage.head(key)
+    except (NotFoundError, InvalidKeyError):
+        if plain in (key, ""):
+            raise
+        return storage.head(plain)
 
 
 def _key(meta: ObjectMeta) -> str:

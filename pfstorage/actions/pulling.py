@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from pfstorage.actions.auditing import body_of, local_files, with_extra_files
-from pfstorage.actions.listing import prepended
+from pfstorage.actions.listing import location_in, prefix_in
 from pfstorage.actions.options import MoveMeta, reply_of, when_nothing, work_of
 from pfstorage.actions.registry import Context, action
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.collisions import Collisions
 from pfstorage.errors import FullDiskError, InvalidKeyError, LocalFileError
 from pfstorage.files import Ground, local_errors, require_no_part
-from pfstorage.pathmap import below, join, local_parts, without_dot
+from pfstorage.pathmap import below, join, local_parts
 from pfstorage.reply import Reply, Texts
 from pfstorage.transfer import Failure, Plan, Transfer, Work, pull, verify
 
@@ -35,16 +35,16 @@ class PullMeta(MoveMeta):
 
 
 class Target:
-    """Where the objects of one message go: below *over*, or under their whole keys below the directory *cwd*.
+    """Where objects go: from below *location* to below *over*, or without that under their whole keys to below *cwd*.
 
     Raise `ForbiddenError` if that is not on the *ground*.
     """
 
-    def __init__(self, meta: PullMeta, ground: Ground) -> None:
+    def __init__(self, location: str, over: str, ground: Ground) -> None:
         self.ground = ground
         self.cwd = ground.cwd
-        self.location = prepended(meta.prepend_bucket_path, without_dot(meta.from_location))
-        self.over = meta.map_location_over
+        self.location = location
+        self.over = over
         self.root = (self.over.rstrip("/") or "/") if self.over else self.cwd
         self._tree, self._parts = ground.directory(self.root)
 
@@ -111,7 +111,7 @@ def obj_pull(context: Context, meta: PullMeta) -> Reply:
 
 
 def _pulled(context: Context, meta: PullMeta, ground: Ground) -> Reply:
-    work, target = work_of(context, meta), Target(meta, ground)
+    work, target = work_of(context, meta), _target(context, meta, ground)
     plan = _plan(_selected(work.storage, meta, target), target)
     if not meta.dry_run:
         plan = _with_room(plan, target, keeps=meta.overwrite == "never")
@@ -140,9 +140,9 @@ def obj_verify(context: Context, meta: PullMeta) -> Reply:
 
 
 def _verified(context: Context, meta: PullMeta, ground: Ground) -> Reply:
-    target = Target(meta, ground)
+    target = _target(context, meta, ground)
     extra = Texts()
-    prefix, takes = _choice(meta, target)
+    prefix, takes = _choice(context.storage, meta, target)
 
     def plan(work: Work) -> Plan:
         nonlocal extra
@@ -164,13 +164,18 @@ def _verified(context: Context, meta: PullMeta, ground: Ground) -> Reply:
     return Reply({**body, "extra": extra, **places}, comparison.error)
 
 
+def _target(context: Context, meta: PullMeta, ground: Ground) -> Target:
+    location = location_in(context.storage, meta.prepend_bucket_path, meta.from_location)
+    return Target(location, meta.map_location_over, ground)
+
+
 def _selected(storage: Storage, meta: PullMeta, target: Target) -> Iterator[ObjectInfo]:
     """Yield the objects that the message chooses."""
-    prefix, takes = _choice(meta, target)
+    prefix, takes = _choice(storage, meta, target)
     return (row for row in storage.list(prefix) if takes(row.key))
 
 
-def _choice(meta: PullMeta, target: Target) -> tuple[str, Callable[[str], bool]]:
+def _choice(storage: Storage, meta: PullMeta, target: Target) -> tuple[str, Callable[[str], bool]]:
     """Return the prefix of the chosen keys, and what tells which of those are chosen.
 
     That is what ``ls`` would list; without a path, what lies below the location by whole components.
@@ -185,7 +190,7 @@ def _choice(meta: PullMeta, target: Target) -> tuple[str, Callable[[str], bool]]
 
     if meta.path is None:
         return target.location, takes
-    return prepended(meta.prepend_bucket_path, without_dot(meta.path)), takes
+    return prefix_in(storage, meta.prepend_bucket_path, meta.path), takes
 
 
 def _plan(rows: Iterator[ObjectInfo], target: Target) -> Iterator[Transfer | Failure]:

@@ -34,6 +34,8 @@ from pfstorage.pathmap import (
     is_marker,
     just_before,
     local_to_key,
+    plain_location,
+    plain_prefix,
     without_dot,
 )
 from pfstorage.reply import Reply
@@ -151,7 +153,9 @@ def _listed(path: str, ground: Ground) -> Found:
 
 def _put_of_each(found: Iterable[Found], meta: PutMeta, ground: Ground) -> Iterator[Transfer | Failure]:
     selection, cwd = meta.selection(), ground.cwd
-    location = prepended(meta.prepend_bucket_path, without_dot(meta.in_location))
+    location = plain_location(prepended(meta.prepend_bucket_path, meta.in_location))
+    if location and meta.in_location.endswith("/"):
+        location += "/"  # a file can't be put there under no name
     for each in found:
         if isinstance(each, PfstorageError):
             yield Failure("", str(each.facts["local"]), each)
@@ -238,7 +242,9 @@ def _put_upload(context: Context, meta: PutMeta) -> Reply:
     upload.used = True
     if meta.audit:
         raise MessageError("meta 'audit' goes with local files, which can be read again; leave it out")
-    key = _key_of_file(check_key(prepended(meta.prepend_bucket_path, without_dot(meta.to_object))))
+    key = _key_of_file(
+        check_key(plain_prefix(prepended(meta.prepend_bucket_path, without_dot(meta.to_object))))
+    )
     require_write(context.caller.rights, key)
     report = TransferReport(meta.reply == "full")
     report.note(Transfer(key, upload.filename), _stored_upload(work_of(context, meta), key, upload))

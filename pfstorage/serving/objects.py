@@ -14,7 +14,7 @@ from pfstorage.backends.common import new_md5
 from pfstorage.backends.confined import require_write
 from pfstorage.backends.level import SLASH, as_directories, rows_of_level
 from pfstorage.errors import InvalidKeyError, MessageError
-from pfstorage.pathmap import check_key
+from pfstorage.pathmap import check_key, check_new_key
 from pfstorage.reply import Reply
 from pfstorage.serving.body import Reader
 from pfstorage.serving.download import KIND, give_out
@@ -53,7 +53,7 @@ def list_objects(request: Request) -> Answer:
 def one_object(request: Request) -> Answer:
     """Give out an object, or store one."""
     key = _key_of(request.path)
-    return _put(request, key) if request.method == "PUT" else give_out(request, key)
+    return _put(request, check_new_key(key)) if request.method == "PUT" else give_out(request, key)
 
 
 def _key_of(path: str) -> str:
