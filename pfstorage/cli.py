@@ -10,7 +10,7 @@ import os
 import resource
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pfstorage import output
@@ -22,13 +22,18 @@ from pfstorage.texts import is_elsewhere, secret_of, text_of
 if TYPE_CHECKING:
     from pfstorage.reply import Reply
 
-DONE, FAILED, MALFORMED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+DONE, FAILED, MALFORMED = 0, 1, 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line *argv* and return its exit status."""
-    with output.standard_streams(_line_of):
-        return _main(argv)
+    stop = Stop()
+    try:
+        with output.standard_streams(_line_of), _Signals(stop) as signals:
+            status = _main(argv, stop, signals)
+    except Ended as e:
+        return e.status
+    return STATUS_BY_REASON.get(stop.reason, status)
 
 
 def _line_of(text: str) -> str:
@@ -37,7 +42,7 @@ def _line_of(text: str) -> str:
     return line_of(text)
 
 
-def _main(argv: Sequence[str] | None) -> int:
+def _main(argv: Sequence[str] | None, stop: Stop, signals: _Signals) -> int:
     parser = build_parser()
     options = parser.parse_args(argv)
     told = _told(options)
@@ -45,15 +50,9 @@ def _main(argv: Sequence[str] | None) -> int:
         return DONE if output.tell(told) else FAILED
     _hide_secrets(options)
     _check_combination(parser, options)
-    stop = Stop()
-    try:
-        with _signals_for(stop):
-            status = _run(parser, options, stop)
-    except Terminated:
-        return TERMINATED
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    return STATUS_BY_REASON.get(stop.reason, status)
+    if options.server:
+        signals.wait_for_server()
+    return _run(parser, options, stop, signals)
 
 
 def _told(options: argparse.Namespace) -> str | None:
@@ -80,35 +79,59 @@ def _hide_secrets(options: argparse.Namespace) -> None:
         cmdline.hide(shown)
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM came: what runs is left as at an interrupt, with nothing unfinished lying about."""
+STATUS_BY_REASON = {name: 128 + signal.Signals[name] for name in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM")}
+"""The exit status where a signal ended the program, as a shell tells it."""
 
 
-STATUS_BY_REASON = {"SIGINT": INTERRUPTED, "SIGTERM": TERMINATED}
+class Ended(KeyboardInterrupt):
+    """A signal came: what runs is left as at an interrupt, with nothing unfinished lying about."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.status = STATUS_BY_REASON[name]
 
 
-@contextlib.contextmanager
-def _signals_for(stop: Stop) -> Iterator[None]:
-    """Let SIGINT and SIGTERM request *stop*, which ends a transfer tidily, for the length of the block.
+class _Signals:
+    """Has signals request *stop*, which ends a transfer tidily, for the length of its ``with``.
 
-    Where nothing heeds it, and the second time, they end the program as an interrupt does.
+    Where nothing heeds it, and the second time, they end the program as an interrupt does; at once
+    before anything has begun. Those that the program was started to ignore, as by nohup, it ignores.
     """
 
-    def interrupt(number: int, _: object) -> None:
-        name = signal.Signals(number).name
-        if not stop.is_heeded or stop.is_requested:
-            raise Terminated if name == "SIGTERM" else KeyboardInterrupt
-        stop.request(name)
+    def __init__(self, stop: Stop) -> None:
+        self._stop = stop
+        self._has_begun = False
+        self._before: dict[int, Any] = {}
 
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals are not ours there
-        return
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
+    def __enter__(self) -> _Signals:
+        if threading.current_thread() is threading.main_thread():  # in another, signals are not ours
+            for name in STATUS_BY_REASON:
+                number = signal.Signals[name]
+                # a shell without job control starts what ends with "&" so that it ignores SIGINT
+                if name in ("SIGINT", "SIGTERM") or signal.getsignal(number) != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._come)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def begin(self) -> None:
+        """From now on, there may be something to leave tidily."""
+        self._has_begun = True
+
+    def wait_for_server(self) -> None:
+        """Ignore what has a server read its settings again, until there is one."""
+        if signal.SIGHUP in self._before:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def _come(self, number: int, _: object) -> None:
+        name = signal.Signals(number).name
+        if not self._has_begun:  # an exception in the middle of an import may be lost
+            os._exit(STATUS_BY_REASON[name])
+        if not self._stop.is_heeded or self._stop.is_requested:
+            raise Ended(name)
+        self._stop.request(name)
 
 
 _LOCAL_STORE = (
@@ -137,7 +160,7 @@ def _check_combination(parser: argparse.ArgumentParser, options: argparse.Namesp
         )
 
 
-def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, stop: Stop) -> int:
+def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, stop: Stop, signals: _Signals) -> int:
     from pfstorage import console
     from pfstorage.actions import Caller
     from pfstorage.config import to_document
@@ -150,6 +173,7 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, stop: Sto
     _take_all_descriptors()
     try:
         message = _message(options)
+        signals.begin()
         key_source = options.swiftKey
         options.swiftKey = secret_of("--swiftKey", key_source)
         options.authToken = secret_of("--authToken", options.authToken)
@@ -181,7 +205,7 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, stop: Sto
     try:
         show = shown_on_stderr(handler.settings.verbosity)
         here = Caller(streams=True, stop=stop, progress=show)
-        return _print(_remote(options, message) if options.remote else handler.answer(message, here))
+        return _print(_remote(options, message, stop) if options.remote else handler.answer(message, here))
     finally:
         handler.close()
 
@@ -218,14 +242,14 @@ def _save(path: str, document: Mapping[str, Any]) -> None:
         file.write(json.dumps(document, indent=4).encode() + b"\n")
 
 
-def _remote(options: argparse.Namespace, message: str | dict[str, Any]) -> Reply:
+def _remote(options: argparse.Namespace, message: str | dict[str, Any], stop: Stop) -> Reply:
     from pfstorage.errors import PfstorageError
     from pfstorage.message import Message
     from pfstorage.remote import send
     from pfstorage.reply import Reply
 
     try:
-        return send(options.remote, Message.parse(message), options.authToken)
+        return send(options.remote, Message.parse(message), options.authToken, stop)
     except PfstorageError as e:
         return Reply.of_error(e)
 

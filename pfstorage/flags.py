@@ -39,7 +39,7 @@ The actions and their metas:
     internalctl   read, change settings var with get, set or valueReplace
 
 Exit status: 0 the reply's status is true; 1 it is false; 2 the message or a flag is malformed;
-130 SIGINT and 143 SIGTERM ended it."""
+130 SIGINT, 143 SIGTERM, 129 SIGHUP and 131 SIGQUIT ended it."""
 
 
 class _Parser(Parser):

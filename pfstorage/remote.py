@@ -21,22 +21,27 @@ from pfstorage.errors import PfstorageError, RemoteError
 from pfstorage.masks import without_password
 from pfstorage.message import Message
 from pfstorage.reply import Reply
+from pfstorage.stop import Stop
 
 CONNECT_SECONDS = 5
 SILENCE_SECONDS = 3600
 """An objPull answers when it is done, so a server may well be silent for long."""
 
 
-def send(address: str, message: Message, token: str = "") -> Reply:
+def send(address: str, message: Message, token: str = "", stop: Stop | None = None) -> Reply:
     """Return what the server at *address*, ``HOST:PORT`` or a URL, replies to *message*.
 
-    Raise `RemoteError` if nothing there answers, or what answers is no pfstorage.
+    Raise `RemoteError` if nothing there answers, or what answers is no pfstorage, and `StoppedError`
+    about a second after *stop* is requested.
     """
     shown = without_password(address)
-    with _quiet():
+    stop = stop or Stop()
+    with _quiet(), stop.heeded():
         client = _client_class()(verb="POST", authToken=token, b_quiet=True, b_raw=True)
-        client.url = _url(address)
+        client.url, client.stop = _url(address), stop
         answer = client.push_core({"action": message.action, "meta": message.meta, **message.beside})
+    if stop.is_requested:
+        raise stop.error()
     if client.failure:
         text = f"no pfstorage server answers at {shown}: {client.failure}{_hint(client.url, client.failure)}"
         raise RemoteError(text, address=shown)
@@ -82,6 +87,7 @@ def _client_class() -> Any:
 
         url = ""
         failure = ""
+        stop = Stop()
 
         def curl_URL_resolveAndSet(self, *_: Any) -> str:
             """Go to the address as it was given: pfurl splits it at each colon, also of IPv6."""
@@ -96,6 +102,9 @@ def _client_class() -> Any:
                 self.c.setopt(pycurl.CAINFO, certificates)
             self.c.setopt(pycurl.LOW_SPEED_LIMIT, 1)
             self.c.setopt(pycurl.LOW_SPEED_TIME, SILENCE_SECONDS)
+            # curl asks this every second, also where nothing comes; a signal is handled then, and not before
+            self.c.setopt(pycurl.NOPROGRESS, 0)
+            self.c.setopt(pycurl.XFERINFOFUNCTION, lambda *_: self.stop.is_requested)
 
         def curl_doCall(self) -> dict[str, Any]:
             answer: dict[str, Any] = super().curl_doCall()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import stat
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, Command, write_tree
+from tests.waiting import ENDS
 
 STORE = ("--type", "filesystem", "--storeBase", "store")
 LS = '{"action": "ls", "meta": {"path": ""}}'
@@ -275,7 +275,7 @@ def test_a_malformed_message_is_answered_in_json_whatever_flag_it_came_by(
         assert json.loads(done.stdout)["status"] is False
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "status"), ENDS)
 def test_a_signal_in_a_pull_leaves_nothing_unfinished(tmp_path: Path, number: int, status: int) -> None:
     write_tree(tmp_path / "store", {f"{at:04}": b"x" * 200_000 for at in range(1500)})
     flags = [*STORE, "--action", "objPull", "--args", '{"path": "", "mapLocationOver": "out"}']

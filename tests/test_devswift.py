@@ -126,7 +126,7 @@ def bare_server() -> Iterator[tuple[subprocess.Popen[str], DevSwift]]:
 # --- Its life
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_a_signal_ends_it_with_status_0_and_no_temporary_directory(number: signal.Signals) -> None:
     with bare_server() as (process, server):
         assert server.directory.is_dir()

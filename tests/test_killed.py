@@ -22,6 +22,7 @@ from pfstorage.devswift import DevSwift
 from tests.conftest import ROOT, read_tree, write_tree
 from tests.faults import Fault, Proxy, proxy_to
 from tests.test_faults import orphans, raw_connection, segments, stored
+from tests.waiting import ENDS
 
 SEGMENT = 128 * 1024
 WORKERS = 4
@@ -162,7 +163,7 @@ def test_segments_that_a_killed_push_has_stored_are_not_sent_again(command: Comm
     assert reply["bytes"] <= len(FILES["10-large"]) - kept * SEGMENT
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "status"), ENDS)
 @pytest.mark.parametrize("action", ["objPush", "objPull"])
 def test_a_transfer_that_is_told_to_end_does_so_and_tells_what_was_done(
     command: Command, action: str, number: signal.Signals, status: int

@@ -92,7 +92,7 @@ def stop(served: Served, how: str) -> None:
         served.process.send_signal(signal.Signals[how])
 
 
-WAYS = ["quit", "SIGTERM", "SIGINT"]
+WAYS = ["quit", "SIGTERM", "SIGINT", "SIGQUIT"]
 
 
 @pytest.mark.parametrize("how", WAYS)

@@ -25,6 +25,7 @@ from pfstorage.stop import Stop
 from tests.conftest import ROOT, read_tree, swift_options, write_tree
 from tests.faults import Exchange, Fault, Proxy, is_listing, proxy_to
 from tests.local import parts_in
+from tests.waiting import ENDS
 
 MOST_SECONDS = 5.0
 """Within so much all ends, whatever the store does."""
@@ -255,7 +256,7 @@ def test_an_audit_that_waits_for_the_store_ends_soon(slow: Storage, proxy: Proxy
     assert (reply["status"], reply["audit"]["error"]["type"]) == (False, "StoppedError")
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "status"), ENDS)
 def test_a_signal_ends_the_command_with_a_whole_reply(
     slow: Storage, proxy: Proxy, number: int, status: int, tmp_path: Path
 ) -> None:

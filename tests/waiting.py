@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 
 LONG = 30.0
+ENDS = [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129), (signal.SIGQUIT, 131)]
+"""The signals that end the command, and its exit status then."""
 
 
 def until(is_so: Callable[[], bool], seconds: float = LONG) -> None:

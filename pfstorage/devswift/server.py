@@ -19,6 +19,8 @@ from pfstorage.output import Parser, standard_streams, tell
 KINDS = ("account", "container", "object", "proxy")
 RINGS = ("account", "container", "object", "object-1")
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
 # Where an object lies on the device follows from these three: to change one is to lose the
 # objects of every directory that was written before.
 PART_POWER = 6
@@ -52,7 +54,7 @@ def _import_swift() -> None:
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[int]:
-    """Give a file descriptor that becomes readable at SIGINT or SIGTERM.
+    """Give a file descriptor that becomes readable at a signal to end; SIGHUP is none for who ignores it (nohup).
 
     The main green thread waits for it. An exception from a signal handler would instead strike
     whichever green thread happens to run.
@@ -60,8 +62,9 @@ def _stop_signals() -> Iterator[int]:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
+    for number in STOP_SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
     try:
         yield reader
     finally:
@@ -189,10 +192,8 @@ def _forked(listeners: dict[str, socket.socket], settings: dict[str, str]) -> It
     child = os.fork()
     if child == 0:
         os.close(writer)
-        signal.signal(
-            signal.SIGINT, signal.SIG_IGN
-        )  # a terminal sends it to both; the parent sees to the end
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)  # a terminal sends it to both; the parent sees to the end
         hubs.use_hub(get_hub())  # as Swift's own workers do: a hub does not outlive a fork
         for kind, listener in listeners.items():
             _start(kind, listener, settings)
@@ -228,7 +229,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command until SIGINT or SIGTERM; return its exit status."""
+    """Run the command until a signal to end; return its exit status."""
     with standard_streams():
         return _main(argv)
 

@@ -28,7 +28,7 @@ _PRIVATE = ("--tlsKey", "--swiftKey")
 
 
 def serve(handler: StoreHandler, options: argparse.Namespace, key_source: str) -> bool:
-    """Serve until told to stop by ``quit``, SIGINT or SIGTERM; without --forever, one request.
+    """Serve until told to stop by ``quit``, SIGINT, SIGTERM or SIGQUIT; without --forever, one request.
 
     *key_source* is the flag --swiftKey as it was given. Tell whether the address and the file of the
     jobs could be had. Raise `SettingsError`.
@@ -97,7 +97,8 @@ def _open_jobs(server: ThreadedHTTPServer) -> bool:
 
 
 def _obey_signals(server: ThreadedHTTPServer, options: argparse.Namespace, key_source: str) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
+    # SIGQUIT as well: by default, it would leave the memory of the process in a file, with all its secrets
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
         signal.signal(number, lambda *_: _end(server))
     read_again = functools.partial(_reload, server, options, key_source)
     # in a thread: what a signal interrupts may hold a lock that is taken here
