@@ -120,9 +120,9 @@ def door(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @contextlib.contextmanager
-def serving(handler: StoreHandler) -> Iterator[ThreadedHTTPServer]:
+def serving(handler: StoreHandler, **options: Any) -> Iterator[ThreadedHTTPServer]:
     """Serve *handler* on a free port of the loopback interface, in a thread, behind the present door."""
-    made = ThreadedHTTPServer(("127.0.0.1", 0), handler, ServerOptions(**doors[-1].options))
+    made = ThreadedHTTPServer(("127.0.0.1", 0), handler, ServerOptions(**doors[-1].options, **options))
     made.server_port = doors[-1].port(made.server_port)
     with running_server(made) as server:
         yield server

@@ -33,8 +33,7 @@ from pfstorage.jobs.job import Order
 from pfstorage.jobs.runner import Jobs
 from pfstorage.rights import Rights
 from pfstorage.serving import body
-from pfstorage.serving import request as connection
-from pfstorage.serving.options import FLAGS, ServerOptions
+from pfstorage.serving.options import FLAGS, WANTED, ServerOptions
 from pfstorage.serving.server import seconds_to_end
 from pfstorage.serving.tokens import make_token
 from pfstorage.status import STATUS_BY_ERROR, status_of
@@ -289,11 +288,20 @@ def test_the_limits_and_their_defaults_are_those_of_the_code(pages: dict[str, Pa
 
 def test_the_bounds_without_a_flag_are_those_of_the_code(pages: dict[str, Page]) -> None:
     texts = {row["what"]: row["default"] for row in pages["server"].table("limits") if not row["flag"]}
+    known = ServerOptions()
     assert texts["a JSON message, or the fields of a form"] == f"{body.MAX_MESSAGE >> 20} MiB"
-    assert texts["the head of a request"].startswith(f"{connection.HEAD_SECONDS:g} s, ")
-    slowest = f"slower than {connection.SLOWEST >> 10} KiB a second"
-    assert texts["a body"] == f"silent for {connection.IDLE_SECONDS:g} s; {slowest}"
-    assert texts["a kept connection without a request"] == f"{connection.IDLE_SECONDS:g} s"
+    assert texts["the head of a request"].startswith(f"{known.head_seconds:g} s, ")
+    assert texts["the first byte of a connection, and the greeting of TLS"] == f"{known.head_seconds:g} s"
+    slowest = f"{known.min_rate / 1024:g} KiB a second"
+    assert (
+        texts["a body"]
+        == f"{slowest}; silent for {known.head_seconds:g} s, {known.idle_seconds:g} s later on"
+    )
+    assert texts["the reader of an answer"].startswith(f"{slowest}; silent for {known.idle_seconds:g} s; ")
+    wanted = f"{known.min_rate * WANTED / 1024:g} KiB a second, and {known.head_seconds:g} s"
+    assert texts["the reader of an answer"].endswith(wanted)
+    assert texts["a kept connection without a request"] == f"{known.idle_seconds:g} s"
+    assert texts["those who follow a job, by its events or by wait"] == "half of --maxConnections"
 
 
 # messages.rst

@@ -375,6 +375,14 @@ def server(door: Door) -> Iterator[ThreadedHTTPServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def impatient(door: Door) -> Iterator[ThreadedHTTPServer]:
+    """A server that waits for no client."""
+    bounds = {"head_seconds": 0.2, "idle_seconds": 0.2, "min_rate": 4096}
+    with open_storage(type="memory") as storage, serving(StoreHandler(storage), **bounds) as server:
+        yield server
+
+
 @pytest.mark.parametrize("name", ROWS)
 def test_a_malformed_request_is_told_what_is_wrong_with_it(server: ThreadedHTTPServer, name: str) -> None:
     row = ROWS[name]
@@ -447,22 +455,23 @@ def test_the_reply_arrives_also_if_the_server_stopped_reading_before_the_client_
         b"POST /api/v1/cmd HTTP/1.1\r\nContent-",
     ],
 )
-def test_a_request_that_stops_arriving_is_told_so(
-    server: ThreadedHTTPServer, data: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(RequestHandler, "timeout", 0.1)
-    with connected(server.server_port) as connection:
+def test_a_request_that_stops_arriving_is_told_so(impatient: ThreadedHTTPServer, data: bytes) -> None:
+    with connected(impatient.server_port) as connection:
         connection.sendall(data)
         (reply,) = answers(b"".join(iter(lambda: connection.recv(65536), b"")))
     assert (reply.status, reply.json["error"]["type"]) == (408, "SlowRequestError")
 
 
-def test_a_connection_that_asks_nothing_is_closed_without_a_word(
-    server: ThreadedHTTPServer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "before", [b"", b"\r\n", b"PO", post(GOOD)], ids=["nothing", "a line", "a word", "a request"]
+)
+def test_a_connection_that_asks_nothing_more_is_closed_without_a_word(
+    impatient: ThreadedHTTPServer, before: bytes
 ) -> None:
-    monkeypatch.setattr(RequestHandler, "timeout", 0.1)
-    with connected(server.server_port) as connection:
-        assert connection.recv(1) == b""
+    with connected(impatient.server_port) as connection:
+        connection.sendall(before)
+        told = answers(b"".join(iter(lambda: connection.recv(65536), b"")))
+    assert [each.status for each in told] == [200] * before.startswith(b"POST")
 
 
 def test_what_follows_a_request_that_could_not_be_read_is_no_request(server: ThreadedHTTPServer) -> None:
@@ -531,11 +540,8 @@ def test_a_connection_that_waits_holds_nothing_of_its_last_request(server: Threa
         assert "x-long" not in made[0].headers
 
 
-def test_a_body_that_comes_too_slowly_is_told_so(
-    server: ThreadedHTTPServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(RequestHandler, "timeout", 0.3)
-    with connected(server.server_port) as connection:
+def test_a_body_that_comes_too_slowly_is_told_so(impatient: ThreadedHTTPServer) -> None:
+    with connected(impatient.server_port) as connection:
         connection.sendall(request("POST", CMD, "Transfer-Encoding: chunked"))
         with contextlib.suppress(OSError):
             for _ in range(30):

@@ -29,10 +29,10 @@ from pfstorage.errors import PermissionDeniedError, StorageError, UnavailableErr
 from pfstorage.jobs import runner
 from pfstorage.serving import gate, health
 from pfstorage.serving.options import ServerOptions
-from pfstorage.serving.request import RequestHandler
 from tests.conftest import Command, ask, running_server, serving, swift_options, write_tree
 from tests.exchange import HELLO, answer, answered, exchange, message, post, request, server_process
 from tests.faults import Fault, proxy_to
+from tests.waiting import until
 
 CMD = "/api/v1/cmd"
 STORE = ("--type", "filesystem", "--storeBase", "store")
@@ -455,30 +455,32 @@ def test_an_id_that_could_confuse_the_log_is_not_taken_over(server: ThreadedHTTP
 # bounds
 
 
-def test_a_head_that_trickles_is_given_up(
-    server: ThreadedHTTPServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pfstorage.serving.request.HEAD_SECONDS", 0.5)
-    _is_given_up(server, b"POST /api/v1/cmd HTTP/1.1\r\n", b"X")
+@pytest.fixture
+def impatient() -> Iterator[ThreadedHTTPServer]:
+    bounds = ServerOptions(head_seconds=0.5, min_rate=1e6)
+    with (
+        open_storage("memory") as storage,
+        running_server(ThreadedHTTPServer(("127.0.0.1", 0), StoreHandler(storage), bounds)) as server,
+    ):
+        yield server
+
+
+def test_a_head_that_trickles_is_given_up(impatient: ThreadedHTTPServer) -> None:
+    _is_given_up(impatient, b"POST /api/v1/cmd HTTP/1.1\r\n", b"X")
 
 
 def test_a_head_that_falls_silent_is_given_up_long_before_an_idle_connection(
-    server: ThreadedHTTPServer, monkeypatch: pytest.MonkeyPatch
+    impatient: ThreadedHTTPServer,
 ) -> None:
-    monkeypatch.setattr("pfstorage.serving.request.HEAD_SECONDS", 0.5)
-    with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", impatient.server_port), timeout=30) as connection:
         connection.sendall(b"POST /api/v1/cmd HTTP/1.1\r\n")
         time.sleep(0.1)
         connection.sendall(b"Host: localhost\r\n")
         assert connection.recv(1000).startswith(b"HTTP/1.1 408 ")
 
 
-def test_a_body_that_trickles_is_given_up(
-    server: ThreadedHTTPServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(RequestHandler, "timeout", 0.5)
-    monkeypatch.setattr("pfstorage.serving.request.SLOWEST", 1e6)
-    _is_given_up(server, request("POST", CMD, "Content-Length: 1000"), b" ")
+def test_a_body_that_trickles_is_given_up(impatient: ThreadedHTTPServer) -> None:
+    _is_given_up(impatient, request("POST", CMD, "Content-Length: 1000"), b" ")
 
 
 def _is_given_up(server: ThreadedHTTPServer, beginning: bytes, then: bytes) -> None:
@@ -505,6 +507,8 @@ def test_too_many_connections_are_sent_away_and_room_comes_back(caplog: pytest.L
                 stack.enter_context(connection)
                 connection.sendall(post(json.dumps(HELLO)))
                 assert connection.recv(10).startswith(b"HTTP/1.1 2")
+                connection.sendall(post("")[:-5])  # and another request begins
+            until(lambda: not server.load._idle)
             for _ in range(3):
                 with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as third:
                     assert third.recv(1000).startswith(b"HTTP/1.1 503 ")

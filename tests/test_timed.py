@@ -1,7 +1,8 @@
-"""What a connection is read from: bounds of its silence, and of what it takes as a whole."""
+"""What a connection is read from and written to: bounds of what a client may take, in all and at once."""
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 import time
@@ -9,51 +10,162 @@ from collections.abc import Iterator
 
 import pytest
 
-from pfstorage.serving.timed import TimedStream
+from pfstorage.serving import timed
+from pfstorage.serving.timed import TimedSocket, TimedStream, TimedWriter
+from pfstorage.sockets import unsent
 
 Pair = tuple[TimedStream, socket.socket]
 
 
 @pytest.fixture
-def pair() -> Iterator[Pair]:
-    """A stream that may be silent for 20 s, and who sends to it."""
-    near, far = socket.socketpair()
+def sockets() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Both ends of a connection by TCP."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        far = socket.create_connection(listener.getsockname())
+        near, _ = listener.accept()
     with near, far:
-        yield TimedStream(near, 20.0), far
+        yield near, far
 
 
-def test_a_bound_of_the_whole_holds_until_the_next_begins(pair: Pair) -> None:
+@pytest.fixture
+def pair(sockets: tuple[socket.socket, socket.socket]) -> Pair:
+    return TimedStream(TimedSocket(sockets[0])), sockets[1]
+
+
+def test_a_bound_holds_until_the_next_begins(pair: Pair) -> None:
     stream, far = pair
     stream.begin(0.3)
     far.sendall(b"1")
     assert stream.read(1) == b"1"
-    with pytest.raises(TimeoutError):
-        stream.read(1)
-    stream.begin(None)
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            stream.read(1)
+    stream.begin(math.inf)
     later = threading.Timer(0.6, far.sendall, [b"2"])
     later.start()
     assert stream.read(1) == b"2"
     later.join()
 
 
-def test_a_bound_of_the_whole_counts_from_the_first_byte(pair: Pair) -> None:
+def test_who_sends_a_byte_now_and_then_does_not_get_more_time(pair: Pair) -> None:
     stream, far = pair
-    stream.begin(0.3)
-    later = threading.Timer(0.6, far.sendall, [b"1"])
+    stream.begin(0.5)
+    over = threading.Event()
+
+    def trickle() -> None:
+        while not over.wait(0.01):
+            far.sendall(b"x")
+
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    try:
+        with pytest.raises(TimeoutError):
+            stream.readall()
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_only_waiting_counts(pair: Pair) -> None:
+    stream, far = pair
+    stream.begin(0.2)
+    for _ in range(3):
+        time.sleep(0.1)
+        far.sendall(b"1")
+        assert stream.read(1) == b"1"
+
+
+def test_bytes_bring_time_and_no_more_than_so_much(pair: Pair) -> None:
+    stream, far = pair
+    stream.begin(0.1, rate=1, most=0.5)
+    far.sendall(bytes(1000))
+    assert stream.read(1000) == bytes(1000)
+    later = threading.Timer(0.2, far.sendall, [b"1"])  # more than it had in the beginning
     later.start()
     assert stream.read(1) == b"1"
     later.join()
-
-
-def test_bytes_bring_time(pair: Pair) -> None:
-    stream, far = pair
-    stream.begin(0.1, slowest=5)
-    far.sendall(bytes(10))
-    assert stream.read(10) == bytes(10)
-    time.sleep(0.3)
-    far.sendall(b"1")
-    assert stream.read(1) == b"1"
-    started = time.monotonic()
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError):  # a thousand seconds would be longer than the test may take
         stream.read(1)
-    assert time.monotonic() - started < 10
+
+
+BYTES = bytes(range(256)) * 80_000
+"""More than the system holds for a reader."""
+
+
+@pytest.fixture
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timed, "CHECK_SECONDS", 0.02)
+
+
+@pytest.mark.usefixtures("_often")
+def test_who_takes_nothing_is_given_up(sockets: tuple[socket.socket, socket.socket]) -> None:
+    writer = TimedWriter(TimedSocket(sockets[0]), lambda: (0.3, 1.0))
+    with pytest.raises(TimeoutError, match="too slowly"):
+        writer.write(BYTES)
+    assert 0 < unsent(sockets[0]) < len(BYTES)
+
+
+@pytest.mark.usefixtures("_often")
+def test_who_takes_enough_gets_all_of_it(sockets: tuple[socket.socket, socket.socket]) -> None:
+    near, far = sockets
+    writer = TimedWriter(TimedSocket(near), lambda: (5.0, 4096.0))
+    taken = bytearray()
+
+    def read() -> None:
+        while len(taken) < len(BYTES):
+            time.sleep(0.002)  # so the sender waits for it again and again
+            taken.extend(far.recv(200_000))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    assert writer.write(memoryview(BYTES)) == len(BYTES)
+    thread.join()
+    assert taken == BYTES
+
+
+@pytest.mark.usefixtures("_often")
+def test_who_takes_less_than_is_asked_for_is_given_up_though_never_silent(
+    sockets: tuple[socket.socket, socket.socket],
+) -> None:
+    near, far = sockets
+    writer = TimedWriter(TimedSocket(near), lambda: (0.3, 1e12))
+    over = threading.Event()
+
+    def trickle() -> None:
+        while not over.wait(0.005):
+            far.recv(100_000)
+
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    try:
+        with pytest.raises(TimeoutError):
+            writer.write(BYTES * 10)
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.usefixtures("_often")
+def test_the_bounds_may_change_while_it_is_sent(sockets: tuple[socket.socket, socket.socket]) -> None:
+    asked = threading.Event()
+    bounds = [(3600.0, 1.0)]
+
+    def look() -> tuple[float, float]:
+        asked.set()
+        return bounds[0]
+
+    writer = TimedWriter(TimedSocket(sockets[0]), look)
+    errors: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            writer.write(BYTES)
+        except TimeoutError as e:
+            errors.append(e)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    assert asked.wait(30)
+    bounds[0] = (0.1, 1e9)
+    thread.join(30)
+    assert len(errors) == 1

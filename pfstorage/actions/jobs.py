@@ -78,6 +78,8 @@ def job_status(context: Context, meta: StatusMeta) -> Reply:
         raise MessageError(f"meta 'wait' takes 0 to {LONGEST_WAIT} seconds: ask again for more")
     jobs, job = _jobs_of(context.caller), _named(context.caller, meta)
     if wait:
+        if context.caller.turn and not job.is_over:
+            context.caller.turn.begin_following()
         job = jobs.status(job.id, wait)
         require_sight(context.caller.renewed(), job)  # as it is now, which may be long after
     return Reply({"status": True, **job.as_body()})

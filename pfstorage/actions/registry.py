@@ -46,6 +46,10 @@ class Turn(Protocol):
         """Take one among those that move files, of whom there are not too many either. Raise as `begin` does."""
         ...
 
+    def begin_following(self) -> None:
+        """Take one among those that wait for what becomes of a job. Raise `BusyError` at once if there is none."""
+        ...
+
 
 # nobody changes one; but each request makes one, and to make a frozen one takes far longer
 @dataclass(eq=False)

@@ -38,6 +38,7 @@ def give_out(request: Request, key: str) -> Answer:
         return _unless_needless(request, key, info) or answer
 
     def write(out: Writer) -> None:
+        request.turn.begin_transfer()  # until the last byte has left
         outlet = _Outlet(request, key, storage, answer, out)
         try:
             outlet.fetch(_span_of(request))

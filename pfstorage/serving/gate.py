@@ -16,10 +16,17 @@ WAITING_PER_WORKING = 8
 
 
 class Gate:
-    """Lets *most* at once in, in the order in which they came; some more wait for some seconds."""
+    """Lets *most* at once in, in the order in which they came; *waiting* times as many wait for some seconds.
 
-    def __init__(self, most: int) -> None:
+    The others are told *why* they have to come again.
+    """
+
+    def __init__(
+        self, most: int, waiting: int = WAITING_PER_WORKING, why: str = "the server has too much to do"
+    ) -> None:
         self._most = most
+        self._why = why
+        self._most_waiting = waiting * most
         self._inside = 0
         self._waiting: deque[threading.Lock] = deque()
         self._is_ended = False
@@ -28,6 +35,11 @@ class Gate:
     def counts(self) -> dict[str, int]:
         """Return how many are at work, and how many wait for that."""
         return {"busy": self._inside, "waiting": len(self._waiting)}
+
+    @property
+    def is_wanted(self) -> bool:
+        """Tell whether somebody waits for a place."""
+        return bool(self._waiting)
 
     def enter(self) -> bool:
         """Be one of those inside, until `leave`; tell whether that took a while.
@@ -40,8 +52,8 @@ class Gate:
             if self._inside < self._most:
                 self._inside += 1
                 return False
-            if len(self._waiting) >= WAITING_PER_WORKING * self._most:
-                raise _busy()
+            if len(self._waiting) >= self._most_waiting:
+                raise self._busy()
             ticket = threading.Lock()  # who leaves wakes up the next one, and nobody else
             ticket.acquire()
             self._waiting.append(ticket)
@@ -65,27 +77,43 @@ class Gate:
             else:
                 self._inside -= 1
 
+    def _busy(self) -> BusyError:
+        return BusyError(f"{self._why}: try again in some seconds")
+
     def _leave_queue(self, ticket: threading.Lock) -> None:
         """Wait no more. Raise `BusyError` or `StoppedError`, unless its turn came just now."""
         with self._lock:
             if ticket in self._waiting:
                 self._waiting.remove(ticket)
-                raise _ended() if self._is_ended else _busy()
+                raise _ended() if self._is_ended else self._busy()
 
 
 class Turn:
-    """One request's place among those at work with the store: inside the gate *quick*, or *long* if it moves files.
+    """One request's place among those at work: inside the gate *quick*, *long* if it moves files, or *followers*.
 
-    A context manager, which gives the place back; it is taken when it is needed. So an ``ls``
-    never waits for those that pull a hundred thousand files, and what needs no store waits for nobody.
+    It is taken when it is needed, and given back when all of the answer has left. So an ``ls`` never waits
+    for those that pull a hundred thousand files, and what needs no store waits for nobody.
     *is_gone* tells whether the client has gone meanwhile.
     """
 
-    def __init__(self, quick: Gate, long: Gate, is_gone: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        quick: Gate,
+        long: Gate,
+        is_gone: Callable[[], bool] = lambda: False,
+        *,
+        followers: Gate | None = None,
+    ) -> None:
         self._quick = quick
         self._long = long
+        self._followers = followers
         self.is_gone = is_gone
         self._inside: Gate | None = None
+
+    @property
+    def is_wanted(self) -> bool:
+        """Tell whether this request has a place that another waits for."""
+        return self._inside is not None and self._inside.is_wanted
 
     def __enter__(self) -> Turn:
         return self
@@ -96,7 +124,7 @@ class Turn:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._leave()
+        self.end()
 
     def begin(self) -> None:
         """Be inside. Raise `BusyError`, or `StoppedError` if nobody waits for the answer any more."""
@@ -106,8 +134,20 @@ class Turn:
     def begin_transfer(self) -> None:
         """Be inside the gate of those that move files. Raise as `begin` does."""
         if self._inside is not self._long:
-            self._leave()
+            self.end()
             self._enter(self._long)
+
+    def begin_following(self) -> None:
+        """Be one of those who wait for what becomes of a job. Raise `BusyError`, and let nobody wait for that."""
+        if self._followers and self._inside is not self._followers:
+            self.end()
+            self._enter(self._followers)
+
+    def end(self) -> None:
+        """Give the place back, if there is one."""
+        if self._inside:
+            self._inside.leave()
+            self._inside = None
 
     def _enter(self, gate: Gate) -> None:
         has_waited = gate.enter()
@@ -115,15 +155,6 @@ class Turn:
         if has_waited and self.is_gone():
             raise StoppedError("the client went away before its turn came")
 
-    def _leave(self) -> None:
-        if self._inside:
-            self._inside.leave()
-            self._inside = None
-
 
 def _ended() -> StoppedError:
     return StoppedError("the server ends: send the same again when it is there again")
-
-
-def _busy() -> BusyError:
-    return BusyError("the server has too much to do: try again in some seconds")

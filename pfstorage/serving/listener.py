@@ -18,6 +18,7 @@ from pfstorage.errors import BusyError, PfstorageError, StoppedError
 from pfstorage.reply import Reply
 from pfstorage.serving.exchange import answer_of
 from pfstorage.serving.load import Load
+from pfstorage.serving.options import ServerOptions
 from pfstorage.serving.request import RequestHandler
 from pfstorage.serving.sending import send
 
@@ -35,6 +36,7 @@ class Listener(ThreadingMixIn, HTTPServer):
     allow_reuse_address = True
 
     load: Load
+    options: ServerOptions
     tls: ssl.SSLContext | None
 
     def __init__(self, address: tuple[str, int]) -> None:
@@ -55,12 +57,12 @@ class Listener(ThreadingMixIn, HTTPServer):
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve a new connection, unless there are too many."""
-        if self.load.connect():
+        """Serve a new connection, unless there are too many in which something is under way."""
+        if self.load.connect(request):
             try:
                 super().process_request(request, client_address)
             except BaseException:  # there is no thread for it
-                self.load.disconnect()
+                self.load.disconnect(request)
                 raise
             return
         with contextlib.suppress(OSError):  # it is told if it listens; nobody waits for that
@@ -69,12 +71,21 @@ class Listener(ThreadingMixIn, HTTPServer):
                 request.send(_refusal())
         self.shutdown_request(request)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Serve a connection, in a thread of its own."""
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection, in a thread of its own: greet by TLS, if that is asked for, and handle its requests."""
+        connection = request
         try:
-            super().process_request_thread(request, client_address)
+            if self.tls:
+                connection = self.tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
+                if not self.load.replace(request, connection):
+                    return
+                connection.settimeout(self.options.head_seconds)  # for all of the greeting
+                connection.do_handshake()
+            super().finish_request(connection, client_address)
         finally:
-            self.load.disconnect()
+            self.load.disconnect(connection)
+            if connection is not request:
+                connection.close()  # the server knows only the socket below it
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Take a connection. Where this process may open no more files, wait a little: it is asked again at once."""

@@ -12,6 +12,8 @@ from pfstorage.jobs.runner import MOST_AT_ONCE, TTL
 from pfstorage.serving.body import MAX_UPLOAD
 from pfstorage.transfer.pace import AUTO_MOST
 
+WANTED = 16
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
@@ -23,6 +25,10 @@ class ServerOptions:
     closed to messages, each after its flag, beside those that are named here. Browsers may
     come from *cors_origins*, and by the names *allow_hosts* of this host. Jobs are kept in
     *state_dir*; without one, they end with the server.
+
+    A new connection is waited for *head_seconds* until its first byte comes, and so is the rest of a head;
+    a kept one may be idle for *idle_seconds*. A body comes with *min_rate* bytes a second, and an answer is taken
+    with as many; where another waits for its place, with `WANTED` times as many.
     """
 
     token_path: str = ""
@@ -38,6 +44,9 @@ class ServerOptions:
     max_requests: int = 32
     max_workers: int = AUTO_MOST
     grace_seconds: float = 30.0
+    head_seconds: float = 10.0
+    idle_seconds: float = 60.0
+    min_rate: float = 4096
     state_dir: str = ""
     job_ttl: float = TTL
     max_jobs: int = MOST_AT_ONCE

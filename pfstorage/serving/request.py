@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import re
-import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -20,9 +18,10 @@ from pfstorage.reply import Reply
 from pfstorage.serving import body, head
 from pfstorage.serving.exchange import Answer, Request, answer_of
 from pfstorage.serving.log import id_of, log_request
+from pfstorage.serving.options import WANTED
 from pfstorage.serving.sending import UnsentError, send
-from pfstorage.serving.timed import TimedStream
-from pfstorage.sockets import has_ended, reset
+from pfstorage.serving.timed import TimedSocket, TimedStream, TimedWriter
+from pfstorage.sockets import end_tls, has_ended, linger, reset
 from pfstorage.status import KIND_BY_STATUS
 
 if TYPE_CHECKING:
@@ -31,13 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LINGER_SECONDS = 5.0
-SLOWEST = 4096
-"""Bytes a second that a body comes with at least."""
-HEAD_SECONDS = 10.0
-"""What the head of a request may take, from its first byte on, and the greeting of TLS."""
 MOST_EMPTY_LINES = 4
-IDLE_SECONDS = 60.0
-"""How long a kept connection may lie idle, and a body or its reader be silent."""
 
 _METHODS = frozenset(("", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"))
 """What the log names; any other is somebody's text."""
@@ -50,29 +43,44 @@ class RequestHandler(BaseHTTPRequestHandler):
 
     server: ThreadedHTTPServer
     headers: head.Headers  # type: ignore[assignment]
-    timeout = IDLE_SECONDS
     disable_nagle_algorithm = True
 
     def setup(self) -> None:
-        """Greet by TLS, if that is asked for, and bound how long each request may take to come."""
-        if self.server.tls:
-            self.request.settimeout(HEAD_SECONDS)
-            self.request = self.server.tls.wrap_socket(self.request, server_side=True)
+        """Bound how long each request may take to come, and its answer to be read."""
         super().setup()
         self.headers = _NONE
         self._request: Request | None = None
         self._is_whole = True
         self._empty_lines = 0
         self._client = str(self.client_address[0])
+        self._options = self.server.options
         self.rfile.close()
-        self._received = TimedStream(self.connection, self.timeout)
+        sock = TimedSocket(self.connection)
+        self._received = TimedStream(sock)
         self.rfile = self._received.buffered()
+        self.wfile = TimedWriter(sock, self._reader_bounds)  # type: ignore[assignment]
+        self._patience = self._options.head_seconds
+
+    def _reader_bounds(self) -> tuple[float, float]:
+        """Return how long the client may take nothing of an answer, and how many bytes bring back a second of that.
+
+        A place that another waits for is not for who takes their time.
+        """
+        options = self._options
+        if self._request and self._request.turn.is_wanted:
+            return options.head_seconds, options.min_rate * WANTED
+        return options.idle_seconds, options.min_rate
 
     def handle_one_request(self) -> None:
         """Read one request and answer it. The server's end waits for it from its first line on."""
         self.close_connection = True
-        self._received.begin(HEAD_SECONDS)
+        load, options = self.server.load, self._options
+        self._received.begin(self._patience)
         try:
+            has_begun = self.rfile.peek(1)  # type: ignore[attr-defined] # at once, if it came with the one before
+            if not (load.wake(self.connection) and has_begun):
+                return
+            self._received.begin(options.head_seconds)
             line = self.rfile.readline(head.MAX_LINE + 1)
         except TimeoutError:
             return
@@ -80,14 +88,16 @@ class RequestHandler(BaseHTTPRequestHandler):
         if line in (b"\r\n", b""):
             self._empty_lines += 1
             self.close_connection = not line or self._empty_lines > MOST_EMPTY_LINES
+            load.wait(self.connection)
             return
         self._empty_lines = 0
-        self.server.load.begin(self.connection)
+        load.begin(self.connection)
         try:
             self._respond(line)
         finally:
             self._request, self.headers = None, _NONE  # it may be long until the next one
-            self.server.load.end(self.connection)
+            load.end(self.connection)
+            self._patience = options.idle_seconds
 
     def _respond(self, line: bytes) -> None:
         """Answer the request that begins with *line*. The connection ends with it unless all of it is read."""
@@ -101,11 +111,15 @@ class RequestHandler(BaseHTTPRequestHandler):
             ends = self._send(answer)
             self._is_whole = True
         finally:
+            if self._request:
+                self._request.turn.end()
             self._count()
             self._log(time.monotonic() - self._started)
         self.close_connection = ends
         if ends:
-            self._linger()
+            end_tls(self.connection)
+            self.server.load.wait(self.connection)  # a new one may have its place
+            linger(self.connection, LINGER_SECONDS)
 
     def _send(self, answer: Answer) -> bool:
         """Send *answer*, or that it failed, if nothing of it has left by then; return whether the connection ends."""
@@ -121,7 +135,9 @@ class RequestHandler(BaseHTTPRequestHandler):
             return send(answer, self.wfile, self.command, self.request_version, ends=ends)
         except UnsentError as e:
             return self._send(self._answer_of(e.error))
-        except BaseException:
+        except BaseException as e:
+            if isinstance(e, TimeoutError):
+                self._notes = {"error": SlowRequestError.__name__}
             if answer.length is None and self.request_version == "HTTP/1.0":
                 reset(self.connection)  # only the end tells how long the content is: this is none
             raise
@@ -176,10 +192,8 @@ class RequestHandler(BaseHTTPRequestHandler):
         try:
             headers = head.read_headers(self.rfile)
         except TimeoutError:
-            text = f"its head took over {HEAD_SECONDS:.0f} s"
+            text = f"its head took over {self._options.head_seconds:g} s"
             raise head.HeadError(HTTPStatus.REQUEST_TIMEOUT, text) from None
-        finally:
-            self._received.begin(None)
         self.command, self.path, self.request_version, self.headers = command, path, version, headers
         if given := headers.get("x-request-id"):
             self._id = id_of(given)
@@ -219,7 +233,7 @@ class RequestHandler(BaseHTTPRequestHandler):
             self._open_body,
             functools.partial(self.server.caller, observe=self._observe),
             self.server.load.new_turn(self._is_gone),
-            self.server.options.max_upload,
+            self._options.max_upload,
             self.server.metrics.moved,
         )
 
@@ -263,7 +277,8 @@ class RequestHandler(BaseHTTPRequestHandler):
         is_new = self.request_version != "HTTP/1.0"
         if is_new and self.headers.get("expect", "").lower() == "100-continue":
             self._ask_for_body()
-        self._received.begin(self.timeout, SLOWEST)
+        options = self._options
+        self._received.begin(options.head_seconds, rate=options.min_rate, most=options.idle_seconds)
         return self._body
 
     def _ask_for_body(self) -> None:
@@ -276,32 +291,11 @@ class RequestHandler(BaseHTTPRequestHandler):
     def _is_body_read(self) -> bool:
         return self._body.is_at_end if self._body else self.command not in ("POST", "PUT")
 
-    def _linger(self) -> None:
-        """Take in what the client still sends: to close before that would reset the connection.
-
-        A reset takes along what the client has not read of the reply (RFC 9112, section 9.6).
-        """
-        self._end_tls()
-        with contextlib.suppress(OSError):
-            socket.socket.shutdown(self.connection, socket.SHUT_WR)
-            self.connection.settimeout(1.0)
-            deadline = time.monotonic() + LINGER_SECONDS
-            while time.monotonic() < deadline and socket.socket.recv(self.connection, 65536):
-                continue  # it is of no interest: also by TLS, it is not decrypted
-
-    def _end_tls(self) -> None:
-        """Tell the client that what it got is all: it could not tell the end from a cut else (RFC 8446, 6.1)."""
-        if isinstance(self.connection, ssl.SSLSocket) and self._is_whole:
-            with contextlib.suppress(OSError, ValueError):  # the same word of the client is not waited for
-                self.connection.setblocking(False)
-                self.connection.unwrap()
-
     def finish(self) -> None:
         """Close the files of the connection, also if the client went away with a reply unsent."""
         try:
             super().finish()
         finally:
             self.rfile.close()
-            if self.server.tls:
-                self._end_tls()
-                self.connection.close()  # the server knows only the socket below it
+            if self._is_whole:
+                end_tls(self.connection)

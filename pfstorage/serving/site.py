@@ -63,7 +63,7 @@ class Site:
                 self._exact.setdefault(route.path, []).append(route)
 
     def answer(self, request: Request) -> Answer:
-        """Answer *request*. Raise `PfstorageError` for what the door says itself."""
+        """Answer *request*; its turn is the caller's to end. Raise `PfstorageError` for what the door says itself."""
         self.access.check(request.method, request.headers)
         route = self._route(request)
         request.route = route.path
@@ -76,8 +76,7 @@ class Site:
             )
         if not route.is_public:
             request.caller = self._caller(request)
-        with request.turn:
-            return route.endpoint(request)
+        return route.endpoint(request)
 
     def _route(self, request: Request) -> Route:
         for route in self._exact.get(request.path, ()):

@@ -1,63 +1,111 @@
-"""What a connection is read from, with bounds in time."""
+"""What a connection is read from and written to, with bounds in time."""
 
 from __future__ import annotations
 
 import io
+import math
 import socket
+import ssl
 import time
+from collections.abc import Callable
 from typing import Any
 
-from pfstorage.sockets import SILENT, bound_silence
+from pfstorage.sockets import SILENT, bound_silence, unsent
+
+CHECK_SECONDS = 2.5
+"""How often a client is looked at that takes nothing of its answer."""
+
+
+class TimedSocket:
+    """A socket that raises `TimeoutError` if it would have to wait longer than so many seconds."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self._has_one_bound = isinstance(sock, ssl.SSLSocket)
+        self._bounds: dict[int, float] = {}
+
+    def receive_into(self, buffer: Any, seconds: float) -> int:
+        self._bound(socket.SO_RCVTIMEO, seconds)
+        try:
+            return self.socket.recv_into(buffer)
+        except SILENT:
+            raise TimeoutError("nothing came in time") from None
+
+    def send(self, data: Any, seconds: float) -> int:
+        """Send some of *data*, and return how much: nothing if there was no room for it in time."""
+        self._bound(socket.SO_SNDTIMEO, seconds)
+        try:
+            return self.socket.send(data)
+        except SILENT:
+            return 0
+
+    def _bound(self, option: int, seconds: float) -> None:
+        key = 0 if self._has_one_bound else option
+        if self._bounds.get(key) != seconds:  # most often, it is as it was
+            bound_silence(self.socket, seconds, option)
+            self._bounds[key] = seconds
 
 
 class TimedStream(io.RawIOBase):
-    """The bytes that *sock* receives, whose silence is bound to *idle* seconds. A longer one raises `TimeoutError`.
+    """The bytes that *sock* receives. To wait longer for them than is allowed raises `TimeoutError`.
 
-    So does what takes longer than it may as a whole: a client that sends a byte now and
-    then is never silent, and would hold its connection for ever.
+    The seconds that count are those of the waiting, not what the server does meanwhile.
     """
 
-    def __init__(self, sock: socket.socket, idle: float) -> None:
+    def __init__(self, sock: TimedSocket) -> None:
         self._socket = sock
-        self._idle = idle
-        self._allowed: float | None = None
-        self._slowest = float("inf")
-        self._deadline: float | None = None
-        bound_silence(sock, idle)
+        self.begin(math.inf)
 
-    def begin(self, seconds: float | None, slowest: float = float("inf")) -> None:
-        """Allow *seconds* for what comes from now on, counted from its first byte; None is as long as it takes.
-
-        With *slowest*, each so many bytes bring one second more.
-        """
-        self._allowed, self._slowest = seconds, slowest
-        self._deadline = None
+    def begin(self, seconds: float, *, rate: float = math.inf, most: float = math.inf) -> None:
+        """Allow *seconds* for all that comes from now on. Each *rate* bytes bring one more, up to *most* of them."""
+        self._left, self._rate, self._most = seconds, rate, most
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        wait = self._idle
-        if self._deadline is not None:
-            wait = min(wait, self._deadline - time.monotonic())
-            if wait <= 0:
-                raise TimeoutError("it takes too long")
-        try:
-            count = self._socket.recv_into(buffer) if wait >= self._idle else self._receive(buffer, wait)
-        except SILENT:
-            raise TimeoutError("nothing came in time") from None
-        if self._deadline is None and self._allowed is not None:
-            self._deadline = time.monotonic() + self._allowed
-        if self._deadline is not None:
-            self._deadline += count / self._slowest
+        if self._left <= 0:
+            raise TimeoutError("it takes too long")
+        started = time.monotonic()
+        count = self._socket.receive_into(buffer, self._left)
+        waited = time.monotonic() - started
+        self._left = min(self._most, self._left - waited + count / self._rate)
         return count
-
-    def _receive(self, buffer: Any, wait: float) -> int:
-        bound_silence(self._socket, wait)
-        try:
-            return self._socket.recv_into(buffer)
-        finally:
-            bound_silence(self._socket, self._idle)
 
     def buffered(self) -> io.BufferedReader:
         return io.BufferedReader(self)
+
+
+class TimedWriter(io.RawIOBase):
+    """Sends to *sock*. A client that is too slow in taking what is sent raises `TimeoutError`.
+
+    *bounds* returns for how many seconds it may take nothing, and how many bytes bring back one of them. It is asked
+    each time that the client is looked at. What the system holds for the client is not taken.
+    """
+
+    def __init__(self, sock: TimedSocket, bounds: Callable[[], tuple[float, float]]) -> None:
+        self._socket = sock
+        self._bounds = bounds
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        sent = self._socket.send(data, CHECK_SECONDS)
+        if sent < len(data):
+            self._insist(memoryview(data)[sent:])
+        return len(data)
+
+    def _insist(self, rest: memoryview) -> None:
+        late, held = 0.0, unsent(self._socket.socket)
+        while rest:
+            started = time.monotonic()
+            sent = self._socket.send(rest, CHECK_SECONDS)
+            waited = time.monotonic() - started
+            rest = rest[sent:]
+            taken, held = held + sent, unsent(self._socket.socket)
+            taken = max(0, taken - held)  # by TLS, a little more is held than was sent
+            seconds, rate = self._bounds()
+            late = max(0.0, late + waited - taken / rate)
+            if late > seconds:
+                raise TimeoutError("the client takes its answer too slowly")
