@@ -54,13 +54,13 @@ def store(swift: DevSwift, proxy: Proxy) -> Iterator[Storage]:
     "kind", [*TYPES, "Application/Directory", "application/directory; charset=UTF-8", "TEXT/DIRECTORY ;x=y"]
 )
 def test_what_is_empty_and_of_such_a_type_is_a_directory(kind: str) -> None:
-    assert ObjectInfo("d", content_type=kind).is_directory
+    assert ObjectInfo("d", 0, content_type=kind).is_directory
     assert not ObjectInfo("d", 1, content_type=kind).is_directory
 
 
 @pytest.mark.parametrize("kind", ["application/octet-stream", "application/directory2", "", "directory"])
 def test_what_is_of_another_type_is_a_file(kind: str) -> None:
-    assert not ObjectInfo("d", content_type=kind).is_directory
+    assert not ObjectInfo("d", 0, content_type=kind).is_directory
     assert ObjectInfo("d/", content_type=kind).is_directory
 
 

@@ -54,7 +54,7 @@ class ObjectInfo:
 
         What a listing shows as empty may be a large object (DLO): see `Storage.head` before it is taken for none.
 
-        >>> ObjectInfo("d", content_type="Application/Directory; charset=UTF-8").is_directory
+        >>> ObjectInfo("d", 0, content_type="Application/Directory; charset=UTF-8").is_directory
         True
         >>> ObjectInfo("d", 1, content_type="application/directory").is_directory
         False

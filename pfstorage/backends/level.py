@@ -49,7 +49,7 @@ def _marks_before(storage: Storage, prefix: str, marker: str) -> Iterator[Object
 def as_directories(rows: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
     """Yield *rows*, in order, each object that marks a directory ``d`` as the subdirectory ``d/``, and that once.
 
-    >>> rows = [ObjectInfo("d", content_type="application/directory"), ObjectInfo("d-1"), ObjectInfo("e")]
+    >>> rows = [ObjectInfo("d", 0, content_type="application/directory"), ObjectInfo("d-1"), ObjectInfo("e")]
     >>> [row.key for row in as_directories(rows)]
     ['d-1', 'd/', 'e']
     """
