@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 
 DEVSWIFT = ["swift>=2.38.3"]
-KEYSTONE = ["python-keystoneclient>=5.0"]
+KEYSTONE = ["keystoneauth1>=5.0", "python-keystoneclient>=5.0"]
 TEST = [
     "axe-core-python>=0.1.0",  # axe itself, as a file
     "coverage[toml]>=7.10",
@@ -39,6 +39,7 @@ setup(
     package_data={"pfstorage": ["py.typed"], "pfstorage.serving.page": ["*.html", "*.css", "*.js", "*.svg"]},
     python_requires=">=3.10",
     install_requires=[
+        "certifi",  # what requests trusts
         "legacy-cgi; python_version >= '3.13'",  # pfmisc imports the module cgi
         "multipart>=1.2",
         "pfmisc>=2.2",
@@ -47,7 +48,7 @@ setup(
         "psutil>=5.9",
         "pycurl>=7.43",  # what pfurl speaks HTTP with
         "python-swiftclient>=4.4",
-        "requests>=2.32",  # what swiftclient speaks HTTP with
+        "requests>=2.32",  # what swiftclient and keystoneauth speak HTTP with
         "tqdm>=4.60",
         "urllib3>=2",  # what requests does
     ],

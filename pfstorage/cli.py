@@ -243,13 +243,15 @@ def _save(path: str, document: Mapping[str, Any]) -> None:
 
 
 def _remote(options: argparse.Namespace, message: str | dict[str, Any], stop: Stop) -> Reply:
+    from pfstorage.config import proxy_url
     from pfstorage.errors import PfstorageError
     from pfstorage.message import Message
-    from pfstorage.remote import send
+    from pfstorage.remote import Way, send
     from pfstorage.reply import Reply
 
+    way = Way(proxy_url(options.httpProxy or ""), options.caCert or "", bool(options.insecure))
     try:
-        return send(options.remote, Message.parse(message), options.authToken, stop)
+        return send(options.remote, Message.parse(message), options.authToken, stop, way)
     except PfstorageError as e:
         return Reply.of_error(e)
 

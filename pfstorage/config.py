@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from pfstorage.errors import SettingsError
 from pfstorage.fields import FieldError, camel_case, read_fields, snake_case
-from pfstorage.masks import MASK, Secret, passwords_of, says_secret, without_password
+from pfstorage.masks import MASK, Secret, passwords_of, says_secret, without_line_end, without_password
 
 _SECRET = {"secret": True}
 
@@ -61,9 +61,11 @@ class SwiftSettings(_Shown):
 
     def __post_init__(self) -> None:
         options = {
-            name: Secret(each) if isinstance(each, str) else each for name, each in self.os_options.items()
+            name: Secret(without_line_end(each)) if isinstance(each, str) else each
+            for name, each in self.os_options.items()
         }
-        object.__setattr__(self, "key", Secret(self.key))
+        object.__setattr__(self, "username", without_line_end(self.username))
+        object.__setattr__(self, "key", Secret(without_line_end(self.key)))
         object.__setattr__(self, "os_options", options)
 
 
@@ -110,6 +112,7 @@ class CommonSettings(_Shown):
     port_self: int = 4055
     http_response: bool = False
     http_proxy: str = ""
+    insecure: bool = False
     workers: int | str = "auto"
     segment_size: int | str = "1G"
     range_size: int | str = "64M"
@@ -202,7 +205,7 @@ def load_settings(*documents: Document) -> tuple[Settings, list[str]]:
         warnings += unknown
     settings = Settings(**vars(common), **blocks)
     _check(settings)
-    return settings, warnings + _credential_warnings(settings)
+    return settings, warnings + _credential_warnings(settings) + _insecurity_warnings(settings)
 
 
 # What 2.x wrote into the block ``this`` of a configuration file and 3 has no use for.
@@ -233,16 +236,19 @@ def _check(settings: Settings) -> None:
     _check_range("portSelf", settings.port_self, 0, 65535)
     _check_range("timeout", settings.timeout, 0.1, 86400)
     _check_range("connectTimeout", settings.connect_timeout, 0.1, 3600)
-    if not _is_url(settings.swift.auth_url):
+    if not is_url(settings.swift.auth_url):
         raise SettingsError("swift.auth_url must be a URL like http://HOST:8080/auth/v1.0")
-    proxy = settings.http_proxy
-    if proxy and not _is_url(proxy if "://" in proxy else f"http://{proxy}"):
-        raise SettingsError("httpProxy must be HOST:PORT, or a URL; a '/' in its password is written as %2F")
+    try:
+        proxy_url(settings.http_proxy)
+    except ValueError as e:
+        raise SettingsError(f"httpProxy: {e}") from None
     name = settings.swift.container_name
     if not name or "/" in name or not name.isprintable():
         raise SettingsError("swift.container_name must be a name without '/'")
     if settings.swift.cacert and not Path(settings.swift.cacert).is_file():
-        raise SettingsError(f"swift.cacert: there is no file {settings.swift.cacert!r}")
+        raise SettingsError(
+            f"swift.cacert: there is no file {settings.swift.cacert!r}; see --caCert, OS_CACERT"
+        )
 
 
 def _check_workers(value: int | str) -> None:
@@ -261,13 +267,42 @@ def _check_size(name: str, value: int | str) -> None:
     _check_range(camel_case(name), size, least, 2**50)
 
 
-def _is_url(text: str) -> bool:
+def is_url(text: str) -> bool:
+    """Tell whether *text* is a URL of http or https, with a host.
+
+    >>> is_url("https://[::1]:8080/v1"), is_url("http://host:0"), is_url("host/v1"), is_url("http://a b/")
+    (True, False, False, False)
+    """
     try:
         url = urlsplit(text)
         is_whole = "@" not in url.path + url.query + url.fragment  # which a "/" in a password would make
-        return url.scheme in ("http", "https") and bool(url.hostname) and (url.port or 1) > 0 and is_whole
+        is_plain = not re.search(r"[\s\x00-\x1f\x7f]", text.strip())
+        return (
+            url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0 and is_whole and is_plain
+        )
     except ValueError:  # of a port that is no number
         return False
+
+
+def proxy_url(text: str) -> str:
+    """Return the URL of the HTTP proxy that *text* names, with its scheme or without; "" names none.
+
+    Raise `ValueError` for what pfstorage does not speak: it would tell it secrets in plain text.
+
+    >>> proxy_url("proxy:3128"), proxy_url(" HTTP://me:pw@[::1]:3128\\n")
+    ('http://proxy:3128', 'http://me:pw@[::1]:3128')
+    """
+    scheme, found, rest = text.strip().partition("://")
+    if found and scheme.lower() != "http":
+        raise ValueError(
+            f"pfstorage speaks plain HTTP to a proxy, not {scheme[:20]!r}: give HOST:PORT of such a proxy"
+        )
+    url = f"http://{rest if found else scheme}"
+    if not (rest or scheme):
+        return ""
+    if not is_url(url):
+        raise ValueError("it must be HOST:PORT, or a URL; a '/' in its password is written as %2F")
+    return url
 
 
 def _check_range(name: str, value: float, least: float, most: float) -> None:
@@ -286,6 +321,13 @@ def _credential_warnings(settings: Settings) -> list[str]:
     return [
         f"the well-known development credentials are used against {host}: set SWIFT_USERNAME and SWIFT_KEY"
     ]
+
+
+def _insecurity_warnings(settings: Settings) -> list[str]:
+    if settings.type != "swift" or not settings.insecure:
+        return []
+    text = "certificates are not verified (--insecure): whoever is between may read keys and tokens, and change files"
+    return [f"{text}; --caCert FILE is the remedy"]
 
 
 @functools.lru_cache(FEW)

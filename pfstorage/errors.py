@@ -29,6 +29,7 @@
         ├── UnauthenticatedError    the store does not accept the credentials
         ├── PermissionDeniedError   the credentials may not do this
         ├── RejectedError           the store refuses this request for good
+        │   ├── MisconfiguredError  a setting is wrong: an address, a proxy, a certificate
         │   └── NoSpaceError        the store has no room, or the object is too large
         ├── IntegrityError          what was stored or read is not what was sent
         └── UnavailableError        no answer, or a passing failure: worth another try
@@ -168,6 +169,10 @@ class PermissionDeniedError(StorageError):
 
 
 class RejectedError(StorageError):
+    pass
+
+
+class MisconfiguredError(RejectedError):
     pass
 
 

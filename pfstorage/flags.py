@@ -81,6 +81,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--swiftKey", default="", metavar="KEY", help="with what; @FILE keeps it out of the process list")
     add("--swiftContainer", metavar="NAME", help="the container (default SWIFT_CONTAINER_NAME, else users)")
     add("--httpProxy", metavar="HOST:PORT", help="the proxy towards the store")
+    add("--caCert", metavar="FILE", help="believe certificates that those in FILE (PEM) have signed")
+    add(
+        "--insecure",
+        action="store_true",
+        default=None,
+        help="believe any certificate: whoever is between may read and change all, keys and files",
+    )
     add(
         "--workers",
         type=_workers,

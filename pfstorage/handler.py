@@ -243,7 +243,13 @@ def _settings_of(flags: Mapping[str, Any]) -> Settings:
 
 def _storage_part(settings: Settings) -> tuple[Any, ...]:
     """Return what of *settings* an open storage depends on."""
-    transport = (settings.retries, settings.timeout, settings.connect_timeout, settings.http_proxy)
+    transport = (
+        settings.retries,
+        settings.timeout,
+        settings.connect_timeout,
+        settings.http_proxy,
+        settings.insecure,
+    )
     return settings.type, getattr(settings, settings.type), *(transport if settings.type == "swift" else ())
 
 

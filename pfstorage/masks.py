@@ -28,6 +28,15 @@ class Secret(str):
         return repr(MASK)
 
 
+def without_line_end(text: str) -> str:
+    """Return *text*, a secret as somebody has kept it, without the line end that an editor or ``echo`` put after it.
+
+    >>> without_line_end("secret\\r\\n"), without_line_end(" in between\\n is one ")
+    ('secret', ' in between\\n is one ')
+    """
+    return text.rstrip("\r\n")
+
+
 def says_secret(name: str) -> bool:
     """Tell whether what somebody calls *name* is most likely a secret.
 

@@ -13,9 +13,12 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from pfstorage import errors
+from pfstorage.backends.routes import is_exempt
 from pfstorage.console import import_tidily
 from pfstorage.errors import PfstorageError, RemoteError
 from pfstorage.masks import without_password
@@ -28,7 +31,22 @@ SILENCE_SECONDS = 3600
 """An objPull answers when it is done, so a server may well be silent for long."""
 
 
-def send(address: str, message: Message, token: str = "", stop: Stop | None = None) -> Reply:
+@dataclass(frozen=True)
+class Way:
+    """How a server is reached: by the URL of a *proxy*, or else as the environment says.
+
+    *ca_cert* is a file of certificates to believe, instead of those of the system or of ``SSL_CERT_FILE``;
+    *insecure* believes any.
+    """
+
+    proxy: str = ""
+    ca_cert: str = ""
+    insecure: bool = False
+
+
+def send(
+    address: str, message: Message, token: str = "", stop: Stop | None = None, way: Way = Way()
+) -> Reply:
     """Return what the server at *address*, ``HOST:PORT`` or a URL, replies to *message*.
 
     Raise `RemoteError` if nothing there answers, or what answers is no pfstorage, and `StoppedError`
@@ -38,7 +56,7 @@ def send(address: str, message: Message, token: str = "", stop: Stop | None = No
     stop = stop or Stop()
     with _quiet(), stop.heeded():
         client = _client_class()(verb="POST", authToken=token, b_quiet=True, b_raw=True)
-        client.url, client.stop = _url(address), stop
+        client.url, client.stop, client.way = _url(address), stop, way
         answer = client.push_core({"action": message.action, "meta": message.meta, **message.beside})
     if stop.is_requested:
         raise stop.error()
@@ -59,10 +77,17 @@ def _url(address: str) -> str:
     return url if url.count("/") > 2 else url + "/api/v1/cmd"
 
 
+def _is_exempt(url: str) -> bool:
+    target = urlsplit(url)
+    port = target.port or (443 if target.scheme == "https" else 80)
+    no_proxy = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
+    return is_exempt(target.hostname or "", port, no_proxy)
+
+
 def _hint(url: str, failure: str) -> str:
     """Return what may be done about *failure*, if that can be told."""
     if "SSL certificate" in failure:
-        return "; SSL_CERT_FILE=FILE tells which certificates to believe"
+        return "; --caCert FILE or SSL_CERT_FILE=FILE tells which certificates to believe"
     if url.startswith("http://") and ("reset" in failure or "Empty reply" in failure):
         return "; one that serves by TLS is asked by https://"
     return ""
@@ -85,9 +110,9 @@ def _client_class() -> Any:
     class Client(import_tidily("pfurl").Pfurl):  # type: ignore[misc]
         """A `Pfurl` that doesn't wait for ever, and remembers why there was no answer."""
 
-        url = ""
-        failure = ""
+        url = failure = ""
         stop = Stop()
+        way = Way()
 
         def curl_URL_resolveAndSet(self, *_: Any) -> str:
             """Go to the address as it was given: pfurl splits it at each colon, also of IPv6."""
@@ -98,8 +123,15 @@ def _client_class() -> Any:
             super().curl_init(**kwargs)
             self.c.setopt(pycurl.CONNECTTIMEOUT, CONNECT_SECONDS)
             self.c.setopt(pycurl.FOLLOWLOCATION, 0)  # the message is for the server that was named
-            if certificates := os.environ.get("SSL_CERT_FILE"):
+            way = self.way
+            if way.proxy or _is_exempt(self.url):  # of ports in no_proxy, curl knows nothing
+                self.c.setopt(pycurl.PROXY, way.proxy)
+                self.c.setopt(pycurl.NOPROXY, "" if way.proxy else "*")
+            if certificates := way.ca_cert or os.environ.get("SSL_CERT_FILE"):
                 self.c.setopt(pycurl.CAINFO, certificates)
+            if way.insecure:
+                self.c.setopt(pycurl.SSL_VERIFYPEER, 0)
+                self.c.setopt(pycurl.SSL_VERIFYHOST, 0)
             self.c.setopt(pycurl.LOW_SPEED_LIMIT, 1)
             self.c.setopt(pycurl.LOW_SPEED_TIME, SILENCE_SECONDS)
             # curl asks this every second, also where nothing comes; a signal is handled then, and not before

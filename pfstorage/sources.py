@@ -96,6 +96,8 @@ _FLAGS = {
     "swiftUsername": ("swift", "username"),
     "swiftKey": ("swift", "key"),
     "swiftContainer": ("swift", "container_name"),
+    "caCert": ("swift", "cacert"),
+    "insecure": ("this", "insecure"),
 }
 
 SECRET_FLAGS = ("swiftKey", "authToken")

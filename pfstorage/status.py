@@ -15,6 +15,7 @@ from pfstorage.errors import (
     LocalFileError,
     MessageError,
     MethodNotAllowedError,
+    MisconfiguredError,
     NoLengthError,
     NoSpaceError,
     NotFoundError,
@@ -59,6 +60,7 @@ STATUS_BY_ERROR: dict[type[PfstorageError], HTTPStatus] = {
     UnauthenticatedError: HTTPStatus.BAD_GATEWAY,  # the store's, of this server: the client can't mend it
     PermissionDeniedError: HTTPStatus.FORBIDDEN,
     RejectedError: HTTPStatus.BAD_GATEWAY,
+    MisconfiguredError: HTTPStatus.BAD_GATEWAY,  # of this server, too
     NoSpaceError: HTTPStatus.INSUFFICIENT_STORAGE,
     IntegrityError: HTTPStatus.BAD_GATEWAY,
     UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,

@@ -33,12 +33,13 @@ def secret_of(flag: str, value: str) -> str:
     A file that is empty has none: to go on without would be to send the one that everybody knows.
     """
     from pfstorage.errors import LocalFileError, MessageError, SettingsError
+    from pfstorage.masks import without_line_end
 
     try:
-        secret = text_of(value).strip()
+        secret = without_line_end(text_of(value))
     except (LocalFileError, MessageError) as e:
         raise SettingsError(f"{flag}: {e}") from e
-    if value and not secret:
+    if value and not secret.strip():
         raise SettingsError(f"{flag}: there is nothing in it but blanks")
     if not secret.isprintable():
         raise SettingsError(

@@ -102,6 +102,7 @@ def test_a_directory_store_needs_no_sdk(tmp_path: Path) -> None:
 
 HOME_OF_SDK = {
     "swiftclient": {"backends/swift_sdk.py"},
+    "keystoneauth1": {"backends/swift_sdk.py"},
     "requests": {"backends/swift_sdk.py"},
     "urllib3": {"backends/swift_sdk.py"},
     "pfmisc": {"console.py"},

@@ -38,8 +38,11 @@ def another_object(key: str) -> RejectedError:
 
 
 def is_unmet(error: StorageError) -> bool:
-    """Tell whether a condition of a request, such as If-Match, did not hold; so it is of `another_object`."""
-    return error.facts.get("status") == 412
+    """Tell whether a condition of a request about an object, such as If-Match, did not hold.
+
+    So it is of `another_object`. A login or a container may be answered 412, too: that says nothing of the object.
+    """
+    return error.facts.get("status") == 412 and bool(error.facts.get("key"))
 
 
 def no_part(key: str, size: int) -> RejectedError:

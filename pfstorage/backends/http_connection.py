@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
+import re
 import socket
 import ssl
 from collections.abc import Callable, Mapping
@@ -17,37 +18,33 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from pfstorage.backends.base import CHUNK
+from pfstorage.backends.http_errors import (
+    CONNECTING,
+    CONNECTING_TO_PROXY,
+    TALKING,
+    ConnectionBroken,
+    Mistake,
+    Refusal,
+)
 from pfstorage.backends.http_response import Response
-from pfstorage.sockets import SILENT, bound_silence, has_ended, is_readable
+from pfstorage.backends.http_tunnel import Tunnel
+from pfstorage.sockets import bound_silence, has_ended, is_readable
+
+__all__ = ["ConnectionBroken", "HttpConnection", "Mistake", "Refusal", "Route"]
 
 CONTINUE_ABOVE = 8 * 1024**2
 """Bytes of a body above which the server is asked first whether it wants it: that costs one round trip."""
 CONTINUE_PATIENCE = 1.0
 """Seconds to wait for that answer: RFC 9110, 10.1.1, forbids to wait for it without end."""
+MOST_WORDS = 4096
+"""Bytes of an answer of no success that are looked at: its connection ends."""
 _CONTINUE = b"HTTP/1.1 100"
-
-
-class ConnectionBroken(Exception):
-    """There was no answer: *reason* in few words.
-
-    *connecting* if there was no connection at all, *silent* if there is one, over which nothing comes.
-    """
-
-    def __init__(self, reason: str, *, connecting: bool = False, silent: bool = False) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.connecting = connecting
-        self.silent = silent
-
-
-class Refusal(Exception):
-    """The answer has a *status* that is none of success; None if there was not even an answer to refuse."""
-
-    def __init__(self, status: int | None, reason: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(f"{status} {reason}")
-        self.status = status
-        self.reason = reason
-        self.headers = headers or {}
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_SETTINGS = {
+    "x-auth-key": "the key of the store (--swiftKey, SWIFT_KEY)",
+    "x-auth-user": "the user of the store (--swiftUsername, SWIFT_USERNAME)",
+    "x-auth-token": "the token of the store (OS_AUTH_TOKEN)",
+}
 
 
 @dataclass(frozen=True)
@@ -55,14 +52,14 @@ class Route:
     """How to reach the server of *url*: directly or by the HTTP proxy of the URL *proxy*.
 
     *timeout* in seconds bounds each silence, *connect_timeout* the opening of a
-    connection. *context* is for https.
+    connection. *context* is for https; without it, the system's certificates count.
     """
 
     url: str
     proxy: str = field(repr=False)  # it may hold a password
     connect_timeout: float
     timeout: float
-    context: ssl.SSLContext | None
+    context: ssl.SSLContext | None = None
 
 
 class HttpConnection:
@@ -70,7 +67,7 @@ class HttpConnection:
 
     def __init__(self, route: Route) -> None:
         self._route = route
-        self._prefix, self._proxy_headers, self._http = _prepared(route)
+        self._prefix, self._own_headers, self._http = _prepared(route)
         self._asks_first = True
         self._is_aborted = False
         self.buffer = memoryview(bytearray(CHUNK))
@@ -86,17 +83,13 @@ class HttpConnection:
         """
         asks_first = self._asks_first and size > CONTINUE_ABOVE
         self._open()
-        with _TALKING:
-            self._http.putrequest(method, self._prefix + path, skip_accept_encoding=True)
-            for name, value in (*headers.items(), *self._proxy_headers.items()):
-                self._http.putheader(name, value)
-            if asks_first:
-                self._http.putheader("Expect", "100-continue")
+        self._put_head(method, path, headers, asks_first)
+        with TALKING:
             self._http.endheaders()
         is_wanted = not asks_first or self._may_continue()
         if is_wanted:
             self._send_body(body)
-        with _TALKING:
+        with TALKING:
             response = self._http.getresponse()
         assert isinstance(response, Response)
         if response.status == http.HTTPStatus.EXPECTATION_FAILED and not is_wanted:
@@ -105,21 +98,32 @@ class HttpConnection:
             return self.request(method, path, headers, body, size)
         return response
 
+    def _put_head(self, method: str, path: str, headers: Mapping[str, str], asks_first: bool) -> None:
+        """Write the head of a request as UTF-8; nothing is sent yet. Raise `Mistake` for what it can't have."""
+        name = ""
+        try:
+            self._http.putrequest(method, self._prefix + path, skip_host=True, skip_accept_encoding=True)
+            for name, value in (*self._own_headers.items(), *headers.items()):
+                if _CONTROL.search(value):
+                    raise ValueError(name)
+                self._http.putheader(name, value.encode())
+            if asks_first:
+                self._http.putheader("Expect", "100-continue")
+        except (ValueError, http.client.InvalidURL):
+            self._http.close()
+            *_, self._http = _prepared(self._route)  # or what is written of it would go before the next one
+            what = _SETTINGS.get(name.lower(), f"the header {name}" if name else "the path of the address")
+            raise Mistake(f"{what} has a line break, or what no text has: it is not sent") from None
+
     def _open(self) -> None:
         """Connect, unless the connection that was kept still stands: a server ends an idle one."""
         if self._http.sock is not None:
             if not has_ended(self._http.sock):
                 return
             self._http.close()
-        try:
-            with _CONNECTING:
-                self._http.timeout = self._route.connect_timeout
-                self._http.connect()
-        except ConnectionBroken as e:
-            if not self._route.proxy:
-                raise
-            reason = "its proxy does not (see --httpProxy, or the variables http_proxy and no_proxy)"
-            raise ConnectionBroken(reason, connecting=True) from e
+        with CONNECTING_TO_PROXY if self._route.proxy else CONNECTING:
+            self._http.timeout = self._route.connect_timeout
+            self._http.connect()
         if self._is_aborted:  # while there was nothing yet to shut down
             self._is_aborted = False
             self._http.close()
@@ -130,7 +134,7 @@ class HttpConnection:
         """Tell whether the server wants the body, or does not say so in time."""
         sock = self._http.sock
         answer = Response(sock, method="PUT")
-        with _TALKING:
+        with TALKING:
             bound_silence(sock, CONTINUE_PATIENCE)  # no poll: it takes what TLS says for itself for an answer
             try:
                 begun = answer.fp.peek(1)
@@ -150,7 +154,7 @@ class HttpConnection:
         chunks = iter([body]) if isinstance(body, bytes) else iter(lambda: body.read(CHUNK), b"")
         try:
             for chunk in chunks:
-                with _TALKING:
+                with TALKING:
                     self._http.send(chunk)
         except ConnectionBroken:
             if not self._has_answered_early():
@@ -162,15 +166,24 @@ class HttpConnection:
 
     def read_into(self, response: Response, buffer: memoryview) -> int:
         """Fill *buffer* from the body as far as it comes; return the bytes, 0 at its end."""
-        with _TALKING:
+        with TALKING:
             count = response.readinto(buffer)
         if not count and response.length:
             raise ConnectionBroken("the connection broke (the answer is cut off)")
         return count
 
     def read_all(self, response: Response) -> bytes:
-        with _TALKING:
+        with TALKING:
             return response.read()
+
+    def read_words(self, response: Response) -> str:
+        """Return in one line what the body of an answer of no success says, if that is text; its tags are left out."""
+        with TALKING:
+            content = response.read(MOST_WORDS)
+        text = re.sub(
+            r"<(head|style|script)\b.*?</\1>|<[^>]*>", " ", content.decode(errors="replace"), flags=re.S
+        )
+        return "".join(each for each in " ".join(text.split())[:200] if each.isprintable())
 
     def abort(self) -> None:
         """End what another thread waits for on this connection."""
@@ -185,32 +198,52 @@ class HttpConnection:
         self._http.close()
 
 
+def meets_tls(route: Route) -> bool:
+    """Tell whether what answers at *route*, for plain HTTP, speaks TLS: it ends what it can't read, without a word."""
+    target = urlsplit(route.url)
+    if route.proxy or target.scheme == "https":
+        return False
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    place = (target.hostname or "", target.port or http.client.HTTP_PORT)
+    try:
+        with socket.create_connection(place, route.connect_timeout) as sock, context.wrap_socket(sock):
+            return True
+    except (OSError, ValueError):
+        return False
+
+
 def _prepared(route: Route) -> tuple[str, dict[str, str], http.client.HTTPConnection]:
-    """Return what goes before a path, the headers for a proxy, and the connection, not yet open."""
+    """Return what goes before a path, the headers of each request, and the connection, not yet open."""
     target, proxy = urlsplit(route.url), urlsplit(route.proxy)
-    is_tls = target.scheme == "https"
-    default = http.client.HTTPS_PORT if is_tls else http.client.HTTP_PORT
+    context = (route.context or ssl.create_default_context()) if target.scheme == "https" else None
+    default = http.client.HTTPS_PORT if context else http.client.HTTP_PORT
     host, port = target.hostname or "", target.port or default
+    netloc = target.netloc.rpartition("@")[2]
+    headers = {"Host": netloc}
     kept: http.client.HTTPConnection
-    first = (proxy.hostname, proxy.port or http.client.HTTP_PORT) if proxy.hostname else (host, port)
-    if is_tls:
-        kept = http.client.HTTPSConnection(*first, context=route.context, blocksize=CHUNK)
+    prefix = ""
+    if proxy.hostname:
+        first = (proxy.hostname, proxy.port or http.client.HTTP_PORT)
+        credentials = _proxy_headers(proxy.username, proxy.password)
+        if context:
+            kept = Tunnel(first, host, port, credentials, context, CHUNK)
+        else:
+            kept = http.client.HTTPConnection(*first, blocksize=CHUNK)
+            prefix, headers = f"http://{netloc}", {**headers, **credentials}
+    elif context:
+        kept = http.client.HTTPSConnection(host, port, context=context, blocksize=CHUNK)
     else:
-        kept = http.client.HTTPConnection(*first, blocksize=CHUNK)
+        kept = http.client.HTTPConnection(host, port, blocksize=CHUNK)
     kept.response_class = Response
-    if not proxy.hostname:
-        return "", {}, kept
-    headers = _proxy_headers(proxy.username, proxy.password)
-    if is_tls:
-        kept.set_tunnel(host, port, headers)
-        return "", {}, kept
-    return f"{target.scheme}://{target.netloc.rpartition('@')[2]}", headers, kept
+    return prefix, headers, kept
 
 
 def _proxy_headers(user: str | None, password: str | None) -> dict[str, str]:
-    if not user:
+    if not user and not password:
         return {}
-    login = f"{unquote(user)}:{unquote(password or '')}".encode()
+    login = f"{unquote(user or '')}:{unquote(password or '')}".encode()
     return {"Proxy-Authorization": f"Basic {base64.b64encode(login).decode()}"}
 
 
@@ -222,32 +255,3 @@ def _once(answer: Response, connection: http.client.HTTPConnection) -> Callable[
         return answer
 
     return make
-
-
-class _Broken:
-    """Turns what fails in a connection within a ``with`` block into `ConnectionBroken`."""
-
-    def __init__(self, *, connecting: bool = False) -> None:
-        self._connecting = connecting
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if error is None:
-            return
-        connecting = self._connecting
-        if isinstance(error, socket.gaierror):
-            raise ConnectionBroken("its name is not known", connecting=True) from error
-        if isinstance(error, SILENT):
-            reason = "no connection in time" if connecting else "it fell silent"
-            raise ConnectionBroken(reason, connecting=connecting, silent=not connecting) from error
-        if isinstance(error, ConnectionRefusedError):
-            raise ConnectionBroken("nothing listens there", connecting=connecting) from error
-        if isinstance(error, (OSError, http.client.HTTPException, ValueError)):
-            reason = f"the connection broke ({type(error).__name__})"
-            raise ConnectionBroken(reason, connecting=connecting) from error
-
-
-_CONNECTING = _Broken(connecting=True)
-_TALKING = _Broken()

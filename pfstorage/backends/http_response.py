@@ -121,5 +121,5 @@ def _status(line: str) -> tuple[str, int, str]:
 
 
 def _field(line: bytes) -> tuple[str, str]:
-    name, _, value = line.decode("latin-1").partition(":")
+    name, _, value = line.decode("utf-8", "replace").partition(":")
     return name.strip().lower(), value.strip()

@@ -11,24 +11,26 @@ C = TypeVar("C")
 
 
 class Pool(Generic[C]):
-    """Connections made by *connect* and ended by *disconnect*.
+    """Connections to a place, made by *connect* and ended by *disconnect*.
 
     The one that came back last is lent first: its socket is the likeliest to live.
-    There are as many as there were ever callers at once.
+    There are as many as there were ever callers at once. Whoever asks for another place
+    ends the idle connections to the old one: the store has moved.
     """
 
-    def __init__(self, connect: Callable[[], C], disconnect: Callable[[C], None]) -> None:
+    def __init__(self, connect: Callable[[str], C], disconnect: Callable[[C], None]) -> None:
         self._connect = connect
         self._disconnect = disconnect
+        self._place = ""
         self._idle: list[C] = []
         self._lent = 0
         self._lock = threading.Lock()
         self._closed = False
 
     @contextlib.contextmanager
-    def borrowed(self) -> Iterator[C]:
-        """Lend a connection. One on which anything failed is ended, not lent again."""
-        connection = self._taken()
+    def borrowed(self, place: str) -> Iterator[C]:
+        """Lend a connection to *place*. One on which anything failed is ended, not lent again."""
+        connection = self._taken(place)
         try:
             yield connection
         except BaseException:
@@ -38,17 +40,23 @@ class Pool(Generic[C]):
             raise
         with self._lock:
             self._lent -= 1
-            keep = not self._closed
+            keep = not self._closed and place == self._place
             if keep:
                 self._idle.append(connection)
         if not keep:
             self._disconnect(connection)
 
-    def _taken(self) -> C:
+    def _taken(self, place: str) -> C:
+        left: list[C] = []
         with self._lock:
+            if place != self._place:
+                self._place = place
+                left, self._idle = self._idle, []
             connection = self._idle.pop() if self._idle else None
+        for each in left:
+            self._disconnect(each)
         if connection is None:
-            connection = self._connect()
+            connection = self._connect(place)
         with self._lock:
             self._lent += 1
         return connection

@@ -26,6 +26,9 @@ CONNECT_PATIENCE = 3.0
 Where several ask the same store, they count together: who comes later does not wait for what is known.
 """
 
+STRANGE_RETRIES = 2
+"""How often a request is repeated at most that something else than the store refused: it may do so for good."""
+
 BUDGET = 200.0
 BUDGET_FOR_SUCCESS = 0.5
 """The repetitions that one message may make: so many at first, and so much more for each success."""
@@ -131,7 +134,10 @@ class Patience:
                 attempt = next(attempts)
                 down = max(time.monotonic() - started, outage.seconds if outage else 0.0)
                 out_of_patience = e.facts.get("connecting") and down > CONNECT_PATIENCE
-                if attempt >= (self._retries if retries is None else retries) or out_of_patience:
+                most = self._retries if retries is None else retries
+                if e.facts.get("stranger"):
+                    most = min(most, STRANGE_RETRIES)
+                if attempt >= most or out_of_patience:
                     raise
                 if self._add_to_budget(-1) < 0:
                     raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from urllib.parse import quote
 
 from pfstorage.backends.base import (
     NO_ATTRIBUTES,
@@ -93,11 +94,11 @@ class SwiftStorage:
 
     def delete(self, key: str) -> None:
         with self._segments.removed_after(self.head(key)):
-            self._session.request("delete_object", self._container, key, key=key)
+            self._session.ask("DELETE", self._container, key)
 
     def copy(self, source: str, target: str) -> ObjectInfo:
-        destination = f"/{self._container}/{check_key(target)}"
-        self._session.request("copy_object", self._container, check_key(source), destination, key=source)
+        destination = quote(f"/{self._container}/{check_key(target)}")
+        self._session.ask("COPY", self._container, check_key(source), {"Destination": destination})
         return self.head(target)
 
     def piece_size(self, size: int, wanted: int) -> int:

@@ -14,7 +14,7 @@ from pfstorage.backends.http_connection import ConnectionBroken
 from pfstorage.backends.pages import fetched_ahead
 from pfstorage.backends.shared import Shared
 from pfstorage.backends.swift_session import Connection, SwiftSession, path_of
-from pfstorage.errors import ContainerNotFoundError, NotFoundError, RejectedError
+from pfstorage.errors import MisconfiguredError, RejectedError
 from pfstorage.pathmap import FIRST_CHARACTER
 
 PAGE = 10_000
@@ -71,7 +71,7 @@ class SwiftListings:
             page = self._page_of(container, {**asked, "limit": str(size)})
             return page, len(page) < size
         except RejectedError as e:
-            if e.facts.get("status") != 412:
+            if e.facts.get("status") != 412 or isinstance(e, MisconfiguredError):
                 raise
         page = self._page_of(container, asked)  # the operator allows less than we ask for
         return page, not page
@@ -92,19 +92,11 @@ class SwiftListings:
         for is_last_try in (False, True):  # a page that was cut short in between is whole the next time
             try:
                 return _rows_of(self._session.tried(get_page))
-            except NotFoundError as e:
-                raise no_container(container, self._session.address) from e
             except (ValueError, TypeError, KeyError, AttributeError) as e:
                 if is_last_try:
                     text = f"what the store at {self._session.address} answers is no listing: is it a Swift?"
                     raise RejectedError(text, address=self._session.address) from e
         raise AssertionError("the loop above returns or raises")
-
-
-def no_container(container: str, address: str) -> ContainerNotFoundError:
-    return ContainerNotFoundError(
-        f"there is no container {container!r} at {address}; a push creates it", container=container
-    )
 
 
 def _ends_before(last: str, end_marker: str) -> bool:

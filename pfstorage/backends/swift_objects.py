@@ -12,14 +12,14 @@ from pfstorage.backends.base import CHUNK, ObjectInfo, Sink, Source, Span
 from pfstorage.backends.common import exists, is_unmet
 from pfstorage.backends.http_connection import ConnectionBroken, Refusal
 from pfstorage.backends.streams import HashedBody
+from pfstorage.backends.swift_answers import no_container
 from pfstorage.backends.swift_download import Download
 from pfstorage.backends.swift_headers import etag_in, info_of, iso_of_http_date
-from pfstorage.backends.swift_listing import SwiftListings, no_container
+from pfstorage.backends.swift_listing import SwiftListings
 from pfstorage.backends.swift_session import Connection, SwiftSession, path_of
 from pfstorage.errors import (
     ContainerNotFoundError,
     IntegrityError,
-    NotFoundError,
     RejectedError,
     StorageError,
 )
@@ -108,7 +108,7 @@ class SwiftObjects:
         """Remove what a PUT left that arrived damaged each time, unless somebody has replaced it."""
         with contextlib.suppress(StorageError):  # the error that is told is that of the PUT
             if etag and self.head(container, key).etag == etag:
-                self.session.request("delete_object", container, key, key=key)
+                self.session.ask("DELETE", container, key)
 
     def in_container(self, container: str, work: Callable[[], T], like: str = "") -> T:
         """Return what *work* returns. If there is no *container*, make it first, of the policy of *like*."""
@@ -116,7 +116,7 @@ class SwiftObjects:
         if container not in self._missing:
             try:
                 return work()
-            except NotFoundError:  # a PUT finds no container
+            except ContainerNotFoundError:
                 pass
         self._make(container, begun, like)
         return work()
@@ -127,7 +127,7 @@ class SwiftObjects:
             raise no_container(container, self.session.address)
         with self._making:
             if self._made.get(container, 0.0) <= noticed:
-                self.session.request("put_container", container, headers=self._policy_of(like))
+                self.session.ask("PUT", container, headers=self._policy_of(like))
                 self._made[container] = time.monotonic()
                 self._missing.discard(container)
 
@@ -135,8 +135,8 @@ class SwiftObjects:
         if not container:
             return {}
         try:
-            policy = self.session.request("head_container", container).get("x-storage-policy")
-        except NotFoundError:
+            policy = self.session.ask("HEAD", container).get("x-storage-policy")
+        except ContainerNotFoundError:
             return {}
         return {"X-Storage-Policy": policy} if policy else {}
 

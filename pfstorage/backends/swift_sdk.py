@@ -1,121 +1,128 @@
-"""python-swiftclient, which only this file imports, and what it speaks HTTP with.
+"""The SDKs of OpenStack, which only this file imports: keystoneauth for a login at Keystone, swiftclient for 2.x.
 
-It is imported when it is first needed: it takes longer to import than a message
-takes that needs no more than Swift's own login, listings, GET and PUT.
+They are imported when they are first needed: that takes longer than a message takes that needs no more
+than Swift's own login.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ssl
-from collections.abc import Iterator
+import io
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import requests
 import swiftclient.client as swift
 import urllib3
 
-from pfstorage.backends.http_connection import ConnectionBroken, Refusal, Route
+from pfstorage.backends.http_connection import HttpConnection, Mistake, Refusal
 from pfstorage.config import Settings
 
-
-def connect(url: str, route: Route, cacert: str) -> tuple[Any, Any]:
-    """Return a connection as swiftclient's functions take it: with the URL, parsed."""
-    timeouts = (route.connect_timeout, route.timeout)
-    made: tuple[Any, Any] = swift.http_connection(url, cacert=cacert or None, timeout=timeouts)
-    session, options = made[1].request_session, made[1].requests_args
-    options.update(proxies={"http": route.proxy, "https": route.proxy} if route.proxy else {})
-    session.trust_env = False  # the environment is looked at once, by `find_route`
-    return made
+Connect = Callable[[str], HttpConnection]
 
 
-def call(name: str, url: str, token: str, connection: tuple[Any, Any], *args: Any, **kwargs: Any) -> Any:
-    """Return what swiftclient's function *name* returns. Raise `Refusal` or `ConnectionBroken`."""
-    with _errors():
-        return getattr(swift, name)(url, token, *args, http_conn=connection, **kwargs)
+def log_in(settings: Settings, connect: Connect) -> tuple[str, str]:
+    """Log in at Keystone as the settings say; return the storage URL and a token.
 
-
-def log_in(settings: Settings) -> tuple[str, str]:
-    """Log in as the settings say; return the storage URL and a token. Raise `Refusal` or `ConnectionBroken`."""
-    block = settings.swift
-    with _errors():
-        url, token = swift.get_auth(
-            block.auth_url,
-            block.username,
-            block.key,
-            auth_version=block.auth_version,
-            os_options=dict(block.os_options),
-            cacert=block.cacert or None,
-            timeout=settings.timeout,
-        )
-    return url, token
-
-
-def find_route(url: str, settings: Settings) -> Route:
-    """Find how to reach *url*: what the settings and the environment say of proxies and certificates.
-
-    Raise `ConnectionBroken` if the certificates can't be read.
+    Raise `Refusal` or `ConnectionBroken`. All goes by the connections that *connect* makes for a URL:
+    the same proxies and certificates count as for the store, and no redirection is followed with a password.
     """
-    proxy = settings.http_proxy and f"http://{settings.http_proxy.removeprefix('http://')}"
-    given = {"http": proxy, "https": proxy} if proxy else {}
-    with requests.Session() as session:
-        found = session.merge_environment_settings(url, given, True, settings.swift.cacert or None, None)
-    chosen = requests.utils.select_proxy(url, found["proxies"]) or ""
-    if chosen and "://" not in chosen:
-        chosen = f"http://{chosen}"
-    if chosen and not _is_address(chosen):
-        raise ConnectionBroken("the address of its proxy can't be read", connecting=True)
-    context = None
-    if url.startswith("https:"):
-        bundle = (
-            found["verify"] if isinstance(found["verify"], str) else requests.utils.DEFAULT_CA_BUNDLE_PATH
-        )
+    try:
+        from keystoneauth1 import exceptions, session
+    except ImportError:
+        raise Mistake("a login at Keystone takes keystoneauth1: pip install 'pfstorage[keystone]'") from None
+    options = dict(settings.swift.os_options)
+    with requests.Session() as wire:
+        wire.trust_env = False  # the environment is looked at in one place, `routes`
+        wire.headers.clear()  # or the answer may be compressed
+        for scheme in ("http://", "https://"):
+            wire.mount(scheme, _Adapter(connect))
+        client = session.Session(session=wire, redirect=False, connect_retries=0)
         try:
-            context = ssl.create_default_context(cafile=bundle)
-        except OSError as e:
-            raise ConnectionBroken(f"the certificates in {bundle!r} can't be read", connecting=True) from e
-    return Route(url, chosen, settings.connect_timeout, settings.timeout, context)
+            access = _plugin(settings, options).get_access(client)
+            url = access.service_catalog.url_for(
+                service_type=options.get("service_type") or "object-store",
+                interface=options.get("endpoint_type") or "public",
+                region_name=options.get("region_name"),
+            )
+            return url, access.auth_token
+        except exceptions.ClientException as e:
+            raise Mistake(f"the login at its Keystone fails: {e}; see the variables OS_...") from e
 
 
-def _is_address(url: str) -> bool:
-    try:
-        found = urlsplit(url)
-        return bool(found.hostname) and found.port != 0
-    except ValueError:
-        return False
+class _Adapter(requests.adapters.HTTPAdapter):
+    """What requests sends goes by our own connections."""
+
+    def __init__(self, connect: Connect) -> None:
+        super().__init__()
+        self._connect = connect
+
+    def send(self, request: Any, *_: object, **__: object) -> Any:
+        target = urlsplit(request.url)
+        path = target._replace(scheme="", netloc="", fragment="").geturl() or "/"
+        body = request.body.encode() if isinstance(request.body, str) else request.body
+        with contextlib.closing(self._connect(request.url)) as connection:
+            headers = {name: _text(value) for name, value in request.headers.items()}
+            answer = connection.request(request.method, path, headers, body)
+            content = connection.read_all(answer)
+        if answer.status >= 300:
+            raise Refusal(answer.status, answer.reason, answer.fields, method=request.method, path=path)
+        made = urllib3.HTTPResponse(
+            io.BytesIO(content), answer.fields, answer.status, reason=answer.reason, preload_content=False
+        )
+        return self.build_response(request, made)
 
 
-@contextlib.contextmanager
-def _errors() -> Iterator[None]:
-    try:
-        yield
-    except swift.ClientException as e:
-        headers = {str(name).lower(): str(value) for name, value in (e.http_response_headers or {}).items()}
-        raise Refusal(e.http_status, e.http_reason if e.http_status else e.msg, headers) from e
-    except (requests.RequestException, urllib3.exceptions.HTTPError) as e:
-        reason, connecting = _reason(e)
-        raise ConnectionBroken(reason, connecting=connecting) from e
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
 
 
-def _reason(e: Exception) -> tuple[str, bool]:
-    """Return why there was no answer, in few words, and whether there was no connection at all."""
-    inner: object = e
-    if isinstance(e, requests.RequestException):  # which wraps what urllib3 raised
-        inner = getattr(e.args[0], "reason", e.args[0]) if e.args else e
-    if isinstance(inner, urllib3.exceptions.ProtocolError) and len(inner.args) > 1:
-        inner = inner.args[1]
-    if isinstance(inner, urllib3.exceptions.ProxyError):
-        return "its proxy does not (see --httpProxy, or the variables http_proxy and no_proxy)", True
-    if isinstance(inner, urllib3.exceptions.NameResolutionError):
-        return "its name is not known", True
-    if isinstance(inner, urllib3.exceptions.NewConnectionError):
-        return "nothing listens there", True
-    if isinstance(inner, urllib3.exceptions.ConnectTimeoutError):
-        return "no connection in time", True
-    if isinstance(inner, urllib3.exceptions.TimeoutError):
-        return "it fell silent", False
-    return f"the connection broke ({type(inner).__name__})", False
+def _plugin(settings: Settings, options: Mapping[str, Any]) -> Any:
+    """Return what keystoneauth logs in with: it takes the options that swiftclient takes, with its defaults."""
+    from keystoneauth1.identity import v2, v3
+
+    block = settings.swift
+    version = block.auth_version
+    if version not in ("2", "2.0", "3", "3.0"):
+        raise Mistake(f"swift.auth_version {version!r} is none of 1, 2 and 3: see OS_IDENTITY_API_VERSION")
+    url = block.auth_url
+    if not re.fullmatch(r"v[23](\.0)?", urlsplit(url).path.rstrip("/").rpartition("/")[2]):
+        url = urljoin(f"{url.rstrip('/')}/", "v3" if version.startswith("3") else "v2.0")
+    kind = options.get("auth_type")
+    if kind == "v3applicationcredential":
+        credential, secret = (
+            str(options.get(f"application_credential_{each}") or "") for each in ("id", "secret")
+        )
+        return v3.ApplicationCredential(
+            url, application_credential_id=credential, application_credential_secret=secret
+        )
+    if kind not in (None, "password", "v2password", "v3password"):
+        raise Mistake(f"OS_AUTH_TYPE {kind!r} is none of password and v3applicationcredential")
+    tenant, colon, user = block.username.partition(":")
+    username = user if colon else block.username
+    name = options.get("project_name") or (tenant if colon else options.get("tenant_name"))
+    number = options.get("project_id") or options.get("tenant_id")
+    if not (name or number):
+        raise Mistake("a login at Keystone takes a project: give OS_PROJECT_NAME or OS_PROJECT_ID")
+    token = options.get("auth_token")
+    if version.startswith("2"):
+        scope: dict[str, Any] = {"tenant_name": name, "tenant_id": number}
+        return v2.Token(url, token, **scope) if token else v2.Password(url, username, block.key, **scope)
+    scope = {"project_name": name, "project_id": number, **_domain("project", options, number)}
+    if token:
+        return v3.Token(url, token, **scope)
+    who: dict[str, Any] = {"username": username, "user_id": options.get("user_id")}
+    return v3.Password(url, password=block.key, **who, **_domain("user", options, who["user_id"]), **scope)
+
+
+def _domain(of: str, options: Mapping[str, Any], number: object) -> dict[str, Any]:
+    """Return the domain of a user or a project: a name alone is one of the domain ``default``."""
+    found = {name: options.get(name) for name in (f"{of}_domain_id", f"{of}_domain_name")}
+    if not number and not any(found.values()):
+        return {f"{of}_domain_id": "default"}
+    return found
 
 
 def sdk_connection(settings: Settings) -> Any:
@@ -128,5 +135,6 @@ def sdk_connection(settings: Settings) -> Any:
         auth_version=block.auth_version,
         os_options=dict(block.os_options),
         cacert=block.cacert or None,
+        insecure=settings.insecure,
         timeout=settings.timeout,
     )

@@ -160,7 +160,7 @@ class SwiftSegments:
         """Remove segments that nothing uses. What fails is left: the object itself is as it should be."""
         for name in names:
             try:
-                self.objects.session.request("delete_object", self.segment_container, name, key=name)
+                self.objects.session.ask("DELETE", self.segment_container, name)
             except NotFoundError:
                 continue
             except StorageError as e:
@@ -265,7 +265,11 @@ class SwiftUpload:
             with noted_if_unanswered(note):
                 answer = self._segments.objects.session.send(connection, "PUT", path, headers, manifest)
                 told = connection.http.read_all(answer)
-            return answer.fields.get("etag", "") if answer.status == 201 else _etag_told(told)
+            return (
+                answer.fields.get("etag", "")
+                if answer.status == 201
+                else _etag_told(told, path, answer.fields)
+            )
 
         def put_intact() -> None:
             """Store it as it is: what comes damaged, a manifest that names nothing, is sent again."""
@@ -295,7 +299,7 @@ class SwiftUpload:
             log.debug("%s", e)
 
 
-def _etag_told(content: bytes) -> str:
+def _etag_told(content: bytes, path: str = "", headers: Mapping[str, str] | None = None) -> str:
     """Read what Swift tells after its heartbeats, with the status that it could not know before."""
     try:
         told = json.loads(content.strip() or b"{}")
@@ -305,7 +309,8 @@ def _etag_told(content: bytes) -> str:
         errors = "; ".join(f"{unquote(str(name))}: {why}" for name, why in told.get("Errors", []))
     except (AttributeError, TypeError, ValueError):
         raise Refusal(500, "what it tells of a manifest can't be read") from None
-    raise Refusal(int(status) if status.isdecimal() else 500, " ".join([reason, errors]).strip())
+    number = int(status) if status.isdecimal() else 500
+    raise Refusal(number, " ".join([reason, errors]).strip(), headers, method="PUT", path=path)
 
 
 def _named(row: Mapping[str, Any]) -> dict[str, Any]:

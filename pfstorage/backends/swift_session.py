@@ -1,82 +1,68 @@
-"""How requests reach a Swift: by plain HTTP, and by python-swiftclient (`swift_sdk`) what is rare.
+"""How requests reach a Swift: with a connection of the pool, the login that all share, and another try where it helps.
 
-A request goes through `SwiftSession`, which tries again what may help, with a
-connection from the pool and the login that all share. `swiftclient.Connection`
-does that too, but waits 31 s for a store that isn't there, logs in once for each
-connection, can't rewind a body after a 401 and begins a broken download anew.
+`swiftclient.Connection` does that too, but waits 31 s for a store that isn't there, logs in once for each
+connection, can't rewind a body after a 401, begins a broken download anew, and follows a redirection with
+the token. So all requests go by plain HTTP, and the SDKs have what is left: `swift_sdk`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
 import importlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
-from pfstorage.backends.http_connection import ConnectionBroken, HttpConnection, Refusal, Route
+from pfstorage.backends.http_connection import (
+    ConnectionBroken,
+    HttpConnection,
+    Mistake,
+    Refusal,
+    meets_tls,
+)
+from pfstorage.backends.http_errors import SPEAKS_TLS
 from pfstorage.backends.http_response import Response
 from pfstorage.backends.login import Login
 from pfstorage.backends.pool import Pool
 from pfstorage.backends.retry import Outage, Patience, no_progress
-from pfstorage.config import Settings
+from pfstorage.backends.routes import find_route
+from pfstorage.backends.swift_answers import asked, error_of_answer, error_of_login, is_signed
+from pfstorage.config import Settings, is_url
 from pfstorage.errors import (
     Fact,
-    IntegrityError,
-    NoSpaceError,
-    NotFoundError,
-    PermissionDeniedError,
-    RejectedError,
+    MisconfiguredError,
     StorageError,
     UnauthenticatedError,
     UnavailableError,
 )
-from pfstorage.masks import without_password
+from pfstorage.masks import without, without_password
 
 T = TypeVar("T")
 
 
 class Connection:
-    """A kept connection for the bytes of objects, and a second one, made when swiftclient needs it."""
+    """A kept connection for the requests of one caller."""
 
-    def __init__(self, http: HttpConnection, connect_sdk: Callable[[], Any]) -> None:
+    def __init__(self, http: HttpConnection) -> None:
         self.http = http
-        self._connect_sdk = connect_sdk
-
-    @functools.cached_property
-    def sdk(self) -> tuple[Any, Any]:
-        """What swiftclient's functions take: a parsed URL and a connection of its own."""
-        made: tuple[Any, Any] = self._connect_sdk()
-        return made
 
     def close(self) -> None:
         self.http.close()
-        if "sdk" in self.__dict__:
-            self.sdk[1].close()
 
 
-def path_of(storage_url: str, container: str, key: str = "") -> str:
-    """Return the path of a request about *container*, or about the object *key* in it."""
-    path = f"{urlsplit(storage_url).path}/{quote(container)}"
-    return f"{path}/{quote(key)}" if key else path
+def path_of(storage_url: str, container: str = "", key: str = "") -> str:
+    """Return the path of a request about the account, about *container*, or about the object *key* in it."""
+    names = [each for each in (container, key) if each]
+    return "/".join([urlsplit(storage_url).path.rstrip("/"), *map(quote, names)])
 
 
-ERROR_BY_STATUS: dict[int, type[StorageError]] = {
-    401: UnauthenticatedError,
-    403: PermissionDeniedError,
-    404: NotFoundError,
-    408: UnavailableError,
-    413: NoSpaceError,
-    422: IntegrityError,
-    429: UnavailableError,
-    498: UnavailableError,  # Swift's own rate limit
-    499: UnavailableError,
-    507: NoSpaceError,
-}
+def _place_of(url: str) -> str:
+    """Return where connections for *url* lead: its scheme, host and port."""
+    base = urlsplit(url)
+    return f"{base.scheme}://{base.netloc.rpartition('@')[2]}"
 
 
 class SwiftSession:
@@ -88,8 +74,9 @@ class SwiftSession:
         self.patience = Patience(settings.retries)
         self._outage = Outage()
         self._login = Login(self._log_in)
-        self._route = functools.lru_cache(self._find_route)
-        self._pool: Pool[Connection] = Pool(lambda: self._connect(self._login.get()[0]), Connection.close)
+        self._route = functools.lru_cache(lambda place: find_route(place, settings, os.environ))
+        self._known = _Known()
+        self._pool: Pool[Connection] = Pool(self._connect, Connection.close)
 
     @property
     def connections(self) -> tuple[int, int]:
@@ -102,13 +89,18 @@ class SwiftSession:
         other.patience = patience
         return other
 
-    def request(self, name: str, *args: Any, key: str = "", **kwargs: Any) -> Any:
-        """Return what swiftclient's function *name* returns for *args* and *kwargs*. Raise `StorageError`."""
+    def ask(
+        self, method: str, container: str, key: str = "", headers: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
+        """Send a request that has no body; return the headers of the answer. Raise `StorageError`."""
 
-        def call(connection: Connection, url: str, token: str) -> Any:
-            return _sdk().call(name, url, token, connection.sdk, *args, **kwargs)
+        def work(connection: Connection, url: str, token: str) -> dict[str, str]:
+            sent = {"X-Auth-Token": token, "Content-Length": "0", **(headers or {})}
+            answer = self.send(connection, method, path_of(url, container, key), sent)
+            connection.http.read_all(answer)
+            return answer.fields
 
-        return self.tried(call, key)
+        return self.tried(work, key)
 
     def tried(
         self,
@@ -146,12 +138,19 @@ class SwiftSession:
     def _with_connection(
         self, work: Callable[[Connection, str, str], T], url: str, token: str, key: str
     ) -> T:
-        with (
-            _swift_errors(self.address, key),
-            self._pool.borrowed() as connection,
-            self.patience.breakable(connection.http.abort),
-        ):
-            return work(connection, url, token)
+        place = _place_of(url)
+        try:
+            with self._pool.borrowed(place) as connection, self.patience.breakable(connection.http.abort):
+                result = work(connection, url, token)
+                self._known.answered.add(place)
+                return result
+        except Refusal as e:
+            self._known.answered.add(place)
+            about = asked(e, urlsplit(place).netloc, url, key)
+            is_own = functools.partial(self._is_own, e, url, token)
+            raise error_of_answer(e, about, is_own) from e
+        except ConnectionBroken as e:
+            raise self._error_of_silence(e, place, key) from e
 
     def send(
         self,
@@ -162,117 +161,135 @@ class SwiftSession:
         body: Any = None,
         size: int = 0,
     ) -> Response:
-        """Send a request for *path*, with its query; return the response, its body yet to be read.
-
-        This is where the bytes go, and the rows of listings, and not through swiftclient.
-        """
+        """Send a request for *path*, with its query; return the response, its body yet to be read. Raise `Refusal`."""
         response = connection.http.request(method, path, headers, body, size)
+        if not self._known.is_signed and is_signed(response.fields):
+            self._known.is_signed = True
         if 200 <= response.status < 300:
             return response
-        connection.http.read_all(response)
-        raise Refusal(response.status, response.reason, response.fields)
+        raise self._refusal(connection.http, response, method, path, headers.get("X-Auth-Token", ""))
 
-    def _connect(self, url: str) -> Connection:
-        base = urlsplit(url)
-        route = self._route(f"{base.scheme}://{base.netloc.rpartition('@')[2]}")
-        cacert = self._settings.swift.cacert
-        return Connection(HttpConnection(route), lambda: _sdk().connect(url, route, cacert))
+    def _refusal(
+        self, connection: HttpConnection, answer: Response, method: str, path: str, token: str = ""
+    ) -> Refusal:
+        """Return the error for an answer of no success. A server may send anything back: no secret is in its words."""
+        secrets = self._settings.secrets() | ({token} - {""})
+        words = without(connection.read_words(answer), secrets)
+        return Refusal(answer.status, answer.reason, answer.fields, words=words, method=method, path=path)
 
-    def _find_route(self, url: str) -> Route:
-        """Find how to reach *url*; what the environment says of it is asked only where it says anything."""
-        settings = self._settings
-        is_plain = url.startswith("http:") and not settings.http_proxy
-        if is_plain and not any(name.lower() in ("http_proxy", "all_proxy") for name in os.environ):
-            return Route(url, "", settings.connect_timeout, settings.timeout, None)
-        with _swift_errors(self.address):
-            route: Route = _sdk().find_route(url, settings)
-            return route
+    def _is_own(self, e: Refusal, url: str, token: str) -> bool:
+        """Tell whether the store itself refused a request, not what lies before it.
+
+        Some stores that speak Swift name no transactions: one that gives out its account without is believed.
+        """
+        if is_signed(e.headers):
+            return True
+        if self._known.is_signed is None:
+            self._known.is_signed = self._is_signed_account(url, token)
+        return self._known.is_signed is False
+
+    def _is_signed_account(self, url: str, token: str) -> bool | None:
+        """Tell whether the answer about the account names its transaction, None if there is no such answer now."""
+        try:
+            with (
+                self._pool.borrowed(_place_of(url)) as connection,
+                self.patience.breakable(connection.http.abort),
+            ):
+                answer = connection.http.request("HEAD", path_of(url), {"X-Auth-Token": token})
+                connection.http.read_all(answer)
+        except ConnectionBroken:
+            return None
+        if is_signed(answer.fields):
+            return True
+        return False if 200 <= answer.status < 300 else None
+
+    def _connect(self, place: str) -> Connection:
+        return Connection(HttpConnection(self._route(place)))
 
     def _log_in(self) -> tuple[str, str]:
         """Return the storage URL and a token. Raise `StorageError`."""
         block = self._settings.swift
         options = dict(block.os_options)
         if {"auth_token", "object_storage_url"} <= options.keys():
-            return options["object_storage_url"], options["auth_token"]
-        with _swift_errors(self.address):
+            return _checked_url(options["object_storage_url"]), options["auth_token"]
+        url = without_password(block.auth_url)
+        try:
             if block.auth_version in ("1", "1.0"):
-                return self._log_in_v1(options.get("object_storage_url", ""))
-            return _keystone_login(self._settings)
+                granted, token = self._log_in_v1()
+            else:
+                granted, token = _sdk().log_in(self._settings, lambda url: self._connect(_place_of(url)).http)
+        except Refusal as e:
+            raise error_of_login(e, self.address, url, block.username) from e
+        except ConnectionBroken as e:
+            raise self._error_of_silence(e, _place_of(block.auth_url)) from e
+        self._known.answered.add(_place_of(block.auth_url))
+        return _checked_url(options.get("object_storage_url") or granted), token
 
-    def _log_in_v1(self, storage_url: str) -> tuple[str, str]:
-        """Log in as Swift's own authentication takes it; swiftclient's function knows no proxy."""
+    def _log_in_v1(self) -> tuple[str, str]:
+        """Log in as Swift's own authentication takes it. Raise `Refusal` or `ConnectionBroken`."""
         block = self._settings.swift
-        connection = self._connect(block.auth_url)
+        connection = self._connect(_place_of(block.auth_url)).http
+        path = urlsplit(block.auth_url).path or "/"
         try:
             headers = {"X-Auth-User": block.username, "X-Auth-Key": block.key}
-            with self.patience.breakable(connection.http.abort):
-                answer = connection.http.request("GET", urlsplit(block.auth_url).path or "/", headers)
-                connection.http.read_all(answer)
+            with self.patience.breakable(connection.abort):
+                answer = connection.request("GET", path, headers)
+                if not 200 <= answer.status < 300:
+                    raise self._refusal(connection, answer, "GET", path)
+                connection.read_all(answer)
         finally:
             connection.close()
-        if answer.status == 401:
-            raise UnauthenticatedError(
-                f"the store at {self.address} does not accept the key of {block.username!r}: see --swiftKey, SWIFT_KEY",
-                address=self.address,
-                status=401,
-            )
-        if not 200 <= answer.status < 300:
-            raise Refusal(answer.status, answer.reason, answer.fields)
-        url, token = storage_url or answer.fields.get("x-storage-url"), answer.fields.get("x-auth-token")
+        url, token = answer.fields.get("x-storage-url"), answer.fields.get("x-auth-token")
         if not url or not token:
-            raise RejectedError(
+            raise MisconfiguredError(
                 f"what answers at {self.address} is no Swift: it gave no storage URL and token"
             )
         return url, token
 
+    def _error_of_silence(self, e: ConnectionBroken, place: str, key: str = "") -> StorageError:
+        """Return what it means that there was no answer from *place*.
+
+        Sinks and bodies raise a bare `OSError`, and connections never do, so each is told from the other.
+        """
+        address = urlsplit(place).netloc
+        facts: dict[str, Fact] = {"key": key} if key else {}
+        if not (e.connecting or e.silent) and self._is_new(place) and meets_tls(self._route(place)):
+            e = Mistake(SPEAKS_TLS)
+        if isinstance(e, Mistake):
+            text = f"the store at {address} can't be used: {e.reason}"
+            return MisconfiguredError(text, address=address, **facts)
+        facts["connecting"] = e.connecting
+        if e.silent:
+            facts["silent"] = True
+        text = f"the store at {address} does not answer: {e.reason}"
+        return UnavailableError(text, address=address, **facts)
+
+    def _is_new(self, place: str) -> bool:
+        """Tell whether *place* has broken a connection twice, and has never answered."""
+        is_again = place in self._known.broken
+        self._known.broken.add(place)
+        return is_again and place not in self._known.answered
+
     def close(self) -> None:
         self._pool.close()
+
+
+class _Known:
+    """What is known of the store by now: whether it names its transactions, None is not known yet; where it answers."""
+
+    def __init__(self) -> None:
+        self.is_signed: bool | None = None
+        self.answered: set[str] = set()
+        self.broken: set[str] = set()
 
 
 def _sdk() -> ModuleType:
     return importlib.import_module("pfstorage.backends.swift_sdk")
 
 
-def _keystone_login(settings: Settings) -> tuple[str, str]:
-    granted: tuple[str, str] = _sdk().log_in(settings)
-    return granted
-
-
-@contextlib.contextmanager
-def _swift_errors(address: str, key: str = "") -> Iterator[None]:
-    """The one seam: turn what connections and swiftclient raise into a `StorageError`.
-
-    They raise no bare `OSError`, so one that passes here is of a sink, and stays as it is.
-    """
-    try:
-        yield
-    except Refusal as e:
-        raise _error_of_answer(e, address, key) from e
-    except ConnectionBroken as e:
-        text = f"the store at {address} does not answer: {e.reason}"
-        facts: dict[str, Fact] = {"connecting": e.connecting, **_key_fact(key)}
-        if e.silent:
-            facts["silent"] = True
-        raise UnavailableError(text, address=address, **facts) from e
-
-
-def _error_of_answer(e: Refusal, address: str, key: str) -> StorageError:
-    status = e.status
-    if status is None:  # swiftclient's own complaint about how it was asked to log in
-        reason = without_password(e.reason)  # which may quote the whole address
-        return UnauthenticatedError(f"cannot log in at {address}: {reason}", address=address)
-    kind = ERROR_BY_STATUS.get(status, UnavailableError if status >= 500 else RejectedError)
-    facts: dict[str, Fact] = {"address": address, "status": status, **_key_fact(key)}
-    if "x-trans-id" in e.headers:
-        facts["transaction"] = e.headers["x-trans-id"]
-    wait = e.headers.get("retry-after", "")
-    if wait.isdecimal():
-        facts["retry_after"] = int(wait)
-    if kind is NotFoundError and key:
-        return NotFoundError(f"there is no object {key!r}", **facts)
-    about = f" about {key!r}" if key else ""
-    return kind(f"the store at {address} answered {status} {e.reason}{about}", **facts)
-
-
-def _key_fact(key: str) -> dict[str, Fact]:
-    return {"key": key} if key else {}
+def _checked_url(url: str) -> str:
+    if not is_url(url):
+        shown = without_password(url)
+        text = f"the storage URL '{shown}' is none of http or https: see OS_STORAGE_URL, or the login"
+        raise MisconfiguredError(text)
+    return url.rstrip("/")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pfstorage.errors import (
     ContainerNotFoundError,
     FullDiskError,
+    MisconfiguredError,
     PfstorageError,
     StoppedError,
     UnauthenticatedError,
@@ -39,7 +40,7 @@ SHOWN_EVERY = 0.2
 LAST_SECONDS = 2.5
 """What is left, of 5 s in all, for what runs to end once it was given up."""
 
-_HOPELESS = (UnauthenticatedError, ContainerNotFoundError)
+_HOPELESS = (UnauthenticatedError, MisconfiguredError, ContainerNotFoundError)
 _HOPELESS_IN_A_ROW = (UnavailableError, FullDiskError)
 
 

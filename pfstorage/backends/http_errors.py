@@ -1,0 +1,147 @@
+"""Why there is no answer, or none of success: an outage, which may pass, or a mistake, which does not."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+from collections.abc import Mapping
+
+from pfstorage.sockets import SILENT
+
+
+class ConnectionBroken(Exception):
+    """There was no answer: *reason* in few words.
+
+    *connecting* if there was no connection at all, *silent* if there is one, over which nothing comes.
+    """
+
+    def __init__(self, reason: str, *, connecting: bool = False, silent: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.connecting = connecting
+        self.silent = silent
+
+
+class Mistake(ConnectionBroken):
+    """There can be no answer, however often one asks: a setting is wrong, and *reason* names it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, connecting=True)
+
+
+class Refusal(Exception):
+    """The answer has a *status* that is none of success.
+
+    *words* are what its body says. *method* and *path*, with its query, are the request.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        words: str = "",
+        method: str = "",
+        path: str = "",
+    ) -> None:
+        super().__init__(f"{status} {reason}")
+        self.words = words
+        self.status = status
+        self.reason = reason
+        self.headers = headers or {}
+        self.method = method
+        self.path = path
+
+
+PROXY = "its proxy does not (see --httpProxy, or the variables http_proxy and no_proxy)"
+
+
+class Broken:
+    """Turns what fails in a connection within a ``with`` block into `ConnectionBroken`.
+
+    *connecting* is about one that is being opened, *by_proxy* about one that a proxy opens.
+    """
+
+    def __init__(self, *, connecting: bool = False, by_proxy: bool = False) -> None:
+        self._connecting = connecting
+        self._by_proxy = by_proxy
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, (OSError, http.client.HTTPException, ValueError)):
+            raise self._meaning(error) from error
+
+    def _meaning(self, error: Exception) -> ConnectionBroken:
+        connecting = self._connecting
+        if isinstance(error, ssl.SSLError) and not isinstance(error, TimeoutError):
+            return _tls_failure(error, connecting)
+        if self._by_proxy:
+            return ConnectionBroken(PROXY, connecting=True)
+        if isinstance(error, http.client.BadStatusLine) and str(error).startswith(_ALERT):
+            return Mistake(SPEAKS_TLS)
+        if isinstance(error, ValueError) and connecting:
+            return Mistake("no host can have that name: see --swiftAuthUrl, SWIFT_AUTH_URL")
+        return _outage(error, connecting)
+
+
+def _outage(error: Exception, connecting: bool) -> ConnectionBroken:
+    if isinstance(error, socket.gaierror):
+        return ConnectionBroken("its name is not known", connecting=True)
+    if isinstance(error, SILENT):
+        reason = "no connection in time" if connecting else "it fell silent"
+        return ConnectionBroken(reason, connecting=connecting, silent=not connecting)
+    if isinstance(error, ConnectionRefusedError):
+        return ConnectionBroken("nothing listens there", connecting=connecting)
+    return ConnectionBroken(f"the connection broke ({type(error).__name__})", connecting=connecting)
+
+
+SPEAKS_TLS = "it speaks TLS there: give an address of https://"
+_ALERT = "\x15\x03"
+"""How an alert of TLS begins (RFC 8446, 5.1)."""
+_NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH", "RECORD_LAYER")
+_DAMAGE = ("BAD_RECORD_MAC", "DECRYPT", "INTERNAL_ERROR", "EOF")
+"""What OpenSSL finds where something else answers, and where the line is bad or the server in trouble."""
+
+_HOSTNAME = range(62, 65)
+_DATES = range(9, 15)
+_STRICT = range(80, 94)
+"""Reasons to refuse a certificate, by their numbers in OpenSSL's ``x509_vfy.h``."""
+
+
+def _tls_failure(error: ssl.SSLError, connecting: bool) -> ConnectionBroken:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        told = f"certificate verify failed: {error.verify_message.rstrip('.')} (SSLCertVerificationError)"
+        return Mistake(f"{told}; {_remedy(error.verify_code)}")
+    reason = error.reason or str(error)
+    is_outage = isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError))
+    if "CERTIFICATE" in reason or "UNKNOWN_CA" in reason:
+        return Mistake(f"it wants a certificate of its client, which pfstorage does not have ({reason})")
+    if is_outage or not connecting or any(each in reason for each in _DAMAGE):
+        return ConnectionBroken(f"the connection broke ({reason})", connecting=connecting)
+    if any(each in reason for each in _NO_TLS):
+        return Mistake(
+            f"it speaks no TLS there ({reason}): give an address of http://, or the port of its TLS"
+        )
+    return Mistake(f"it agrees to no TLS ({reason})")
+
+
+def _remedy(code: int) -> str:
+    if code in _HOSTNAME:
+        return "the address must have a name that is in the certificate: see --swiftAuthUrl, OS_STORAGE_URL"
+    if code in _DATES:
+        return "the store needs a new certificate, or a clock is wrong"
+    if code in _STRICT:
+        return (
+            "Python 3.13 and later verify strictly (VERIFY_X509_STRICT): who signed it must sign it anew with what"
+            " is missing; or give --insecure, which trusts anybody"
+        )
+    return "give a file with the certificate of who signed it: --caCert FILE, OS_CACERT or SSL_CERT_FILE"
+
+
+CONNECTING = Broken(connecting=True)
+CONNECTING_TO_PROXY = Broken(connecting=True, by_proxy=True)
+TALKING = Broken()

@@ -1,0 +1,119 @@
+"""How a store is reached: by which proxy, and with which certificates; from the settings and the environment."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pfstorage.backends.http_connection import Route
+from pfstorage.backends.http_errors import Mistake
+from pfstorage.config import Settings, proxy_url
+
+_BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+"""Who names a file of certificates: OpenSSL, and requests, by which the store was reached before."""
+
+
+def find_route(place: str, settings: Settings, environ: Mapping[str, str]) -> Route:
+    """Find how to reach *place*, ``SCHEME://HOST:PORT``. Raise `Mistake` if a setting leads nowhere."""
+    proxy = find_proxy(place, settings.http_proxy, environ)
+    is_tls = urlsplit(place).scheme == "https"
+    context = trusting(settings.swift.cacert, settings.insecure, environ) if is_tls else None
+    return Route(place, proxy, settings.connect_timeout, settings.timeout, context)
+
+
+def find_proxy(place: str, setting: str, environ: Mapping[str, str]) -> str:
+    """Return the URL of the proxy towards *place*, "" for none. Raise `Mistake` for one that pfstorage can't use.
+
+    Where there is no *setting*, the variables that curl knows tell it, those in lower case first.
+    """
+    target = urlsplit(place)
+    source, found = "--httpProxy", setting
+    for name in (f"{target.scheme}_proxy", "all_proxy"):
+        if not found:
+            source, found = _variable(name, environ)
+    if not found:
+        return ""
+    port = target.port or (443 if target.scheme == "https" else 80)
+    if not setting and is_exempt(target.hostname or "", port, _variable("no_proxy", environ)[1]):
+        return ""
+    try:
+        return proxy_url(found)
+    except ValueError as e:
+        beside = "" if setting else ", or name the store in no_proxy"
+        raise Mistake(f"{source}: {e}{beside}") from None
+
+
+def _variable(name: str, environ: Mapping[str, str]) -> tuple[str, str]:
+    """Return the variable *name* as it is spelled in *environ*, and its value: in lower case, if it is there so."""
+    spelled = name if name in environ else next((each for each in environ if each.lower() == name), name)
+    return spelled, environ.get(spelled, "").strip()
+
+
+def is_exempt(host: str, port: int, no_proxy: str) -> bool:
+    """Tell whether *no_proxy*, a list of names, addresses and networks, with ports or without, has *host*.
+
+    >>> is_exempt("fd00::7", 8080, "10.0.0.0/8, fd00::/8"), is_exempt("10.1.2.3", 80, "10.0.0.0/8:8080")
+    (True, False)
+    >>> is_exempt("swift.example.org", 8080, ".example.org:8080"), is_exempt("badexample.org", 80, "example.org")
+    (True, False)
+    >>> is_exempt("::1", 8080, "[::1]:8080"), is_exempt("::1", 8080, "[::1]:80"), is_exempt("a", 80, " * ")
+    (True, False, True)
+    """
+    entries = re.split(r"[\s,]+", no_proxy.lower())
+    return any(_has(entry, host.lower().rstrip("."), port) for entry in entries if entry)
+
+
+def _has(entry: str, host: str, port: int) -> bool:
+    if entry == "*":
+        return True
+    found = re.fullmatch(
+        r"\[(?P<v6>[^]]*)](?P<bits>/\d+)?(:(?P<port6>\d+))?|(?P<name>[^:]*):(?P<port>\d+)", entry
+    )
+    name, wanted = entry, None
+    if found:
+        name = found["name"] or f"{found['v6'] or ''}{found['bits'] or ''}"
+        wanted = found["port"] or found["port6"]
+    if wanted and int(wanted) != port:
+        return False
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        name = name.removeprefix("*").strip(".")
+        return bool(name) and (host == name or host.endswith(f".{name}"))
+    try:
+        return address in ipaddress.ip_network(name.partition("%")[0], strict=False)
+    except ValueError:
+        return False
+
+
+def trusting(cacert: str, insecure: bool, environ: Mapping[str, str]) -> ssl.SSLContext:
+    """Return what verifies the certificate of a store. Raise `Mistake` for a file that has no certificates."""
+    if insecure:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    named = {"--caCert": cacert, **{name: environ.get(name, "") for name in _BUNDLES}}
+    for source, path in named.items():
+        if path:
+            return _trusting_file(source, path)
+    import certifi  # what requests trusts, also where the system has no certificates
+
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())
+    return context
+
+
+def _trusting_file(source: str, path: str) -> ssl.SSLContext:
+    try:
+        if Path(path).is_dir():
+            return ssl.create_default_context(capath=path)
+        return ssl.create_default_context(cafile=path)
+    except ssl.SSLError as e:
+        raise Mistake(f"{source}: {path!r} holds no certificates (PEM): {e.reason or e}") from e
+    except (OSError, ValueError) as e:
+        raise Mistake(f"{source}: {path!r} can't be read: {getattr(e, 'strerror', None) or e}") from e

@@ -1,0 +1,176 @@
+"""What an answer means, by the request that it answers: a login, an account, a container, an object, the limits.
+
+A status says nothing by itself. A login's 404 is a wrong path, a container's is a missing container, and the 404
+of an ingress whose store restarts says nothing about any object. Swift and Ceph RGW name a transaction in each
+answer of theirs (``X-Trans-Id``), and what lies before them does not: that tells the store's word from a stranger's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+from pfstorage.backends.http_connection import Refusal
+from pfstorage.errors import (
+    ContainerNotFoundError,
+    Fact,
+    IntegrityError,
+    MisconfiguredError,
+    NoSpaceError,
+    NotFoundError,
+    PermissionDeniedError,
+    RejectedError,
+    StorageError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+
+Kind = Literal["info", "account", "container", "object"]
+
+_PASSING = {408, 425, 429, 498, 499}
+"""498 is Swift's own rate limit, 499 tells that the client went away."""
+_ANYBODYS = {400, 401, 403, 407, 411, 413, 414, 417, 431, 451, 497, 507, *_PASSING}
+"""Statuses that mean the same whoever answers: they are about the request, or the caller."""
+
+_ERROR_BY_STATUS: dict[int, type[StorageError]] = {
+    401: UnauthenticatedError,
+    403: PermissionDeniedError,
+    407: MisconfiguredError,
+    413: NoSpaceError,
+    507: NoSpaceError,
+}
+_OF_OTHERS = {"basic", "digest", "negotiate", "ntlm"}
+"""What asks for a login of HTTP is no Swift and no Keystone: these ask by ``Swift`` and ``Keystone``."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked: *method* of a request about *key* or *container* at *address*."""
+
+    address: str
+    kind: Kind
+    method: str = ""
+    container: str = ""
+    key: str = ""
+
+
+def asked(e: Refusal, address: str, storage_url: str, key: str = "") -> Asked:
+    """Tell from the path of a refused request what it was about; *key* is what the caller calls the object."""
+    base = urlsplit(storage_url).path.rstrip("/")
+    path = e.path.partition("?")[0]
+    if not path:
+        return Asked(address, "object" if key else "account", e.method, "", key)
+    if not path.startswith(base):
+        return Asked(address, "info", e.method)
+    container, _, rest = path[len(base) :].strip("/").partition("/")
+    kind: Kind = "object" if rest else "container" if container else "account"
+    return Asked(address, kind, e.method, unquote(container), key if rest else "")
+
+
+def is_signed(headers: Mapping[str, str]) -> bool:
+    """Tell whether an answer names its transaction, as those of Swift and of Ceph RGW do."""
+    return "x-trans-id" in headers or "x-openstack-request-id" in headers
+
+
+def error_of_answer(e: Refusal, about: Asked, is_own: Callable[[], bool]) -> StorageError:
+    """Return what the refusal *e* of a request means. *is_own* tells whether the store itself gave it."""
+    facts = _facts(e, about.address, about.key)
+    what = f" about {about.key!r}" if about.key else ""
+    text = f"the store at {about.address} answered {e.status} {e.reason}{what}{_words(e)}"
+    if e.status < 400:
+        return MisconfiguredError(f"{text}{_elsewhere(e)}", **facts)
+    if (e.status >= 500 and e.status != 507) or e.status in _PASSING:
+        return UnavailableError(text, **facts)
+    if about.kind == "info":
+        return RejectedError(text, **facts)
+    if (e.status == 403 or e.status not in _ANYBODYS) and not is_own():
+        facts["stranger"] = True
+        kind = RejectedError if e.status == 403 else UnavailableError
+        return kind(f"{text}: {STRANGER}", **facts)
+    return _own_refusal(e, about, text, facts)
+
+
+def _own_refusal(e: Refusal, about: Asked, text: str, facts: dict[str, Fact]) -> StorageError:
+    if e.status == 404:
+        return _not_found(about, text, facts)
+    if e.status == 422 and (about.kind, about.method) == ("object", "PUT"):
+        return IntegrityError(text, **facts)
+    return _ERROR_BY_STATUS.get(e.status, RejectedError)(text, **facts)
+
+
+STRANGER = (
+    "it is not the store that says so, for no X-Trans-Id comes with it, but a proxy or an ingress before it"
+)
+
+
+def _not_found(about: Asked, text: str, facts: dict[str, Fact]) -> StorageError:
+    if about.kind == "object" and about.method != "PUT":
+        return NotFoundError(f"there is no object {about.key!r}", **facts)
+    if about.kind == "account" or (about.kind, about.method) == ("container", "PUT"):
+        return MisconfiguredError(
+            f"{text}: it has no such account; see OS_STORAGE_URL, --swiftUsername", **facts
+        )
+    return no_container(about.container, about.address, facts)
+
+
+def no_container(
+    container: str, address: str, facts: Mapping[str, Fact] | None = None
+) -> ContainerNotFoundError:
+    text = f"there is no container {container!r} at {address}; a push creates it"
+    return ContainerNotFoundError(text, **{**(facts or {}), "container": container})
+
+
+def error_of_login(e: Refusal, address: str, url: str, user: str) -> StorageError:
+    """Return what the refusal *e* of the login at *url*, which has no password in it, means for *user*."""
+    facts = _facts(e, address)
+    text = f"the login at {url} answered {e.status} {e.reason}{_words(e)}"
+    if e.status < 400:
+        return MisconfiguredError(f"{text}{_elsewhere(e)}; see --swiftAuthUrl, SWIFT_AUTH_URL", **facts)
+    if e.status >= 500 or e.status in _PASSING:
+        return UnavailableError(text, **facts)
+    scheme = e.headers.get("www-authenticate", "").partition(" ")[0].lower()
+    if e.status == 407 or (e.status == 401 and scheme in _OF_OTHERS):
+        return MisconfiguredError(f"{text}: a proxy before the store asks for a login of its own", **facts)
+    if e.status == 401 or (e.status == 403 and is_signed(e.headers)):
+        text = f"cannot log in: the store at {address} does not accept the key of {user!r}"
+        return UnauthenticatedError(f"{text}: see --swiftKey, SWIFT_KEY, OS_PASSWORD", **facts)
+    if is_signed(e.headers) or e.status in _ANYBODYS - {403}:
+        return MisconfiguredError(
+            f"{text}: no login is served there; see --swiftAuthUrl, SWIFT_AUTH_URL", **facts
+        )
+    return UnavailableError(
+        f"{text}: {STRANGER} whose store is away, or the address is wrong; see --swiftAuthUrl, SWIFT_AUTH_URL",
+        **facts,
+    )
+
+
+def _facts(e: Refusal, address: str, key: str = "") -> dict[str, Fact]:
+    facts: dict[str, Fact] = {"address": address, "status": e.status}
+    if key:
+        facts["key"] = key
+    if "x-trans-id" in e.headers:
+        facts["transaction"] = e.headers["x-trans-id"]
+    wait = e.headers.get("retry-after", "")
+    if wait.isdecimal():
+        facts["retry_after"] = int(wait)
+    return facts
+
+
+_TELLING = {400, 409, 413, 507}
+"""Statuses whose body tells more than the status: what is wrong with the request, or which limit it meets."""
+
+
+def _words(e: Refusal) -> str:
+    return f" ({e.words})" if e.status in _TELLING and e.words else ""
+
+
+def _elsewhere(e: Refusal) -> str:
+    """Return where a redirection leads, which nobody follows: a token is for the host that was named."""
+    try:
+        target = urlsplit(e.headers.get("location", ""))
+        place = f"{target.scheme}://{target.hostname}" + (f":{target.port}" if target.port else "")
+        return f", which leads to {place}: give the address itself" if target.hostname else ""
+    except ValueError:
+        return ""
