@@ -30,7 +30,9 @@
         ├── PermissionDeniedError   the credentials may not do this
         ├── RejectedError           the store refuses this request for good
         │   ├── MisconfiguredError  a setting is wrong: an address, a proxy, a certificate
-        │   └── NoSpaceError        the store has no room, or the object is too large
+        │   ├── ConflictError       the store was busy with the same name, each time it was asked
+        │   └── NoSpaceError        the store has no room
+        │       └── ObjectTooLargeError  for an object as large as this one
         ├── IntegrityError          what was stored or read is not what was sent
         └── UnavailableError        no answer, or a passing failure: worth another try
 
@@ -176,7 +178,15 @@ class MisconfiguredError(RejectedError):
     pass
 
 
+class ConflictError(RejectedError):
+    pass
+
+
 class NoSpaceError(RejectedError):
+    pass
+
+
+class ObjectTooLargeError(NoSpaceError):
     pass
 
 

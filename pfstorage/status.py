@@ -6,6 +6,7 @@ from http import HTTPStatus
 
 from pfstorage.errors import (
     BusyError,
+    ConflictError,
     ExistsError,
     ForbiddenError,
     FullDiskError,
@@ -61,6 +62,7 @@ STATUS_BY_ERROR: dict[type[PfstorageError], HTTPStatus] = {
     PermissionDeniedError: HTTPStatus.FORBIDDEN,
     RejectedError: HTTPStatus.BAD_GATEWAY,
     MisconfiguredError: HTTPStatus.BAD_GATEWAY,  # of this server, too
+    ConflictError: HTTPStatus.CONFLICT,
     NoSpaceError: HTTPStatus.INSUFFICIENT_STORAGE,
     IntegrityError: HTTPStatus.BAD_GATEWAY,
     UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,

@@ -286,7 +286,7 @@ class SupportsSegments(Protocol):
     def piece_size(self, size: int, wanted: int) -> int:
         """Return of how many bytes each piece of an object of *size* bytes is to be.
 
-        That is *wanted*, or what the store's limits leave. Raise `NoSpaceError` if
+        That is *wanted*, or what the store's limits leave. Raise `ObjectTooLargeError` if
         the store can't hold so large an object at all.
         """
         ...

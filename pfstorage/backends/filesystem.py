@@ -25,6 +25,7 @@ from pfstorage.errors import (
     InvalidKeyError,
     NoSpaceError,
     NotFoundError,
+    ObjectTooLargeError,
     PermissionDeniedError,
     StorageError,
     UnavailableError,
@@ -44,7 +45,7 @@ ERROR_BY_ERRNO: dict[int | None, type[StorageError]] = {
     errno.EROFS: PermissionDeniedError,
     errno.ENOSPC: NoSpaceError,
     errno.EDQUOT: NoSpaceError,
-    errno.EFBIG: NoSpaceError,
+    errno.EFBIG: ObjectTooLargeError,
 }
 
 

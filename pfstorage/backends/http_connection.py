@@ -178,7 +178,7 @@ class HttpConnection:
 
     def read_words(self, response: Response) -> str:
         """Return in one line what the body of an answer of no success says, if that is text; its tags are left out."""
-        with TALKING:
+        with TALKING, contextlib.closing(response):  # which keeps the socket, if it ends with it
             content = response.read(MOST_WORDS)
         text = re.sub(
             r"<(head|style|script)\b.*?</\1>|<[^>]*>", " ", content.decode(errors="replace"), flags=re.S

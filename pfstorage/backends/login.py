@@ -9,6 +9,9 @@ from collections.abc import Callable
 from pfstorage.errors import StorageError
 from pfstorage.masks import Secret
 
+DOUBT_SECONDS = 5.0
+"""Seconds for which a login holds whatever comes of it: clusters limit logins, and an outage must not multiply them."""
+
 
 class Login:
     """One login for all callers: while one logs in, the others wait for what comes of it."""
@@ -17,6 +20,7 @@ class Login:
         self._log_in = log_in
         self._lock = threading.Lock()
         self._granted: tuple[str, str] | None = None
+        self._granted_at = float("-inf")
         self._failure: tuple[float, StorageError] | None = None
 
     def get(self) -> tuple[str, str]:
@@ -28,14 +32,19 @@ class Login:
                     raise self._failure[1]
                 try:
                     url, token = self._log_in()
-                    self._granted = url, Secret(token)
+                    self._granted, self._granted_at = (url, Secret(token)), time.monotonic()
                 except StorageError as e:
                     self._failure = (time.monotonic(), e)
                     raise
             return self._granted
 
-    def forget(self, token: str) -> None:
-        """Log in anew for the next caller, unless that has happened since *token* was given."""
+    def forget(self, url: str, token: str) -> None:
+        """Log in anew for the next caller, unless that has happened since *url* and *token* were given."""
         with self._lock:
-            if self._granted and self._granted[1] == token:
+            if self._granted == (url, token):
                 self._granted = None
+
+    def doubt(self, url: str, token: str) -> None:
+        """Do so where nothing answers at *url*, unless that is quite new."""
+        if time.monotonic() - self._granted_at > DOUBT_SECONDS:
+            self.forget(url, token)

@@ -7,19 +7,25 @@ answer of theirs (``X-Trans-Id``), and what lies before them does not: that tell
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
+from pfstorage.backends.common import time_of_http
 from pfstorage.backends.http_connection import Refusal
 from pfstorage.errors import (
+    ConflictError,
     ContainerNotFoundError,
     Fact,
     IntegrityError,
     MisconfiguredError,
     NoSpaceError,
     NotFoundError,
+    ObjectTooLargeError,
     PermissionDeniedError,
     RejectedError,
     StorageError,
@@ -31,14 +37,13 @@ Kind = Literal["info", "account", "container", "object"]
 
 _PASSING = {408, 425, 429, 498, 499}
 """498 is Swift's own rate limit, 499 tells that the client went away."""
-_ANYBODYS = {400, 401, 403, 407, 411, 413, 414, 417, 431, 451, 497, 507, *_PASSING}
+_ANYBODYS = {400, 401, 403, 407, 409, 411, 413, 414, 417, 431, 451, 497, 507, *_PASSING}
 """Statuses that mean the same whoever answers: they are about the request, or the caller."""
 
 _ERROR_BY_STATUS: dict[int, type[StorageError]] = {
     401: UnauthenticatedError,
     403: PermissionDeniedError,
     407: MisconfiguredError,
-    413: NoSpaceError,
     507: NoSpaceError,
 }
 _OF_OTHERS = {"basic", "digest", "negotiate", "ntlm"}
@@ -95,6 +100,10 @@ def error_of_answer(e: Refusal, about: Asked, is_own: Callable[[], bool]) -> Sto
 def _own_refusal(e: Refusal, about: Asked, text: str, facts: dict[str, Fact]) -> StorageError:
     if e.status == 404:
         return _not_found(about, text, facts)
+    if e.status == 409:
+        return _conflict(about, text, facts)
+    if e.status == 413:
+        return _too_large(e, text, facts)
     if e.status == 422 and (about.kind, about.method) == ("object", "PUT"):
         return IntegrityError(text, **facts)
     return _ERROR_BY_STATUS.get(e.status, RejectedError)(text, **facts)
@@ -103,6 +112,24 @@ def _own_refusal(e: Refusal, about: Asked, text: str, facts: dict[str, Fact]) ->
 STRANGER = (
     "it is not the store that says so, for no X-Trans-Id comes with it, but a proxy or an ingress before it"
 )
+
+
+def _conflict(about: Asked, text: str, facts: dict[str, Fact]) -> StorageError:
+    """Tell a large object that is broken from a name that two write at a time: that passes.
+
+    To read a large object of which the first segment is missing or another, Swift answers 409 (its middleware slo).
+    """
+    if about.method in ("GET", "HEAD"):
+        return RejectedError(f"{text}: a segment of it is missing, or is another", **facts)
+    return ConflictError(text, **facts)
+
+
+def _too_large(e: Refusal, text: str, facts: dict[str, Fact]) -> StorageError:
+    """Tell one object that is too large from an account or a container that is full: the words of Swift do."""
+    words = e.words.lower()
+    if "too large" in words and "quota" not in words:
+        return ObjectTooLargeError(f"{text}; smaller segments may do: see --segmentSize", **facts)
+    return NoSpaceError(text, **facts)
 
 
 def _not_found(about: Asked, text: str, facts: dict[str, Fact]) -> StorageError:
@@ -136,7 +163,7 @@ def error_of_login(e: Refusal, address: str, url: str, user: str) -> StorageErro
     if e.status == 401 or (e.status == 403 and is_signed(e.headers)):
         text = f"cannot log in: the store at {address} does not accept the key of {user!r}"
         return UnauthenticatedError(f"{text}: see --swiftKey, SWIFT_KEY, OS_PASSWORD", **facts)
-    if is_signed(e.headers) or e.status in _ANYBODYS - {403}:
+    if is_signed(e.headers) or e.status in _ANYBODYS - {403, 409}:
         return MisconfiguredError(
             f"{text}: no login is served there; see --swiftAuthUrl, SWIFT_AUTH_URL", **facts
         )
@@ -152,10 +179,32 @@ def _facts(e: Refusal, address: str, key: str = "") -> dict[str, Fact]:
         facts["key"] = key
     if "x-trans-id" in e.headers:
         facts["transaction"] = e.headers["x-trans-id"]
-    wait = e.headers.get("retry-after", "")
-    if wait.isdecimal():
-        facts["retry_after"] = int(wait)
+    wait = _seconds_to_wait(e.headers)
+    if wait is not None:
+        facts["retry_after"] = wait
     return facts
+
+
+def _seconds_to_wait(headers: Mapping[str, str]) -> int | None:
+    """Return what Retry-After says, seconds or a date (RFC 9110, 10.2.3), None if it says nothing.
+
+    A date is held against that of the answer: the clock of the store may be another. One that is past says nothing.
+
+    >>> _seconds_to_wait({"retry-after": "7"}), _seconds_to_wait({"retry-after": "soon"})
+    (7, None)
+    >>> dates = {"date": "Fri, 31 Dec 1999 23:59:50 GMT", "retry-after": "Sat, 01 Jan 2000 00:00:02 GMT"}
+    >>> _seconds_to_wait(dates)
+    12
+    """
+    told = headers.get("retry-after", "")
+    if re.fullmatch(r"[0-9]{1,9}", told):
+        return int(told)
+    moment = time_of_http(told)
+    if not moment:
+        return None
+    now = time_of_http(headers.get("date", "")) or datetime.now(timezone.utc)
+    seconds = math.ceil((moment - now).total_seconds())
+    return seconds if seconds > 0 else None
 
 
 _TELLING = {400, 409, 413, 507}

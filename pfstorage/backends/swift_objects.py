@@ -18,6 +18,7 @@ from pfstorage.backends.swift_headers import etag_in, info_of, iso_of_http_date
 from pfstorage.backends.swift_listing import SwiftListings
 from pfstorage.backends.swift_session import Connection, SwiftSession, path_of
 from pfstorage.errors import (
+    ConflictError,
     ContainerNotFoundError,
     IntegrityError,
     RejectedError,
@@ -127,9 +128,18 @@ class SwiftObjects:
             raise no_container(container, self.session.address)
         with self._making:
             if self._made.get(container, 0.0) <= noticed:
-                self.session.ask("PUT", container, headers=self._policy_of(like))
+                self._put_container(container, self._policy_of(like))
                 self._made[container] = time.monotonic()
                 self._missing.discard(container)
+
+    def _put_container(self, container: str, policy: Mapping[str, str]) -> None:
+        try:
+            self.session.ask("PUT", container, headers=policy)
+        except ConflictError as conflict:  # so it is where somebody else has made it, of another policy
+            try:
+                self.session.ask("HEAD", container)
+            except ContainerNotFoundError:
+                raise conflict from None
 
     def _policy_of(self, container: str) -> dict[str, str]:
         if not container:

@@ -25,8 +25,8 @@ from pfstorage.backends.swift_session import Connection, path_of
 from pfstorage.errors import (
     ContainerNotFoundError,
     IntegrityError,
-    NoSpaceError,
     NotFoundError,
+    ObjectTooLargeError,
     RejectedError,
     StorageError,
 )
@@ -78,7 +78,7 @@ class SwiftSegments:
             text = (
                 f"an object of {size} bytes is too large: the store takes {most} segments of {largest} bytes"
             )
-            raise NoSpaceError(text)
+            raise ObjectTooLargeError(text)
         return max(least, min(wanted, largest))
 
     def pieces(self, info: ObjectInfo) -> list[Piece]:

@@ -32,6 +32,7 @@ from pfstorage.backends.routes import find_route
 from pfstorage.backends.swift_answers import asked, error_of_answer, error_of_login, is_signed
 from pfstorage.config import Settings, is_url
 from pfstorage.errors import (
+    ConflictError,
     Fact,
     MisconfiguredError,
     StorageError,
@@ -124,7 +125,7 @@ class SwiftSession:
             self._outage.note(None)
             return result
 
-        again_on = (UnavailableError, *again_on)
+        again_on = (UnavailableError, ConflictError, *again_on)
         return self.patience.tried(once, again_on, progress=progress, outage=self._outage)
 
     def _as_logged_in(self, work: Callable[[Connection, str, str], T], key: str) -> T:
@@ -132,7 +133,11 @@ class SwiftSession:
         try:
             return self._with_connection(work, url, token, key)
         except UnauthenticatedError:
-            self._login.forget(token)
+            self._login.forget(url, token)
+        except UnavailableError as e:
+            if e.facts.get("connecting"):  # the store may have moved to another host
+                self._login.doubt(url, token)
+            raise
         return self._with_connection(work, *self._login.get(), key)
 
     def _with_connection(

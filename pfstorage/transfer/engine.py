@@ -13,6 +13,8 @@ from pfstorage.errors import (
     ContainerNotFoundError,
     FullDiskError,
     MisconfiguredError,
+    NoSpaceError,
+    ObjectTooLargeError,
     PfstorageError,
     StoppedError,
     UnauthenticatedError,
@@ -41,7 +43,7 @@ LAST_SECONDS = 2.5
 """What is left, of 5 s in all, for what runs to end once it was given up."""
 
 _HOPELESS = (UnauthenticatedError, MisconfiguredError, ContainerNotFoundError)
-_HOPELESS_IN_A_ROW = (UnavailableError, FullDiskError)
+_HOPELESS_IN_A_ROW = (UnavailableError, FullDiskError, NoSpaceError)
 
 
 class _Slot:
@@ -290,7 +292,7 @@ def _attempt(item: Transfer, move: Move, breaker: _Breaker) -> Moved | Failure:
 
 
 class _Breaker:
-    """Ends a run that can't go on: the store is gone, or refuses the login; the disk is full.
+    """Ends a run that can't go on: the store is gone, or refuses the login; the disk or the store is full.
 
     Else each of a hundred thousand files would wait out its own tries.
     """
@@ -307,6 +309,7 @@ class _Breaker:
 
     def note(self, error: PfstorageError | None) -> None:
         with self._lock:
-            self._in_a_row = self._in_a_row + 1 if isinstance(error, _HOPELESS_IN_A_ROW) else 0
+            is_one_more = isinstance(error, _HOPELESS_IN_A_ROW) and not isinstance(error, ObjectTooLargeError)
+            self._in_a_row = self._in_a_row + 1 if is_one_more else 0
             if isinstance(error, _HOPELESS) or self._in_a_row >= self._limit:
                 self._reason = self._reason or error
