@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
-import tempfile
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pfstorage.errors import FullDiskError, LocalFileError, MessageError, TooLargeError
+from pfstorage.errors import MessageError, TooLargeError
 from pfstorage.serving import body
 from pfstorage.serving.body import (
     ChunkedReader,
-    Form,
     SizedReader,
     body_of,
-    boundary_of,
-    read_form,
     read_text,
 )
 from pfstorage.serving.head import read_headers
-from tests.exchange import multipart
 
 
 class Trickle(io.BytesIO):
@@ -223,93 +217,3 @@ def test_a_length_over_that_is_refused_before_anything_is_read() -> None:
 def test_a_byte_order_mark_is_no_part_of_a_message() -> None:
     data = "\ufeff{}".encode()
     assert read_text(SizedReader(io.BytesIO(data), len(data))) == "{}"
-
-
-def form_of(data: bytes, step: int = 1 << 20, boundary: str = "limit") -> Form:
-    return read_form(SizedReader(Trickle(data, step), len(data)), boundary)
-
-
-@settings(deadline=None)
-@given(st.binary(), st.text(), STEPS)
-def test_the_parts_of_a_form_are_the_same_however_they_arrive(content: bytes, text: str, step: int) -> None:
-    text = text.encode(errors="replace").decode()
-    form = form_of(multipart(("d_msg", text.encode()), ("local", content), ("filename", b"a")), step)
-    assert form.local
-    with form.local.file as file:
-        assert (form.fields, file.read(), form.local.size) == (
-            {"d_msg": text, "filename": "a"},
-            content,
-            len(content),
-        )
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"\r\n", b"--limit", b"\r\n--limi", b"\r\n--limits", b"\r", b"\n--limit\r\n"]
-)
-def test_a_file_may_hold_what_looks_like_a_boundary(content: bytes) -> None:
-    data = multipart(("local", content + b"x" + content))
-    if b"\r\n--limit" in content:
-        with pytest.raises(MessageError):
-            form_of(data)
-        return
-    form = form_of(data, 1)
-    assert form.local
-    with form.local.file as file:
-        assert file.read() == content + b"x" + content
-
-
-@settings(deadline=None)
-@given(st.binary())
-def test_no_bytes_get_anything_but_a_message_error_from_a_form(data: bytes) -> None:
-    for content in (data, b"--limit\r\n" + data, multipart(("d_msg", data), ("local", data))[:-3]):
-        with contextlib.suppress(MessageError):
-            form_of(content).close()
-
-
-@pytest.mark.parametrize(
-    ("content_type", "boundary"),
-    [
-        ("", None),
-        ("application/json", None),
-        ("application/x-www-form-urlencoded; boundary=x", None),
-        ("multipart/mixed; boundary=x", None),
-        ("multipart/form-data", ""),
-        ("multipart/form-data; boundary=x", "x"),
-        ('Multipart/Form-Data; charset=utf-8; BOUNDARY="a b"', "a b"),
-    ],
-)
-def test_the_boundary_of_a_form_is_in_its_content_type(content_type: str, boundary: str | None) -> None:
-    assert boundary_of(content_type) == boundary
-
-
-def test_no_temporary_file_is_left_open_when_a_form_breaks_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = []
-    original = tempfile.TemporaryFile
-
-    def remember(*args: Any, **kwargs: Any) -> Any:
-        opened.append(original(*args, **kwargs))
-        return opened[-1]
-
-    monkeypatch.setattr(tempfile, "TemporaryFile", remember)
-    with pytest.raises(MessageError):
-        form_of(multipart(("local", b"content"))[:-5])
-    assert [file.closed for file in opened] == [True]
-
-
-class FullDisk(io.BytesIO):
-    """A file on a disk without room."""
-
-    def write(self, data: Any, /) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-
-def test_no_room_for_an_upload_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: FullDisk())
-    with pytest.raises(FullDiskError, match="No space left"):
-        form_of(multipart(("local", b"content")))
-
-
-def test_no_place_for_an_upload_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
-    with pytest.raises(LocalFileError, match="the temporary copy of the upload"):
-        form_of(multipart(("local", b"content")))

@@ -318,6 +318,8 @@ def test_who_follows_a_job_does_no_work_and_leaves_half_of_the_connections_to_ot
         assert ask(server, {"action": "ls"})[0] == 200
     finally:
         storage.release.set()
-    assert all(b'"done"' in rest_of(each) for each in followers)
+    told = [rest_of(each) for each in followers]
+    assert all(b'"done"' in each for each in told)
+    assert [b"\r\nX-Accel-Buffering: no\r\n" in each for each in told] == [True, False] * 2
     until(lambda: server.load.followers.counts()["busy"] == 0)
     assert ask(server, {**status, "meta": {"job": job, "wait": 60}})[1]["state"] == "done"

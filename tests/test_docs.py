@@ -27,12 +27,13 @@ import yaml
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, config, errors, open_storage, sources
 from pfstorage.actions import ACTIONS, Action, Caller
+from pfstorage.actions.jobs import LONGEST_WAIT
 from pfstorage.fields import camel_case
 from pfstorage.flags import build_parser
 from pfstorage.jobs.job import Order
 from pfstorage.jobs.runner import Jobs
 from pfstorage.rights import Rights
-from pfstorage.serving import body
+from pfstorage.serving import body, gate
 from pfstorage.serving.options import FLAGS, WANTED, ServerOptions
 from pfstorage.serving.server import seconds_to_end
 from pfstorage.serving.tokens import make_token
@@ -302,6 +303,23 @@ def test_the_bounds_without_a_flag_are_those_of_the_code(pages: dict[str, Page])
     assert texts["the reader of an answer"].endswith(wanted)
     assert texts["a kept connection without a request"] == f"{known.idle_seconds:g} s"
     assert texts["those who follow a job, by its events or by wait"] == "half of --maxConnections"
+
+
+def test_the_settings_of_nginx_fit_those_of_the_server() -> None:
+    text = (DOCS / "deployment.rst").read_text().partition("code-block:: nginx")[2].partition("\n- ")[0]
+    found = dict(re.findall(r"^ +([a-z_]+) (.*);$", text, re.MULTILINE))
+    known, settings = ServerOptions(), config.Settings()
+    seconds = {name: float(value[:-1]) for name, value in found.items() if name.endswith("_timeout")}
+    assert seconds["keepalive_timeout"] < known.idle_seconds
+    assert (
+        seconds["proxy_read_timeout"] >= (1 + settings.retries) * settings.timeout + 3.5 + gate.WAIT_SECONDS
+    )
+    assert seconds["proxy_read_timeout"] > LONGEST_WAIT
+    assert seconds["client_body_timeout"] >= known.idle_seconds
+    assert found["proxy_pass"] == "http://pfstorage"
+    assert (found["proxy_http_version"], found["client_max_body_size"]) == ("1.1", "0")
+    assert (found["proxy_buffering"], found["proxy_request_buffering"]) == ("off", "off")
+    assert 'proxy_set_header Connection "";' in text
 
 
 # messages.rst

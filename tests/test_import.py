@@ -109,7 +109,7 @@ HOME_OF_SDK = {
     "pfurl": {"remote.py"},
     "pycurl": {"remote.py"},
     "psutil": {"actions/service.py"},
-    "multipart": {"serving/body.py"},
+    "multipart": {"serving/form.py"},
     "prometheus_client": {"serving/metrics.py"},
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import time
@@ -342,6 +343,17 @@ PARTS = [
     ),
     Row("JSON called multipart", post(GOOD, MULTIPART)),
     Row("an empty form", post("", MULTIPART)),
+    Row(
+        "a message in base64",
+        post(
+            multipart(("d_msg", base64.b64encode(GOOD))).replace(
+                b'"d_msg"', b'"d_msg"\r\nContent-Transfer-Encoding: base64'
+            ),
+            MULTIPART,
+        ),
+    ),
+    Row("a last boundary that goes on", post(multipart(("d_msg", GOOD))[:-2] + b"x\r\n", MULTIPART)),
+    Row("two boundaries", post(multipart(("d_msg", GOOD)), f"{MULTIPART}; boundary=other")),
     Row("a part without a name", post(b"--limit\r\n\r\nx\r\n--limit--\r\n", MULTIPART)),
     Row("a part with a header that is none", post(b"--limit\r\nhello\r\n\r\nx\r\n--limit--\r\n", MULTIPART)),
     Row(

@@ -1,16 +1,12 @@
-"""The body of an HTTP request, as untrusted bytes: its length, and the parts of a form."""
+"""The body of an HTTP request, as untrusted bytes: where it ends, and the message in it."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import Protocol
 
-from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
-
-from pfstorage.errors import ForbiddenError, MessageError, TooLargeError
+from pfstorage.errors import MessageError, TooLargeError
 from pfstorage.serving.head import WORD, HeadError, Headers, read_headers
-from pfstorage.serving.spool import Spool
 
 MAX_MESSAGE = 1024 * 1024
 """Bytes of a JSON message, or of all fields of a form that are no file."""
@@ -18,9 +14,8 @@ MAX_MESSAGE = 1024 * 1024
 MAX_UPLOAD = 16 * 1024**3
 """Bytes of a file that comes with a message, unless the server was told another bound."""
 
-_CHUNK = 64 * 1024
+CHUNK = 64 * 1024
 _MAX_LINE = 4096
-_MAX_PARTS = 100
 _NO_TRAILERS = frozenset(("content-length", "host", "transfer-encoding"))  # RFC 9110, 6.5.1
 
 _QUOTED = r'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
@@ -153,7 +148,7 @@ def read_text(body: Reader) -> str:
     A byte order mark, which some editors begin a file with, is no part of the message.
     """
     content = bytearray()
-    while chunk := body.read(_CHUNK):
+    while chunk := body.read(CHUNK):
         content += chunk
         if len(content) > MAX_MESSAGE:
             raise TooLargeError(f"a message has at most {MAX_MESSAGE} bytes")
@@ -161,75 +156,3 @@ def read_text(body: Reader) -> str:
         return content.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as e:
         raise MessageError(f"the message is not UTF-8: byte {e.start}") from None
-
-
-@dataclass
-class Form:
-    """The fields of a multipart form by name, and the file *local*, which is on disk, if there is one."""
-
-    fields: dict[str, str] = field(default_factory=dict)
-    local: Spool | None = None
-
-    def close(self) -> None:
-        if self.local:
-            self.local.close()
-
-
-def boundary_of(content_type: str) -> str | None:
-    """Return the boundary of a multipart form, None if *content_type* is that of something else."""
-    if not content_type.lower().startswith("multipart/"):
-        return None
-    kind, options = parse_options_header(content_type)
-    return str(options.get("boundary", "")) if kind == "multipart/form-data" else None
-
-
-def read_form(body: Reader, boundary: str, most: int = MAX_UPLOAD) -> Form:
-    """Read a multipart form with a file of *most* bytes. It goes to disk as it comes, and is never whole in memory.
-
-    The caller closes the form. Raise `MessageError` or `TooLargeError`; `ForbiddenError` for a
-    file where *most* is 0; or `LocalFileError`, if there is no room for the file.
-    """
-    form = Form()
-    try:
-        _read_parts(body, boundary, form, most)
-    except (MultipartError, UnicodeError) as e:
-        form.close()
-        raise MessageError(f"the multipart form can't be read: {e}") from None
-    except BaseException:
-        form.close()
-        raise
-    return form
-
-
-def _read_parts(body: Reader, boundary: str, form: Form, most: int) -> None:
-    texts: dict[str, bytearray] = {}
-    name, room = "", MAX_MESSAGE
-    with PushMultipartParser(boundary, max_segment_count=_MAX_PARTS) as parser:
-        while not parser.closed:
-            for event in parser.parse(body.read(_CHUNK)):
-                if isinstance(event, MultipartSegment):
-                    name = event.name
-                    _begin_part(name, texts, form, most)
-                elif event and name == "local" and form.local:
-                    form.local.write(event)
-                elif event:
-                    texts[name] += event
-                    room -= len(event)
-                if room < 0:
-                    raise TooLargeError(
-                        f"the fields have at most {MAX_MESSAGE} bytes; a file goes into the field 'local'"
-                    )
-    form.fields = {name: text.decode() for name, text in texts.items()}
-    if form.local:
-        form.local.rewind()
-
-
-def _begin_part(name: str, texts: dict[str, bytearray], form: Form, most: int) -> None:
-    if name in texts or (name == "local" and form.local):
-        raise MessageError(f"the multipart form has the field {name[:80]!r} twice")
-    if name != "local":
-        texts[name] = bytearray()
-        return
-    if not most:
-        raise ForbiddenError("to upload a file takes a token with the right to write")
-    form.local = Spool(most)

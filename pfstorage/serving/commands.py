@@ -11,6 +11,7 @@ from pfstorage.message import decode_form, decode_query, looks_like_json
 from pfstorage.reply import Reply
 from pfstorage.serving import body
 from pfstorage.serving.exchange import Answer, Request, answer_of
+from pfstorage.serving.form import Form, boundary_of, read_form
 
 
 def command(request: Request) -> Answer:
@@ -25,12 +26,12 @@ def _of_query(request: Request) -> Reply:
 
 
 def _of_body(request: Request) -> Reply:
-    boundary = body.boundary_of(request.headers.only("content-type"))
+    boundary = boundary_of(request.headers.only("content-type"))
     if boundary is None:
         return _of_text(request, body.read_text(request.open_body(body.MAX_MESSAGE)))
     most = request.max_upload if request.caller.rights.allows("write") else 0
     source = request.open_body(most + 2 * body.MAX_MESSAGE)  # the fields, and what divides them
-    with contextlib.closing(body.read_form(source, boundary, most)) as form:
+    with contextlib.closing(read_form(source, boundary, most)) as form:
         return _of_form(request, form)
 
 
@@ -40,7 +41,7 @@ def _of_text(request: Request, text: str) -> Reply:
     return request.handler.answer(decode_form(text), dataclasses.replace(request.caller, trusted=False))
 
 
-def _of_form(request: Request, form: body.Form) -> Reply:
+def _of_form(request: Request, form: Form) -> Reply:
     if "d_msg" not in form.fields:
         raise MessageError("a multipart form needs the field d_msg with the message")
     upload = Upload(form.local.file, form.local.size, form.fields.get("filename", "")) if form.local else None

@@ -37,4 +37,5 @@ def job_events(request: Request) -> Answer:
             out.write(f"data: {json.dumps(event)}\n\n".encode())
             out.flush()
 
-    return Answer(200, write, "text/event-stream")
+    # a proxy such as nginx would keep the events until it has some kilobytes of them
+    return Answer(200, write, "text/event-stream", headers={"X-Accel-Buffering": "no"})
