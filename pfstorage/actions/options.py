@@ -46,6 +46,9 @@ class MoveMeta:
         return Selection(substr, self.include, self.exclude, self.shard)
 
 
+_SEE_LIMIT = " open files allows, see ulimit -n"
+
+
 def work_of(context: Context, meta: MoveMeta) -> Work:
     """Return the means for an action with *meta*. Raise `MessageError`."""
     meta.check()
@@ -64,7 +67,13 @@ def work_of(context: Context, meta: MoveMeta) -> Work:
         stop=context.caller.stop,
         progress=context.caller.progress,
     )
-    return Work(context.storage, options)
+    work = Work(context.storage, options)
+    if work.limit.most < settings.worker_count:
+        text = f"{work.limit.most} files are moved at once, not {settings.worker_count}: that is what the limit of"
+        text += _SEE_LIMIT
+        if not any(each.endswith(_SEE_LIMIT) for each in context.warnings):  # an audit asks again
+            context.warn(text)
+    return work
 
 
 def _check_word(name: str, word: str, words: tuple[str, ...]) -> None:

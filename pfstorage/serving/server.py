@@ -28,6 +28,7 @@ from pfstorage.serving.page import PAGE, page
 from pfstorage.serving.site import ROUTES, Route, Site
 from pfstorage.serving.tls import tls_of
 from pfstorage.stop import Stop
+from pfstorage.transfer.descriptors import most_workers
 
 if TYPE_CHECKING:
     from pfstorage.serving.metrics import Metrics
@@ -44,6 +45,18 @@ HANGING_UP_SECONDS = 1.0
 def seconds_to_end(grace: float) -> float:
     """Return what a server takes at most until it has ended: its jobs, its requests, and its log."""
     return LAST_SECONDS + grace + GIVE_UP_AFTER + HANG_UP_AFTER + HANGING_UP_SECONDS + LAST_SECONDS
+
+
+def _workers_of(options: ServerOptions) -> int:
+    """Return how many files all transfers together may move at once, beside connections that have descriptors, too."""
+    most = most_workers(options.max_connections)
+    if most < options.max_workers:
+        log.warning(
+            "%d files are moved at once, not %d (--maxWorkers): that is what the limit of open files allows"
+            " beside %d connections (--maxConnections), see ulimit -n",
+            *(most, options.max_workers, options.max_connections),
+        )
+    return min(most, options.max_workers)
 
 
 class ThreadedHTTPServer(Listener):
@@ -83,7 +96,7 @@ class ThreadedHTTPServer(Listener):
         self.options = options
         self.tls = tls_of(options) if options.tls_cert else None
         self._own_files = OwnFiles(Roots(options.fs_roots or (os.getcwd(),)), options)
-        self.load = Load(options.max_connections, options.max_requests, options.max_workers)
+        self.load = Load(options.max_connections, options.max_requests, _workers_of(options))
         self.metrics = self._new_metrics()
         own = (
             Route("/", page, is_public=True, is_bare=True),

@@ -66,9 +66,10 @@ class SharedWorkers:
 
 
 class WorkerLimit:
-    """How many files are moved at once: *fixed*, or grown while that moves more (0); no more than its share.
+    """How many files are moved at once: *fixed*, or grown while that moves more (0).
 
-    That begins with `AUTO_FIRST`, doubles while the goodput grows with it, up to
+    That is no more than its share, nor than *most*, for which there are descriptors.
+    What grows begins with `AUTO_FIRST`, doubles while the goodput grows with it, up to
     `AUTO_MOST`, and halves when the store says that it is too much (429, 498, 503)
     or falls silent.
     """
@@ -78,9 +79,10 @@ class WorkerLimit:
         fixed: int = 0,
         clock: Callable[[], float] = time.monotonic,
         workers: SharedWorkers | None = None,
+        most: int = sys.maxsize,
     ) -> None:
-        self._wanted = fixed or AUTO_FIRST
-        self.most = fixed or AUTO_MOST
+        self.most = min(fixed or AUTO_MOST, most)
+        self._wanted = min(fixed or AUTO_FIRST, self.most)
         self._workers = workers or SharedWorkers()
         self._is_auto = not fixed
         self._clock = clock

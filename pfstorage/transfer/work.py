@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from pfstorage.backends.retry import Patience
 from pfstorage.files import NewFile
 from pfstorage.stop import Stop
 from pfstorage.transfer.crew import Crew
+from pfstorage.transfer.descriptors import PER_WORKER, free_descriptors, most_workers
 from pfstorage.transfer.pace import PacedSink, PacedSource, SharedWorkers, Throttle, WorkerLimit
 from pfstorage.transfer.plan import SAME, Moved, Progress
 
@@ -61,11 +61,11 @@ class Work:
     def __init__(self, storage: Storage, options: Options) -> None:
         self.options = options
         self.stop = Stop(parent=options.stop)  # its own, for an error of this plan ends no other
-        self.limit = WorkerLimit(options.workers, workers=options.shared)
+        self.limit = WorkerLimit(options.workers, workers=options.shared, most=most_workers())
         self.crew = Crew(self.limit)
         self.size = 0
         self._lock = threading.Lock()
-        self.batch_room = threading.Semaphore(_batch_room(self.limit.allowed))
+        self.batch_room = threading.Semaphore(_batch_room(self.limit.most))
         """Of the files that wait, open, for their batch: what finds none is brought to the disk for itself."""
         self.patience = Patience(
             options.retries, stop=self.stop, noticed=self.limit.note_failure, is_bounded=True
@@ -101,5 +101,4 @@ class Work:
 
 def _batch_room(workers: int) -> int:
     """Return how many finished files may be open beside those that *workers* work on, with two descriptors each."""
-    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(0, min(MOST_UNNAMED, (most - 8 * workers - 64) // 2))
+    return max(0, min(MOST_UNNAMED, (free_descriptors() - PER_WORKER * workers) // 2))
