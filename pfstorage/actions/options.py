@@ -66,6 +66,7 @@ def work_of(context: Context, meta: MoveMeta) -> Work:
         shared=context.caller.workers,
         stop=context.caller.stop,
         progress=context.caller.progress,
+        warn=context.warn,
     )
     work = Work(context.storage, options)
     if work.limit.most < settings.worker_count:

@@ -97,8 +97,8 @@ class Target:
         """Tell whether names that differ in case alone are one where the objects go."""
         return self._tree.folds_names(self._parts)
 
-    def free_bytes(self) -> int:
-        """Return for how many bytes there is room. Raise `LocalFileError`."""
+    def free_bytes(self) -> int | None:
+        """Return for how many bytes there is room, None if that can't be told. Raise `LocalFileError`."""
         with local_errors(self.root):
             return self._tree.free_bytes(self._parts)
 
@@ -220,9 +220,9 @@ def _with_room(plan: Plan, target: Target, *, keeps: bool) -> Iterator[Transfer 
     while batch := list(itertools.islice(items, CHECKED_FIRST)):
         transfers = [item for item in batch if isinstance(item, Transfer)]
         needed += sum(_size_of(item) for item in transfers)
-        if needed > room:  # unless the files that are there make up for it
+        if room is not None and needed > room:  # unless the files that are there make up for it
             room, needed = target.free_bytes(), sum(_growth(item, keeps) for item in transfers)
-        if needed > room:
+        if room is not None and needed > room:
             text = f"{target.root!r} has room for {room} bytes, and {needed} more are to be written"
             raise FullDiskError(text, local=target.root)
         yield from batch

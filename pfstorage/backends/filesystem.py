@@ -12,26 +12,31 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import logging
 import os
 from collections.abc import Iterator
 
 from pfstorage.backends.base import CHUNK, NO_ATTRIBUTES, Attributes, ObjectInfo, Sink, Source, Span
 from pfstorage.backends.common import exists, guess_content_type, iso_time, part_of, select
-from pfstorage.backends.filesystem_info import ObjectFile, finished, info_of, marker_of
+from pfstorage.backends.filesystem_info import ObjectFile, finished, info_of, keep_type, marker_of, stored_md5
 from pfstorage.backends.streams import HashedBody, HashedSink, announce
 from pfstorage.config import Settings
 from pfstorage.errors import (
     ContainerNotFoundError,
+    IntegrityError,
     InvalidKeyError,
     NoSpaceError,
     NotFoundError,
     ObjectTooLargeError,
     PermissionDeniedError,
+    RejectedError,
     StorageError,
     UnavailableError,
 )
-from pfstorage.files import LocalTree, is_part, require_no_part
+from pfstorage.files import LocalTree, NewFile, is_of_disk, is_part, require_no_part
 from pfstorage.pathmap import MAX_KEY_BYTES, check_key, is_marker, local_parts
+
+log = logging.getLogger(__name__)
 
 ERROR_BY_ERRNO: dict[int | None, type[StorageError]] = {
     errno.ENOENT: NotFoundError,
@@ -88,19 +93,21 @@ class FilesystemStorage:
             part_of(span, info)
             announce(sink, info)
             return info
-        hashed = HashedSink(sink, hashes=not span or bool(span.md5))
         with contextlib.ExitStack() as stack:
             with self._errors(key):
-                file = ObjectFile(key, stack.enter_context(self._tree.open_file(parts)))
+                opened = stack.enter_context(self._tree.open_file(parts))
+                file = ObjectFile(key, opened)
                 info = file.info
                 start, size = part_of(span, info)
                 file.seek(start)
             announce(sink, info)
+            is_whole = size == info.size
+            hashed = HashedSink(sink, hashes=is_whole or bool(span and span.md5))
             left = size if span else size + 1  # more than it should hold is a fault, too
             while chunk := self._read(file, min(CHUNK, left), key):
                 hashed.write(chunk)
                 left -= len(chunk)
-        hashed.verify(key, size, (span.md5 or None) if span else info.etag)
+        hashed.verify(key, size, stored_md5(info) if is_whole else (span and span.md5) or None)
         return info
 
     def _read(self, file: ObjectFile, size: int, key: str) -> bytes:
@@ -161,15 +168,29 @@ class FilesystemStorage:
         attributes: Attributes,
         only_new: bool,
     ) -> ObjectInfo:
+        with contextlib.ExitStack() as stack:
+            try:
+                with self._tree.whole_file(parts, only_new=only_new) as file:
+                    while chunk := hashed.read(CHUNK):
+                        file.write(chunk)
+                    keep_type(key, file.fileno(), attributes.content_type)
+                    self._set_time(file, attributes.mtime_ns)
+                    descriptor = os.dup(file.fileno())
+                    stack.callback(os.close, descriptor)
+            except BaseException:
+                self._tree.remove_empty(parts[:-1])  # directories that only this file needed
+                raise
+            return finished(key, descriptor, hashed.size, hashed.md5, attributes.content_type)
+
+    def _set_time(self, file: NewFile, mtime_ns: int | None) -> None:
+        """Give *file* its time, where the file system lets it have one: its bytes count for more."""
         try:
-            with self._tree.whole_file(parts, only_new=only_new) as file:
-                while chunk := hashed.read(CHUNK):
-                    file.write(chunk)
-                file.flush()  # what is kept with the file is for its size and time when it is whole
-                return finished(key, file.fileno(), hashed.md5, attributes)
-        except BaseException:
-            self._tree.remove_empty(parts[:-1])  # directories that only this file needed
-            raise
+            if mtime_ns is not None:
+                file.set_mtime(mtime_ns)
+        except OSError as e:
+            if is_of_disk(e):
+                raise
+            log.debug("the time of a file in %r was not kept: %s", self._tree.directory, e.strerror)
 
     def delete(self, key: str) -> None:
         self.head(key)
@@ -182,6 +203,10 @@ class FilesystemStorage:
             return self.put(target, io.BytesIO(), 0)
         with self._errors(source), self._tree.open_file(self._parts(source)) as opened:
             file = ObjectFile(source, opened)
+            if file.info.etag != stored_md5(file.info):
+                raise IntegrityError(
+                    f"{source!r} was changed in the store, or is damaged: push it again", key=source
+                )
             return self.put(target, file, file.size)
 
     def close(self) -> None:
@@ -243,7 +268,7 @@ class FilesystemStorage:
     def _row(self, key: str) -> ObjectInfo:
         try:
             return self.head(key)
-        except PermissionDeniedError:  # it is there, though what it holds is not for us
+        except (PermissionDeniedError, RejectedError):  # it is there: not for us, or somebody writes into it
             with self._errors(key):
                 status = self._tree.status(_parts_of(key))
             return ObjectInfo(key, status.st_size, "", iso_time(status.st_mtime), guess_content_type(key))

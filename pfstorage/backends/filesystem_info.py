@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import re
 from typing import BinaryIO
 
-from pfstorage.backends.base import CHUNK, Attributes, ObjectInfo
+from pfstorage.backends.base import CHUNK, ObjectInfo
 from pfstorage.backends.common import MD5_OF_NOTHING, another_object, guess_content_type, iso_time, new_md5
+from pfstorage.files import settled_status, version_of
 
 _MD5 = "user.pfstorage.md5"
 _KIND = "user.mime_type"  # as the Common Extended Attributes of freedesktop.org have it
+_MOST_LOOKS = 10
+# the last two are not in what 3.0.0 has kept
+_KEPT = re.compile(
+    r"(?P<md5>[0-9a-f]{32}) (?P<stamp>\S+)(?: (?P<before>-?\d{1,20}) (?P<most>\d{1,9}))?", re.ASCII
+)
+_KEEPING_NS = (100_000, 100_000, 1_000_000, 5_000_000, 50_000_000)
+"""How long to keep an MD5 may take, by the try: after the first, the change before is that of the try before."""
 
 
 class ObjectFile:
@@ -20,19 +28,26 @@ class ObjectFile:
     """
 
     def __init__(self, key: str, file: BinaryIO) -> None:
-        """Find out what there is to tell of it. Raise `OSError`."""
+        """Find out what there is to tell of it, as `info_of` does."""
         self._file = file
         self.info = info_of(key, file.fileno())
         assert self.info.size is not None  # a file has one
         self.size = self.info.size
+        self._version = version_of(os.fstat(file.fileno()))
 
     def read(self, size: int = -1) -> bytes:
         """Raise `RejectedError` if what was read may be of another object by now."""
         chunk = self._file.read(size)
-        status = os.fstat(self._file.fileno())
-        if (status.st_size, status.st_mtime_ns) != (self.info.size, self.info.mtime_ns):
-            raise another_object(self.info.key)
+        version = version_of(os.fstat(self._file.fileno()))
+        if version != self._version:
+            # where the size and the time are the same, somebody may have kept its MD5 or changed its rights
+            if version[:2] != self._version[:2] or self._etag_now() != self.info.etag:
+                raise another_object(self.info.key)
+            self._version = version_of(os.fstat(self._file.fileno()))
         return chunk
+
+    def _etag_now(self) -> str:
+        return info_of(self.info.key, self._file.fileno()).etag
 
     def seek(self, offset: int, whence: int = 0) -> int:
         return self._file.seek(offset, whence)
@@ -46,34 +61,81 @@ def marker_of(key: str, status: os.stat_result) -> ObjectInfo:
     return ObjectInfo(key, 0, MD5_OF_NOTHING, iso_time(status.st_mtime), "application/directory")
 
 
+def stored_md5(info: ObjectInfo) -> str:
+    """Return the MD5 of what was stored as *info*: if its etag is another, that is not what is there now."""
+    return info.etag.partition("-")[0]
+
+
 def info_of(key: str, descriptor: int) -> ObjectInfo:
-    """Return what there is to tell of an open file; its MD5 is computed where none is kept. Raise `OSError`."""
-    status = os.fstat(descriptor)
-    md5 = _kept_md5(descriptor) or _computed_md5(descriptor)
+    """Return what there is to tell of an open file; its MD5 is computed where none is kept.
+
+    If other bytes were written into it and its time was set back, so that they may be damaged as well, its
+    etag is that of neither: it is made of both MD5s.
+    Raise `OSError`, or `RejectedError` if it does not stay the same for as long as that takes.
+    """
     kind = _kept(descriptor, _KIND) or guess_content_type(key)
-    return ObjectInfo(key, status.st_size, md5, iso_time(status.st_mtime), kind, mtime_ns=status.st_mtime_ns)
+    for _ in range(_MOST_LOOKS):
+        status = os.fstat(descriptor)
+        kept, is_sure = _kept_md5(descriptor)
+        md5, size = kept, status.st_size
+        if not is_sure:
+            status = settled_status(descriptor)
+            md5, size = _computed_md5(descriptor)
+            now = version_of(os.fstat(descriptor))
+            if now[:2] != version_of(status)[:2]:
+                break  # somebody writes into it
+            if now != version_of(status):
+                continue  # somebody has kept the MD5, or written into it and set the time back
+            if kept not in ("", md5):
+                md5 = f"{kept}-{md5}"
+            elif size == status.st_size:
+                _keep_md5(descriptor, md5)
+        return ObjectInfo(key, size, md5, iso_time(status.st_mtime), kind, mtime_ns=status.st_mtime_ns)
+    raise another_object(key)
 
 
-def finished(key: str, descriptor: int, md5: str, attributes: Attributes) -> ObjectInfo:
-    """Give a file that has all its bytes what belongs to it beside them."""
-    if attributes.mtime_ns is not None:
-        os.utime(descriptor, ns=(attributes.mtime_ns, attributes.mtime_ns))
-    if attributes.content_type not in ("", guess_content_type(key)):
-        _keep(descriptor, _KIND, attributes.content_type)
-    _keep(descriptor, _MD5, f"{md5} {_stamp(descriptor)}")
-    status, kind = os.fstat(descriptor), attributes.content_type or guess_content_type(key)
-    return ObjectInfo(key, status.st_size, md5, iso_time(status.st_mtime), kind, mtime_ns=status.st_mtime_ns)
+def keep_type(key: str, descriptor: int, content_type: str) -> None:
+    """Keep the type of the object *key* with its file, unless the key tells it."""
+    if content_type not in ("", guess_content_type(key)):
+        _keep(descriptor, _KIND, content_type)
 
 
-def _stamp(descriptor: int) -> str:
-    status = os.fstat(descriptor)
+def finished(key: str, descriptor: int, size: int, md5: str, content_type: str) -> ObjectInfo:
+    """Keep the *md5* of a file of *size* bytes that has its name, since to give it one changes its time."""
+    if os.fstat(descriptor).st_size == size:
+        _keep_md5(descriptor, md5)
+    status, kind = os.fstat(descriptor), content_type or guess_content_type(key)
+    return ObjectInfo(key, size, md5, iso_time(status.st_mtime), kind, mtime_ns=status.st_mtime_ns)
+
+
+def _keep_md5(descriptor: int, md5: str) -> None:
+    """Keep *md5* with the file, and what it is of.
+
+    To keep it sets the time of change, and nobody knows to what: soon after the time of the change before. How soon
+    that must be is kept as well: not longer than it takes here.
+    """
+    for most in _KEEPING_NS:
+        status = os.fstat(descriptor)
+        value = f"{md5} {_stamp(status)} {status.st_ctime_ns} {most}"
+        if not _keep(descriptor, _MD5, value) or all(_kept_md5(descriptor)):
+            return
+
+
+def _stamp(status: os.stat_result) -> str:
     return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
 
 
-def _kept_md5(descriptor: int) -> str:
-    """Return the MD5 kept with the file, "" if there is none or the file is another since."""
-    md5, _, stamp = _kept(descriptor, _MD5).partition(" ")
-    return md5 if stamp == _stamp(descriptor) else ""
+def _kept_md5(descriptor: int) -> tuple[str, bool]:
+    """Return the MD5 kept with the file, and whether nothing was done to the file since.
+
+    It is "" if there is none, or the file is another since.
+    """
+    found = _KEPT.fullmatch(_kept(descriptor, _MD5))
+    status = os.fstat(descriptor)
+    if not found or found["stamp"] != _stamp(status):
+        return "", False
+    age = status.st_ctime_ns - int(found["before"] or 0)
+    return found["md5"], 0 <= age <= int(found["most"] or 0)
 
 
 def _kept(descriptor: int, name: str) -> str:
@@ -83,17 +145,19 @@ def _kept(descriptor: int, name: str) -> str:
         return ""
 
 
-def _keep(descriptor: int, name: str, value: str) -> None:
-    with contextlib.suppress(OSError):  # a file system may have no attributes: each listing computes MD5s
+def _keep(descriptor: int, name: str, value: str) -> bool:
+    try:
         os.setxattr(descriptor, name, value.encode())
+    except OSError:  # a file system may have no attributes: each listing computes MD5s
+        return False
+    return True
 
 
-def _computed_md5(descriptor: int) -> str:
-    stamp = _stamp(descriptor)
+def _computed_md5(descriptor: int) -> tuple[str, int]:
+    """Return the MD5 of all the bytes that a read gives, and how many those are: the system may tell another size."""
     digest = new_md5()
-    offset = 0
-    while chunk := os.pread(descriptor, CHUNK, offset):
+    size = 0
+    while chunk := os.pread(descriptor, CHUNK, size):
         digest.update(chunk)
-        offset += len(chunk)
-    _keep(descriptor, _MD5, f"{digest.hexdigest()} {stamp}")
-    return digest.hexdigest()
+        size += len(chunk)
+    return digest.hexdigest(), size

@@ -70,6 +70,7 @@ class HttpConnection:
         self._prefix, self._own_headers, self._http = _prepared(route)
         self._asks_first = True
         self._is_aborted = False
+        self._begun: Response | None = None
         self.buffer = memoryview(bytearray(CHUNK))
         """Room for what is read: it is made once, for that costs more than to fill it."""
 
@@ -144,6 +145,7 @@ class HttpConnection:
             finally:
                 bound_silence(sock, self._route.timeout)
         # the same object must read the rest, for it may have read further than this
+        self._begun = answer
         self._http.response_class = _once(answer, self._http)  # type: ignore[assignment]
         # what may yet become that is taken for it: a refusal is seen in the middle of a body, too
         return _CONTINUE.startswith(begun[: len(_CONTINUE)])
@@ -196,6 +198,11 @@ class HttpConnection:
 
     def close(self) -> None:
         self._http.close()
+        if (
+            self._begun is not None
+        ):  # where its body has failed, nobody takes this answer, and it would hold the socket
+            self._begun.close()
+            self._begun, self._http.response_class = None, Response
 
 
 def meets_tls(route: Route) -> bool:

@@ -32,11 +32,11 @@ class HashedBody:
 
     def read(self, size: int = -1) -> bytes:
         wanted = self._left if size < 0 else min(size, self._left)
-        if not wanted:
+        if not wanted and self.size:
             return b""
         chunk = self._body.read(wanted)
         self._left -= len(chunk)
-        if not chunk or (not self._left and self._body.read(1)):
+        if len(chunk) < min(wanted, 1) or (not self._left and self._body.read(1)):
             raise LocalFileError(
                 f"the file for {self._key!r} changed its length while it was read: push it again"
             )

@@ -1,9 +1,9 @@
 """Local files: walk a tree, read a regular file, write a file whole or not at all."""
 
 from pfstorage.files.closed import is_on_the_way
-from pfstorage.files.common import local_error, local_errors
+from pfstorage.files.common import is_of_disk, local_error, local_errors, settled_status, version_of
 from pfstorage.files.place import Place
-from pfstorage.files.reading import Body, open_body
+from pfstorage.files.reading import Body, body_of, open_body
 from pfstorage.files.roots import Ground, Roots
 from pfstorage.files.tree import LocalTree
 from pfstorage.files.unfinished import PART_PREFIX, PART_SUFFIX, is_part, require_no_part
@@ -20,12 +20,16 @@ __all__ = [
     "NewFile",
     "Place",
     "Roots",
+    "body_of",
     "find_files",
+    "is_of_disk",
     "is_on_the_way",
     "is_part",
     "local_error",
     "local_errors",
     "open_body",
     "require_no_part",
+    "settled_status",
     "sync_file_systems",
+    "version_of",
 ]

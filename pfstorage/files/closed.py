@@ -37,7 +37,7 @@ class Closed:
         """Go the way to each, and note the names and, by each, the directories where it is closed."""
         found: dict[str, set[str]] = {}
         for path in self._paths:
-            for directory, name in _steps(path):
+            for directory, name in steps(path):
                 found.setdefault(name.casefold(), set()).add(directory)
         self._directories = found
         self._looked_at = time.monotonic()
@@ -63,7 +63,7 @@ def is_same(path: str, descriptor: int) -> bool:
 
 def is_on_the_way(directory: str, path: str) -> bool:
     """Tell whether *path*, or a link on the way to it, lies below *directory*, which has no links."""
-    places = (os.path.join(*step, "") for step in _steps(_absolute(path)))
+    places = (os.path.join(*step, "") for step in steps(_absolute(path)))
     return any(place.startswith(os.path.join(directory, "")) for place in places)
 
 
@@ -72,7 +72,7 @@ def _absolute(path: str) -> str:
     return path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
 
 
-def _steps(path: str) -> Iterator[tuple[str, str]]:
+def steps(path: str) -> Iterator[tuple[str, str]]:
     """Yield the name of the absolute *path* and of each link on the way to it, each after its directory.
 
     The directory has no links. Where the way ends before, since there is nothing yet, the last

@@ -1,16 +1,26 @@
-"""What reading and writing share: errors that name the file, and how a file is opened and read."""
+"""What reading and writing share: errors that name the file, how a file is opened and read, and when it has changed."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import stat
+import time
 from collections.abc import Iterator
 
 from pfstorage.errors import FullDiskError, LocalFileError
 
 READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe would wait for its writer without end
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_OF_THE_DISK = {*_FULL, errno.EFBIG, errno.EIO, errno.EBADF, errno.ESTALE, errno.EROFS}
+
+_TICK_NS = 10_000_000
+"""How long two changes of a file may get the same time, at most: the clock of Linux goes on 100 times a second or more.
+
+Linux has had finer times since 6.13, for files that somebody looks at.
+"""
+_MOST_TICKS = 3
 
 
 class Directory:
@@ -27,6 +37,41 @@ class Directory:
 
     def __del__(self) -> None:
         os.close(self.descriptor)
+
+
+def require_regular(status: os.stat_result, *, links: bool = False) -> None:
+    """Raise `IsADirectoryError` unless *status* is that of a regular file or, with *links*, a symbolic link."""
+    if not (stat.S_ISREG(status.st_mode) or (links and stat.S_ISLNK(status.st_mode))):
+        raise IsADirectoryError(errno.EISDIR, "it is no regular file")
+
+
+def version_of(status: os.stat_result) -> tuple[int, int, int]:
+    """Return what is another when the bytes of a file are.
+
+    Tools set back the time of modification of what they write into, as ``exiftool -P`` does. No
+    tool can set the time of change (st_ctime), which a change of the rights alters as well.
+    """
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def settled_status(descriptor: int) -> os.stat_result:
+    """Return the status of an open file, once the next change will give it another time than the last one did.
+
+    That is at once, but for a file that was changed just now. One that changes all the time is not waited for.
+    """
+    status = os.fstat(descriptor)
+    for _ in range(_MOST_TICKS):
+        age = time.time_ns() - status.st_ctime_ns
+        if not 0 <= age < _TICK_NS:  # less than 0 is the clock of another machine
+            break
+        time.sleep((_TICK_NS - age) / 1e9)
+        status = os.fstat(descriptor)
+    return status
+
+
+def is_of_disk(error: OSError) -> bool:
+    """Tell whether *error* is about the disk or the file, and not about what its file system can do."""
+    return error.errno in _OF_THE_DISK
 
 
 def local_error(error: OSError, path: str) -> LocalFileError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import itertools
@@ -10,11 +11,14 @@ import os
 import stat
 from collections.abc import Callable, Iterable
 
+from pfstorage.files.common import is_of_disk
 from pfstorage.files.unfinished import part_name, remove_part
 
 log = logging.getLogger(__name__)
 
 _NAMES = 1000
+_WRITE = 2  # SYNC_FILE_RANGE_WRITE
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2  # FALLOC_FL_...
 
 
 def folds_names(directory: int) -> bool:
@@ -65,6 +69,22 @@ def _ask_new_file(directory: int) -> bool:
     return True
 
 
+def free_bytes(descriptor: int) -> int | None:
+    """Return how many bytes this user can still write to the file system of *descriptor*, None where it doesn't tell.
+
+    One that has no blocks at all counts none: ramfs, a tmpfs without a limit, and many of FUSE (statvfs(3)).
+    """
+    try:
+        status = os.statvfs(descriptor)
+    except OSError as e:
+        if is_of_disk(e):
+            raise
+        log.debug("a file system did not tell how much room it has: %s", e)
+        return None
+    unit = status.f_frsize or status.f_bsize
+    return status.f_bavail * unit if status.f_blocks and unit else None
+
+
 def allocate(descriptor: int, size: int) -> bool:
     """Take room for the first *size* bytes of a file, which is as long then; tell whether that is possible here.
 
@@ -72,33 +92,61 @@ def allocate(descriptor: int, size: int) -> bool:
     used: where the file system can't do it, glibc writes to every block instead
     (posix_fallocate(3)).
     """
+    return _allocate(descriptor, 0, 0, size)
+
+
+def punch_hole(descriptor: int, offset: int, size: int) -> bool:
+    """Make *size* bytes of a file from *offset* on zeros that take no room; tell whether that is possible here."""
+    return _allocate(descriptor, _KEEP_SIZE | _PUNCH_HOLE, offset, size)
+
+
+def _allocate(descriptor: int, mode: int, offset: int, size: int) -> bool:
     call = _libc_call("fallocate64", "iiqq") or _libc_call("fallocate", "iiqq")
     if call is None:
         return False
     try:
-        call(descriptor, 0, 0, size)
+        call(descriptor, mode, offset, size)
     except OSError as e:
-        if e.errno in (errno.EOPNOTSUPP, errno.ENOSYS):
-            return False
-        raise
+        if is_of_disk(e):
+            raise
+        return False  # by its file system, that is EOPNOTSUPP, ENOSYS, EPERM, EINVAL or another
     return True
 
 
-def sync(descriptors: Iterable[int]) -> None:
+def write_back(descriptor: int) -> None:
+    """Begin to bring to the disk what was written to a file.
+
+    Once that has begun, the next write through a mapping (mmap(2)) sets the time of the file
+    again; one to a page that is on its way already does not.
+    """
+    call = _libc_call("sync_file_range", "iqqi")
+    if call is not None:
+        with contextlib.suppress(OSError):  # where there is no such thing, the times tell less
+            call(descriptor, 0, 0, _WRITE)
+
+
+def sync(descriptors: Iterable[int]) -> OSError | None:
     """Bring to the disk what was written to the file systems of *descriptors*, once for each: syncfs(2).
 
     Where there is no such call, as on macOS, it is done for each file alone. A descriptor
-    is needed until the next is asked for. Raise `OSError`.
+    is needed until the next is asked for. Return the last refusal of a file system that
+    knows of no such thing. Raise `OSError`.
     """
     call = _libc_call("syncfs", "i")
     synced: set[int] = set()
+    refusal = None
     for descriptor in descriptors:
         device = os.fstat(descriptor).st_dev
-        if call is None:
-            os.fsync(descriptor)
-        elif device not in synced:
-            call(descriptor)
-            synced.add(device)
+        if call is not None and device in synced:
+            continue
+        synced.add(device)
+        try:
+            (call or os.fsync)(descriptor)
+        except OSError as e:
+            if is_of_disk(e):
+                raise
+            refusal = e
+    return refusal
 
 
 @functools.cache

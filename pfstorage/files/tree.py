@@ -13,7 +13,8 @@ from typing import BinaryIO
 
 from pfstorage.files import disk
 from pfstorage.files.closed import Closed
-from pfstorage.files.common import READ, Directory
+from pfstorage.files.common import READ, Directory, require_regular
+from pfstorage.files.replacing import replaceable
 from pfstorage.files.unfinished import sweep
 from pfstorage.files.writing import NewFile
 
@@ -75,15 +76,21 @@ class LocalTree:
     @contextlib.contextmanager
     def open_file(self, parts: Parts) -> Iterator[BinaryIO]:
         """Yield the regular file *parts*, unbuffered, for reading."""
-        descriptor = self.open(parts)
-        with open(descriptor, "rb", buffering=0) as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise IsADirectoryError(errno.EISDIR, "it is no regular file")
+        directory = self._around(parts)
+        if parts:  # before it is opened, which some devices take for more than a look
+            require_regular(
+                os.stat(parts[-1], dir_fd=directory.descriptor, follow_symlinks=False), links=True
+            )
+        with open(self._open_in(directory, parts), "rb", buffering=0) as file:
+            require_regular(os.fstat(file.fileno()))
             yield file
 
     def open(self, parts: Parts) -> int:
         """Return a descriptor of *parts* for reading, whatever that is, and never of what a link leads to."""
-        directory = self._around(parts)
+        return self._open_in(self._around(parts), parts)
+
+    @staticmethod
+    def _open_in(directory: Directory, parts: Parts) -> int:
         if not parts:
             return os.dup(directory.descriptor)
         return os.open(parts[-1], READ | os.O_NOFOLLOW, dir_fd=directory.descriptor)
@@ -105,6 +112,12 @@ class LocalTree:
             if e.errno in _NO_LINK:
                 return None
             raise
+
+    def require_place(self, parts: Parts) -> None:
+        """Raise `IsADirectoryError` if there is something at *parts* that no file is to replace."""
+        directory = self._around(parts)
+        if parts:
+            replaceable(parts[-1], directory.descriptor)
 
     def new_file(self, parts: Parts, mode: int = 0o666) -> NewFile:
         """Begin a file that is to be *parts*. *mode* is lessened by the umask, as for any new file."""
@@ -166,11 +179,13 @@ class LocalTree:
         directory = self._opened(parts)
         yield directory.descriptor
 
-    def free_bytes(self, parts: Parts = ()) -> int:
-        """Return how many bytes this user can still write below *parts*, which need not be there yet."""
-        directory = self._nearest(parts)
-        status = os.statvfs(directory.descriptor)
-        return status.f_bavail * status.f_frsize
+    def free_bytes(self, parts: Parts = ()) -> int | None:
+        """Return how many bytes this user can still write below *parts*, None if that can't be told.
+
+        *parts* need not be there yet.
+        """
+        directory = self._nearest(parts)  # which is open for as long as it is named here
+        return disk.free_bytes(directory.descriptor)
 
     def folds_names(self, parts: Parts = ()) -> bool:
         """Tell whether names below *parts*, which need not be there yet, that differ in case alone are one.

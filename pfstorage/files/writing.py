@@ -10,13 +10,19 @@ import time
 from collections.abc import Iterable
 
 from pfstorage.files import disk
-from pfstorage.files.common import Directory, read_at
+from pfstorage.files.common import Directory, is_of_disk, read_at
+from pfstorage.files.replacing import keep_rights, replaceable
 from pfstorage.files.unfinished import new_part, remove_part
 
 Data = bytes | bytearray | memoryview
 
 # what link(2) says of a file system without hard links, such as exFAT or some of FUSE
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS}
+# what rename(2) says where a file can't get another name, such as a mount point or on an object store
+_NO_RENAME = {errno.EXDEV, errno.EBUSY, errno.ENOTSUP, errno.ENOSYS}
+_PRIVATE = 0o600
+_ZEROS = bytes(256 * 1024)
+_SHORTEST_HOLE = 4096
 
 
 class NewFile:
@@ -27,11 +33,19 @@ class NewFile:
     meanwhile. It holds its descriptor and its directory until it is committed or
     discarded; at the end of a ``with`` it is discarded, unless it was committed. *size*
     is how long it is, in bytes. Methods raise `OSError`.
+
+    Where it replaces a file, it has no more rights than that one; it never replaces what is no file.
+    What is written as zeros takes no room, as far as the file system knows of holes.
     """
 
     def __init__(self, directory: Directory, name: str, mode: int) -> None:
         """Make it in *directory*, to be *name*."""
-        self._part, self._descriptor, status = new_part(directory.descriptor, mode)
+        # until it has the rights of what it replaces, it is for nobody else
+        made_with = mode if replaceable(name, directory.descriptor) is None else mode & _PRIVATE
+        self._part, self._descriptor, status = new_part(directory.descriptor, made_with)
+        self._mode = mode
+        self.refusal: OSError | None = None
+        """Why it was not brought to the disk, where its file system knows of no such thing."""
         self._directory: Directory | None = directory
         self._name = name
         self.size = 0
@@ -45,11 +59,25 @@ class NewFile:
     def write(self, data: Data, /) -> int:
         """Write all of *data* after what was last written so; return its length in bytes."""
         view = memoryview(data).cast("B")
-        done = 0
+        done = len(view) if _is_hole(view) and self._skip(len(view)) else 0
         while done < len(view):
             done += os.write(self._descriptor, view[done:] if done else view)
         self.size += done
         return done
+
+    def _skip(self, size: int) -> bool:
+        """Leave a hole of *size* bytes at the end of the file; tell whether that is possible here."""
+        position = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+        if os.fstat(self._descriptor).st_size > position:
+            return False  # there may be something there
+        try:
+            os.ftruncate(self._descriptor, position + size)
+        except OSError as e:
+            if is_of_disk(e):
+                raise
+            return False
+        os.lseek(self._descriptor, size, os.SEEK_CUR)
+        return True
 
     def write_at(self, data: Data, offset: int) -> int:
         """Write all of *data* from *offset* on, in what was preallocated; return its length in bytes.
@@ -57,7 +85,7 @@ class NewFile:
         `write` goes on where it was.
         """
         view = memoryview(data).cast("B")
-        done = 0
+        done = len(view) if _is_hole(view) and disk.punch_hole(self._descriptor, offset, len(view)) else 0
         while done < len(view):
             done += os.pwrite(self._descriptor, view[done:], offset + done)
         return done
@@ -103,8 +131,11 @@ class NewFile:
         if self._directory is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         directory = self._directory.descriptor
+        there = replaceable(self._name, directory)
+        if there and not only_new:
+            keep_rights(self._descriptor, there, self._name, directory, self._mode)
         if durable:
-            os.fsync(self._descriptor)
+            self._sync(self._descriptor)
         elif self._tells_at_close:
             os.close(
                 os.dup(self._descriptor)
@@ -113,9 +144,17 @@ class NewFile:
         self._part = ""
         try:
             if durable:
-                os.fsync(directory)
+                self._sync(directory)
         finally:
             self._close()
+
+    def _sync(self, descriptor: int) -> None:
+        try:
+            os.fsync(descriptor)
+        except OSError as e:
+            if is_of_disk(e):
+                raise
+            self.refusal = e
 
     def discard(self) -> None:
         """Remove the file, unless it was committed or something else removed it, and close it."""
@@ -139,8 +178,21 @@ class NewFile:
         self.discard()
 
 
+def _is_hole(view: memoryview) -> bool:
+    """Tell whether *view* is so many zeros that they are worth a hole."""
+    return len(view) >= _SHORTEST_HOLE and all(
+        _ZEROS.startswith(view[at : at + len(_ZEROS)]) for at in range(0, len(view), len(_ZEROS))
+    )
+
+
 def _rename(part: str, name: str, directory: int) -> None:
-    os.replace(part, name, src_dir_fd=directory, dst_dir_fd=directory)
+    try:
+        os.replace(part, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except OSError as e:
+        if e.errno not in _NO_RENAME:
+            raise
+        text = f"a file can't be renamed to it ({e.strerror}): take a directory in which files can be, and move it then"
+        raise OSError(e.errno, text) from e
 
 
 def _name_new(part: str, name: str, directory: int) -> None:
@@ -169,11 +221,12 @@ def _require_free(name: str, directory: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def sync_file_systems(files: Iterable[NewFile]) -> None:
+def sync_file_systems(files: Iterable[NewFile]) -> OSError | None:
     """Bring what was written to *files* to the disk, at once for each file system: then commit them.
 
-    Other files of those file systems go with them. Raise `OSError` where one could not
-    be written; Linux tells only since 5.8 (syncfs(2)). The names that `NewFile.commit`
-    gives are on the disk after `LocalTree.sync_directories`.
+    Return why one was not, if its file system knows of no such thing. Other files of those
+    file systems go with them. Raise `OSError` where one could not be written; Linux tells
+    only since 5.8 (syncfs(2)). The names that `NewFile.commit` gives are on the disk after
+    `LocalTree.sync_directories`.
     """
-    disk.sync(file.fileno() for file in files)
+    return disk.sync(file.fileno() for file in files)

@@ -217,7 +217,8 @@ class _Engine:
         if not slots:
             return
         try:
-            sync_file_systems(self._batch.values())
+            if refusal := sync_file_systems(self._batch.values()):
+                self._work.warn_unsynced(refusal)
         except OSError as e:
             error = e
         for slot in slots:

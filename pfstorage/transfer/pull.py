@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import os
 import stat
 
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.common import is_unmet
 from pfstorage.errors import IntegrityError, InvalidKeyError, NotFoundError, RejectedError
-from pfstorage.files import Body, LocalTree, NewFile, local_errors
+from pfstorage.files import LocalTree, NewFile, body_of, is_of_disk, local_errors
 from pfstorage.pathmap import is_marker
 from pfstorage.transfer import large
 from pfstorage.transfer.engine import run
@@ -31,6 +31,9 @@ def _pull_one(work: Work, transfer: Transfer) -> Moved:
     with local_errors(transfer.path):
         if transfer.is_directory and not _has_content(work, transfer):
             return _make_directory(work, transfer)
+        if work.options.only_new or work.options.dry_run:  # else who writes it is told
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                transfer.tree.require_place(transfer.parts)
         if _may_stay(work, transfer):
             return SAME
         if work.options.dry_run:
@@ -72,8 +75,7 @@ def _may_stay(work: Work, transfer: Transfer) -> bool:
     try:
         if work.options.only_new:
             return _is_taken(tree, transfer.parts)
-        with tree.open_file(transfer.parts) as file:
-            body = Body(file, transfer.path, os.fstat(file.fileno()))
+        with tree.open_file(transfer.parts) as file, body_of(file, transfer.path) as body:
             return known is not None and has_same_bytes(work, body, known)
     except OSError:
         return False  # missing, or in the way: writing it will tell
@@ -90,12 +92,23 @@ def _fetched(work: Work, transfer: Transfer) -> NewFile:
     file = transfer.tree.new_file(transfer.parts)
     try:
         info = _fetch(work, transfer, file)
-        if info.mtime_ns is not None:
-            file.set_mtime(info.mtime_ns)
+        _set_time(work, transfer, file, info)
     except BaseException:
         file.discard()
         raise
     return file
+
+
+def _set_time(work: Work, transfer: Transfer, file: NewFile, info: ObjectInfo) -> None:
+    """Give *file* the time of its object, where its file system lets it have that one: the bytes count for more."""
+    try:
+        if info.mtime_ns is not None:
+            file.set_mtime(info.mtime_ns)
+    except OSError as e:
+        if is_of_disk(e):
+            raise
+        what = f"files have the time at which they were pulled, since theirs could not be set ({e.strerror})"
+        work.warn_once(what, repr(transfer.path))
 
 
 def _fetch(work: Work, transfer: Transfer, file: NewFile) -> ObjectInfo:

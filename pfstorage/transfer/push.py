@@ -26,6 +26,9 @@ UNKNOWN_TYPE = "application/octet-stream"
 ASK_ABOVE = 64 * 1024**2
 """Bytes above which the store is asked how large an object may be: that is one request a message."""
 
+COARSEST_NS = 2_000_000_000
+"""What the times of file systems are exact to, at worst: so those of FAT are."""
+
 
 def push(plan: Plan, work: Work) -> TransferReport:
     """Store each file of *plan* under its key, unless the store is known to hold the same."""
@@ -93,7 +96,9 @@ def _store(work: Work, key: str, body: Body, size: int, known: ObjectInfo | None
         if size > piece_size:
             return large.push(work, key, body, piece_size, attributes, known)
     with replacing(storage, known):
-        storage.put(key, work.source(body), size, attributes, only_new=work.options.only_new)
+        info = storage.put(key, work.source(body), size, attributes, only_new=work.options.only_new)
+    if info.mtime_ns is not None and abs(info.mtime_ns - body.mtime_ns) > COARSEST_NS:
+        work.warn_once("the store did not take the time of files", repr(key))
     return size
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.common import MD5_OF_NOTHING
 from pfstorage.errors import IntegrityError, NotFoundError
-from pfstorage.files import Body, local_errors, open_body
+from pfstorage.files import Body, body_of, local_errors, open_body
 from pfstorage.reply import Texts
 from pfstorage.transfer.engine import run
 from pfstorage.transfer.existence import Inquiry, asked, is_readable
@@ -163,5 +163,5 @@ def _opened(transfer: Transfer) -> Iterator[Body]:
         with open_body(transfer.path) as (body, _):
             yield body
     else:  # what is missing or in the way is a verdict, and no failure
-        with transfer.tree.open_file(transfer.parts) as file:
-            yield Body(file, transfer.path, os.fstat(file.fileno()))
+        with transfer.tree.open_file(transfer.parts) as file, body_of(file, transfer.path) as body:
+            yield body

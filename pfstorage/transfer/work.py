@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from pfstorage.transfer.crew import Crew
 from pfstorage.transfer.descriptors import PER_WORKER, free_descriptors, most_workers
 from pfstorage.transfer.pace import PacedSink, PacedSource, SharedWorkers, Throttle, WorkerLimit
 from pfstorage.transfer.plan import SAME, Moved, Progress
+
+log = logging.getLogger(__name__)
 
 MOST_UNNAMED = 512
 
@@ -33,7 +36,8 @@ class Options:
     pulled in several ranges at once. *durable* is ``none``, ``file`` or ``batch``:
     whether pulled files are brought to the disk before they get their names, each for itself or many at once.
     *progress* is called some times a second, by the thread that runs the plan. *shared* is what
-    other transfers of this process take their workers from, too.
+    other transfers of this process take their workers from, too. *warn* is told what is not as it
+    should be, and no reason to fail.
     """
 
     workers: int = 0
@@ -48,6 +52,7 @@ class Options:
     shared: SharedWorkers = field(default_factory=SharedWorkers)
     stop: Stop = field(default_factory=Stop)
     progress: Callable[[Progress], None] = no_progress
+    warn: Callable[[str], None] = log.warning
 
     @property
     def only_new(self) -> bool:
@@ -65,6 +70,7 @@ class Work:
         self.crew = Crew(self.limit)
         self.size = 0
         self._lock = threading.Lock()
+        self._warned: set[str] = set()
         self.batch_room = threading.Semaphore(_batch_room(self.limit.most))
         """Of the files that wait, open, for their batch: what finds none is brought to the disk for itself."""
         self.patience = Patience(
@@ -81,7 +87,22 @@ class Work:
                 file.commit(durable, only_new=self.options.only_new)
             except FileExistsError:  # it was not there when its object was asked for
                 return SAME
+            if file.refusal:
+                self.warn_unsynced(file.refusal)
             return Moved(file.size)
+
+    def warn_unsynced(self, refusal: OSError) -> None:
+        self.warn_once(
+            f"the file system does not tell when files are on the disk (--durable): {refusal.strerror}"
+        )
+
+    def warn_once(self, what: str, example: str = "") -> None:
+        """Warn of *what* is wrong, of which *example* is the first file, once for all files."""
+        with self._lock:
+            is_new = what not in self._warned
+            self._warned.add(what)
+        if is_new:
+            self.options.warn(f"{what}; the first was {example}" if example else what)
 
     def passed(self, size: int) -> None:
         """Count *size* bytes, and wait for as long as the pace wants it. Raise `StoppedError`."""
