@@ -15,6 +15,7 @@ import pytest
 
 from pfstorage import StoreHandler, open_storage
 from pfstorage.backends import Storage
+from pfstorage.backends.base import Attributes
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import (
     ContainerNotFoundError,
@@ -304,6 +305,38 @@ def test_a_proxy_that_wants_a_password_is_named(clone: Clone) -> None:
     clone.status = {"/x": 407}
     with open_storage(**clone.options) as storage, pytest.raises(MisconfiguredError, match="407"):
         storage.head("x")
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_what_an_ingress_says_is_well_is_not_done(storage: Storage, proxy: Proxy, name: str) -> None:
+    """A page of it, with 200, is neither an object nor a listing nor the end of one."""
+    storage.head("s/a")
+    for where in (is_object, is_listing):
+        proxy.fault(Fault("answer", status=200 if name == "get" else 204), where=where)
+    with pytest.raises(UnavailableError, match="no X-Trans-Id"):
+        OPERATIONS[name](storage)
+    proxy.forget()
+    assert storage.head("s/a").size == 3
+
+
+def test_a_header_that_can_not_be_sent_fails_its_object_alone(storage: Storage) -> None:
+    attributes = Attributes("text/plain\n; x=y")
+    with pytest.raises(RejectedError, match="'s/b': the header Content-Type has a line break") as caught:
+        storage.put("s/b", io.BytesIO(b"x"), 1, attributes)
+    assert not isinstance(caught.value, MisconfiguredError)
+    storage.put("s/b", io.BytesIO(b"x"), 1, Attributes("text/plain; name=ä"))
+    assert storage.head("s/b").content_type == "text/plain; name=ä"
+
+
+def test_an_object_behind_a_login_of_http_is_not_asked_for_with_a_new_token(clone: Clone) -> None:
+    clone.status = {"/x": 401}
+    clone.headers = {"WWW-Authenticate": "Basic"}
+    with (
+        open_storage(**clone.options) as storage,
+        pytest.raises(MisconfiguredError, match="login of its own"),
+    ):
+        storage.head("x")
+    assert len(clone.asked) == 2
 
 
 def test_a_wrong_account_is_no_missing_object(swift: DevSwift) -> None:

@@ -11,6 +11,7 @@ import http.client
 import http.server
 import io
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +21,13 @@ import pytest
 
 from pfstorage import open_storage
 from pfstorage.devswift import DevSwift
-from pfstorage.errors import UnauthenticatedError
+from pfstorage.errors import (
+    MisconfiguredError,
+    PfstorageError,
+    StoppedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from tests.conftest import swift_options
 
 
@@ -122,3 +129,64 @@ def test_a_storage_url_and_a_token_need_no_login(swift: DevSwift, monkeypatch: p
     with open_storage(type="swift", container_name=swift_options(swift)["container_name"]) as storage:
         storage.put("a", io.BytesIO(b"content"), 7)
         assert storage.head("a").size == 7
+
+
+def test_a_keystone_that_keeps_silent_is_given_up_at_once() -> None:
+    heads: list[bytes] = []
+    is_asked, is_over = threading.Event(), threading.Event()
+
+    def keep_silent(listener: socket.socket) -> None:
+        with listener.accept()[0] as peer:
+            heads.append(peer.recv(65536))
+            is_asked.set()
+            is_over.wait(30)
+
+    failed: list[Exception] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v3"
+        options = {"auth_version": "3", "os_options": {"project_name": "p"}}
+        server = threading.Thread(target=keep_silent, args=(listener,))
+        server.start()
+        with open_storage(type="swift", auth_url=url, **options) as storage:
+
+            def ask() -> None:
+                try:
+                    storage.head("a")
+                except PfstorageError as e:
+                    failed.append(e)
+
+            client = threading.Thread(target=ask)
+            client.start()
+            assert is_asked.wait(30)
+            storage.give_up("the end")  # type: ignore[attr-defined]
+            client.join(30)
+            assert [type(e) for e in failed] == [StoppedError]
+        is_over.set()
+        server.join()
+    assert heads[0].startswith(b"POST /v3/auth/tokens")
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(404, MisconfiguredError), (404, UnavailableError), (503, UnavailableError)]
+)
+def test_what_a_keystone_answers_is_about_the_login(status: int, kind: type[Exception]) -> None:
+    class Keystone(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            if kind is MisconfiguredError:  # Keystone names its requests, an ingress before it does not
+                self.send_header("X-Openstack-Request-Id", "req-1")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            """Keep quiet."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Keystone) as server:
+        threading.Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        options = {"auth_version": "3", "os_options": {"project_name": "p"}, "retries": 1}
+        told = pytest.raises(kind, match=rf"the login at {url} answered {status}")
+        with open_storage(type="swift", auth_url=url, **options) as storage, told:
+            storage.head("a")
+        server.shutdown()

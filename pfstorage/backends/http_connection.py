@@ -41,6 +41,7 @@ MOST_WORDS = 4096
 _CONTINUE = b"HTTP/1.1 100"
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _SETTINGS = {
+    "": "the path of the address (--swiftAuthUrl, OS_STORAGE_URL)",
     "x-auth-key": "the key of the store (--swiftKey, SWIFT_KEY)",
     "x-auth-user": "the user of the store (--swiftUsername, SWIFT_USERNAME)",
     "x-auth-token": "the token of the store (OS_AUTH_TOKEN)",
@@ -113,8 +114,9 @@ class HttpConnection:
         except (ValueError, http.client.InvalidURL):
             self._http.close()
             *_, self._http = _prepared(self._route)  # or what is written of it would go before the next one
-            what = _SETTINGS.get(name.lower(), f"the header {name}" if name else "the path of the address")
-            raise Mistake(f"{what} has a line break, or what no text has: it is not sent") from None
+            known = _SETTINGS.get(name.lower())
+            text = f"{known or f'the header {name}'} has a line break, or what no text has: it is not sent"
+            raise Mistake(text, is_setting=bool(known)) from None
 
     def _open(self) -> None:
         """Connect, unless the connection that was kept still stands: a server ends an idle one."""

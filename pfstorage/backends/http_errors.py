@@ -24,10 +24,14 @@ class ConnectionBroken(Exception):
 
 
 class Mistake(ConnectionBroken):
-    """There can be no answer, however often one asks: a setting is wrong, and *reason* names it."""
+    """There can be no answer, however often one asks: a setting is wrong, and *reason* names it.
 
-    def __init__(self, reason: str) -> None:
+    Or else, if not *is_setting*, this one request is.
+    """
+
+    def __init__(self, reason: str, *, is_setting: bool = True) -> None:
         super().__init__(reason, connecting=True)
+        self.is_setting = is_setting
 
 
 class Refusal(Exception):

@@ -43,7 +43,6 @@ _ANYBODYS = {400, 401, 403, 407, 409, 411, 413, 414, 417, 431, 451, 497, 507, *_
 _ERROR_BY_STATUS: dict[int, type[StorageError]] = {
     401: UnauthenticatedError,
     403: PermissionDeniedError,
-    407: MisconfiguredError,
     507: NoSpaceError,
 }
 _OF_OTHERS = {"basic", "digest", "negotiate", "ntlm"}
@@ -84,8 +83,10 @@ def error_of_answer(e: Refusal, about: Asked, is_own: Callable[[], bool]) -> Sto
     facts = _facts(e, about.address, about.key)
     what = f" about {about.key!r}" if about.key else ""
     text = f"the store at {about.address} answered {e.status} {e.reason}{what}{_words(e)}"
-    if e.status < 400:
-        return MisconfiguredError(f"{text}{_elsewhere(e)}", **facts)
+    if e.status < 300:
+        return UnavailableError(f"{text}: {STRANGER}", **facts, stranger=True)
+    if e.status < 400 or _is_of_proxy(e):
+        return MisconfiguredError(f"{text}{_elsewhere(e) if e.status < 400 else OF_PROXY}", **facts)
     if (e.status >= 500 and e.status != 507) or e.status in _PASSING:
         return UnavailableError(text, **facts)
     if about.kind == "info":
@@ -157,9 +158,8 @@ def error_of_login(e: Refusal, address: str, url: str, user: str) -> StorageErro
         return MisconfiguredError(f"{text}{_elsewhere(e)}; see --swiftAuthUrl, SWIFT_AUTH_URL", **facts)
     if e.status >= 500 or e.status in _PASSING:
         return UnavailableError(text, **facts)
-    scheme = e.headers.get("www-authenticate", "").partition(" ")[0].lower()
-    if e.status == 407 or (e.status == 401 and scheme in _OF_OTHERS):
-        return MisconfiguredError(f"{text}: a proxy before the store asks for a login of its own", **facts)
+    if _is_of_proxy(e):
+        return MisconfiguredError(f"{text}{OF_PROXY}", **facts)
     if e.status == 401 or (e.status == 403 and is_signed(e.headers)):
         text = f"cannot log in: the store at {address} does not accept the key of {user!r}"
         return UnauthenticatedError(f"{text}: see --swiftKey, SWIFT_KEY, OS_PASSWORD", **facts)
@@ -171,6 +171,14 @@ def error_of_login(e: Refusal, address: str, url: str, user: str) -> StorageErro
         f"{text}: {STRANGER} whose store is away, or the address is wrong; see --swiftAuthUrl, SWIFT_AUTH_URL",
         **facts,
     )
+
+
+OF_PROXY = ": a proxy before the store asks for a login of its own; see --httpProxy USER:PASSWORD@HOST:PORT"
+
+
+def _is_of_proxy(e: Refusal) -> bool:
+    scheme = e.headers.get("www-authenticate", "").partition(" ")[0].lower()
+    return e.status == 407 or (e.status == 401 and scheme in _OF_OTHERS)
 
 
 def _facts(e: Refusal, address: str, key: str = "") -> dict[str, Fact]:

@@ -20,13 +20,13 @@ import urllib3
 from pfstorage.backends.http_connection import HttpConnection, Mistake, Refusal
 from pfstorage.config import Settings
 
-Connect = Callable[[str], HttpConnection]
+Connect = Callable[[str], contextlib.AbstractContextManager[HttpConnection]]
 
 
 def log_in(settings: Settings, connect: Connect) -> tuple[str, str]:
     """Log in at Keystone as the settings say; return the storage URL and a token.
 
-    Raise `Refusal` or `ConnectionBroken`. All goes by the connections that *connect* makes for a URL:
+    Raise `Refusal` or `ConnectionBroken`. All goes by the connections that *connect* gives for a URL:
     the same proxies and certificates count as for the store, and no redirection is followed with a password.
     """
     try:
@@ -63,7 +63,7 @@ class _Adapter(requests.adapters.HTTPAdapter):
         target = urlsplit(request.url)
         path = target._replace(scheme="", netloc="", fragment="").geturl() or "/"
         body = request.body.encode() if isinstance(request.body, str) else request.body
-        with contextlib.closing(self._connect(request.url)) as connection:
+        with self._connect(request.url) as connection:
             headers = {name: _text(value) for name, value in request.headers.items()}
             answer = connection.request(request.method, path, headers, body)
             content = connection.read_all(answer)

@@ -7,11 +7,12 @@ the token. So all requests go by plain HTTP, and the SDKs have what is left: `sw
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import importlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
@@ -35,6 +36,7 @@ from pfstorage.errors import (
     ConflictError,
     Fact,
     MisconfiguredError,
+    RejectedError,
     StorageError,
     UnauthenticatedError,
     UnavailableError,
@@ -166,11 +168,15 @@ class SwiftSession:
         body: Any = None,
         size: int = 0,
     ) -> Response:
-        """Send a request for *path*, with its query; return the response, its body yet to be read. Raise `Refusal`."""
+        """Send a request for *path*, with its query; return the response, its body yet to be read.
+
+        Raise `Refusal`, also for a success that another than the store tells of.
+        """
         response = connection.http.request(method, path, headers, body, size)
-        if not self._known.is_signed and is_signed(response.fields):
+        is_own = is_signed(response.fields)
+        if is_own:
             self._known.is_signed = True
-        if 200 <= response.status < 300:
+        if 200 <= response.status < 300 and (is_own or not self._known.is_signed):
             return response
         raise self._refusal(connection.http, response, method, path, headers.get("X-Auth-Token", ""))
 
@@ -211,6 +217,16 @@ class SwiftSession:
     def _connect(self, place: str) -> Connection:
         return Connection(HttpConnection(self._route(place)))
 
+    @contextlib.contextmanager
+    def _connected(self, url: str) -> Iterator[HttpConnection]:
+        """Give a connection for *url* that is not kept."""
+        connection = self._connect(_place_of(url)).http
+        try:
+            with self.patience.breakable(connection.abort):
+                yield connection
+        finally:
+            connection.close()
+
     def _log_in(self) -> tuple[str, str]:
         """Return the storage URL and a token. Raise `StorageError`."""
         block = self._settings.swift
@@ -222,7 +238,7 @@ class SwiftSession:
             if block.auth_version in ("1", "1.0"):
                 granted, token = self._log_in_v1()
             else:
-                granted, token = _sdk().log_in(self._settings, lambda url: self._connect(_place_of(url)).http)
+                granted, token = _sdk().log_in(self._settings, self._connected)
         except Refusal as e:
             raise error_of_login(e, self.address, url, block.username) from e
         except ConnectionBroken as e:
@@ -233,17 +249,13 @@ class SwiftSession:
     def _log_in_v1(self) -> tuple[str, str]:
         """Log in as Swift's own authentication takes it. Raise `Refusal` or `ConnectionBroken`."""
         block = self._settings.swift
-        connection = self._connect(_place_of(block.auth_url)).http
         path = urlsplit(block.auth_url).path or "/"
-        try:
-            headers = {"X-Auth-User": block.username, "X-Auth-Key": block.key}
-            with self.patience.breakable(connection.abort):
-                answer = connection.request("GET", path, headers)
-                if not 200 <= answer.status < 300:
-                    raise self._refusal(connection, answer, "GET", path)
-                connection.read_all(answer)
-        finally:
-            connection.close()
+        headers = {"X-Auth-User": block.username, "X-Auth-Key": block.key}
+        with self._connected(block.auth_url) as connection:
+            answer = connection.request("GET", path, headers)
+            if not 200 <= answer.status < 300:
+                raise self._refusal(connection, answer, "GET", path)
+            connection.read_all(answer)
         url, token = answer.fields.get("x-storage-url"), answer.fields.get("x-auth-token")
         if not url or not token:
             raise MisconfiguredError(
@@ -261,6 +273,8 @@ class SwiftSession:
         if not (e.connecting or e.silent) and self._is_new(place) and meets_tls(self._route(place)):
             e = Mistake(SPEAKS_TLS)
         if isinstance(e, Mistake):
+            if not e.is_setting:
+                return RejectedError(f"{key!r}: {e.reason}", **facts)
             text = f"the store at {address} can't be used: {e.reason}"
             return MisconfiguredError(text, address=address, **facts)
         facts["connecting"] = e.connecting
