@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote
 
+from pfstorage.decoding import without_mark
+
 MASK = "********"
 
 _NAME = re.compile(r"(swift|api)?key|osoptions|.*(password|passwd|secret|token|authorization|credentials?)")
@@ -31,10 +33,12 @@ class Secret(str):
 def without_line_end(text: str) -> str:
     """Return *text*, a secret as somebody has kept it, without the line end that an editor or ``echo`` put after it.
 
-    >>> without_line_end("secret\\r\\n"), without_line_end(" in between\\n is one ")
+    So is a byte order mark before it.
+
+    >>> without_line_end("\ufeffsecret\\r\\n"), without_line_end(" in between\\n is one ")
     ('secret', ' in between\\n is one ')
     """
-    return text.rstrip("\r\n")
+    return without_mark(text).rstrip("\r\n")
 
 
 def says_secret(name: str) -> bool:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
+from pfstorage.decoding import decoded, without_mark
 from pfstorage.errors import MessageError
 from pfstorage.fields import FieldError, known_names, read_fields
 
@@ -102,11 +103,12 @@ def _folded(name: str) -> str:
 def decode_json(text: str | bytes) -> Any:
     """Decode *text*, which comes from anybody. Raise `MessageError` if it is not JSON.
 
+    A byte order mark before it does not count.
     Not JSON either: ``NaN``, ``Infinity`` and numbers so large that they become it,
     an object with the same key twice, nesting deeper than `MAX_DEPTH`.
     """
     try:
-        text = text if isinstance(text, str) else text.decode(json.detect_encoding(text))
+        text = without_mark(text) if isinstance(text, str) else decoded(text)
         content = _DECODER.decode(text)
     except (ValueError, RecursionError) as e:
         raise MessageError(f"the message is not JSON: {e}") from None

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from pfstorage.config import Document
+from pfstorage.decoding import decoded
 from pfstorage.errors import SettingsError
+from pfstorage.masks import without_line_end
 
 
 def read_settings_file(path: Path) -> Document:
     """Return the document in the JSON file *path*. Raise `SettingsError` if there is none."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(decoded(path.read_bytes()))
     except OSError as e:
         raise SettingsError(f"cannot read the configuration file {str(path)!r}: {e.strerror}") from e
     except (ValueError, RecursionError) as e:
@@ -44,7 +46,8 @@ _OS_OPTIONS = (
 
 def from_environment(environ: Mapping[str, str]) -> Document:
     """Return the document that the variables in *environ* make."""
-    given = {name: value for name, value in environ.items() if value}
+    lines = ((name, without_line_end(value)) for name, value in environ.items())
+    given = {name: value for name, value in lines if value}
     this: dict[str, Any] = {}
     swift: dict[str, Any] = {}
     if "HOST_IP" in given:

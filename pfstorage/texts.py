@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import TextIO
+from select import POLLIN, poll
 
-MOST_TEXT = 64 * 1024**2
-"""Characters of a message from a file: a list of a million files fits, what never ends does not."""
+MOST_TEXT = 128 * 1024**2
+"""Bytes of a message from a file: a list of a million files fits, what never ends does not."""
 
 
 def text_of(value: str) -> str:
     """Return the text of a flag that may be ``@FILE`` or ``-`` for stdin."""
+    from pfstorage.decoding import decoded
     from pfstorage.errors import MessageError
     from pfstorage.files import local_errors
 
@@ -20,9 +22,10 @@ def text_of(value: str) -> str:
         if value == "-":
             if sys.stdin is None:
                 raise MessageError("stdin is closed: there is no message to read")
-            return _bounded(sys.stdin)
-        with local_errors(value[1:]), open(value[1:], encoding="utf-8") as file:
-            return _bounded(file)
+            with local_errors("stdin"):
+                return decoded(_bounded(sys.stdin.fileno()))
+        with local_errors(value[1:]), open(value[1:], "rb", buffering=0) as file:
+            return decoded(_bounded(file.fileno()))
     except UnicodeDecodeError:
         raise MessageError(f"what {value!r} holds is not UTF-8") from None
 
@@ -52,10 +55,20 @@ def is_elsewhere(value: str) -> bool:
     return value == "-" or value.startswith("@")
 
 
-def _bounded(file: TextIO) -> str:
+def _bounded(descriptor: int) -> bytes:
+    """Return all that comes from *descriptor*, which others may have set not to block, as they may stdout."""
     from pfstorage.errors import MessageError
 
-    text = file.read(MOST_TEXT + 1)
-    if len(text) > MOST_TEXT:
-        raise MessageError(f"the message is longer than {MOST_TEXT} characters")
-    return text
+    text = bytearray()
+    waiter = poll()
+    waiter.register(descriptor, POLLIN)
+    while True:
+        try:
+            if not (chunk := os.read(descriptor, 1024 * 1024)):
+                return bytes(text)
+        except BlockingIOError:
+            waiter.poll()
+            continue
+        text += chunk
+        if len(text) > MOST_TEXT:
+            raise MessageError(f"the message is longer than {MOST_TEXT} bytes")

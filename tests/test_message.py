@@ -164,7 +164,8 @@ def test_an_order_needs_no_action() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["NaN", "[Infinity]", "-Infinity", "1e999", '{"a": 1, "a": 2}', "[" * 33 + "]" * 33, "\ufeff{}"]
+    "text",
+    ["NaN", "[Infinity]", "-Infinity", "1e999", '{"a": 1, "a": 2}', "[" * 33 + "]" * 33, "\ufeff\ufeff{}"],
 )
 def test_json_is_read_strictly(text: str) -> None:
     with pytest.raises(MessageError):

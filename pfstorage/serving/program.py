@@ -15,6 +15,7 @@ from collections.abc import Set
 from pfstorage import console
 from pfstorage._version import __version__
 from pfstorage.config import Settings
+from pfstorage.decoding import decoded
 from pfstorage.errors import LocalFileError
 from pfstorage.handler import StoreHandler
 from pfstorage.masks import without_password
@@ -159,9 +160,9 @@ def _can_any_read(path: str) -> bool:
 
 def _names_one_of(secrets: Set[str], path: str) -> bool:
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            text = file.read()
-    except OSError:
+        with open(path, "rb") as file:
+            text = decoded(file.read())
+    except (OSError, UnicodeDecodeError):  # it is another since it was read
         return False
     return any(secret in text for secret in secrets)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 
 from pfstorage.errors import SettingsError
@@ -18,8 +19,11 @@ def tls_of(options: ServerOptions) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         for path in (options.tls_cert, options.tls_key):
-            with open(path, "rb"):
-                pass  # what can't be read is named here, and not by OpenSSL
+            with open(path, "rb") as file:  # what can't be read is named here, and not by OpenSSL
+                if json.detect_encoding(file.read(4)) != "utf-8":
+                    raise ValueError(
+                        f"{path!r} begins with a byte order mark: save it as plain text, without"
+                    )
         # a password, so that it does not ask for one at the terminal: nobody may sit there
         context.load_cert_chain(options.tls_cert, options.tls_key, password=_no_password)
     except (OSError, ValueError) as e:
