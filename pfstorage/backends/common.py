@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
+import os
 import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
@@ -11,6 +12,10 @@ from email.utils import parsedate_to_datetime
 
 from pfstorage.backends.base import ObjectInfo, Span
 from pfstorage.errors import ExistsError, IntegrityError, RejectedError, StorageError
+
+_FIRST_MOMENT, _LAST_MOMENT = -62_135_596_800, 253_402_300_799
+"""Seconds since the epoch: the years 1 to 9999 in ISO 8601."""
+_MOST_SECONDS = 2**63 - 1  # of a time_t
 
 
 def new_md5() -> hashlib._Hash:
@@ -100,6 +105,14 @@ def iso_time(seconds: float) -> str:
     )
 
 
+def iso_time_of_file(status: os.stat_result) -> str:
+    """Return when a file was last written, or the first or the last moment that can be written so.
+
+    A clock that was never set, or a program, may give a file any time.
+    """
+    return iso_time(min(max(status.st_mtime_ns / 1e9, _FIRST_MOMENT), _LAST_MOMENT))
+
+
 def text_of_mtime(nanoseconds: int) -> str:
     """Write a time since the epoch as seconds, as python-swiftclient and rclone do.
 
@@ -111,13 +124,13 @@ def text_of_mtime(nanoseconds: int) -> str:
 
 
 def mtime_of_text(text: str) -> int | None:
-    """Read what `text_of_mtime` wrote, or whoever else; None if it is no time that a file can have.
+    """Read what `text_of_mtime` wrote, or whoever else; None if it is no time that a system can tell.
 
     >>> mtime_of_text("1700000000.123456789"), mtime_of_text("12"), mtime_of_text("-0.5"), mtime_of_text("x")
     (1700000000123456789, 12000000000, -500000000, None)
     """
-    found = re.fullmatch(r"(-?)(\d{1,10})(?:\.(\d{1,30}))?", text, re.ASCII)
-    if not found:
+    found = re.fullmatch(r"(-?)(\d{1,19})(?:\.(\d{1,30}))?", text, re.ASCII)
+    if not found or int(found[2]) > _MOST_SECONDS:
         return None
     sign, seconds, fraction = found.groups()
     nanoseconds = int(seconds) * 1_000_000_000 + int((fraction or "0")[:9].ljust(9, "0"))

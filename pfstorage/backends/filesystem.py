@@ -17,7 +17,7 @@ import os
 from collections.abc import Iterator
 
 from pfstorage.backends.base import CHUNK, NO_ATTRIBUTES, Attributes, ObjectInfo, Sink, Source, Span
-from pfstorage.backends.common import exists, guess_content_type, iso_time, part_of, select
+from pfstorage.backends.common import exists, guess_content_type, iso_time_of_file, part_of, select
 from pfstorage.backends.filesystem_info import ObjectFile, finished, info_of, keep_type, marker_of, stored_md5
 from pfstorage.backends.streams import HashedBody, HashedSink, announce
 from pfstorage.config import Settings
@@ -271,7 +271,7 @@ class FilesystemStorage:
         except (PermissionDeniedError, RejectedError):  # it is there: not for us, or somebody writes into it
             with self._errors(key):
                 status = self._tree.status(_parts_of(key))
-            return ObjectInfo(key, status.st_size, "", iso_time(status.st_mtime), guess_content_type(key))
+            return ObjectInfo(key, status.st_size, "", iso_time_of_file(status), guess_content_type(key))
 
     @contextlib.contextmanager
     def _errors(self, key: str) -> Iterator[None]:

@@ -7,7 +7,13 @@ import re
 from typing import BinaryIO
 
 from pfstorage.backends.base import CHUNK, ObjectInfo
-from pfstorage.backends.common import MD5_OF_NOTHING, another_object, guess_content_type, iso_time, new_md5
+from pfstorage.backends.common import (
+    MD5_OF_NOTHING,
+    another_object,
+    guess_content_type,
+    iso_time_of_file,
+    new_md5,
+)
 from pfstorage.files import settled_status, version_of
 
 _MD5 = "user.pfstorage.md5"
@@ -58,7 +64,7 @@ class ObjectFile:
 
 def marker_of(key: str, status: os.stat_result) -> ObjectInfo:
     """Return what there is to tell of the empty directory that is the marker *key*."""
-    return ObjectInfo(key, 0, MD5_OF_NOTHING, iso_time(status.st_mtime), "application/directory")
+    return ObjectInfo(key, 0, MD5_OF_NOTHING, iso_time_of_file(status), "application/directory")
 
 
 def stored_md5(info: ObjectInfo) -> str:
@@ -90,7 +96,7 @@ def info_of(key: str, descriptor: int) -> ObjectInfo:
                 md5 = f"{kept}-{md5}"
             elif size == status.st_size:
                 _keep_md5(descriptor, md5)
-        return ObjectInfo(key, size, md5, iso_time(status.st_mtime), kind, mtime_ns=status.st_mtime_ns)
+        return ObjectInfo(key, size, md5, iso_time_of_file(status), kind, mtime_ns=status.st_mtime_ns)
     raise another_object(key)
 
 
@@ -105,7 +111,7 @@ def finished(key: str, descriptor: int, size: int, md5: str, content_type: str) 
     if os.fstat(descriptor).st_size == size:
         _keep_md5(descriptor, md5)
     status, kind = os.fstat(descriptor), content_type or guess_content_type(key)
-    return ObjectInfo(key, size, md5, iso_time(status.st_mtime), kind, mtime_ns=status.st_mtime_ns)
+    return ObjectInfo(key, size, md5, iso_time_of_file(status), kind, mtime_ns=status.st_mtime_ns)
 
 
 def _keep_md5(descriptor: int, md5: str) -> None:
