@@ -196,7 +196,7 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, stop: Sto
 
         try:
             return DONE if serve(handler, options, key_source) else FAILED
-        except SettingsError as e:
+        except (SettingsError, LocalFileError) as e:
             parser.exit(MALFORMED, f"pfstorage: {e}\n")
     if message is None:
         if options.str_configFileSave:

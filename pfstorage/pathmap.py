@@ -7,6 +7,7 @@ replaced by whole components: ``chris/DICOM`` is no part of ``chris/DICOM2/a``.
 from __future__ import annotations
 
 import os.path
+from collections.abc import Sequence
 
 from pfstorage.errors import InvalidKeyError
 
@@ -96,11 +97,12 @@ def plain_prefix(text: str) -> str:
     return f"{plain}/{last}" if plain else last
 
 
-def local_to_key(path: str, over: str, location: str, cwd: str) -> str:
+def local_to_key(path: str, over: str, location: str, cwd: str, names: Sequence[tuple[str, str]] = ()) -> str:
     """Return the key of the local file *path*: its leading *over* becomes *location*.
 
     ``./data``, ``data``, ``data/`` and the absolute path of the same directory are
-    the same *over*. Without *over*, *location* is put before the path as given,
+    the same *over*; so is what begins with another name of a directory, of which *names* has
+    each before its path. Without *over*, *location* is put before the path as given,
     less its leading ``/`` or ``./``. Raise `InvalidKeyError` if *path* is not
     below *over*, or if the key can't be stored everywhere.
 
@@ -108,9 +110,11 @@ def local_to_key(path: str, over: str, location: str, cwd: str) -> str:
     'storage/d/f'
     >>> local_to_key("./data/d/f", "", "storage", "/home/u")
     'storage/data/d/f'
+    >>> local_to_key("d/f", "/link/d", "storage", "/home/u", [("/link", "/home/u")])
+    'storage/f'
     """
     if over:
-        rest = below(_absolute(path, cwd), _absolute(over, cwd))
+        rest = below(_absolute(path, cwd, names), _absolute(over, cwd, names))
         if rest is None:
             raise InvalidKeyError(f"{path!r} is not below mapLocationOver {over!r}", local=path)
     else:
@@ -118,8 +122,13 @@ def local_to_key(path: str, over: str, location: str, cwd: str) -> str:
     return check_key(join(location, rest))
 
 
-def _absolute(path: str, cwd: str) -> str:
-    return os.path.normpath(os.path.join(cwd, path))
+def _absolute(path: str, cwd: str, names: Sequence[tuple[str, str]]) -> str:
+    absolute = os.path.normpath(os.path.join(cwd, path))
+    for name, own in names:
+        rest = below(absolute, name)
+        if rest is not None:
+            return join(own, rest)
+    return absolute
 
 
 def check_key(key: str) -> str:

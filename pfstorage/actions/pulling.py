@@ -42,7 +42,7 @@ class Target:
 
     def __init__(self, location: str, over: str, ground: Ground) -> None:
         self.ground = ground
-        self.cwd = ground.cwd
+        self.cwd = ground.cwd_if_any if over else ground.cwd
         self.location = location
         self.over = over
         self.root = (self.over.rstrip("/") or "/") if self.over else self.cwd

@@ -7,7 +7,7 @@ import functools
 import itertools
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from pfstorage.actions.auditing import body_of
@@ -152,7 +152,7 @@ def _listed(path: str, ground: Ground) -> Found:
 
 
 def _put_of_each(found: Iterable[Found], meta: PutMeta, ground: Ground) -> Iterator[Transfer | Failure]:
-    selection, cwd = meta.selection(), ground.cwd
+    selection, cwd, names = meta.selection(), ground.cwd_if_any, ground.names
     location = plain_location(prepended(meta.prepend_bucket_path, meta.in_location))
     if location and meta.in_location.endswith("/"):
         location += "/"  # a file can't be put there under no name
@@ -161,14 +161,16 @@ def _put_of_each(found: Iterable[Found], meta: PutMeta, ground: Ground) -> Itera
             yield Failure("", str(each.facts["local"]), each)
             continue
         place, rest = each
-        item = _put_of(place, meta.map_location_over, location, cwd)
+        item = _put_of(place, meta.map_location_over, location, cwd, names)
         if selection.takes(item.key, rest or os.path.basename(place.path)):
             yield item
 
 
-def _put_of(place: Place, over: str, location: str, cwd: str) -> Transfer | Failure:
+def _put_of(
+    place: Place, over: str, location: str, cwd: str, names: Sequence[tuple[str, str]]
+) -> Transfer | Failure:
     try:
-        key = _key_of_file(local_to_key(place.path, over, location, cwd))
+        key = _key_of_file(local_to_key(place.path, over, location, cwd, names))
         return Transfer(key, place.path, None, place.tree, place.parts)
     except InvalidKeyError as e:
         return Failure(str(e.facts.get("key", "")), place.path, e)

@@ -33,7 +33,7 @@ from pfstorage.errors import (
     StorageError,
     UnavailableError,
 )
-from pfstorage.files import LocalTree, NewFile, is_of_disk, is_part, require_no_part
+from pfstorage.files import LocalTree, NewFile, is_of_disk, is_part, require_no_part, working_directory
 from pfstorage.pathmap import MAX_KEY_BYTES, check_key, is_marker, local_parts
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,10 @@ class FilesystemStorage:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._tree = LocalTree(os.path.abspath(settings.filesystem.store_base))
+        base = settings.filesystem.store_base
+        self._tree = LocalTree(
+            os.path.normpath(os.path.join("" if os.path.isabs(base) else working_directory(), base))
+        )
 
     def list(
         self,

@@ -4,7 +4,7 @@ from pfstorage.files.closed import is_on_the_way
 from pfstorage.files.common import is_of_disk, local_error, local_errors, settled_status, version_of
 from pfstorage.files.place import Place
 from pfstorage.files.reading import Body, body_of, open_body
-from pfstorage.files.roots import Ground, Roots
+from pfstorage.files.roots import Ground, Roots, name_by_shell, working_directory
 from pfstorage.files.tree import LocalTree
 from pfstorage.files.unfinished import PART_PREFIX, PART_SUFFIX, is_part, require_no_part
 from pfstorage.files.walking import LocalFile, find_files
@@ -27,9 +27,11 @@ __all__ = [
     "is_part",
     "local_error",
     "local_errors",
+    "name_by_shell",
     "open_body",
     "require_no_part",
     "settled_status",
     "sync_file_systems",
     "version_of",
+    "working_directory",
 ]

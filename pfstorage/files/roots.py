@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from pfstorage.errors import ForbiddenError, SettingsError
+from pfstorage.errors import ForbiddenError, LocalFileError, SettingsError
 from pfstorage.files.closed import MOST_LINKS, Closed, is_same
 from pfstorage.files.common import Directory, local_errors
 from pfstorage.files.place import Place
@@ -83,6 +83,28 @@ def _opened(directory: str) -> Root:
     return Root(path, tuple(names), Directory(descriptor))
 
 
+def working_directory() -> str:
+    """Return the path of the working directory, without links. Raise `LocalFileError`."""
+    try:
+        return os.getcwd()
+    except OSError as e:
+        text = f"the working directory can't be told ({e.strerror}): go to another one, or give absolute paths alone"
+        raise LocalFileError(text, local=".") from e
+
+
+def name_by_shell(cwd: str) -> str:
+    """Return what the shell calls the working directory *cwd*, as ``$PWD`` tells: that may have links.
+
+    Who has gone to another directory since has an old one there.
+    """
+    name = os.environ.get("PWD", "")
+    try:
+        is_name = os.path.isabs(name) and os.path.normpath(name) == name and os.path.samefile(name, cwd)
+    except (OSError, ValueError):
+        is_name = False
+    return name if is_name else cwd
+
+
 class Ground:
     """The local files that one message may touch: those below *roots*, or all that its process may.
 
@@ -100,6 +122,7 @@ class Ground:
     def __init__(self, roots: Roots | None = None) -> None:
         self._roots = roots.all if roots else ()
         self._before = roots.before if roots else ()
+        self._named = roots.named if roots else ()
         self._moved = {real for _, real in self._before if os.path.realpath(real) != real}
         closed = roots.closed if roots else None
         self._trees = [
@@ -119,10 +142,23 @@ class Ground:
         """The directory where relative paths begin. Raise `LocalFileError`."""
         if self._before:
             return self._before[0][1]
+        return self._roots[0].path if self._roots else working_directory()
+
+    @property
+    def cwd_if_any(self) -> str:
+        """As `cwd`, but "" if that was removed: absolute paths need none."""
+        try:
+            return self.cwd
+        except LocalFileError:
+            return ""
+
+    @property
+    def names(self) -> tuple[tuple[str, str], ...]:
+        """What messages may call directories beside their own paths, each before that."""
         if self._roots:
-            return self._roots[0].path
-        with local_errors("."):
-            return os.getcwd()
+            return self._before or self._named
+        cwd = self.cwd_if_any
+        return ((name, cwd),) if (name := name_by_shell(cwd)) != cwd else ()
 
     def place(self, path: str, *, follow: bool = True) -> Place:
         """Return where *path* leads; without *follow*, the last component is no link to follow.

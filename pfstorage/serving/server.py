@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Mapping, Set
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from pfstorage._version import __version__
 from pfstorage.actions import Caller
 from pfstorage.backends.base import SupportsConnections
 from pfstorage.errors import SettingsError
-from pfstorage.files import Roots
+from pfstorage.files import Roots, name_by_shell, working_directory
 from pfstorage.handler import StoreHandler
 from pfstorage.jobs.runner import Jobs
 from pfstorage.serving.access import Access
@@ -95,7 +94,7 @@ class ThreadedHTTPServer(Listener):
         """Take *options* for a server on the address *host*. Raise `SettingsError`."""
         self.options = options
         self.tls = tls_of(options) if options.tls_cert else None
-        self._own_files = OwnFiles(Roots(options.fs_roots or (os.getcwd(),)), options)
+        self._own_files = OwnFiles(Roots(options.fs_roots or (name_by_shell(working_directory()),)), options)
         self.load = Load(options.max_connections, options.max_requests, _workers_of(options))
         self.metrics = self._new_metrics()
         own = (
