@@ -209,11 +209,12 @@ def test_a_redirection_is_not_followed_with_a_token_and_tells_where_it_leads(
 class Clone:
     """A store that speaks some Swift and names no transactions.
 
-    *status* is for paths that end so, *headers* go with all answers.
+    *status* is for paths that end so, *once* for one request each; *headers* go with all answers.
     """
 
     def __init__(self) -> None:
         self.status: dict[str, int] = {}
+        self.once: dict[str, list[int]] = {}
         self.headers: dict[str, str] = {}
         self.body = b""
         self.location = ""
@@ -225,6 +226,8 @@ class Clone:
                 clone.asked.append(f"{self.command} {self.path}")
                 content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 found = [status for end, status in clone.status.items() if self.path.endswith(end)]
+                if clone.once.get(clone.asked[-1]):
+                    found = [clone.once[clone.asked[-1]].pop(0)]
                 if "format=json" in self.path:
                     found = found or [204]  # no rows
                 body = clone.body if found and found[0] != 204 else b""
@@ -270,6 +273,24 @@ def test_a_store_that_names_no_transactions_is_believed_if_it_gives_out_its_acco
             with pytest.raises(NotFoundError, match="there is no object 'x'"):
                 storage.head("x")
     assert clone.asked == ["GET /auth/v1.0", "HEAD /v1/a/users/x", "HEAD /v1/a", "HEAD /v1/a/users/x"]
+
+
+def test_a_user_who_may_not_see_the_account_is_believed_after_a_success(clone: Clone) -> None:
+    clone.status = {"/x": 404, "/v1/a": 403}
+    with open_storage(**clone.options) as storage:
+        with pytest.raises(UnavailableError, match="no X-Trans-Id"):
+            storage.head("x")
+        storage.head("y")
+        with pytest.raises(NotFoundError):
+            storage.head("x")
+
+
+def test_a_new_container_may_take_a_moment_to_be_known(clone: Clone) -> None:
+    clone.headers = {"X-Trans-Id": "t"}
+    clone.status, clone.once = {}, {"PUT /v1/a/users/x": [404, 404]}
+    with open_storage(**clone.options) as storage:
+        assert storage.put("x", io.BytesIO(b"abc"), 3).size == 3
+    assert clone.asked[1:] == ["PUT /v1/a/users/x", "PUT /v1/a/users", *["PUT /v1/a/users/x"] * 2]
 
 
 def test_where_all_is_404_nothing_is_known_of_an_object(clone: Clone) -> None:

@@ -120,7 +120,8 @@ class SwiftObjects:
             except ContainerNotFoundError:
                 pass
         self._make(container, begun, like)
-        return work()
+        # a cluster may take a moment to know it everywhere
+        return self.session.patience.tried(work, (ContainerNotFoundError,))
 
     def _make(self, container: str, noticed: float, like: str) -> None:
         """Make *container*, unless another thread has done that since it was *noticed* that there is none."""

@@ -173,10 +173,10 @@ class SwiftSession:
         Raise `Refusal`, also for a success that another than the store tells of.
         """
         response = connection.http.request(method, path, headers, body, size)
-        is_own = is_signed(response.fields)
-        if is_own:
+        if is_own := is_signed(response.fields):
             self._known.is_signed = True
         if 200 <= response.status < 300 and (is_own or not self._known.is_signed):
+            self._known.has_succeeded = True
             return response
         raise self._refusal(connection.http, response, method, path, headers.get("X-Auth-Token", ""))
 
@@ -212,7 +212,9 @@ class SwiftSession:
             return None
         if is_signed(answer.fields):
             return True
-        return False if 200 <= answer.status < 300 else None
+        # a user of containers alone may not see the account
+        is_withheld = answer.status in (401, 403, 405, 501) and self._known.has_succeeded
+        return False if 200 <= answer.status < 300 or is_withheld else None
 
     def _connect(self, place: str) -> Connection:
         return Connection(HttpConnection(self._route(place)))
@@ -298,6 +300,7 @@ class _Known:
 
     def __init__(self) -> None:
         self.is_signed: bool | None = None
+        self.has_succeeded = False
         self.answered: set[str] = set()
         self.broken: set[str] = set()
 
