@@ -30,6 +30,7 @@ The actions and their metas:
     objVerify     compare both          as objPull; moves nothing
     these three   which files, and how  include, exclude, shard, overwrite, dryRun, audit, reply
                                         async, jid: a server does it later
+    objSweep      unused segments       path, olderThan, dryRun (true unless you say false), async, jid
     jobStatus     how far is such a job job or jid, wait
     jobList       the last of them      limit
     jobCancel     end one               job or jid

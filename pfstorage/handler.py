@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pfstorage._version import __version__
 from pfstorage.actions import ACTIONS, Caller, Context, find_action, jobs, service
-from pfstorage.actions.options import MoveMeta
+from pfstorage.actions.options import LongMeta
 from pfstorage.backends import Storage, open_settings
 from pfstorage.backends.base import SupportsGivingUp
 from pfstorage.backends.confined import confined
@@ -191,10 +191,10 @@ class StoreHandler:
             )
         meta, warnings = read_meta(action.meta, message)
         context = self._context(caller)
-        if isinstance(meta, MoveMeta) and meta.async_:
+        if isinstance(meta, LongMeta) and meta.async_:
             reply = jobs.begun(context, message, meta)
         else:
-            if isinstance(meta, MoveMeta) and caller.turn:
+            if isinstance(meta, LongMeta) and caller.turn:
                 caller.turn.begin_transfer()
             reply = action.run(context, meta)
         warnings += context.warnings

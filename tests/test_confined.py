@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import random
@@ -16,6 +15,7 @@ from pfstorage import open_storage
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.base import NO_ATTRIBUTES, Span, SupportsPatience, SupportsSegments
 from pfstorage.backends.confined import confined
+from pfstorage.backends.leftovers import Leftover
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.backends.retry import Patience
 from pfstorage.config import Settings
@@ -23,7 +23,7 @@ from pfstorage.devswift import DevSwift
 from pfstorage.errors import InvalidKeyError, PermissionDeniedError, StorageError
 from pfstorage.rights import Rights
 from tests.conftest import read_tree, run, swift_options, write_tree
-from tests.test_faults import orphans, segments
+from tests.test_faults import segments
 from tests.test_storage import get, keys, put
 
 MINE = "chris/feed_12/"
@@ -285,7 +285,6 @@ def test_large_objects_are_moved_within_the_prefix(swift: DevSwift, large: Stora
     assert read_tree(tmp_path / "out") == {"large": OTHER, "second": CONTENT}
     assert len(info_of(mine, f"{MINE}second").segments_etag) == 32
     assert get(large, THEIRS) == CONTENT
-    assert orphans(swift, container_of(large)) == set()
 
 
 def test_the_segments_of_others_are_neither_told_of_nor_touched(swift: DevSwift, large: Storage) -> None:
@@ -294,7 +293,7 @@ def test_the_segments_of_others_are_neither_told_of_nor_touched(swift: DevSwift,
     size = len(OTHER)
     refused: list[Callable[[], object]] = [
         lambda: mine.pieces(theirs),
-        lambda: mine.remove_segments(theirs).__enter__(),
+        lambda: mine.remove_leftover(Leftover("x", THEIRS, 1, "")),
         lambda: mine.segmented_upload(THEIRS, size, PIECE, NO_ATTRIBUTES, None),
         lambda: mine.segmented_upload("chris/feed_12", size, PIECE, NO_ATTRIBUTES, None),
         lambda: mine.segmented_upload(LARGE, size, PIECE, NO_ATTRIBUTES, theirs),
@@ -307,12 +306,12 @@ def test_the_segments_of_others_are_neither_told_of_nor_touched(swift: DevSwift,
     assert segments(swift, container_of(large)) == before
 
 
-def test_what_replaces_and_removes_its_own_leaves_the_segments_of_others(
-    swift: DevSwift, large: Storage
-) -> None:
-    """Even those of an object whose key its own begin with, as their segments' names do."""
+def test_what_is_left_over_of_its_own_is_swept_and_nothing_of_others(swift: DevSwift, large: Storage) -> None:
+    """Even of an object whose key its own begin with, as their segments' names do."""
     above = MINE.rstrip("/")
     store_large(large, above, CONTENT)
+    for key in (above, THEIRS):
+        store_large(large, key, CONTENT)  # what was there is left over
     theirs = {name for name in segments(swift, container_of(large)) if not name.startswith(LARGE)}
     mine: Any = confined(large, Rights("write", MINE))
     for key in (LARGE, f"{MINE}0.000000000", f"{MINE}0.000000000/{len(CONTENT)}/{PIECE}/00000000"):
@@ -320,9 +319,12 @@ def test_what_replaces_and_removes_its_own_leaves_the_segments_of_others(
         upload = mine.segmented_upload(key, 1, PIECE, NO_ATTRIBUTES, None)
         upload.put(io.BytesIO(b"x"), 0, 1)
         upload.discard()
-        with mine.remove_segments(info_of(mine, key)):
-            put(mine, key, b"small")
+        put(mine, key, b"small")
         mine.delete(key)
+    seen = run(mine, "objSweep", olderThan=0)
+    assert {row["name"] for row in seen["leftovers"]} == segments(swift, container_of(large)) - theirs
+    assert run(mine, "objSweep", olderThan=0, dryRun=False)["removed"] == len(seen["leftovers"])
+    assert run(mine, "objSweep", path="chris/feed_123", olderThan=0, dryRun=False)["removed"] == 0
     assert segments(swift, container_of(large)) == theirs
     assert (get(large, above), get(large, THEIRS)) == (CONTENT, CONTENT)
     assert keys(mine) == []
@@ -338,6 +340,6 @@ def test_who_may_read_begins_no_large_object_and_ends_none(swift: DevSwift, larg
         for replaced in (info, None):
             with pytest.raises(PermissionDeniedError, match="change nothing"):
                 reader.segmented_upload(LARGE, len(OTHER), PIECE, NO_ATTRIBUTES, replaced)
-        with pytest.raises(PermissionDeniedError, match="change nothing"), contextlib.ExitStack() as stack:
-            stack.enter_context(reader.remove_segments(info))
+        with pytest.raises(PermissionDeniedError, match="change nothing"):
+            reader.remove_leftover(Leftover("x", LARGE, 1, ""))
     assert segments(swift, container_of(large)) == before

@@ -431,6 +431,7 @@ def test_a_large_new_object_whose_answer_is_lost_is_stored_all_the_same(
     made = upload.finish(pieces, only_new=True)
     assert direct.head("large").etag == made.etag
     again = storage.segmented_upload("large", 2 * MIB, MIB, Attributes(), None)
+    pieces = [again.put(io.BytesIO(b"x" * MIB), number * MIB, MIB) for number in range(2)]
     with pytest.raises(ExistsError):
         again.finish(pieces, only_new=True)
 

@@ -79,6 +79,7 @@ MESSAGES: dict[str, dict[str, Any]] = {
         "action": "objPull",
         "meta": {"fromLocation": "nothing", "mapLocationOver": "./out", "shard": "1/2"},
     },
+    "objSweep": {"action": "objSweep"},
     "objVerify": {"action": "objVerify", "meta": {"fromLocation": "storage", "mapLocationOver": "./data"}},
     "objVerify-differs": {"action": "objVerify", "meta": {"fromLocation": "storage", "mapLocationOver": "."}},
     "objExists": {"action": "objExists", "meta": {"obj": "storage/a.txt"}},

@@ -1,6 +1,6 @@
 """What each action does: a dataclass for its meta and a function, beside others of its kind."""
 
-from pfstorage.actions import jobs, listing, pulling, pushing, service
+from pfstorage.actions import jobs, listing, pulling, pushing, service, sweeping
 from pfstorage.actions.registry import ACTIONS, Action, Caller, Context, Upload, action, find_action
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "pulling",
     "pushing",
     "service",
+    "sweeping",
 ]

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pfstorage.actions.options import MoveMeta
+from pfstorage.actions.options import LongMeta
 from pfstorage.actions.registry import Caller, Context, action
 from pfstorage.errors import ForbiddenError, MessageError, UnknownJobError
 from pfstorage.fields import camel_case
@@ -40,7 +40,7 @@ class JobsMeta:
     limit: int | None = field(default=None, metadata={"schema": {"minimum": 1, "maximum": MOST_ROWS}})
 
 
-def begun(context: Context, message: Message, meta: MoveMeta) -> Reply:
+def begun(context: Context, message: Message, meta: LongMeta) -> Reply:
     """Take on *message* as a job, and reply which one it is. Raise `MessageError` for what can't be one."""
     jobs = _jobs_of(context.caller)
     if context.caller.upload:
@@ -63,7 +63,7 @@ def _origin(context: Context) -> Origin:
     return Origin(store_name(context.state.settings), roots.named if roots else ((Ground().cwd,) * 2,))
 
 
-def _known(message: Message, meta: MoveMeta) -> dict[str, Any]:
+def _known(message: Message, meta: LongMeta) -> dict[str, Any]:
     """Return the meta of *message* without what made it a job, and without what is unknown: that may be a secret."""
     fields = [field for field in dataclasses.fields(meta) if field.name not in ("async_", "jid")]
     names = {name for each in fields for name in (camel_case(each.name), *each.metadata.get("aliases", ()))}

@@ -19,8 +19,21 @@ LONGEST_JID = 200
 
 
 @dataclass(frozen=True)
-class MoveMeta:
-    """The meta of every action that moves or compares files, and may take long."""
+class LongMeta:
+    """The meta of every action that may take long, and so may become a job."""
+
+    async_: bool = False
+    jid: str = field(default="", metadata={"schema": {"maxLength": LONGEST_JID}})
+
+    def check(self) -> None:
+        """Raise `MessageError` for what can't be, whatever there is to do."""
+        if len(self.jid) > LONGEST_JID or not self.jid.isprintable():
+            raise MessageError(f"meta 'jid' takes up to {LONGEST_JID} printable characters")
+
+
+@dataclass(frozen=True)
+class MoveMeta(LongMeta):
+    """The meta of every action that moves or compares files."""
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -30,16 +43,12 @@ class MoveMeta:
     audit: bool = False
     sure: bool = False
     reply: str = field(default="full", metadata={"schema": {"enum": REPLIES}})
-    async_: bool = False
-    jid: str = field(default="", metadata={"schema": {"maxLength": LONGEST_JID}})
 
-    def check(self, substr: str = "") -> None:
-        """Raise `MessageError` for what can't be, whatever there is to move."""
+    def check(self) -> None:
         _check_word("overwrite", self.overwrite, OVERWRITE)
         _check_word("reply", self.reply, REPLIES)
-        if len(self.jid) > LONGEST_JID or not self.jid.isprintable():
-            raise MessageError(f"meta 'jid' takes up to {LONGEST_JID} printable characters")
-        self.selection(substr)
+        super().check()
+        self.selection()
 
     def selection(self, substr: str = "") -> Selection:
         """Return which keys are taken. Raise `MessageError`."""

@@ -41,7 +41,7 @@ from pfstorage.pathmap import (
 from pfstorage.reply import Reply
 from pfstorage.rights import Rights
 from pfstorage.transfer import Failure, Moved, Transfer, TransferReport, Work, push, verify
-from pfstorage.transfer.push import replacing, unless_there
+from pfstorage.transfer.push import unless_there
 from pfstorage.transfer.verify import Comparison
 
 AT_ONCE = 10_000
@@ -257,8 +257,7 @@ def _stored_upload(work: Work, key: str, upload: Upload) -> Moved:
     known = known_objects(work.storage, [key]).get(key)
 
     def store(body: Source, size: int) -> int:
-        with replacing(work.storage, known):
-            work.storage.put(key, body, size, only_new=work.options.only_new)
+        work.storage.put(key, body, size, only_new=work.options.only_new)
         return size
 
     return unless_there(work, known, contextlib.nullcontext((upload.body, upload.size)), store)

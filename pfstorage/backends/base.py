@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, runtime_checkable
 
+from pfstorage.backends.leftovers import Leftover, Leftovers, Share
 from pfstorage.backends.retry import Patience
 from pfstorage.config import Settings
 from pfstorage.pathmap import is_marker
@@ -259,8 +259,15 @@ class Piece:
 class SegmentedUpload(Protocol):
     """A large object on its way into a store, piece by piece: nothing of it is seen before `finish`."""
 
-    def stored(self) -> Mapping[int, Piece]:
-        """Return the pieces that an earlier try has left in the store, by their offset."""
+    def stored(self) -> Set[Piece]:
+        """Return the pieces that earlier tries have left in the store, or that others are storing."""
+        ...
+
+    def reuse(self, piece: Piece) -> bool:
+        """Make one of `stored` a piece of this object, too; tell whether it is still there.
+
+        From several threads at once.
+        """
         ...
 
     def put(self, body: Source, offset: int, size: int) -> Piece:
@@ -268,14 +275,14 @@ class SegmentedUpload(Protocol):
         ...
 
     def finish(self, pieces: Sequence[Piece], *, only_new: bool = False) -> ObjectInfo:
-        """Make the object of *pieces*, in order; remove what else is stored for its key.
+        """Make the object of *pieces*, in order. Nothing is removed: others may use what it replaces.
 
         With *only_new*, an object that is there stays: raise `ExistsError`.
         """
         ...
 
     def discard(self) -> None:
-        """Remove the pieces of an upload that failed."""
+        """Remove the pieces that this failed upload has stored, unless another object may be made of them."""
         ...
 
 
@@ -300,13 +307,20 @@ class SupportsSegments(Protocol):
     def pieces(self, info: ObjectInfo) -> Sequence[Piece]:
         """Return of what pieces the object of a listing row is made, in order. It is one request.
 
-        Raise `NotFoundError` if it is gone, or another object by now.
+        Raise `NotFoundError` if it is gone, or another object by now. Where the store does not
+        tell of what it is made, that is one piece whose MD5 is not known.
         """
         ...
 
-    def remove_segments(self, info: ObjectInfo) -> AbstractContextManager[None]:
-        """Remove, once the block has replaced it, the segments of a large object that a listing showed.
+    def leftovers(self, takes: Callable[[str], bool], older_than: float, share: Share) -> Leftovers:
+        """Return the segments that no object is made of: whatever may be made of one is asked.
 
-        If the block raises, they stay.
+        *takes* tells of the key that a segment was stored for whether it is wanted; of a key that was too
+        long for that, of its beginning. Those of an upload that has stored one in the last *older_than*
+        seconds may yet become an object, and are left out. *share* does what it is given side by side.
         """
+        ...
+
+    def remove_leftover(self, leftover: Leftover) -> bool:
+        """Remove one of `leftovers`, unless an upload has taken it meanwhile; tell whether it was removed."""
         ...

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from pfstorage.backends.base import (
@@ -19,11 +19,15 @@ from pfstorage.backends.base import (
     SupportsPatience,
     SupportsSegments,
 )
+from pfstorage.backends.leftovers import Leftover, Leftovers, Share
 from pfstorage.backends.retry import Patience
 from pfstorage.config import Settings
 from pfstorage.errors import PermissionDeniedError
 from pfstorage.pathmap import check_key
 from pfstorage.rights import Rights
+
+ELSEWHERE = "something in the account"
+"""What is told of keys that are for others."""
 
 
 def confined(storage: Storage, rights: Rights) -> Storage:
@@ -161,16 +165,22 @@ class _Segmented(_Confined):
         self, key: str, size: int, piece_size: int, attributes: Attributes, replaced: ObjectInfo | None
     ) -> SegmentedUpload:
         if replaced:
-            self._writable(replaced.key)  # its segments are removed
+            self._writable(replaced.key)
         return self._storage.segmented_upload(self._writable(key), size, piece_size, attributes, replaced)
 
     def pieces(self, info: ObjectInfo) -> Sequence[Piece]:
         self._readable(info.key)
         return self._storage.pieces(info)
 
-    def remove_segments(self, info: ObjectInfo) -> AbstractContextManager[None]:
-        self._writable(info.key)
-        return self._storage.remove_segments(info)
+    def leftovers(self, takes: Callable[[str], bool], older_than: float, share: Share) -> Leftovers:
+        """Return those of the keys that the rights are for. What others have that could not be read, is not told."""
+        rights = self._rights
+        found = self._storage.leftovers(lambda key: rights.may_touch(key) and takes(key), older_than, share)
+        return replace(found, unread=[ELSEWHERE] * len(found.unread) if rights.prefix else found.unread)
+
+    def remove_leftover(self, leftover: Leftover) -> bool:
+        require_write(self._rights, leftover.key)
+        return self._storage.remove_leftover(leftover)
 
 
 class _PatientAndSegmented(_Patient, _Segmented):

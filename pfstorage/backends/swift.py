@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import quote
 
 from pfstorage.backends.base import (
@@ -17,11 +16,13 @@ from pfstorage.backends.base import (
     Span,
 )
 from pfstorage.backends.common import guess_content_type, text_of_mtime
+from pfstorage.backends.leftovers import Leftover, Leftovers, Share
 from pfstorage.backends.retry import Patience
 from pfstorage.backends.swift_headers import MTIME
 from pfstorage.backends.swift_objects import SwiftObjects, only_if_new
 from pfstorage.backends.swift_segments import SwiftSegments, SwiftUpload
 from pfstorage.backends.swift_session import SwiftSession
+from pfstorage.backends.swift_sweep import SwiftSweep
 from pfstorage.config import Settings
 from pfstorage.pathmap import check_key
 
@@ -93,8 +94,7 @@ class SwiftStorage:
             return self._objects.put(self._container, key, body, size, headers)
 
     def delete(self, key: str) -> None:
-        with self._segments.removed_after(self.head(key)):
-            self._session.ask("DELETE", self._container, key)
+        self._session.ask("DELETE", self._container, check_key(key))
 
     def copy(self, source: str, target: str) -> ObjectInfo:
         destination = quote(f"/{self._container}/{check_key(target)}")
@@ -114,8 +114,11 @@ class SwiftStorage:
     def pieces(self, info: ObjectInfo) -> Sequence[Piece]:
         return self._segments.pieces(info)
 
-    def remove_segments(self, info: ObjectInfo) -> AbstractContextManager[None]:
-        return self._segments.removed_after(info)
+    def leftovers(self, takes: Callable[[str], bool], older_than: float, share: Share) -> Leftovers:
+        return SwiftSweep(self._segments).leftovers(takes, older_than, share)
+
+    def remove_leftover(self, leftover: Leftover) -> bool:
+        return SwiftSweep(self._segments).remove(leftover)
 
     def close(self) -> None:
         self._session.close()

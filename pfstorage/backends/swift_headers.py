@@ -13,7 +13,8 @@ from pfstorage.errors import RejectedError
 MTIME = "x-object-meta-mtime"
 """Where python-swiftclient and rclone keep the time of the file, too: in seconds since the epoch."""
 
-_SEGMENTED = {"x-static-large-object", "x-object-manifest"}
+LARGE = {"x-static-large-object", "x-object-manifest"}
+"""Headers of objects that are made of segments."""
 
 
 def info_of(key: str, headers: Mapping[str, str]) -> ObjectInfo:
@@ -28,7 +29,7 @@ def info_of(key: str, headers: Mapping[str, str]) -> ObjectInfo:
         text = f"what the store answers of {key!r} is no answer of a Swift: see its proxy"
         raise RejectedError(text, key=key) from None
     etag, kind = etag_in(headers), headers.get("content-type", "")
-    segments = etag if _SEGMENTED & headers.keys() else ""
+    segments = etag if LARGE & headers.keys() else ""
     mtime = mtime_of_text(headers.get(MTIME, ""))
     return ObjectInfo(key, size, etag, modified, kind, segments_etag=segments, mtime_ns=mtime)
 
@@ -54,7 +55,7 @@ def etag_in(headers: Mapping[str, str]) -> str:
 
 def is_md5_of_content(headers: Mapping[str, str]) -> bool:
     """Tell whether the ETag is the MD5 of the bytes: it isn't for large objects made of segments."""
-    return not _SEGMENTED & headers.keys() and re.fullmatch("[0-9a-f]{32}", etag_in(headers)) is not None
+    return not LARGE & headers.keys() and re.fullmatch("[0-9a-f]{32}", etag_in(headers)) is not None
 
 
 @functools.lru_cache(maxsize=64)  # those of a second's answers are the same

@@ -43,7 +43,7 @@ class SwiftListings:
 
         def page_after(marker: str) -> tuple[Sequence[dict[str, Any]], str | None]:
             """Return a page, and the marker of the next one if there may be one."""
-            page, is_last = self._page(container, {**query, "marker": marker}, size)
+            page, is_last = self.page(container, {**query, "marker": marker}, size)
             last = _name_of(page[-1]) if page else ""
             if page and last <= marker:
                 raise RejectedError(
@@ -54,7 +54,7 @@ class SwiftListings:
         def page_before(marker: str) -> tuple[Sequence[dict[str, Any]], str | None]:
             """Return a page in descending order, in which the markers change their places."""
             bounds = {"marker": marker or query.get("end_marker", ""), "end_marker": query.get("marker", "")}
-            page, is_last = self._page(container, {**query, **bounds, "reverse": "true"}, size)
+            page, is_last = self.page(container, {**query, **bounds, "reverse": "true"}, size)
             return page, None if is_last else _name_of(page[-1])
 
         is_whole = limit is None and not query.get("delimiter")
@@ -62,10 +62,13 @@ class SwiftListings:
         for page in fetched_ahead(page_after, query.get("marker", ""), limit, back, _name_of):
             yield from page
 
-    def _page(
+    def page(
         self, container: str, query: Mapping[str, str], size: int
     ) -> tuple[Sequence[dict[str, Any]], bool]:
-        """Return a page of *size* rows, or of what the store allows, and whether it is known to be the last."""
+        """Return a page of *size* rows, or of what the store allows, and whether it is known to be the last.
+
+        Raise `ContainerNotFoundError`.
+        """
         asked = {name: value for name, value in query.items() if value}
         try:
             page = self._page_of(container, {**asked, "limit": str(size)})

@@ -37,12 +37,12 @@ class SwiftObjects:
         self._making = threading.Lock()
         self._made: dict[str, float] = {}
         self._missing: set[str] = set()  # of what a listing showed
-        self._listings = SwiftListings(session)
+        self.listings = SwiftListings(session)
 
     def list(self, container: str, *, limit: int | None = None, **query: str) -> Iterator[ObjectInfo]:
         """Yield the rows that *query*, the parameters of Swift, asks for, *limit* at most."""
         try:
-            yield from self._listings.rows(container, query, limit)
+            yield from self.listings.rows(container, query, limit)
         except ContainerNotFoundError:
             self._missing.add(container)
             raise

@@ -8,7 +8,6 @@ import functools
 import itertools
 from urllib.parse import unquote_to_bytes
 
-from pfstorage.actions.pushing import known_objects
 from pfstorage.backends.base import CHUNK, Attributes
 from pfstorage.backends.common import new_md5
 from pfstorage.backends.confined import require_write
@@ -21,7 +20,6 @@ from pfstorage.serving.download import KIND, give_out
 from pfstorage.serving.exchange import Answer, Request, answer_of
 from pfstorage.serving.spool import Spool
 from pfstorage.transfer import PacedSource
-from pfstorage.transfer.push import replacing
 
 OBJECTS = "/api/v1/objects"
 MOST_ROWS = 10_000
@@ -77,11 +75,10 @@ def _put(request: Request, key: str) -> Answer:
         require_write(request.caller.renewed().rights, key)  # it may have been long in coming
         request.turn.begin_transfer()
         storage = request.handler.storage_for(request.caller)
-        with replacing(storage, known_objects(storage, [key]).get(key)):
-            # of a client that has gone, too: it sent all of it
-            pace = functools.partial(request.handler.throttle().take, stop=request.caller.stop)
-            body = PacedSource(spool.file, pace)
-            info = storage.put(key, body, spool.size, Attributes(kind), only_new=only_new)
+        # of a client that has gone, too: it sent all of it
+        pace = functools.partial(request.handler.throttle().take, stop=request.caller.stop)
+        body = PacedSource(spool.file, pace)
+        info = storage.put(key, body, spool.size, Attributes(kind), only_new=only_new)
     request.moved("store", spool.size)
     answer = answer_of(Reply({"status": True, "object": info.as_row()}))
     answer.status, answer.headers = 201, {"ETag": f'"{info.etag}"'}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.base import CHUNK, Attributes, Piece, Source, Span, SupportsSegments
@@ -64,20 +65,22 @@ def push(
 ) -> int:
     """Store *body* in segments of *piece_size* bytes, in place of *known*; return the bytes that were sent.
 
-    Segments that an earlier try left are used. They are left for a later one if this
-    one is stopped, or if the store does not answer: that may pass.
+    Segments that an earlier try left are used. Those of this one are left for a later one if
+    it is stopped, or if the store does not answer: that may pass.
     """
     assert isinstance(work.storage, SupportsSegments)
     upload = work.storage.segmented_upload(key, body.size, piece_size, attributes, known)
     stored = upload.stored()
+    known_offsets = {piece.offset for piece in stored}
 
     def put(piece: Piece) -> tuple[Piece, int]:
         work.stop.check()
         part = body.part(piece.offset, piece.size)
-        there = stored.get(piece.offset)
-        if there and there.size == piece.size and there.md5 == md5_of(part):
-            return there, 0
-        part.seek(0)
+        if piece.offset in known_offsets:
+            there = replace(piece, md5=md5_of(part))
+            if there in stored and upload.reuse(there):
+                return there, 0
+            part.seek(0)
         return upload.put(work.source(part), piece.offset, piece.size), piece.size
 
     try:

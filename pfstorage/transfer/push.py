@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable
 from typing import TypeVar
 
-from pfstorage.backends import ObjectInfo, Storage
+from pfstorage.backends import ObjectInfo
 from pfstorage.backends.base import Attributes, SupportsSegments
 from pfstorage.backends.common import guess_content_type
 from pfstorage.errors import ExistsError, NotFoundError
@@ -80,13 +80,6 @@ def _is_same(work: Work, body: Body, known: ObjectInfo) -> bool:
         return False
 
 
-def replacing(storage: Storage, known: ObjectInfo | None) -> contextlib.AbstractContextManager[None]:
-    """Return what removes the segments of a large object *known* once the block has replaced it."""
-    if known and known.segments_etag and isinstance(storage, SupportsSegments):
-        return storage.remove_segments(known)
-    return contextlib.nullcontext()
-
-
 def _store(work: Work, key: str, body: Body, size: int, known: ObjectInfo | None) -> int:
     """Store *body*; return the bytes that were sent."""
     storage = work.storage
@@ -95,8 +88,7 @@ def _store(work: Work, key: str, body: Body, size: int, known: ObjectInfo | None
         piece_size = storage.piece_size(size, work.options.segment_size)
         if size > piece_size:
             return large.push(work, key, body, piece_size, attributes, known)
-    with replacing(storage, known):
-        info = storage.put(key, work.source(body), size, attributes, only_new=work.options.only_new)
+    info = storage.put(key, work.source(body), size, attributes, only_new=work.options.only_new)
     if info.mtime_ns is not None and abs(info.mtime_ns - body.mtime_ns) > COARSEST_NS:
         work.warn_once("the store did not take the time of files", repr(key))
     return size
