@@ -18,7 +18,7 @@ from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.base import Sink, Span
 from pfstorage.backends.memory import MemoryStorage
-from pfstorage.serving import timed
+from pfstorage.serving import gate, timed
 from pfstorage.serving.gate import WAITING_PER_WORKING
 from pfstorage.serving.options import ServerOptions
 from tests.conftest import ask, running_server
@@ -35,12 +35,14 @@ Start = Callable[..., ThreadedHTTPServer]
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Start a server over a storage, with options; it looks at its clients often."""
+    """Start a server over a storage; it looks at its clients often, and is patient unless its options say otherwise."""
     monkeypatch.setattr(timed, "CHECK_SECONDS", 0.02)
+    monkeypatch.setattr(gate, "WAIT_SECONDS", 600.0)
     with contextlib.ExitStack() as stack:
 
         def started(storage: Storage, **options: Any) -> ThreadedHTTPServer:
-            made = ThreadedHTTPServer(("127.0.0.1", 0), StoreHandler(storage), ServerOptions(**options))
+            given = ServerOptions(**{"head_seconds": 600.0, "idle_seconds": 3600.0, **options})
+            made = ThreadedHTTPServer(("127.0.0.1", 0), StoreHandler(storage), given)
             return stack.enter_context(running_server(made))
 
         yield started
@@ -127,7 +129,7 @@ def test_a_download_that_fails_or_whose_client_goes_away_gives_its_place_back(
 def test_a_reader_that_takes_its_time_leaves_its_place_to_another(
     start: Start, clients: Clients, memory: Storage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = start(memory, max_requests=1, head_seconds=0.3, idle_seconds=3600.0)
+    server = start(memory, max_requests=1, head_seconds=0.3)
     slow = clients(server, GET)
     assert slow.recv(12) == b"HTTP/1.1 200"
     with caplog.at_level("WARNING"):
@@ -140,7 +142,7 @@ def test_a_reader_that_takes_its_time_leaves_its_place_to_another(
 def test_a_reader_that_takes_its_time_has_it_while_nobody_waits(
     start: Start, clients: Clients, memory: Storage
 ) -> None:
-    server = start(memory, max_requests=1, head_seconds=0.05, idle_seconds=3600.0)
+    server = start(memory, max_requests=1, head_seconds=0.05)
     slow = clients(server, GET)
     assert slow.recv(12) == b"HTTP/1.1 200"
     for _ in range(20):  # each longer than it would have if another waited

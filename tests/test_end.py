@@ -187,7 +187,7 @@ def test_a_request_that_nothing_ends_is_told_by_the_end(monkeypatch: pytest.Monk
 
     server = ThreadedHTTPServer(("127.0.0.1", 0), StoreHandler(Stuck(Settings(type="memory"))))
     with running_server(server), connected(server.server_port) as connection:
-        connection.sendall(request("GET", "/api/v1/objects/a"))
+        connection.sendall(request("HEAD", "/api/v1/objects/a"))
         assert entered.wait(30)
         assert not server.end_requests(0.05)
         release.set()
