@@ -31,6 +31,14 @@ LEAST_PIECE = 64 * 1024
 Document = Mapping[str, Mapping[str, Any]]
 
 
+def _shown(each: dataclasses.Field[Any], value: Any, with_secrets: bool) -> Any:
+    if with_secrets:
+        return value
+    if value and "secret" in each.metadata:
+        return MASK
+    return without_password(value) if each.name in ("auth_url", "http_proxy") else value
+
+
 class _Shown:
     """A ``repr`` as a dataclass has it, secrets masked."""
 
@@ -362,11 +370,3 @@ def to_document(settings: Settings, *, with_secrets: bool = False) -> dict[str, 
 
 
 _COMMON = dataclasses.fields(CommonSettings)
-
-
-def _shown(each: dataclasses.Field[Any], value: Any, with_secrets: bool) -> Any:
-    if with_secrets:
-        return value
-    if value and "secret" in each.metadata:
-        return MASK
-    return without_password(value) if each.name in ("auth_url", "http_proxy") else value

@@ -70,9 +70,13 @@ def _known(message: Message, meta: LongMeta) -> dict[str, Any]:
     return {name: value for name, value in message.meta.items() if name in names and value is not None}
 
 
-@action("jobStatus", meta=StatusMeta, read_only=True)
+@action(
+    "jobStatus",
+    meta=StatusMeta,
+    read_only=True,
+    text="Tell how far a job is, now or when it is over, and then its reply.",
+)
 def job_status(context: Context, meta: StatusMeta) -> Reply:
-    """Tell how far a job is, now or when it is over, and then its reply."""
     wait = meta.wait or 0
     if not 0 <= wait <= LONGEST_WAIT:
         raise MessageError(f"meta 'wait' takes 0 to {LONGEST_WAIT} seconds: ask again for more")
@@ -85,9 +89,10 @@ def job_status(context: Context, meta: StatusMeta) -> Reply:
     return Reply({"status": True, **job.as_body()})
 
 
-@action("jobList", meta=JobsMeta, read_only=True)
+@action(
+    "jobList", meta=JobsMeta, read_only=True, text="List the jobs that the caller may see, the latest first."
+)
 def job_list(context: Context, meta: JobsMeta) -> Reply:
-    """List the jobs that the caller may see, the latest first."""
     limit = ROWS if meta.limit is None else meta.limit
     if not 0 < limit <= MOST_ROWS:
         raise MessageError(f"meta 'limit' takes 1 to {MOST_ROWS}")
@@ -96,9 +101,8 @@ def job_list(context: Context, meta: JobsMeta) -> Reply:
     return Reply({"status": True, "jobs": [job.as_body() for job in jobs]})
 
 
-@action("jobCancel", meta=JobMeta)
+@action("jobCancel", meta=JobMeta, text="Have a job end soon.")
 def job_cancel(context: Context, meta: JobMeta) -> Reply:
-    """Have a job end soon."""
     jobs = _jobs_of(context.caller)
     job = jobs.cancel(_named(context.caller, meta).id)
     body = {"status": True, **job.as_body()}

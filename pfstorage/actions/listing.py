@@ -80,9 +80,13 @@ def _any(storage: Storage, prefix: str) -> bool:
     return any(True for _ in storage.list(prefix, limit=1))
 
 
-@action("ls", meta=LsMeta, read_only=True)
+@action(
+    "ls",
+    meta=LsMeta,
+    read_only=True,
+    text="List the objects whose key begins with a path, as rows of the fields that are asked for.",
+)
 def ls(context: Context, meta: LsMeta) -> Reply:
-    """List the objects whose key begins with a path, as rows of the fields that are asked for."""
     _check_fields(meta.ret_spec)
     if meta.limit is not None and not 1 <= meta.limit <= sys.maxsize:
         raise MessageError("meta 'limit' must be 1 or more, and no larger than any store")
@@ -146,9 +150,10 @@ def _field(name: str) -> str:
     return "content_type" if name == "content-type" else name
 
 
-@action("objExists", meta=ObjectMeta, read_only=True)
+@action(
+    "objExists", meta=ObjectMeta, read_only=True, text="Tell whether there is an object of exactly this key."
+)
 def obj_exists(context: Context, meta: ObjectMeta) -> Reply:
-    """Tell whether there is an object of exactly this key."""
     key = _key(meta)
     try:
         found = _head(context.storage, key)
@@ -157,9 +162,13 @@ def obj_exists(context: Context, meta: ObjectMeta) -> Reply:
     return Reply({"status": True, "objPath": found.key})
 
 
-@action("objStat", meta=ObjectMeta, read_only=True)
+@action(
+    "objStat",
+    meta=ObjectMeta,
+    read_only=True,
+    text="Return what the store says of one object, as a row of ``ls``.",
+)
 def obj_stat(context: Context, meta: ObjectMeta) -> Reply:
-    """Return what the store says of one object, as a row of ``ls``."""
     found = _head(context.storage, _key(meta))
     return Reply({"status": True, "objPath": found.key, "objStat": found.as_row()})
 

@@ -103,9 +103,8 @@ class Target:
             return self._tree.free_bytes(self._parts)
 
 
-@action("objPull", meta=PullMeta)
+@action("objPull", meta=PullMeta, text="Write the objects that a path and a selection choose to local files.")
 def obj_pull(context: Context, meta: PullMeta) -> Reply:
-    """Write the objects that a path and a selection choose to local files."""
     with Ground(context.caller.roots) as ground:
         return _pulled(context, meta, ground)
 
@@ -132,9 +131,12 @@ def _pulled(context: Context, meta: PullMeta, ground: Ground) -> Reply:
     return reply_of(report, meta, places, audit)
 
 
-@action("objVerify", meta=PullMeta)
+@action(
+    "objVerify",
+    meta=PullMeta,
+    text="Compare local files with the objects that they would be pulled from; move nothing.",
+)
 def obj_verify(context: Context, meta: PullMeta) -> Reply:
-    """Compare local files with the objects that they would be pulled from; move nothing."""
     with Ground(context.caller.roots) as ground:
         return _verified(context, meta, ground)
 

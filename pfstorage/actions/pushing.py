@@ -66,10 +66,12 @@ class PutMeta(MoveMeta):
     follow_symlinks: bool = False
 
 
-@action("objPut", meta=PutMeta)
-@action("objPush", meta=PutMeta)
+_PUT_TEXT = "Store a tree, a file or a list of files; or the file that came with the message."
+
+
+@action("objPut", meta=PutMeta, text=_PUT_TEXT)
+@action("objPush", meta=PutMeta, text=_PUT_TEXT)
 def obj_put(context: Context, meta: PutMeta) -> Reply:
-    """Store a tree, a file or a list of files; or the file that came with the message."""
     if meta.to_object:
         return _put_upload(context, meta)
     with Ground(context.caller.roots) as ground:

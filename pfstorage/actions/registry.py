@@ -125,28 +125,33 @@ class Context:
 
 @dataclass(frozen=True)
 class Action:
-    """An entry of the registry: the function *run* answers the action *name*, given a *meta*."""
+    """An entry of the registry: the function *run* answers the action *name*, given a *meta*.
+
+    *text* says what it does, for the document of the server.
+    """
 
     name: str
     meta: type[Any]
     run: Callable[[Context, Any], Reply]
     read_only: bool
+    text: str = ""
 
 
 ACTIONS: dict[str, Action] = {}
 
 
 def action(
-    name: str, *, meta: type[M], read_only: bool = False
+    name: str, *, meta: type[M], read_only: bool = False, text: str = ""
 ) -> Callable[[Callable[[Context, M], Reply]], Callable[[Context, M], Reply]]:
     """Register a function as the answer to the action *name*, its meta read as a *meta*.
 
     It raises a `PfstorageError` for what fails, and never builds the reply to an
-    error itself. *read_only* ones change nothing, and are offered to a GET.
+    error itself. *read_only* ones change nothing, and are offered to a GET. *text* says what it
+    does: a docstring would be gone with ``python -OO``.
     """
 
     def register(run: Callable[[Context, M], Reply]) -> Callable[[Context, M], Reply]:
-        ACTIONS[name] = Action(name, meta, run, read_only)
+        ACTIONS[name] = Action(name, meta, run, read_only, text)
         return run
 
     return register

@@ -29,9 +29,10 @@ class InternalctlMeta:
     value_replace: str | None = None
 
 
-@action("hello", meta=HelloMeta, read_only=True)
+@action(
+    "hello", meta=HelloMeta, read_only=True, text="Say who is there: the time, the machine, or what was said."
+)
 def hello(context: Context, meta: HelloMeta) -> Reply:
-    """Say who is there: the time, the machine, or what was said."""
     answer: dict[str, Any] = {name: context.state.get(f"/this/{name}") for name in ("name", "version")}
     if meta.ask_about == "timestamp":
         now = datetime.now().isoformat("-", "microseconds")
@@ -75,9 +76,12 @@ def _address(interfaces: dict[str, list[Any]]) -> str:
     return next((address for address in found if not address.startswith("127.")), "127.0.0.1")
 
 
-@action("internalctl", meta=InternalctlMeta)
+@action(
+    "internalctl",
+    meta=InternalctlMeta,
+    text="Read or change the state: the settings as a tree of paths like ``/swift/container_name``.",
+)
 def internalctl(context: Context, meta: InternalctlMeta) -> Reply:
-    """Read or change the state: the settings as a tree of paths like ``/swift/container_name``."""
     if not meta.var:
         raise MessageError("meta 'var' must name a part of the state, such as /swift/container_name")
     if context.caller.rights.prefix:

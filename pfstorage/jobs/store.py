@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pfstorage.errors import FullDiskError, JobConflictError, SettingsError, StateFileError
+from pfstorage.errors import FullDiskError, JobConflictError, SettingsError, StateFileError, UnknownJobError
 from pfstorage.jobs.directory import guarded
 from pfstorage.jobs.job import CANCELLED, FAILED, OVER, QUEUED, RUNNING, STATES, Job, Order
 from pfstorage.jobs.origin import Origin
@@ -156,7 +156,8 @@ class JobStore:
         """Note that a queued job runs; return it."""
         self._set(job_id, state=RUNNING, started=now)
         job = self.read(job_id)
-        assert job is not None  # only what is over is removed
+        if job is None:  # only what is over is removed; but the file is there for others, too
+            raise UnknownJobError(f"the job {job_id} is no longer in the file of the jobs", job=job_id)
         return job
 
     def note_progress(self, job_id: str, progress: Mapping[str, Any]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
 import types
 import typing
 from collections.abc import Iterable, Iterator
@@ -65,7 +64,7 @@ def schemas(extensions: Iterable[str] = ()) -> dict[str, Schema]:
 
 
 def _of_message(action: Action) -> Schema:
-    return _message(action.name, ref(action.meta.__name__), inspect.getdoc(action.run) or "")
+    return _message(action.name, ref(action.meta.__name__), action.text)
 
 
 def _message(name: str, meta: Schema, text: str) -> Schema:
