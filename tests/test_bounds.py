@@ -15,9 +15,12 @@ from typing import Any
 import pytest
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
+from pfstorage.actions import Caller
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.base import Sink, Span
 from pfstorage.backends.memory import MemoryStorage
+from pfstorage.handler import TRUSTED
+from pfstorage.reply import Reply
 from pfstorage.serving import gate, timed
 from pfstorage.serving.gate import WAITING_PER_WORKING
 from pfstorage.serving.options import ServerOptions
@@ -124,6 +127,22 @@ def test_a_download_that_fails_or_whose_client_goes_away_gives_its_place_back(
         assert gone.recv(12) == b"HTTP/1.1 200"
         gone.close()
     assert rest_of(clients(server, GET)).endswith(OBJECT)
+
+
+def test_what_breaks_before_there_is_an_answer_gives_its_place_back(memory: Storage) -> None:
+    class Broken(StoreHandler):
+        def answer(self, source: Any, caller: Caller = TRUSTED) -> Reply:
+            assert caller.turn
+            caller.turn.begin_transfer()
+            raise ConnectionResetError
+
+    made = ThreadedHTTPServer(("127.0.0.1", 0), Broken(memory), ServerOptions(max_requests=1))
+    with running_server(made) as server:
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", server.server_port), timeout=60) as connection:
+                connection.sendall(HELLO_POST)
+                assert connection.recv(1) == b""
+        until(lambda: server.load.long.counts() == {"busy": 0, "waiting": 0})
 
 
 def test_a_reader_that_takes_its_time_leaves_its_place_to_another(

@@ -95,9 +95,14 @@ class RequestHandler(BaseHTTPRequestHandler):
         try:
             self._respond(line)
         finally:
+            self._end_turn()
             self._request, self.headers = None, _NONE  # it may be long until the next one
             load.end(self.connection)
             self._patience = options.idle_seconds
+
+    def _end_turn(self) -> None:
+        if self._request:
+            self._request.turn.end()
 
     def _respond(self, line: bytes) -> None:
         """Answer the request that begins with *line*. The connection ends with it unless all of it is read."""
@@ -111,8 +116,7 @@ class RequestHandler(BaseHTTPRequestHandler):
             ends = self._send(answer)
             self._is_whole = True
         finally:
-            if self._request:
-                self._request.turn.end()
+            self._end_turn()
             self._count()
             self._log(time.monotonic() - self._started)
         self.close_connection = ends
