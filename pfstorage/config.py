@@ -295,7 +295,7 @@ def is_url(text: str) -> bool:
 def proxy_url(text: str) -> str:
     """Return the URL of the HTTP proxy that *text* names, with its scheme or without; "" names none.
 
-    Raise `ValueError` for what pfstorage does not speak: it would tell it secrets in plain text.
+    Raise `ValueError` for another scheme: pfstorage would send secrets to it in plain text.
 
     >>> proxy_url("proxy:3128"), proxy_url(" HTTP://me:pw@[::1]:3128\\n")
     ('http://proxy:3128', 'http://me:pw@[::1]:3128')
@@ -303,7 +303,7 @@ def proxy_url(text: str) -> str:
     scheme, found, rest = text.strip().partition("://")
     if found and scheme.lower() != "http":
         raise ValueError(
-            f"pfstorage speaks plain HTTP to a proxy, not {scheme[:20]!r}: give HOST:PORT of such a proxy"
+            f"pfstorage speaks plain HTTP to a proxy, not {scheme[:20]!r}: give the HOST:PORT of an HTTP proxy"
         )
     url = f"http://{rest if found else scheme}"
     if not (rest or scheme):
@@ -334,8 +334,8 @@ def _credential_warnings(settings: Settings) -> list[str]:
 def _insecurity_warnings(settings: Settings) -> list[str]:
     if settings.type != "swift" or not settings.insecure:
         return []
-    text = "certificates are not verified (--insecure): whoever is between may read keys and tokens, and change files"
-    return [f"{text}; --caCert FILE is the remedy"]
+    text = "certificates are not verified (--insecure): others on the way can read keys and tokens, and change files"
+    return [f"{text}; use --caCert FILE instead"]
 
 
 @functools.lru_cache(FEW)

@@ -82,12 +82,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--swiftKey", default="", metavar="KEY", help="with what; @FILE keeps it out of the process list")
     add("--swiftContainer", metavar="NAME", help="the container (default SWIFT_CONTAINER_NAME, else users)")
     add("--httpProxy", metavar="HOST:PORT", help="the proxy towards the store")
-    add("--caCert", metavar="FILE", help="believe certificates that those in FILE (PEM) have signed")
+    add("--caCert", metavar="FILE", help="trust the certificate authorities in FILE (PEM)")
     add(
         "--insecure",
         action="store_true",
         default=None,
-        help="believe any certificate: whoever is between may read and change all, keys and files",
+        help="trust any certificate: others on the way can then read keys and change files",
     )
     add(
         "--workers",

@@ -201,7 +201,7 @@ def test_a_redirection_is_not_followed_with_a_token_and_tells_where_it_leads(
     clone.location = f"http://127.0.0.1:{proxy.port}/auth/v1.0?token=x"
     with open_storage(**clone.options) as other, pytest.raises(MisconfiguredError) as caught:
         other.head("a")
-    assert f"leads to http://127.0.0.1:{proxy.port}: give" in str(caught.value)
+    assert f"a redirection to http://127.0.0.1:{proxy.port}: use the final address" in str(caught.value)
     assert "token" not in str(caught.value)
     assert proxy.requests == []
 
@@ -313,7 +313,7 @@ def test_a_login_of_http_is_not_that_of_the_store(clone: Clone) -> None:
     clone.headers = {"WWW-Authenticate": 'Basic realm="staff"'}
     with (
         open_storage(**clone.options) as storage,
-        pytest.raises(MisconfiguredError, match="login of its own"),
+        pytest.raises(MisconfiguredError, match="asks for its own login"),
     ):
         storage.head("x")
     assert len(clone.asked) == 1
@@ -342,7 +342,7 @@ def test_what_an_ingress_says_is_well_is_not_done(storage: Storage, proxy: Proxy
 
 def test_a_header_that_can_not_be_sent_fails_its_object_alone(storage: Storage) -> None:
     attributes = Attributes("text/plain\n; x=y")
-    with pytest.raises(RejectedError, match="'s/b': the header Content-Type has a line break") as caught:
+    with pytest.raises(RejectedError, match="'s/b': the header Content-Type contains a line break") as caught:
         storage.put("s/b", io.BytesIO(b"x"), 1, attributes)
     assert not isinstance(caught.value, MisconfiguredError)
     storage.put("s/b", io.BytesIO(b"x"), 1, Attributes("text/plain; name=ä"))
@@ -354,7 +354,7 @@ def test_an_object_behind_a_login_of_http_is_not_asked_for_with_a_new_token(clon
     clone.headers = {"WWW-Authenticate": "Basic"}
     with (
         open_storage(**clone.options) as storage,
-        pytest.raises(MisconfiguredError, match="login of its own"),
+        pytest.raises(MisconfiguredError, match="asks for its own login"),
     ):
         storage.head("x")
     assert len(clone.asked) == 2

@@ -37,7 +37,7 @@ CONTINUE_ABOVE = 8 * 1024**2
 CONTINUE_PATIENCE = 1.0
 """Seconds to wait for that answer: RFC 9110, 10.1.1, forbids to wait for it without end."""
 MOST_WORDS = 4096
-"""Bytes of an answer of no success that are looked at: its connection ends."""
+"""Bytes of a refusal's body that are read: its connection ends."""
 _CONTINUE = b"HTTP/1.1 100"
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _SETTINGS = {
@@ -101,7 +101,7 @@ class HttpConnection:
         return response
 
     def _put_head(self, method: str, path: str, headers: Mapping[str, str], asks_first: bool) -> None:
-        """Write the head of a request as UTF-8; nothing is sent yet. Raise `Mistake` for what it can't have."""
+        """Write the head of a request as UTF-8; nothing is sent yet. Raise `Mistake` for a control character."""
         name = ""
         try:
             self._http.putrequest(method, self._prefix + path, skip_host=True, skip_accept_encoding=True)
@@ -113,9 +113,10 @@ class HttpConnection:
                 self._http.putheader("Expect", "100-continue")
         except (ValueError, http.client.InvalidURL):
             self._http.close()
-            *_, self._http = _prepared(self._route)  # or what is written of it would go before the next one
+            *_, self._http = _prepared(self._route)  # else the half head would go before the next request
             known = _SETTINGS.get(name.lower())
-            text = f"{known or f'the header {name}'} has a line break, or what no text has: it is not sent"
+            what = known or f"the header {name}"
+            text = f"{what} contains a line break or another control character; it was not sent"
             raise Mistake(text, is_setting=bool(known)) from None
 
     def _open(self) -> None:
@@ -181,8 +182,8 @@ class HttpConnection:
             return response.read()
 
     def read_words(self, response: Response) -> str:
-        """Return in one line what the body of an answer of no success says, if that is text; its tags are left out."""
-        with TALKING, contextlib.closing(response):  # which keeps the socket, if it ends with it
+        """Return the text of a refusal's body in one line, without tags."""
+        with TALKING, contextlib.closing(response):  # it may own the socket
             content = response.read(MOST_WORDS)
         text = re.sub(
             r"<(head|style|script)\b.*?</\1>|<[^>]*>", " ", content.decode(errors="replace"), flags=re.S
@@ -208,7 +209,7 @@ class HttpConnection:
 
 
 def meets_tls(route: Route) -> bool:
-    """Tell whether what answers at *route*, for plain HTTP, speaks TLS: it ends what it can't read, without a word."""
+    """Tell whether the server of *route*, an address of plain HTTP, speaks TLS: such a one ends plain HTTP silently."""
     target = urlsplit(route.url)
     if route.proxy or target.scheme == "https":
         return False

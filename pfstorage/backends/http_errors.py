@@ -1,4 +1,4 @@
-"""Why there is no answer, or none of success: an outage, which may pass, or a mistake, which does not."""
+"""The failures of a request: an outage, which may pass; a mistake in the settings, which does not; a refusal."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class ConnectionBroken(Exception):
 
 
 class Mistake(ConnectionBroken):
-    """There can be no answer, however often one asks: a setting is wrong, and *reason* names it.
+    """A further try cannot help: *reason* names the setting that is wrong.
 
-    Or else, if not *is_setting*, this one request is.
+    If not *is_setting*, only this request is wrong.
     """
 
     def __init__(self, reason: str, *, is_setting: bool = True) -> None:
@@ -35,9 +35,9 @@ class Mistake(ConnectionBroken):
 
 
 class Refusal(Exception):
-    """The answer has a *status* that is none of success.
+    """The server refused a request with *status*.
 
-    *words* are what its body says. *method* and *path*, with its query, are the request.
+    *words* is the text of the body. *method* and *path*, with its query, are those of the request.
     """
 
     def __init__(
@@ -63,9 +63,9 @@ PROXY = "its proxy does not (see --httpProxy, or the variables http_proxy and no
 
 
 class Broken:
-    """Turns what fails in a connection within a ``with`` block into `ConnectionBroken`.
+    """Turn the failures of a connection within a ``with`` block into `ConnectionBroken`.
 
-    *connecting* is about one that is being opened, *by_proxy* about one that a proxy opens.
+    *connecting*: the block opens the connection. *by_proxy*: it opens it through a proxy.
     """
 
     def __init__(self, *, connecting: bool = False, by_proxy: bool = False) -> None:
@@ -88,7 +88,7 @@ class Broken:
         if isinstance(error, http.client.BadStatusLine) and str(error).startswith(_ALERT):
             return Mistake(SPEAKS_TLS)
         if isinstance(error, ValueError) and connecting:
-            return Mistake("no host can have that name: see --swiftAuthUrl, SWIFT_AUTH_URL")
+            return Mistake("the host name is not valid: see --swiftAuthUrl, SWIFT_AUTH_URL")
         return _outage(error, connecting)
 
 
@@ -103,12 +103,12 @@ def _outage(error: Exception, connecting: bool) -> ConnectionBroken:
     return ConnectionBroken(f"the connection broke ({type(error).__name__})", connecting=connecting)
 
 
-SPEAKS_TLS = "it speaks TLS there: give an address of https://"
+SPEAKS_TLS = "the port speaks TLS: use an address with https://"
 _ALERT = "\x15\x03"
 """How an alert of TLS begins (RFC 8446, 5.1)."""
 _NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH", "RECORD_LAYER")
 _DAMAGE = ("BAD_RECORD_MAC", "DECRYPT", "INTERNAL_ERROR", "EOF")
-"""What OpenSSL finds where something else answers, and where the line is bad or the server in trouble."""
+"""OpenSSL's reasons for an answer that is not TLS, and for a bad line or a server in trouble."""
 
 _HOSTNAME = range(62, 65)
 _DATES = range(9, 15)
@@ -123,27 +123,25 @@ def _tls_failure(error: ssl.SSLError, connecting: bool) -> ConnectionBroken:
     reason = error.reason or str(error)
     is_outage = isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError))
     if "CERTIFICATE" in reason or "UNKNOWN_CA" in reason:
-        return Mistake(f"it wants a certificate of its client, which pfstorage does not have ({reason})")
+        return Mistake(f"the store asks for a client certificate, which pfstorage cannot send ({reason})")
     if is_outage or not connecting or any(each in reason for each in _DAMAGE):
         return ConnectionBroken(f"the connection broke ({reason})", connecting=connecting)
     if any(each in reason for each in _NO_TLS):
-        return Mistake(
-            f"it speaks no TLS there ({reason}): give an address of http://, or the port of its TLS"
-        )
-    return Mistake(f"it agrees to no TLS ({reason})")
+        return Mistake(f"the port does not speak TLS ({reason}): use http://, or the port for TLS")
+    return Mistake(f"the TLS handshake failed ({reason})")
 
 
 def _remedy(code: int) -> str:
     if code in _HOSTNAME:
-        return "the address must have a name that is in the certificate: see --swiftAuthUrl, OS_STORAGE_URL"
+        return "use a name that the certificate contains: see --swiftAuthUrl, OS_STORAGE_URL"
     if code in _DATES:
         return "the store needs a new certificate, or a clock is wrong"
     if code in _STRICT:
         return (
-            "Python 3.13 and later verify strictly (VERIFY_X509_STRICT): who signed it must sign it anew with what"
-            " is missing; or give --insecure, which trusts anybody"
+            "Python 3.13 and later verify strictly (VERIFY_X509_STRICT): its issuer must issue it anew with the missing"
+            " part, or --insecure turns all verification off"
         )
-    return "give a file with the certificate of who signed it: --caCert FILE, OS_CACERT or SSL_CERT_FILE"
+    return "give the certificate of its issuer by --caCert FILE, OS_CACERT or SSL_CERT_FILE"
 
 
 CONNECTING = Broken(connecting=True)

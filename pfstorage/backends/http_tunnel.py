@@ -1,6 +1,6 @@
 """TLS through an HTTP proxy (CONNECT, RFC 9110, 9.3.6).
 
-`http.client` has it, too, but before Python 3.12 not for an IPv6 address, and tells no status of a refusal.
+`http.client` can do this too, but not for an IPv6 address before Python 3.12, and it hides the proxy's status.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pfstorage.backends.http_response import Response
 
 
 class Tunnel(http.client.HTTPConnection):
-    """A connection by TLS to *host* and *port* by way of the proxy at *first*, to which *headers* go."""
+    """A TLS connection to *host* and *port* through the proxy at *first*, which gets *headers*."""
 
     def __init__(
         self,
@@ -40,14 +40,14 @@ class Tunnel(http.client.HTTPConnection):
             raise
 
     def _ask(self) -> None:
-        """Ask the proxy for the way. Raise `Mistake` if it refuses that for good."""
+        """Send CONNECT to the proxy. Raise `Mistake` if the proxy refuses for good."""
         host, port = self._target
         way = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         lines = [f"CONNECT {way} HTTP/1.1", f"Host: {way}", *(f"{n}: {v}" for n, v in self._headers.items())]
         self.sock.sendall("\r\n".join([*lines, "", ""]).encode())
         answer = Response(self.sock, method="CONNECT")
         try:
-            answer.begin()  # it ends with the head: nothing comes before TLS begins
+            answer.begin()  # the server sends nothing more until the client begins TLS
         finally:
             answer.close()
         if not 200 <= answer.status < 300:

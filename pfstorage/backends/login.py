@@ -10,7 +10,7 @@ from pfstorage.errors import StorageError
 from pfstorage.masks import Secret
 
 DOUBT_SECONDS = 5.0
-"""Seconds for which a login holds whatever comes of it: clusters limit logins, and an outage must not multiply them."""
+"""Seconds for which `doubt` keeps a login: clusters limit logins, so an outage must not multiply them."""
 
 
 class Login:
@@ -45,6 +45,6 @@ class Login:
                 self._granted = None
 
     def doubt(self, url: str, token: str) -> None:
-        """Do so where nothing answers at *url*, unless that is quite new."""
+        """Forget the login if nothing answers at *url*, unless the login is new."""
         if time.monotonic() - self._granted_at > DOUBT_SECONDS:
             self.forget(url, token)

@@ -14,7 +14,7 @@ class Pool(Generic[C]):
     """Connections to a place, made by *connect* and ended by *disconnect*.
 
     The one that came back last is lent first: its socket is the likeliest to live.
-    There are as many as there were ever callers at once. Whoever asks for another place
+    There are as many as there were ever callers at once. A caller that asks for another place
     ends the idle connections to the old one: the store has moved.
     """
 

@@ -1,4 +1,4 @@
-"""How a store is reached: by which proxy, and with which certificates; from the settings and the environment."""
+"""Choose the proxy and the certificates for a store, from the settings and the environment."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pfstorage.backends.http_errors import Mistake
 from pfstorage.config import Settings, proxy_url
 
 _BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-"""Who names a file of certificates: OpenSSL, and requests, by which the store was reached before."""
+"""The variables that name a file of certificates: OpenSSL's, then those of requests, which 2.x used."""
 
 
 def find_route(place: str, settings: Settings, environ: Mapping[str, str]) -> Route:
-    """Find how to reach *place*, ``SCHEME://HOST:PORT``. Raise `Mistake` if a setting leads nowhere."""
+    """Return the route to *place*, ``SCHEME://HOST:PORT``. Raise `Mistake` for a setting that cannot work."""
     proxy = find_proxy(place, settings.http_proxy, environ)
     is_tls = urlsplit(place).scheme == "https"
     context = trusting(settings.swift.cacert, settings.insecure, environ) if is_tls else None
@@ -26,9 +26,9 @@ def find_route(place: str, settings: Settings, environ: Mapping[str, str]) -> Ro
 
 
 def find_proxy(place: str, setting: str, environ: Mapping[str, str]) -> str:
-    """Return the URL of the proxy towards *place*, "" for none. Raise `Mistake` for one that pfstorage can't use.
+    """Return the URL of the proxy towards *place*, "" for none. Raise `Mistake` for a proxy of another scheme.
 
-    Where there is no *setting*, the variables that curl knows tell it, those in lower case first.
+    Without *setting*, the variables that curl knows count, those in lower case first.
     """
     target = urlsplit(place)
     source, found = "--httpProxy", setting
@@ -48,13 +48,13 @@ def find_proxy(place: str, setting: str, environ: Mapping[str, str]) -> str:
 
 
 def _variable(name: str, environ: Mapping[str, str]) -> tuple[str, str]:
-    """Return the variable *name* as it is spelled in *environ*, and its value: in lower case, if it is there so."""
+    """Return the spelling of the variable *name* in *environ*, and its value; lower case comes first."""
     spelled = name if name in environ else next((each for each in environ if each.lower() == name), name)
     return spelled, environ.get(spelled, "").strip()
 
 
 def is_exempt(host: str, port: int, no_proxy: str) -> bool:
-    """Tell whether *no_proxy*, a list of names, addresses and networks, with ports or without, has *host*.
+    """Tell whether *no_proxy*, a list of names, addresses and networks, with or without ports, contains *host*.
 
     >>> is_exempt("fd00::7", 8080, "10.0.0.0/8, fd00::/8"), is_exempt("10.1.2.3", 80, "10.0.0.0/8:8080")
     (True, False)
@@ -91,7 +91,7 @@ def _has(entry: str, host: str, port: int) -> bool:
 
 
 def trusting(cacert: str, insecure: bool, environ: Mapping[str, str]) -> ssl.SSLContext:
-    """Return what verifies the certificate of a store. Raise `Mistake` for a file that has no certificates."""
+    """Return the context that verifies a store's certificate. Raise `Mistake` for a file without certificates."""
     if insecure:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
@@ -101,7 +101,7 @@ def trusting(cacert: str, insecure: bool, environ: Mapping[str, str]) -> ssl.SSL
     for source, path in named.items():
         if path:
             return _trusting_file(source, path)
-    import certifi  # what requests trusts, also where the system has no certificates
+    import certifi  # requests trusts these; a small image has no certificates of the system
 
     context = ssl.create_default_context()
     context.load_verify_locations(certifi.where())

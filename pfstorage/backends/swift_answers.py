@@ -1,8 +1,8 @@
-"""What an answer means, by the request that it answers: a login, an account, a container, an object, the limits.
+"""The meaning of a refusal, by the request that it answers.
 
-A status says nothing by itself. A login's 404 is a wrong path, a container's is a missing container, and the 404
-of an ingress whose store restarts says nothing about any object. Swift and Ceph RGW name a transaction in each
-answer of theirs (``X-Trans-Id``), and what lies before them does not: that tells the store's word from a stranger's.
+A status says nothing by itself. The 404 of a login means a wrong path, that of a container a missing container, and
+the 404 of an ingress whose store restarts says nothing about any object. Swift and Ceph RGW name a transaction in
+each of their answers (``X-Trans-Id``). A server in front of them does not: so the two can be distinguished.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from pfstorage.errors import (
 Kind = Literal["info", "account", "container", "object"]
 
 _PASSING = {408, 425, 429, 498, 499}
-"""498 is Swift's own rate limit, 499 tells that the client went away."""
+"""498 is Swift's own rate limit; 499 means that the client went away."""
 _ANYBODYS = {400, 401, 403, 407, 409, 411, 413, 414, 417, 431, 451, 497, 507, *_PASSING}
-"""Statuses that mean the same whoever answers: they are about the request, or the caller."""
+"""Statuses that mean the same from any server: they are about the request or its caller."""
 
 _ERROR_BY_STATUS: dict[int, type[StorageError]] = {
     401: UnauthenticatedError,
@@ -46,12 +46,12 @@ _ERROR_BY_STATUS: dict[int, type[StorageError]] = {
     507: NoSpaceError,
 }
 _OF_OTHERS = {"basic", "digest", "negotiate", "ntlm"}
-"""What asks for a login of HTTP is no Swift and no Keystone: these ask by ``Swift`` and ``Keystone``."""
+"""Schemes of HTTP logins. Swift and Keystone ask by ``Swift`` and ``Keystone``, so another server asks by these."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What was asked: *method* of a request about *key* or *container* at *address*."""
+    """The subject of a request: its *method*, and the *key* or *container* at *address*."""
 
     address: str
     kind: Kind
@@ -61,7 +61,7 @@ class Asked:
 
 
 def asked(e: Refusal, address: str, storage_url: str, key: str = "") -> Asked:
-    """Tell from the path of a refused request what it was about; *key* is what the caller calls the object."""
+    """Return the subject of a refused request, from its path. *key* is the key that the caller gave."""
     base = urlsplit(storage_url).path.rstrip("/")
     path = e.path.partition("?")[0]
     if not path:
@@ -79,7 +79,7 @@ def is_signed(headers: Mapping[str, str]) -> bool:
 
 
 def error_of_answer(e: Refusal, about: Asked, is_own: Callable[[], bool]) -> StorageError:
-    """Return what the refusal *e* of a request means. *is_own* tells whether the store itself gave it."""
+    """Return the error for the refusal *e* of a request. *is_own* says whether the store itself refused."""
     facts = _facts(e, about.address, about.key)
     what = f" about {about.key!r}" if about.key else ""
     text = f"the store at {about.address} answered {e.status} {e.reason}{what}{_words(e)}"
@@ -110,26 +110,24 @@ def _own_refusal(e: Refusal, about: Asked, text: str, facts: dict[str, Fact]) ->
     return _ERROR_BY_STATUS.get(e.status, RejectedError)(text, **facts)
 
 
-STRANGER = (
-    "it is not the store that says so, for no X-Trans-Id comes with it, but a proxy or an ingress before it"
-)
+STRANGER = "the answer has no X-Trans-Id, so a proxy or an ingress gave it, not the store"
 
 
 def _conflict(about: Asked, text: str, facts: dict[str, Fact]) -> StorageError:
-    """Tell a large object that is broken from a name that two write at a time: that passes.
+    """Distinguish a broken large object from two writers of one name, which passes.
 
-    To read a large object of which the first segment is missing or another, Swift answers 409 (its middleware slo).
+    Swift's middleware slo answers 409 to a GET of a large object whose first segment is missing or has changed.
     """
     if about.method in ("GET", "HEAD"):
-        return RejectedError(f"{text}: a segment of it is missing, or is another", **facts)
+        return RejectedError(f"{text}: one of its segments is missing or has changed", **facts)
     return ConflictError(text, **facts)
 
 
 def _too_large(e: Refusal, text: str, facts: dict[str, Fact]) -> StorageError:
-    """Tell one object that is too large from an account or a container that is full: the words of Swift do."""
+    """Distinguish one too large object from a full account or container, by the words of the store."""
     words = e.words.lower()
     if "too large" in words and "quota" not in words:
-        return ObjectTooLargeError(f"{text}; smaller segments may do: see --segmentSize", **facts)
+        return ObjectTooLargeError(f"{text}: use smaller segments (--segmentSize)", **facts)
     return NoSpaceError(text, **facts)
 
 
@@ -138,7 +136,7 @@ def _not_found(about: Asked, text: str, facts: dict[str, Fact]) -> StorageError:
         return NotFoundError(f"there is no object {about.key!r}", **facts)
     if about.kind == "account" or (about.kind, about.method) == ("container", "PUT"):
         return MisconfiguredError(
-            f"{text}: it has no such account; see OS_STORAGE_URL, --swiftUsername", **facts
+            f"{text}: there is no such account; see OS_STORAGE_URL, --swiftUsername", **facts
         )
     return no_container(about.container, about.address, facts)
 
@@ -151,7 +149,7 @@ def no_container(
 
 
 def error_of_login(e: Refusal, address: str, url: str, user: str) -> StorageError:
-    """Return what the refusal *e* of the login at *url*, which has no password in it, means for *user*."""
+    """Return the error for the refusal *e* of the login of *user* at *url*, which contains no password."""
     facts = _facts(e, address)
     text = f"the login at {url} answered {e.status} {e.reason}{_words(e)}"
     if e.status < 400:
@@ -165,15 +163,15 @@ def error_of_login(e: Refusal, address: str, url: str, user: str) -> StorageErro
         return UnauthenticatedError(f"{text}: see --swiftKey, SWIFT_KEY, OS_PASSWORD", **facts)
     if is_signed(e.headers) or e.status in _ANYBODYS - {403, 409}:
         return MisconfiguredError(
-            f"{text}: no login is served there; see --swiftAuthUrl, SWIFT_AUTH_URL", **facts
+            f"{text}: this is not the address of a login; see --swiftAuthUrl, SWIFT_AUTH_URL", **facts
         )
     return UnavailableError(
-        f"{text}: {STRANGER} whose store is away, or the address is wrong; see --swiftAuthUrl, SWIFT_AUTH_URL",
+        f"{text}: {STRANGER}. The store may be restarting, or the address is wrong: see --swiftAuthUrl, SWIFT_AUTH_URL",
         **facts,
     )
 
 
-OF_PROXY = ": a proxy before the store asks for a login of its own; see --httpProxy USER:PASSWORD@HOST:PORT"
+OF_PROXY = ": a proxy in front of the store asks for its own login; see --httpProxy USER:PASSWORD@HOST:PORT"
 
 
 def _is_of_proxy(e: Refusal) -> bool:
@@ -194,9 +192,9 @@ def _facts(e: Refusal, address: str, key: str = "") -> dict[str, Fact]:
 
 
 def _seconds_to_wait(headers: Mapping[str, str]) -> int | None:
-    """Return what Retry-After says, seconds or a date (RFC 9110, 10.2.3), None if it says nothing.
+    """Return the seconds that Retry-After asks for (RFC 9110, 10.2.3), None without a valid value.
 
-    A date is held against that of the answer: the clock of the store may be another. One that is past says nothing.
+    A date is compared with the Date of the answer, since the store's clock may differ. A past date counts as none.
 
     >>> _seconds_to_wait({"retry-after": "7"}), _seconds_to_wait({"retry-after": "soon"})
     (7, None)
@@ -216,7 +214,7 @@ def _seconds_to_wait(headers: Mapping[str, str]) -> int | None:
 
 
 _TELLING = {400, 409, 413, 507}
-"""Statuses whose body tells more than the status: what is wrong with the request, or which limit it meets."""
+"""Statuses whose body says more: the error in the request, or the limit that it reached."""
 
 
 def _words(e: Refusal) -> str:
@@ -224,10 +222,10 @@ def _words(e: Refusal) -> str:
 
 
 def _elsewhere(e: Refusal) -> str:
-    """Return where a redirection leads, which nobody follows: a token is for the host that was named."""
+    """Return the target of a redirection. pfstorage follows none: a token is for the configured host only."""
     try:
         target = urlsplit(e.headers.get("location", ""))
         place = f"{target.scheme}://{target.hostname}" + (f":{target.port}" if target.port else "")
-        return f", which leads to {place}: give the address itself" if target.hostname else ""
+        return f", a redirection to {place}: use the final address" if target.hostname else ""
     except ValueError:
         return ""

@@ -53,7 +53,7 @@ def log_in(settings: Settings, connect: Connect) -> tuple[str, str]:
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
-    """What requests sends goes by our own connections."""
+    """Send the requests of keystoneauth over our own connections."""
 
     def __init__(self, connect: Connect) -> None:
         super().__init__()

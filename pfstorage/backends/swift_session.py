@@ -170,7 +170,7 @@ class SwiftSession:
     ) -> Response:
         """Send a request for *path*, with its query; return the response, its body yet to be read.
 
-        Raise `Refusal`, also for a success that another than the store tells of.
+        Raise `Refusal`, also if a server in front of the store answered with success.
         """
         response = connection.http.request(method, path, headers, body, size)
         if is_own := is_signed(response.fields):
@@ -183,15 +183,15 @@ class SwiftSession:
     def _refusal(
         self, connection: HttpConnection, answer: Response, method: str, path: str, token: str = ""
     ) -> Refusal:
-        """Return the error for an answer of no success. A server may send anything back: no secret is in its words."""
+        """Return the error for a refusal, its words without secrets: a server may send them back."""
         secrets = self._settings.secrets() | ({token} - {""})
         words = without(connection.read_words(answer), secrets)
         return Refusal(answer.status, answer.reason, answer.fields, words=words, method=method, path=path)
 
     def _is_own(self, e: Refusal, url: str, token: str) -> bool:
-        """Tell whether the store itself refused a request, not what lies before it.
+        """Tell whether the store itself refused a request, not a server in front of it.
 
-        Some stores that speak Swift name no transactions: one that gives out its account without is believed.
+        Some stores that speak Swift name no transactions. Such a store is recognised by its account's answer.
         """
         if is_signed(e.headers):
             return True
@@ -200,7 +200,7 @@ class SwiftSession:
         return self._known.is_signed is False
 
     def _is_signed_account(self, url: str, token: str) -> bool | None:
-        """Tell whether the answer about the account names its transaction, None if there is no such answer now."""
+        """Tell whether the answer about the account names its transaction, None if the store does not answer now."""
         try:
             with (
                 self._pool.borrowed(_place_of(url)) as connection,
@@ -212,7 +212,7 @@ class SwiftSession:
             return None
         if is_signed(answer.fields):
             return True
-        # a user of containers alone may not see the account
+        # a user with access to containers only may not read the account
         is_withheld = answer.status in (401, 403, 405, 501) and self._known.has_succeeded
         return False if 200 <= answer.status < 300 or is_withheld else None
 
@@ -261,14 +261,14 @@ class SwiftSession:
         url, token = answer.fields.get("x-storage-url"), answer.fields.get("x-auth-token")
         if not url or not token:
             raise MisconfiguredError(
-                f"what answers at {self.address} is no Swift: it gave no storage URL and token"
+                f"what answers at {self.address} is no Swift: it gave no storage URL and token; see --swiftAuthUrl"
             )
         return url, token
 
     def _error_of_silence(self, e: ConnectionBroken, place: str, key: str = "") -> StorageError:
-        """Return what it means that there was no answer from *place*.
+        """Return the error for a request that *place* did not answer.
 
-        Sinks and bodies raise a bare `OSError`, and connections never do, so each is told from the other.
+        Connections raise no bare `OSError`. Sinks and bodies do, and theirs pass through.
         """
         address = urlsplit(place).netloc
         facts: dict[str, Fact] = {"key": key} if key else {}
@@ -296,7 +296,7 @@ class SwiftSession:
 
 
 class _Known:
-    """What is known of the store by now: whether it names its transactions, None is not known yet; where it answers."""
+    """Facts about the store: whether it names its transactions (None: not known yet), and which places answered."""
 
     def __init__(self) -> None:
         self.is_signed: bool | None = None
@@ -312,6 +312,6 @@ def _sdk() -> ModuleType:
 def _checked_url(url: str) -> str:
     if not is_url(url):
         shown = without_password(url)
-        text = f"the storage URL '{shown}' is none of http or https: see OS_STORAGE_URL, or the login"
+        text = f"the storage URL '{shown}' is not an http or https URL: see OS_STORAGE_URL, or the answer of the login"
         raise MisconfiguredError(text)
     return url.rstrip("/")
