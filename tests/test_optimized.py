@@ -55,7 +55,7 @@ def test_each_action_replies_the_same(command: Command, tmp_path: Path, action: 
     flags = (*STORE, "--durable", "batch", "--rangeSize", "64K")
 
     def run(**environ: str) -> tuple[int, str, str]:
-        meta = {**MESSAGES[action], "dryRun": True} if action == "objPut" else MESSAGES[action]
+        meta = {**MESSAGES[action], "dryRun": True} if action in ("objPut", "objPull") else MESSAGES[action]
         done = command(*flags, "--action", action, "--args", json.dumps(meta), **environ)
         return done.returncode, CHANGING.sub("", done.stdout), done.stderr
 

@@ -30,9 +30,12 @@ class SweepMeta(LongMeta):
     dry_run: bool = True
 
 
-@action("objSweep", meta=SweepMeta)
+@action(
+    "objSweep",
+    meta=SweepMeta,
+    text="List the segments that no large object is made of; remove them if ``dryRun`` is false.",
+)
 def obj_sweep(context: Context, meta: SweepMeta) -> Reply:
-    """List the segments that no large object is made of; remove them if ``dryRun`` is false."""
     meta.check()
     older_than = WEEK if meta.older_than is None else meta.older_than
     if older_than < 0:
