@@ -410,6 +410,24 @@ def test_a_malformed_request_is_told_what_is_wrong_with_it(server: ThreadedHTTPS
     assert ask(server, HELLO)[0] == 200
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET /healthz HTTP/1.1\n",
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\n",
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\n",
+        chunked(b"5\n"),
+        chunked(b"0\r\n\n"),
+        chunked(b"0\r\nX: y\n"),
+    ],
+)
+def test_a_line_that_lf_ends_is_refused_before_more_comes(impatient: ThreadedHTTPServer, data: bytes) -> None:
+    """The client sends nothing more, and a server that waited for it would answer 408."""
+    with connected(impatient.server_port) as connection:
+        connection.sendall(data)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
+
+
 KEYS = {
     "a NUL": "chris/\0/a",
     "a lone surrogate": "chris/\ud800",

@@ -108,8 +108,9 @@ def read_headers(stream: Stream) -> Headers:
     while (line := stream.readline(MAX_LINE + 1)) != b"\r\n":
         lines.append(line)
         size += len(line)
-        if not line.endswith(b"\n") and len(line) <= MAX_LINE:
-            raise HeadError(HTTPStatus.BAD_REQUEST, "its head breaks off")
+        if not line.endswith(b"\r\n") and len(line) <= MAX_LINE:  # at once: no further line may come
+            text = "a line of its head breaks off, or does not end with CR LF"
+            raise HeadError(HTTPStatus.BAD_REQUEST, text)
         if len(line) > MAX_LINE or size > MAX_HEAD:
             raise HeadError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "a header line is too long")
         if len(lines) > MAX_HEADERS:
@@ -117,7 +118,7 @@ def read_headers(stream: Stream) -> Headers:
             raise HeadError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, text)
     found = _HEADER.findall(b"".join(lines).decode("latin-1"))
     if len(found) != len(lines):
-        raise HeadError(HTTPStatus.BAD_REQUEST, "a line of its head is no header that ends with CR LF")
+        raise HeadError(HTTPStatus.BAD_REQUEST, "a line of its head is no header")
     headers = Headers()
     for name, value in found:
         lower = name.lower()
