@@ -61,7 +61,8 @@ def send(
     if stop.is_requested:
         raise stop.error()
     if client.failure:
-        text = f"no pfstorage server answers at {shown}: {client.failure}{_hint(client.url, client.failure)}"
+        failure = without_password(client.failure)  # curl quotes the URL of a proxy
+        text = f"no pfstorage server answers at {shown}: {failure}{_hint(client.url, failure)}"
         raise RemoteError(text, address=shown)
     if not isinstance(answer, dict) or not isinstance(answer.get("status"), bool):
         raise RemoteError(f"what answers at {shown} is no pfstorage server", address=shown)

@@ -20,6 +20,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from pfstorage import open_storage
+from pfstorage.backends.swift_session import SwiftSession
+from pfstorage.config import Settings, SwiftSettings
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import (
     MisconfiguredError,
@@ -189,4 +191,91 @@ def test_what_a_keystone_answers_is_about_the_login(status: int, kind: type[Exce
         told = pytest.raises(kind, match=rf"the login at {url} answered {status}")
         with open_storage(type="swift", auth_url=url, **options) as storage, told:
             storage.head("a")
+        server.shutdown()
+
+
+CATALOG = [
+    {"interface": "public", "region": "north", "region_id": "north", "id": "1", "url": "http://north/v1/a/"},
+    {"interface": "internal", "region": "south", "region_id": "south", "id": "2", "url": "http://south/v1/a"},
+]
+GRANTED_V3 = {
+    "token": {
+        "catalog": [{"type": "object-store", "name": "swift", "id": "2", "endpoints": CATALOG}],
+        "methods": ["password"],
+        "expires_at": "2099-01-01T00:00:00.000000Z",
+        "issued_at": "2026-01-01T00:00:00.000000Z",
+        "user": {"id": "3", "name": "me", "domain": {"id": "default", "name": "Default"}},
+    }
+}
+GRANTED_V2 = {
+    "access": {
+        "token": {"id": "the-token", "expires": "2099-01-01T00:00:00Z", "tenant": {"id": "4", "name": "p"}},
+        "user": {"id": "3", "name": "me", "roles": []},
+        "serviceCatalog": [
+            {
+                "type": "object-store",
+                "name": "swift",
+                "endpoints": [{"publicURL": "http://north/v1/a", "region": "north", "id": "1"}],
+            }
+        ],
+    }
+}
+PASSWORD = {"user": {"name": "me", "password": "pw", "domain": {"id": "default"}}}
+SCOPE = {"project": {"name": "p", "domain": {"id": "default"}}}
+
+
+@pytest.mark.parametrize(
+    ("version", "user", "options", "path", "sent", "url"),
+    [
+        ("3", "me", {"project_name": "p"}, "/v3/auth/tokens",
+         {"identity": {"methods": ["password"], "password": PASSWORD}, "scope": SCOPE}, "http://north/v1/a"),
+        ("3", "p:me", {"region_name": "south", "endpoint_type": "internal"}, "/v3/auth/tokens",
+         {"identity": {"methods": ["password"], "password": PASSWORD}, "scope": SCOPE}, "http://south/v1/a"),
+        ("3", "", {"auth_type": "v3applicationcredential", "application_credential_id": "i",
+                   "application_credential_secret": "s\n"}, "/v3/auth/tokens",
+         {"identity": {"methods": ["application_credential"],
+                       "application_credential": {"id": "i", "secret": "s"}}}, "http://north/v1/a"),
+        ("3", "me", {"project_id": "7", "auth_token": "t"}, "/v3/auth/tokens",
+         {"identity": {"methods": ["token"], "token": {"id": "t"}}, "scope": {"project": {"id": "7"}}},
+         "http://north/v1/a"),
+        ("2.0", "me", {"tenant_name": "p"}, "/v2.0/tokens",
+         {"passwordCredentials": {"username": "me", "password": "pw"}, "tenantName": "p"}, "http://north/v1/a"),
+        ("3", "me", {"project_name": "p", "object_storage_url": "http://own/v1/b/"}, "/v3/auth/tokens",
+         {"identity": {"methods": ["password"], "password": PASSWORD}, "scope": SCOPE}, "http://own/v1/b"),
+        ("3", "me", {"project_name": "p", "region_name": "west"}, "", {}, ""),
+    ],
+)  # fmt: skip
+def test_each_kind_of_login_sends_what_keystone_takes(
+    version: str, user: str, options: dict[str, str], path: str, sent: Any, url: str
+) -> None:
+    asked: list[tuple[str, Any]] = []
+
+    class Keystone(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            asked.append((self.path, content["auth"]))
+            body = json.dumps(GRANTED_V2 if "v2" in self.path else GRANTED_V3).encode()
+            self.send_response(201)
+            self.send_header("X-Subject-Token", "the-token")
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """Keep quiet."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Keystone) as server:
+        threading.Thread(target=server.serve_forever).start()
+        address = f"http://127.0.0.1:{server.server_port}/"
+        block = SwiftSettings(
+            auth_url=address, username=user, key="pw", auth_version=version, os_options=options
+        )
+        session = SwiftSession(Settings(swift=block))
+        if url:
+            assert session._log_in() == (url, "the-token")
+            assert asked == [(path, sent)]
+        else:
+            with pytest.raises(MisconfiguredError, match="object-store"):
+                session._log_in()
         server.shutdown()

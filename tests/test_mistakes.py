@@ -24,7 +24,13 @@ from pfstorage import StoreHandler, open_storage
 from pfstorage.backends.http_connection import HttpConnection, Mistake, Route
 from pfstorage.config import SwiftSettings, load_settings
 from pfstorage.devswift import DevSwift
-from pfstorage.errors import MisconfiguredError, SettingsError, UnauthenticatedError, UnavailableError
+from pfstorage.errors import (
+    MisconfiguredError,
+    NotFoundError,
+    SettingsError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from pfstorage.jobs.job import Order
 from pfstorage.jobs.run import Run
 from tests.conftest import Command, ask, serving, swift_options
@@ -179,6 +185,22 @@ def test_a_store_with_a_certificate_of_its_own_authority_is_used(
     monkeypatch.setenv("SSL_CERT_FILE", authority.cert)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nothing/there")  # it counts behind the other
     round_trip(options)
+
+
+def test_a_file_of_certificates_that_was_mended_is_read_again(
+    authority: Authority, fronted: Fronted, tmp_path: Path
+) -> None:
+    _, options = fronted(authority.context())
+    bundle = tmp_path / "bundle.pem"
+    other = tmp_path / "other"
+    other.mkdir()
+    bundle.write_bytes(Path(Authority(other).cert).read_bytes())
+    with open_storage(**options, cacert=str(bundle)) as storage:
+        with pytest.raises(MisconfiguredError, match="certificate verify failed"):
+            storage.head("a")
+        bundle.write_bytes(Path(authority.cert).read_bytes())
+        with pytest.raises(NotFoundError):
+            storage.head("a")
 
 
 def test_an_insecure_one_is_used_with_a_warning(

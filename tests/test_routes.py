@@ -251,6 +251,14 @@ def test_a_message_to_a_server_tells_a_proxy_no_token_in_plain_text(
     assert listener.received[: len(begin)] in (begin, b"")
 
 
+@pytest.mark.parametrize(
+    "proxy", ["http://me:canary@127.0.0.1:x", "http://me:canary@[::1", "ftp://me:canary@host"]
+)
+def test_a_message_to_a_server_tells_no_password_of_a_proxy(command: Command, proxy: str) -> None:
+    done = command("--remote", "127.0.0.1:9", "--action", "ls", "-v", "2", http_proxy=proxy)
+    assert (done.returncode, "canary" in done.stdout + done.stderr) == (1, False)
+
+
 def test_a_message_to_a_server_goes_by_the_proxy_of_the_flag(
     listener: Listener, serving: Serving, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

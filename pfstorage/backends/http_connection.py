@@ -116,7 +116,7 @@ class HttpConnection:
             *_, self._http = _prepared(self._route)  # else the half head would go before the next request
             known = _SETTINGS.get(name.lower())
             what = known or f"the header {name}"
-            text = f"{what} contains a line break or another control character; it was not sent"
+            text = f"{what} contains a line break, another control character or what is not UTF-8; it was not sent"
             raise Mistake(text, is_setting=bool(known)) from None
 
     def _open(self) -> None:

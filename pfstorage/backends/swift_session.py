@@ -275,6 +275,7 @@ class SwiftSession:
         if not (e.connecting or e.silent) and self._is_new(place) and meets_tls(self._route(place)):
             e = Mistake(SPEAKS_TLS)
         if isinstance(e, Mistake):
+            self._route.cache_clear()  # the next try reads the files of certificates again
             if not e.is_setting:
                 return RejectedError(f"{key!r}: {e.reason}", **facts)
             text = f"the store at {address} can't be used: {e.reason}"
