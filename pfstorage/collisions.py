@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 
 class Collisions:
     """Tells of each key of a pull whether it can be local beside those before it.
 
-    Keys come in ascending order of their UTF-8 bytes, as a store lists them. *folds* says that
-    the file system takes two names for one that differ only in case, or in whether accents are
-    composed with their letters.
+    Keys come in ascending order of their UTF-8 bytes, as a store lists them, unless *is_sorted* says otherwise.
+    *folds* says that the file system takes two names for one that differ only in case, or in whether
+    accents are composed with their letters.
 
-    Where it doesn't, the keys that are a prefix of the present one are all that is remembered.
-    Where it does, that is every key and every directory, as a hash of 8 bytes. Two of *n* names
+    Where keys are sorted and names don't fold, the keys that are a prefix of the present one are all that is
+    remembered. Else, that is every key and every directory, as a hash of 8 bytes. Two of *n* names
     have the same hash with a probability of n * n / 2 ** 65, and then the second is wrongly said
     to collide: for 200 000 names, once in a thousand million pulls.
 
@@ -32,8 +32,8 @@ class Collisions:
     [None, None, "another key has the same local name as 'a'", None]
     """
 
-    def __init__(self, folds: bool) -> None:
-        self._taken: _Taken = _Folded() if folds else _Prefixes()
+    def __init__(self, folds: bool, *, is_sorted: bool = True) -> None:
+        self._taken: _Taken = _Prefixes() if is_sorted and not folds else _All(fold if folds else str)
 
     def check(self, rest: str, is_directory: bool = False) -> str | None:
         """Return in words why *rest* can't be local beside those before it, else remember it.
@@ -96,37 +96,37 @@ class _Prefixes:
         return self._stack.get(path)
 
 
-class _Folded:
-    """All paths and the directories that they are in: ``a`` comes after ``A/b``."""
+class _All:
+    """All paths, as *fold* returns them, and the directories that they are in: ``a`` comes after ``A/b``."""
 
-    def __init__(self) -> None:
+    def __init__(self, fold: Callable[[str], str]) -> None:
+        self._fold = fold
         self._files: set[int] = set()
         self._directories: set[int] = set()
 
     def add(self, path: str, is_directory: bool) -> None:
-        (self._directories if is_directory else self._files).add(_hash(path))
-        for directory in map(_hash, _above(path)):
+        (self._directories if is_directory else self._files).add(self._hash(path))
+        for directory in map(self._hash, _above(path)):
             if directory in self._directories:
                 break
             self._directories.add(directory)
 
     def is_directory(self, path: str) -> bool | None:
-        hashed = _hash(path)
+        hashed = self._hash(path)
         return hashed in self._directories or (False if hashed in self._files else None)
 
+    def _hash(self, path: str) -> int:
+        folded = self._fold(path).encode("utf-8", "surrogatepass")
+        return int.from_bytes(hashlib.blake2b(folded, digest_size=8).digest(), "big")
 
-def _hash(path: str) -> int:
-    folded = _fold(path).encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(folded, digest_size=8).digest(), "big")
 
-
-def _fold(path: str) -> str:
+def fold(path: str) -> str:
     """Return *path* as a file system may take it: in one case, with accents composed.
 
     Its components can be folded together: nothing is composed with a slash. To decompose
     first is what Unicode asks for (definition D145, "canonical caseless match").
 
-    >>> _fold("Stra\\u00dfe/E\\u0301") == _fold("STRASSE/\\u00e9")
+    >>> fold("Stra\\u00dfe/E\\u0301") == fold("STRASSE/\\u00e9")
     True
     """
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())

@@ -18,6 +18,14 @@ Naming = Callable[[str], str]
 Converter = Callable[[object], object]
 
 
+@dataclasses.dataclass(frozen=True)
+class FromTo:
+    """An item of a list: a text, or an object ``{"from", "to"}``. *to* is None for a text."""
+
+    from_: str
+    to: str | None = None
+
+
 class FieldError(ValueError):
     """A value has the wrong type. The text names the field, what it takes, and what came.
 
@@ -148,6 +156,25 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _pairs(value: object) -> tuple[FromTo, ...]:
+    items = [value] if isinstance(value, str | Mapping) else value
+    if not isinstance(items, list | tuple):
+        raise ValueError("a list of texts, or of objects with 'from' and 'to'")
+    return tuple(map(_pair, items))
+
+
+def _pair(item: object) -> FromTo:
+    if isinstance(item, str):
+        return FromTo(item)
+    if not isinstance(item, Mapping) or not isinstance(item.get("from"), str):
+        raise ValueError("a list of texts, or of objects with the texts 'from' and 'to'")
+    if unknown := set(item) - {"from", "to"}:
+        raise ValueError(f"objects with 'from' and 'to' alone, and not with {str(min(unknown))[:80]!r}")
+    if not isinstance(item.get("to"), str):
+        raise ValueError("objects with the text 'to' beside 'from'")
+    return FromTo(item["from"], item["to"])
+
+
 def _mapping(value: object) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise ValueError("an object")
@@ -160,6 +187,7 @@ _CONVERTERS: dict[object, Converter] = {
     int: _integer,
     float: _number,
     tuple[str, ...]: _texts,
+    tuple[FromTo, ...]: _pairs,
     Mapping[str, Any]: _mapping,
     object: lambda value: value,
 }

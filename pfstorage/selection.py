@@ -60,10 +60,11 @@ class Selection:
             self.substr in key
             and (not self._included or any(glob(path) for glob in self._included))
             and not any(glob(path) for glob in self._excluded)
-            and self._is_in_share(key)
+            and self.is_in_share(key)
         )
 
-    def _is_in_share(self, key: str) -> bool:
+    def is_in_share(self, key: str) -> bool:
+        """Tell whether *shard* takes *key*."""
         if self._share is None:
             return True
         number, count = self._share

@@ -28,7 +28,7 @@ import yaml
 from pfstorage import StoreHandler, ThreadedHTTPServer, config, errors, open_storage, sources
 from pfstorage.actions import ACTIONS, Action, Caller
 from pfstorage.actions.jobs import LONGEST_WAIT
-from pfstorage.fields import camel_case
+from pfstorage.fields import FromTo, camel_case
 from pfstorage.flags import build_parser
 from pfstorage.jobs.job import Order
 from pfstorage.jobs.runner import Jobs
@@ -347,6 +347,7 @@ TYPES = {
     int | None: "whole number",
     bool: "true or false",
     tuple[str, ...]: "list of texts",
+    tuple[FromTo, ...] | None: "list of texts, or of objects",
     object: "any",
 }
 

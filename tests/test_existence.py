@@ -322,7 +322,7 @@ def test_a_push_and_a_pull_of_what_is_unchanged_ask_for_no_object(
 # what is not missing
 
 
-@pytest.mark.parametrize(("status", "error"), [(403, "PermissionDeniedError"), (503, "UnavailableError")])
+@pytest.mark.parametrize(("status", "error"), [(403, "RejectedError"), (503, "UnavailableError")])
 def test_what_can_not_be_asked_for_is_not_missing(
     store: Storage, proxy: Proxy, tmp_path: Path, status: int, error: str
 ) -> None:
@@ -392,7 +392,7 @@ def test_ls_that_is_sure_fails_where_a_head_does(store: Storage, proxy: Proxy) -
     store.put("s/a", io.BytesIO(b"x"), 1)
     proxy.fault(Fault("answer", status=403), "HEAD")
     reply = run(store, "ls", path="s", sure=True)
-    assert (reply["status"], reply["error"]["type"]) == (False, "PermissionDeniedError")
+    assert (reply["status"], reply["error"]["type"]) == (False, "RejectedError")
 
 
 def test_ls_that_is_sure_ends_when_it_is_told_to(store: Storage, proxy: Proxy) -> None:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from pfstorage.actions.auditing import body_of, local_files, with_extra_files
-from pfstorage.actions.listing import location_in, prefix_in
+from pfstorage.actions.listing import location_in, prefix_in, prepended
+from pfstorage.actions.named import HasRoom, Names, is_denied
 from pfstorage.actions.options import MoveMeta, reply_of, when_nothing, work_of
 from pfstorage.actions.registry import Context, action
-from pfstorage.backends import ObjectInfo, Storage
+from pfstorage.actions.target import Target, led, refused
+from pfstorage.backends import ObjectInfo
 from pfstorage.collisions import Collisions
-from pfstorage.errors import FullDiskError, InvalidKeyError, LocalFileError
-from pfstorage.files import Ground, local_errors, require_no_part
-from pfstorage.pathmap import below, join, local_parts
+from pfstorage.errors import FullDiskError, MessageError
+from pfstorage.fields import FromTo
+from pfstorage.files import Ground
+from pfstorage.pathmap import below, join, plain_location, without_dot
 from pfstorage.reply import Reply, Texts
-from pfstorage.transfer import Failure, Plan, Transfer, Work, pull, verify
+from pfstorage.selection import Selection
+from pfstorage.transfer import Failure, Plan, Transfer, TransferReport, Work, pull, verify
+from pfstorage.transfer.verify import Comparison
 
 NOTHING = "no object is selected"
 
@@ -32,75 +38,22 @@ class PullMeta(MoveMeta):
     from_location: str = ""
     map_location_over: str = field(default="", metadata={"aliases": ("toLocation",)})
     prepend_bucket_path: str | bool = ""
+    file_list: tuple[FromTo, ...] | None = None
 
-
-class Target:
-    """Where objects go: from below *location* to below *over*, or without that under their whole keys to below *cwd*.
-
-    Raise `ForbiddenError` if that is not on the *ground*.
-    """
-
-    def __init__(self, location: str, over: str, ground: Ground) -> None:
-        self.ground = ground
-        self.cwd = ground.cwd_if_any if over else ground.cwd
-        self.location = location
-        self.over = over
-        self.root = (self.over.rstrip("/") or "/") if self.over else self.cwd
-        self._tree, self._parts = ground.directory(self.root)
-
-    @property
-    def path(self) -> str:
-        """The path that stands for all of it, as the message spells it."""
-        return self.over or self.top
-
-    @property
-    def top(self) -> str:
-        """The path below which the files lie."""
-        return self.root if self.over else join(self.cwd, self.location)
-
-    def rest_of(self, key: str) -> str | None:
-        """Return the path of *key* below the root; None if it is not below the location."""
-        rest = below(key, self.location)
-        return key if rest is not None and not self.over else rest
-
-    def transfer(self, row: ObjectInfo) -> Transfer:
-        """Decide where *row* goes. Raise `InvalidKeyError` if it has no place."""
-        rest = self.rest_of(row.key)
-        if rest is None:
-            raise InvalidKeyError(f"{row.key!r} is not below fromLocation {self.location!r}", key=row.key)
-        if rest:
-            below_it = local_parts(rest.removesuffix("/"), row.key)
-            require_no_part(below_it, row.key)
-            parts = (*self._parts, *below_it)
-            return Transfer(row.key, join(self.root, rest), row, self._tree, parts)
-        if row.is_directory:  # the location itself: over is its directory
-            return Transfer(row.key, self.root, row, self._tree, self._parts)
-        # one object, and over is its file
-        require_no_part(local_parts(os.path.basename(self.root), row.key), row.key)
-        tree, parts = self.ground.file(self.root)
-        return Transfer(row.key, self.root, row, tree, parts)
-
-    def led(self, transfer: Transfer) -> Transfer:
-        """Return *transfer* with the file that a link in its place leads to, as a push takes it.
-
-        Raise `LocalFileError` if that is out of the tree, and `OSError` if it leads nowhere.
-        """
-        place = self.ground.led(self.ground.place(transfer.path, follow=False))
-        if not place.is_below(self.ground.place(self.top)):
-            raise LocalFileError(
-                f"{transfer.path!r} is a link that leads out of the tree", local=transfer.path
+    def check(self) -> None:
+        super().check()
+        if self.file_list is None:
+            return
+        if self.path is not None:
+            raise MessageError(
+                "meta 'fileList' names the objects, and 'path' selects them: give one of the two"
             )
-        place.status(follow=True)
-        return replace(transfer, tree=place.tree, parts=place.parts)
-
-    def folds_names(self) -> bool:
-        """Tell whether names that differ in case alone are one where the objects go."""
-        return self._tree.folds_names(self._parts)
-
-    def free_bytes(self) -> int | None:
-        """Return for how many bytes there is room, None if that can't be told. Raise `LocalFileError`."""
-        with local_errors(self.root):
-            return self._tree.free_bytes(self._parts)
+        if not self.file_list:
+            raise MessageError(
+                "meta 'fileList' is empty: leave it out to pull all that the other metas select"
+            )
+        if not all(plain_location(item.from_) and item.to != "" for item in self.file_list):
+            raise MessageError("meta 'fileList' has an empty name, which would stand for all")
 
 
 @action("objPull", meta=PullMeta, text="Write the objects that a path and a selection choose to local files.")
@@ -110,24 +63,17 @@ def obj_pull(context: Context, meta: PullMeta) -> Reply:
 
 
 def _pulled(context: Context, meta: PullMeta, ground: Ground) -> Reply:
-    work, target = work_of(context, meta), _target(context, meta, ground)
-    plan = _plan(_selected(work.storage, meta, target), target)
-    if not meta.dry_run:
-        plan = _with_room(plan, target, keeps=meta.overwrite == "never")
-    report = pull(plan, work)
-    places = {"localpath": target.path, "currentWorkingDir": target.cwd}
+    means = functools.partial(work_of, context, meta)
+    choice = _choice(context, meta, ground)
+    report = choice.pull(means)
+    if _is_denied(report) and (by_name := _by_name(context, meta, ground)):
+        choice, report = by_name, by_name.pull(means)
+    places = {"localpath": choice.target.path, "currentWorkingDir": choice.target.cwd}
     if not (report.count or report.failed or report.error):
         return Reply({**reply_of(report, meta, places).body, **when_nothing(meta, NOTHING)})
     audit = None
     if meta.audit and not (meta.dry_run or report.error):
-        audit = body_of(
-            verify(
-                lambda again: _plan(_selected(again.storage, meta, target), target),
-                lambda: work_of(context, meta),
-                target.led,
-                sure=meta.sure,
-            )
-        )
+        audit = body_of(verify(choice.compared, means, choice.led, sure=meta.sure))
     return reply_of(report, meta, places, audit)
 
 
@@ -142,73 +88,129 @@ def obj_verify(context: Context, meta: PullMeta) -> Reply:
 
 
 def _verified(context: Context, meta: PullMeta, ground: Ground) -> Reply:
-    target = _target(context, meta, ground)
+    means = functools.partial(work_of, context, meta)
+    means()  # what is wrong with the message is told first
     extra = Texts()
-    prefix, takes = _choice(context.storage, meta, target)
 
-    def plan(work: Work) -> Plan:
-        nonlocal extra
-        extra = Texts()
-        files = local_files(
-            target.top,
-            target.ground,
-            lambda rest: takes(key := join(target.location, rest)) and key.startswith(prefix),
-        )
-        return with_extra_files(_plan(_selected(work.storage, meta, target), target), files, extra.append)
+    def compared(choice: Choice) -> Comparison:
+        def plan(work: Work) -> Plan:
+            nonlocal extra
+            extra = Texts()
+            return choice.compared(work, extra.append)
 
-    comparison = verify(plan, lambda: work_of(context, meta), target.led, sure=meta.sure)
+        return verify(plan, means, choice.led, sure=meta.sure)
+
+    choice = _choice(context, meta, ground)
+    comparison = compared(choice)
+    if _is_denied(comparison) and (by_name := _by_name(context, meta, ground)):
+        choice, comparison = by_name, compared(by_name)
     body = body_of(comparison)
     if not (comparison.count or comparison.failed or comparison.error):
         body |= when_nothing(meta, NOTHING)
     if comparison.error and not comparison.count:
         raise comparison.error
-    places = {"localpath": target.path, "currentWorkingDir": target.cwd}
+    places = {"localpath": choice.target.path, "currentWorkingDir": choice.target.cwd}
     return Reply({**body, "extra": extra, **places}, comparison.error)
 
 
-def _target(context: Context, meta: PullMeta, ground: Ground) -> Target:
-    location = location_in(context.storage, meta.prepend_bucket_path, meta.from_location)
-    return Target(location, meta.map_location_over, ground)
+def _is_denied(report: TransferReport) -> bool:
+    """Tell whether there was nothing but a listing that the store refused: it may still give out objects."""
+    return is_denied(report.error) and not (report.count or report.failed)
 
 
-def _selected(storage: Storage, meta: PullMeta, target: Target) -> Iterator[ObjectInfo]:
-    """Yield the objects that the message chooses."""
-    prefix, takes = _choice(storage, meta, target)
-    return (row for row in storage.list(prefix) if takes(row.key))
-
-
-def _choice(storage: Storage, meta: PullMeta, target: Target) -> tuple[str, Callable[[str], bool]]:
-    """Return the prefix of the chosen keys, and what tells which of those are chosen.
-
-    That is what ``ls`` would list; without a path, what lies below the location by whole components.
-    """
+def _choice(context: Context, meta: PullMeta, ground: Ground) -> Choice:
+    meta.check()
+    target = Target(
+        location_in(context.storage, meta.prepend_bucket_path, meta.from_location),
+        meta.map_location_over,
+        ground,
+    )
     selection = meta.selection(meta.substr)
+    has_room = None if meta.dry_run else functools.partial(_with_room, keeps=meta.overwrite == "never")
+    if meta.file_list is not None:
+        items = (
+            (prepended(meta.prepend_bucket_path, without_dot(item.from_)), item.to) for item in meta.file_list
+        )
+        return Names(items, target, selection, has_room)
+    prefix = None
+    if meta.path is not None:
+        prefix = prefix_in(context.storage, meta.prepend_bucket_path, meta.path)
+    return Listed(prefix, target, selection, has_room)
 
-    def takes(key: str) -> bool:
-        rest = below(key, target.location)
-        if rest is None and meta.path is None:
-            return False
-        return selection.takes(key, key if rest is None else rest)
 
-    if meta.path is None:
-        return target.location, takes
-    return prefix_in(storage, meta.prepend_bucket_path, meta.path), takes
+def _by_name(context: Context, meta: PullMeta, ground: Ground) -> Names | None:
+    """Return the choice of the one object that *meta* may name, for a store that does not list it."""
+    choice = _choice(context, meta, ground)
+    if not isinstance(choice, Listed) or not choice.prefix:
+        return None
+    return Names([(choice.prefix, None)], choice.target, choice.selection, choice.has_room)
 
 
-def _plan(rows: Iterator[ObjectInfo], target: Target) -> Iterator[Transfer | Failure]:
-    """Yield where each row goes, or why it can't go anywhere."""
-    collisions: Collisions | None = None
-    for row in rows:
-        if collisions is None:
-            collisions = Collisions(target.folds_names())
-        try:
-            item = target.transfer(row)
-            reason = collisions.check(target.rest_of(row.key) or "", row.is_directory)
-            if reason:
-                raise InvalidKeyError(f"the key {row.key!r}: {reason}", key=row.key)
+class Choice(Protocol):
+    """The objects that a message chooses, and where they go."""
+
+    target: Target
+
+    def pull(self, means: Callable[[], Work]) -> TransferReport:
+        """Write them to their files."""
+        ...
+
+    def compared(self, work: Work, note_extra: Callable[[str], None] | None = None) -> Plan:
+        """Return the plan to compare them with their files; *note_extra* is told of files of no object."""
+        ...
+
+    def led(self, transfer: Transfer) -> Transfer:
+        """See the function `led`."""
+        ...
+
+
+class Listed:
+    """The objects that ``ls`` would list by *prefix*; without it, those below the location, by whole components."""
+
+    def __init__(
+        self, prefix: str | None, target: Target, selection: Selection, has_room: HasRoom | None
+    ) -> None:
+        """See `Names` for *has_room*."""
+        self.prefix = target.location if prefix is None else prefix
+        self.target = target
+        self.selection = selection
+        self.has_room = has_room
+        self._only_below = prefix is None
+
+    def pull(self, means: Callable[[], Work]) -> TransferReport:
+        work = means()
+        plan = self.compared(work)
+        return pull(self.has_room(plan, self.target) if self.has_room else plan, work)
+
+    def compared(self, work: Work, note_extra: Callable[[str], None] | None = None) -> Plan:
+        plan = self._plan(row for row in work.storage.list(self.prefix) if self._takes(row.key))
+        if note_extra is None:
+            return plan
+        files = local_files(
+            self.target.top,
+            self.target.ground,
+            lambda rest: self._takes(key := join(self.target.location, rest)) and key.startswith(self.prefix),
+        )
+        return with_extra_files(plan, files, note_extra)
+
+    def led(self, transfer: Transfer) -> Transfer:
+        return led(transfer, self.target.ground, self.target.top)
+
+    def _takes(self, key: str) -> bool:
+        is_below = below(key, self.target.location) is not None
+        return (is_below or not self._only_below) and self.target.takes(self.selection, key)
+
+    def _plan(self, rows: Iterable[ObjectInfo]) -> Iterator[Transfer | Failure]:
+        """Yield where each row goes, or why it can't go anywhere."""
+        collisions: Collisions | None = None
+        for row in rows:
+            if collisions is None:
+                collisions = Collisions(self.target.folds_names())
+            item = self.target.planned(row)
+            if isinstance(item, Transfer):
+                reason = collisions.check(self.target.rest_of(row.key) or "", row.is_directory)
+                item = refused(item, reason) if reason else item
             yield item
-        except InvalidKeyError as e:
-            yield Failure(row.key, join(target.root, target.rest_of(row.key) or ""), e)
 
 
 def _with_room(plan: Plan, target: Target, *, keeps: bool) -> Iterator[Transfer | Failure]:

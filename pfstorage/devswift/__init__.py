@@ -29,6 +29,8 @@ __all__ = ["HOST", "KEY", "USER", "DevSwift", "DevSwiftError", "running"]
 
 HOST = "127.0.0.1"
 USER = "chris:chris1234"
+READER = "chris:reader"
+"""Another user of the same account, with the same key, who may do no more than the ACLs of a container say."""
 KEY = "testing"
 
 START_SECONDS = 60.0

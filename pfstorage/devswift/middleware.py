@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pfstorage.devswift import HOST, KEY, USER
+from pfstorage.devswift import HOST, KEY, READER, USER
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -23,7 +23,10 @@ PIPELINE = (
 FILTERS = {
     "request_log": "paste.filter_app_factory = pfstorage.devswift.middleware:with_request_log",
     "cache": "paste.filter_app_factory = pfstorage.devswift.middleware:with_cache",
-    "tempauth": f"use = egg:swift#tempauth\nuser_{USER.replace(':', '_')} = {KEY} .admin",
+    "tempauth": (
+        f"use = egg:swift#tempauth\nuser_{USER.replace(':', '_')} = {KEY} .admin\n"
+        f"user_{READER.replace(':', '_')} = {KEY}"
+    ),
     "versioned_writes": (
         "use = egg:swift#versioned_writes\nallow_versioned_writes = true\nallow_object_versioning = true"
     ),

@@ -175,11 +175,14 @@ class Ground:
             directory = self._directory(path, spot, names[:-1])
             return Place(path, *self._led(path, directory, names[-1:], follow=follow))
 
-    def directory(self, path: str) -> tuple[LocalTree, Parts]:
-        """Return the tree to write below the directory *path* by, and what comes before the parts of each file."""
+    def directory(self, path: str, *, keeps_open: bool = True) -> tuple[LocalTree, Parts]:
+        """Return the tree to write below the directory *path* by, and what comes before the parts of each file.
+
+        It *keeps open* the directories that were used last, unless there are to be many such trees.
+        """
         _, tree, parts = self.place(path)
         if tree is None:
-            self._trees.append(tree := LocalTree(path, keeps_open=True))
+            self._trees.append(tree := LocalTree(path, keeps_open=keeps_open))
         return tree, parts
 
     def file(self, path: str) -> tuple[LocalTree, Parts]:

@@ -13,11 +13,18 @@ from pfstorage.actions import ACTIONS, Action
 from pfstorage.actions.listing import ATTRIBUTES
 from pfstorage.backends import ObjectInfo
 from pfstorage.errors import PfstorageError
-from pfstorage.fields import camel_case
+from pfstorage.fields import FromTo, camel_case
 from pfstorage.jobs.job import STATES
 from pfstorage.status import status_of
 
 Schema = dict[str, Any]
+
+_PAIR: Schema = {
+    "type": "object",
+    "properties": {"from": {"type": "string"}, "to": {"type": "string"}},
+    "required": ["from", "to"],
+    "additionalProperties": False,
+}
 
 KINDS: dict[object, Schema] = {
     str: {"type": "string"},
@@ -25,6 +32,7 @@ KINDS: dict[object, Schema] = {
     int: {"type": "integer"},
     float: {"type": "number"},
     tuple[str, ...]: {"type": "array", "items": {"type": "string"}},
+    tuple[FromTo, ...]: {"type": "array", "minItems": 1, "items": {"anyOf": [{"type": "string"}, _PAIR]}},
     object: {},
 }
 """What a field takes, by its type. It takes more, as `read_fields` tells; this is what a new client sends."""

@@ -3,9 +3,10 @@
 A *plan* is a stream of transfers; `push`, `pull` and `verify` work it off and return a report.
 """
 
+from pfstorage.transfer.existence import heads_of
 from pfstorage.transfer.pace import PacedSink, PacedSource, SharedWorkers, Throttle
 from pfstorage.transfer.plan import Failure, Moved, Plan, Progress, Transfer, TransferReport
-from pfstorage.transfer.pull import pull
+from pfstorage.transfer.pull import pull, pull_named
 from pfstorage.transfer.push import push
 from pfstorage.transfer.verify import verify
 from pfstorage.transfer.work import Options, Work
@@ -23,7 +24,9 @@ __all__ = [
     "Transfer",
     "TransferReport",
     "Work",
+    "heads_of",
     "pull",
+    "pull_named",
     "push",
     "verify",
 ]

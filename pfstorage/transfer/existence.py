@@ -14,10 +14,11 @@ from dataclasses import replace
 
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.base import Span, SupportsSegments
-from pfstorage.errors import NotFoundError, RejectedError
+from pfstorage.errors import NotFoundError, PfstorageError, RejectedError
 from pfstorage.stop import TICK
-from pfstorage.transfer.plan import Failure, Plan, Transfer
-from pfstorage.transfer.work import Work
+from pfstorage.transfer.engine import run
+from pfstorage.transfer.plan import SAME, Failure, Moved, Plan, Transfer
+from pfstorage.transfer.work import Work, no_progress
 
 ASKED = 1000
 """Objects of a plan that a HEAD asks for: the first so many, and as many of the others."""
@@ -48,7 +49,7 @@ class Inquiry:
         sample: list[Transfer] = []
         listed = 0
         for item in plan:
-            if isinstance(item, Failure) or item.known is None:
+            if isinstance(item, Failure) or item.known is None or item.told:
                 yield item
                 continue
             listed += 1
@@ -84,6 +85,22 @@ def asked(work: Work, transfer: Transfer) -> ObjectInfo:
     if known is None:
         return work.patience.tried(head, (NotFoundError,), retries=TRIES)
     return newer(known, head())
+
+
+def heads_of(keys: Iterable[str], work: Work) -> dict[str, ObjectInfo | PfstorageError]:
+    """Return what the store says of each of *keys*, by a HEAD, or the error that says why it does not."""
+    found: dict[str, ObjectInfo | PfstorageError] = {}
+    quiet = Work(work.storage, replace(work.options, progress=no_progress))
+
+    def ask(item: Transfer) -> Moved:
+        found[item.key] = quiet.storage.head(item.key)
+        return SAME
+
+    report = run((Transfer(key, "") for key in dict.fromkeys(keys)), ask, quiet)
+    found |= {failure.key: failure.error for failure in report.failed}
+    if report.error:
+        raise report.error
+    return found
 
 
 def newer(listed: ObjectInfo, told: ObjectInfo) -> ObjectInfo:

@@ -22,7 +22,7 @@ class Transfer:
     *known* is what the store is known to hold under the key. *tree* and *parts* are
     where the file lies below a directory that nothing may lead out of; a push of what
     is not confined has none, and opens the path. If *asked*, a comparison does not take a
-    listing for it, and asks the store for the object.
+    listing for it, and asks the store for the object; *told* says that *known* is what the store answered.
     """
 
     key: str
@@ -31,6 +31,7 @@ class Transfer:
     tree: LocalTree | None = None
     parts: tuple[str, ...] = ()
     asked: bool = False
+    told: bool = False
 
     @property
     def is_directory(self) -> bool:
@@ -128,10 +129,24 @@ class TransferReport:
         self.size += again.size
         self.skipped = max(0, self.skipped - again.count - again.failed_count)
         self.seconds += again.seconds
-        for failure in again.failed:
+        self._add_failures(again)
+
+    def add(self, later: TransferReport) -> None:
+        """Add what came of further files."""
+        self.count += later.count
+        self.size += later.size
+        self.skipped += later.skipped
+        self.seconds += later.seconds
+        for mine, theirs in ((self.keys, later.keys), (self.paths, later.paths)):
+            for text in theirs:
+                mine.append(text)
+        self._add_failures(later)
+
+    def _add_failures(self, later: TransferReport) -> None:
+        for failure in later.failed:
             self.note_failure(failure)
-        self.failed_count += again.failed_count - len(again.failed)
-        self.error = self.error or again.error
+        self.failed_count += later.failed_count - len(later.failed)
+        self.error = self.error or later.error
 
     def note_failure(self, failure: Failure) -> None:
         self.failed_count += 1

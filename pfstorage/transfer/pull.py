@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import stat
+from collections.abc import Callable
+from dataclasses import replace
 
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.common import is_unmet
@@ -17,6 +19,8 @@ from pfstorage.transfer.plan import SAME, Moved, Plan, Transfer, TransferReport
 from pfstorage.transfer.same import has_same_bytes
 from pfstorage.transfer.work import Work
 
+DIRECTORY = Moved(verdict="directory")
+NO_KEY = Moved(verdict="no key")
 TRIES = 2
 """How often an object is asked for again that came damaged, or was listed and is not there yet."""
 
@@ -26,24 +30,64 @@ def pull(plan: Plan, work: Work) -> TransferReport:
     return run(plan, functools.partial(_pull_one, work), work)
 
 
+def pull_named(plan: Plan, work: Work, elsewhere: Callable[[Transfer, bool], None]) -> TransferReport:
+    """Write each object of *plan* to its file, as `pull` does, without knowing which there are: by one GET each.
+
+    *elsewhere* is told of each name that is no key, which is no failure, and of each that marks a directory, for
+    which it gets True: there may be objects below it. It is called from several threads.
+    """
+    return run(plan, functools.partial(_pull_named, work, elsewhere), work, _Named(work.options.names_kept))
+
+
+class _Named(TransferReport):
+    def note(self, item: Transfer, moved: Moved) -> None:
+        if moved is not NO_KEY:
+            super().note(item, moved)
+
+
+def _pull_named(work: Work, elsewhere: Callable[[Transfer, bool], None], transfer: Transfer) -> Moved:
+    try:
+        moved = _pull_one(work, transfer)
+    except (NotFoundError, InvalidKeyError):  # which says that a store of files has a directory there
+        moved = NO_KEY
+    if moved in (NO_KEY, DIRECTORY):
+        elsewhere(transfer, moved is DIRECTORY)
+    return moved
+
+
 def _pull_one(work: Work, transfer: Transfer) -> Moved:
-    assert transfer.tree is not None
+    tree = transfer.tree
+    assert tree is not None
     with local_errors(transfer.path):
+        if transfer.known is None and _matters(work, tree, transfer.parts):
+            transfer = replace(transfer, known=work.storage.head(transfer.key))
         if transfer.is_directory and not _has_content(work, transfer):
             return _make_directory(work, transfer)
         if work.options.only_new or work.options.dry_run:  # else who writes it is told
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                transfer.tree.require_place(transfer.parts)
+                tree.require_place(transfer.parts)
         if _may_stay(work, transfer):
             return SAME
         if work.options.dry_run:
             # a size that nobody tells is not counted
             return Moved((transfer.known.size or 0) if transfer.known else 0)
-        again_on = (IntegrityError, NotFoundError)
-        file = work.patience.tried(lambda: _fetched(work, transfer), again_on, retries=TRIES)
+        again_on = (IntegrityError, NotFoundError) if transfer.known else (IntegrityError,)
+        file, info = work.patience.tried(lambda: _fetched(work, transfer), again_on, retries=TRIES)
+        if transfer.known is None and info.is_directory:
+            file.discard()
+            return _make_directory(work, transfer)
         if work.options.durable == "batch" and work.batch_room.acquire(blocking=False):
             return Moved(file.size, file=file)
         return work.commit(file, durable=work.options.durable != "none")
+
+
+def _matters(work: Work, tree: LocalTree, parts: tuple[str, ...]) -> bool:
+    """Tell whether what the store has matters before it is fetched: a file may be the same, a directory in the way."""
+    try:
+        mode = tree.status(parts).st_mode
+    except OSError:
+        return False
+    return stat.S_ISDIR(mode) or (stat.S_ISREG(mode) and work.options.overwrite == "changed")
 
 
 def _has_content(work: Work, transfer: Transfer) -> bool:
@@ -62,7 +106,7 @@ def _make_directory(work: Work, transfer: Transfer) -> Moved:
         raise InvalidKeyError(text, key=transfer.key)
     if not work.options.dry_run:
         transfer.tree.make_directory(transfer.parts)
-    return Moved(0)
+    return DIRECTORY
 
 
 def _may_stay(work: Work, transfer: Transfer) -> bool:
@@ -86,8 +130,8 @@ def _is_taken(tree: LocalTree, parts: tuple[str, ...]) -> bool:
     return not stat.S_ISDIR(tree.status(parts).st_mode)
 
 
-def _fetched(work: Work, transfer: Transfer) -> NewFile:
-    """Return a new file with the bytes of the object, which does not have its name yet."""
+def _fetched(work: Work, transfer: Transfer) -> tuple[NewFile, ObjectInfo]:
+    """Return a new file with the bytes of the object, which does not have its name yet, and what the object is."""
     assert transfer.tree is not None
     file = transfer.tree.new_file(transfer.parts)
     try:
@@ -96,7 +140,7 @@ def _fetched(work: Work, transfer: Transfer) -> NewFile:
     except BaseException:
         file.discard()
         raise
-    return file
+    return file, info
 
 
 def _set_time(work: Work, transfer: Transfer, file: NewFile, info: ObjectInfo) -> None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.common import MD5_OF_NOTHING
-from pfstorage.errors import IntegrityError, NotFoundError
+from pfstorage.errors import IntegrityError, InvalidKeyError, NotFoundError
 from pfstorage.files import Body, body_of, local_errors, open_body
 from pfstorage.reply import Texts
 from pfstorage.transfer.engine import run
@@ -108,10 +108,10 @@ def _compared(plan: MakePlan, work: Work, led: Callable[[Transfer], Transfer], *
 
 
 def _verify_one(work: Work, led: Callable[[Transfer], Transfer], transfer: Transfer) -> Moved:
-    if transfer.asked or transfer.known is None:
+    if not transfer.told and (transfer.asked or transfer.known is None):
         try:
-            transfer = replace(transfer, known=asked(work, transfer), asked=True)
-        except NotFoundError:
+            transfer = replace(transfer, known=asked(work, transfer), told=True)
+        except (NotFoundError, InvalidKeyError):  # of a store of files, where a file is above it
             return GONE
     with local_errors(transfer.path):
         try:
@@ -130,7 +130,7 @@ def _verify_one(work: Work, led: Callable[[Transfer], Transfer], transfer: Trans
 def _verdict(work: Work, transfer: Transfer, body: Body) -> Moved:
     known = transfer.known
     assert known is not None
-    if not transfer.asked:
+    if not transfer.told:
         is_same = has_same_bytes(work, body, known) if body.size else _is_empty(work, known)
         return SAME if is_same else CHANGED
     if not (has_those_bytes(work, body, known) if body.size else _is_told_empty(known)):

@@ -1,0 +1,296 @@
+"""The objects that a message names by ``fileList``, which need not be listed to be pulled."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from pfstorage.actions.auditing import local_files, with_extra_files
+from pfstorage.actions.listing import location_in
+from pfstorage.actions.target import Target, led, refused
+from pfstorage.backends import ObjectInfo, Storage
+from pfstorage.collisions import Collisions, fold
+from pfstorage.errors import (
+    InvalidKeyError,
+    NotFoundError,
+    PermissionDeniedError,
+    PfstorageError,
+    RejectedError,
+    StorageError,
+    UnauthenticatedError,
+)
+from pfstorage.files import LocalFile
+from pfstorage.pathmap import below, is_marker, join, plain_location
+from pfstorage.selection import Selection
+from pfstorage.transfer import Failure, Plan, Transfer, TransferReport, Work, heads_of, pull, pull_named
+
+_REFUSED = (401, 403)
+
+Items = Iterator[Transfer | Failure]
+NotThere = Callable[[Transfer, PfstorageError], Transfer | Failure]
+HasRoom = Callable[[Plan, Target], Plan]
+
+
+def is_denied(error: PfstorageError | None) -> bool:
+    """Tell whether *error* is that of a listing that the store, or what is before it, refuses.
+
+    It may give out objects all the same.
+    """
+    return isinstance(error, PermissionDeniedError | UnauthenticatedError) or (
+        isinstance(error, RejectedError) and error.facts.get("status") in _REFUSED
+    )
+
+
+def _as_it_is(plan: Plan, _: Target) -> Plan:
+    return plan
+
+
+@dataclass(frozen=True)
+class _Name:
+    """One item: *name* is a key, or a location. *target* is where the key goes, *to* what the item says of it.
+
+    *is_location* tells that it is no key: it ends in a slash, or is spelled as no key of ours is.
+    """
+
+    name: str
+    to: str | None
+    target: Target
+    is_location: bool
+
+
+class Names:
+    """Objects by their names: a name is a key or, where there is no object of that key, the location of others.
+
+    A name without *to* goes where *target* has it go, another one to its own file or directory. What is named
+    twice is taken once; two objects that would be one file are refused.
+    """
+
+    def __init__(
+        self,
+        items: Iterable[tuple[str, str | None]],
+        target: Target,
+        selection: Selection,
+        has_room: HasRoom | None,
+    ) -> None:
+        """Take *items*, each a name and where it goes. *has_room* passes on a plan to be written; None is a dry run.
+
+        Raise `ForbiddenError` if one of them goes where the message may not.
+        """
+        self.target = target
+        self.selection = selection
+        self._has_room = has_room
+        self._names = [self._name(name, to) for name, to in dict.fromkeys(items)]
+        self._folds = any(
+            each.folds_names() for each in {id(n.target): n.target for n in self._names}.values()
+        )
+        self._forget()
+
+    def _name(self, name: str, to: str | None) -> _Name:
+        is_location = is_marker(name) or plain_location(name) != name
+        return _Name(name, to, self._target(name, to, is_location), is_location)
+
+    def _target(self, name: str, to: str | None, is_location: bool) -> Target:
+        if to is None:
+            return self.target
+        location = name.rpartition("/")[0] if to.endswith("/") and not is_location else name
+        return Target(location, to, self.target.ground, keeps_open=False)
+
+    def _forget(self) -> None:
+        """Begin anew: nothing is known of the store."""
+        self._known: dict[str, ObjectInfo | PfstorageError] = {}
+        self._locations = {each.name for each in self._names if each.is_location}
+        self._marks: set[str] = set()
+        self._claims = _Claims(self._folds)
+
+    def pull(self, means: Callable[[], Work]) -> TransferReport:
+        """Write the objects to their files. What is surely a key, if there is one, takes one GET."""
+        work = means()
+        if self._has_room is None:
+            return pull(self._plan(work, self._not_there), work)
+        self._forget()
+        self._known = heads_of(self._unclear(), work)
+        tried: list[Transfer] = []
+        report = pull_named(self._keys(tried.append), work, self._is_elsewhere)
+        for item in tried:
+            if item.key not in self._locations:
+                self._claims.claim(item)
+        if self._locations and not report.error:
+            later = means()
+            report.add(pull(self._below(later.storage, self._not_there, has_room=self._has_room), later))
+        return report
+
+    def _is_elsewhere(self, item: Transfer, is_mark: bool) -> None:
+        self._locations.add(item.key)
+        if is_mark:
+            self._marks.add(item.key)
+
+    def compared(self, work: Work, note_extra: Callable[[str], None] | None = None) -> Plan:
+        """Return the plan to compare them with their files. What is not there is a transfer, and found missing."""
+        return self._plan(work, lambda item, _: item, note_extra)
+
+    def led(self, transfer: Transfer) -> Transfer:
+        """See the function `led`."""
+        tops = (self.target.top, *(each.target.root for each in self._names if each.to))
+        above = (top for top in tops if below(transfer.path, top) is not None)
+        return led(transfer, self.target.ground, max(above, key=len))
+
+    def _plan(
+        self, work: Work, not_there: NotThere, note_extra: Callable[[str], None] | None = None
+    ) -> Items:
+        self._forget()
+        self._known = heads_of((each.name for each in self._names if not each.is_location), work)
+        yield from self._keys(lambda _: None)
+        yield from self._below(work.storage, not_there, note_extra)
+
+    def _unclear(self) -> Iterator[str]:
+        """Yield the names that must be known to be keys or not before anything is written.
+
+        That are those which as keys would not be selected, and those whose files would lie in each other's place.
+        """
+        places: list[tuple[str, _Name]] = []
+        for each in self._names:
+            if not each.is_location and not each.target.takes(self.selection, each.name):
+                yield each.name
+            item = each.target.planned(ObjectInfo(each.name))
+            if isinstance(item, Transfer):
+                place = self._claims.place(item) + "/"
+                places.append((fold(place) if self._folds else place, each))
+        above: list[tuple[str, _Name]] = []
+        for place, each in sorted(places, key=lambda row: row[0]):
+            while above and not place.startswith(above[-1][0]):
+                above.pop()
+            if above:
+                yield from (other.name for other in (above[-1][1], each) if not other.is_location)
+            above.append((place, each))
+
+    def _keys(self, note_tried: Callable[[Transfer], None]) -> Items:
+        """Yield the names that are keys, and those that may be."""
+        for each in self._names:
+            if each.name in self._locations:
+                continue
+            known = self._known.get(each.name)
+            if isinstance(known, NotFoundError | InvalidKeyError):
+                self._locations.add(each.name)
+            elif isinstance(known, PfstorageError):
+                yield Failure(each.name, each.target.root, known)
+            elif known is None:
+                item = each.target.planned(ObjectInfo(each.name))
+                if isinstance(item, Transfer):
+                    note_tried(item := replace(item, known=None))
+                yield item
+            else:
+                if known.is_directory:
+                    self._locations.add(each.name)
+                    self._marks.add(each.name)
+                if each.target.takes(self.selection, each.name):
+                    item = each.target.planned(known)
+                    yield from self._claimed(
+                        [replace(item, told=True) if isinstance(item, Transfer) else item]
+                    )
+
+    def _below(
+        self,
+        storage: Storage,
+        not_there: NotThere,
+        note_extra: Callable[[str], None] | None = None,
+        has_room: HasRoom = _as_it_is,
+    ) -> Items:
+        """Yield the objects at the names that are locations."""
+        for each in self._names:
+            if each.name in self._locations:
+                plan = self._claimed(self._at(each, storage, not_there, note_extra))
+                yield from has_room(plan, each.target)
+
+    def _at(
+        self, each: _Name, storage: Storage, not_there: NotThere, note_extra: Callable[[str], None] | None
+    ) -> Items:
+        location = location_in(storage, "", each.name)
+        target = self.target if each.to is None else self._target(location, each.to, is_location=True)
+        is_empty = True
+
+        def planned() -> Items:
+            nonlocal is_empty
+            for row in _rows_at(storage, location, each):
+                is_empty = False
+                if target.takes(self.selection, row.key):
+                    yield target.planned(row)
+
+        plan: Plan = planned()
+        if note_extra is not None:
+            plan = with_extra_files(plan, self._files_of(target, location), note_extra)
+        try:
+            yield from plan
+        except StorageError as e:
+            if not is_empty or not is_denied(e):
+                raise
+            text = f"there is no object {each.name!r}, and the store does not list what is below it: {e}"
+            yield Failure(each.name, target.root, type(e)(text, **e.facts))
+            return
+        if is_empty and each.name not in self._marks and self.selection.is_in_share(each.name):
+            item = target.planned(ObjectInfo(each.name))
+            error = NotFoundError(f"there is no object {each.name!r}, and none below it", key=each.name)
+            yield not_there(replace(item, known=None), error) if isinstance(item, Transfer) else item
+
+    def _files_of(self, target: Target, location: str) -> Iterator[LocalFile]:
+        rest = target.rest_of(location)
+        if rest is None:
+            return iter(())
+        root = join(target.root, rest) if rest else target.root
+        return local_files(
+            root, target.ground, lambda below_it: target.takes(self.selection, join(location, below_it))
+        )
+
+    @staticmethod
+    def _not_there(item: Transfer, error: PfstorageError) -> Failure:
+        return Failure(item.key, item.path, error)
+
+    def _claimed(self, plan: Plan) -> Items:
+        """Pass *plan* on, but for what is in it for the second time, and refuse what collides."""
+        for item in plan:
+            reason = None if isinstance(item, Failure) else self._claims.claim(item, item.is_directory)
+            if reason is None:
+                yield item
+            elif reason and isinstance(item, Transfer):
+                yield refused(item, reason)
+
+
+def _rows_at(storage: Storage, location: str, each: _Name) -> Iterator[ObjectInfo]:
+    """Yield what lies below *location*, of which *each* is the name; and what marks it as a directory."""
+    if plain_location(each.name) != each.name.removesuffix("/"):  # it may be the spelling of a key, too
+        yield from (row for row in storage.list(location) if below(row.key, location) is not None)
+        return
+    is_empty = True
+    for row in storage.list(f"{location}/"):
+        is_empty = False
+        yield row
+    if is_empty and is_marker(each.name):
+        mark = next(storage.list(location, limit=1), None)
+        if mark and mark.key == location and mark.is_directory:
+            yield mark
+
+
+class _Claims:
+    """The local files of one message, which each object claims before it is written."""
+
+    def __init__(self, folds: bool) -> None:
+        self._collisions = Collisions(folds, is_sorted=False)
+        self._seen: set[bytes] = set()
+        self._real = functools.lru_cache(maxsize=64)(os.path.realpath)
+
+    def place(self, item: Transfer) -> str:
+        """Return the absolute path of *item*, without links in what leads to its directory."""
+        assert item.tree is not None
+        return os.path.join(self._real(item.tree.directory), *item.parts)
+
+    def claim(self, item: Transfer, is_directory: bool = False) -> str | None:
+        """Return None if the file of *item* is its own; "" if it is already, or else in words why it can't be."""
+        place = self.place(item)
+        text = f"{place}\0{item.key}".encode("utf-8", "surrogatepass")
+        seen = hashlib.blake2b(text, digest_size=16).digest()
+        if seen in self._seen:
+            return ""
+        self._seen.add(seen)
+        return self._collisions.check(place, is_directory)
