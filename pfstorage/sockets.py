@@ -70,7 +70,7 @@ def has_news(sock: socket.socket) -> bool:
     """Tell whether bytes, and not only the end, have come that nobody has read; by TLS, they may be of a greeting."""
     try:
         return _is_readable(sock) and bool(socket.socket.recv(sock, 1, socket.MSG_PEEK))
-    except OSError:
+    except (OSError, ValueError):  # it is broken, or closed
         return False
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import socket
 import ssl
@@ -23,6 +24,7 @@ from pfstorage.handler import TRUSTED
 from pfstorage.reply import Reply
 from pfstorage.serving import gate, timed
 from pfstorage.serving.gate import WAITING_PER_WORKING
+from pfstorage.serving.load import Load
 from pfstorage.serving.options import ServerOptions
 from tests.conftest import ask, running_server
 from tests.exchange import HELLO, answers, post, request
@@ -253,6 +255,26 @@ def test_a_connection_whose_request_is_on_its_way_is_not_closed_for_a_new_one(
         assert idle.recv(1) == b""
         assert near in load._open
         load.disconnect(near)
+
+
+@pytest.mark.parametrize("state", ["closed", "ended", "broken"])
+def test_a_connection_that_is_no_more_makes_room_before_all(state: str) -> None:
+    load = Load(2, 1, 1)
+    with contextlib.ExitStack() as stack:
+        near, far, other, third, *_ = itertools.chain.from_iterable(
+            map(stack.enter_context, socket.socketpair()) for _ in range(2)
+        )
+        assert load.connect(near)
+        assert load.connect(other)
+        if state == "closed":  # by the one who serves it, who has not said so yet
+            near.close()
+        elif state == "ended":
+            far.close()
+        else:
+            near.sendall(b"x")
+            far.close()
+        assert load.connect(third)
+        assert load._open == {other, third}
 
 
 def test_many_that_come_at_once_each_get_a_place(start: Start, clients: Clients, memory: Storage) -> None:

@@ -25,7 +25,9 @@ from pfstorage.serving.exchange import Answer, Request
 from pfstorage.serving.request import MOST_EMPTY_LINES, RequestHandler
 
 STREAMS = 50_000
-EXAMPLES = 2000
+LONGEST = 150_000
+"""Bytes of a stream: more than a head may have, and as much as the system holds until the server reads it."""
+EXAMPLES = 1200
 
 
 @dataclass(frozen=True)
