@@ -57,7 +57,7 @@ setup(
         "keystone": KEYSTONE,
         "test": TEST + DEVSWIFT + KEYSTONE,
     },
-    entry_points={"console_scripts": ["pfstorage = pfstorage.cli:main"]},
+    entry_points={"console_scripts": ["pfstorage = pfstorage.__main__:main"]},
     classifiers=[
         "Development Status :: 5 - Production/Stable",
         "Intended Audience :: Healthcare Industry",

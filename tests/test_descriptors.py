@@ -89,7 +89,7 @@ def test_a_limit_of_workers_is_no_higher_than_what_there_are_descriptors_for() -
 
 def test_a_server_keeps_descriptors_for_its_connections(tmp_path: Path) -> None:
     write_tree(tmp_path / "data", FILES)
-    program = f"{LIMITED}; import runpy; runpy.run_module('pfstorage')"
+    program = f"{LIMITED}; import runpy; runpy.run_module('pfstorage', run_name='__main__')"
     flags = ("--type", "filesystem", "--storeBase", "store", "--forever", "--workers", "256")
     bounds = ("--maxWorkers", "200", "--maxConnections", "100")
     with server_process(tmp_path, *flags, *bounds, program=("-c", program)) as served:
