@@ -19,7 +19,7 @@ from pfstorage.backends.base import SupportsGivingUp
 from pfstorage.backends.confined import confined
 from pfstorage.config import Settings, load_settings, size_of
 from pfstorage.errors import ForbiddenError, JobConflictError, MethodNotAllowedError, PfstorageError
-from pfstorage.files import Roots
+from pfstorage.files import Ground, Roots
 from pfstorage.jobs.job import Order
 from pfstorage.jobs.origin import store_name
 from pfstorage.message import Message, read_meta
@@ -258,7 +258,7 @@ def _roots_of(order: Order, caller: Caller) -> Roots | None:
     before = order.origin.roots
     if caller.roots:
         return caller.roots.as_named(before)
-    is_elsewhere = before and before[0][1] != os.getcwd()
+    is_elsewhere = before and before[0][1] != Ground().cwd_if_any
     return Roots(("/",)).as_named(before) if is_elsewhere else None
 
 

@@ -125,6 +125,11 @@ PULLS: dict[str, Meta] = {
     "one file": {"fromLocation": "s/2.dcm", "mapLocationOver": "out/2.dcm"},
     "to the current directory": {"fromLocation": "s"},
     "as pypx says it": {"fromLocation": "s", "toLocation": "out"},
+    "by names": {"fileList": ["s/2.dcm"], "fromLocation": "s", "mapLocationOver": "out"},
+    "by names to the current directory": {"fileList": ["s/2.dcm"]},
+    "each to its place": {
+        "fileList": [{"from": "s/2.dcm", "to": "out/b"}, {"from": "s/d/1.dcm", "to": "a/c"}]
+    },
 }
 
 

@@ -59,8 +59,9 @@ def begun(context: Context, message: Message, meta: LongMeta) -> Reply:
 
 
 def _origin(context: Context) -> Origin:
-    roots = context.caller.roots
-    return Origin(store_name(context.state.settings), roots.named if roots else ((Ground().cwd,) * 2,))
+    roots, cwd = context.caller.roots, Ground().cwd_if_any
+    named = roots.named if roots else ((cwd, cwd),) if cwd else ()
+    return Origin(store_name(context.state.settings), named)
 
 
 def _known(message: Message, meta: LongMeta) -> dict[str, Any]:

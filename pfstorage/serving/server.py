@@ -47,8 +47,12 @@ def seconds_to_end(grace: float) -> float:
 
 
 def _workers_of(options: ServerOptions) -> int:
-    """Return how many files all transfers together may move at once, beside connections that have descriptors, too."""
-    most = most_workers(options.max_connections)
+    """Return how many files all transfers together may move at once.
+
+    There are connections beside, and requests at work, as many quick ones as long ones, each with one to the store
+    and a file.
+    """
+    most = most_workers(options.max_connections + 4 * options.max_requests)
     if most < options.max_workers:
         log.warning(
             "%d files are moved at once, not %d (--maxWorkers): that is what the limit of open files allows"
