@@ -32,6 +32,7 @@ class Fault:
     - ``close``: the connection ends in good order, too early.
     - ``flip``: one bit of byte *at* of the body is another.
     - ``shorten``: the body ends before byte *at*, and its Content-Length says so.
+    - ``change``: the body of an answer of the status 200 is what *change* makes of it.
     - ``omit``: the answer has no *header*. A body without Content-Length goes in chunks, or, if *until_end*, to the
       end of the connection.
 
@@ -40,7 +41,9 @@ class Fault:
     that has no byte *at* passes as it is.
     """
 
-    kind: Literal["answer", "expire", "garbage", "stall", "reset", "close", "flip", "shorten", "omit"]
+    kind: Literal[
+        "answer", "expire", "garbage", "stall", "reset", "close", "flip", "shorten", "change", "omit"
+    ]
     at: int | None = None
     side: Side = "answer"
     seconds: float = 0.0
@@ -48,6 +51,9 @@ class Fault:
     retry_after: int | None = None
     header: str = ""
     until_end: bool = False
+    change: Callable[[bytes], bytes] = bytes
+    is_signed: bool = False
+    """Whether what the proxy itself answers looks as if it came from a Swift."""
 
 
 class Request(NamedTuple):
@@ -230,6 +236,14 @@ class _Link:
         has_body = exchange.method != "HEAD" and exchange.status not in (204, 304)
         body = self._store.read_body(headers, until_end=True) if has_body else iter(())
         body = self._counted(self._tampered("answer", headers, body, faults), exchange, "sent")
+        for fault in faults:
+            if fault.kind == "change" and has_body and exchange.status == 200:
+                self._proxy.note_struck(fault)
+                content = fault.change(b"".join(body))
+                for name in ("Content-Length", "Transfer-Encoding"):
+                    del headers[name]
+                headers["Content-Length"] = str(len(content))
+                body = iter([content])
         self._omit(headers, faults, has_body=has_body)
         framed = not has_body or "Content-Length" in headers or _is_chunked(headers)
         if exchange.kind == "login":
@@ -271,6 +285,8 @@ class _Link:
         headers["Content-Length"] = "0"
         if fault.retry_after is not None:
             headers["Retry-After"] = str(fault.retry_after)
+        if fault.is_signed:
+            headers["X-Trans-Id"] = "tx-fault"
         if waits:
             headers["Connection"] = "close"
         self._client.send_head(f"HTTP/1.1 {exchange.status} Fault", headers)

@@ -17,6 +17,8 @@ CHUNK = 256 * 1024
 """Bytes moved at a time. An object is never whole in memory."""
 
 
+EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e"
+"""That of no bytes. Ceph lists it for large objects, with the size of their manifest."""
 DIRECTORY_TYPES = frozenset({"application/directory", "text/directory", "httpd/unix-directory"})
 """Content types by which ``swift upload``, Cyberduck, rclone and others mark an empty object as a directory."""
 
@@ -45,8 +47,13 @@ class ObjectInfo:
     @property
     def md5(self) -> str:
         """The MD5 of the bytes, in hexadecimal; "" where it is not known."""
-        is_md5 = self.size != 0 and not self.segments_etag and re.fullmatch("[0-9a-f]{32}", self.etag)
-        return self.etag if is_md5 else ""
+        may_be_md5 = self.size != 0 and not self.segments_etag and self.etag != EMPTY_MD5
+        return self.etag if may_be_md5 and re.fullmatch("[0-9a-f]{32}", self.etag) else ""
+
+    @property
+    def seems_empty(self) -> bool:
+        """Whether its size or its MD5 is that of no bytes: a listing may show a large object so, or a link."""
+        return self.size == 0 or (self.etag == EMPTY_MD5 and not self.segments_etag)
 
     @property
     def is_directory(self) -> bool:

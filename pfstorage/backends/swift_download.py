@@ -10,7 +10,7 @@ from pfstorage.backends.base import CHUNK, ObjectInfo, Sink, Span
 from pfstorage.backends.common import another_object, is_unmet, no_part
 from pfstorage.backends.http_response import Response
 from pfstorage.backends.streams import HashedSink, announce
-from pfstorage.backends.swift_headers import etag_in, info_of, is_md5_of_content
+from pfstorage.backends.swift_headers import LARGE, etag_in, info_of, is_md5_of_content
 from pfstorage.backends.swift_session import Connection, SwiftSession, path_of
 from pfstorage.errors import IntegrityError, RejectedError
 
@@ -33,18 +33,27 @@ class Download:
         self._start, self._size = (span.offset, span.size) if span else (0, None)
         self._has_end = False
         self._refusal: BaseException | None = None
+        self._is_to_compare = False  # and not the store
 
     def run(self) -> ObjectInfo:
         """Do what `Storage.get` says."""
         try:
             self._session.tried(self._get_rest, self._key, progress=lambda: self._hashed.received)
         except RejectedError as e:
-            if is_unmet(e):  # it is If-Match
+            if not is_unmet(e):  # it is If-Match
+                raise
+            if self._is_to_compare or not self._is_large_and_the_same():
                 raise another_object(self._key) from None
-            raise
+            self._is_to_compare = True
+            return self.run()
         if self._refusal:
             raise self._refusal
         return self._verified()
+
+    def _is_large_and_the_same(self) -> bool:
+        """Tell whether it is the large object that the store says it is not: Ceph has two ETags for one."""
+        fields = self._session.ask("HEAD", self._container, self._key)
+        return not LARGE.isdisjoint(fields) and etag_in(fields) == self._etag
 
     def _verified(self) -> ObjectInfo:
         info, span = self._info, self._span
@@ -90,7 +99,7 @@ class Download:
         received = self._hashed.received
         if not (self._span or received):
             return {}
-        match = {"If-Match": f'"{self._etag}"'} if self._etag else {}
+        match = {"If-Match": f'"{self._etag}"'} if self._etag and not self._is_to_compare else {}
         if self._span and not received:
             return {"Range": f"bytes={_range_of(self._span)}", **match}
         first = self._start + received
@@ -103,7 +112,7 @@ class Download:
         What lies between here and the store may know nothing of If-Match, or keep an answer to another question.
         """
         told, part = etag_in(answer.fields), answer.fields.get("content-range", "")
-        if self._etag and told and told != self._etag:
+        if self._etag and told != self._etag and (told or self._is_to_compare):
             raise another_object(self._key)
         if answer.status != 206:
             return

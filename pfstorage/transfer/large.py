@@ -116,6 +116,7 @@ def pull(work: Work, known: ObjectInfo, file: NewFile) -> ObjectInfo:
         return info
 
     infos = work.crew.share([functools.partial(get, piece) for piece in pieces])
+    _tell_unproven(work, known, file, pieces)
     if ordered and ordered.hexdigest() != known.md5:
         raise IntegrityError(
             f"{known.key!r}: the bytes that came don't have the store's MD5; pull it again", key=known.key
@@ -136,9 +137,32 @@ def verify(work: Work, info: ObjectInfo, file: NewFile) -> None:
     """Raise `IntegrityError` unless *file* has the bytes of the segments of *info*."""
     if not isinstance(work.storage, SupportsSegments):
         return
-    for piece in work.storage.pieces(info):
+    pieces = work.storage.pieces(info)
+    if sum(piece.size for piece in pieces) != file.size:
+        raise wrong_segment(info.key)
+    for piece in pieces:
         if piece.md5 and _md5_in(file, piece.offset, piece.size) != piece.md5:
             raise wrong_segment(info.key)
+    _tell_unproven(work, info, file, pieces)
+
+
+def _tell_unproven(work: Work, known: ObjectInfo, file: NewFile, pieces: Sequence[Piece]) -> None:
+    """Warn if the store does not tell the MD5 of each of *pieces*, unless *file* has the etag of *known* all the same.
+
+    It has, if the segments are of the size that a push would give them now.
+    """
+    if not known.segments_etag or all(piece.md5 for piece in pieces):
+        return
+    assert isinstance(work.storage, SupportsSegments)
+    likely = cut(file.size, work.storage.piece_size(file.size, work.options.segment_size))
+    if md5_of_md5s(_md5_in(file, piece.offset, piece.size) for piece in likely) != known.segments_etag:
+        now = work.storage.head(known.key)
+        if (now.size, now.segments_etag) != (file.size, known.segments_etag):
+            raise IntegrityError(f"{known.key!r}: not all of it came, or it is another by now", key=known.key)
+        work.warn_once(
+            "large objects were not verified by an MD5 for all their bytes, since the store does not tell it",
+            repr(known.key),
+        )
 
 
 def _md5_in(file: NewFile, offset: int, size: int) -> str:

@@ -16,7 +16,7 @@ def has_same_bytes(work: Work, body: Body, known: ObjectInfo) -> bool:
     listing tells neither size nor MD5. Where nobody tells the size, the MD5 decides alone.
     """
     is_unknown = known.size is None and not (known.md5 or known.segments_etag)
-    if is_unknown or (known.size == 0 and body.size):
+    if is_unknown or (known.seems_empty and body.size):
         known = work.storage.head(known.key)
     return has_those_bytes(work, body, known)
 
