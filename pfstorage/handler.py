@@ -197,13 +197,9 @@ class StoreHandler:
             if isinstance(meta, LongMeta) and caller.turn:
                 caller.turn.begin_transfer()
             reply = action.run(context, meta)
-        warnings += context.warnings
-        if caller.upload and not caller.upload.used:
-            warnings.append(
-                "the file that came with the message was not used: objPut takes it with meta 'toObject'"
-            )
-        if warnings:
-            reply.body["warnings"] = warnings
+        unused = "the file that came with the message was not used: objPut takes it with meta 'toObject'"
+        more = [unused] if caller.upload and not caller.upload.used else []
+        reply.warn(lambda: [*warnings, *context.warnings, *more])
         return reply
 
     def _context(self, caller: Caller) -> Context:

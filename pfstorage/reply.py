@@ -112,6 +112,7 @@ class Reply:
     error: PfstorageError | None = None
     is_accepted: bool = False
     _notes: list[Callable[[], None]] = field(default_factory=list, init=False, repr=False, compare=False)
+    _warnings: Callable[[], list[str]] = field(default=list, init=False, repr=False, compare=False)
     _is_plain: bool = field(default=False, init=False, repr=False, compare=False)
 
     @classmethod
@@ -122,7 +123,18 @@ class Reply:
         """Make plain lists of each `Stream` and `Texts` in the body. Raise what breaks a `Stream` off."""
         if _longs(self.body):
             self.body = _settled(self.body)
+            self._tell_warnings()
         self._is_plain = True
+
+    def warn(self, warnings: Callable[[], list[str]]) -> None:
+        """Add *warnings* to the body, if there are any by the time that its streams have been read."""
+        self._warnings = warnings
+        if not _streams(self.body):
+            self._tell_warnings()
+
+    def _tell_warnings(self) -> None:
+        if warnings := self._warnings():
+            self.body["warnings"] = warnings
 
     def when_known(self, note: Callable[[], None]) -> None:
         """Call *note* when it is known what the reply says: now, or when its streams are written."""
@@ -158,12 +170,14 @@ class Reply:
 
     def _members(self) -> Iterator[tuple[str, Any]]:
         streams = _streams(self.body)
-        late = OUTCOME if streams else ()
+        late = ("warnings", *OUTCOME) if streams else ()
         yield from ((name, value) for name, value in self.body.items() if name not in late)
         for stream in streams:
             if stream.error:
                 self.error = stream.error
                 self.body.update(_outcome_of(stream.error))
+        if streams:
+            self._tell_warnings()
         yield from ((name, self.body[name]) for name in late if name in self.body)
 
 

@@ -63,6 +63,17 @@ class Selection:
             and self.is_in_share(key)
         )
 
+    def leaves_out(self, rest: str) -> bool:
+        """Tell whether *exclude* matches *rest*, a path below the location, or all below it if that ends in a slash.
+
+        >>> selection = Selection(exclude=("tmp/**", "old"))
+        >>> [selection.leaves_out(rest) for rest in ("tmp/", "tmp/a", "old/", "old", "a")]
+        [True, True, False, True, False]
+        """
+        if not rest.endswith("/"):
+            return any(glob(rest) for glob in self._excluded)
+        return any(glob.covers(rest) for glob in self._excluded)
+
     def is_in_share(self, key: str) -> bool:
         """Tell whether *shard* takes *key*."""
         if self._share is None:
@@ -91,9 +102,39 @@ class Selection:
         return number, count
 
 
-Glob = Callable[[str], bool]
 Step = Callable[[str], object] | None
 """What matches one component; None is ``**``."""
+
+
+class Glob:
+    """A pattern; to call it with a path tells whether that matches."""
+
+    def __init__(self, pattern: str) -> None:
+        parts = pattern.split("/")
+        self._is_anywhere = len(parts) == 1
+        self._wants_slash = not self._is_anywhere and parts[-1] in (
+            "",
+            "**",
+        )  # only then that of a marker counts
+        self._steps = [_step(part) for part in parts]
+        self._takes_all = self._is_anywhere and not pattern.strip("*")
+
+    def __call__(self, path: str) -> bool:
+        names = (path if self._wants_slash else path.removesuffix("/")).split("/")
+        return _match(self._steps, names[-1:] if self._is_anywhere else names)
+
+    def covers(self, directory: str) -> bool:
+        """Tell whether each path below *directory*, which ends in a slash, matches: ``**`` at the end takes all."""
+        if self._is_anywhere or self._steps[-1] is not None:
+            return self._takes_all
+        return _match([_but_for_any(step) for step in self._steps], [*directory.rstrip("/").split("/"), _ANY])
+
+
+_ANY = "\0"  # no name has it
+
+
+def _but_for_any(step: Step) -> Step:
+    return step and (lambda name: name != _ANY and step(name))
 
 
 def _globs(meta: str, patterns: tuple[str, ...]) -> list[Glob]:
@@ -102,21 +143,7 @@ def _globs(meta: str, patterns: tuple[str, ...]) -> list[Glob]:
     for pattern in patterns:
         if not 1 <= len(pattern) <= MAX_GLOB_LENGTH:
             raise MessageError(f"meta {meta!r} takes globs of 1 to {MAX_GLOB_LENGTH} characters")
-    return [_glob(pattern) for pattern in patterns]
-
-
-def _glob(pattern: str) -> Glob:
-    """Return the function that tells whether a path matches *pattern*."""
-    parts = pattern.split("/")
-    is_anywhere = len(parts) == 1
-    wants_slash = not is_anywhere and parts[-1] in ("", "**")  # only then that of a marker counts
-    steps = [_step(part) for part in parts]
-
-    def matches(path: str) -> bool:
-        names = (path if wants_slash else path.removesuffix("/")).split("/")
-        return _match(steps, names[-1:] if is_anywhere else names)
-
-    return matches
+    return [Glob(pattern) for pattern in patterns]
 
 
 def _step(part: str) -> Step:

@@ -624,3 +624,9 @@ def test_zeros_replace_what_was_there_before_a_second_try(
             file.write(b"x" * 8192)
             file.write(bytes(8192))
         assert Path("out/a").read_bytes() == b"x" * 8192 + bytes(2 * 8192)
+
+
+def test_a_small_file_has_the_room_that_it_may_need(storage: Storage, tmp_path: Path) -> None:
+    put(storage, "s/a", bytes(300_000))
+    run(storage, "objPull", **PULL)
+    assert room("out/a") >= 300_000

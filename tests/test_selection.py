@@ -237,3 +237,33 @@ def test_a_selection_is_one_value() -> None:
     assert Selection(include=("a",)) == Selection(include=("a",)) != Selection(exclude=("a",))
     with pytest.raises(dataclasses.FrozenInstanceError):
         Selection().substr = "a"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("glob", "covered", "not_covered"),
+    [
+        ("d/**", ["d/", "d/e/", "d/e/f/"], ["e/", "dd/", "x/d/"]),
+        ("**/d/**", ["d/", "x/d/", "x/d/y/"], ["x/", "dd/"]),
+        ("d/*/**", ["d/e/", "d/e/f/"], ["d/", "e/"]),
+        ("d?/**", ["d1/", "d1/x/"], ["d/", "d12/"]),
+        ("**", ["d/", "d/e/"], []),
+        ("*", ["d/", "d/e/"], []),
+        ("**/**", ["d/", "d/e/"], []),
+        ("?", [], ["d/"]),
+        ("[!a]", [], ["d/"]),
+        ("*.dcm", [], ["d/", "x.dcm/"]),
+        ("d/*", [], ["d/", "d/e/"]),
+        ("d/?", [], ["d/"]),
+        ("d/**/e", [], ["d/", "d/e/"]),
+        ("d", [], ["d/"]),
+        ("d/", [], ["d/"]),
+    ],
+)
+def test_what_lies_below_a_directory_is_left_out_as_a_whole(
+    glob: str, covered: list[str], not_covered: list[str]
+) -> None:
+    selection = Selection(exclude=(glob,))
+    assert [path for path in covered + not_covered if selection.leaves_out(path)] == covered
+    for directory in covered:  # and nothing else is
+        for rest in ("x", "x/y", "x/", "\N{SNOWMAN}/z.dcm"):
+            assert not selection.takes(directory + rest, directory + rest)

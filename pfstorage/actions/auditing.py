@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from pfstorage.errors import LocalFileError
@@ -12,8 +12,8 @@ from pfstorage.transfer import Failure, Plan, Transfer
 from pfstorage.transfer.verify import Comparison
 
 
-def body_of(comparison: Comparison) -> dict[str, Any]:
-    """Return what the reply tells of *comparison*."""
+def body_of(comparison: Comparison, left_out: Collection[str] = ()) -> dict[str, Any]:
+    """Return what the reply tells of *comparison*; what the store has below the prefixes *left_out*, nobody knows."""
     body: dict[str, Any] = {
         "status": not (comparison.changed or comparison.missing or comparison.failed or comparison.error),
         "same": comparison.skipped,
@@ -28,6 +28,13 @@ def body_of(comparison: Comparison) -> dict[str, Any]:
         body["error"] = dict(error.facts)
     elif not body["status"]:
         body["msg"] = f"{len(comparison.changed)} files differ and {len(comparison.missing)} are missing"
+    elif left_out:
+        body["status"] = False
+        body["msg"] = (
+            f"the store did not list what it has below {min(left_out)!r}"
+            + (f" and {len(left_out) - 1} more" if len(left_out) > 1 else "")
+            + ": allow pfstorage to read it, or name it in 'exclude'"
+        )
     return body
 
 

@@ -90,9 +90,10 @@ def ls(context: Context, meta: LsMeta) -> Reply:
     _check_fields(meta.ret_spec)
     if meta.limit is not None and not 1 <= meta.limit <= sys.maxsize:
         raise MessageError("meta 'limit' must be 1 or more, and no larger than any store")
-    full_path = prefix_in(context.storage, meta.prepend_bucket_path, meta.path)
+    storage = context.listing()
+    full_path = prefix_in(storage, meta.prepend_bucket_path, meta.path)
     missing = Texts()
-    rest = itertools.islice(_rows(context, meta, full_path, missing.append), meta.limit)
+    rest = itertools.islice(_rows(context, storage, meta, full_path, missing.append), meta.limit)
     first = list(itertools.islice(rest, 1))  # that there is one is the status
     found = itertools.chain(first, rest)
     body: dict[str, Any] = {"status": bool(first)}
@@ -116,15 +117,15 @@ def ls(context: Context, meta: LsMeta) -> Reply:
 
 
 def _rows(
-    context: Context, meta: LsMeta, full_path: str, note_missing: Callable[[str], None]
+    context: Context, storage: Storage, meta: LsMeta, full_path: str, note_missing: Callable[[str], None]
 ) -> Iterator[ObjectInfo]:
     """Return at least the rows that are asked for; *note_missing* is told of those that are listed and not there."""
     limit = None if meta.substr or meta.sure else meta.limit
     is_level = meta.delimiter == SLASH
     if is_level:
-        rows = rows_of_level(context.storage, full_path, marker=meta.marker, limit=limit)
+        rows = rows_of_level(storage, full_path, marker=meta.marker, limit=limit)
     else:
-        rows = context.storage.list(full_path, marker=meta.marker, limit=limit, delimiter=meta.delimiter)
+        rows = storage.list(full_path, marker=meta.marker, limit=limit, delimiter=meta.delimiter)
     found = (row for row in rows if meta.substr in row.key)
     if meta.sure:
         found = existing(found, work_of(context, MoveMeta()), note_missing, at_once=meta.limit)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pfstorage.actions.registry import Context
+from pfstorage.backends import Storage
 from pfstorage.config import size_of
 from pfstorage.errors import MessageError, PfstorageError, StoppedError, UnavailableError
 from pfstorage.reply import Reply
@@ -58,8 +59,11 @@ class MoveMeta(LongMeta):
 _SEE_LIMIT = " open files allows, see ulimit -n"
 
 
-def work_of(context: Context, meta: MoveMeta) -> Work:
-    """Return the means for an action with *meta*. Raise `MessageError`."""
+def work_of(context: Context, meta: MoveMeta, storage: Storage | None = None) -> Work:
+    """Return the means for an action with *meta*, on *storage* if it is another than that of *context*.
+
+    Raise `MessageError`.
+    """
     meta.check()
     settings = context.state.settings
     options = Options(
@@ -77,7 +81,7 @@ def work_of(context: Context, meta: MoveMeta) -> Work:
         progress=context.caller.progress,
         warn=context.warn,
     )
-    work = Work(context.storage, options)
+    work = Work(storage or context.storage, options)
     if work.limit.most < settings.worker_count:
         text = f"{work.limit.most} files are moved at once, not {settings.worker_count}: that is what the limit of"
         text += _SEE_LIMIT

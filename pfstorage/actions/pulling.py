@@ -14,7 +14,7 @@ from pfstorage.actions.named import HasRoom, Names, is_denied
 from pfstorage.actions.options import MoveMeta, reply_of, when_nothing, work_of
 from pfstorage.actions.registry import Context, action
 from pfstorage.actions.target import Target, led, refused
-from pfstorage.backends import ObjectInfo
+from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.collisions import Collisions
 from pfstorage.errors import FullDiskError, MessageError
 from pfstorage.fields import FromTo
@@ -63,17 +63,18 @@ def obj_pull(context: Context, meta: PullMeta) -> Reply:
 
 
 def _pulled(context: Context, meta: PullMeta, ground: Ground) -> Reply:
-    means = functools.partial(work_of, context, meta)
-    choice = _choice(context, meta, ground)
+    storage = _listing(context, meta)
+    means = functools.partial(work_of, context, meta, storage)
+    choice = _choice(storage, meta, ground)
     report = choice.pull(means)
-    if _is_denied(report) and (by_name := _by_name(context, meta, ground)):
+    if _is_denied(report) and (by_name := _by_name(storage, meta, ground)):
         choice, report = by_name, by_name.pull(means)
     places = {"localpath": choice.target.path, "currentWorkingDir": choice.target.cwd}
     if not (report.count or report.failed or report.error):
         return Reply({**reply_of(report, meta, places).body, **when_nothing(meta, NOTHING)})
     audit = None
     if meta.audit and not (meta.dry_run or report.error):
-        audit = body_of(verify(choice.compared, means, choice.led, sure=meta.sure))
+        audit = body_of(verify(choice.compared, means, choice.led, sure=meta.sure), context.left_out)
     return reply_of(report, meta, places, audit)
 
 
@@ -88,7 +89,8 @@ def obj_verify(context: Context, meta: PullMeta) -> Reply:
 
 
 def _verified(context: Context, meta: PullMeta, ground: Ground) -> Reply:
-    means = functools.partial(work_of, context, meta)
+    storage = _listing(context, meta)
+    means = functools.partial(work_of, context, meta, storage)
     means()  # what is wrong with the message is told first
     extra = Texts()
 
@@ -100,12 +102,12 @@ def _verified(context: Context, meta: PullMeta, ground: Ground) -> Reply:
 
         return verify(plan, means, choice.led, sure=meta.sure)
 
-    choice = _choice(context, meta, ground)
+    choice = _choice(storage, meta, ground)
     comparison = compared(choice)
-    if _is_denied(comparison) and (by_name := _by_name(context, meta, ground)):
+    if _is_denied(comparison) and (by_name := _by_name(storage, meta, ground)):
         choice, comparison = by_name, compared(by_name)
-    body = body_of(comparison)
-    if not (comparison.count or comparison.failed or comparison.error):
+    body = body_of(comparison, context.left_out)
+    if not (comparison.count or comparison.failed or comparison.error or context.left_out):
         body |= when_nothing(meta, NOTHING)
     if comparison.error and not comparison.count:
         raise comparison.error
@@ -118,10 +120,23 @@ def _is_denied(report: TransferReport) -> bool:
     return is_denied(report.error) and not (report.count or report.failed)
 
 
-def _choice(context: Context, meta: PullMeta, ground: Ground) -> Choice:
+def _listing(context: Context, meta: PullMeta) -> Storage:
+    """Return the storage, whose listings may leave something out that *meta* does not exclude: the context tells."""
+    meta.check()
+    selection = meta.selection(meta.substr)
+    location = plain_location(prepended(meta.prepend_bucket_path, meta.from_location))
+
+    def ignores(prefix: str) -> bool:
+        rest = below(prefix, location) or prefix
+        return selection.leaves_out(rest) or selection.leaves_out(rest.removesuffix("/"))
+
+    return context.listing(ignores)
+
+
+def _choice(storage: Storage, meta: PullMeta, ground: Ground) -> Choice:
     meta.check()
     target = Target(
-        location_in(context.storage, meta.prepend_bucket_path, meta.from_location),
+        location_in(storage, meta.prepend_bucket_path, meta.from_location),
         meta.map_location_over,
         ground,
     )
@@ -134,13 +149,13 @@ def _choice(context: Context, meta: PullMeta, ground: Ground) -> Choice:
         return Names(items, target, selection, has_room)
     prefix = None
     if meta.path is not None:
-        prefix = prefix_in(context.storage, meta.prepend_bucket_path, meta.path)
+        prefix = prefix_in(storage, meta.prepend_bucket_path, meta.path)
     return Listed(prefix, target, selection, has_room)
 
 
-def _by_name(context: Context, meta: PullMeta, ground: Ground) -> Names | None:
+def _by_name(storage: Storage, meta: PullMeta, ground: Ground) -> Names | None:
     """Return the choice of the one object that *meta* may name, for a store that does not list it."""
-    choice = _choice(context, meta, ground)
+    choice = _choice(storage, meta, ground)
     if not isinstance(choice, Listed) or not choice.prefix:
         return None
     return Names([(choice.prefix, None)], choice.target, choice.selection, choice.has_room)

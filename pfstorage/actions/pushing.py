@@ -15,7 +15,7 @@ from pfstorage.actions.listing import prepended
 from pfstorage.actions.options import MoveMeta, reply_of, work_of
 from pfstorage.actions.registry import Context, Upload, action
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends.base import Source
+from pfstorage.backends.base import Source, leaving_out
 from pfstorage.backends.confined import require_write
 from pfstorage.errors import (
     ContainerNotFoundError,
@@ -136,7 +136,13 @@ def _is_tree(meta: PutMeta, ground: Ground) -> bool:
 def _items(meta: PutMeta, ground: Ground, warn: Callable[[str], None]) -> Iterator[Transfer | Failure]:
     """Yield what is selected of the files, without what the store has of them; a tree in order of the keys."""
     if meta.put_spec:
-        found = find_files(meta.put_spec, follow_symlinks=meta.follow_symlinks, warn=warn, ground=ground)
+        found = find_files(
+            meta.put_spec,
+            follow_symlinks=meta.follow_symlinks,
+            warn=warn,
+            ground=ground,
+            leaves_out=meta.selection().leaves_out,
+        )
         return _put_of_each(map(_place_of, found), meta, ground)
     listed = [*([meta.file] if meta.file else []), *meta.file_list]
     return _without_doubles(_put_of_each((_listed(path, ground) for path in listed), meta, ground))
@@ -210,6 +216,7 @@ def _without_doubles(plan: Iterable[Transfer | Failure]) -> Iterator[Transfer | 
 
 def _with_known(items: Iterator[Transfer | Failure], storage: Storage) -> Iterator[Transfer | Failure]:
     """Add to each transfer what the store has under its key, which is asked for `AT_ONCE` of them at once."""
+    storage = leaving_out(storage, lambda *_: None)  # what is not listed is sent, or asked for by itself
     while batch := list(itertools.islice(items, AT_ONCE)):
         known = known_objects(storage, [item.key for item in batch if isinstance(item, Transfer)])
         for item in batch:

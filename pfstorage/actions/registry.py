@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pfstorage.backends import Storage
-from pfstorage.backends.base import Source
+from pfstorage.backends.base import Source, leaving_out
 from pfstorage.errors import UnknownActionError
 from pfstorage.files import Roots
 from pfstorage.reply import Reply
@@ -103,6 +103,7 @@ class Context:
     caller: Caller
     throttle: Callable[[], Throttle] = Throttle
     warnings: list[str] = field(default_factory=list)
+    left_out: set[str] = field(default_factory=set)
     _more_warnings: int = 0
     _storage: Storage | None = None
 
@@ -113,6 +114,20 @@ class Context:
             return
         self._more_warnings += 1
         self.warnings[MOST_WARNINGS:] = [f"and {self._more_warnings} more of the kind"]
+
+    def listing(self, ignores: Callable[[str], bool] = lambda _: False) -> Storage:
+        """Return the storage, whose listings leave out what they can't show, with a warning.
+
+        *left_out* are the prefixes of that: whoever certifies anything is to look there. Those that are not
+        asked for, as *ignores* tells, don't count.
+        """
+
+        def note(prefix: str, reason: str) -> None:
+            if prefix not in self.left_out and not ignores(prefix):
+                self.left_out.add(prefix)
+                self.warn(f"{prefix!r} in the store was left out: {reason}")
+
+        return leaving_out(self.storage, note)
 
     @property
     def storage(self) -> Storage:

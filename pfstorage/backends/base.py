@@ -223,6 +223,24 @@ class Storage(Protocol):
 
 
 @runtime_checkable
+class SupportsLeavingOut(Protocol):
+    """A storage that may have something in it which it may not list: an error, unless somebody can tell of it."""
+
+    def with_left_out(self, note: Callable[[str, str], None]) -> Storage:
+        """Return this storage, whose listings leave out what they can't show.
+
+        *note* is told the prefix of all that was left out, or its key, and why. It is an error all the
+        same if the whole listing lies there.
+        """
+        ...
+
+
+def leaving_out(storage: Storage, note: Callable[[str, str], None]) -> Storage:
+    """Return *storage* as `SupportsLeavingOut.with_left_out` does, or as it is if it lists all that it has."""
+    return storage.with_left_out(note) if isinstance(storage, SupportsLeavingOut) else storage
+
+
+@runtime_checkable
 class SupportsPatience(Protocol):
     """A storage whose requests may fail and be repeated."""
 

@@ -18,6 +18,7 @@ from pfstorage.backends.base import (
     Storage,
     SupportsPatience,
     SupportsSegments,
+    leaving_out,
 )
 from pfstorage.backends.leftovers import Leftover, Leftovers, Share
 from pfstorage.backends.retry import Patience
@@ -100,6 +101,10 @@ class _Confined:
         )
         # what lies between here and the store may drop what was asked for
         return (row for row in rows if row.key.startswith(within))
+
+    def with_left_out(self, note: Callable[[str, str], None]) -> Storage:
+        """See `SupportsLeavingOut`: a listing looks at nothing but what begins as it should."""
+        return confined(leaving_out(self._storage, note), self._rights)
 
     def head(self, key: str) -> ObjectInfo:
         return self._storage.head(self._readable(key))

@@ -10,14 +10,16 @@ files and names that are not Unicode are no objects.
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import io
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from pfstorage.backends.base import CHUNK, NO_ATTRIBUTES, Attributes, ObjectInfo, Sink, Source, Span
 from pfstorage.backends.common import exists, guess_content_type, iso_time_of_file, part_of, select
+from pfstorage.backends.filesystem_errors import store_errors
 from pfstorage.backends.filesystem_info import ObjectFile, finished, info_of, keep_type, marker_of, stored_md5
 from pfstorage.backends.streams import HashedBody, HashedSink, announce
 from pfstorage.config import Settings
@@ -25,33 +27,14 @@ from pfstorage.errors import (
     ContainerNotFoundError,
     IntegrityError,
     InvalidKeyError,
-    NoSpaceError,
     NotFoundError,
-    ObjectTooLargeError,
     PermissionDeniedError,
     RejectedError,
-    StorageError,
-    UnavailableError,
 )
 from pfstorage.files import LocalTree, NewFile, is_of_disk, is_part, require_no_part, working_directory
 from pfstorage.pathmap import MAX_KEY_BYTES, check_key, is_marker, local_parts
 
 log = logging.getLogger(__name__)
-
-ERROR_BY_ERRNO: dict[int | None, type[StorageError]] = {
-    errno.ENOENT: NotFoundError,
-    errno.ENOTDIR: InvalidKeyError,
-    errno.EISDIR: InvalidKeyError,
-    errno.ENOTEMPTY: InvalidKeyError,
-    errno.ELOOP: InvalidKeyError,
-    errno.ENAMETOOLONG: InvalidKeyError,
-    errno.EACCES: PermissionDeniedError,
-    errno.EPERM: PermissionDeniedError,
-    errno.EROFS: PermissionDeniedError,
-    errno.ENOSPC: NoSpaceError,
-    errno.EDQUOT: NoSpaceError,
-    errno.EFBIG: ObjectTooLargeError,
-}
 
 
 def open_storage(settings: Settings) -> FilesystemStorage:
@@ -67,6 +50,13 @@ class FilesystemStorage:
         self._tree = LocalTree(
             os.path.normpath(os.path.join("" if os.path.isabs(base) else working_directory(), base))
         )
+        self._note: Callable[[str, str], None] | None = None
+
+    def with_left_out(self, note: Callable[[str, str], None]) -> FilesystemStorage:
+        """See `SupportsLeavingOut`: directories that may not be read are left out."""
+        made = copy.copy(self)
+        made._note = note
+        return made
 
     def list(
         self,
@@ -173,7 +163,7 @@ class FilesystemStorage:
     ) -> ObjectInfo:
         with contextlib.ExitStack() as stack:
             try:
-                with self._tree.whole_file(parts, only_new=only_new) as file:
+                with self._tree.whole_file(parts, size=hashed.size, only_new=only_new) as file:
                     while chunk := hashed.read(CHUNK):
                         file.write(chunk)
                     keep_type(key, file.fileno(), attributes.content_type)
@@ -256,6 +246,9 @@ class FilesystemStorage:
                 entries, status = _entries(opened), os.fstat(opened)
         except _GONE:  # since its parent was read
             return
+        except PermissionDeniedError as e:
+            self._leave_out(directory, prefix, e)
+            return
         if entries is None:
             yield marker_of(directory, status)
         for name in entries or ():
@@ -265,8 +258,18 @@ class FilesystemStorage:
             if is_marker(key):
                 yield from self._rows(key, prefix, marker)
             elif key > marker and len(key.encode()) <= MAX_KEY_BYTES:
-                with contextlib.suppress(*_GONE):  # since the directory was read
+                try:
                     yield self._row(key)
+                except _GONE:  # since the directory was read
+                    continue
+                except PermissionDeniedError as e:
+                    self._leave_out(key, prefix, e)
+
+    def _leave_out(self, key: str, prefix: str, error: PermissionDeniedError) -> None:
+        """Tell that what begins with *key* is left out; raise *error* if there is nobody to tell, or nothing else."""
+        if self._note is None or prefix.startswith(key):
+            raise error
+        self._note(key, os.strerror(errno.EACCES))
 
     def _row(self, key: str) -> ObjectInfo:
         try:
@@ -276,15 +279,8 @@ class FilesystemStorage:
                 status = self._tree.status(_parts_of(key))
             return ObjectInfo(key, status.st_size, "", iso_time_of_file(status), guess_content_type(key))
 
-    @contextlib.contextmanager
-    def _errors(self, key: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as e:
-            kind = ERROR_BY_ERRNO.get(e.errno, UnavailableError)
-            text = "it isn't there" if kind is NotFoundError else e.strerror or str(e)
-            what = f"the object {key!r} in" if key else "the store"
-            raise kind(f"{what} {self._tree.directory!r}: {text}", key=key) from e
+    def _errors(self, key: str) -> contextlib.AbstractContextManager[None]:
+        return store_errors(self._tree.directory, key)
 
 
 _GONE = (NotFoundError, InvalidKeyError)

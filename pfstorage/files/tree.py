@@ -119,8 +119,11 @@ class LocalTree:
         if parts:
             replaceable(parts[-1], directory.descriptor)
 
-    def new_file(self, parts: Parts, mode: int = 0o666) -> NewFile:
-        """Begin a file that is to be *parts*. *mode* is lessened by the umask, as for any new file."""
+    def new_file(self, parts: Parts, mode: int = 0o666, size: int | None = None) -> NewFile:
+        """Begin a file that is to be *parts*, and of *size* bytes if that is known.
+
+        *mode* is lessened by the umask, as for any new file.
+        """
         if not parts:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         *parents, name = parts
@@ -128,20 +131,22 @@ class LocalTree:
         if self._is_first_in(tuple(parents)):
             sweep(directory.descriptor)
         try:
-            return NewFile(directory, name, mode)
+            return NewFile(directory, name, mode, size)
         except FileNotFoundError:  # somebody has removed the directory since it was opened
             self._kept.pop(tuple(parents), None)
-            return NewFile(self._around(parts, make=True), name, mode)
+            return NewFile(self._around(parts, make=True), name, mode, size)
 
     @contextlib.contextmanager
-    def whole_file(self, parts: Parts, mode: int = 0o666, *, only_new: bool = False) -> Iterator[NewFile]:
+    def whole_file(
+        self, parts: Parts, mode: int = 0o666, *, size: int | None = None, only_new: bool = False
+    ) -> Iterator[NewFile]:
         """Yield a new file that appears as *parts* when the block ends, and not before.
 
         It replaces what was there at once; with *only_new*, that stays, and the end of the
         block raises `FileExistsError`. If the block raises, nothing is left of it and what
         was there stays.
         """
-        with self.new_file(parts, mode) as file:
+        with self.new_file(parts, mode, size) as file:
             yield file
             file.commit(only_new=only_new)
 

@@ -17,6 +17,12 @@ from pfstorage.files.unfinished import is_part
 
 _NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}  # of a link, or of what has gone meanwhile
 
+_OF_FSCK = "lost+found"  # what a check of the file system has found (fsck(8)), for the superuser
+
+
+def _nothing(_: str) -> bool:
+    return False
+
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
@@ -42,6 +48,7 @@ def find_files(
     follow_symlinks: bool = False,
     warn: Callable[[str], None],
     ground: Ground | None = None,
+    leaves_out: Callable[[str], bool] = _nothing,
 ) -> Iterator[LocalFile | LocalFileError]:
     """Yield every regular file below *root*, or *root* itself, in ascending order of the bytes of its `LocalFile.rest`.
 
@@ -55,7 +62,9 @@ def find_files(
     has gone meanwhile, and a link to a directory, out of the tree or nowhere. With
     *follow_symlinks*, links count as what they lead to, wherever that is on the *ground*;
     only one that leads back to a directory that it is in, or nowhere, is left out. Files
-    that pfstorage has not finished are left out as if they were not there.
+    that pfstorage has not finished are left out as if they were not there. So is what *leaves_out* is true of: it is
+    asked for each path below the root, and for each directory, with a slash, whether that holds for all below it.
+    Where it holds for the directory itself alone, nothing is told if there is nothing in it to yield.
 
     Below the roots of a *ground* the walk goes by descriptors, of which its trees keep some
     open; elsewhere it goes by paths and holds none.
@@ -65,7 +74,7 @@ def find_files(
     with local_errors(root):
         status = top.status(follow=True)
         if stat.S_ISDIR(status.st_mode):
-            return _Walker(top, ground, follow_symlinks, warn).files()
+            return _Walker(top, ground, follow_symlinks, warn, leaves_out).files()
     if stat.S_ISREG(status.st_mode):
         return iter([LocalFile(top, "", status.st_size, status.st_mtime_ns)])
     warn(f"{root!r} is no regular file")
@@ -89,13 +98,19 @@ class _Walker:
     """A walk under way."""
 
     def __init__(
-        self, top: Place, ground: Ground, follow_symlinks: bool, warn: Callable[[str], None]
+        self,
+        top: Place,
+        ground: Ground,
+        follow_symlinks: bool,
+        warn: Callable[[str], None],
+        leaves_out: Callable[[str], bool],
     ) -> None:
         self._top = top
         self._base = os.path.join(top.path, "")
         self._ground = ground
         self._follow = follow_symlinks
         self._warn = warn
+        self._leaves_out = leaves_out
         self._levels: list[_Level] = []  # no recursion: Python ends that before a path ends
 
     def files(self) -> Iterator[LocalFile | LocalFileError]:
@@ -115,18 +130,29 @@ class _Walker:
 
     def _visit(self, place: Place, rest: str, *, is_directory: bool) -> LocalFile | LocalFileError | None:
         """Return the file at *place*, or what keeps it from being read; go down into a directory."""
+        is_named = bool(rest) and self._leaves_out(rest.removesuffix("/"))
+        if is_named if not is_directory else (rest and self._leaves_out(rest)):
+            return None
         try:
             found = self._enter(place, rest) if is_directory else self._file(place, rest)
         except OSError as e:
-            if e.errno not in _NOWHERE and not isinstance(e, ClosedFileError):
+            if not (is_named or self._is_to_be_told(e, rest)):
                 return local_error(e, place.path)
             found = e.strerror
         except ForbiddenError:
             found = "it is a link that leads out of the directories that messages may name (--fsRoot)"
         if isinstance(found, str):
+            if is_named:
+                return None
             self._warn(f"{place.path!r} was left out: {found}")
             return None
         return found
+
+    @staticmethod
+    def _is_to_be_told(error: OSError, rest: str) -> bool:
+        """Tell whether *error* is no failure: what can't be read has gone, or holds no user's files."""
+        is_of_system = error.errno == errno.EACCES and rest.split("/")[-2:] == [_OF_FSCK, ""]
+        return error.errno in _NOWHERE or isinstance(error, ClosedFileError) or is_of_system
 
     def _enter(self, place: Place, rest: str) -> str | None:
         """Read a directory, to go on in it; return why it is left out, if it is."""

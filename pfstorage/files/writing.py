@@ -23,6 +23,7 @@ _NO_RENAME = {errno.EXDEV, errno.EBUSY, errno.ENOTSUP, errno.ENOSYS}
 _PRIVATE = 0o600
 _ZEROS = bytes(256 * 1024)
 _SHORTEST_HOLE = 4096
+_LEAST_WITH_HOLES = 2 * len(_ZEROS)
 
 
 class NewFile:
@@ -35,15 +36,16 @@ class NewFile:
     is how long it is, in bytes. Methods raise `OSError`.
 
     Where it replaces a file, it has no more rights than that one; it never replaces what is no file.
-    What is written as zeros takes no room, as far as the file system knows of holes.
+    In one that is to be large, what is written as zeros takes no room, as far as the file system knows of holes.
     """
 
-    def __init__(self, directory: Directory, name: str, mode: int) -> None:
-        """Make it in *directory*, to be *name*."""
+    def __init__(self, directory: Directory, name: str, mode: int, size: int | None = None) -> None:
+        """Make it in *directory*, to be *name*; it is to have *size* bytes, as far as that is known."""
         # until it has the rights of what it replaces, it is for nobody else
         made_with = mode if replaceable(name, directory.descriptor) is None else mode & _PRIVATE
         self._part, self._descriptor, status = new_part(directory.descriptor, made_with)
         self._mode = mode
+        self._has_holes = size is None or size >= _LEAST_WITH_HOLES
         self.refusal: OSError | None = None
         """Why it was not brought to the disk, where its file system knows of no such thing."""
         self._directory: Directory | None = directory
@@ -59,11 +61,17 @@ class NewFile:
     def write(self, data: Data, /) -> int:
         """Write all of *data* after what was last written so; return its length in bytes."""
         view = memoryview(data).cast("B")
-        done = len(view) if _is_hole(view) and self._skip(len(view)) else 0
+        done = len(view) if self._is_hole(view) and self._skip(len(view)) else 0
         while done < len(view):
             done += os.write(self._descriptor, view[done:] if done else view)
         self.size += done
         return done
+
+    def _is_hole(self, view: memoryview) -> bool:
+        """Tell whether *view* is so many zeros that they are worth a hole."""
+        if not self._has_holes or len(view) < _SHORTEST_HOLE:
+            return False
+        return all(_ZEROS.startswith(view[at : at + len(_ZEROS)]) for at in range(0, len(view), len(_ZEROS)))
 
     def _skip(self, size: int) -> bool:
         """Leave a hole of *size* bytes at the end of the file; tell whether that is possible here."""
@@ -85,7 +93,9 @@ class NewFile:
         `write` goes on where it was.
         """
         view = memoryview(data).cast("B")
-        done = len(view) if _is_hole(view) and disk.punch_hole(self._descriptor, offset, len(view)) else 0
+        done = (
+            len(view) if self._is_hole(view) and disk.punch_hole(self._descriptor, offset, len(view)) else 0
+        )
         while done < len(view):
             done += os.pwrite(self._descriptor, view[done:], offset + done)
         return done
@@ -176,13 +186,6 @@ class NewFile:
 
     def __exit__(self, *_: object) -> None:
         self.discard()
-
-
-def _is_hole(view: memoryview) -> bool:
-    """Tell whether *view* is so many zeros that they are worth a hole."""
-    return len(view) >= _SHORTEST_HOLE and all(
-        _ZEROS.startswith(view[at : at + len(_ZEROS)]) for at in range(0, len(view), len(_ZEROS))
-    )
 
 
 def _rename(part: str, name: str, directory: int) -> None:

@@ -133,7 +133,9 @@ def _is_taken(tree: LocalTree, parts: tuple[str, ...]) -> bool:
 def _fetched(work: Work, transfer: Transfer) -> tuple[NewFile, ObjectInfo]:
     """Return a new file with the bytes of the object, which does not have its name yet, and what the object is."""
     assert transfer.tree is not None
-    file = transfer.tree.new_file(transfer.parts)
+    file = transfer.tree.new_file(
+        transfer.parts, size=(transfer.known.size or None) if transfer.known else None
+    )
     try:
         info = _fetch(work, transfer, file)
         _set_time(work, transfer, file, info)
