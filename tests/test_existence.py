@@ -212,6 +212,22 @@ def test_a_large_object_without_one_of_its_segments_is_missing_and_stored_again(
     assert verdict(run(store, "objVerify", settings, **PULL)) == (True, 2, [], [], [])
 
 
+def test_a_large_object_that_expired_is_replaced_and_stored_again(
+    store: Storage, expire: Callable[[str], None], tmp_path: Path
+) -> None:
+    settings = {"segmentSize": "64K"}
+    write_tree(tmp_path / "data", {"changed": os.urandom(200_000), "same": os.urandom(200_000)})
+    run(store, "objPush", settings, **PUSH)
+    for key in ("s/changed", "s/same"):
+        expire(key)
+    write_tree(tmp_path / "data", {"changed": os.urandom(150_000)})
+    reply = run(store, "objPush", settings, **PUSH, audit=True)
+    assert (reply["status"], reply["audit"]["same"], reply["skipped"]) == (True, 2, 0)
+    assert verdict(run(store, "objVerify", settings, **PULL, sure=True)) == (True, 2, [], [], [])
+    assert run(store, "objPull", settings, **{**PULL, "mapLocationOver": "out"})["status"] is True
+    assert read_tree(tmp_path / "out") == read_tree(tmp_path / "data")
+
+
 # what the listing shows of another object
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from urllib.parse import urlencode
 
 import pytest
 import swiftclient
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pfstorage import StoreHandler, open_storage
 from pfstorage.actions import Caller
@@ -182,6 +185,28 @@ def test_a_large_object_is_verified_by_its_segments(store: Storage, proxy: Proxy
     assert run(store, "objPull", settings, **pull)["audit"]["same"] == 1
     assert (tmp_path / "out").read_bytes() == content
     assert run(store, "objPull", settings, **pull)["skipped"] == 1
+
+
+NAMES = st.sets(st.text("ab/-", min_size=1, max_size=5), min_size=1, max_size=8)
+
+
+@given(keys=NAMES, location=st.text("ab/-", min_size=1, max_size=3))
+def test_a_location_is_the_same_by_its_name_as_without(keys: set[str], location: str) -> None:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        open_storage(type="memory") as storage,
+    ):
+        put(storage, "other", *(key for key in keys if not key.endswith("/")))
+        listed = run(storage, "objPull", fromLocation=location, mapLocationOver=f"{directory}/listed")
+        pair = {"from": location, "to": f"{directory}/named"}
+        named = None if not location.strip("/") else run(storage, "objPull", fileList=[pair])
+        if named and listed["objectFileList"]:
+            failed = {row["object"] for row in listed["failed"]} - {row["object"] for row in named["failed"]}
+            # of an object and what is below it, the name is the object alone
+            assert all(key.startswith(location.rstrip("/") + "/") for key in failed)
+            assert sorted(named["objectFileList"]) == listed["objectFileList"]
+            trees = [Path(directory) / name for name in ("listed", "named")]
+            assert read_tree(trees[0]) == read_tree(trees[1])
 
 
 # what it costs

@@ -12,7 +12,7 @@ from pfstorage.actions.registry import Context, action
 from pfstorage.backends.base import SupportsSegments
 from pfstorage.backends.leftovers import Leftover, Leftovers, Share
 from pfstorage.errors import MessageError, PfstorageError, RejectedError, StoppedError, StorageError
-from pfstorage.pathmap import below, without_dot
+from pfstorage.pathmap import below, plain_location, without_dot
 from pfstorage.reply import Reply
 from pfstorage.transfer import Options, Work
 
@@ -47,11 +47,16 @@ def obj_sweep(context: Context, meta: SweepMeta) -> Reply:
     if not isinstance(storage, SupportsSegments):
         kind = settings.type
         return Reply({"status": True, "leftovers": [], "msg": f"a store of the type {kind} has no segments"})
-    location = without_dot(meta.path)
+    spellings = {
+        plain_location(meta.path),
+        without_dot(meta.path),
+    }  # others may have keys with empty components
     with work.stop.heeded(), work.options.shared.shared(lambda: work.crew.busy):
         try:
             share = _stoppable(work)
-            found = storage.leftovers(lambda key: below(key, location) is not None, older_than, share)
+            found = storage.leftovers(
+                lambda key: any(below(key, each) is not None for each in spellings), older_than, share
+            )
             body = _body_of(found, meta.dry_run)
             if found.unread:
                 return _refused(body, found)
