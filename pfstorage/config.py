@@ -202,7 +202,9 @@ def load_settings(*documents: Document) -> tuple[Settings, list[str]]:
         if not isinstance(values, Mapping):
             raise SettingsError(f"the settings block {name!r} must be an object")
         if name in merged:
-            merged[name].update({key: value for key, value in values.items() if not _is_masked(value)})
+            merged[name].update(
+                {key: _as_meant(key, value) for key, value in values.items() if not _is_masked(value)}
+            )
         else:
             warnings.append(f"the settings block {name!r} is not known and was left out")
     common, unknown = _read_block(CommonSettings, "this", merged["this"])
@@ -214,6 +216,12 @@ def load_settings(*documents: Document) -> tuple[Settings, list[str]]:
     settings = Settings(**vars(common), **blocks)
     _check(settings)
     return settings, warnings + _credential_warnings(settings) + _insecurity_warnings(settings)
+
+
+def _as_meant(key: str, value: Any) -> Any:
+    """Return *value* without the line end of a file or a shell, where it is an address, which may have a password."""
+    is_address = key in ("auth_url", "httpProxy") and isinstance(value, str)
+    return without_line_end(value) if is_address else value
 
 
 # What 2.x wrote into the block ``this`` of a configuration file and 3 has no use for.

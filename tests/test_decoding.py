@@ -128,6 +128,9 @@ def test_other_variables_lose_their_line_end_as_well() -> None:
     }
     swift = load_settings(from_environment(environ))[0].swift
     assert (swift.auth_url, swift.username, swift.container_name) == ("http://h/auth", "ann", "c")
+    written = {"swift": {"auth_url": "http://h/auth\n"}, "this": {"httpProxy": "u:p@h:80\r\n"}}
+    settings = load_settings(written)[0]
+    assert (settings.swift.auth_url, settings.http_proxy) == ("http://h/auth", "u:p@h:80")
     assert from_environment({"HOST_IP": "\ufeff\n"}) == from_environment({})
 
 

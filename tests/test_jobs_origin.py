@@ -257,6 +257,27 @@ def test_a_job_for_another_directory_as_store_does_nothing(
     assert not (there / "store").exists()
 
 
+def test_a_store_is_the_same_however_it_is_spelled_and_another_where_a_link_leads_elsewhere(
+    places: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = places
+    monkeypatch.chdir(here)
+    (tmp_path / "link").symlink_to(here)
+    for state, before, after in (
+        ("1", "store", str(tmp_path / "link" / "store")),
+        ("2", "../link/x", "../link/x"),
+    ):
+        with open_storage("filesystem", store_base=before) as storage:
+            submitted(storage, tmp_path / state, (here,), "objPush", PUSHES["putSpec"])
+        if state == "2":
+            (tmp_path / "link").unlink()
+            (tmp_path / "link").symlink_to(there)
+        with open_storage("filesystem", store_base=after) as storage:
+            over = resumed(storage, tmp_path / state, here)
+            assert over["state"] == ("done" if state == "1" else "failed")
+    assert not (there / "x").exists()
+
+
 def test_a_job_for_another_container_does_nothing(
     swift: DevSwift, places: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -354,7 +375,7 @@ def test_jobs_that_3_0_kept_are_done_as_they_are(places: tuple[Path, Path], tmp_
     old = store_module.SCHEMA.replace(columns, "").replace("user_version = 2", "user_version = 1")
     rows.executescript(old)
     rows.execute(
-        "INSERT INTO job (id, owner, rights, message, state, created) VALUES ('a', '', ?,"
+        "INSERT INTO job (id, jid, owner, rights, message, state, created) VALUES ('a', 'once', '', ?,"
         ' \'{"action": "objPush", "meta": {"putSpec": "data"}}\', \'running\', 1.0)',
         (json.dumps(asdict(Rights())),),
     )
@@ -363,6 +384,8 @@ def test_jobs_that_3_0_kept_are_done_as_they_are(places: tuple[Path, Path], tmp_
     with open_storage("memory") as storage:
         assert resumed(storage, tmp_path / "state", here)["state"] == "done"
         assert sorted(content(storage)) == ["data/2.dcm", "data/d/1.dcm"]
+        again = submitted(storage, tmp_path / "state", (here,), "objPush", {"putSpec": "data", "jid": "once"})
+        assert again["job"] == "a"
 
 
 def test_an_origin_is_kept_as_it_was(tmp_path: Path) -> None:
