@@ -129,7 +129,7 @@ class StoreHandler:
     def answer(self, source: str | bytes | Mapping[str, Any], caller: Caller = TRUSTED) -> Reply:
         """Answer the message *source*. Never raises for what is in it: an error is a reply, too.
 
-        The reply is settled unless the *caller* streams.
+        The reply is settled unless the *caller* streams; then it is, too, as far as they hold its rows.
         """
         started = time.monotonic()
         before = self.settings
@@ -139,6 +139,8 @@ class StoreHandler:
             reply = self._answer(message, caller)
             if not caller.streams or self.settings.debug_to_dir:
                 reply.settle()
+            elif caller.holds:
+                reply.settle(caller.holds)
         except PfstorageError as e:
             reply = Reply.of_error(e)
         except Exception as e:
@@ -146,10 +148,8 @@ class StoreHandler:
             reply = Reply.of_error(PfstorageError(f"unexpected {type(e).__name__}; the log has the details"))
         seconds = time.monotonic() - started
         name = self._known_name(message) if message else ""
-        if caller.observe:
-            caller.observe(name, reply, seconds)
-        else:
-            reply.when_known(lambda: _log(name, reply, started))
+        observe = caller.observe or _log
+        reply.when_known(lambda: observe(name, reply, time.monotonic() - started))
         if self.settings.debug_to_dir:
             # the message may have changed them
             secrets = before.secrets() | self.settings.secrets() | caller.secrets()
@@ -169,7 +169,7 @@ class StoreHandler:
         def perform(order: Order, stop: Stop, progress: Callable[[Progress], None]) -> Reply:
             owned = replace(caller, owner=order.owner, rights=order.rights, trusted=False)
             meant = replace(owned, roots=_roots_of(order, caller), store=order.origin.store)
-            mine = replace(meant, upload=None, jobs=None, streams=True, stop=stop, progress=progress)
+            mine = replace(meant, upload=None, jobs=None, streams=True, holds=0, stop=stop, progress=progress)
             return self.answer(order.message, mine)
 
         return perform
@@ -270,8 +270,8 @@ def _reply_of(extension: Callable[..., object], message: Message) -> Reply:
     return Reply(body)
 
 
-def _log(action: str, reply: Reply, started: float) -> None:
-    log.info("%s: %s in %.3f s", action or "?", _outcome(reply), time.monotonic() - started)
+def _log(action: str, reply: Reply, seconds: float) -> None:
+    log.info("%s: %s in %.3f s", action or "?", _outcome(reply), seconds)
 
 
 def _outcome(reply: Reply) -> str:

@@ -10,8 +10,9 @@ import io
 import itertools
 import json
 import logging
+import sys
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, TextIO, overload
@@ -79,12 +80,14 @@ class Texts(Sequence[str]):
 class Stream:
     """The rows of a list in a body, flat objects or texts, which come one by one and are read once.
 
-    What breaks them off ends the iteration and is then *error*: the rows that came are good.
+    What breaks them off ends the iteration and is then *error*: the rows that came are good. From one that
+    *raises*, it passes on.
     """
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self._rows = iter(rows)
         self.error: PfstorageError | None = None
+        self.raises = False
 
     def __iter__(self) -> Iterator[Row]:
         try:
@@ -94,6 +97,20 @@ class Stream:
         except Exception as e:
             log.exception("a list broke off for a reason that pfstorage does not know")
             self.error = PfstorageError(f"unexpected {type(e).__name__}; the log has the details")
+        if self.error and self.raises:
+            raise self.error
+
+    def first(self, most: int) -> list[Row] | None:
+        """Return all rows if they are *most* at most; None if there are more, which are all yet to come."""
+        rows = list(itertools.islice(self._rows, most + 1))
+        if len(rows) <= most:
+            return rows
+        self._rows = itertools.chain(rows, self._rows)
+        return None
+
+    def close(self) -> None:
+        """Let go what the rows come from: no more of them are wanted."""
+        self._rows = iter(())
 
 
 _LONG = (Stream, Texts)
@@ -119,12 +136,24 @@ class Reply:
     def of_error(cls, error: PfstorageError) -> Reply:
         return cls(_outcome_of(error), error)
 
-    def settle(self) -> None:
-        """Make plain lists of each `Stream` and `Texts` in the body. Raise what breaks a `Stream` off."""
+    def settle(self, most: int | None = None) -> None:
+        """Make plain lists of each `Stream` and `Texts` in the body, but of one with more than *most* rows.
+
+        Raise what breaks a `Stream` off until then.
+        """
         if _longs(self.body):
-            self.body = _settled(self.body)
-            self._tell_warnings()
-        self._is_plain = True
+            limit = sys.maxsize - 1 if most is None else most
+            rows = {id(stream): stream.first(limit) for stream in _streams(self.body)}
+            # a `Texts` may grow as long as rows are read
+            self.body = _settled(self.body, rows, -1 if None in rows.values() else limit)
+            if not _streams(self.body):
+                self._tell_warnings()
+        self._is_plain = not _longs(self.body)
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the body has lists that are better written a piece at a time."""
+        return not self._is_plain and bool(_longs(self.body))
 
     def warn(self, warnings: Callable[[], list[str]]) -> None:
         """Add *warnings* to the body, if there are any by the time that its streams have been read."""
@@ -163,10 +192,40 @@ class Reply:
         for piece in _object(self._members(), ""):
             file.write(piece)
         file.write(end)
-        for note in self._notes:
-            note()
-        self._notes.clear()
+        self._note()
         return bool(self.body.get("status"))
+
+    def write_whole(self, write: Callable[[str], object]) -> None:
+        """Have *write* write the body in its own order, piece by piece. What breaks a `Stream` off passes through.
+
+        What was written by then is no whole JSON.
+        """
+        streams = _streams(self.body)
+        for stream in streams:
+            stream.raises = True
+        try:
+            for piece in _object(self._members_in_order(), ""):
+                write(piece)
+        finally:
+            self.error = next((stream.error for stream in streams if stream.error), self.error)
+            self.close()
+
+    def close(self) -> None:
+        """Let go what is left of the streams; nothing more of it will be known."""
+        for stream in _streams(self.body):
+            stream.close()
+        self._note()
+
+    def _note(self) -> None:
+        notes, self._notes = self._notes, []
+        for note in notes:
+            note()
+
+    def _members_in_order(self) -> Iterator[tuple[str, Any]]:
+        yield from [*self.body.items()]
+        if "warnings" not in self.body:  # which may come with the rows
+            self._tell_warnings()
+            yield from ((name, self.body[name]) for name in ("warnings",) if name in self.body)
 
     def _members(self) -> Iterator[tuple[str, Any]]:
         streams = _streams(self.body)
@@ -199,15 +258,14 @@ def _longs(body: dict[str, Any]) -> list[Stream | Texts]:
     return found
 
 
-def _settled(value: Any) -> Any:
+def _settled(value: Any, rows: Mapping[int, list[Row] | None], most: int) -> Any:
+    """Return *value* with the *rows* of its streams, by their `id`, and a list of each `Texts` of *most* at most."""
     if isinstance(value, dict):
-        return {name: _settled(each) for name, each in value.items()}
-    if type(value) not in _LONG:
-        return value
-    rows = list(value)
-    if isinstance(value, Stream) and value.error:
-        raise value.error
-    return rows
+        return {name: _settled(each, rows, most) for name, each in value.items()}
+    if isinstance(value, Stream):
+        found = rows[id(value)]
+        return value if found is None else found
+    return list(value) if type(value) is Texts and len(value) <= most else value
 
 
 def _pieces(value: Any, pad: str) -> Iterator[str]:

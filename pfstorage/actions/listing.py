@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,7 +106,7 @@ def ls(context: Context, meta: LsMeta) -> Reply:
             for row in found
         )
     else:
-        body["ls"] = _long_form(list(found), full_path)
+        body["ls"] = _long_form(found, full_path, is_any=bool(first))
     if meta.sure:
         body["missing"] = missing  # which grows as the rows are read
     if not first:
@@ -132,13 +132,15 @@ def _rows(
     return as_directories(found) if is_level else found
 
 
-def _long_form(found: list[ObjectInfo], full_path: str) -> dict[str, Any]:
-    return {
-        "status": bool(found),
-        "objectDict": [row.as_row() for row in found],
-        "lsList": [row.key for row in found],
-        "fullPath": full_path,
-    }
+def _long_form(found: Iterable[ObjectInfo], full_path: str, *, is_any: bool) -> dict[str, Any]:
+    keys = Texts()  # which grow as the rows are read
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for row in found:
+            keys.append(row.key)
+            yield row.as_row()
+
+    return {"status": is_any, "objectDict": Stream(rows()), "lsList": keys, "fullPath": full_path}
 
 
 def _check_fields(ret_spec: tuple[str, ...]) -> None:

@@ -60,7 +60,8 @@ class Caller:
     objects is in *rights*; *owner* is the name of their token; *is_anonymous* tells that
     anybody in the network may come in as they did. *shut_down* ends
     the server that the message came to, where there is one. One who *streams* may be
-    given a reply with a `Stream` or `Texts` in it, and writes it with `Reply.write`.
+    given a reply with a `Stream` or `Texts` in it, and writes it with `Reply.write`. Lists of up to so many rows as
+    they *hold* are whole there all the same: what breaks one off until then makes the reply one of an error.
     What takes long heeds *stop*, and calls *progress* some times a second; it may become
     one of the *jobs* instead, where the door has any. *observe* is told the action, the
     reply and the seconds, where they are not to be logged. Local paths in the
@@ -79,6 +80,7 @@ class Caller:
     upload: Upload | None = None
     shut_down: Callable[[], None] | None = None
     streams: bool = False
+    holds: int = 0
     stop: Stop = field(default_factory=Stop)
     progress: Callable[[Progress], None] = no_progress
     observe: Callable[[str, Reply, float], None] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import marshal
 import queue
@@ -16,7 +17,7 @@ from pfstorage.errors import PfstorageError
 
 log = logging.getLogger(__name__)
 
-Row = dict[str, Any]
+Row = Any
 Fetch = Callable[[str], "tuple[Sequence[Row], str | None]"]
 """Returns the page after a marker, and the marker of the page after that; None if there is none."""
 
@@ -26,8 +27,10 @@ FROM_BOTH_ENDS_AFTER = 5
 """Pages after which it pays to list from the other end, too: that costs a request or two more."""
 MOST_KEPT = 1000
 """Pages from the other end that are kept, compressed, in a file that has no name."""
-KEPT_IN_MEMORY = 16 * 1024**2
+KEPT_IN_MEMORY = 1024**2
 """Bytes of them that are in memory instead."""
+BATCH = 1000
+"""Rows of them that are unpacked at once: a whole page takes megabytes."""
 
 
 def fetched_ahead(
@@ -122,6 +125,7 @@ class _Backward:
         self._is_unwanted = threading.Event()
         self._file = tempfile.SpooledTemporaryFile(KEPT_IN_MEMORY)  # noqa: SIM115 - its last user closes it
         self._places: list[tuple[int, int]] = []
+        self._pages = 0
         self._lowest: str | None = None
         self._users = 2  # of the file: the thread, and whoever made this
         self._lock = threading.Lock()
@@ -159,7 +163,7 @@ class _Backward:
     def _run(self) -> None:
         marker: str | None = ""
         try:
-            while marker is not None and len(self._places) < MOST_KEPT and not self._is_unwanted.is_set():
+            while marker is not None and self._pages < MOST_KEPT and not self._is_unwanted.is_set():
                 page, marker = self._fetch(marker)
                 if not page or self._name_of(page[0]) < self._name_of(page[-1]):
                     return  # a store that knows no other order than the ascending one
@@ -173,9 +177,12 @@ class _Backward:
             self._leave_file()
 
     def _keep(self, page: Sequence[Row]) -> None:
-        packed = zlib.compress(marshal.dumps(list(page)), 1)
-        start = sum(self._places[-1]) if self._places else 0
-        with self._lock:
-            self._file.seek(start)
-            self._file.write(packed)
-        self._places.append((start, len(packed)))
+        rows = iter(page)
+        while batch := list(itertools.islice(rows, BATCH)):
+            packed = zlib.compress(marshal.dumps(batch), 1)
+            start = sum(self._places[-1]) if self._places else 0
+            with self._lock:
+                self._file.seek(start)
+                self._file.write(packed)
+            self._places.append((start, len(packed)))
+        self._pages += 1

@@ -17,7 +17,10 @@ from pfstorage.serving.form import Form, boundary_of, read_form
 def command(request: Request) -> Answer:
     """Answer the message that *request* carries."""
     reply = _of_query(request) if request.method in ("GET", "HEAD") else _of_body(request)
-    return answer_of(reply, as_html=request.handler.settings.http_response)
+    answer = answer_of(reply, as_html=request.handler.settings.http_response)
+    if request.method == "HEAD":  # nobody reads what the reply has
+        reply.close()
+    return answer
 
 
 def _of_query(request: Request) -> Reply:

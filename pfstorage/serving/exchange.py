@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs
@@ -17,6 +18,8 @@ from pfstorage.status import http_status
 
 JSON = "application/json"
 NOBODY = Caller(trusted=False)
+PIECE = 32 * 1024
+"""Characters of a long reply that leave at once, or somewhat more."""
 
 
 @dataclass
@@ -94,18 +97,47 @@ def answer_of(reply: Reply, *, as_html: bool = False) -> Answer:
 
     With *as_html* it passes for HTML, as 2.x's did: JSON all the same, and no markup to a browser.
     """
-    text = reply.to_json()
-    if as_html:
-        for character, escape in _MARKUP.items():
-            text = text.replace(character, escape)
+    is_long = reply.is_long
+    content = (
+        functools.partial(_write_long, reply, as_html) if is_long else _encoded(reply.to_json(), as_html)
+    )
     allow = reply.error.facts.get("allow") if reply.error else None
     headers = {"Allow": str(allow)} if allow else {}  # what this path takes, where the error knows it
-    answer = Answer(http_status(reply), text.encode(), kind_of(as_html), headers=headers)
+    answer = Answer(http_status(reply), content, kind_of(as_html), headers=headers)
     if error := reply.body.get("error"):  # also of a part of the files
         answer.notes["error"] = error["type"]
     if reply.is_accepted:
         answer.notes["job"] = reply.body["job"]
     return answer
+
+
+def _encoded(text: str, as_html: bool) -> bytes:
+    if as_html:
+        for character, escape in _MARKUP.items():
+            text = text.replace(character, escape)
+    return text.encode()
+
+
+def _write_long(reply: Reply, as_html: bool, out: Writer) -> None:
+    """Write a long reply a piece at a time. One whose rows break off is not whole, and no client takes it for that."""
+    waiting: list[str] = []
+    size = 0
+
+    def write(text: str) -> None:
+        nonlocal size
+        waiting.append(text)
+        size += len(text)
+        if size >= PIECE:
+            let_go()
+
+    def let_go() -> None:
+        nonlocal size
+        out.write(_encoded("".join(waiting), as_html))
+        waiting.clear()
+        size = 0
+
+    reply.write_whole(write)
+    let_go()
 
 
 def kind_of(as_html: bool) -> str:

@@ -14,6 +14,7 @@ from pfstorage.errors import SettingsError
 from pfstorage.files import Roots, name_by_shell, working_directory
 from pfstorage.handler import StoreHandler
 from pfstorage.jobs.runner import Jobs
+from pfstorage.reply import ROWS_AT_ONCE
 from pfstorage.serving.access import Access
 from pfstorage.serving.events import JOBS, job_events
 from pfstorage.serving.health import Readiness, healthz
@@ -149,6 +150,8 @@ class ThreadedHTTPServer(Listener):
         self.follow_settings()
         return Caller(
             trusted=trusted,
+            streams=True,
+            holds=ROWS_AT_ONCE,
             shut_down=self.stop,
             stop=self.end_of_work,
             jobs=self._jobs,
