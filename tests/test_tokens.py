@@ -373,3 +373,18 @@ def test_many_threads_are_let_in_while_the_file_changes() -> None:
         for thread in threads:
             thread.join()
     assert errors == []
+
+
+def test_a_file_that_has_more_tokens_than_it_says_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some file systems tell a size of 0 for what is not empty."""
+    from pfstorage.serving import tokens
+
+    path = tmp_path / "many"
+    path.write_text("token-of-some-length\n" * 100)
+    path.chmod(0o600)
+    monkeypatch.setattr(tokens, "MOST_BYTES", 100)
+    monkeypatch.setattr(tokens, "_check", lambda *_: None)
+    with pytest.raises(SettingsError, match="no file of tokens"):
+        tokens.TokenFile(str(path))

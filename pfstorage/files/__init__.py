@@ -1,7 +1,14 @@
 """Local files: walk a tree, read a regular file, write a file whole or not at all."""
 
 from pfstorage.files.closed import is_on_the_way
-from pfstorage.files.common import is_of_disk, local_error, local_errors, settled_status, version_of
+from pfstorage.files.common import (
+    is_of_disk,
+    local_error,
+    local_errors,
+    require_regular,
+    settled_status,
+    version_of,
+)
 from pfstorage.files.place import Place
 from pfstorage.files.reading import Body, body_of, open_body
 from pfstorage.files.roots import Ground, Roots, name_by_shell, working_directory
@@ -30,6 +37,7 @@ __all__ = [
     "name_by_shell",
     "open_body",
     "require_no_part",
+    "require_regular",
     "settled_status",
     "sync_file_systems",
     "version_of",

@@ -59,7 +59,8 @@ class Body:
         wanted = left if size < 0 else min(size, left)
         with local_errors(self._path):
             data = self._read_at(wanted, self._start + self._offset)
-            if len(data) < wanted or wanted == left:
+            is_last = wanted == left and (wanted or not self.size)  # what comes after that is nothing
+            if is_last or len(data) < wanted:
                 self._require_unchanged(is_cut=len(data) < wanted)
         self._offset += len(data)
         return data
@@ -80,7 +81,7 @@ class Body:
     def _is_content(self) -> bool:
         """Tell whether the file still has the bytes that were read: no time tells of a write through a mapping."""
         content = self._content
-        return content is None or read_at(self._file.fileno(), len(content) + 1, 0) == content
+        return content is None or os.pread(self._file.fileno(), len(content) + 1, 0) == content
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._offset, os.SEEK_END: self.size}[whence]
@@ -135,7 +136,9 @@ def _beginning(descriptor: int, size: int) -> bytes | None:
     """Return the bytes of a file of *size* bytes if it is small, else some; None if it has not that many."""
     start = size - 1 if size > _SMALL else 0
     try:
-        data = read_at(descriptor, size - start + 1, start)
+        data = os.pread(descriptor, size - start + 1, start)
+        if len(data) < size - start:
+            data = read_at(descriptor, size - start + 1, start)
     except OSError as e:
         if e.errno != errno.ESPIPE:  # what makes its bytes as it goes can't go back
             raise

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pfstorage.errors import SettingsError, StateFileError
+from pfstorage.files import require_regular
 
 _Identity = tuple[int, int]
 _NOWHERE: _Identity = (0, 0)
@@ -69,6 +70,7 @@ def _private(path: str) -> Iterator[int]:
     """Open *path*, made if it isn't there, that its owner alone can read; SQLite's other files are as its file is."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
+        require_regular(os.fstat(descriptor))
         os.fchmod(descriptor, 0o600)
         yield descriptor
     finally:

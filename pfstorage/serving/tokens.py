@@ -177,7 +177,9 @@ def _text(path: str) -> tuple[str, _State | None]:
         with open(path, encoding="utf-8-sig", opener=_without_waiting) as file:
             status = os.fstat(file.fileno())
             _check(path, status)
-            text = file.read()
+            text = file.read(MOST_BYTES + 1)  # whatever the system says of its size
+            if len(text) > MOST_BYTES:
+                raise _no_tokens(path)
     except OSError as e:
         raise SettingsError(_unreadable(path, e)) from e
     except UnicodeDecodeError:
@@ -194,9 +196,13 @@ def _unreadable(path: str, error: OSError) -> str:
     return f"cannot read the tokens in {path!r}: {error.strerror}"
 
 
+def _no_tokens(path: str) -> SettingsError:
+    return SettingsError(f"{path!r} is no file of tokens: that has up to {MOST_BYTES} bytes")
+
+
 def _check(path: str, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
-        raise SettingsError(f"{path!r} is no file of tokens: that has up to {MOST_BYTES} bytes")
+        raise _no_tokens(path)
     if status.st_mode & _OPEN_TO_OTHERS:
         mode = 600 if status.st_uid == os.geteuid() else 640  # it is read by its group, then
         raise SettingsError(
