@@ -574,3 +574,46 @@ def test_two_who_replace_the_same_object_leave_one_of_both_whole(swift: DevSwift
         for thread in threads:
             thread.join()
         assert content_of(store) in (CONTENT, OTHER)
+
+
+# what is missing of a large object is not the object
+
+
+def test_a_large_object_that_lacks_a_manifest_within_is_not_told_to_be_gone(
+    store: Storage, raw: swiftclient.Connection, parts: str, tmp_path: Path
+) -> None:
+    container = container_of(store)
+    put_manifest(raw, container, "inner", [{"path": f"/{parts}/p0"}])
+    put_manifest(raw, container, "s/outer", [{"path": f"/{container}/inner"}, {"path": f"/{parts}/p1"}])
+    raw.delete_object(container, "inner")
+    reply = run(store, "objPull", fromLocation="s", mapLocationOver=str(tmp_path / "out"))
+    [failed] = reply["failed"]
+    assert failed["object"] == "s/outer"
+    assert "'s/outer' is not whole: the manifest 'inner' in it is missing" in failed["msg"]
+    assert reply["error"]["type"] == "IntegrityError"
+    assert run(store, "objExists", obj="s/outer")["status"] is True
+
+
+def test_a_dynamic_object_whose_container_is_gone_does_not_end_a_run(
+    store: Storage, raw: swiftclient.Connection, tmp_path: Path
+) -> None:
+    container = container_of(store)
+    raw.put_container(container)
+    raw.put_object(container, "s/dlo", b"", headers={"X-Object-Manifest": "no-such-container/p"})
+    for number in range(8):
+        raw.put_object(container, f"s/{number}", b"x")
+    reply = run(store, "objPull", {"workers": 1}, fromLocation="s", mapLocationOver=str(tmp_path / "out"))
+    assert len(reply["objectFileList"]) >= 8
+    assert not any("not tried" in row["msg"] for row in reply["failed"])
+
+
+@pytest.mark.parametrize("prefix", ["pä", "p%C3%A4"])
+def test_the_prefix_of_a_dynamic_object_may_be_utf_8(
+    store: Storage, raw: swiftclient.Connection, parts: str, tmp_path: Path, prefix: str
+) -> None:
+    container = container_of(store)
+    raw.put_object(parts, "pä1", b"abc")
+    raw.put_object(container, "s/dlo", b"", headers={"X-Object-Manifest": f"{parts}/{prefix}"})
+    assert store.pieces(store.head("s/dlo"))[0].size == 3  # type: ignore[attr-defined]
+    assert run(store, "objPull", fromLocation="s", mapLocationOver=str(tmp_path / "out"))["status"] is True
+    assert (tmp_path / "out" / "dlo").read_bytes() == b"abc"

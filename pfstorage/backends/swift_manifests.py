@@ -12,7 +12,7 @@ from pfstorage.backends.base import ObjectInfo, Piece
 from pfstorage.backends.common import md5_of_md5s, new_md5
 from pfstorage.backends.swift_objects import SwiftObjects
 from pfstorage.backends.swift_session import Connection, path_of
-from pfstorage.errors import NotFoundError
+from pfstorage.errors import ContainerNotFoundError, IntegrityError, NotFoundError
 
 NESTED = 2
 """Manifests within manifests that are followed for the MD5s of their segments."""
@@ -35,14 +35,19 @@ class SwiftManifests:
     def pieces(self, container: str, info: ObjectInfo) -> list[Piece]:
         """Return the pieces of *info*, whose manifest must be that of its etag. Raise `Unreadable`."""
         rows = self.rows(container, info.key, info.segments_etag)
-        return list(self._pieces_of(rows, 0, NESTED))
+        return list(self._pieces_of(info.key, rows, 0, NESTED))
 
-    def _pieces_of(self, rows: Sequence[Row], offset: int, depth: int) -> Iterator[Piece]:
+    def _pieces_of(self, whole: str, rows: Sequence[Row], offset: int, depth: int) -> Iterator[Piece]:
         for row in rows:
             size = _size_of(row)
             if row.get("sub_slo") and depth and "range" not in row:
                 container, _, key = str(row["name"]).lstrip("/").partition("/")
-                yield from self._pieces_of(self.rows(container, key, row["hash"]), offset, depth - 1)
+                try:
+                    inner = self.rows(container, key, row["hash"])
+                except NotFoundError as e:  # *whole* itself is there
+                    text = f"{whole!r} is not whole: the manifest {key!r} in it is missing or has changed"
+                    raise IntegrityError(text, key=whole) from e
+                yield from self._pieces_of(whole, inner, offset, depth - 1)
             else:
                 is_whole = not row.get("sub_slo") and "range" not in row
                 yield Piece(offset, size, str(row["hash"]) if is_whole else "")
@@ -81,7 +86,10 @@ class SwiftManifests:
 
     def _listed(self, prefix: str) -> list[Row]:
         container, _, start = prefix.partition("/")
-        rows = self._objects.list(container, prefix=start)
+        try:
+            rows = [*self._objects.list(container, prefix=start)]
+        except ContainerNotFoundError:  # to Swift, the object is empty then
+            return []
         return [{"name": f"/{container}/{row.key}", "bytes": row.size, "hash": row.etag} for row in rows]
 
 
@@ -90,7 +98,10 @@ def prefix_of(fields: Mapping[str, str]) -> str:
 
     Clients send the prefix percent-encoded or as it is; Swift decodes it once, whichever it is.
     """
-    return unquote_to_bytes(fields.get("x-object-manifest", "").encode("latin-1")).decode()
+    told = fields.get("x-object-manifest", "")
+    if "\N{REPLACEMENT CHARACTER}" in told:
+        raise ValueError("it is no UTF-8")
+    return unquote_to_bytes(told).decode()
 
 
 def parsed(content: bytes) -> list[Row]:
