@@ -22,6 +22,11 @@ from pfstorage.pathmap import FIRST_CHARACTER
 PAGE = 10_000
 """Rows of one listing page: Swift's ``container_listing_limit`` unless an operator lowered it."""
 
+LONGEST_PATH = 8000
+"""Bytes of what is asked for in a request line: Swift takes 8192 (``MAX_REQUEST_LINE``), with the method."""
+SHORT = 64
+"""Characters of a prefix beside which two markers fit in, whatever they are."""
+
 
 R = TypeVar("R")
 
@@ -37,7 +42,10 @@ class SwiftListings:
         self, container: str, query: Mapping[str, str], limit: int | None = None
     ) -> Iterator[ObjectInfo]:
         """Yield what *query*, the parameters of Swift, asks for, *limit* at most. Raise `ContainerNotFoundError`."""
-        return itertools.islice((info_of_row(row) for row in self._rows(container, query, limit)), limit)
+        rows, prefix = self._rows(container, query, limit), query.get("prefix", "")
+        if len(prefix) > SHORT:  # not all of it may be asked for
+            rows = (row for row in rows if name_of(row).startswith(prefix))
+        return itertools.islice(map(info_of_row, rows), limit)
 
     def _rows(self, container: str, query: Mapping[str, str], limit: int | None) -> Iterator[Row]:
         try:
@@ -98,7 +106,7 @@ class SwiftListings:
         self, container: str, query: Mapping[str, str], read: Callable[[Connection, Response], Sequence[R]]
     ) -> Sequence[R]:
         def get_page(connection: Connection, url: str, token: str) -> Sequence[R]:
-            path = f"{path_of(url, container)}?{urlencode({'format': 'json', **query})}"
+            path = _with_query(path_of(url, container), {"format": "json", **query})
             answer = self._session.send(connection, "GET", path, {"X-Auth-Token": token})
             return read(connection, answer)
 
@@ -139,6 +147,14 @@ def _chunks(connection: Connection, answer: Response) -> Iterator[bytes]:
         yield bytes(http.buffer[:count])
     if not has_come:
         yield _whole(b"", answer.status)
+
+
+def _with_query(path: str, query: Mapping[str, str]) -> str:
+    """Return *path* with *query*, and less of the prefix where that would be too long: the markers bound it, too."""
+    whole = f"{path}?{urlencode(query)}"
+    if len(whole) <= LONGEST_PATH or "delimiter" in query:
+        return whole
+    return f"{path}?{urlencode({**query, 'prefix': query.get('prefix', '')[:SHORT]})}"
 
 
 def _ends_before(last: str, end_marker: str) -> bool:
