@@ -243,11 +243,11 @@ def _save(path: str, document: Mapping[str, Any]) -> None:
 
 
 def _remote(options: argparse.Namespace, message: str | dict[str, Any], stop: Stop) -> Reply:
-    from pfstorage.config import proxy_url
     from pfstorage.errors import PfstorageError
     from pfstorage.message import Message
     from pfstorage.remote import Way, send
     from pfstorage.reply import Reply
+    from pfstorage.urls import proxy_url
 
     way = Way(proxy_url(options.httpProxy or ""), options.caCert or "", bool(options.insecure))
     try:

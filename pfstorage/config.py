@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from pfstorage.errors import SettingsError
 from pfstorage.fields import FieldError, camel_case, read_fields, snake_case
 from pfstorage.masks import MASK, Secret, passwords_of, says_secret, without_line_end, without_password
+from pfstorage.urls import is_url, proxy_url
 
 _SECRET = {"secret": True}
 
@@ -281,44 +282,6 @@ def _check_size(name: str, value: int | str) -> None:
         raise SettingsError(f"{camel_case(name)}: {e}") from None
     least = 0 if name == "bw_limit" else LEAST_PIECE
     _check_range(camel_case(name), size, least, 2**50)
-
-
-def is_url(text: str) -> bool:
-    """Tell whether *text* is a URL of http or https, with a host.
-
-    >>> is_url("https://[::1]:8080/v1"), is_url("http://host:0"), is_url("host/v1"), is_url("http://a b/")
-    (True, False, False, False)
-    """
-    try:
-        url = urlsplit(text)
-        is_whole = "@" not in url.path + url.query + url.fragment  # which a "/" in a password would make
-        is_plain = not re.search(r"[\s\x00-\x1f\x7f]", text.strip())
-        return (
-            url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0 and is_whole and is_plain
-        )
-    except ValueError:  # of a port that is no number
-        return False
-
-
-def proxy_url(text: str) -> str:
-    """Return the URL of the HTTP proxy that *text* names, with its scheme or without; "" names none.
-
-    Raise `ValueError` for another scheme: pfstorage would send secrets to it in plain text.
-
-    >>> proxy_url("proxy:3128"), proxy_url(" HTTP://me:pw@[::1]:3128\\n")
-    ('http://proxy:3128', 'http://me:pw@[::1]:3128')
-    """
-    scheme, found, rest = text.strip().partition("://")
-    if found and scheme.lower() != "http":
-        raise ValueError(
-            f"pfstorage speaks plain HTTP to a proxy, not {scheme[:20]!r}: give the HOST:PORT of an HTTP proxy"
-        )
-    url = f"http://{rest if found else scheme}"
-    if not (rest or scheme):
-        return ""
-    if not is_url(url):
-        raise ValueError("it must be HOST:PORT, or a URL; a '/' in its password is written as %2F")
-    return url
 
 
 def _check_range(name: str, value: float, least: float, most: float) -> None:

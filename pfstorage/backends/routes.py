@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 from pfstorage.backends.http_connection import Route
 from pfstorage.backends.http_errors import Mistake
-from pfstorage.config import Settings, proxy_url
+from pfstorage.config import Settings
+from pfstorage.urls import proxy_url
 
 _BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """The variables that name a file of certificates: OpenSSL's, then those of requests, which 2.x used."""

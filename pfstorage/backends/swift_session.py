@@ -31,7 +31,7 @@ from pfstorage.backends.pool import Pool
 from pfstorage.backends.retry import Outage, Patience, no_progress
 from pfstorage.backends.routes import find_route
 from pfstorage.backends.swift_answers import asked, error_of_answer, error_of_login, is_signed
-from pfstorage.config import Settings, is_url
+from pfstorage.config import Settings
 from pfstorage.errors import (
     ConflictError,
     Fact,
@@ -42,6 +42,7 @@ from pfstorage.errors import (
     UnavailableError,
 )
 from pfstorage.masks import without, without_password
+from pfstorage.urls import is_url
 
 T = TypeVar("T")
 
