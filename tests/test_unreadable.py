@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -13,10 +14,11 @@ from typing import Any
 
 import pytest
 
+from pfstorage import StoreHandler, open_storage
 from pfstorage.errors import PermissionDeniedError
 from pfstorage.files import LocalFile, find_files
 from pfstorage.selection import Selection
-from tests.conftest import ROOT, write_tree
+from tests.conftest import ROOT, ask, serving, write_tree
 
 NOBODY = """
 import json, os, sys
@@ -218,6 +220,34 @@ for row in storage.list():
     )
     assert (done.stdout, done.returncode) == ("a\n", 1)
     assert PermissionDeniedError.__name__ in done.stderr
+
+
+def test_a_page_of_objects_over_http_goes_on_and_warns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here, the system is made to refuse: this process may be the superuser's."""
+    scandir = os.scandir
+
+    def scan(directory: Any) -> Any:
+        if isinstance(directory, int) and os.readlink(f"/proc/self/fd/{directory}").endswith("/closed"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(directory)
+
+    write_tree(tmp_path / "store", dict.fromkeys(("a", "closed/b", "z"), b""))
+    monkeypatch.setattr(os, "scandir", scan)
+    with (
+        open_storage(type="filesystem", store_base="store") as storage,
+        serving(StoreHandler(storage)) as server,
+    ):
+        status, page = ask(server, method="GET", path="/api/v1/objects")
+        assert (status, [row["name"] for row in page["objects"]]) == (200, ["a", "z"])
+        assert page["warnings"] == ["'closed/' in the store was left out: Permission denied"]
+        status, page = ask(server, method="GET", path="/api/v1/objects?prefix=a")
+        assert (status, "warnings" in page) == (200, False)
+        status, page = ask(server, method="GET", path="/api/v1/objects?prefix=closed/")
+        assert (status, page["error"]["type"]) == (403, "PermissionDeniedError")
+        reply = ask(server, {"action": "ls", "meta": {}})[1]
+        assert (reply["status"], left_out(reply)) == (True, ["closed/"])
 
 
 # a tree that is pushed

@@ -8,6 +8,7 @@ import functools
 import itertools
 from urllib.parse import unquote_to_bytes
 
+from pfstorage.actions import Context
 from pfstorage.backends.base import CHUNK, Attributes
 from pfstorage.backends.common import new_md5
 from pfstorage.backends.confined import require_write
@@ -37,7 +38,9 @@ def list_objects(request: Request) -> Answer:
         )
     if not (limit.isdecimal() and len(limit) < 10 and 0 < int(limit) <= MOST_ROWS):
         raise MessageError(f"limit is a number from 1 to {MOST_ROWS}")
-    storage = request.handler.storage_for(request.caller)
+    handler, caller = request.handler, request.caller
+    context = Context(lambda: handler.storage_for(caller), handler.state, caller)
+    storage = context.listing()
     if delimiter == SLASH:
         found = as_directories(rows_of_level(storage, prefix, marker=marker, limit=int(limit)))
     else:
@@ -45,7 +48,9 @@ def list_objects(request: Request) -> Answer:
     rows = list(itertools.islice(found, int(limit)))
     more = rows[-1].key if len(rows) == int(limit) else None
     body = {"status": True, "objects": [row.as_row() for row in rows], "marker": more}
-    return answer_of(Reply({**body, "writable": request.caller.rights.allows("write")}))
+    reply = Reply({**body, "writable": caller.rights.allows("write")})
+    reply.warn(lambda: context.warnings)
+    return answer_of(reply)
 
 
 def one_object(request: Request) -> Answer:

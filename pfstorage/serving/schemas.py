@@ -138,7 +138,7 @@ def _replies() -> dict[str, Schema]:
         "Row": record(row, *row),
         "Folder": record({"subdir": TEXT}, "subdir"),
         "Stored": record({"status": yes, "object": ref("Row")}, "status", "object"),
-        "Listing": record(listing, *listing),
+        "Listing": record({**listing, "warnings": said["warnings"]}, *listing),
         "Job": _job(),
         "Well": record({"status": yes}, "status"),
     }
