@@ -188,6 +188,27 @@ def test_a_part_in_another_encoding_is_refused_and_not_taken_for_what_it_stands_
         form_of(encoded(f"{header}: {encoding}", name))
 
 
+@pytest.mark.parametrize(
+    "second",
+    [
+        "Content-Transfer-Encoding: binary\r\nContent-Transfer-Encoding: base64",
+        "Content-Transfer-Encoding: base64\r\ncontent-transfer-encoding: binary",
+        'Content-Disposition: form-data; name="local"',
+        "Content-Type: text/plain\r\nContent-Type: multipart/mixed",
+    ],
+)
+def test_a_part_says_nothing_twice(second: str) -> None:
+    with pytest.raises(MessageError, match="twice"):
+        form_of(encoded(second))
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate, gzip", "aws-chunked"])
+def test_a_part_that_is_packed_is_refused(encoding: str) -> None:
+    with pytest.raises(MessageError, match="encoding"):
+        form_of(encoded(f"Content-Encoding: {encoding}"))
+    assert parts_of(form_of(encoded("Content-Encoding: identity")))[1] == b"eA=="
+
+
 @pytest.mark.parametrize("encoding", ["7bit", "8bit", "Binary", " binary\t"])
 def test_a_part_that_is_as_it_is_says_so_in_vain(encoding: str) -> None:
     assert parts_of(form_of(encoded(f"Content-Transfer-Encoding: {encoding}")))[1] == b"eA=="

@@ -337,6 +337,8 @@ def test_what_is_there_may_be_kept(server: ThreadedHTTPServer) -> None:
         (f"Content-MD5: {MD5_OF_X}", "Content-MD5: "),
         (f"Content-MD5: {MD5_OF_X}", f"Content-MD5: {MD5_OF_X[::-1]}"),
         ("Content-Type: text/plain", "Content-Type: text/html"),
+        ("Content-Encoding: gzip",),
+        ("Content-Encoding: identity", "Content-Encoding: br"),
     ],
 )
 def test_what_is_to_be_kept_to_is_never_dropped(server: ThreadedHTTPServer, headers: tuple[str, ...]) -> None:

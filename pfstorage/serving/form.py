@@ -14,7 +14,7 @@ from pfstorage.serving.spool import Spool
 _MAX_PARTS = 100
 _INCOMPLETE = re.compile(rb"-{0,2}[ \t]*\r?")
 _MOST_BLANKS = 4096
-_AS_IT_IS = frozenset(("7bit", "8bit", "binary"))
+_AS_IT_IS = frozenset(("7bit", "8bit", "binary", "identity"))
 _CHARSETS = {
     **dict.fromkeys(("utf-8", "utf8", "us-ascii", "ascii"), "utf-8"),
     **dict.fromkeys(("iso-8859-1", "latin-1", "latin1"), "latin-1"),
@@ -138,14 +138,18 @@ def _read_parts(body: _Unpadded, boundary: str, form: Form, most: int) -> None:
 
 
 def _name_of(part: MultipartSegment) -> str:
-    """Return the name of *part*. Raise `MessageError` if its bytes are not what they stand for."""
+    """Return the name of *part*. Raise `MessageError` if its bytes are not what they stand for, or that is in doubt."""
     name = str(part.name)
-    encoding = part.header("Content-Transfer-Encoding", "8bit").strip().lower()
-    if encoding not in _AS_IT_IS:
-        raise MessageError(
-            f"the field {name[:80]!r} comes in the encoding {encoding[:80]!r}, which forms have no more:"
-            " send its bytes as they are (RFC 7578, 4.7)"
-        )
+    headers = dict(part.headerlist)
+    if len(headers) < len(part.headerlist):
+        raise MessageError(f"the field {name[:80]!r} has a header twice, which may say two things")
+    for header in ("Content-Transfer-Encoding", "Content-Encoding"):
+        encoding = headers.get(header, "binary").strip().lower()
+        if encoding not in _AS_IT_IS:
+            raise MessageError(
+                f"the field {name[:80]!r} comes in the encoding {encoding[:80]!r}, which forms have no more:"
+                " send its bytes as they are (RFC 7578, 4.7)"
+            )
     if part.content_type == "multipart/mixed":
         raise MessageError(
             f"the field {name[:80]!r} is a form of its own: send each file by a message of its own"

@@ -73,6 +73,7 @@ def _put(request: Request, key: str) -> Answer:
     kind = request.headers.only("content-type")
     if not KIND.fullmatch(kind):
         raise MessageError("Content-Type is printable ASCII, of 255 characters at most")
+    _require_as_it_is(request.headers.only("content-encoding"))
     with contextlib.closing(Spool(request.max_upload)) as spool:
         md5 = _spooled(request.open_body(request.max_upload), spool)
         if expected and md5 != expected:
@@ -88,6 +89,14 @@ def _put(request: Request, key: str) -> Answer:
     answer = answer_of(Reply({"status": True, "object": info.as_row()}))
     answer.status, answer.headers = 201, {"ETag": f'"{info.etag}"'}
     return answer
+
+
+def _require_as_it_is(encoding: str) -> None:
+    """Raise `MessageError` for a body in an *encoding*: whoever gets the object would not be told of it."""
+    if encoding.lower() not in ("", "identity"):
+        raise MessageError(
+            f"the body comes in the Content-Encoding {encoding[:80]!r}, which would be lost: send its bytes as they are"
+        )
 
 
 def _is_only_new(request: Request) -> bool:
