@@ -21,7 +21,7 @@ from pfstorage.backends import Storage
 from pfstorage.backends.base import Span
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import IntegrityError, LocalFileError, RejectedError
-from pfstorage.files import open_body
+from pfstorage.files import disk, open_body
 from tests.conftest import open_backend, run, swift_options, write_tree
 from tests.faults import Exchange, Fault, Proxy, is_object, proxy_to
 from tests.local import in_threads, refuse
@@ -129,10 +129,26 @@ def test_a_change_with_the_old_time_is_found(tmp_path: Path, size: int, of: str)
             body.read()
 
 
+def tells_of_mappings(directory: Path) -> bool:
+    """Tell whether what is written through a mapping, after the page went to the disk, sets the time here.
+
+    It does on ext4, XFS and Btrfs, and not where the pages of a file are others than those of its disk: tmpfs, overlay.
+    """
+    path = write_tree(directory, {"mapped": b"x"}) / "mapped"
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapping:
+        mapping[0] ^= 1
+        disk.write_back(file.fileno())
+        before = os.fstat(file.fileno()).st_ctime_ns
+        mapping[0] ^= 1
+        return os.fstat(file.fileno()).st_ctime_ns != before
+
+
 @pytest.mark.parametrize("size", [1000, 2_000_000])
 def test_a_write_through_a_mapping_is_found(tmp_path: Path, size: int) -> None:
     """One to a page that was written before sets no time, until the page is on its way to the disk."""
     path = write_tree(tmp_path, {"a": LARGE[:size]}) / "a"
+    if size > 1000 and not tells_of_mappings(tmp_path):
+        pytest.skip("the file system of the temporary directory does not tell of writes through a mapping")
     with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapping:
         mapping[size - 1] ^= 1
         with open_body("a") as (body, _):
@@ -206,6 +222,8 @@ def at_the_first(method: str, proxy: Proxy, call: Callable[[], None]) -> None:
 def test_no_store_gets_a_mixture_of_a_file_whose_time_is_set_back(
     proxy: Proxy, swift: DevSwift, tmp_path: Path, segment_size: int, change: str
 ) -> None:
+    if change == "mapping" and not tells_of_mappings(tmp_path):
+        pytest.skip("the file system of the temporary directory does not tell of writes through a mapping")
     content = LARGE * 8  # more than what is on the way at once
     path = write_tree(tmp_path, {"data/a": content}) / "data" / "a"
 
