@@ -30,6 +30,8 @@ from tests.test_storage import get
 VERSION = Path("/proc/version")
 SYSTEM = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 LARGE = random.Random(5).randbytes(2_000_000)
+PUT: dict[str, Any] = {"putSpec": "data", "inLocation": "s", "mapLocationOver": "data"}
+PULL: dict[str, Any] = {"fromLocation": "s", "mapLocationOver": "data"}
 
 
 def test_the_files_of_these_tests_are_what_they_are_taken_for() -> None:
@@ -91,6 +93,38 @@ def test_a_body_has_the_size_that_was_read(tmp_path: Path) -> None:
             assert body.part(1, 3).read() == content[1:4]
             assert body.begins_with(2, content[2:5])
             assert body.read() == content
+
+
+@pytest.mark.parametrize("told", [0, 1, 4096, 299_999, 300_001, 10**12])
+@pytest.mark.parametrize("seeks", [True, False], ids=["seeks", "goes on alone"])
+def test_a_large_file_is_read_to_its_end_whatever_its_size(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: int, seeks: bool
+) -> None:
+    """As a gateway may tell it: here, the system is made to."""
+    content = LARGE[:300_000]
+    inode = os.stat(write_tree(tmp_path, {"data/a": content}) / "data" / "a").st_ino
+    fstat, pread = os.fstat, os.pread
+
+    def fstat_told(descriptor: int) -> os.stat_result:
+        status = fstat(descriptor)
+        if status.st_ino != inode:
+            return status
+        # what has a name, and is no item, must be given by its name
+        return os.stat_result(
+            (*status[:6], told, *status[7:10]),
+            {name: getattr(status, name) for name in ("st_mtime_ns", "st_ctime_ns", "st_atime_ns")},
+        )
+
+    def pread_told(descriptor: int, size: int, offset: int) -> bytes:
+        if not seeks and fstat(descriptor).st_ino == inode:
+            raise OSError(errno.ESPIPE, os.strerror(errno.ESPIPE))
+        return pread(descriptor, size, offset)
+
+    monkeypatch.setattr(os, "fstat", fstat_told)
+    monkeypatch.setattr(os, "pread", pread_told)
+    assert run(storage, "objPut", **PUT, audit=True)["audit"]["status"] is True
+    assert get(storage, "s/a") == content
+    assert run(storage, "objPull", **PULL)["skipped"] == 1
 
 
 def test_a_store_of_files_on_such_a_file_system_tells_their_bytes(tmp_path: Path) -> None:
@@ -199,10 +233,6 @@ def behind(proxy: Proxy, swift: DevSwift, **options: Any) -> Iterator[Storage]:
         **{**swift_options(swift, workers=1, **options), "auth_url": proxy.auth_url}
     ) as storage:
         yield storage
-
-
-PUT: dict[str, Any] = {"putSpec": "data", "inLocation": "s", "mapLocationOver": "data"}
-PULL: dict[str, Any] = {"fromLocation": "s", "mapLocationOver": "data"}
 
 
 def at_the_first(method: str, proxy: Proxy, call: Callable[[], None]) -> None:
