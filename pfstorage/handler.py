@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pfstorage._version import __version__
 from pfstorage.actions import ACTIONS, Caller, Context, find_action, jobs, service
-from pfstorage.actions.options import LongMeta
+from pfstorage.actions.options import LongMeta, MoveMeta, work_of
 from pfstorage.backends import Storage, open_settings
 from pfstorage.backends.base import SupportsGivingUp
 from pfstorage.backends.confined import confined
@@ -28,7 +28,7 @@ from pfstorage.reply import Reply
 from pfstorage.sources import from_environment, from_flags, read_settings_file
 from pfstorage.state import StateTree
 from pfstorage.stop import Stop
-from pfstorage.transfer import Progress, Throttle
+from pfstorage.transfer import Progress, Throttle, Work
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -201,6 +201,10 @@ class StoreHandler:
         more = [unused] if caller.upload and not caller.upload.used else []
         reply.warn(lambda: [*warnings, *context.warnings, *more])
         return reply
+
+    def work_for(self, caller: Caller, meta: MoveMeta) -> Work:
+        """Return the means to move something as *meta* says, for *caller*."""
+        return work_of(self._context(caller), meta)
 
     def _context(self, caller: Caller) -> Context:
         return Context(lambda: self.storage_for(caller), self.state, caller, self.throttle)

@@ -344,7 +344,8 @@ def test_what_is_there_may_be_kept(server: ThreadedHTTPServer) -> None:
 def test_what_is_to_be_kept_to_is_never_dropped(server: ThreadedHTTPServer, headers: tuple[str, ...]) -> None:
     ask(server, "PUT", "/a", b"first")
     sent = request("PUT", "/api/v1/objects/a", *headers, "Content-Length: 1", body=b"x")
-    assert answer(server.server_port, sent).status == 400
+    is_encoded = headers == ("Content-Encoding: gzip",)
+    assert answer(server.server_port, sent).status == (415 if is_encoded else 400)
     assert ask(server, "GET", "/a")[2] == b"first"
 
 

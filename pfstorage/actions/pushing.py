@@ -15,7 +15,7 @@ from pfstorage.actions.listing import prepended
 from pfstorage.actions.options import MoveMeta, reply_of, work_of
 from pfstorage.actions.registry import Context, Upload, action
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends.base import Source, leaving_out
+from pfstorage.backends.base import Attributes, Source, leaving_out
 from pfstorage.backends.confined import require_write
 from pfstorage.errors import (
     ContainerNotFoundError,
@@ -41,7 +41,7 @@ from pfstorage.pathmap import (
 from pfstorage.reply import Reply
 from pfstorage.rights import Rights
 from pfstorage.transfer import Failure, Moved, Transfer, TransferReport, Work, push, verify
-from pfstorage.transfer.push import unless_there
+from pfstorage.transfer.push import store_alone, unless_there
 from pfstorage.transfer.verify import Comparison
 
 AT_ONCE = 10_000
@@ -266,7 +266,6 @@ def _stored_upload(work: Work, key: str, upload: Upload) -> Moved:
     known = known_objects(work.storage, [key]).get(key)
 
     def store(body: Source, size: int) -> int:
-        work.storage.put(key, body, size, only_new=work.options.only_new)
-        return size
+        return store_alone(work, key, body, size, known, Attributes(upload.content_type))[1]
 
     return unless_there(work, known, contextlib.nullcontext((upload.body, upload.size)), store)

@@ -27,12 +27,16 @@ MOST_WARNINGS = 1000
 
 @dataclass
 class Upload:
-    """A file that came with the message: *body* holds *size* bytes. *used* tells if an action took it."""
+    """A file that came with the message: *body* holds *size* bytes. *used* tells if an action took it.
+
+    *content_type* is what its sender says of it.
+    """
 
     body: Source
     size: int
     filename: str = ""
     used: bool = False
+    content_type: str = ""
 
 
 class Turn(Protocol):

@@ -32,7 +32,8 @@ class ObjectInfo:
     *segments_etag* is that of a large object that is stored in segments, the MD5 of
     their MD5s; its *etag* is then that of a list of them. *last_modified* is UTC in
     ISO 8601 without a zone, as Swift writes it. *mtime_ns* is the time of the file
-    that the object was made of, since the epoch, where it is known: a listing never tells.
+    that the object was made of, since the epoch, where it is known: a listing never tells. Nor does it tell
+    *content_encoding*, in which the bytes are stored, and given out.
     """
 
     key: str
@@ -43,6 +44,7 @@ class ObjectInfo:
     is_subdir: bool = False
     segments_etag: str = ""
     mtime_ns: int | None = None
+    content_encoding: str = ""
 
     @property
     def md5(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import mimetypes
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -135,13 +134,6 @@ def mtime_of_text(text: str) -> int | None:
     sign, seconds, fraction = found.groups()
     nanoseconds = int(seconds) * 1_000_000_000 + int((fraction or "0")[:9].ljust(9, "0"))
     return -nanoseconds if sign else nanoseconds
-
-
-def guess_content_type(key: str) -> str:
-    """Guess from the suffix of *key*, with DICOM's registered type (RFC 3240) for ``.dcm``."""
-    if key.lower().endswith(".dcm"):
-        return "application/dicom"
-    return mimetypes.guess_type(key)[0] or "application/octet-stream"
 
 
 def select(

@@ -18,7 +18,8 @@ import os
 from collections.abc import Callable, Iterator
 
 from pfstorage.backends.base import CHUNK, NO_ATTRIBUTES, Attributes, ObjectInfo, Sink, Source, Span
-from pfstorage.backends.common import exists, guess_content_type, iso_time_of_file, part_of, select
+from pfstorage.backends.common import exists, iso_time_of_file, part_of, select
+from pfstorage.backends.content_types import guess_content_type
 from pfstorage.backends.filesystem_errors import store_errors
 from pfstorage.backends.filesystem_info import ObjectFile, finished, info_of, keep_type, marker_of, stored_md5
 from pfstorage.backends.streams import HashedBody, HashedSink, announce

@@ -10,10 +10,10 @@ from pfstorage.backends.base import CHUNK, ObjectInfo
 from pfstorage.backends.common import (
     MD5_OF_NOTHING,
     another_object,
-    guess_content_type,
     iso_time_of_file,
     new_md5,
 )
+from pfstorage.backends.content_types import PEEKED, content_type_of, guess_content_type
 from pfstorage.files import settled_status, version_of
 
 _MD5 = "user.pfstorage.md5"
@@ -79,12 +79,13 @@ def info_of(key: str, descriptor: int) -> ObjectInfo:
     etag is that of neither: it is made of both MD5s.
     Raise `OSError`, or `RejectedError` if it does not stay the same for as long as that takes.
     """
-    kind = _kept(descriptor, _KIND) or guess_content_type(key)
+    kind = _kept(descriptor, _KIND)
     for _ in range(_MOST_LOOKS):
         status = os.fstat(descriptor)
         kept, is_sure = _kept_md5(descriptor)
         md5, size = kept, status.st_size
         if not is_sure:
+            kind = kind or _found_type(key, descriptor)
             status = settled_status(descriptor)
             md5, size = _computed_md5(descriptor)
             now = version_of(os.fstat(descriptor))
@@ -96,8 +97,16 @@ def info_of(key: str, descriptor: int) -> ObjectInfo:
                 md5 = f"{kept}-{md5}"
             elif size == status.st_size:
                 _keep_md5(descriptor, md5)
-        return ObjectInfo(key, size, md5, iso_time_of_file(status), kind, mtime_ns=status.st_mtime_ns)
+        told = kind or guess_content_type(key)
+        return ObjectInfo(key, size, md5, iso_time_of_file(status), told, mtime_ns=status.st_mtime_ns)
     raise another_object(key)
+
+
+def _found_type(key: str, descriptor: int) -> str:
+    """Return the type of a file that another program has put there, and keep it: later, its bytes are not looked at."""
+    kind = content_type_of(key, os.pread(descriptor, PEEKED, 0))
+    keep_type(key, descriptor, kind)
+    return kind
 
 
 def keep_type(key: str, descriptor: int, content_type: str) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from pfstorage.backends.base import CHUNK, NO_ATTRIBUTES, Attributes, ObjectInfo, Sink, Source, Span
-from pfstorage.backends.common import exists, guess_content_type, iso_time, part_of, select
+from pfstorage.backends.common import exists, iso_time, part_of, select
+from pfstorage.backends.content_types import guess_content_type
 from pfstorage.backends.streams import HashedBody, announce
 from pfstorage.config import Settings
 from pfstorage.errors import ContainerNotFoundError, NotFoundError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import quote
 
@@ -15,7 +16,8 @@ from pfstorage.backends.base import (
     Source,
     Span,
 )
-from pfstorage.backends.common import guess_content_type, text_of_mtime
+from pfstorage.backends.common import text_of_mtime
+from pfstorage.backends.content_types import guess_content_type
 from pfstorage.backends.leftovers import Leftover, Leftovers, Share
 from pfstorage.backends.retry import Patience
 from pfstorage.backends.swift_headers import MTIME
@@ -108,7 +110,7 @@ class SwiftStorage:
         self, key: str, size: int, piece_size: int, attributes: Attributes, replaced: ObjectInfo | None
     ) -> SwiftUpload:
         headers = _headers_of(check_key(key), attributes)
-        stamp = text_of_mtime(attributes.mtime_ns or 0)
+        stamp = text_of_mtime(time.time_ns() if attributes.mtime_ns is None else attributes.mtime_ns)
         return SwiftUpload(self._segments, key, f"{stamp}/{size}/{piece_size}", headers, replaced)
 
     def pieces(self, info: ObjectInfo) -> Sequence[Piece]:

@@ -31,7 +31,10 @@ def info_of(key: str, headers: Mapping[str, str]) -> ObjectInfo:
     etag, kind = etag_in(headers), headers.get("content-type", "")
     segments = etag if LARGE & headers.keys() else ""
     mtime = mtime_of_text(headers.get(MTIME, ""))
-    return ObjectInfo(key, size, etag, modified, kind, segments_etag=segments, mtime_ns=mtime)
+    encoding = headers.get("content-encoding", "")
+    return ObjectInfo(
+        key, size, etag, modified, kind, segments_etag=segments, mtime_ns=mtime, content_encoding=encoding
+    )
 
 
 def _size_in(headers: Mapping[str, str]) -> int | None:

@@ -93,6 +93,11 @@ class Body:
     def tell(self) -> int:
         return self._offset
 
+    def peek(self, size: int) -> bytes:
+        """Return the first *size* bytes, or all if there are fewer. `read` goes on where it was."""
+        with local_errors(self._path):
+            return self._read_at(min(size, self.size), self._start)
+
     def begins_with(self, offset: int, magic: bytes) -> bool:
         """Tell whether *magic* is what stands at *offset*: the form of a file, as DICM at 128 tells DICOM.
 

@@ -47,7 +47,10 @@ def _of_text(request: Request, text: str) -> Reply:
 def _of_form(request: Request, form: Form) -> Reply:
     if "d_msg" not in form.fields:
         raise MessageError("a multipart form needs the field d_msg with the message")
-    upload = Upload(form.local.file, form.local.size, form.fields.get("filename", "")) if form.local else None
+    upload = None
+    if file := form.local:
+        name = form.fields.get("filename", "")
+        upload = Upload(file.body(), file.size, name, content_type=file.content_type)
     # what their token is worth now: the file may have been long in coming
     caller = dataclasses.replace(request.caller.renewed(), trusted=False, upload=upload)
     return request.handler.answer(form.fields["d_msg"], caller)

@@ -13,16 +13,15 @@ from urllib.parse import quote
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.base import Piece, Sink, Span, SupportsSegments
 from pfstorage.backends.common import is_no_part, is_unmet, time_of_http
+from pfstorage.backends.content_types import UNKNOWN
 from pfstorage.backends.streams import PiecewiseSink
 from pfstorage.errors import BusyError, IntegrityError, MessageError, NotFoundError, RejectedError
 from pfstorage.reply import Reply
 from pfstorage.serving.body import Writer
 from pfstorage.serving.exchange import Answer, Request, answer_of, names_etag
+from pfstorage.serving.head import KIND
 from pfstorage.transfer import PacedSink
-from pfstorage.transfer.push import UNKNOWN_TYPE
 
-KIND = re.compile(r"[ -~]{0,255}")
-"""What a Content-Type may be that stands in a head."""
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 _ETAG = re.compile(r'"([!-~]+)"')
 
@@ -105,8 +104,8 @@ class _Outlet:
 
     def _without_part(self) -> _OtherwiseError:
         info = self._storage.head(self._key)
-        refused = _refused(416, f"{self._key!r} has no bytes in this range", _total_of(info))
-        return _OtherwiseError(_unless_needless(self._request, self._key, info) or refused)
+        answer = refused(416, f"{self._key!r} has no bytes in this range", _total_of(info))
+        return _OtherwiseError(_unless_needless(self._request, self._key, info) or answer)
 
     def begin(self, info: ObjectInfo) -> None:
         """Tell what comes in the head of the answer. Raise `_OtherwiseError`, `_PartlessError` or `StorageError`."""
@@ -154,7 +153,7 @@ def _replaced(key: str) -> BusyError:
 def _describe(answer: Answer, key: str, info: ObjectInfo) -> None:
     """Have the head of *answer* tell of the object."""
     told = info.content_type
-    answer.kind = told if told and KIND.fullmatch(told) else UNKNOWN_TYPE
+    answer.kind = told if told and KIND.fullmatch(told) else UNKNOWN
     answer.headers |= _headers_of(key, info)
 
 
@@ -169,7 +168,7 @@ def _unless_needless(request: Request, key: str, info: ObjectInfo) -> Answer | N
     """Return what is answered instead of the object by what the client says of it, None if it is to get it."""
     etag, moment = _etag_of(info), _moment_of(info)
     if refusal := _unmet(request, etag, moment):
-        return _refused(412, f"the object is another than {refusal} says")
+        return refused(412, f"the object is another than {refusal} says")
     if _is_known(request, etag, moment):
         answer = Answer(304, length=0)
         _describe(answer, key, info)
@@ -205,7 +204,8 @@ def _moment_of(info: ObjectInfo) -> datetime | None:
     return datetime.fromisoformat(info.last_modified).replace(tzinfo=timezone.utc, microsecond=0)
 
 
-def _refused(status: int, text: str, headers: Mapping[str, str] = MappingProxyType({})) -> Answer:
+def refused(status: int, text: str, headers: Mapping[str, str] = MappingProxyType({})) -> Answer:
+    """Return the answer of *status* to a request that can't be met."""
     answer = answer_of(Reply.of_error(MessageError(text)))
     answer.status, answer.headers = status, {**headers}
     return answer
@@ -221,6 +221,11 @@ def _headers_of(key: str, info: ObjectInfo) -> dict[str, str]:
     etag, moment = _etag_of(info), _moment_of(info)
     return {
         **({"ETag": f'"{etag}"'} if etag else {}),
+        **(
+            {"Content-Encoding": info.content_encoding}
+            if KIND.fullmatch(info.content_encoding or "\0")
+            else {}
+        ),
         **({"Last-Modified": format_datetime(moment, usegmt=True)} if moment else {}),
         "Accept-Ranges": "bytes",
         # it is somebody's file: no browser shows it as a page of this server

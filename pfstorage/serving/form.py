@@ -9,6 +9,7 @@ from multipart import MultipartError, MultipartSegment, PushMultipartParser, par
 
 from pfstorage.errors import ForbiddenError, MessageError, TooLargeError
 from pfstorage.serving.body import CHUNK, MAX_MESSAGE, MAX_UPLOAD, Reader
+from pfstorage.serving.head import KIND
 from pfstorage.serving.spool import Spool
 
 _MAX_PARTS = 100
@@ -122,6 +123,8 @@ def _read_parts(body: _Unpadded, boundary: str, form: Form, most: int) -> None:
                 if isinstance(event, MultipartSegment):
                     name = _name_of(event)
                     _begin_part(name, texts, form, most)
+                    if name == "local" and form.local:
+                        form.local.content_type = _content_type_of(event)
                     charsets[name] = "" if name == "local" else _charset_of(event)
                 elif event and name == "local" and form.local:
                     form.local.write(event)
@@ -155,6 +158,15 @@ def _name_of(part: MultipartSegment) -> str:
             f"the field {name[:80]!r} is a form of its own: send each file by a message of its own"
         )
     return name
+
+
+def _content_type_of(part: MultipartSegment) -> str:
+    kind = str(part.header("Content-Type", "")).strip()
+    if not KIND.fullmatch(kind):
+        raise MessageError(
+            "the Content-Type of the field 'local' is printable ASCII, of 255 characters at most"
+        )
+    return kind
 
 
 def _charset_of(part: MultipartSegment) -> str:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MAX_LINE = 64 * 1024
 MAX_HEADERS = 100
+KIND = re.compile(r"[ -~]{0,255}")
+"""What a Content-Type may be that stands in a head."""
 MAX_HEAD = 128 * 1024
 """Bytes of all headers together."""
 

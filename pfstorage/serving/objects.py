@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import functools
 import itertools
 from urllib.parse import unquote_to_bytes
 
 from pfstorage.actions import Context
+from pfstorage.actions.options import MoveMeta
 from pfstorage.backends.base import CHUNK, Attributes
 from pfstorage.backends.common import new_md5
 from pfstorage.backends.confined import require_write
@@ -17,10 +17,11 @@ from pfstorage.errors import InvalidKeyError, MessageError
 from pfstorage.pathmap import check_key, check_new_key
 from pfstorage.reply import Reply
 from pfstorage.serving.body import Reader
-from pfstorage.serving.download import KIND, give_out
+from pfstorage.serving.download import give_out, refused
 from pfstorage.serving.exchange import Answer, Request, answer_of
+from pfstorage.serving.head import KIND
 from pfstorage.serving.spool import Spool
-from pfstorage.transfer import PacedSource
+from pfstorage.transfer.push import store_alone
 
 OBJECTS = "/api/v1/objects"
 MOST_ROWS = 10_000
@@ -68,35 +69,30 @@ def _key_of(path: str) -> str:
 
 def _put(request: Request, key: str) -> Answer:
     require_write(request.caller.rights, key)  # before the body comes
+    encoding = request.headers.only("content-encoding").strip()
+    if encoding.lower() not in ("", "identity"):
+        text = (
+            f"the body comes in the Content-Encoding {encoding[:80]!r}, which would be lost: send it unpacked"
+        )
+        return refused(415, text)
     expected = _md5_of(request.headers.get("content-md5"))
     only_new = _is_only_new(request)
     kind = request.headers.only("content-type")
     if not KIND.fullmatch(kind):
         raise MessageError("Content-Type is printable ASCII, of 255 characters at most")
-    _require_as_it_is(request.headers.only("content-encoding"))
     with contextlib.closing(Spool(request.max_upload)) as spool:
         md5 = _spooled(request.open_body(request.max_upload), spool)
         if expected and md5 != expected:
             raise MessageError("the body does not have the MD5 that Content-MD5 says: send it again")
         require_write(request.caller.renewed().rights, key)  # it may have been long in coming
         request.turn.begin_transfer()
-        storage = request.handler.storage_for(request.caller)
         # of a client that has gone, too: it sent all of it
-        pace = functools.partial(request.handler.throttle().take, stop=request.caller.stop)
-        body = PacedSource(spool.file, pace)
-        info = storage.put(key, body, spool.size, Attributes(kind), only_new=only_new)
+        work = request.handler.work_for(request.caller, MoveMeta(overwrite="never" if only_new else "always"))
+        info, _ = store_alone(work, key, spool.body(), spool.size, attributes=Attributes(kind))
     request.moved("store", spool.size)
     answer = answer_of(Reply({"status": True, "object": info.as_row()}))
     answer.status, answer.headers = 201, {"ETag": f'"{info.etag}"'}
     return answer
-
-
-def _require_as_it_is(encoding: str) -> None:
-    """Raise `MessageError` for a body in an *encoding*: whoever gets the object would not be told of it."""
-    if encoding.lower() not in ("", "identity"):
-        raise MessageError(
-            f"the body comes in the Content-Encoding {encoding[:80]!r}, which would be lost: send its bytes as they are"
-        )
 
 
 def _is_only_new(request: Request) -> bool:

@@ -210,14 +210,15 @@ _PUT_OBJECT = Operation(
         }
     },
     _STORE | _BODY | _and_below(LocalFileError) | {ExistsError},
-    "Whatever was under the key is replaced, whole or not at all. Content-Type is kept; without it, the"
-    " key tells it.",
+    "Whatever was under the key is replaced, whole or not at all. A Content-Type"
+    " that is specific is kept; else the first bytes or the key tell it.",
     (
         _KEY,
         _parameter("Content-MD5", "header", "the MD5 of the body: what has another is not stored", _MD5),
         _parameter("If-None-Match", "header", "`*` keeps what is there"),
     ),
     _content(_BYTES, "application/octet-stream", example="Hi there!"),
+    also={415: MessageError},
 )
 _LIST = Operation(
     "listObjects",

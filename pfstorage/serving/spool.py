@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from typing import IO
 
 from pfstorage.errors import TooLargeError
-from pfstorage.files import local_errors
+from pfstorage.files import Body, local_errors
 
 _NAME = "the temporary copy of the upload"
 
@@ -22,6 +23,7 @@ class Spool:
         with local_errors(_NAME):
             self.file: IO[bytes] = tempfile.TemporaryFile(prefix="pfstorage-")  # noqa: SIM115 - closed by `close`
         self.size = 0
+        self.content_type = ""
         self._most = most
 
     def write(self, data: bytes) -> None:
@@ -31,6 +33,12 @@ class Spool:
             raise TooLargeError(f"the upload has more than {self._most} bytes: see --maxUpload")
         with local_errors(_NAME):
             self.file.write(data)
+
+    def body(self) -> Body:
+        """Return all that was written."""
+        with local_errors(_NAME):
+            self.file.flush()
+            return Body(self.file, _NAME, os.fstat(self.file.fileno()))
 
     def rewind(self) -> None:
         """Have `file` be read from its beginning, when all is written."""

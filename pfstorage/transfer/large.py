@@ -62,8 +62,8 @@ def _md5s(work: Work, body: Body, pieces: Sequence[Piece]) -> list[str]:
 
 def push(
     work: Work, key: str, body: Body, piece_size: int, attributes: Attributes, known: ObjectInfo | None
-) -> int:
-    """Store *body* in segments of *piece_size* bytes, in place of *known*; return the bytes that were sent.
+) -> tuple[ObjectInfo, int]:
+    """Store *body* in segments of *piece_size* bytes, in place of *known*; return it, and the bytes that were sent.
 
     Segments that an earlier try left are used. Those of this one are left for a later one if
     it is stopped, or if the store does not answer: that may pass.
@@ -85,13 +85,13 @@ def push(
 
     try:
         put_now = work.crew.share([functools.partial(put, piece) for piece in cut(body.size, piece_size)])
-        upload.finish([piece for piece, _ in put_now], only_new=work.options.only_new)
+        info = upload.finish([piece for piece, _ in put_now], only_new=work.options.only_new)
     except (StoppedError, UnavailableError):
         raise
     except PfstorageError:
         upload.discard()
         raise
-    return sum(size for _, size in put_now)
+    return info, sum(size for _, size in put_now)
 
 
 def pull(work: Work, known: ObjectInfo, file: NewFile) -> ObjectInfo:

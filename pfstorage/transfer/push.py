@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from pfstorage.backends import ObjectInfo
-from pfstorage.backends.base import Attributes, SupportsSegments
-from pfstorage.backends.common import guess_content_type
+from pfstorage.backends.base import NO_ATTRIBUTES, Attributes, Source, SupportsSegments
+from pfstorage.backends.content_types import PEEKED, content_type_of
 from pfstorage.errors import ExistsError, NotFoundError
 from pfstorage.files import Body, open_body
 from pfstorage.transfer import large
@@ -19,9 +20,6 @@ from pfstorage.transfer.same import has_same_bytes
 from pfstorage.transfer.work import Work
 
 B = TypeVar("B")
-
-DICOM = "application/dicom"
-UNKNOWN_TYPE = "application/octet-stream"
 
 ASK_ABOVE = 64 * 1024**2
 """Bytes above which the store is asked how large an object may be: that is one request a message."""
@@ -42,7 +40,10 @@ def _push_one(work: Work, transfer: Transfer) -> Moved:
         return work.options.overwrite == "changed" and known is not None and _is_same(work, body, known)
 
     def store(body: Body, size: int) -> int:
-        return _store(work, key, body, size, known)
+        info, sent = store_one(work, key, body, size, known, Attributes(mtime_ns=body.mtime_ns))
+        if info.mtime_ns is not None and abs(info.mtime_ns - body.mtime_ns) > COARSEST_NS:
+            work.warn_once("the store did not take the time of files", repr(key))
+        return sent
 
     opened = open_body(transfer.path, transfer.tree, transfer.parts)
     return unless_there(work, known, opened, store, is_same)
@@ -80,21 +81,50 @@ def _is_same(work: Work, body: Body, known: ObjectInfo) -> bool:
         return False
 
 
-def _store(work: Work, key: str, body: Body, size: int, known: ObjectInfo | None) -> int:
-    """Store *body*; return the bytes that were sent."""
-    storage = work.storage
-    attributes = Attributes(_content_type(key, body), body.mtime_ns)
-    if isinstance(storage, SupportsSegments) and size > min(work.options.segment_size, ASK_ABOVE):
-        piece_size = storage.piece_size(size, work.options.segment_size)
-        if size > piece_size:
+def store_one(
+    work: Work,
+    key: str,
+    body: Source,
+    size: int,
+    known: ObjectInfo | None = None,
+    attributes: Attributes = NO_ATTRIBUTES,
+) -> tuple[ObjectInfo, int]:
+    """Store *size* bytes of *body* as *key*, in place of *known*; return what is stored, and the bytes that were sent.
+
+    Whatever stores an object does it here: a push, a form, a PUT. It is paced, verified, in segments if it is larger
+    than those may be, and has the type that *attributes* say, or else the one that its name and its first bytes tell.
+    """
+    storage, options = work.storage, work.options
+    attributes = replace(
+        attributes, content_type=content_type_of(key, _beginning(body), attributes.content_type)
+    )
+    if isinstance(storage, SupportsSegments) and size > min(options.segment_size, ASK_ABOVE):
+        piece_size = storage.piece_size(size, options.segment_size)
+        if size > piece_size and isinstance(body, Body):
             return large.push(work, key, body, piece_size, attributes, known)
-    info = storage.put(key, work.source(body), size, attributes, only_new=work.options.only_new)
-    if info.mtime_ns is not None and abs(info.mtime_ns - body.mtime_ns) > COARSEST_NS:
-        work.warn_once("the store did not take the time of files", repr(key))
-    return size
+    return storage.put(key, work.source(body), size, attributes, only_new=options.only_new), size
 
 
-def _content_type(key: str, body: Body) -> str:
-    """Tell the type by the suffix, and DICOM files, which often have none, by their magic (PS3.10, 7.1)."""
-    guessed = guess_content_type(key)
-    return DICOM if guessed == UNKNOWN_TYPE and body.begins_with(128, b"DICM") else guessed
+def store_alone(
+    work: Work,
+    key: str,
+    body: Source,
+    size: int,
+    known: ObjectInfo | None = None,
+    attributes: Attributes = NO_ATTRIBUTES,
+) -> tuple[ObjectInfo, int]:
+    """Do as `store_one` does where no plan has the crew at work."""
+    with work.options.shared.shared(lambda: work.crew.busy):
+        try:
+            return store_one(work, key, body, size, known, attributes)
+        finally:
+            work.crew.close()
+
+
+def _beginning(body: Source) -> bytes:
+    if isinstance(body, Body):
+        return body.peek(PEEKED)
+    start = body.tell()
+    beginning = body.read(PEEKED)
+    body.seek(start)
+    return beginning

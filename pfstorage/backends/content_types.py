@@ -1,0 +1,77 @@
+"""Content types, by the first bytes and by one table: the same on every host, whatever its own tables say.
+
+The table has what medical data come with, and common files. What has no registered type is `UNKNOWN`: so are NIfTI,
+Analyze, MGH, NRRD and MetaImage, whose suffixes others take for man pages, pictures or images of disks.
+"""
+
+from __future__ import annotations
+
+UNKNOWN = "application/octet-stream"
+DICOM = "application/dicom"
+GZIP = "application/gzip"
+PEEKED = 132
+"""Bytes that tell a type: DICOM's magic is at 128 (PS3.10, 7.1)."""
+
+UNSPECIFIC = frozenset(
+    ("", UNKNOWN, "binary/octet-stream", "application/x-www-form-urlencoded", "application/unknown")
+)
+"""What clients say that do not know the type: curl of a body, and libraries of a file of which they know no more."""
+
+BY_SUFFIX = {
+    "dcm": DICOM, "dicom": DICOM, "dic": DICOM,
+    "gz": GZIP, "tgz": GZIP, "mgz": GZIP,
+    "bval": "text/plain", "bvec": "text/plain", "txt": "text/plain", "log": "text/plain", "md": "text/markdown",
+    "csv": "text/csv", "tsv": "text/tab-separated-values",
+    "html": "text/html", "htm": "text/html", "css": "text/css", "js": "text/javascript",
+    "json": "application/json", "jsonl": "application/jsonl", "xml": "application/xml", "yaml": "application/yaml",
+    "yml": "application/yaml", "pdf": "application/pdf", "rtf": "application/rtf",
+    "zip": "application/zip", "tar": "application/x-tar", "bz2": "application/x-bzip2", "xz": "application/x-xz",
+    "zst": "application/zstd", "7z": "application/x-7z-compressed",
+    "png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "jp2": "image/jp2", "gif": "image/gif",
+    "bmp": "image/bmp", "tif": "image/tiff", "tiff": "image/tiff", "svg": "image/svg+xml", "webp": "image/webp",
+    "mp4": "video/mp4", "mpeg": "video/mpeg", "mpg": "video/mpeg", "avi": "video/x-msvideo", "mov": "video/quicktime",
+    "webm": "video/webm", "wav": "audio/wav", "mp3": "audio/mpeg",
+    "doc": "application/msword", "xls": "application/vnd.ms-excel", "ppt": "application/vnd.ms-powerpoint",
+    "docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    "pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+    "hl7": "application/hl7-v2",
+}  # fmt: skip
+
+# where the suffix tells nothing
+_MAGIC = {
+    b"\x89PNG\r\n\x1a\n": "image/png",
+    b"\xff\xd8\xff": "image/jpeg",
+    b"%PDF-": "application/pdf",
+    b"PK\x03\x04": "application/zip",
+    b"II*\0": "image/tiff",
+    b"MM\0*": "image/tiff",
+}
+
+
+def guess_content_type(key: str) -> str:
+    """Return the type that the suffix of *key* tells.
+
+    >>> guess_content_type("a/scan.NII.gz"), guess_content_type("1.2.840.113619.2.5.1")
+    ('application/gzip', 'application/octet-stream')
+    """
+    name = key.rpartition("/")[2]
+    stem, _, suffix = name.rpartition(".")
+    return BY_SUFFIX.get(suffix.lower(), UNKNOWN) if stem else UNKNOWN
+
+
+def content_type_of(key: str, beginning: bytes, said: str = "") -> str:
+    """Return the type of an object: what its sender *said*, if that is specific, or else what it is.
+
+    *beginning* are its first `PEEKED` bytes, or all. DICOM and gzip are what they are, whatever their names say.
+    """
+    if said.partition(";")[0].strip().lower() not in UNSPECIFIC:
+        return said
+    if beginning[128:132] == b"DICM":
+        return DICOM
+    if beginning.startswith(b"\x1f\x8b"):
+        return GZIP
+    guessed = guess_content_type(key)
+    if guessed != UNKNOWN:
+        return guessed
+    return next((kind for magic, kind in _MAGIC.items() if beginning.startswith(magic)), UNKNOWN)
