@@ -206,11 +206,11 @@ class swiftStorage(PfStorage):
         if prependBucketPath is not None:
             self._bucket_path = prepended(prependBucketPath, "")
         settings = self._handler.settings
-        from pfstorage.backends.swift_sdk import sdk_connection
+        from pfstorage.backends.swift_session import SwiftSession
 
         return {
             "status": True,
-            "conn": sdk_connection(settings),
+            "conn": SwiftSession(settings).sdk_connection(),
             "prependBucketPath": self._bucket_path,
             "user": settings.swift.username,
             "key": settings.swift.key,

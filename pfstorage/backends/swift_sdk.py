@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import ssl
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -17,8 +18,9 @@ import requests
 import swiftclient.client as swift
 import urllib3
 
-from pfstorage.backends.http_connection import HttpConnection, Mistake, Refusal
+from pfstorage.backends.http_connection import HttpConnection, Mistake, Refusal, Route
 from pfstorage.config import Settings
+from pfstorage.errors import StorageError, UnavailableError
 
 Connect = Callable[[str], contextlib.AbstractContextManager[HttpConnection]]
 
@@ -125,16 +127,69 @@ def _domain(of: str, options: Mapping[str, Any], number: object) -> dict[str, An
     return found
 
 
-def sdk_connection(settings: Settings) -> Any:
-    """Return a `swiftclient.Connection` for *settings*, for callers who want the SDK itself."""
-    block = settings.swift
-    return swift.Connection(
-        authurl=block.auth_url,
-        user=block.username,
-        key=block.key,
-        auth_version=block.auth_version,
-        os_options=dict(block.os_options),
-        cacert=block.cacert or None,
-        insecure=settings.insecure,
-        timeout=settings.timeout,
-    )
+class SdkConnection(swift.Connection):  # type: ignore[misc]
+    """A `swiftclient.Connection` that logs in by *log_in*, and whose requests take the route that *find_route* gives.
+
+    swiftclient itself knows no proxy but the environment's, no certificates of ``SSL_CERT_FILE``, and no login with
+    an application credential.
+    """
+
+    def __init__(
+        self, settings: Settings, log_in: Callable[[], tuple[str, str]], find_route: Callable[[str], Route]
+    ) -> None:
+        block = settings.swift
+        super().__init__(
+            authurl=block.auth_url,
+            user=block.username,
+            key=block.key,
+            auth_version=block.auth_version,
+            os_options=dict(block.os_options),
+            cacert=block.cacert or None,
+            insecure=settings.insecure,
+            timeout=settings.timeout,
+        )
+        self._log_in = log_in
+        self._find_route = find_route
+
+    def get_auth(self) -> tuple[str, str]:
+        """Raise swiftclient's own errors, by which it decides whether to try again."""
+        try:
+            self.url, self.token = self._log_in()
+        except StorageError as e:
+            status = e.facts.get("status")
+            if isinstance(e, UnavailableError) and status is None:
+                raise ConnectionError(str(e)) from e
+            raise swift.ClientException(str(e), http_status=status) from e
+        return self.url, self.token
+
+    def http_connection(self, url: str | None = None) -> Any:
+        parsed, connection = super().http_connection(url)
+        target = urlsplit(url or self.url)
+        try:
+            route = self._find_route(f"{target.scheme}://{target.netloc}")
+        except Mistake as e:
+            raise swift.ClientException(f"the store at {target.netloc} can't be used: {e.reason}") from e
+        connection.requests_args["verify"] = not self.insecure  # the context has the certificates
+        wire = connection.request_session
+        wire.trust_env = False
+        wire.proxies = {target.scheme: route.proxy} if route.proxy else {}
+        if route.context:
+            wire.mount("https://", _Trusting(route.context))
+        return parsed, connection
+
+
+class _Trusting(requests.adapters.HTTPAdapter):
+    """Trusts what *context* trusts, and nothing else."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **more: Any) -> None:
+        super().init_poolmanager(*args, ssl_context=self._context, **more)
+
+    def proxy_manager_for(self, proxy: str, **more: Any) -> Any:
+        return super().proxy_manager_for(proxy, ssl_context=self._context, **more)
+
+    def cert_verify(self, *_: object, **__: object) -> None:
+        """Add no certificates of requests."""

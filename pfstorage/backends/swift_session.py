@@ -293,6 +293,10 @@ class SwiftSession:
         self._known.broken.add(place)
         return is_again and place not in self._known.answered
 
+    def sdk_connection(self) -> Any:
+        """Return a new `swiftclient.Connection`, for callers who want the SDK itself."""
+        return _sdk().SdkConnection(self._settings, self._log_in, self._route)
+
     def close(self) -> None:
         self._pool.close()
 
