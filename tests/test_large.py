@@ -254,6 +254,47 @@ def test_a_push_that_breaks_off_goes_on_where_it_was(swift: DevSwift, store: Sto
     assert content_of(store) == CONTENT
 
 
+@pytest.mark.parametrize("is_signed", [True, False], ids=["by the store", "by a proxy"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_who_may_not_see_or_take_what_an_earlier_try_left_sends_it_anew(
+    store: Storage, proxy: Proxy, method: str, is_signed: bool
+) -> None:
+    write(CONTENT)
+    proxy.fault(Fault("answer", status=503), "PUT", on=range(4, 100), where=is_segment)
+    run(store, "objPut", {"workers": 1, "retries": 0}, **PUT)
+    proxy.forget()
+    proxy.fault(
+        Fault("answer", status=403, is_signed=is_signed),
+        method,
+        where=lambda exchange: exchange.container.endswith("_segments"),
+    )
+    reply = run(store, "objPut", **PUT)
+    assert (reply["status"], reply["bytes"]) == (True, len(CONTENT))
+    assert content_of(store) == CONTENT
+
+
+def test_what_an_earlier_try_left_and_is_gone_meanwhile_is_sent_anew(
+    store: Storage, proxy: Proxy, raw: swiftclient.Connection
+) -> None:
+    write(CONTENT)
+    proxy.fault(Fault("answer", status=503), "PUT", on=range(4, 100), where=is_segment)
+    run(store, "objPut", {"workers": 1, "retries": 0}, **PUT)
+    proxy.forget()
+    home = f"{container_of(store)}_segments"
+    gone: list[str] = []
+
+    def remove_first(exchange: Exchange) -> bool:
+        if not gone:
+            gone.append(exchange.key)
+            raw.delete_object(home, exchange.key)
+        return False
+
+    proxy.fault(Fault("close"), "POST", where=remove_first)
+    assert run(store, "objPut", {"workers": 1}, **PUT)["status"] is True
+    assert gone
+    assert content_of(store) == CONTENT
+
+
 @pytest.mark.parametrize("status", [403, 413])
 def test_a_push_that_is_refused_for_good_leaves_nothing(
     swift: DevSwift, store: Storage, proxy: Proxy, status: int

@@ -434,7 +434,9 @@ def test_a_container_that_is_not_there_has_no_leftovers(store: Storage) -> None:
     assert run(store, "objSweep", **SWEEP)["leftovers"] == []
 
 
-@pytest.mark.parametrize("meta", [{"olderThan": -1}, {"olderThan": "soon"}, {"dryrun": False}])
+@pytest.mark.parametrize(
+    "meta", [{"olderThan": -1}, {"olderThan": 10**400}, {"olderThan": "soon"}, {"dryrun": False}]
+)
 def test_what_it_is_told_must_make_sense(store: Storage, meta: dict[str, Any]) -> None:
     assert run(store, "objSweep", **meta)["error"]["type"] == "MessageError"
 

@@ -19,6 +19,7 @@ from pfstorage.transfer import Options, Work
 T = TypeVar("T")
 
 WEEK = 7 * 24 * 3600
+LONGEST = 10**9
 MOST_UNREAD = 20
 """Of what could not be read, so much is told."""
 
@@ -26,7 +27,7 @@ MOST_UNREAD = 20
 @dataclass(frozen=True)
 class SweepMeta(LongMeta):
     path: str = ""
-    older_than: int | None = field(default=WEEK, metadata={"schema": {"minimum": 0}})
+    older_than: int | None = field(default=WEEK, metadata={"schema": {"minimum": 0, "maximum": LONGEST}})
     dry_run: bool = True
 
 
@@ -38,8 +39,8 @@ class SweepMeta(LongMeta):
 def obj_sweep(context: Context, meta: SweepMeta) -> Reply:
     meta.check()
     older_than = WEEK if meta.older_than is None else meta.older_than
-    if older_than < 0:
-        raise MessageError("meta 'olderThan' takes a number of seconds, 0 or more")
+    if not 0 <= older_than <= LONGEST:
+        raise MessageError(f"meta 'olderThan' takes a number of seconds from 0 to {LONGEST}")
     settings, caller = context.state.settings, context.caller
     options = Options(settings.worker_count, settings.retries, shared=caller.workers, stop=caller.stop)
     work, started = Work(context.storage, options), time.monotonic()

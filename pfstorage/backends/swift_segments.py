@@ -136,7 +136,7 @@ class SwiftUpload:
         return f"{home_of(self._key, self._segments.limits.key)}/{self._stem}/"
 
     def stored(self) -> Set[Piece]:
-        with contextlib.suppress(ContainerNotFoundError, PermissionDeniedError):
+        with contextlib.suppress(ContainerNotFoundError, PermissionDeniedError, RejectedError):
             in_use = self._names_replaced()
             if in_use is None:
                 return set()
