@@ -14,11 +14,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from pfstorage import errors
-from pfstorage.backends.routes import is_exempt
+from pfstorage.backends.routes import is_exempt, marked_certificates
 from pfstorage.console import import_tidily
 from pfstorage.errors import PfstorageError, RemoteError
 from pfstorage.masks import without_password
@@ -54,9 +55,10 @@ def send(
     """
     shown = without_password(address)
     stop = stop or Stop()
-    with _quiet(), stop.heeded():
+    with _quiet() as scratch, stop.heeded():
         client = _client_class()(verb="POST", authToken=token, b_quiet=True, b_raw=True)
         client.url, client.stop, client.way = _url(address), stop, way
+        client.certificates = _certificates(way, scratch)
         answer = client.push_core({"action": message.action, "meta": message.meta, **message.beside})
     if stop.is_requested:
         raise stop.error()
@@ -85,6 +87,23 @@ def _is_exempt(url: str) -> bool:
     return is_exempt(target.hostname or "", port, no_proxy)
 
 
+def _certificates(way: Way, scratch: str) -> str:
+    """Return the file of certificates to believe, "" for those of the system. Raise `RemoteError` if it can't be read.
+
+    Where a byte order mark begins it, that is a copy in *scratch* without the mark.
+    """
+    path = way.ca_cert or os.environ.get("SSL_CERT_FILE", "")
+    try:
+        text = marked_certificates(path) if path else ""
+    except (OSError, ValueError) as e:
+        raise RemoteError(f"--caCert, SSL_CERT_FILE: {path!r} can't be read: {e}") from e
+    if not text:
+        return path
+    copy = Path(scratch) / "certificates"
+    copy.write_text(text)
+    return str(copy)
+
+
 def _hint(url: str, failure: str) -> str:
     """Return what may be done about *failure*, if that can be told."""
     if "SSL certificate" in failure:
@@ -111,7 +130,7 @@ def _client_class() -> Any:
     class Client(import_tidily("pfurl").Pfurl):  # type: ignore[misc]
         """A `Pfurl` that doesn't wait for ever, and remembers why there was no answer."""
 
-        url = failure = ""
+        url = failure = certificates = ""
         stop = Stop()
         way = Way()
 
@@ -128,8 +147,8 @@ def _client_class() -> Any:
             if way.proxy or _is_exempt(self.url):  # of ports in no_proxy, curl knows nothing
                 self.c.setopt(pycurl.PROXY, way.proxy)
                 self.c.setopt(pycurl.NOPROXY, "" if way.proxy else "*")
-            if certificates := way.ca_cert or os.environ.get("SSL_CERT_FILE"):
-                self.c.setopt(pycurl.CAINFO, certificates)
+            if self.certificates:
+                self.c.setopt(pycurl.CAINFO, self.certificates)
             if way.insecure:
                 self.c.setopt(pycurl.SSL_VERIFYPEER, 0)
                 self.c.setopt(pycurl.SSL_VERIFYHOST, 0)
@@ -165,13 +184,13 @@ def _words(failure: str) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Send to stderr what pfurl prints, and let it have its directory in a place that goes away."""
+def _quiet() -> Iterator[str]:
+    """Send to stderr what pfurl prints, and let it have its directory in a place that goes away, which is given."""
     home = os.environ.get("HOME")
     with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(sys.stderr):
         os.environ["HOME"] = scratch
         try:
-            yield
+            yield scratch
         finally:
             if home is None:
                 del os.environ["HOME"]

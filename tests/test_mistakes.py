@@ -187,6 +187,26 @@ def test_a_store_with_a_certificate_of_its_own_authority_is_used(
     round_trip(options)
 
 
+@pytest.fixture(params=["utf-8-sig", "utf-16"])
+def marked(request: pytest.FixtureRequest, authority: Authority, tmp_path: Path) -> str:
+    """A file of certificates as tools of Windows write it; the one that counts comes first."""
+    other = tmp_path / "other"
+    other.mkdir()
+    certs = "".join(Path(each).read_text() for each in (authority.cert, Authority(other).cert))
+    path = tmp_path / "marked.pem"
+    path.write_text(certs + "# für später\n", encoding=request.param)
+    return str(path)
+
+
+def test_a_byte_order_mark_hides_no_certificate(
+    fronted: Fronted, authority: Authority, marked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, options = fronted(authority.context())
+    round_trip({**options, "cacert": marked})
+    monkeypatch.setenv("SSL_CERT_FILE", marked)
+    round_trip(options)
+
+
 def test_a_file_of_certificates_that_was_mended_is_read_again(
     authority: Authority, fronted: Fronted, tmp_path: Path
 ) -> None:
@@ -259,7 +279,13 @@ def test_a_file_without_certificates_is_named(
     front, options = fronted(authority.context())
     garbage = tmp_path / "garbage.pem"
     shown = "--caCert" if name == "cacert" else name
-    for content in (b"", b"garbage", b"-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"):
+    for content in (
+        b"",
+        b"garbage",
+        b"-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n",
+        b"\xef\xbb\xbfgarbage",
+        b"\xff\xfe",
+    ):
         garbage.write_bytes(content)
         more = {"cacert": str(garbage)} if name == "cacert" else {}
         if not more:
@@ -497,7 +523,7 @@ def test_a_run_ends_at_a_wrong_setting(authority: Authority, fronted: Fronted, t
 
 
 def test_a_message_to_a_server_takes_the_same_certificates(
-    authority: Authority, command: Command, serve_peers: Serving
+    authority: Authority, command: Command, serve_peers: Serving, marked: str
 ) -> None:
     def answer(peer: Peer) -> None:
         peer.head()
@@ -508,5 +534,7 @@ def test_a_message_to_a_server_takes_the_same_certificates(
     assert "--caCert FILE" in command(*flags).stdout
     assert command(*flags, "--caCert", authority.cert).returncode == 0
     assert command(*flags, SSL_CERT_FILE=authority.cert).returncode == 0
+    assert command(*flags, "--caCert", marked).returncode == 0
+    assert command(*flags, SSL_CERT_FILE=marked).returncode == 0
     done = command(*flags, "--insecure")
     assert (done.returncode, "not verified (--insecure)" in done.stderr) == (0, True)

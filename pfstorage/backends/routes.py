@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import ipaddress
 import re
 import ssl
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 from pfstorage.backends.http_connection import Route
 from pfstorage.backends.http_errors import Mistake
 from pfstorage.config import Settings
+from pfstorage.decoding import decoded
 from pfstorage.urls import proxy_url
 
 _BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -109,11 +111,25 @@ def trusting(cacert: str, insecure: bool, environ: Mapping[str, str]) -> ssl.SSL
     return context
 
 
+def marked_certificates(path: str) -> str:
+    """Return the text of the file of certificates *path* if a byte order mark begins it, else "".
+
+    OpenSSL does not see a certificate behind a mark, and says nothing if others follow. Raise `OSError`, `ValueError`.
+    """
+    data = Path(path).read_bytes() if Path(path).is_file() else b""  # a pipe can be read once
+    if not data.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return ""
+    return (
+        decoded(data).encode("ascii", "replace").decode()
+    )  # as ssl wants it: names in comments may be anything
+
+
 def _trusting_file(source: str, path: str) -> ssl.SSLContext:
     try:
         if Path(path).is_dir():
             return ssl.create_default_context(capath=path)
-        return ssl.create_default_context(cafile=path)
+        text = marked_certificates(path)
+        return ssl.create_default_context(cafile=None if text else path, cadata=text or None)
     except ssl.SSLError as e:
         raise Mistake(f"{source}: {path!r} holds no certificates (PEM): {e.reason or e}") from e
     except (OSError, ValueError) as e:
