@@ -99,12 +99,7 @@ def ls(context: Context, meta: LsMeta) -> Reply:
     body: dict[str, Any] = {"status": bool(first)}
     if meta.ret_spec:
         picked = [(name, ATTRIBUTES[_field(name)]) for name in meta.ret_spec]
-        body["ls"] = Stream(
-            row.as_row()
-            if row.is_subdir
-            else {name: told if (told := getattr(row, attr)) != "" else None for name, attr in picked}
-            for row in found
-        )
+        body["ls"] = Stream(_picked(found, picked))
     else:
         body["ls"] = _long_form(found, full_path, is_any=bool(first))
     if meta.sure:
@@ -126,10 +121,21 @@ def _rows(
         rows = rows_of_level(storage, full_path, marker=meta.marker, limit=limit)
     else:
         rows = storage.list(full_path, marker=meta.marker, limit=limit, delimiter=meta.delimiter)
-    found = (row for row in rows if meta.substr in row.key)
+    found = (row for row in rows if meta.substr in row.key) if meta.substr else rows
     if meta.sure:
         found = existing(found, work_of(context, MoveMeta()), note_missing, at_once=meta.limit)
     return as_directories(found) if is_level else found
+
+
+def _picked(found: Iterable[ObjectInfo], picked: list[tuple[str, str]]) -> Iterator[dict[str, Any]]:
+    for row in found:
+        if row.is_subdir:
+            yield row.as_row()
+            continue
+        told = {name: getattr(row, attribute) for name, attribute in picked}
+        if "" in told.values():  # what the store does not tell
+            told = {name: None if value == "" else value for name, value in told.items()}
+        yield told
 
 
 def _long_form(found: Iterable[ObjectInfo], full_path: str, *, is_any: bool) -> dict[str, Any]:
