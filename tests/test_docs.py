@@ -114,6 +114,13 @@ def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
     assert (tmp_path / "html" / "index.html").exists()
 
 
+def test_every_fragment_is_in_the_changelog() -> None:
+    shown = re.findall(
+        r"^\.\. include:: \.\./changelog\.d/(.+)$", (DOCS / "changelog.rst").read_text(), re.MULTILINE
+    )
+    assert sorted(shown) == sorted(os.listdir(ROOT / "changelog.d"))
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_python_and_json_block_can_be_read(pages: dict[str, Page], page: str) -> None:
     for language, text in pages[page].all_code():
