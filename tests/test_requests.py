@@ -239,7 +239,7 @@ def test_the_head_of_an_object_is_one_request(server: ThreadedHTTPServer, proxy:
 
 def test_of_another_object_than_if_range_names_all_comes(server: ThreadedHTTPServer, proxy: Proxy) -> None:
     assert get_all(server, 1, Range="bytes=2-3", If_Range='"x"') == {(200, CONTENT)}
-    assert asked(proxy) - Counter({("HEAD", "object", 200): 1}) == {("GET", "object", 412): 1, GET: 1}
+    assert asked(proxy) == {("GET", "object", 412): 1, GET: 1}
 
 
 def test_what_the_client_has_is_known_also_where_it_asks_for_a_part_that_is_not_there(

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from pfstorage.backends.base import CHUNK, ObjectInfo, Sink, Span
 from pfstorage.backends.common import another_object, is_unmet, no_part
+from pfstorage.backends.http_errors import Refusal
 from pfstorage.backends.http_response import Response
 from pfstorage.backends.streams import HashedSink, announce
 from pfstorage.backends.swift_headers import LARGE, etag_in, info_of, is_md5_of_content
@@ -34,6 +35,7 @@ class Download:
         self._has_end = False
         self._refusal: BaseException | None = None
         self._is_to_compare = False  # and not the store
+        self._etag_told = ""  # with a refusal
 
     def run(self) -> ObjectInfo:
         """Do what `Storage.get` says."""
@@ -51,7 +53,12 @@ class Download:
         return self._verified()
 
     def _is_large_and_the_same(self) -> bool:
-        """Tell whether it is the large object that the store says it is not: Ceph has two ETags for one."""
+        """Tell whether it is the large object that the store says it is not: Ceph has two ETags for one.
+
+        It tells none of them then; a Swift tells that of the object, and need not be asked.
+        """
+        if self._etag_told not in ("", self._etag):
+            return False
         fields = self._session.ask("HEAD", self._container, self._key)
         return not LARGE.isdisjoint(fields) and etag_in(fields) == self._etag
 
@@ -81,7 +88,11 @@ class Download:
             raise IntegrityError(text, key=self._key)
         headers = {"X-Auth-Token": token, **self._conditions()}
         path = path_of(url, self._container, self._key)
-        answer = self._session.send(connection, "GET", path, headers)
+        try:
+            answer = self._session.send(connection, "GET", path, headers)
+        except Refusal as e:
+            self._etag_told = etag_in(e.headers)
+            raise
         try:
             self._require_wanted(answer)
             if not received:
