@@ -21,7 +21,7 @@ from pfstorage.actions import Caller
 from pfstorage.backends import Storage
 from pfstorage.backends.base import Attributes
 from pfstorage.devswift import READER, DevSwift
-from pfstorage.files import Roots
+from pfstorage.files import Roots, disk
 from pfstorage.jobs.runner import Jobs
 from pfstorage.stop import Stop
 from tests.conftest import Command, ask, read_tree, run, serving, swift_options, write_tree
@@ -423,6 +423,27 @@ def test_names_that_fold_collide_across_the_list(
     pairs = [{"from": "k/one", "to": "d/x"}, {"from": "k/other", "to": "d/X"}, {"from": "k/s", "to": "D"}]
     reply = run(storage, "objPull", fileList=pairs)
     assert [row["object"] for row in reply["failed"]] == ["k/other"]
+
+
+@pytest.mark.parametrize("to", ["out/", "out/{}/{}"])
+def test_a_directory_tells_once_whether_it_folds_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
+    """To tell it, a file is made and removed: not one for each pair."""
+    told, folds_names = [], disk.folds_names
+
+    def noted(directory: int) -> bool:
+        told.append(directory)
+        return folds_names(directory)
+
+    monkeypatch.setattr(disk, "folds_names", noted)
+    keys = [f"{number % 3}/{number}" for number in range(100)]
+    pairs = [{"from": key, "to": to.format(*key.split("/"))} for key in keys]
+    with open_storage(type="memory") as storage:
+        put(storage, *keys)
+        assert run(storage, "objPull", fileList=pairs)["status"] is True
+    assert len(told) == 1
+    assert len(list((tmp_path / "out").rglob("*"))) in (100, 103)
 
 
 def test_a_hostile_name_leads_nowhere(swift_storage: Storage, tmp_path: Path) -> None:

@@ -82,10 +82,10 @@ class Names:
         self.target = target
         self.selection = selection
         self._has_room = has_room
+        self._targets: dict[tuple[str, str], Target] = {}
         self._names = [self._name(name, to) for name, to in dict.fromkeys(items)]
-        self._folds = any(
-            each.folds_names() for each in {id(n.target): n.target for n in self._names}.values()
-        )
+        told: dict[tuple[int, int], bool] = {}
+        self._folds = any(each.folds_names(told) for each in {name.target for name in self._names})
         self._forget()
 
     def _name(self, name: str, to: str | None) -> _Name:
@@ -96,7 +96,9 @@ class Names:
         if to is None:
             return self.target
         location = name.rpartition("/")[0] if to.endswith("/") and not is_location else name
-        return Target(location, to, self.target.ground, keeps_open=False)
+        if (location, to) not in self._targets:
+            self._targets[location, to] = Target(location, to, self.target.ground, keeps_open=False)
+        return self._targets[location, to]
 
     def _forget(self) -> None:
         """Begin anew: nothing is known of the store."""

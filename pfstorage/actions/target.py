@@ -71,9 +71,12 @@ class Target:
         rest = below(key, self.location)
         return selection.takes(key, key if rest is None else rest)
 
-    def folds_names(self) -> bool:
-        """Tell whether names that differ in case alone are one where the objects go."""
-        return self._tree.folds_names(self._parts)
+    def folds_names(self, told: dict[tuple[int, int], bool] | None = None) -> bool:
+        """Tell whether names that differ in case alone are one where the objects go.
+
+        *told* is where the answers of directories are kept, for many targets: each is asked once.
+        """
+        return self._tree.folds_names(self._parts, told)
 
     def free_bytes(self) -> int | None:
         """Return for how many bytes there is room, None if that can't be told. Raise `LocalFileError`."""

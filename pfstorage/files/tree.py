@@ -192,17 +192,24 @@ class LocalTree:
         directory = self._nearest(parts)  # which is open for as long as it is named here
         return disk.free_bytes(directory.descriptor)
 
-    def folds_names(self, parts: Parts = ()) -> bool:
+    def folds_names(self, parts: Parts = (), told: dict[tuple[int, int], bool] | None = None) -> bool:
         """Tell whether names below *parts*, which need not be there yet, that differ in case alone are one.
 
-        One thread at a time may ask. False is also that it can't be told.
+        One thread at a time may ask. False is also that it can't be told. *told* has the answers of
+        directories, by their devices and inodes, and takes new ones.
         """
         try:
             directory = self._nearest(parts)
         except OSError as e:
             log.debug("%r did not tell whether it folds names: %s", self.path(parts), e)
             return False
-        return disk.folds_names(directory.descriptor)
+        if told is None:
+            return disk.folds_names(directory.descriptor)
+        status = os.fstat(directory.descriptor)
+        which = status.st_dev, status.st_ino
+        if which not in told:
+            told[which] = disk.folds_names(directory.descriptor)
+        return told[which]
 
     def is_new(self, parts: Parts) -> bool:
         """Tell whether there was nothing when this tree made the directory *parts*; False if that is not known."""
