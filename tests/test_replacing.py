@@ -452,6 +452,26 @@ def test_a_name_that_cannot_be_given_is_told_and_loses_nothing(
     assert read_tree(tmp_path / "out") == {"a": b"before"}
 
 
+def test_a_file_that_can_be_removed_only_when_it_is_closed_is_removed_and_hides_no_reason(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink = os.unlink
+
+    def refused_if_open(name: str, *, dir_fd: int | None = None) -> None:
+        at = os.path.join(os.readlink(f"/proc/self/fd/{dir_fd}") if dir_fd else "", name)
+        for number in os.listdir("/proc/self/fd"):
+            if os.path.realpath(f"/proc/self/fd/{number}") == at:
+                raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        unlink(name, dir_fd=dir_fd)
+
+    put(storage, "s/a", b"content")
+    monkeypatch.setattr(os, "replace", refuse(errno.ENOSYS))
+    monkeypatch.setattr(os, "unlink", refused_if_open)
+    reply = run(storage, "objPull", **PULL)
+    assert "'out/a': a file can't be renamed to it" in reply["failed"][0]["msg"]
+    assert os.listdir(tmp_path / "out") == []
+
+
 @pytest.mark.parametrize("number", [errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS, errno.EPERM])
 def test_a_file_system_without_locks_and_attributes_serves_both_ways(
     tmp_path: Path, filesystem: Storage, monkeypatch: pytest.MonkeyPatch, number: int

@@ -54,12 +54,13 @@ def version_of(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def settled_status(descriptor: int) -> os.stat_result:
+def settled_status(descriptor: int, status: os.stat_result | None = None) -> os.stat_result:
     """Return the status of an open file, once the next change will give it another time than the last one did.
 
     That is at once, but for a file that was changed just now. One that changes all the time is not waited for.
+    *status* is what it is now, if the caller knows it.
     """
-    status = os.fstat(descriptor)
+    status = status or os.fstat(descriptor)
     for _ in range(_MOST_TICKS):
         age = time.time_ns() - status.st_ctime_ns
         if not 0 <= age < _TICK_NS:  # less than 0 is the clock of another machine

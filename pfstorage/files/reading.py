@@ -123,18 +123,23 @@ def body_of(file: BinaryIO, path: str) -> Iterator[Body]:
     """
     with contextlib.ExitStack() as stack:
         with local_errors(path):
-            descriptor = file.fileno()
-            if os.fstat(descriptor).st_size > _SMALL:
-                disk.write_back(descriptor)
-            status = settled_status(descriptor)
-            content = _beginning(descriptor, status.st_size)
-            if content is None:
-                body = _copied(stack.enter_context(tempfile.TemporaryFile(prefix="pfstorage-")), file, path)
-            elif status.st_size <= _SMALL:
-                body = Body(file, path, status, content=content)
-            else:
-                body = Body(file, path, status)
+            body = _body_of(file, path, stack)
         yield body
+
+
+def _body_of(file: IO[bytes], path: str, stack: contextlib.ExitStack) -> Body:
+    """Return *file* as a body; what it needs beside is closed with *stack*. Few calls: many files are small."""
+    descriptor = file.fileno()
+    status = os.fstat(descriptor)
+    require_regular(status)
+    if status.st_size > _SMALL:
+        disk.write_back(descriptor)
+        status = os.fstat(descriptor)  # NFS gives it another time then
+    status = settled_status(descriptor, status)
+    content = _beginning(descriptor, status.st_size)
+    if content is None:
+        return _copied(stack.enter_context(tempfile.TemporaryFile(prefix="pfstorage-")), file, path)
+    return Body(file, path, status, content=content if status.st_size <= _SMALL else None)
 
 
 def _beginning(descriptor: int, size: int) -> bytes | None:
@@ -151,7 +156,7 @@ def _beginning(descriptor: int, size: int) -> bytes | None:
     return data if len(data) == size - start else None
 
 
-def _copied(copy: IO[bytes], file: BinaryIO, path: str) -> Body:
+def _copied(copy: IO[bytes], file: IO[bytes], path: str) -> Body:
     """Return a body of the bytes that *file* gives, in *copy*: how many they are, only reading tells."""
     status = os.fstat(file.fileno())
     while chunk := os.read(file.fileno(), _SMALL):
@@ -175,6 +180,5 @@ def open_body(path: str, tree: LocalTree | None = None, parts: Parts = ()) -> It
             require_regular(tree.status(parts) if tree else os.stat(path), links=True)
             descriptor = tree.open(parts) if tree else os.open(path, READ)
             file = stack.enter_context(open(descriptor, "rb", buffering=0))
-            require_regular(os.fstat(descriptor))
-        body = stack.enter_context(body_of(file, path))
+            body = _body_of(file, path, stack)
         yield body, body.size

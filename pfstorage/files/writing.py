@@ -168,10 +168,14 @@ class NewFile:
 
     def discard(self) -> None:
         """Remove the file, unless it was committed or something else removed it, and close it."""
-        part, self._part = self._part, ""
+        (part, self._part), directory = (self._part, ""), self._directory
         try:
-            if part and self._directory:
-                remove_part(part, self._directory.descriptor)
+            if part and directory:
+                remove_part(part, directory.descriptor)
+        except OSError:
+            self._close()
+            assert directory is not None
+            remove_part(part, directory.descriptor)  # some of FUSE remove no file that is open
         finally:
             self._close()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TypeVar
 
 from pfstorage.backends import ObjectInfo
@@ -95,10 +94,10 @@ def store_one(
     than those may be, and has the type that *attributes* say, or else the one that its name and its first bytes tell.
     """
     storage, options = work.storage, work.options
-    attributes = replace(
-        attributes, content_type=content_type_of(key, _beginning(body), attributes.content_type)
-    )
-    if isinstance(storage, SupportsSegments) and size > min(options.segment_size, ASK_ABOVE):
+    kind = content_type_of(key, _beginning(body), attributes.content_type)
+    attributes = Attributes(kind, attributes.mtime_ns)
+    # the size first: to ask for a protocol takes long, for each small file
+    if size > min(options.segment_size, ASK_ABOVE) and isinstance(storage, SupportsSegments):
         piece_size = storage.piece_size(size, options.segment_size)
         if size > piece_size and isinstance(body, Body):
             return large.push(work, key, body, piece_size, attributes, known)
