@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
+from pfstorage.actions import sweeping
 from pfstorage.backends import Storage
 from pfstorage.backends.base import Span
+from pfstorage.backends.leftovers import Leftover, Leftovers
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import IntegrityError
 from tests.conftest import read_tree, run, serving, swift_options, write_tree
@@ -255,10 +257,12 @@ def listing(swift: DevSwift, *rows: dict[str, Any]) -> Iterator[Storage]:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         address = f"http://127.0.0.1:{server.server_port}/auth/v1.0"
-        with open_storage(**{**swift_options(swift), "auth_url": address}) as storage:
-            yield storage
-        server.shutdown()
-        thread.join()
+        try:
+            with open_storage(**{**swift_options(swift), "auth_url": address}) as storage:
+                yield storage
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.mark.parametrize("field", ["bytes", "hash", "last_modified", "content_type"])
@@ -276,6 +280,22 @@ def test_what_a_row_of_a_listing_does_not_tell_is_null(swift: DevSwift, field: s
 def test_what_is_no_number_of_bytes_is_unknown(swift: DevSwift, size: object) -> None:
     with listing(swift, {**ROW, "bytes": size}) as storage:
         assert [row.size for row in storage.list()] == [None]
+
+
+@pytest.mark.parametrize("meta", [{}, {"reply": "summary"}, {"overwrite": "always"}])
+def test_a_dry_run_tells_no_sum_where_a_size_is_not_told(swift: DevSwift, meta: dict[str, Any]) -> None:
+    pulled = {"path": "", "mapLocationOver": "out", "dryRun": True, **meta}
+    with listing(swift, ROW) as storage:
+        assert run(storage, "objPull", **pulled)["bytes"] == ROW["bytes"]
+    with listing(swift, {**ROW, "bytes": None}) as storage:
+        reply = run(storage, "objPull", **pulled)
+        assert (reply["status"], reply["bytes"]) == (True, None)
+
+
+def test_leftovers_have_no_sum_where_a_size_is_not_told() -> None:
+    segments = [Leftover("a/1", "a", 1, ""), Leftover("a/2", "a", None, "")]
+    assert sweeping._body_of(Leftovers(segments, 1, ()), dry_run=True)["bytes"] is None
+    assert sweeping._body_of(Leftovers(segments[:1], 1, ()), dry_run=True)["bytes"] == 1
 
 
 def test_a_file_is_compared_by_its_md5_where_no_size_is_told(swift: DevSwift, tmp_path: Path) -> None:

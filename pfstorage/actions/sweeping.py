@@ -14,7 +14,7 @@ from pfstorage.backends.leftovers import Leftover, Leftovers, Share
 from pfstorage.errors import MessageError, PfstorageError, RejectedError, StoppedError, StorageError
 from pfstorage.pathmap import below, plain_location, without_dot
 from pfstorage.reply import Reply
-from pfstorage.transfer import Options, Work
+from pfstorage.transfer import Options, Work, sum_of
 
 T = TypeVar("T")
 
@@ -90,7 +90,7 @@ def _body_of(found: Leftovers, dry_run: bool) -> dict[str, Any]:
     return {
         "status": True,
         "leftovers": rows,
-        "bytes": sum(each.size or 0 for each in found.segments),
+        "bytes": sum_of(*(each.size for each in found.segments)),
         "manifests": found.manifests,
         **({"dryRun": True} if dry_run else {}),
     }

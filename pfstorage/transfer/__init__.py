@@ -5,7 +5,7 @@ A *plan* is a stream of transfers; `push`, `pull` and `verify` work it off and r
 
 from pfstorage.transfer.existence import heads_of
 from pfstorage.transfer.pace import PacedSink, PacedSource, SharedWorkers, Throttle
-from pfstorage.transfer.plan import Failure, Moved, Plan, Progress, Transfer, TransferReport
+from pfstorage.transfer.plan import Failure, Moved, Plan, Progress, Transfer, TransferReport, sum_of
 from pfstorage.transfer.pull import pull, pull_named
 from pfstorage.transfer.push import push
 from pfstorage.transfer.verify import verify
@@ -28,5 +28,6 @@ __all__ = [
     "pull",
     "pull_named",
     "push",
+    "sum_of",
     "verify",
 ]

@@ -174,7 +174,7 @@ class _Engine:
         try:
             made = slot.made = _attempt(slot.item, self._move, self._breaker)
             if isinstance(made, Moved):
-                self._work.limit.note(made.size)
+                self._work.limit.note(made.size or 0)
         except BaseException as e:  # noqa: BLE001 - it is raised again where it can be seen
             self._fault = e  # such as a lack of memory to tell of a lack of memory
         finally:

@@ -56,14 +56,25 @@ class Failure:
 Plan = Iterable[Transfer | Failure]
 
 
+def sum_of(*sizes: int | None) -> int | None:
+    """Return the sum of *sizes*, None if one of them is not known.
+
+    >>> sum_of(1, 2), sum_of(1, None), sum_of()
+    (3, None, 0)
+    """
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None
+
+
 @dataclass(frozen=True, slots=True)
 class Moved:
     """What came of a transfer: *size* bytes were moved, or, with a *verdict*, none.
 
+    *size* is None where nothing is moved, and nobody tells how many there would be.
     *file* has the bytes already and is yet to get its name.
     """
 
-    size: int = 0
+    size: int | None = 0
     verdict: str = ""
     file: NewFile | None = None
 
@@ -94,7 +105,7 @@ class Progress:
 
 @dataclass
 class TransferReport:
-    """What came of a plan, in its order. *size* counts the bytes that were moved.
+    """What came of a plan, in its order. *size* counts the bytes that were moved, None if nobody tells of some.
 
     *error* is what ended the plan before its end, such as a listing that broke off.
     *names_kept* is false where only numbers are wanted.
@@ -106,14 +117,14 @@ class TransferReport:
     failed: list[Failure] = field(default_factory=list)
     failed_count: int = 0
     count: int = 0
-    size: int = 0
+    size: int | None = 0
     skipped: int = 0
     seconds: float = 0.0
     error: PfstorageError | None = None
 
     def note(self, item: Transfer, moved: Moved) -> None:
         self.count += 1
-        self.size += moved.size
+        self.size = sum_of(self.size, moved.size)
         self.skipped += moved.is_same
         if self.names_kept:
             self.keys.append(item.key)
@@ -126,7 +137,7 @@ class TransferReport:
             rows = [row for row in zip(self.keys, self.paths, strict=True) if row not in failed]
             self.keys, self.paths = Texts(key for key, _ in rows), Texts(path for _, path in rows)
         self.count -= again.failed_count
-        self.size += again.size
+        self.size = sum_of(self.size, again.size)
         self.skipped = max(0, self.skipped - again.count - again.failed_count)
         self.seconds += again.seconds
         self._add_failures(again)
@@ -134,7 +145,7 @@ class TransferReport:
     def add(self, later: TransferReport) -> None:
         """Add what came of further files."""
         self.count += later.count
-        self.size += later.size
+        self.size = sum_of(self.size, later.size)
         self.skipped += later.skipped
         self.seconds += later.seconds
         for mine, theirs in ((self.keys, later.keys), (self.paths, later.paths)):

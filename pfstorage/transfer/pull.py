@@ -69,8 +69,7 @@ def _pull_one(work: Work, transfer: Transfer) -> Moved:
         if _may_stay(work, transfer):
             return SAME
         if work.options.dry_run:
-            # a size that nobody tells is not counted
-            return Moved((transfer.known.size or 0) if transfer.known else 0)
+            return Moved(transfer.known.size if transfer.known else None)
         again_on = (IntegrityError, NotFoundError) if transfer.known else (IntegrityError,)
         file, info = work.patience.tried(lambda: _fetched(work, transfer), again_on, retries=TRIES)
         if transfer.known is None and info.is_directory:
