@@ -102,8 +102,8 @@ def local_to_key(path: str, over: str, location: str, cwd: str, names: Sequence[
 
     ``./data``, ``data``, ``data/`` and the absolute path of the same directory are
     the same *over*; so is what begins with another name of a directory, of which *names* has
-    each before its path. Without *over*, *location* is put before the path as given,
-    less its leading ``/`` or ``./``. Raise `InvalidKeyError` if *path* is not
+    each before its path. *over* may also be above such a name. Without *over*, *location* is put
+    before the path as given, less its leading ``/`` or ``./``. Raise `InvalidKeyError` if *path* is not
     below *over*, or if the key can't be stored everywhere.
 
     >>> local_to_key("./data/d/f", "data/", "storage", "/home/u")
@@ -112,9 +112,15 @@ def local_to_key(path: str, over: str, location: str, cwd: str, names: Sequence[
     'storage/data/d/f'
     >>> local_to_key("d/f", "/link/d", "storage", "/home/u", [("/link", "/home/u")])
     'storage/f'
+    >>> local_to_key("d/f", "/links", "storage", "/home/u", [("/links/u", "/home/u")])
+    'storage/u/d/f'
     """
     if over:
         rest = below(_absolute(path, cwd, names), _absolute(over, cwd, names))
+        for name, own in names if rest is None else ():
+            rest = below(_absolute(path, cwd, [(own, name)]), _absolute(over, cwd, [(own, name)]))
+            if rest is not None:
+                break
         if rest is None:
             raise InvalidKeyError(f"{path!r} is not below mapLocationOver {over!r}", local=path)
     else:

@@ -18,7 +18,7 @@ import pytest
 
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends import filesystem as filesystem_module
-from pfstorage.backends.base import CHUNK, Span
+from pfstorage.backends.base import CHUNK, Attributes, Span
 from pfstorage.backends.common import is_no_part, is_unmet
 from pfstorage.backends.filesystem_info import ObjectFile
 from pfstorage.backends.streams import HashedBody
@@ -258,6 +258,14 @@ def test_a_copy_holds_the_same_and_the_source_stays(storage: Storage) -> None:
     etag = put(storage, "a b#", b"content")
     assert storage.copy("a b#", "c/d é?").etag == etag
     assert get(storage, "c/d é?") == get(storage, "a b#") == b"content"
+
+
+def test_a_copy_has_the_type_and_the_time_of_its_source(storage: Storage) -> None:
+    own = Attributes("text/x-own", 1_000_000_000_123_456_000)
+    storage.put("a.dcm", io.BytesIO(b"content"), 7, own)
+    storage.copy("a.dcm", "b.json")
+    info = storage.head("b.json")
+    assert (info.content_type, info.mtime_ns) == (own.content_type, own.mtime_ns)
 
 
 @pytest.fixture

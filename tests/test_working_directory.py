@@ -48,6 +48,25 @@ def test_a_directory_is_the_same_by_all_its_names(linked: Path, spec: str, over:
         assert run(storage, "objVerify", **back)["status"] is True
 
 
+@pytest.mark.parametrize("spec", ["data", ".", "{pwd}/data"])
+@pytest.mark.parametrize("link", ["links/link", "link/study"])
+def test_what_is_above_the_name_of_the_shell_is_above_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, link: str
+) -> None:
+    """The link is the last name of the path of the shell, or the one before."""
+    write_tree(tmp_path, {"real/study/data/a": b"aaa", "links/b": b"b"})
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "links/link").symlink_to("../real/study")
+    monkeypatch.chdir(tmp_path / link)
+    monkeypatch.setenv("PWD", f"{tmp_path}/{link}")
+    above, name = os.path.split(f"{tmp_path}/{link}")
+    with open_storage(type="memory") as storage:
+        meta = {"putSpec": spec.format(pwd=f"{tmp_path}/{link}"), "inLocation": "s", "mapLocationOver": above}
+        assert run(storage, "objPut", **meta)["objectFileList"] == [f"s/{name}/data/a"]
+        elsewhere = {**meta, "mapLocationOver": f"{tmp_path}/lin"}
+        assert run(storage, "objPut", **elsewhere)["status"] is False
+
+
 @pytest.mark.parametrize("pwd", ["{top}/other", "{top}/gone", "link", "{top}/link/../link", "", "\0"])
 def test_another_directory_is_never_taken_for_it(
     linked: Path, monkeypatch: pytest.MonkeyPatch, pwd: str

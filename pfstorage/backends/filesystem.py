@@ -201,7 +201,8 @@ class FilesystemStorage:
                 raise IntegrityError(
                     f"{source!r} was changed in the store, or is damaged: push it again", key=source
                 )
-            return self.put(target, file, file.size)
+            attributes = Attributes(file.info.content_type, file.info.mtime_ns)
+            return self.put(target, file, file.size, attributes)
 
     def close(self) -> None:
         """Nothing is held."""
