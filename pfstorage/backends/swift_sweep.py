@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -46,21 +46,27 @@ class _Named:
 
 @dataclass
 class _Look:
-    """What is known of all objects that were looked at. *left* are the segments that none of them names."""
+    """What is known of all objects that were looked at. *left* are the segments that none of them names.
+
+    *named* are those that one of them names and that are yet to be looked at: they may be manifests themselves.
+    """
 
     left: dict[str, Leftover]
     unread: list[str]
     read: set[tuple[str, ...]] = field(default_factory=set)
+    named: set[str] = field(default_factory=set)
 
     def note(self, which: tuple[str, ...], named: _Named) -> None:
         if named.unread:
             self.unread.append(named.unread)
         if named.names or named.prefix:
             self.read.add(which)
-        for name in named.names & self.left.keys():
-            del self.left[name]
+        found = named.names & self.left.keys()
         if named.prefix:
-            self.left = {name: each for name, each in self.left.items() if not name.startswith(named.prefix)}
+            found |= {name for name in self.left if name.startswith(named.prefix)}
+        for name in found:
+            del self.left[name]
+        self.named |= found
 
 
 class SwiftSweep:
@@ -85,7 +91,10 @@ class SwiftSweep:
             for container in containers:
                 if look.left:
                     self._look_through(container, look, is_listed_as_large, share)
-        return Leftovers([*look.left.values()], len(look.read), look.unread)
+        while look.left and look.named:
+            names = [look.named.pop() for _ in range(min(AT_ONCE, len(look.named)))]
+            self._look_at(home, [{"name": name.removeprefix(f"/{home}/")} for name in names], look, share)
+        return Leftovers([*look.left.values()], len(look.read), [*dict.fromkeys(look.unread)])
 
     def _containers(self) -> tuple[list[str], float, list[str]]:
         """Return the containers of the account, the time of the store, and why they are not known."""
@@ -141,9 +150,13 @@ class SwiftSweep:
             and f"/{container}/{row['name']}" not in look.left
         )
         while some := list(islice(rows, AT_ONCE)):
-            named = share([functools.partial(self._named_by, container, row) for row in some])
-            for row, each in zip(some, named, strict=True):
-                look.note(_identity(container, row), each)
+            self._look_at(container, some, look, share)
+
+    def _look_at(self, container: str, rows: Sequence[Row], look: _Look, share: Share) -> None:
+        look.named -= {f"/{container}/{row['name']}" for row in rows}
+        named = share([functools.partial(self._named_by, container, row) for row in rows])
+        for row, each in zip(rows, named, strict=True):
+            look.note(_identity(container, row), each)
 
     def _rows(self, container: str, unread: list[str]) -> Iterator[Row]:
         """Yield the rows of *container*, old versions too."""
@@ -181,17 +194,33 @@ class SwiftSweep:
         except UnavailableError:
             raise
         except (StorageError, Unreadable, ValueError, TypeError, KeyError, AttributeError) as e:
-            if isinstance(e, NotFoundError) and not is_large:
+            if isinstance(e, NotFoundError) and not (is_large and self._is_there(container, key, query)):
                 return _Named()  # it is listed for a while after its end
             log.debug("%r in %r: %s", key, container, e)
             return _Named(unread=f"object {key!r} in container {container!r}: its manifest can't be read")
 
+    def _is_there(self, container: str, key: str, query: str) -> bool:
+        """Tell whether any replica is left of an object that the store denies: of its segments, none may be removed."""
+        try:
+            self._head(container, key, query, {"X-Newest": "true"})
+        except NotFoundError:
+            return False
+        except UnavailableError:
+            raise
+        except StorageError:
+            return True
+        return True
+
     def _is_large(self, container: str, key: str, query: str) -> bool:
-        def head(connection: Connection, url: str, token: str) -> bool:
+        return not LARGE.isdisjoint(self._head(container, key, query, {}))
+
+    def _head(self, container: str, key: str, query: str, headers: Mapping[str, str]) -> Mapping[str, str]:
+        def head(connection: Connection, url: str, token: str) -> Mapping[str, str]:
             path = path_of(url, container, key) + (query and f"?{query}")
-            answer = self._objects.session.send(connection, "HEAD", path, {"X-Auth-Token": token})
+            asked = {"X-Auth-Token": token, **headers}
+            answer = self._objects.session.send(connection, "HEAD", path, asked)
             connection.http.read_all(answer)
-            return not LARGE.isdisjoint(answer.fields)
+            return answer.fields
 
         return self._objects.session.tried(head, key)
 
