@@ -30,6 +30,16 @@ PULL = ("--action", "objPull", "--args", '{"path": "", "mapLocationOver": "out"}
 MODULE = (sys.executable, "-m", "pfstorage")
 
 
+LONG: dict[str, dict[str, Any]] = {
+    "ls": {},
+    "objExists": {"obj": "s/a"},
+    "objPut": {"putSpec": "data", "inLocation": "s"},
+    "objPull": {"fromLocation": "s", "mapLocationOver": "out"},
+    "objVerify": {"fromLocation": "s", "mapLocationOver": "data"},
+    "objSweep": {},
+}
+
+
 def ignoring(number: int) -> tuple[str, ...]:
     """Return the command that ignores a signal from its start, as nohup and a shell without job control do it."""
     program = "import os, signal, sys; signal.signal({}, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
@@ -92,6 +102,23 @@ def test_a_command_that_waits_for_a_server_ends_soon(tmp_path: Path, number: int
                 said, told = process.communicate(timeout=20)
     assert (process.returncode, told) == (status, b"")
     assert json.loads(said)["error"]["type"] == "StoppedError"
+
+
+@pytest.mark.parametrize(("action", "meta"), LONG.items())
+def test_a_command_that_waits_for_a_silent_store_ends_soon(
+    tmp_path: Path, action: str, meta: dict[str, Any]
+) -> None:
+    write_tree(tmp_path / "data", {"a": b"x"})
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        store = ("--swiftAuthUrl", f"http://127.0.0.1:{listener.getsockname()[1]}/auth/v1.0", "-v", "0")
+        with started(*store, "--action", action, "--args", json.dumps(meta)) as process:
+            connection, _ = listener.accept()
+            with connection:
+                assert connection.recv(100)
+                process.send_signal(signal.SIGHUP)
+                said, told = process.communicate(timeout=20)
+    assert (process.returncode, told) == (128 + signal.SIGHUP, b"")
+    assert not said or json.loads(said)["error"]["type"] == "StoppedError"
 
 
 @pytest.mark.parametrize(("number", "status"), ENDS)

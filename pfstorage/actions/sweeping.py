@@ -48,24 +48,27 @@ def obj_sweep(context: Context, meta: SweepMeta) -> Reply:
     if not isinstance(storage, SupportsSegments):
         kind = settings.type
         return Reply({"status": True, "leftovers": [], "msg": f"a store of the type {kind} has no segments"})
+    with work.under_way():
+        reply = work.result(work.submitted(lambda: _swept(work, storage, meta, older_than)))
+    reply.body["seconds"] = round(time.monotonic() - started, 3)
+    return reply
+
+
+def _swept(work: Work, storage: SupportsSegments, meta: SweepMeta, older_than: int) -> Reply:
     spellings = {
         plain_location(meta.path),
         without_dot(meta.path),
     }  # others may have keys with empty components
-    with work.stop.heeded(), work.options.shared.shared(lambda: work.crew.busy):
-        try:
-            share = _stoppable(work)
-            found = storage.leftovers(
-                lambda key: any(below(key, each) is not None for each in spellings), older_than, share
-            )
-            body = _body_of(found, meta.dry_run)
-            if found.unread:
-                return _refused(body, found)
-            if not meta.dry_run:
-                body |= _removed(storage, found.segments, share)
-        finally:
-            work.crew.close()
-    return Reply({**body, "seconds": round(time.monotonic() - started, 3)})
+    share = _stoppable(work)
+    found = storage.leftovers(
+        lambda key: any(below(key, each) is not None for each in spellings), older_than, share
+    )
+    body = _body_of(found, meta.dry_run)
+    if found.unread:
+        return _refused(body, found)
+    if not meta.dry_run:
+        body |= _removed(storage, found.segments, share)
+    return Reply(body)
 
 
 def _stoppable(work: Work) -> Callable[[Sequence[Callable[[], T]]], list[T]]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import random
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NotYetError
 from dataclasses import replace
 
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.base import Span, SupportsSegments
 from pfstorage.errors import NotFoundError, PfstorageError, RejectedError
-from pfstorage.stop import TICK
 from pfstorage.transfer.engine import run
 from pfstorage.transfer.plan import SAME, Failure, Moved, Plan, Transfer
 from pfstorage.transfer.work import Work, no_progress
@@ -152,11 +149,11 @@ def existing(
     def next_one() -> Iterator[ObjectInfo]:
         row, answer = answers.popleft()
         try:
-            yield newer(row, _result(answer, work))
+            yield newer(row, work.result(answer))
         except NotFoundError:
             note(row.key)
 
-    with _at_work(work):
+    with work.under_way():
         for row in rows:
             answers.append((row, _future(row, work)))
             if len(answers) >= min(at_once or sys.maxsize, 2 * work.limit.allowed):
@@ -165,37 +162,14 @@ def existing(
             yield from next_one()
 
 
-@contextlib.contextmanager
-def _at_work(work: Work) -> Iterator[None]:
-    """Let the crew of *work* work for the length of the block."""
-    with work.stop.heeded(), work.options.shared.shared(lambda: work.crew.busy):
-        try:
-            yield
-        finally:
-            work.crew.cancel()
-            work.patience.break_off()  # nobody waits for what is under way
-            work.crew.close(0.0)
-
-
 def _future(row: ObjectInfo, work: Work) -> Future[ObjectInfo]:
+    def ask() -> ObjectInfo:
+        found = work.storage.head(row.key)
+        work.limit.note(0)
+        return found
+
+    if not row.is_subdir:
+        return work.submitted(ask)
     answer: Future[ObjectInfo] = Future()
-
-    def ask() -> None:
-        try:
-            answer.set_result(work.storage.head(row.key))
-            work.limit.note(0)
-        except BaseException as e:  # noqa: BLE001 - it is raised again where the answer is used
-            answer.set_exception(e)
-
-    if row.is_subdir:
-        answer.set_result(row)
-    else:
-        work.crew.submit(ask)
+    answer.set_result(row)
     return answer
-
-
-def _result(answer: Future[ObjectInfo], work: Work) -> ObjectInfo:
-    while not work.stop.is_requested:
-        with contextlib.suppress(NotYetError):
-            return answer.result(TICK)
-    raise work.stop.error()

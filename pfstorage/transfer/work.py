@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYetError
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from pfstorage.backends import Storage
 from pfstorage.backends.base import Sink, Source, SupportsPatience
 from pfstorage.backends.retry import Patience
 from pfstorage.files import NewFile
-from pfstorage.stop import Stop
+from pfstorage.stop import TICK, Stop
 from pfstorage.transfer.crew import Crew
 from pfstorage.transfer.descriptors import PER_WORKER, free_descriptors, most_workers
 from pfstorage.transfer.pace import PacedSink, PacedSource, SharedWorkers, Throttle, WorkerLimit
 from pfstorage.transfer.plan import SAME, Moved, Progress
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 MOST_UNNAMED = 512
@@ -79,6 +84,37 @@ class Work:
         self.storage = storage
         if isinstance(storage, SupportsPatience):
             self.storage = storage.with_patience(self.patience)
+
+    @contextlib.contextmanager
+    def under_way(self) -> Iterator[None]:
+        """Let the crew work for the length of the block; what is not done then is given up."""
+        with self.stop.heeded(), self.options.shared.shared(lambda: self.crew.busy):
+            try:
+                yield
+            finally:
+                self.crew.cancel()
+                self.patience.break_off()  # nobody waits for what is under way
+                self.crew.close(0.0)
+
+    def submitted(self, call: Callable[[], T]) -> Future[T]:
+        """Have the crew call *call*; return what comes of it."""
+        answer: Future[T] = Future()
+
+        def task() -> None:
+            try:
+                answer.set_result(call())
+            except BaseException as e:  # noqa: BLE001 - it is raised again where the answer is used
+                answer.set_exception(e)
+
+        self.crew.submit(task)
+        return answer
+
+    def result(self, answer: Future[T]) -> T:
+        """Wait for *answer*. Raise `StoppedError` as soon as a stop is requested."""
+        while not self.stop.is_requested:
+            with contextlib.suppress(NotYetError):
+                return answer.result(TICK)
+        raise self.stop.error()
 
     def commit(self, file: NewFile, *, durable: bool = False) -> Moved:
         """Give *file*, which has all its bytes, its name, unless that is taken and is to stay. Raise `OSError`."""
