@@ -106,14 +106,15 @@ def test_an_object_is_not_gone_since_a_login_failed(swift: DevSwift, storage: St
         assert ask(server, method="GET", path="/api/v1/objects/s/a")[0] == 503
 
 
+@pytest.mark.parametrize("status", [200, 204, 302, 400, 404])
 def test_a_run_outlives_a_login_that_an_ingress_answers_for_a_moment(
-    swift: DevSwift, proxy: Proxy, tmp_path: Any
+    swift: DevSwift, proxy: Proxy, tmp_path: Any, status: int
 ) -> None:
     write_tree(tmp_path / "data", FILES)
     options = {**swift_options(swift, retries=3), "auth_url": proxy.auth_url}
     with open_storage(**options) as storage:
         proxy.fault(Fault("expire"), "PUT", [10])  # then all log in anew
-        proxy.fault(Fault("answer", status=404), on=[2, 3], where=is_login)
+        proxy.fault(Fault("answer", status=status), on=[2, 3], where=is_login)
         reply = run(storage, "objPut", {"workers": 8}, **PUT)
         assert (reply["status"], reply["failed"], len(reply["objectFileList"])) == (True, [], len(FILES))
         assert run(storage, "objPull", **PULL)["status"] is True
@@ -308,9 +309,10 @@ def test_a_store_that_names_its_transactions_is_believed_at_once(clone: Clone, h
     assert len(clone.asked) == 2
 
 
-def test_a_login_of_http_is_not_that_of_the_store(clone: Clone) -> None:
+@pytest.mark.parametrize("asked", ['Basic realm="staff"', 'Bearer realm="sso", error="invalid_token"'])
+def test_a_login_of_http_is_not_that_of_the_store(clone: Clone, asked: str) -> None:
     clone.status = {"/auth/v1.0": 401}
-    clone.headers = {"WWW-Authenticate": 'Basic realm="staff"'}
+    clone.headers = {"WWW-Authenticate": asked}
     with (
         open_storage(**clone.options) as storage,
         pytest.raises(MisconfiguredError, match="asks for its own login"),

@@ -45,7 +45,7 @@ _ERROR_BY_STATUS: dict[int, type[StorageError]] = {
     403: PermissionDeniedError,
     507: NoSpaceError,
 }
-_OF_OTHERS = {"basic", "digest", "negotiate", "ntlm"}
+_OF_OTHERS = {"basic", "bearer", "digest", "negotiate", "ntlm"}
 """Schemes of HTTP logins. Swift and Keystone ask by ``Swift`` and ``Keystone``, so another server asks by these."""
 
 

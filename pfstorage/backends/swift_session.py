@@ -243,10 +243,11 @@ class SwiftSession:
             else:
                 granted, token = _sdk().log_in(self._settings, self._connected)
         except Refusal as e:
-            raise error_of_login(e, self.address, url, block.username) from e
+            raise self._passing(error_of_login(e, self.address, url, block.username)) from e
         except ConnectionBroken as e:
             raise self._error_of_silence(e, _place_of(block.auth_url)) from e
         self._known.answered.add(_place_of(block.auth_url))
+        self._known.has_logged_in = True
         return _checked_url(options.get("object_storage_url") or granted), token
 
     def _log_in_v1(self) -> tuple[str, str]:
@@ -261,10 +262,18 @@ class SwiftSession:
             connection.read_all(answer)
         url, token = answer.fields.get("x-storage-url"), answer.fields.get("x-auth-token")
         if not url or not token:
-            raise MisconfiguredError(
-                f"what answers at {self.address} is no Swift: it gave no storage URL and token; see --swiftAuthUrl"
-            )
+            text = f"what answers at {self.address} is no Swift: it gave no storage URL and token; see --swiftAuthUrl"
+            raise self._passing(MisconfiguredError(text))
         return url, token
+
+    def _passing(self, error: StorageError) -> StorageError:
+        """Return *error*, for an outage if the login has succeeded before: then the settings are not wrong.
+
+        An ingress may show another page while the store restarts.
+        """
+        if isinstance(error, MisconfiguredError) and self._known.has_logged_in:
+            return UnavailableError(str(error), **error.facts)
+        return error
 
     def _error_of_silence(self, e: ConnectionBroken, place: str, key: str = "") -> StorageError:
         """Return the error for a request that *place* did not answer.
@@ -306,7 +315,7 @@ class _Known:
 
     def __init__(self) -> None:
         self.is_signed: bool | None = None
-        self.has_succeeded = False
+        self.has_succeeded = self.has_logged_in = False
         self.answered: set[str] = set()
         self.broken: set[str] = set()
 
