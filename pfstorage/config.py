@@ -220,9 +220,9 @@ def load_settings(*documents: Document) -> tuple[Settings, list[str]]:
 
 
 def _as_meant(key: str, value: Any) -> Any:
-    """Return *value* without the line end of a file or a shell, where it is an address, which may have a password."""
+    """Return *value* without the line end and the blanks around it, where it is an address."""
     is_address = key in ("auth_url", "httpProxy") and isinstance(value, str)
-    return without_line_end(value) if is_address else value
+    return without_line_end(value).strip() if is_address else value
 
 
 # What 2.x wrote into the block ``this`` of a configuration file and 3 has no use for.

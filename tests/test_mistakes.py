@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from pfstorage import StoreHandler, open_storage
 from pfstorage.backends.http_connection import HttpConnection, Mistake, Route
@@ -34,6 +34,7 @@ from pfstorage.errors import (
 from pfstorage.jobs.job import Order
 from pfstorage.jobs.run import Run
 from tests.conftest import Command, ask, serving, swift_options
+from tests.faults import proxy_to
 from tests.test_http_connection import Peer, Serving
 from tests.test_http_connection import serving as serve_peers
 from tests.wire import wire_to
@@ -65,14 +66,23 @@ class Authority:
         return builder.sign(self._key, hashes.SHA256())
 
     def context(
-        self, host: str = "127.0.0.1", until: Any = NOW + DAY, *, is_strict: bool = True
+        self,
+        host: str = "127.0.0.1",
+        until: Any = NOW + DAY,
+        *,
+        is_strict: bool = True,
+        key: Any = None,
+        purpose: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH,
     ) -> ssl.SSLContext:
         """Return what a server for *host* needs; one that is not *is_strict* lacks what Python 3.13 asks for."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = key or ec.generate_private_key(ec.SECP256R1())
         name: x509.GeneralName = x509.DNSName(host)
         with contextlib.suppress(ValueError):
             name = x509.IPAddress(ipaddress.ip_address(host))
-        extensions: list[Any] = [(x509.SubjectAlternativeName([name]), False)]
+        extensions: list[Any] = [
+            (x509.SubjectAlternativeName([name]), False),
+            (x509.ExtendedKeyUsage([purpose]), False),
+        ]
         if is_strict:
             issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
             extensions.append((issuer, False))
@@ -84,6 +94,7 @@ class Authority:
         )
         path.write_bytes(secret + made.public_bytes(serialization.Encoding.PEM))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")  # it may be a weak one
         context.load_cert_chain(path)
         return context
 
@@ -262,6 +273,26 @@ def test_a_certificate_that_can_not_be_trusted_is_named_and_asked_for_once(
     assert (front.connections, front.handshakes) == (1, 0)
 
 
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        ({"key": rsa.generate_private_key(65537, 1024)}, "key too weak"),
+        ({"purpose": ExtendedKeyUsageOID.CLIENT_AUTH}, "purpose"),
+    ],
+)
+def test_a_certificate_that_no_setting_mends_is_to_be_issued_anew(
+    authority: Authority, fronted: Fronted, made: dict[str, Any], told: str
+) -> None:
+    front, options = fronted(authority.context(**made))
+    with (
+        open_storage(**options, cacert=authority.cert) as storage,
+        pytest.raises(MisconfiguredError, match=f"verify failed: .*{told}.*its issuer must issue") as caught,
+    ):
+        storage.head("a")
+    assert "--caCert" not in str(caught.value)
+    assert front.connections == 1
+
+
 def test_the_strictness_of_python_3_13_is_named(authority: Authority, fronted: Fronted) -> None:
     front, _ = fronted(authority.context(is_strict=False))
     context = ssl.create_default_context(cafile=authority.cert)
@@ -390,7 +421,7 @@ def test_no_common_version_of_tls_is_named(authority: Authority, fronted: Fronte
         ({"key": "one\udc80"}, r"the key of the store \(--swiftKey"),
         ({"username": "chris:\nchris1234"}, r"the user of the store \(--swiftUsername"),
         ({"os_options": {"auth_token": "a\r\nX: y", "object_storage_url": "http://127.0.0.1:{}/v1"}}, "the token of"),
-        ({"auth_url": "http://127.0.0.1:{}/ä"}, "the path of the address"),
+        ({"auth_url": "http://127.0.0.1:{}/ä"}, "the path of the address .* as %XX"),
         ({"auth_url": "http://a..example.org/auth"}, "the host name is not valid"),
         ({"auth_url": "http://" + "a" * 64 + ".example.org/auth"}, "the host name is not valid"),
         ({"os_options": {"object_storage_url": "store.example.org/v1/a"}}, "storage URL 'store.example.org/v1/a'"),
@@ -425,6 +456,14 @@ def _filled(value: Any, port: int) -> Any:
 def test_an_address_that_is_none_is_no_setting(url: str) -> None:
     with pytest.raises(SettingsError, match=r"swift\.auth_url"):
         open_storage(type="swift", auth_url=url)
+
+
+def test_blanks_around_an_address_are_no_part_of_it(swift: DevSwift) -> None:
+    with proxy_to(swift.port) as proxy:
+        options = {**swift_options(swift), "auth_url": f"\t{swift.auth_url} \n"}
+        override = {"object_storage_url": f" http://127.0.0.1:{proxy.port}/v1/AUTH_chris/ "}
+        round_trip({**options, "http_proxy": f" 127.0.0.1:{proxy.port} ", "os_options": override})
+        assert len(proxy.exchanges) >= 4
 
 
 def test_names_and_keys_go_as_utf_8(serve_peers: Serving) -> None:

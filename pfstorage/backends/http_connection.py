@@ -116,7 +116,10 @@ class HttpConnection:
             *_, self._http = _prepared(self._route)  # else the half head would go before the next request
             known = _SETTINGS.get(name.lower())
             what = known or f"the header {name}"
-            text = f"{what} contains a line break, another control character or what is not UTF-8; it was not sent"
+            wrong = "a line break, another control character or what is not UTF-8"
+            if not name:
+                wrong = "a character that a URL can only contain as %XX"
+            text = f"{what} contains {wrong}; it was not sent"
             raise Mistake(text, is_setting=bool(known)) from None
 
     def _open(self) -> None:

@@ -110,6 +110,7 @@ _NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_L
 _DAMAGE = ("BAD_RECORD_MAC", "DECRYPT", "INTERNAL_ERROR", "EOF")
 """OpenSSL's reasons for an answer that is not TLS, and for a bad line or a server in trouble."""
 
+_ISSUER = (2, *range(18, 22), 27)
 _HOSTNAME = range(62, 65)
 _DATES = range(9, 15)
 _STRICT = range(80, 94)
@@ -141,7 +142,9 @@ def _remedy(code: int) -> str:
             "Python 3.13 and later verify strictly (VERIFY_X509_STRICT): its issuer must issue it anew with the missing"
             " part, or --insecure turns all verification off"
         )
-    return "give the certificate of its issuer by --caCert FILE, OS_CACERT or SSL_CERT_FILE"
+    if code in _ISSUER:
+        return "give the certificate of its issuer by --caCert FILE, OS_CACERT or SSL_CERT_FILE"
+    return "its issuer must issue one that can be trusted, or --insecure turns all verification off"
 
 
 CONNECTING = Broken(connecting=True)

@@ -325,6 +325,7 @@ def _sdk() -> ModuleType:
 
 
 def _checked_url(url: str) -> str:
+    url = url.strip()
     if not is_url(url):
         shown = without_password(url)
         text = f"the storage URL '{shown}' is not an http or https URL: see OS_STORAGE_URL, or the answer of the login"
