@@ -433,6 +433,32 @@ def test_an_object_that_is_replaced_meanwhile_is_no_mixture(
     assert read_tree(Path("out")) == {"large": OTHER}
 
 
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_large_object_that_is_replaced_by_another_before_its_manifest_is_read_is_pulled(
+    swift: DevSwift, store: Storage, proxy: Proxy, is_there: bool
+) -> None:
+    write(CONTENT)
+    assert run(store, "objPut", **PUT)["status"] is True
+    options = swift_options(swift, segment_size=PIECE, container_name=container_of(store))
+    replaced = threading.Event()
+
+    def replace(exchange: Exchange) -> bool:
+        if "multipart-manifest=get" in exchange.query and not replaced.is_set():
+            replaced.set()
+            write(OTHER)
+            with open_storage(**options) as other:
+                assert run(other, "objPut", **PUT)["status"] is True
+        return False
+
+    if is_there:  # a file of the same size is compared first, by the segments that it would have here
+        write(OTHER[::-1], name="out/large")
+    proxy.fault(Fault("close"), "GET", where=replace)
+    reply = run(store, "objPull", {"segmentSize": "100K"} if is_there else {}, **PULL)
+    assert replaced.is_set()
+    assert (reply["status"], reply["bytes"]) == (True, len(OTHER)), reply
+    assert read_tree(Path("out")) == {"large": OTHER}
+
+
 def put_manifest(raw: swiftclient.Connection, container: str, key: str, rows: list[dict[str, Any]]) -> None:
     raw.put_object(container, key, json.dumps(rows), query_string="multipart-manifest=put")
 

@@ -120,8 +120,8 @@ def _may_stay(work: Work, transfer: Transfer) -> bool:
             return _is_taken(tree, transfer.parts)
         with tree.open_file(transfer.parts) as file, body_of(file, transfer.path) as body:
             return known is not None and has_same_bytes(work, body, known)
-    except OSError:
-        return False  # missing, or in the way: writing it will tell
+    except (OSError, NotFoundError):
+        return False  # missing or in the way, or another object by now: writing it will tell
 
 
 def _is_taken(tree: LocalTree, parts: tuple[str, ...]) -> bool:
@@ -161,8 +161,8 @@ def _fetch(work: Work, transfer: Transfer, file: NewFile) -> ObjectInfo:
     if known and _goes_in_ranges(work, known):
         try:
             return large.pull(work, known, file)
-        except RejectedError as e:
-            if not is_unmet(e):
+        except (NotFoundError, RejectedError) as e:
+            if not (isinstance(e, NotFoundError) or is_unmet(e)):
                 raise
             file.truncate(0)  # it is another by now, or of a kind that the listing does not tell
     try:
