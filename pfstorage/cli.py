@@ -201,7 +201,7 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, stop: Sto
     if message is None:
         if options.str_configFileSave:
             return DONE
-        parser.error("there is nothing to do: give --msg, --action, --test or --server (--help tells more)")
+        parser.error("there is nothing to do: give --msg, --action, --test or --server")
     try:
         show = shown_on_stderr(handler.settings.verbosity)
         here = Caller(streams=True, stop=stop, progress=show)
@@ -219,14 +219,21 @@ def _take_all_descriptors() -> None:
 
 def _message(options: argparse.Namespace) -> str | dict[str, Any] | None:
     """Return the message that the flags ask for, None if they ask for none."""
+    from pfstorage.errors import LocalFileError, MessageError, SettingsError
     from pfstorage.message import decode_json
 
     if options.b_test:
         return {"action": "hello", "meta": {"askAbout": "sysinfo", "echoBack": "Hi there!"}}
     if options.str_action:
-        meta = decode_json(options.str_args) if options.str_args else {}
+        try:
+            meta = decode_json(options.str_args) if options.str_args else {}
+        except MessageError as e:
+            raise MessageError(f"--args: {e}") from None
         return {"action": options.str_action, "meta": meta}
-    return None if options.msg is None else text_of(options.msg)
+    try:
+        return None if options.msg is None else text_of(options.msg)
+    except LocalFileError as e:
+        raise SettingsError(f"--msg: {e}") from e
 
 
 def _save(path: str, document: Mapping[str, Any]) -> None:

@@ -254,7 +254,10 @@ def _check(settings: Settings) -> None:
     _check_range("timeout", settings.timeout, 0.1, 86400)
     _check_range("connectTimeout", settings.connect_timeout, 0.1, 3600)
     if not is_url(settings.swift.auth_url):
-        raise SettingsError("swift.auth_url must be a URL like http://HOST:8080/auth/v1.0")
+        raise SettingsError(
+            "swift.auth_url must be a URL like http://HOST:8080/auth/v1.0, its port at most 65535;"
+            " see --swiftAuthUrl, --ipSwift, --portSwift, SWIFT_AUTH_URL"
+        )
     try:
         proxy_url(settings.http_proxy)
     except ValueError as e:

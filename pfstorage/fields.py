@@ -34,7 +34,10 @@ class FieldError(ValueError):
 
     def __init__(self, name: str, takes: str, value: object) -> None:
         self.without_value = f"{name!r} takes {takes}"
-        super().__init__(f"{self.without_value}, not {type(value).__name__}{_short(value)}")
+        came = f"{type(value).__name__}{_short(value)}"
+        if isinstance(value, list | tuple) and takes.startswith("a list"):
+            came = "what this one holds"
+        super().__init__(f"{self.without_value}, not {came}")
 
 
 @functools.cache
@@ -169,9 +172,11 @@ def _pair(item: object) -> FromTo:
     if not isinstance(item, Mapping) or not isinstance(item.get("from"), str):
         raise ValueError("a list of texts, or of objects with the texts 'from' and 'to'")
     if unknown := set(item) - {"from", "to"}:
-        raise ValueError(f"objects with 'from' and 'to' alone, and not with {str(min(unknown))[:80]!r}")
+        raise ValueError(
+            f"a list of texts, or of objects with 'from' and 'to' and no {str(min(unknown))[:80]!r}"
+        )
     if not isinstance(item.get("to"), str):
-        raise ValueError("objects with the text 'to' beside 'from'")
+        raise ValueError("a list of texts, or of objects with the text 'to' beside 'from'")
     return FromTo(item["from"], item["to"])
 
 

@@ -45,12 +45,15 @@ Exit status: 0 the reply's status is true; 1 it is false; 2 the message or a fla
 
 class _Parser(Parser):
     def error(self, message: str) -> NoReturn:
-        """End the program. Of arguments that it does not know, one of which may be a secret, only flags are told."""
+        """End the program with one line; argparse would print each flag before it.
+
+        Of arguments that it does not know, one of which may be a secret, only flags are told.
+        """
         start = "unrecognized arguments: "
         if message.startswith(start):
             words = [word.partition("=")[0] for word in message.removeprefix(start).split()]
             message = start + " ".join(word if word.startswith("-") else "..." for word in words)
-        super().error(message)
+        self.exit(2, f"{self.prog}: {message}; --help lists the flags\n")
 
 
 def build_parser() -> argparse.ArgumentParser:

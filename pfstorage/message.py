@@ -111,7 +111,8 @@ def decode_json(text: str | bytes) -> Any:
         text = without_mark(text) if isinstance(text, str) else decoded(text)
         content = _DECODER.decode(text)
     except (ValueError, RecursionError) as e:
-        raise MessageError(f"the message is not JSON: {e}") from None
+        reason = e if text else "it is empty"
+        raise MessageError(f"the message is not JSON: {reason}") from None
     if text.count("{") + text.count("[") > MAX_DEPTH:  # what has fewer is not as deep
         _check_depth(content)
     return content

@@ -106,6 +106,10 @@ def _certificates(way: Way, scratch: str) -> str:
 
 def _hint(url: str, failure: str) -> str:
     """Return what may be done about *failure*, if that can be told."""
+    if "trust anchors" in failure:
+        return "; --caCert FILE or SSL_CERT_FILE=FILE names a file of certificates (PEM)"
+    if "proxy" in failure:
+        return "; see --httpProxy, or the variables http_proxy, https_proxy, all_proxy and no_proxy"
     if "SSL certificate" in failure:
         return "; --caCert FILE or SSL_CERT_FILE=FILE tells which certificates to believe"
     if url.startswith("http://") and ("reset" in failure or "Empty reply" in failure):

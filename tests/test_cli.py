@@ -170,6 +170,21 @@ def test_the_key_may_stay_out_of_the_process_list(command: Command, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        ([], "there is nothing to do"),
+        (["--typo", "x"], "unrecognized arguments: --typo ...; --help"),
+        (["--msg", "@nix"], "--msg: 'nix': No such file"),
+        (["--portSwift", "99999", "--msg", LS], "see --swiftAuthUrl"),
+    ],
+)
+def test_a_wrong_flag_is_told_in_one_line(command: Command, flags: list[str], why: str) -> None:
+    done = command(*flags)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert why in done.stderr
+
+
+@pytest.mark.parametrize(
     ("text", "why"),
     [
         ("", "there is nothing in it but blanks"),

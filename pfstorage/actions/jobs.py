@@ -142,5 +142,7 @@ def _sees_all(caller: Caller) -> bool:
 
 def _jobs_of(caller: Caller) -> Jobs:
     if caller.jobs is None:
-        raise MessageError("only a server takes 'async', and has jobs")
+        raise MessageError(
+            "only a server takes 'async' and has jobs: send the message to one, as by --remote"
+        )
     return caller.jobs

@@ -215,8 +215,11 @@ class FilesystemStorage:
 
     def _require_container(self, key: str) -> None:
         if not os.path.isdir(self._tree.directory):
+            lacks = "does not exist: push something, or make the directory"
+            if os.path.lexists(self._tree.directory):
+                lacks = "is no directory: name one by --storeBase"
             raise ContainerNotFoundError(
-                f"the store {self._tree.directory!r} does not exist: push something, or make the directory",
+                f"the store {self._tree.directory!r} {lacks}",
                 container=self._tree.directory,
                 key=key,
             )

@@ -59,7 +59,7 @@ class Refusal(Exception):
         self.path = path
 
 
-PROXY = "its proxy does not (see --httpProxy, or the variables http_proxy and no_proxy)"
+PROXY = "its proxy does not (see --httpProxy, or http_proxy, https_proxy, all_proxy and no_proxy)"
 
 
 class Broken:

@@ -208,7 +208,9 @@ class Ground:
                 if top not in self._moved and meant[: len(known)] == known:
                     return (tree, ()), meant[len(known) :]
             raise ForbiddenError(
-                f"{path!r} was in {top!r} when the job came, which no --fsRoot allows now", local=path
+                f"{path!r} was in {top!r} when the job came, which no --fsRoot allows now:"
+                " start the server with it, and send the message with a new jid",
+                local=path,
             )
         return self._start(path, names) if path.startswith("/") else ((self._trees[0], ()), names)
 

@@ -168,7 +168,7 @@ def _unless_needless(request: Request, key: str, info: ObjectInfo) -> Answer | N
     """Return what is answered instead of the object by what the client says of it, None if it is to get it."""
     etag, moment = _etag_of(info), _moment_of(info)
     if refusal := _unmet(request, etag, moment):
-        return refused(412, f"the object is another than {refusal} says")
+        return refused(412, f"{key!r} is another object than {refusal} says")
     if _is_known(request, etag, moment):
         answer = Answer(304, length=0)
         _describe(answer, key, info)

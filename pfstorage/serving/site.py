@@ -85,7 +85,10 @@ class Site:
         for route in self._prefixes:
             if request.path.startswith(route.path):
                 return route
-        raise UnknownPathError(f"there is nothing at this path: messages, such as jobList, go to {COMMANDS}")
+        raise UnknownPathError(
+            f"there is nothing at this path: messages, such as jobList, go to {COMMANDS},"
+            " and objects to /api/v1/objects/KEY"
+        )
 
     def _caller(self, request: Request) -> Caller:
         grant = self.access.grant(request.headers)

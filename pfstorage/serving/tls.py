@@ -28,5 +28,7 @@ def tls_of(options: ServerOptions) -> ssl.SSLContext:
         context.load_cert_chain(options.tls_cert, options.tls_key, password=_no_password)
     except (OSError, ValueError) as e:
         text = f"--tlsCert {options.tls_cert!r} and --tlsKey {options.tls_key!r} can't be used: {e}"
+        if isinstance(e, ssl.SSLError):
+            text += "; the first holds the certificate, the second its key (PEM)"
         raise SettingsError(text) from e
     return context

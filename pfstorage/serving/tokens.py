@@ -81,7 +81,9 @@ class TokenFile:
         # a token is a secret, also with a slip of the pen: it is no local variable of what raises
         del authorization
         if given is None:
-            raise UnauthorizedError("the server asks for a token: send 'Authorization: Bearer TOKEN'")
+            raise UnauthorizedError(
+                "the server asks for a token: send 'Authorization: Bearer TOKEN', as --authToken does"
+            )
         found = self._found(given)
         if found is None and self._complaint:
             raise UnauthorizedError("the server can't read its tokens, and lets nobody in: its log tells why")
