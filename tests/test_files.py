@@ -388,6 +388,31 @@ def test_few_directories_stay_open(tmp_path: Path) -> None:
     assert descriptors(tmp_path) - before <= 32
 
 
+@pytest.mark.parametrize("parts", [(), ("d",)])
+def test_a_directory_stays_new_if_another_worker_opens_it_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: tuple[str, ...]
+) -> None:
+    tree = LocalTree(str(tmp_path / "top"), keeps_open=True)
+    (tmp_path / "top").mkdir() if parts else None
+    make = "mkdir" if parts else "makedirs"
+    made = getattr(os, make)
+
+    def made_and_opened(*arguments: object, **more: object) -> None:
+        made(*arguments, **more)
+        monkeypatch.setattr(os, make, made)
+        tree.make_directory(parts)  # as another thread would
+
+    monkeypatch.setattr(os, make, made_and_opened)
+    tree.make_directory(parts)
+    assert tree.is_new(parts)
+    with tree.whole_file((*parts, "a")) as file:
+        os.mkfifo(tmp_path.joinpath("top", *parts, "b"))
+        file.write(b"a")
+    with pytest.raises(IsADirectoryError), tree.whole_file((*parts, "b")) as file:
+        file.write(b"b")
+    assert sorted(os.listdir(tmp_path.joinpath("top", *parts))) == ["a", "b"]
+
+
 def test_a_directory_is_new_only_to_who_made_it(tmp_path: Path) -> None:
     write_tree(tmp_path, {"old/file": b""})
     tree = LocalTree(str(tmp_path), keeps_open=True)

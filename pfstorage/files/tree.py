@@ -245,7 +245,11 @@ class LocalTree:
                 with self._lock:
                     while len(self._kept) >= _MOST_KEPT:
                         del self._kept[next(iter(self._kept))]
-                    directory = self._kept.setdefault(parts, directory)
+                    kept = self._kept.setdefault(parts, directory)
+                    kept.is_new |= (
+                        directory.is_new
+                    )  # another worker may have opened it when this one had made it
+                    directory = kept
         return directory
 
     def _open(self, parts: Parts, *, make: bool) -> Directory:

@@ -42,7 +42,8 @@ class NewFile:
     def __init__(self, directory: Directory, name: str, mode: int, size: int | None = None) -> None:
         """Make it in *directory*, to be *name*; it is to have *size* bytes, as far as that is known."""
         # until it has the rights of what it replaces, it is for nobody else
-        made_with = mode if replaceable(name, directory.descriptor) is None else mode & _PRIVATE
+        is_first = directory.is_new or replaceable(name, directory.descriptor) is None
+        made_with = mode if is_first else mode & _PRIVATE
         self._part, self._descriptor, status = new_part(directory.descriptor, made_with)
         self._mode = mode
         self._has_holes = size is None or size >= _LEAST_WITH_HOLES
