@@ -11,6 +11,7 @@ import contextlib
 import copy
 import functools
 import importlib
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
@@ -45,6 +46,7 @@ from pfstorage.masks import without, without_password
 from pfstorage.urls import is_url
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 class Connection:
@@ -248,7 +250,15 @@ class SwiftSession:
             raise self._error_of_silence(e, _place_of(block.auth_url)) from e
         self._known.answered.add(_place_of(block.auth_url))
         self._known.has_logged_in = True
-        return _checked_url(options.get("object_storage_url") or granted), token
+        storage_url = _checked_url(options.get("object_storage_url") or granted)
+        if url.startswith("https:") and not storage_url.startswith("https:"):
+            log.warning(
+                "the login at %s is by TLS, but the storage URL is not: %s. The token and the files go in plain text;"
+                " give the https address by OS_STORAGE_URL, or have the store tell it",
+                url,
+                without_password(storage_url),
+            )
+        return storage_url, token
 
     def _log_in_v1(self) -> tuple[str, str]:
         """Log in as Swift's own authentication takes it. Raise `Refusal` or `ConnectionBroken`."""
