@@ -73,7 +73,8 @@ class SwiftSettings(_Shown):
             name: Secret(without_line_end(each)) if isinstance(each, str) else each
             for name, each in self.os_options.items()
         }
-        object.__setattr__(self, "username", without_line_end(self.username))
+        for name in ("username", "container_name"):
+            object.__setattr__(self, name, without_line_end(getattr(self, name)))
         object.__setattr__(self, "key", Secret(without_line_end(self.key)))
         object.__setattr__(self, "os_options", options)
 
@@ -264,7 +265,7 @@ def _check(settings: Settings) -> None:
         raise SettingsError(f"httpProxy: {e}") from None
     name = settings.swift.container_name
     if not name or "/" in name or not name.isprintable():
-        raise SettingsError("swift.container_name must be a name without '/'")
+        raise SettingsError("swift.container_name must be a name without '/' and without control characters")
     if settings.swift.cacert and not Path(settings.swift.cacert).is_file():
         raise SettingsError(
             f"swift.cacert: there is no file {settings.swift.cacert!r}; see --caCert, OS_CACERT"

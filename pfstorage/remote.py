@@ -135,12 +135,13 @@ def _client_class() -> Any:
         """A `Pfurl` that doesn't wait for ever, and remembers why there was no answer."""
 
         url = failure = certificates = ""
+        HTTPheaders: list[Any]
         stop = Stop()
         way = Way()
 
         def curl_URL_resolveAndSet(self, *_: Any) -> str:
             """Go to the address as it was given: pfurl splits it at each colon, also of IPv6."""
-            self.c.setopt(pycurl.URL, self.url)
+            self.c.setopt(pycurl.URL, os.fsencode(self.url))
             return self.url
 
         def curl_init(self, **kwargs: Any) -> None:
@@ -149,10 +150,10 @@ def _client_class() -> Any:
             self.c.setopt(pycurl.FOLLOWLOCATION, 0)  # the message is for the server that was named
             way = self.way
             if way.proxy or _is_exempt(self.url):  # of ports in no_proxy, curl knows nothing
-                self.c.setopt(pycurl.PROXY, way.proxy)
+                self.c.setopt(pycurl.PROXY, os.fsencode(way.proxy))
                 self.c.setopt(pycurl.NOPROXY, "" if way.proxy else "*")
             if self.certificates:
-                self.c.setopt(pycurl.CAINFO, self.certificates)
+                self.c.setopt(pycurl.CAINFO, os.fsencode(self.certificates))
             if way.insecure:
                 self.c.setopt(pycurl.SSL_VERIFYPEER, 0)
                 self.c.setopt(pycurl.SSL_VERIFYHOST, 0)
@@ -163,6 +164,9 @@ def _client_class() -> Any:
             self.c.setopt(pycurl.XFERINFOFUNCTION, lambda *_: self.stop.is_requested)
 
         def curl_doCall(self) -> dict[str, Any]:
+            self.HTTPheaders = [
+                os.fsencode(each) for each in self.HTTPheaders
+            ]  # as bytes: pycurl takes no text but ASCII
             answer: dict[str, Any] = super().curl_doCall()
             self.failure = _words(str(answer.get("exception", "")))
             return answer

@@ -128,9 +128,13 @@ def test_other_variables_lose_their_line_end_as_well() -> None:
     }
     swift = load_settings(from_environment(environ))[0].swift
     assert (swift.auth_url, swift.username, swift.container_name) == ("http://h/auth", "ann", "c")
-    written = {"swift": {"auth_url": "http://h/auth\n"}, "this": {"httpProxy": "u:p@h:80\r\n"}}
+    written = {
+        "swift": {"auth_url": "http://h/auth\n", "container_name": "c\r\n"},
+        "this": {"httpProxy": "u:p@h:80\r\n"},
+    }
     settings = load_settings(written)[0]
     assert (settings.swift.auth_url, settings.http_proxy) == ("http://h/auth", "u:p@h:80")
+    assert settings.swift.container_name == "c"
     assert from_environment({"HOST_IP": "\ufeff\n"}) == from_environment({})
 
 

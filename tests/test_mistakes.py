@@ -598,3 +598,26 @@ def test_a_message_to_a_server_takes_the_same_certificates(
     assert command(*flags, SSL_CERT_FILE=marked).returncode == 0
     done = command(*flags, "--insecure")
     assert (done.returncode, "not verified (--insecure)" in done.stderr) == (0, True)
+
+
+def test_all_that_goes_to_a_server_may_have_any_letters(
+    authority: Authority, command: Command, serve_peers: Serving, tmp_path: Path
+) -> None:
+    heads = []
+
+    def answer(peer: Peer) -> None:
+        heads.append(peer.head())
+        peer.send(b'HTTP/1.1 200 Yes\r\nContent-Length: 16\r\nConnection: close\r\n\r\n{"status": true}')
+
+    plain, tls = serve_peers(answer), serve_peers(answer, authority.context())
+    certs = tmp_path / "Müller.pem"
+    certs.write_bytes(Path(authority.cert).read_bytes())
+    message = ("--action", "ls", "--authToken", "schlüssel")
+    for flags in (
+        ("--remote", f"http://127.0.0.1:{plain.port}/ä"),
+        ("--remote", f"https://127.0.0.1:{tls.port}", "--caCert", str(certs)),
+        ("--remote", "127.0.0.1:9", "--httpProxy", f"ü:ß@127.0.0.1:{plain.port}"),
+    ):
+        done = command(*flags, *message)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "authorization: bearer schlüssel\r\n".encode() in heads.pop().replace(b"Auth", b"auth")
