@@ -32,7 +32,7 @@ class Fault:
     - ``close``: the connection ends in good order, too early.
     - ``flip``: one bit of byte *at* of the body is another.
     - ``shorten``: the body ends before byte *at*, and its Content-Length says so.
-    - ``change``: the body of an answer of the status 200 is what *change* makes of it.
+    - ``change``: the body of an answer of the status 200 or 202 is what *change* makes of it.
     - ``omit``: the answer has no *header*. A body without Content-Length goes in chunks, or, if *until_end*, to the
       end of the connection.
 
@@ -237,7 +237,7 @@ class _Link:
         body = self._store.read_body(headers, until_end=True) if has_body else iter(())
         body = self._counted(self._tampered("answer", headers, body, faults), exchange, "sent")
         for fault in faults:
-            if fault.kind == "change" and has_body and exchange.status == 200:
+            if fault.kind == "change" and has_body and exchange.status in (200, 202):
                 self._proxy.note_struck(fault)
                 content = fault.change(b"".join(body))
                 for name in ("Content-Length", "Transfer-Encoding"):

@@ -25,6 +25,7 @@ from pfstorage.errors import IntegrityError
 from tests.conftest import read_tree, run, serving, swift_options, write_tree
 from tests.exchange import exchange, request
 from tests.faults import Fault, Proxy, proxy_to
+from tests.test_large import content_of, is_manifest
 
 OBJECTS = "/api/v1/objects"
 CONTENT = bytes(range(256)) * 3000
@@ -220,6 +221,24 @@ def test_a_put_whose_answer_has_no_etag_is_verified_by_another_request(
     proxy.fault(*without("Etag"), "HEAD")
     with pytest.raises(IntegrityError, match="tells no ETag"):
         storage.put("x/b", io.BytesIO(CONTENT), len(CONTENT))
+
+
+def test_a_large_object_whose_answer_has_no_etag_is_verified_by_another_request(
+    storage: Storage, proxy: Proxy
+) -> None:
+    def without_etag(content: bytes) -> bytes:
+        return json.dumps({**json.loads(content), "Etag": None}).encode()
+
+    write_tree(Path.cwd(), {"data/large": CONTENT})
+    proxy.fault(Fault("change", change=without_etag), "PUT", where=is_manifest)
+    pushed = {"putSpec": "data", "inLocation": "s", "mapLocationOver": "data"}
+    reply = run(storage, "objPut", {"segmentSize": "256K"}, **pushed)
+    assert (reply["status"], reply["failed"]) == (True, [])
+    assert len(proxy.struck) == len(proxy.made("HEAD")) == 1
+    assert content_of(storage) == CONTENT
+    proxy.fault(*without("Etag"), "HEAD")
+    reply = run(storage, "objPut", {"segmentSize": "256K"}, **pushed, overwrite="always")
+    assert "the store has other segments" in reply["failed"][0]["msg"]
 
 
 ROW = {
