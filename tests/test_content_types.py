@@ -31,6 +31,7 @@ EXPECTED = [
     ("brain.9", DICOM, "application/dicom"),
     ("scan.txt", DICOM, "application/dicom"),
     ("no-suffix", DICOM, "application/dicom"),
+    ("a.pdf", DICOM, "application/pdf"),
     ("a.dcm", b"no preamble", "application/dicom"),
     ("A.DCM", b"", "application/dicom"),
     (UID, b"no DICOM", "application/octet-stream"),
@@ -143,8 +144,8 @@ def test_what_the_sender_says_counts_if_it_says_something(
     said: str,
     kind: str,
 ) -> None:
-    way(server, "a.json", DICOM, said)
-    assert storage.head("a.json").content_type == kind
+    way(server, "a.bin", DICOM, said)
+    assert storage.head("a.bin").content_type == kind
 
 
 def test_a_file_that_another_program_puts_into_a_store_of_files_is_looked_into(tmp_path: Path) -> None:

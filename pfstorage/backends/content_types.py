@@ -63,15 +63,16 @@ def guess_content_type(key: str) -> str:
 def content_type_of(key: str, beginning: bytes, said: str = "") -> str:
     """Return the type of an object: what its sender *said*, if that is specific, or else what it is.
 
-    *beginning* are its first `PEEKED` bytes, or all. DICOM and gzip are what they are, whatever their names say.
+    *beginning* are its first `PEEKED` bytes, or all. What begins as gzip does is gzip, whatever its name says. A
+    picture, a PDF and the like may have any bytes where DICOM has its magic, and a text can't.
     """
     if said.partition(";")[0].strip().lower() not in UNSPECIFIC:
         return said
-    if beginning[128:132] == b"DICM":
-        return DICOM
     if beginning.startswith(b"\x1f\x8b"):
         return GZIP
     guessed = guess_content_type(key)
+    if beginning[128:132] == b"DICM" and (guessed == UNKNOWN or guessed.startswith("text/")):
+        return DICOM
     if guessed != UNKNOWN:
         return guessed
     return next((kind for magic, kind in _MAGIC.items() if beginning.startswith(magic)), UNKNOWN)
