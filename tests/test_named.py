@@ -287,6 +287,12 @@ def test_who_may_not_list_pulls_what_they_name(unlisted: Storage, proxy: Proxy, 
         {"path": "k/s1/a", "fromLocation": "k/s1", "mapLocationOver": "d"},
         {"path": "k/s1/a"},
         {"fromLocation": "k/s1/a"},
+        {"path": "/k//s1/a"},
+        {"fromLocation": "/k/s1//a"},
+        {"path": "/k/s1/a", "fromLocation": "/k/s1/", "mapLocationOver": "d"},
+        {"path": "s1/a", "prependBucketPath": "/k/"},
+        {"fileList": ["/k/s1/a"]},
+        {"fileList": [{"from": "k//s1/a", "to": "x"}]},
     ],
 )
 def test_a_message_of_one_key_goes_on_where_its_listing_is_refused(
@@ -294,7 +300,9 @@ def test_a_message_of_one_key_goes_on_where_its_listing_is_refused(
 ) -> None:
     reply = run(unlisted, "objPull", **meta, audit=True)
     assert (reply["status"], reply["objectFileList"], reply["audit"]["same"]) == (True, ["k/s1/a"], 1)
-    expected = {"x": "x", "d": "d/a"}.get(meta.get("mapLocationOver", ""), "k/s1/a")
+    pairs = [pair for pair in meta.get("fileList", []) if isinstance(pair, dict)]
+    over = pairs[0]["to"] if pairs else meta.get("mapLocationOver", "")
+    expected = {"x": "x", "d": "d/a"}.get(over, "k/s1/a")
     assert read_tree(tmp_path) == {expected: b"k/s1/a"}
     reply = run(unlisted, "objVerify", **meta)
     assert (reply["status"], reply["same"]) == (True, 1)
@@ -311,7 +319,18 @@ def test_a_listing_may_be_refused_by_either_status(
     assert read_tree(tmp_path) == {"x": b"k/one"}
 
 
-@pytest.mark.parametrize("meta", [{"fileList": ["k/s1"]}, {"fromLocation": "k/s1"}, {"path": "k/s"}, {}])
+@pytest.mark.parametrize(
+    "meta",
+    [
+        {"fileList": ["k/s1"]},
+        {"fileList": ["/k/s1"]},
+        {"fileList": ["k/s1/"]},
+        {"fromLocation": "k/s1"},
+        {"fromLocation": "/k/s1/"},
+        {"path": "k/s"},
+        {},
+    ],
+)
 def test_a_location_that_is_not_listed_is_an_error_that_says_so(
     unlisted: Storage, tmp_path: Path, meta: dict[str, Any]
 ) -> None:

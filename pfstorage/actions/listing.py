@@ -12,7 +12,16 @@ from pfstorage.actions.options import MoveMeta, work_of
 from pfstorage.actions.registry import Context, action
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.level import SLASH, as_directories, rows_of_level
-from pfstorage.errors import InvalidKeyError, MessageError, NotFoundError
+from pfstorage.errors import (
+    InvalidKeyError,
+    MessageError,
+    NotFoundError,
+    PermissionDeniedError,
+    PfstorageError,
+    RejectedError,
+    StorageError,
+    UnauthenticatedError,
+)
 from pfstorage.pathmap import join, plain_location, plain_prefix, without_dot
 from pfstorage.reply import Reply, Stream, Texts
 from pfstorage.transfer.existence import existing
@@ -25,6 +34,8 @@ ATTRIBUTES = {
     "content_type": "content_type",
 }
 """Those of an `ObjectInfo`, by the fields of a row."""
+
+_REFUSED = (401, 403)
 
 
 @dataclass(frozen=True)
@@ -59,15 +70,36 @@ def prefix_in(storage: Storage, bucket_path: str | bool, path: str) -> str:
     """
     written = prepended(bucket_path, without_dot(path))
     plain = plain_prefix(written)
-    return written if plain != written and not _any(storage, plain) and _any(storage, written) else plain
+    is_plain = plain == written or _is_spelling(storage, _any, plain, written)
+    return plain if is_plain else written
 
 
 def location_in(storage: Storage, bucket_path: str | bool, location: str) -> str:
     """Return the *location* below *bucket_path* as `prefix_in` does, for whole components."""
     written = prepended(bucket_path, without_dot(location))
     plain = plain_location(written)
-    is_plain = plain == written.rstrip("/") or _has(storage, plain) or not _has(storage, written)
+    is_plain = plain == written.rstrip("/") or _is_spelling(storage, _has, plain, written)
     return plain if is_plain else written
+
+
+def _is_spelling(storage: Storage, has: Callable[[Storage, str], bool], plain: str, written: str) -> bool:
+    """Tell whether *written* means *plain*: the store has the one, or not the other; or it does not tell."""
+    try:
+        return has(storage, plain) or not has(storage, written)
+    except StorageError as e:
+        if not is_denied(e):
+            raise
+        return True
+
+
+def is_denied(error: PfstorageError | None) -> bool:
+    """Tell whether *error* is that of a listing that the store, or what is before it, refuses.
+
+    It may give out objects all the same.
+    """
+    return isinstance(error, PermissionDeniedError | UnauthenticatedError) or (
+        isinstance(error, RejectedError) and error.facts.get("status") in _REFUSED
+    )
 
 
 def _has(storage: Storage, location: str) -> bool:

@@ -9,39 +9,24 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from pfstorage.actions.auditing import local_files, with_extra_files
-from pfstorage.actions.listing import location_in
+from pfstorage.actions.listing import is_denied, location_in
 from pfstorage.actions.target import Target, led, refused
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.collisions import Collisions, fold
 from pfstorage.errors import (
     InvalidKeyError,
     NotFoundError,
-    PermissionDeniedError,
     PfstorageError,
-    RejectedError,
     StorageError,
-    UnauthenticatedError,
 )
 from pfstorage.files import LocalFile
 from pfstorage.pathmap import below, is_marker, join, plain_location
 from pfstorage.selection import Selection
 from pfstorage.transfer import Failure, Plan, Transfer, TransferReport, Work, heads_of, pull, pull_named
 
-_REFUSED = (401, 403)
-
 Items = Iterator[Transfer | Failure]
 NotThere = Callable[[Transfer, PfstorageError], Transfer | Failure]
 HasRoom = Callable[[Plan, Target], Plan]
-
-
-def is_denied(error: PfstorageError | None) -> bool:
-    """Tell whether *error* is that of a listing that the store, or what is before it, refuses.
-
-    It may give out objects all the same.
-    """
-    return isinstance(error, PermissionDeniedError | UnauthenticatedError) or (
-        isinstance(error, RejectedError) and error.facts.get("status") in _REFUSED
-    )
 
 
 def _as_it_is(plan: Plan, _: Target) -> Plan:
@@ -228,6 +213,10 @@ class Names:
         except StorageError as e:
             if not is_empty or not is_denied(e):
                 raise
+            if info := self._spelled_otherwise(storage, each, location):
+                if target.takes(self.selection, info.key):
+                    yield target.planned(info)
+                return
             text = f"there is no object {each.name!r}, and the store does not list what is below it: {e}"
             yield Failure(each.name, target.root, type(e)(text, **e.facts))
             return
@@ -235,6 +224,16 @@ class Names:
             item = target.planned(ObjectInfo(each.name))
             error = NotFoundError(f"there is no object {each.name!r}, and none below it", key=each.name)
             yield not_there(replace(item, known=None), error) if isinstance(item, Transfer) else item
+
+    @staticmethod
+    def _spelled_otherwise(storage: Storage, each: _Name, location: str) -> ObjectInfo | None:
+        """Return the object *location*, if there is one and the name is another spelling of its key."""
+        if is_marker(each.name) or each.name == location:
+            return None
+        try:
+            return storage.head(location)
+        except (NotFoundError, InvalidKeyError):
+            return None
 
     def _files_of(self, target: Target, location: str) -> Iterator[LocalFile]:
         rest = target.rest_of(location)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from pfstorage.actions.auditing import body_of, local_files, with_extra_files
-from pfstorage.actions.listing import location_in, prefix_in, prepended
-from pfstorage.actions.named import HasRoom, Names, is_denied
+from pfstorage.actions.listing import is_denied, location_in, prefix_in, prepended
+from pfstorage.actions.named import HasRoom, Names
 from pfstorage.actions.options import MoveMeta, reply_of, when_nothing, work_of
 from pfstorage.actions.registry import Context, action
 from pfstorage.actions.target import Target, led, refused
