@@ -262,7 +262,7 @@ class Clone:
 def clone() -> Iterator[Clone]:
     made = Clone()
     with made.server:
-        threading.Thread(target=made.server.serve_forever).start()
+        threading.Thread(target=made.server.serve_forever, daemon=True).start()
         yield made
         made.server.shutdown()
 
@@ -368,7 +368,7 @@ def test_a_wrong_account_is_no_missing_object(swift: DevSwift) -> None:
     made.headers = {"X-Trans-Id": "tx1"}
     made.status = {"/users/x": 404, "/users": 404}
     with made.server:
-        threading.Thread(target=made.server.serve_forever).start()
+        threading.Thread(target=made.server.serve_forever, daemon=True).start()
         with (
             open_storage(**made.options) as storage,
             pytest.raises(MisconfiguredError, match="no such account"),

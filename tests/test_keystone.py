@@ -92,7 +92,7 @@ def keystone(swift: DevSwift) -> Iterator[str]:
             """Keep quiet."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Keystone) as server:
-        threading.Thread(target=server.serve_forever).start()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/v3"
         server.shutdown()
 
@@ -185,7 +185,7 @@ def test_what_a_keystone_answers_is_about_the_login(status: int, kind: type[Exce
             """Keep quiet."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Keystone) as server:
-        threading.Thread(target=server.serve_forever).start()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
         options = {"auth_version": "3", "os_options": {"project_name": "p"}, "retries": 1}
         told = pytest.raises(kind, match=rf"the login at {url} answered {status}")
@@ -266,7 +266,7 @@ def test_each_kind_of_login_sends_what_keystone_takes(
             """Keep quiet."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Keystone) as server:
-        threading.Thread(target=server.serve_forever).start()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}/"
         block = SwiftSettings(
             auth_url=address, username=user, key="pw", auth_version=version, os_options=options

@@ -295,7 +295,7 @@ class Moving:
 def moving(swift: DevSwift) -> Iterator[Moving]:
     made = Moving(swift)
     with made.server:
-        threading.Thread(target=made.server.serve_forever).start()
+        threading.Thread(target=made.server.serve_forever, daemon=True).start()
         yield made
         made.server.shutdown()
 

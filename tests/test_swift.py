@@ -244,7 +244,7 @@ def test_what_is_no_swift_is_told_apart(swift: DevSwift, body: bytes) -> None:
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Web) as server:
-        threading.Thread(target=server.serve_forever).start()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
         options = {**swift_options(swift), "auth_url": f"http://127.0.0.1:{server.server_port}/auth/v1.0"}
         with open_storage(**options) as storage, pytest.raises(RejectedError, match="is no Swift"):
             list(storage.list())
@@ -413,7 +413,7 @@ def test_the_proxy_that_is_set_is_used_for_the_login_and_for_the_data(swift: Dev
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
-        threading.Thread(target=proxy.serve_forever).start()
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
         options = swift_options(swift, http_proxy=f"127.0.0.1:{proxy.server_port}")
         with open_storage(**options) as storage:
             storage.put("a", io.BytesIO(b"content"), 7)
@@ -512,7 +512,7 @@ def test_a_listing_that_is_none_or_never_ends_is_refused(
 
     monkeypatch.setattr("pfstorage.backends.swift_listing.PAGE", 1)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Liar) as server:
-        threading.Thread(target=server.serve_forever).start()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
         options = {**swift_options(swift), "auth_url": f"http://127.0.0.1:{server.server_port}/auth/v1.0"}
         with open_storage(**options) as storage, pytest.raises(RejectedError, match=r"no listing|same page"):
             list(storage.list())
