@@ -194,6 +194,50 @@ def test_what_a_keystone_answers_is_about_the_login(status: int, kind: type[Exce
         server.shutdown()
 
 
+@pytest.mark.parametrize("is_renewal", [False, True])
+@pytest.mark.parametrize(
+    "junk", [b"<html>", b"[]", b'{"token": null}', b'{"token": {"catalog": 1}}', b'{"token":']
+)
+def test_what_no_keystone_answers_is_a_wrong_setting_unless_it_was_right_before(
+    junk: bytes, is_renewal: bool
+) -> None:
+    logins = []
+
+    class Keystone(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            logins.append(self.path)
+            endpoint = {"interface": "public", "id": "1", "url": f"http://{self.headers['Host']}/v1/a"}
+            catalog = [{"type": "object-store", "name": "swift", "id": "2", "endpoints": [endpoint]}]
+            token = {"catalog": catalog, "expires_at": "2099-01-01T00:00:00.000000Z"}
+            good = json.dumps({"token": token}).encode()
+            self.answer(201, good if is_renewal and len(logins) == 1 else junk)
+
+        def do_HEAD(self) -> None:
+            self.answer(401, b"")
+
+        def answer(self, status: int, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("X-Subject-Token", "token")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """Keep quiet."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Keystone) as server:
+        threading.Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        options = {"auth_version": "3", "os_options": {"project_name": "p"}, "retries": 1 - is_renewal}
+        kind = UnavailableError if is_renewal else MisconfiguredError
+        told = pytest.raises(kind, match=rf"the login at {url} answered 200 without what a Keystone tells")
+        with open_storage(type="swift", auth_url=url, **options) as storage, told:
+            storage.head("a")
+        server.shutdown()
+    assert len(logins) == 1 + is_renewal
+
+
 CATALOG = [
     {"interface": "public", "region": "north", "region_id": "north", "id": "1", "url": "http://north/v1/a/"},
     {"interface": "internal", "region": "south", "region_id": "south", "id": "2", "url": "http://south/v1/a"},

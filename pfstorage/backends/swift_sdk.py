@@ -42,14 +42,17 @@ def log_in(settings: Settings, connect: Connect) -> tuple[str, str]:
         for scheme in ("http://", "https://"):
             wire.mount(scheme, _Adapter(connect))
         client = session.Session(session=wire, redirect=False, connect_retries=0)
+        plugin = _plugin(settings, options)
         try:
-            access = _plugin(settings, options).get_access(client)
+            access = plugin.get_access(client)
             url = access.service_catalog.url_for(
                 service_type=options.get("service_type") or "object-store",
                 interface=options.get("endpoint_type") or "public",
                 region_name=options.get("region_name"),
             )
             return url, access.auth_token
+        except (exceptions.InvalidResponse, AttributeError, LookupError, TypeError) as e:
+            raise Refusal(200, "without what a Keystone tells") from e
         except exceptions.ClientException as e:
             raise Mistake(f"the login at its Keystone fails: {e}; see the variables OS_...") from e
 
