@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import http.client
 import io
 import json
 import mimetypes
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -17,9 +19,11 @@ import swiftclient
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.backends import Storage
+from pfstorage.backends.base import Attributes
 from pfstorage.backends.content_types import BY_SUFFIX
 from pfstorage.devswift import DevSwift
 from tests.conftest import read_tree, run, serving, swift_options, write_tree
+from tests.local import refuse
 
 DICOM = bytes(128) + b"DICM" + b"x" * 1000
 GZIP = gzip.compress(b"x" * 1000)
@@ -146,6 +150,18 @@ def test_what_the_sender_says_counts_if_it_says_something(
 ) -> None:
     way(server, "a.bin", DICOM, said)
     assert storage.head("a.bin").content_type == kind
+
+
+@pytest.mark.parametrize("content", [DICOM, b"no DICOM"])
+def test_where_no_type_can_be_kept_the_type_that_is_told_is_that_of_the_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    for name in ("setxattr", "getxattr"):
+        monkeypatch.setattr(os, name, refuse(errno.ENOTSUP))
+    with open_storage("filesystem", store_base=str(tmp_path)) as storage:
+        told = storage.put(UID, io.BytesIO(content), len(content), Attributes("text/x-own"))
+        assert told.content_type == storage.head(UID).content_type
+        assert [row.content_type for row in storage.list()] == [told.content_type]
 
 
 def test_a_file_that_another_program_puts_into_a_store_of_files_is_looked_into(tmp_path: Path) -> None:

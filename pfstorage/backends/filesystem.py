@@ -167,14 +167,14 @@ class FilesystemStorage:
                 with self._tree.whole_file(parts, size=hashed.size, only_new=only_new) as file:
                     while chunk := hashed.read(CHUNK):
                         file.write(chunk)
-                    keep_type(key, file.fileno(), attributes.content_type)
+                    kind = keep_type(key, file.fileno(), attributes.content_type)
                     self._set_time(file, attributes.mtime_ns)
                     descriptor = os.dup(file.fileno())
                     stack.callback(os.close, descriptor)
             except BaseException:
                 self._tree.remove_empty(parts[:-1])  # directories that only this file needed
                 raise
-            return finished(key, descriptor, hashed.size, hashed.md5, attributes.content_type)
+            return finished(key, descriptor, hashed.size, hashed.md5, kind)
 
     def _set_time(self, file: NewFile, mtime_ns: int | None) -> None:
         """Give *file* its time, where the file system lets it have one: its bytes count for more."""

@@ -104,15 +104,17 @@ def info_of(key: str, descriptor: int) -> ObjectInfo:
 
 def _found_type(key: str, descriptor: int) -> str:
     """Return the type of a file that another program has put there, and keep it: later, its bytes are not looked at."""
-    kind = content_type_of(key, os.pread(descriptor, PEEKED, 0))
-    keep_type(key, descriptor, kind)
-    return kind
+    return keep_type(key, descriptor, content_type_of(key, os.pread(descriptor, PEEKED, 0)))
 
 
-def keep_type(key: str, descriptor: int, content_type: str) -> None:
-    """Keep the type of the object *key* with its file, unless the key tells it."""
-    if content_type not in ("", guess_content_type(key)):
-        _keep(descriptor, _KIND, content_type)
+def keep_type(key: str, descriptor: int, content_type: str) -> str:
+    """Keep the type of the object *key* with its file, unless the key tells it; return the type that it has then.
+
+    Where the file system keeps none, its name and its first bytes tell the type.
+    """
+    if content_type in ("", guess_content_type(key)) or _keep(descriptor, _KIND, content_type):
+        return content_type
+    return content_type_of(key, os.pread(descriptor, PEEKED, 0))
 
 
 def finished(key: str, descriptor: int, size: int, md5: str, content_type: str) -> ObjectInfo:
