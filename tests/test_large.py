@@ -459,6 +459,30 @@ def test_a_large_object_that_is_replaced_by_another_before_its_manifest_is_read_
     assert read_tree(Path("out")) == {"large": OTHER}
 
 
+def test_a_large_object_that_is_named_and_replaced_by_another_is_pulled(
+    swift: DevSwift, store: Storage, proxy: Proxy
+) -> None:
+    """What came first can't be verified any more, which does not say that there is no such key."""
+    write(CONTENT)
+    assert run(store, "objPut", **PUT)["status"] is True
+    options = swift_options(swift, segment_size=PIECE, container_name=container_of(store))
+    replaced = threading.Event()
+
+    def replace(exchange: Exchange) -> bool:
+        if "multipart-manifest=get" in exchange.query and not replaced.is_set():
+            replaced.set()
+            write(OTHER)
+            with open_storage(**options) as other:
+                assert run(other, "objPut", **PUT)["status"] is True
+        return False
+
+    proxy.fault(Fault("close"), "GET", where=replace)
+    reply = run(store, "objPull", fileList=[{"from": "s/large", "to": "out/large"}])
+    assert replaced.is_set()
+    assert (reply["status"], reply["bytes"]) == (True, len(OTHER)), reply
+    assert read_tree(Path("out")) == {"large": OTHER}
+
+
 def put_manifest(raw: swiftclient.Connection, container: str, key: str, rows: list[dict[str, Any]]) -> None:
     raw.put_object(container, key, json.dumps(rows), query_string="multipart-manifest=put")
 

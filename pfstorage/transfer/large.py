@@ -10,7 +10,7 @@ from dataclasses import replace
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.base import CHUNK, Attributes, Piece, Source, Span, SupportsSegments
 from pfstorage.backends.common import md5_of_md5s, new_md5, wrong_segment
-from pfstorage.errors import IntegrityError, PfstorageError, StoppedError, UnavailableError
+from pfstorage.errors import IntegrityError, NotFoundError, PfstorageError, StoppedError, UnavailableError
 from pfstorage.files import Body, NewFile
 from pfstorage.transfer.work import Work
 
@@ -137,7 +137,12 @@ def verify(work: Work, info: ObjectInfo, file: NewFile) -> None:
     """Raise `IntegrityError` unless *file* has the bytes of the segments of *info*."""
     if not isinstance(work.storage, SupportsSegments):
         return
-    pieces = work.storage.pieces(info)
+    try:
+        pieces = work.storage.pieces(info)
+    except (
+        NotFoundError
+    ) as e:  # it was replaced since: the key is there, and what is under it is asked for anew
+        raise IntegrityError(str(e), key=info.key) from e
     if sum(piece.size for piece in pieces) != file.size:
         raise wrong_segment(info.key)
     for piece in pieces:
