@@ -22,6 +22,7 @@ from pfstorage.backends import Storage
 from pfstorage.backends.base import Attributes
 from pfstorage.devswift import READER, DevSwift
 from pfstorage.files import Roots, disk
+from pfstorage.files import tree as tree_module
 from pfstorage.jobs.runner import Jobs
 from pfstorage.stop import Stop
 from tests.conftest import Command, ask, read_tree, run, serving, swift_options, write_tree
@@ -444,24 +445,31 @@ def test_names_that_fold_collide_across_the_list(
     assert [row["object"] for row in reply["failed"]] == ["k/other"]
 
 
-@pytest.mark.parametrize("to", ["out/", "out/{}/{}"])
-def test_a_directory_tells_once_whether_it_folds_names(
+@pytest.mark.parametrize("to", ["out/", "out/{}/{}", "out/{1}"])
+def test_a_directory_is_looked_at_once_however_many_pairs_go_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
 ) -> None:
-    """To tell it, a file is made and removed: not one for each pair."""
+    """What folds names is told by a file that is made and removed; what is left in it is found by all its names."""
     told, folds_names = [], disk.folds_names
+    swept, sweep = [], tree_module.sweep
 
     def noted(directory: int) -> bool:
         told.append(directory)
         return folds_names(directory)
 
+    def noted_sweep(directory: int) -> None:
+        swept.append(directory)
+        sweep(directory)
+
     monkeypatch.setattr(disk, "folds_names", noted)
+    monkeypatch.setattr(tree_module, "sweep", noted_sweep)
     keys = [f"{number % 3}/{number}" for number in range(100)]
     pairs = [{"from": key, "to": to.format(*key.split("/"))} for key in keys]
     with open_storage(type="memory") as storage:
         put(storage, *keys)
         assert run(storage, "objPull", fileList=pairs)["status"] is True
     assert len(told) == 1
+    assert len(swept) <= 3
     assert len(list((tmp_path / "out").rglob("*"))) in (100, 103)
 
 

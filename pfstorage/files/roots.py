@@ -128,13 +128,14 @@ class Ground:
         self._trees = [
             LocalTree(root.path, keeps_open=True, top=root.directory, closed=closed) for root in self._roots
         ]
+        self._made: dict[tuple[str, bool], LocalTree] = {}
         self._recent: tuple[tuple[Spot, Parts], Spot] | None = None
 
     def __enter__(self) -> Ground:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for tree in self._trees:
+        for tree in (*self._trees, *self._made.values()):
             tree.let_go()
 
     @property
@@ -181,15 +182,18 @@ class Ground:
         It *keeps open* the directories that were used last, unless there are to be many such trees.
         """
         _, tree, parts = self.place(path)
-        if tree is None:
-            self._trees.append(tree := LocalTree(path, keeps_open=keeps_open))
-        return tree, parts
+        return tree or self._tree_of(path, keeps_open=keeps_open), parts
 
     def file(self, path: str) -> tuple[LocalTree, Parts]:
         """Return the tree and the parts to write the file *path* by; it replaces a link of that name."""
         _, tree, parts = self.place(path, follow=False)
         directory, name = os.path.split(path)
-        return (tree, parts) if tree else (LocalTree(directory), (name,))
+        return (tree, parts) if tree else (self._tree_of(directory), (name,))
+
+    def _tree_of(self, directory: str, *, keeps_open: bool = False) -> LocalTree:
+        """Return the tree of *directory*, where there are no roots: that of before, which has swept it already."""
+        new = LocalTree(directory, keeps_open=keeps_open)
+        return self._made.setdefault((directory, keeps_open), new)
 
     def led(self, place: Place) -> Place:
         """Return where *place*, which may be a link, leads. Raise `ForbiddenError` or `OSError`."""
