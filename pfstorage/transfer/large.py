@@ -139,9 +139,7 @@ def verify(work: Work, info: ObjectInfo, file: NewFile) -> None:
         return
     try:
         pieces = work.storage.pieces(info)
-    except (
-        NotFoundError
-    ) as e:  # it was replaced since: the key is there, and what is under it is asked for anew
+    except NotFoundError as e:  # it was replaced since: what is under its key now is asked for
         raise IntegrityError(str(e), key=info.key) from e
     if sum(piece.size for piece in pieces) != file.size:
         raise wrong_segment(info.key)
