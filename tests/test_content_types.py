@@ -26,7 +26,7 @@ from tests.conftest import read_tree, run, serving, swift_options, write_tree
 from tests.local import refuse
 
 DICOM = bytes(128) + b"DICM" + b"x" * 1000
-GZIP = gzip.compress(b"x" * 1000)
+GZIP = gzip.compress(b"x" * 1000, mtime=0)
 UID = "1.2.840.113619.2.5.1762583153.215519.978957063.1"
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
 
