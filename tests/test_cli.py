@@ -292,8 +292,9 @@ def test_a_malformed_message_is_answered_in_json_whatever_flag_it_came_by(
 
 @pytest.mark.parametrize(("number", "status"), ENDS)
 def test_a_signal_in_a_pull_leaves_nothing_unfinished(tmp_path: Path, number: int, status: int) -> None:
-    write_tree(tmp_path / "store", {f"{at:04}": b"x" * 200_000 for at in range(1500)})
-    flags = [*STORE, "--action", "objPull", "--args", '{"path": "", "mapLocationOver": "out"}']
+    write_tree(tmp_path / "store", {f"{at:04}": b"x" * 200_000 for at in range(600)})
+    slowly = ("--bwLimit", "10M")  # so that the signal comes before the end
+    flags = [*STORE, *slowly, "--action", "objPull", "--args", '{"path": "", "mapLocationOver": "out"}']
     with subprocess.Popen(
         [sys.executable, "-m", "pfstorage", *flags],
         cwd=tmp_path,
