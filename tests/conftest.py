@@ -41,13 +41,15 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def hangups_are_not_ignored() -> Iterator[None]:
-    """Programs that the tests start under ``nohup`` would ignore SIGHUP, unless it is handled here."""
-    before = signal.getsignal(signal.SIGHUP)
-    if before == signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, lambda *_: None)
+def signals_are_not_ignored() -> Iterator[None]:
+    """Programs that the tests start under ``nohup``, or in the background, would ignore what is ignored here."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGQUIT)}
+    for number, handler in before.items():
+        if handler == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)  # what is handled here has its default in a new program
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.common import is_unmet
-from pfstorage.errors import IntegrityError, InvalidKeyError, NotFoundError, RejectedError
+from pfstorage.errors import IntegrityError, InvalidKeyError, LocalFileError, NotFoundError, RejectedError
 from pfstorage.files import LocalTree, NewFile, body_of, is_of_disk, local_errors
 from pfstorage.pathmap import is_marker
 from pfstorage.transfer import large
@@ -120,8 +120,9 @@ def _may_stay(work: Work, transfer: Transfer) -> bool:
             return _is_taken(tree, transfer.parts)
         with tree.open_file(transfer.parts) as file, body_of(file, transfer.path) as body:
             return known is not None and has_same_bytes(work, body, known)
-    except (OSError, NotFoundError):
-        return False  # missing or in the way, or another object by now: writing it will tell
+    except (OSError, LocalFileError, NotFoundError):
+        # missing, in the way, or changed while it was read, as by another pull; or another object: writing it will tell
+        return False
 
 
 def _is_taken(tree: LocalTree, parts: tuple[str, ...]) -> bool:
