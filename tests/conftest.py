@@ -59,6 +59,13 @@ def swift() -> Iterator[DevSwift]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def own_swift() -> Iterator[DevSwift]:
+    """A Swift for the tests of one module: a sweep reads all that is in the account."""
+    with running() as server:
+        yield server
+
+
 def swift_options(swift: DevSwift, **more: Any) -> dict[str, Any]:
     """Options for `open_storage`: a container of its own for each call, and quick tries."""
     return {

@@ -61,6 +61,11 @@ INSIDE_BY_NAME = [  # alone: as paths they lead elsewhere
 ]
 
 
+@pytest.fixture(scope="module")
+def swift(own_swift: DevSwift) -> DevSwift:
+    return own_swift
+
+
 @pytest.fixture
 def full(storage: Storage) -> Storage:
     """A storage with keys of several owners."""

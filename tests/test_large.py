@@ -43,6 +43,11 @@ PUT: dict[str, Any] = {"putSpec": "data", "inLocation": "s", "mapLocationOver": 
 PULL: dict[str, Any] = {"fromLocation": "s", "mapLocationOver": "out"}
 
 
+@pytest.fixture(scope="module")
+def swift(own_swift: DevSwift) -> DevSwift:
+    return own_swift
+
+
 @pytest.fixture
 def proxy(swift: DevSwift) -> Iterator[Proxy]:
     with proxy_to(swift.port) as proxy:

@@ -29,6 +29,11 @@ OTHER = random.Random(4).randbytes(2 * PIECE + 1)
 MTIME = 1_700_000_000_123_456_789
 
 
+@pytest.fixture(scope="module")
+def swift(own_swift: DevSwift) -> DevSwift:
+    return own_swift
+
+
 def long_key(size: int, letter: str = "x") -> str:
     """Return a key of *size* bytes, no component of which is too long for a file system."""
     part = letter * (200 // len(letter.encode()))

@@ -51,6 +51,11 @@ contents = st.tuples(sizes, st.integers(0, 3))
 trees = st.dictionaries(paths, contents, min_size=1, max_size=8)
 
 
+@pytest.fixture(scope="module")
+def swift(own_swift: DevSwift) -> DevSwift:
+    return own_swift
+
+
 def possible(tree: Sizes) -> bool:
     """Tell whether no file is a directory of another."""
     return not any(other.startswith(f"{path}/") for path in tree for other in tree)

@@ -44,17 +44,8 @@ def proxy(swift: DevSwift) -> Iterator[Proxy]:
 
 
 @pytest.fixture(scope="module")
-def account() -> Iterator[DevSwift]:
-    """A Swift of its own: a sweep reads all of the account."""
-    from pfstorage.devswift import running
-
-    with running() as server:
-        yield server
-
-
-@pytest.fixture
-def swift(account: DevSwift) -> DevSwift:
-    return account
+def swift(own_swift: DevSwift) -> DevSwift:
+    return own_swift
 
 
 @pytest.fixture
