@@ -43,7 +43,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def signals_are_not_ignored() -> Iterator[None]:
     """Programs that the tests start under ``nohup``, or in the background, would ignore what is ignored here."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGQUIT)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)}
     for number, handler in before.items():
         if handler == signal.SIG_IGN:
             signal.signal(number, lambda *_: None)  # what is handled here has its default in a new program
