@@ -24,6 +24,7 @@ from pfstorage.backends import Storage
 from pfstorage.devswift import DevSwift, running
 from pfstorage.serving.options import ServerOptions
 from tests.exchange import TOKEN, Door, client, doors
+from tests.faults import Proxy, proxy_to
 
 ROOT = Path(__file__).resolve().parent.parent
 hypothesis.settings.register_profile("here", deadline=None)  # a busy machine is no failure
@@ -64,6 +65,13 @@ def own_swift() -> Iterator[DevSwift]:
     """A Swift for the tests of one module: a sweep reads all that is in the account."""
     with running() as server:
         yield server
+
+
+@pytest.fixture
+def proxy(swift: DevSwift) -> Iterator[Proxy]:
+    """A proxy before the Swift of the test, which can make its requests fail."""
+    with proxy_to(swift.port) as proxy:
+        yield proxy
 
 
 def swift_options(swift: DevSwift, **more: Any) -> dict[str, Any]:

@@ -24,18 +24,12 @@ from pfstorage.devswift import DevSwift
 from pfstorage.errors import IntegrityError
 from tests.conftest import read_tree, run, serving, swift_options, write_tree
 from tests.exchange import exchange, request
-from tests.faults import Fault, Proxy, proxy_to
+from tests.faults import Fault, Proxy
 from tests.test_large import content_of, is_manifest
 
 OBJECTS = "/api/v1/objects"
 CONTENT = bytes(range(256)) * 3000
 MD5 = hashlib.md5(CONTENT).hexdigest()
-
-
-@pytest.fixture
-def proxy(swift: DevSwift) -> Iterator[Proxy]:
-    with proxy_to(swift.port) as proxy:
-        yield proxy
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from pfstorage.errors import (
     UnavailableError,
 )
 from tests.conftest import ask, read_tree, run, serving, swift_options, write_tree
-from tests.faults import Exchange, Fault, Proxy, is_listing, is_login, is_object, proxy_to
+from tests.faults import Exchange, Fault, Proxy, is_listing, is_login, is_object
 
 PUT = {"putSpec": "data", "inLocation": "s", "mapLocationOver": "data"}
 PULL = {"fromLocation": "s", "mapLocationOver": "out"}
@@ -40,12 +40,6 @@ def is_container_put(exchange: Exchange) -> bool:
 
 def is_account(exchange: Exchange) -> bool:
     return exchange.kind == "account"
-
-
-@pytest.fixture
-def proxy(swift: DevSwift) -> Iterator[Proxy]:
-    with proxy_to(swift.port) as proxy:
-        yield proxy
 
 
 @pytest.fixture

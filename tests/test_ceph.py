@@ -15,7 +15,7 @@ from pfstorage import StoreHandler, open_storage
 from pfstorage.backends import Storage
 from pfstorage.devswift import DevSwift
 from tests.conftest import read_tree, run, serving, swift_options, write_tree
-from tests.faults import Exchange, Fault, Proxy, is_listing, is_object, proxy_to
+from tests.faults import Exchange, Fault, Proxy, is_listing, is_object
 from tests.test_large import content_of, is_manifest, is_segment
 from tests.test_objects import ask
 
@@ -54,12 +54,6 @@ def without_manifest_sizes(content: bytes) -> bytes:
         if row.pop("slo_etag", None):
             row |= {"hash": EMPTY, "bytes": 285}
     return json.dumps(rows).encode()
-
-
-@pytest.fixture
-def proxy(swift: DevSwift) -> Iterator[Proxy]:
-    with proxy_to(swift.port) as proxy:
-        yield proxy
 
 
 def act_like_ceph(proxy: Proxy, told: Callable[[bytes], bytes] = nothing) -> None:

@@ -20,7 +20,7 @@ from pfstorage.backends.base import Attributes
 from pfstorage.devswift import DevSwift
 from pfstorage.rights import Rights
 from tests.conftest import ask, read_tree, run, serving, swift_options, write_tree
-from tests.faults import Fault, Proxy, proxy_to
+from tests.faults import Fault, Proxy
 from tests.test_verify import verdict
 
 PUSH: dict[str, Any] = {"putSpec": "data", "inLocation": "s", "mapLocationOver": "data"}
@@ -36,12 +36,6 @@ def mark(storage: Storage, key: str, kind: str = TYPES[0]) -> None:
 def put(storage: Storage, *keys: str) -> None:
     for key in keys:
         storage.put(key, io.BytesIO(b"x"), 1)
-
-
-@pytest.fixture
-def proxy(swift: DevSwift) -> Iterator[Proxy]:
-    with proxy_to(swift.port) as proxy:
-        yield proxy
 
 
 @pytest.fixture

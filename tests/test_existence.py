@@ -22,19 +22,13 @@ from pfstorage.devswift import DevSwift
 from pfstorage.rights import Rights
 from pfstorage.stop import Stop
 from tests.conftest import ask, read_tree, run, serving, swift_options, write_tree
-from tests.faults import Exchange, Fault, Proxy, proxy_to
+from tests.faults import Exchange, Fault, Proxy
 from tests.test_verify import verdict
 from tests.waiting import until
 
 PUSH: dict[str, Any] = {"putSpec": "data", "inLocation": "s", "mapLocationOver": "data"}
 PULL: dict[str, Any] = {"fromLocation": "s", "mapLocationOver": "data"}
 TREE = {"a": b"aaa", "d/b": b"bb", "d/c": b"c", "e": b""}
-
-
-@pytest.fixture
-def proxy(swift: DevSwift) -> Iterator[Proxy]:
-    with proxy_to(swift.port) as proxy:
-        yield proxy
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from pfstorage.backends.swift_segments import _etag_told
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import ExistsError, StorageError
 from tests.conftest import read_tree, swift_options, write_tree
-from tests.faults import Exchange, Fault, Proxy, Side, Where, is_listing, is_login, is_object, proxy_to
+from tests.faults import Exchange, Fault, Proxy, Side, Where, is_listing, is_login, is_object
 
 T = TypeVar("T")
 
@@ -94,12 +94,6 @@ TRANSIENT = {
 # a listing has no checksum: what is whole JSON is believed, what is not is told
 CELLS = [(fault, name) for fault in TRANSIENT for name in ACTIONS if (fault, name) != ("flipped-bit", "ls")]
 TOLD = {("shortened-body", "ls")}
-
-
-@pytest.fixture
-def proxy(swift: DevSwift) -> Iterator[Proxy]:
-    with proxy_to(swift.port) as proxy:
-        yield proxy
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from pfstorage.errors import ContainerNotFoundError, NoSpaceError
 from pfstorage.files import LocalTree
 from pfstorage.transfer import Options, Transfer, Work, pull, push
 from tests.conftest import ROOT, open_backend, read_tree, swift_options, write_tree
-from tests.faults import Exchange, Fault, Proxy, is_object, proxy_to
+from tests.faults import Exchange, Fault, Proxy, is_object
 from tests.local import parts_in
 from tests.test_faults import orphans, raw_connection, segments
 
@@ -46,12 +46,6 @@ PULL: dict[str, Any] = {"fromLocation": "s", "mapLocationOver": "out"}
 @pytest.fixture(scope="module")
 def swift(own_swift: DevSwift) -> DevSwift:
     return own_swift
-
-
-@pytest.fixture
-def proxy(swift: DevSwift) -> Iterator[Proxy]:
-    with proxy_to(swift.port) as proxy:
-        yield proxy
 
 
 @pytest.fixture

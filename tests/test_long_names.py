@@ -6,7 +6,6 @@ import http.client
 import os
 import random
 import uuid
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from pfstorage import open_storage
 from pfstorage.backends import Storage
 from pfstorage.devswift import DevSwift
 from tests.conftest import read_tree, run, swift_options, write_tree
-from tests.faults import Fault, Proxy, proxy_to
+from tests.faults import Fault, Proxy
 from tests.test_faults import raw_connection
 from tests.test_large import content_of, is_segment
 
@@ -41,12 +40,6 @@ def long_key(size: int, letter: str = "x") -> str:
     while len(key.encode()) > size:
         key = key[:-1]
     return key + "y" * (size - len(key.encode()))
-
-
-@pytest.fixture
-def proxy(swift: DevSwift) -> Iterator[Proxy]:
-    with proxy_to(swift.port) as proxy:
-        yield proxy
 
 
 def opened(swift: DevSwift, proxy: Proxy, container: str = "") -> Storage:

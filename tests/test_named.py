@@ -26,7 +26,7 @@ from pfstorage.files import tree as tree_module
 from pfstorage.jobs.runner import Jobs
 from pfstorage.stop import Stop
 from tests.conftest import Command, ask, read_tree, run, serving, swift_options, write_tree
-from tests.faults import Fault, Proxy, is_listing, proxy_to
+from tests.faults import Fault, Proxy, is_listing
 from tests.test_moving import put_raw
 from tests.waiting import until
 
@@ -43,12 +43,6 @@ def put(storage: Storage, *keys: str) -> None:
 def filled(storage: Storage) -> Storage:
     put(storage, *KEYS)
     return storage
-
-
-@pytest.fixture
-def proxy(swift: DevSwift) -> Iterator[Proxy]:
-    with proxy_to(swift.port) as proxy:
-        yield proxy
 
 
 @pytest.fixture

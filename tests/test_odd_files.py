@@ -23,7 +23,7 @@ from pfstorage.devswift import DevSwift
 from pfstorage.errors import IntegrityError, LocalFileError, RejectedError
 from pfstorage.files import disk, open_body
 from tests.conftest import open_backend, run, swift_options, write_tree
-from tests.faults import Exchange, Fault, Proxy, is_object, proxy_to
+from tests.faults import Exchange, Fault, Proxy, is_object
 from tests.local import in_threads, refuse
 from tests.test_storage import get
 
@@ -219,12 +219,6 @@ def test_a_file_that_is_begun_while_it_is_stored_is_not_stored_empty(
         with pytest.raises(LocalFileError, match="changed"):
             storage.put("a", body, size)
     assert run(storage, "objExists", obj="a")["status"] is False
-
-
-@pytest.fixture
-def proxy(swift: DevSwift) -> Iterator[Proxy]:
-    with proxy_to(swift.port) as proxy:
-        yield proxy
 
 
 @contextlib.contextmanager

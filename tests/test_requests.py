@@ -19,7 +19,7 @@ import swiftclient
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.devswift import DevSwift
 from tests.conftest import read_tree, serving, swift_options, write_tree
-from tests.faults import Proxy, proxy_to
+from tests.faults import Proxy
 
 FILES = {f"{number // 10}/{number}.dcm": b"x" * number for number in range(1, 41)}
 LOGIN = ("GET", "login", 200)
@@ -31,12 +31,6 @@ Run = Callable[..., tuple[dict[str, Any], Requests]]
 
 PUSH = {"putSpec": "data", "inLocation": "s", "mapLocationOver": "data"}
 PULL = {"fromLocation": "s", "mapLocationOver": "out"}
-
-
-@pytest.fixture
-def proxy(swift: DevSwift) -> Iterator[Proxy]:
-    with proxy_to(swift.port) as proxy:
-        yield proxy
 
 
 @pytest.fixture

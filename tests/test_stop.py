@@ -23,7 +23,7 @@ from pfstorage.errors import StoppedError
 from pfstorage.files import is_part
 from pfstorage.stop import Stop
 from tests.conftest import ROOT, read_tree, swift_options, write_tree
-from tests.faults import Exchange, Fault, Proxy, is_listing, proxy_to
+from tests.faults import Exchange, Fault, Proxy, is_listing
 from tests.local import parts_in
 from tests.waiting import ENDS
 
@@ -32,12 +32,6 @@ MOST_SECONDS = 5.0
 TREE = {f"{number:03}": b"x" * (1000 + number) for number in range(120)}
 PUT = {"putSpec": "data", "inLocation": "s", "mapLocationOver": "data"}
 PULL = {"fromLocation": "s", "mapLocationOver": "out"}
-
-
-@pytest.fixture
-def proxy(swift: DevSwift) -> Iterator[Proxy]:
-    with proxy_to(swift.port) as proxy:
-        yield proxy
 
 
 @pytest.fixture

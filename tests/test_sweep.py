@@ -25,7 +25,7 @@ from pfstorage.backends.swift_names import home_of, key_of, segment_container
 from pfstorage.devswift import DevSwift
 from pfstorage.rights import Rights
 from tests.conftest import Command, ask, run, serving, swift_options, write_tree
-from tests.faults import Exchange, Fault, Proxy, is_listing, proxy_to
+from tests.faults import Exchange, Fault, Proxy, is_listing
 from tests.test_faults import raw_connection, segments
 from tests.test_large import container_of, content_of, is_manifest, is_segment
 
@@ -35,12 +35,6 @@ SECOND = random.Random(2).randbytes(2 * PIECE + 2)
 MTIME = 1_700_000_000_000_000_000
 PUT: dict[str, Any] = {"putSpec": "data", "inLocation": "s", "mapLocationOver": "data"}
 SWEEP: dict[str, Any] = {"olderThan": 0, "dryRun": False}
-
-
-@pytest.fixture
-def proxy(swift: DevSwift) -> Iterator[Proxy]:
-    with proxy_to(swift.port) as proxy:
-        yield proxy
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.backends import Storage
 from pfstorage.devswift import DevSwift
 from tests.conftest import serving, swift_options
-from tests.faults import Fault, Proxy, proxy_to
+from tests.faults import Fault, Proxy
 from tests.test_content_types import form_of, send
 from tests.test_faults import segments
 
@@ -35,12 +35,6 @@ def by_put(
     server: ThreadedHTTPServer, content: bytes = CONTENT, **headers: str
 ) -> tuple[int, dict[str, str], bytes]:
     return send(server, "PUT", "/api/v1/objects/x/a", content, **headers)
-
-
-@pytest.fixture
-def proxy(swift: DevSwift) -> Iterator[Proxy]:
-    with proxy_to(swift.port) as proxy:
-        yield proxy
 
 
 @pytest.fixture

@@ -190,9 +190,18 @@ def only_if_new(key: str, headers: dict[str, str], only_new: bool) -> Iterator[N
         raise
 
 
+def _has_no_answer(refusal: Refusal) -> bool:
+    return refusal.status in (502, 504)  # so a proxy says that it has no answer (RFC 9110, 15.6)
+
+
 @contextlib.contextmanager
-def noted_if_unanswered(note: Callable[[], None]) -> Iterator[None]:
-    """Call *note* if the block sends a request and fails without the store's own answer: it may have done its work."""
+def noted_if_unanswered(
+    note: Callable[[], None], is_unclear: Callable[[Refusal], bool] = _has_no_answer
+) -> Iterator[None]:
+    """Call *note* if the block sends a request that may have done its work, though it fails.
+
+    It may have if there is no answer, or one that *is_unclear*: by default, one that the store itself did not give.
+    """
     try:
         yield
     except ConnectionBroken as e:
@@ -200,6 +209,6 @@ def noted_if_unanswered(note: Callable[[], None]) -> Iterator[None]:
             note()
         raise
     except Refusal as e:
-        if e.status in (502, 504):  # so a proxy says that it has no answer (RFC 9110, 15.6)
+        if is_unclear(e):
             note()
         raise

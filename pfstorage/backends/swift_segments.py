@@ -16,16 +16,16 @@ import json
 import logging
 import math
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from urllib.parse import unquote
 
 from pfstorage.backends.base import ObjectInfo, Piece, Source
 from pfstorage.backends.common import is_unmet, md5_of_md5s
-from pfstorage.backends.http_connection import ConnectionBroken, Refusal
+from pfstorage.backends.http_connection import Refusal
 from pfstorage.backends.swift_limits import Limits, asked_limits
 from pfstorage.backends.swift_manifests import SwiftManifests, Unreadable
 from pfstorage.backends.swift_names import home_of, number_of, segment_container
-from pfstorage.backends.swift_objects import SwiftObjects, only_if_new
+from pfstorage.backends.swift_objects import SwiftObjects, noted_if_unanswered, only_if_new
 from pfstorage.backends.swift_session import Connection, path_of
 from pfstorage.errors import (
     ContainerNotFoundError,
@@ -222,7 +222,7 @@ class SwiftUpload:
             path = f"{path_of(url, self._segments.container, self._key)}?multipart-manifest=put&heartbeat=on"
             headers = {"X-Auth-Token": token, "Content-Length": str(len(manifest)), **self._headers}
             headers |= {"Accept": "application/json"}
-            with _noted_unless_refused(note):
+            with noted_if_unanswered(note, _is_no_clear_refusal):
                 answer = self._segments.objects.session.send(connection, "PUT", path, headers, manifest)
                 told = connection.http.read_all(answer)
                 if answer.status == 201:
@@ -264,19 +264,8 @@ def _whole(info: ObjectInfo) -> Piece:
     return Piece(0, info.size, info.md5)
 
 
-@contextlib.contextmanager
-def _noted_unless_refused(note: Callable[[], None]) -> Iterator[None]:
-    """Call *note* if the block sends a request and fails without a clear refusal: it may have done its work."""
-    try:
-        yield
-    except ConnectionBroken as e:
-        if not e.connecting:
-            note()
-        raise
-    except Refusal as e:
-        if e.status is None or not 400 <= e.status < 499 or e.status == 408:
-            note()
-        raise
+def _is_no_clear_refusal(refusal: Refusal) -> bool:
+    return refusal.status is None or not 400 <= refusal.status < 499 or refusal.status == 408
 
 
 def _etag_told(content: bytes, path: str = "", headers: Mapping[str, str] | None = None) -> str:
