@@ -554,9 +554,9 @@ def tree_with_example(pages: dict[str, Page], tmp_path: Path) -> Path:
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "pfstorage", tree / "pfstorage", ignore=ignored)
     (tree / "tests").mkdir()
-    tests = ("__init__.py", "conftest.py", "exchange.py", "local.py", "test_storage.py")
-    for name in ("pyproject.toml", *(f"tests/{each}" for each in tests)):
-        shutil.copy(ROOT / name, tree / name)
+    helpers = (path for path in (ROOT / "tests").glob("*.py") if not path.name.startswith("test_"))
+    for path in (ROOT / "pyproject.toml", *helpers, ROOT / "tests" / "test_storage.py"):
+        shutil.copy(path, tree / path.relative_to(ROOT))
     for block in pages["backends"].blocks():
         path = tree / block.caption
         path.write_text(
