@@ -17,6 +17,7 @@
     ├── ForbiddenError              the caller may not do this here
     ├── BusyError                   the server has too much to do
     ├── LocalFileError              a local file or directory can't be read or written
+    │   ├── FileChangedError        a local file changed while it was read
     │   ├── FullDiskError           the local file system has no room left
     │   └── StateFileError          the server can't read or write the file of its jobs now
     ├── StoppedError                the work was told to stop before its end
@@ -123,6 +124,10 @@ class BusyError(PfstorageError):
 
 
 class LocalFileError(PfstorageError):
+    pass
+
+
+class FileChangedError(LocalFileError):
     pass
 
 

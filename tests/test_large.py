@@ -358,27 +358,42 @@ def test_an_object_that_no_listing_showed_and_was_not_to_be_replaced_stays_whole
     assert orphans(swift, container_of(store)) == set()
 
 
-@pytest.mark.parametrize("change", [b"", b"x", OTHER])
-def test_a_large_file_that_changes_while_it_is_pushed_fails_and_leaves_nothing(
-    swift: DevSwift, store: Storage, proxy: Proxy, change: bytes
-) -> None:
-    write(CONTENT)
-    replaced = threading.Event()
+def rewriting(proxy: Proxy, change: bytes, at: tuple[int, ...]) -> None:
+    """Have *change* written into the file when those of its segments come to the proxy, by their count."""
+    left = set(at)
 
     def rewrite(exchange: Exchange) -> bool:
-        if is_segment(exchange) and len(proxy.made("PUT", is_segment)) == 3 and not replaced.is_set():
-            replaced.set()
+        if is_segment(exchange) and len(proxy.made("PUT", is_segment)) in left:
+            left.discard(len(proxy.made("PUT", is_segment)))
             with open("data/large", "r+b") as file:  # the very file, not another of its name
                 file.truncate(len(change))
                 file.write(change)
         return False
 
     proxy.fault(Fault("close"), "PUT", where=rewrite)
+
+
+def test_a_large_file_that_changes_each_time_it_is_pushed_fails_and_leaves_nothing(
+    swift: DevSwift, store: Storage, proxy: Proxy
+) -> None:
+    write(CONTENT)
+    rewriting(proxy, OTHER, at=(3, 6))
     reply = run(store, "objPut", {"workers": 1}, **PUT)
-    assert replaced.is_set()
+    assert reply["error"]["type"] == "FileChangedError"
     assert "changed while it was read" in reply["msg"]
     assert keys(store) == []
     assert segments(swift, container_of(store)) == set()
+
+
+@pytest.mark.parametrize("change", [b"", b"x", OTHER])
+def test_a_large_file_that_changes_once_while_it_is_pushed_is_pushed_anew(
+    swift: DevSwift, store: Storage, proxy: Proxy, change: bytes
+) -> None:
+    write(CONTENT)
+    rewriting(proxy, change, at=(3,))
+    reply = run(store, "objPut", {"workers": 1}, **PUT)
+    assert (reply["status"], content_of(store)) == (True, change)
+    assert len(segments(swift, container_of(store))) == (6 if change == OTHER else 0)
 
 
 # pulled

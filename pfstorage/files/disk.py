@@ -17,7 +17,7 @@ from pfstorage.files.unfinished import part_name, remove_part
 log = logging.getLogger(__name__)
 
 _NAMES = 1000
-_WRITE = 2  # SYNC_FILE_RANGE_WRITE
+_WAIT_AND_WRITE = 1 | 2  # SYNC_FILE_RANGE_WAIT_BEFORE and SYNC_FILE_RANGE_WRITE
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2  # FALLOC_FL_...
 
 
@@ -114,15 +114,15 @@ def _allocate(descriptor: int, mode: int, offset: int, size: int) -> bool:
 
 
 def write_back(descriptor: int) -> None:
-    """Begin to bring to the disk what was written to a file.
+    """Begin to bring to the disk what was written to a file, once what is on its way there already has arrived.
 
-    Once that has begun, the next write through a mapping (mmap(2)) sets the time of the file
-    again; one to a page that is on its way already does not.
+    The next write through a mapping (mmap(2)) sets the time of the file again then. One to a page that is on
+    its way would not, and that page would not be taken along.
     """
     call = _libc_call("sync_file_range", "iqqi")
     if call is not None:
         with contextlib.suppress(OSError):  # where there is no such thing, the times tell less
-            call(descriptor, 0, 0, _WRITE)
+            call(descriptor, 0, 0, _WAIT_AND_WRITE)
 
 
 def sync(descriptors: Iterable[int]) -> OSError | None:

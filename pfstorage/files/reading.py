@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO, BinaryIO
 
-from pfstorage.errors import LocalFileError
+from pfstorage.errors import FileChangedError
 from pfstorage.files import disk
 from pfstorage.files.common import READ, local_errors, read_at, require_regular, settled_status, version_of
 from pfstorage.files.tree import LocalTree, Parts
@@ -22,7 +22,7 @@ class Body:
     """A local file, or a part of one, as the body of an upload: seekable, and its errors name the file.
 
     They are `LocalFileError`, never `OSError`, which an HTTP library takes for its own.
-    A file that changes while it is read is one: its last bytes are given out only if it
+    A file that changes while it is read raises `FileChangedError`: its last bytes are given out only if it
     has still the size and the times that it was opened with, so that no
     store gets the whole of a mixture. One thread at a time may read it; another reads
     another `part`.
@@ -76,7 +76,7 @@ class Body:
             text = f"{self._path!r} changed while it was read: push it again"
             if now.st_size != then.st_size:
                 text += f" (it changed its length from {then.st_size} bytes to {now.st_size})"
-            raise LocalFileError(text, local=self._path)
+            raise FileChangedError(text, local=self._path)
 
     def _is_content(self) -> bool:
         """Tell whether the file still has the bytes that were read: no time tells of a write through a mapping."""
@@ -164,7 +164,7 @@ def _copied(copy: IO[bytes], file: IO[bytes], path: str) -> Body:
             copy.write(chunk)
             copy.flush()
     if version_of(os.fstat(file.fileno())) != version_of(status):
-        raise LocalFileError(f"{path!r} changed while it was read: push it again", local=path)
+        raise FileChangedError(f"{path!r} changed while it was read: push it again", local=path)
     return Body(copy, path, os.fstat(copy.fileno()), mtime_ns=status.st_mtime_ns)
 
 

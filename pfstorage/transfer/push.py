@@ -10,7 +10,7 @@ from typing import TypeVar
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.base import NO_ATTRIBUTES, Attributes, Source, SupportsSegments
 from pfstorage.backends.content_types import PEEKED, content_type_of
-from pfstorage.errors import ExistsError, NotFoundError
+from pfstorage.errors import ExistsError, FileChangedError, NotFoundError
 from pfstorage.files import Body, open_body
 from pfstorage.transfer import large
 from pfstorage.transfer.engine import run
@@ -27,12 +27,26 @@ COARSEST_NS = 2_000_000_000
 """What the times of file systems are exact to, at worst: so those of FAT are."""
 
 
+TRIES = 2
+"""How often a file is read that changes while it is read: a change of its rights or of its links looks the same."""
+
+
 def push(plan: Plan, work: Work) -> TransferReport:
     """Store each file of *plan* under its key, unless the store is known to hold the same."""
     return run(plan, functools.partial(_push_one, work), work)
 
 
 def _push_one(work: Work, transfer: Transfer) -> Moved:
+    for _ in range(TRIES - 1):
+        try:
+            return _pushed(work, transfer)
+        except FileChangedError:
+            if work.stop.is_requested:
+                raise
+    return _pushed(work, transfer)
+
+
+def _pushed(work: Work, transfer: Transfer) -> Moved:
     key, known = transfer.key, transfer.known
 
     def is_same(body: Body) -> bool:
