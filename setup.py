@@ -17,6 +17,7 @@ TEST = [
     "hypothesis>=6.100",
     "import-linter>=2.0",
     "mypy>=1.11",
+    "packaging>=23",
     "pydicom>=2.4",
     "pytest>=8.0",
     "pytest-cov>=5.0",

@@ -39,6 +39,7 @@ from pfstorage.serving.server import seconds_to_end
 from pfstorage.serving.tokens import make_token
 from pfstorage.status import STATUS_BY_ERROR, status_of
 from tests.conftest import ROOT, Command, ask, running_server, serving, write_tree
+from tests.test_image import instructions
 
 DOCS = ROOT / "docs"
 PAGES = sorted(path.stem for path in DOCS.glob("*.rst"))
@@ -212,7 +213,7 @@ def test_the_services_of_docker_are_the_image_and_its_store(services: dict[str, 
     assert (options.server, options.b_forever, options.ipSelf) == (True, True, "0.0.0.0")
     assert float(server["stop_grace_period"].removesuffix("s")) > seconds_to_end(options.graceSeconds)
     mounted = dict(volume.split(":")[::-1] for volume in server["volumes"])
-    assert mounted.keys() == {*options.fsRoot, options.stateDir}
+    assert mounted.keys() == {*options.fsRoot, options.stateDir, server["environment"]["TMPDIR"]}
     made = next(words for name, words in instructions() if "--owner=1000" in words).split()
     assert mounted.keys() <= set(made)
     volumes = {name for name in mounted.values() if not name.startswith(".")}
@@ -626,14 +627,6 @@ def test_a_fragment_of_the_changelog_is_a_list_of_lines() -> None:
 
 
 # Dockerfile
-
-
-def instructions() -> list[tuple[str, str]]:
-    """Return the instructions of the Dockerfile, each with its arguments."""
-    text = (ROOT / "Dockerfile").read_text()
-    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    found = [line.partition(" ") for line in lines]
-    return [(name, rest) for name, _, rest in found]
 
 
 def test_the_image_copies_files_that_exist_and_starts_a_server() -> None:

@@ -1,0 +1,239 @@
+"""The image: what it is made of is pinned and listed, and the examples run it with as few rights as it needs."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import setuptools
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from pfstorage.flags import build_parser
+from pfstorage.serving.server import seconds_to_end
+from pfstorage.serving.tokens import TokenFile, make_token
+from tests.conftest import ROOT
+
+LOCKS = ("requirements.lock", "requirements-build.lock")
+IMAGE = {"python_version": "3.12", "python_full_version": "3.12.14", "sys_platform": "linux"}
+"""What the markers of requirements ask for, as it is in the image."""
+SHA256 = re.compile(r"--hash=sha256:[0-9a-f]{64}")
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Return the instructions of the Dockerfile, each with its arguments, broken lines as one."""
+    text = (ROOT / "Dockerfile").read_text().replace("\\\n", "")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return [(name, " ".join(rest.split())) for name, _, rest in (line.partition(" ") for line in lines)]
+
+
+def locked(name: str) -> dict[str, tuple[Version, list[str]]]:
+    """Return the packages of a lock: for each, its version and its hashes."""
+    text = (ROOT / name).read_text().replace("\\\n", "")
+    found = {}
+    for line in text.splitlines():
+        if line.startswith("#"):
+            continue
+        package, *hashes = line.split()
+        title, _, version = package.partition("==")
+        assert version, f"not one version: {line}"
+        assert hashes, f"no hash: {package}"
+        assert all(SHA256.fullmatch(each) for each in hashes), package
+        assert title not in found
+        found[title] = (Version(version), hashes)
+    return found
+
+
+def required(monkeypatch: pytest.MonkeyPatch) -> list[Requirement]:
+    """Return what setup.py asks for in the image: its own requirements and those of the extra ``keystone``."""
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(setuptools, "setup", lambda **arguments: given.update(arguments))
+    runpy.run_path(str(ROOT / "setup.py"))
+    [install] = [words for name, words in instructions() if name == "RUN" and "--no-deps" in words]
+    assert "/src" in install.split()
+    return [Requirement(each) for each in [*given["install_requires"], *given["extras_require"]["keystone"]]]
+
+
+def test_the_lock_has_what_setup_asks_for_in_its_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    packages = locked("requirements.lock")
+    needed = [each for each in required(monkeypatch) if not each.marker or each.marker.evaluate(IMAGE)]
+    assert len(needed) > 10
+    for each in needed:
+        version, _ = packages[canonicalize_name(each.name)]
+        assert each.specifier.contains(version), f"{each} is {version} in the lock: run .ci/lock"
+
+
+def test_what_builds_packages_is_locked_too() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    [listed] = re.findall(r"^requires = \[(.*)\]$", text, re.MULTILINE)
+    builders = [Requirement(each.strip().strip('"')) for each in listed.split(",")]
+    packages = locked("requirements-build.lock")
+    assert packages.keys() == {each.name for each in builders}
+    for each in builders:
+        assert each.specifier.contains(packages[each.name][0]), f"{each}: run .ci/lock"
+        assert f"'{each}'" in (ROOT / ".ci" / "lock").read_text()
+    installed = locked("requirements.lock")
+    both = packages.keys() & installed.keys()
+    assert {name: packages[name] for name in both} == {name: installed[name] for name in both}
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_names_no_host(name: str) -> None:
+    text = (ROOT / name).read_text()
+    assert "://" not in text
+    assert "index" not in text
+
+
+def test_the_base_of_the_image_is_pinned_by_its_digest() -> None:
+    bases = [words for name, words in instructions() if name == "FROM"]
+    assert bases
+    for base in bases:
+        assert re.fullmatch(r"python:3\.12[.\w-]*@sha256:[0-9a-f]{64}( AS \w+)?", base), base
+
+
+def test_the_image_installs_nothing_that_is_not_locked() -> None:
+    commands = [
+        command.strip()
+        for name, words in instructions()
+        if name == "RUN"
+        for command in words.split("&&")
+        if command.split()[:2] == ["pip", "install"]
+    ]
+    assert len(commands) == 3
+    *downloads, own = [command.split() for command in commands]
+    assert [command[-1] for command in downloads] == [
+        "/src/requirements-build.lock",
+        "/src/requirements.lock",
+    ]
+    assert all("--require-hashes" in command for command in downloads)
+    assert "--no-build-isolation" in downloads[-1]  # isolation would download a setuptools of its own
+    assert {"--no-deps", "--no-index", "--no-build-isolation"} <= set(own)
+    shipped = (ROOT / ".dockerignore").read_text().splitlines()
+    assert {f"!{name}" for name in LOCKS} <= set(shipped)
+
+
+def workflow() -> dict[Any, Any]:
+    content: dict[Any, Any] = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())
+    return content
+
+
+def test_a_release_lists_what_is_in_its_image() -> None:
+    content = workflow()
+    assert content[True] == {"release": {"types": ["published"]}}  # YAML 1.1 reads the key "on" as true
+    [job] = content["jobs"].values()
+    steps = job["steps"]
+    build = next(at for at, step in enumerate(steps) if step.get("run", "").startswith("docker build "))
+    sbom = next(at for at, step in enumerate(steps) if "sbom" in step.get("uses", ""))
+    assert build < sbom
+    given = steps[sbom]["with"]
+    assert given["format"] == "cyclonedx-json"
+    assert given["upload-release-assets"] is True
+    assert job["permissions"]["contents"] == "write"
+    assert f"``{given['output-file']}``" in (ROOT / "docs" / "deployment.rst").read_text()
+    audit = next(step["run"] for step in steps if "pip-audit" in step.get("run", ""))
+    assert audit.split()[-1] == "requirements.lock"
+
+
+def test_the_release_runs_no_action_and_no_tool_that_can_change() -> None:
+    content = workflow()
+    assert content["permissions"] == {}
+    steps = [step for job in content["jobs"].values() for step in job["steps"]]
+    for step in steps:
+        if "uses" in step:
+            assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", step["uses"]), step
+        for tool in re.findall(r"pipx run (\S+)", step.get("run", "")):
+            assert re.fullmatch(r"[\w-]+==[\d.]+", tool)
+
+
+# the examples of docs/deployment.rst
+
+
+def block(caption: str) -> str:
+    """Return the code block of that caption."""
+    text = (ROOT / "docs" / "deployment.rst").read_text()
+    [found] = re.findall(rf"\n   :caption: {re.escape(caption)}\n\n((?:   .*\n|\n)+)", text)
+    return textwrap.dedent(found)
+
+
+def containers() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Yield each container of the Kubernetes example, with the pod that it is in."""
+    for document in yaml.safe_load_all(block("pfstorage.yaml")):
+        if document["kind"] == "Deployment":
+            pod = document["spec"]["template"]["spec"]
+            yield from ((each, pod) for each in [*pod["initContainers"], *pod["containers"]])
+
+
+def test_the_services_of_docker_gain_no_rights() -> None:
+    services = yaml.safe_load(block("docker-compose.yml"))["services"]
+    assert all(each["security_opt"] == ["no-new-privileges:true"] for each in services.values())
+    server = services["pfstorage"]
+    assert server["read_only"] is True
+    assert server["cap_drop"] == ["ALL"]
+    assert server["user"] == dict(instructions())["USER"]
+    assert not server.keys() & {"privileged", "cap_add", "network_mode", "pid"}
+    assert server["environment"]["TMPDIR"] in [volume.split(":")[1] for volume in server["volumes"]]
+
+
+def test_no_container_of_kubernetes_gains_rights() -> None:
+    found = list(containers())
+    assert len(found) == 2
+    for container, pod in found:
+        context = pod["securityContext"] | container["securityContext"]
+        assert context["runAsNonRoot"] is True
+        assert f"{context['runAsUser']}:{context['runAsGroup']}" == dict(instructions())["USER"]
+        assert context["readOnlyRootFilesystem"] is True
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["automountServiceAccountToken"] is False
+        assert not pod.keys() & {"hostNetwork", "hostPID", "hostIPC"}
+        writable = {each["mountPath"] for each in container["volumeMounts"] if not each.get("readOnly")}
+        assert writable <= {"/data", "/spool"}
+
+
+def test_the_server_in_kubernetes_writes_to_its_volumes_alone() -> None:
+    [(container, pod)] = [(each, pod) for each, pod in containers() if "args" in each]
+    options = build_parser().parse_args(container["args"])
+    assert (options.server, options.b_forever, options.b_enableTokenAuth) == (True, True, True)
+    assert pod["terminationGracePeriodSeconds"] > seconds_to_end(options.graceSeconds)
+    mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+    environment = {each["name"]: each["value"] for each in container["env"]}
+    assert environment["TMPDIR"] == mounts["spool"]
+    made = next(each["command"] for each in pod["initContainers"])
+    assert {*options.fsRoot, options.stateDir} <= set(made)
+    assert all(path.startswith(f"{mounts['data']}/") for path in (*options.fsRoot, options.stateDir))
+    secrets = {options.tokenPath, options.swiftKey.removeprefix("@")}
+    assert {os.path.dirname(path) for path in secrets} == {mounts["secrets"]}
+    assert {each["name"] for each in pod["volumes"]} == mounts.keys()
+    assert container["readinessProbe"]["timeoutSeconds"] > 5  # what /readyz may take
+    assert (
+        container["livenessProbe"]["httpGet"]["path"],
+        container["readinessProbe"]["httpGet"]["path"],
+    ) == (
+        "/healthz",
+        "/readyz",
+    )
+
+
+def test_the_server_reads_tokens_as_kubernetes_mounts_them(tmp_path: Path) -> None:
+    [(_, pod)] = [(each, pod) for each, pod in containers() if "args" in each]
+    mode = next(each["secret"]["defaultMode"] for each in pod["volumes"] if "secret" in each)
+    for number in (1, 2):  # a secret is a link to a link to a file, and a change replaces the middle one
+        token = make_token()
+        (tmp_path / f"..{number}").mkdir()
+        (tmp_path / f"..{number}" / "tokens").write_text(token + "\n")
+        (tmp_path / f"..{number}" / "tokens").chmod(mode)
+        (tmp_path / "new").symlink_to(f"..{number}")
+        (tmp_path / "new").rename(tmp_path / "..data")
+        if number == 1:
+            (tmp_path / "tokens").symlink_to("..data/tokens")
+            tokens = TokenFile(str(tmp_path / "tokens"))
+        assert tokens.grant(f"Bearer {token}").name
