@@ -10,7 +10,8 @@ import signal
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,27 @@ def test_200_clients_see_no_error_for_a_minute_and_the_server_does_not_grow(
     print(f"{result.requests} requests, p50 {result.p50:.3f} s, p99 {result.p99:.3f} s")
     assert result.complaints == []
     assert result.requests > 1200  # each client has done each thing
+
+
+def complaints_of(memory: Sequence[float], descriptors: Sequence[int] = (300,) * 4) -> list[str]:
+    """Return what a soak says of a server that held so many megabytes and descriptors in its second half."""
+    samples = [
+        soak.Sample(int(megabytes * 1e6), count, 207)
+        for megabytes, count in zip(memory, descriptors, strict=True)
+    ]
+    return soak.Result(5000, Counter(), 0.1, 0.5, samples).complaints
+
+
+def test_a_soak_takes_threads_that_get_warm_for_no_leak() -> None:
+    assert complaints_of([74.6, 75.3, 75.6, 76.3]) == []  # of a slow machine, after 68.0 and 73.4
+    assert complaints_of([74.6, 79.5, 74.9, 74.7], [300, 290, 320, 302]) == []  # one that is high by chance
+
+
+def test_a_soak_tells_of_a_leak() -> None:
+    [memory] = complaints_of([71.3, 73.0, 74.6, 76.3])  # the same growth in a minute, steadily
+    assert memory.startswith("memory grew from 71")
+    [descriptors] = complaints_of([74.6, 75.3, 75.6, 76.3], [300, 307, 315, 321])
+    assert descriptors.startswith("descriptors grew from 300")
 
 
 @contextlib.contextmanager
