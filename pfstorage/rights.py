@@ -22,13 +22,23 @@ class Rights:
     def parse(cls, text: str) -> Rights:
         """Read ``LEVEL [PREFIX]``; the prefix may have blanks in it. Raise `ValueError`, which quotes nothing.
 
+        A prefix that no key can have is refused: whoever writes it means another one.
+
         >>> Rights.parse("write chris/feed_12/")
         Rights(level='write', prefix='chris/feed_12/')
         """
         level, prefix = [*text.split(maxsplit=1), "", ""][:2]
         if level not in LEVELS:  # which may be a token that stands in the wrong place
             raise ValueError(f"rights are one of {', '.join(LEVELS)}, then a key prefix if they have one")
-        return cls(level, prefix.strip())
+        prefix = prefix.strip()
+        *inner, last = prefix.split("/")
+        if prefix and not (
+            prefix.isprintable() and {"", ".", ".."}.isdisjoint(inner) and last not in (".", "..")
+        ):
+            raise ValueError(
+                "a key prefix is like 'chris/feed_12/': no '/' at its beginning, no '//' and no '.' or '..' in it"
+            )
+        return cls(level, prefix)
 
     @property
     def are_all(self) -> bool:

@@ -136,9 +136,9 @@ def door(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     made = Door()
     if request.param != "plain":
         cert, key = request.getfixturevalue("certificate")
-        tokens = tmp_path_factory.mktemp("door") / "tokens"
+        tokens = tmp_path_factory.mktemp("door") / "tokens.cfg"
         tokens.touch(0o600)
-        tokens.write_text(TOKEN)
+        tokens.write_text(f"[AUTH TOKENS]\ndoor = {TOKEN}\n[TOKEN RIGHTS]\ndoor = admin\n")
         options = {"tls_cert": cert, "tls_key": key, "token_path": str(tokens)}
         flags = ("--tlsCert", cert, "--tlsKey", key, "--enableTokenAuth", "--tokenPath", str(tokens))
         made = Door(options, flags, ssl.create_default_context(cafile=cert))

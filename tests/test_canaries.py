@@ -323,7 +323,7 @@ def settings_are_changed(scene: Scene) -> None:
     ctl(SECRETS["a Swift key to be replaced, with a slip"], valueReplace=unset)
     ctl("/swift/password", set=SECRETS["a secret beside the settings"])
     ctl("/this/args/authToken", set=SECRETS["a secret beside the settings"])
-    assert ctl("/swift", set={"key": new, "auth_url": address})["status"] is True
+    assert ctl("/swift", set={"key": new, "auth_url": address})["status"] is scene.ini
     assert scene.ask("ls", path="x")["status"] is True  # and so it is in use
     for var in (
         "/",
@@ -336,8 +336,8 @@ def settings_are_changed(scene: Scene) -> None:
         "/none",
     ):
         ctl(var, get="x")
-    assert ctl(new, valueReplace=key)["d_ret"]["hits"] == 1
-    assert ctl("/swift/auth_url", set=login_url(port))["status"] is True
+    assert ctl(new, valueReplace=key)["status"] is scene.ini
+    assert ctl("/swift/auth_url", set=login_url(port))["status"] is scene.ini
 
 
 def all_goes_wrong(scene: Scene) -> None:
@@ -376,7 +376,7 @@ def tokens_change(scene: Scene, tokens: Path) -> None:
     revoked = SECRETS["the token that was revoked"]
     scene.ask("hello", as_token=revoked, askAbout="timestamp")
     before = tokens.read_text()
-    tokens.write_text("\n".join(line for line in before.splitlines() if "revoked" not in line))
+    tokens.write_text("".join(line for line in before.splitlines(keepends=True) if "revoked" not in line))
     scene.served.process.send_signal(signal.SIGHUP)
     time.sleep(0.2)
     scene.ask("hello", as_token=revoked, askAbout="timestamp")

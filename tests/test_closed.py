@@ -224,7 +224,9 @@ def test_what_has_their_names_elsewhere_is_a_file_as_any(root: Path, storage: St
 
 def test_the_server_closes_what_its_flags_name(tmp_path: Path) -> None:
     cert, key = make_certificate(tmp_path)
-    write_tree(tmp_path, {"pw": b"secret", "conf.json": b"{}", "tokens": TOKEN.encode(), "data/a": b"a"})
+    write_tree(
+        tmp_path, {"pw": b"secret", "conf.json": b"{}", "tokens": TOKEN.encode() + b"\n", "data/a": b"a"}
+    )
     (tmp_path / "tokens").chmod(0o600)
     flags = ("--tlsCert", cert, "--tlsKey", key, "--enableTokenAuth", "--tokenPath", "tokens")
     doors.append(Door({}, flags, ssl.create_default_context(cafile=cert)))

@@ -150,7 +150,7 @@ def test_the_certificate_is_believed_as_the_page_says(
 ) -> None:
     run_block(block_of(pages["deployment"], "a certificate for a test"), tmp_path)
     tokens = tmp_path / "tokens"
-    tokens.write_text(make_token())
+    tokens.write_text(f"{make_token()}\n")
     tokens.chmod(0o600)
     cert, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
     options = ServerOptions(tls_cert=cert, tls_key=key, token_path=str(tokens))

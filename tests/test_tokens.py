@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -71,16 +72,17 @@ def test_an_ini_file_names_its_tokens_and_their_rights() -> None:
     assert grant_of(path, ODD) == Grant("odd one", Rights("admin", "My Files/"))
 
 
-def test_without_rights_each_token_is_for_all() -> None:
-    assert grant_of(file_of(INI), ANN) == Grant("Ann", Rights())
+def test_without_rights_each_token_may_write_and_not_administer() -> None:
+    assert grant_of(file_of(INI), ANN) == Grant("Ann", Rights("write"))
+    assert grant_of(file_of(f"{ANN}\n", "tokens"), ANN).rights == Rights("write")
 
 
 @pytest.mark.parametrize("name", ["tokens", "tokens.txt", "tokens.CFG"])
 def test_any_other_file_has_a_token_a_line(name: str) -> None:
-    path = file_of(f"# ours\n\n{ANN}\r\n  {BOB}  \n#{'x' * 20}\n{ODD}", name)
+    path = file_of(f"# ours\n\n{ANN}\r\n  {BOB}  \n#{'x' * 20}\n{ODD}\n", name)
     file = TokenFile(path)
     assert file.secrets() == {ANN, BOB, ODD}
-    assert file.grant(bearer(BOB)).rights == Rights()
+    assert file.grant(bearer(BOB)).rights == Rights("write")
     assert not is_let_in(file, "x" * 20)
     assert not is_let_in(file, f"#{'x' * 20}")
 
@@ -109,42 +111,76 @@ def test_a_token_without_a_name_keeps_the_one_it_is_given() -> None:
 
 @pytest.mark.parametrize("name", ["tokens", "tokens.cfg"])
 def test_a_mark_of_the_byte_order_is_no_part_of_a_token(name: str) -> None:
-    text = INI if name.endswith(".cfg") else ANN
+    text = INI if name.endswith(".cfg") else f"{ANN}\n"
     assert is_let_in(TokenFile(file_of("\ufeff" + text, name)), ANN)
-
-
-def test_a_default_section_is_one_like_others() -> None:
-    file = TokenFile(file_of(f"[DEFAULT]\nall = {BOB}\n{INI.replace(BOB, 'b' * 20)}"))
-    assert file.secrets() == {ANN, "b" * 20, ODD}
 
 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (INI + RIGHTS.replace("Ann = read\n", ""), r"the section \[TOKEN RIGHTS\] lacks Ann$"),
+        (INI + RIGHTS.replace("Ann = read\n", ""), r"line 2: .*the section \[TOKEN RIGHTS\] lacks Ann$"),
         (INI + RIGHTS.replace("Ann", "ann"), r"the section \[TOKEN RIGHTS\] lacks Ann$"),
+        (INI + RIGHTS.replace("Ann", "Anm"), r"the section \[TOKEN RIGHTS\] lacks Ann$"),
         (INI + "[TOKEN RIGHTS]\n", r"\[TOKEN RIGHTS\] lacks Ann, bob:2, odd one$"),
-        (INI + RIGHTS.replace("= read", f"= {ANN}"), "'Ann': rights are one of read, write, admin"),
-        (INI + RIGHTS.replace("= read", "= read\n  x"), "'Ann': rights are on one line"),
-        (INI + "eve =\n", "'eve' has no token"),
-        (INI + f" eve = {ANN}2\n", "'odd one' has no token, or more than one line of it"),
-        (INI + f"eve = {ANN}\n", "a token twice"),
-        (INI + f"Ann = {ANN}2\n", "a name twice"),
-        (INI + INI, "a section or a name twice"),
+        *(
+            (
+                INI + RIGHTS.replace("[TOKEN RIGHTS]", title),
+                r"line 6: an unknown section: there are \[AUTH TOKENS\] and",
+            )
+            for title in (
+                *("[TOKEN RIGHT]", "[token rights]", "[Token Rights]", "[TOKENS RIGHTS]", "[TOKEN  RIGHTS]"),
+                *(
+                    "[ TOKEN RIGHTS ]",
+                    "[TOKEN RIGHTS",
+                    "[TOKEN RIGHTS]]",
+                    "[TOKEN RIGHTS] # ours",
+                    "[RIGHTS]",
+                    "[]",
+                ),
+            )
+        ),
+        (INI + RIGHTS.replace("[TOKEN RIGHTS]", "TOKEN RIGHTS"), "line 6: this is no INI file"),
+        (INI + RIGHTS.replace("[TOKEN RIGHTS]", " [TOKEN RIGHTS]"), "line 6: the line begins with a blank"),
+        (
+            INI + RIGHTS.replace("[TOKEN RIGHTS]", "\N{NO-BREAK SPACE}[TOKEN RIGHTS]"),
+            "line 6: it has a control",
+        ),
+        (f"[DEFAULT]\nall = {'d' * 20}\n{INI}", "line 1: an unknown section"),
+        (INI + RIGHTS.replace("= read", f"= {ANN}"), "line 8: rights are one of read, write, admin"),
+        (INI + RIGHTS.replace("= read", "= Read"), "line 8: rights are one of read, write, admin"),
+        (INI + RIGHTS.replace("= read", "= read, write"), "line 8: rights are one of read, write, admin"),
+        (INI + RIGHTS.replace("= read", "="), "line 8: rights are one of read, write, admin"),
+        (INI + RIGHTS.replace("= read", ": read"), "line 8: this is no INI file"),
+        (INI + RIGHTS.replace("= read", "= read\n  x"), "line 9: the line begins with a blank: remove that"),
+        (INI + RIGHTS.replace("= read", "= read /chris"), "line 8: a key prefix is like 'chris/feed_12/'"),
+        (INI + RIGHTS.replace("= read", "= read chris/../"), "line 8: a key prefix is like"),
+        (INI + "eve =\n", "line 5: a line is 'NAME = TOKEN'"),
+        (INI + f" eve = {ANN}2\n", "line 5: the line begins with a blank"),
+        (INI + f"eve = {ANN}\n", "line 5: a token twice"),
+        (INI + f"eve = {ANN} or {BOB}2\n", "line 5: a line is .*; a token has no blank"),
+        (INI + f"Ann = {ANN}2\n", "line 5: a section or a name twice"),
+        (INI + INI, "line 5: a section or a name twice"),
+        (INI + RIGHTS + "Ann = admin\n", "line 10: a section or a name twice"),
+        (INI + RIGHTS + RIGHTS, "line 11: a section or a name twice"),
         ("[AUTH TOKENS]\n", "has no token: 'pfstorage --makeToken' makes one"),
-        ("[auth tokens]\n" + INI.partition("\n")[2], r"no section \[AUTH TOKENS\]"),
-        (f"{ANN}\n", "is no INI file"),
-        (f"[AUTH TOKENS]\n{ANN}\n", "is no INI file"),
+        ("[auth tokens]\n" + INI.partition("\n")[2], "line 1: an unknown section"),
+        (f"{ANN}\n", "line 1: this is no INI file"),
+        (f"[AUTH TOKENS]\n{ANN}\n", "line 2: this is no INI file"),
         ("", r"no section \[AUTH TOKENS\]"),
+        (RIGHTS, r"no section \[AUTH TOKENS\]"),
+        (INI + RIGHTS[:-1], "line 9: the file ends in the middle of this line"),
+        (INI + RIGHTS + "Ann = ad", "line 10: the file ends in the middle of this line"),
+        (INI + "\0" * 100 + "\n", "line 5: it has a control character"),
         (INI.encode("utf-16"), "it is not UTF-8"),
         (INI + "#" * 2**20, "no file of tokens: that has up to 1048576 bytes"),
     ],
 )
-def test_a_wrong_ini_file_is_refused_with_what_is_wrong(text: str | bytes, told: str) -> None:
+def test_a_wrong_ini_file_is_refused_with_its_line_and_what_is_wrong(text: str | bytes, told: str) -> None:
     with pytest.raises(SettingsError, match=told) as caught:
         TokenFile(file_of(text))
     assert "tokens.cfg" in str(caught.value)
     assert "0123456789" not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +188,15 @@ def test_a_wrong_ini_file_is_refused_with_what_is_wrong(text: str | bytes, told:
     [
         ("", "no token"),
         ("# none\n\n", "no token"),
-        (f"{ANN}\n{BOB}\n{ANN}\n", "twice"),
+        (f"{ANN}\n{BOB}\n{ANN}\n", "line 3: a token twice"),
+        (f"{ANN}\n{BOB}", "line 2: the file ends in the middle of this line"),
+        (f"{ANN}\n{BOB[:5]}", "line 2: the file ends in the middle of this line"),
+        (f"{ANN}\nsha256:{'a' * 63}\n", "line 2: a hash is 'sha256:' and 64 hexadecimal digits"),
+        (f"{ANN}\nsha512:{'a' * 128}\n", "line 2: a hash is 'sha256:' and 64 hexadecimal digits"),
+        (f"{ANN} expires=tomorrow\n", "line 1: 'expires' takes a date"),
+        (f"{ANN} expires=\n", "line 1: a line is .*; a token has no blank"),
+        (f"{ANN} until=2030-01-01\n", "line 1: a line is .*; a token has no blank"),
+        (f"{ANN} expires=2030-02-30\n", "line 1: 'expires' takes a date"),
         (b"\xff" * 20, "UTF-8"),
     ],
 )
@@ -165,12 +209,12 @@ def test_a_wrong_list_of_tokens_is_refused_with_what_is_wrong(text: str | bytes,
 @pytest.mark.parametrize("mode", [0o604, 0o602, 0o620, 0o644, 0o666])
 def test_a_file_that_others_can_get_at_is_refused_with_what_to_run(mode: int) -> None:
     with pytest.raises(SettingsError, match=re.escape("run  chmod 600 'my tokens'")):
-        TokenFile(file_of(ANN, "my tokens", mode))
+        TokenFile(file_of(f"{ANN}\n", "my tokens", mode))
 
 
 @pytest.mark.parametrize("mode", [0o400, 0o600, 0o640, 0o700])
 def test_a_file_for_its_owner_and_readers_of_its_group_is_taken(mode: int) -> None:
-    assert is_let_in(TokenFile(file_of(ANN, "tokens", mode)), ANN)
+    assert is_let_in(TokenFile(file_of(f"{ANN}\n", "tokens", mode)), ANN)
 
 
 def test_what_is_no_file_is_refused_and_not_waited_for() -> None:
@@ -205,7 +249,7 @@ def test_who_has_a_token_comes_in(scheme: str) -> None:
 def test_a_token_ends_with_any_letter(last: str) -> None:
     """Of which UTF-8 has a byte that is a blank in Latin-1, such as A0 of U+00E0."""
     token = f"0123456789abcdef{last}"
-    assert is_let_in(TokenFile(file_of(token, "tokens")), token)
+    assert is_let_in(TokenFile(file_of(f"{token}\n", "tokens")), token)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +297,7 @@ def test_a_made_token_is_random_and_needs_no_quoting() -> None:
     made = {make_token() for _ in range(100)}
     assert len(made) == 100
     assert all(re.fullmatch("[A-Za-z0-9_-]{43}", token) for token in made)
-    assert is_let_in(TokenFile(file_of("\n".join(made), "tokens")), made.pop())
+    assert is_let_in(TokenFile(file_of("\n".join([*made, ""]), "tokens")), made.pop())
 
 
 def test_no_token_is_shown() -> None:
@@ -301,8 +345,6 @@ def test_a_file_that_has_not_changed_is_not_read_again(aged: None, monkeypatch: 
 BREAKS = {
     "gone": lambda: os.unlink("tokens.cfg"),
     "open to others": lambda: os.chmod("tokens.cfg", 0o644),
-    "broken": lambda: file_of(f"[AUTH TOKENS]\nAnn = {ANN}\nBob\n"),
-    "empty": lambda: file_of(""),
     "a directory": lambda: (os.unlink("tokens.cfg"), os.mkdir("tokens.cfg", 0o700)),
 }
 
@@ -329,12 +371,178 @@ def test_while_the_file_can_not_be_read_nobody_comes_in(
 
 def test_another_reason_is_told_too(caplog: pytest.LogCaptureFixture) -> None:
     file = TokenFile(file_of(INI))
-    for way in ("open to others", "empty", "gone"):
-        BREAKS[way]()
-        for _ in range(2):
-            assert not is_let_in(file, ANN)
-        file_of(INI) if way == "open to others" else None
-    assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 3
+    BREAKS["open to others"]()
+    assert not is_let_in(file, ANN)
+    file_of("")  # what has not been good again is not trusted more for that
+    assert not is_let_in(file, ANN)
+    BREAKS["gone"]()
+    for _ in range(2):
+        assert not is_let_in(file, ANN)
+    assert [record.levelno for record in caplog.records] == [logging.ERROR] * 3
+
+
+REFUSED = {
+    "a typo in a section": INI + RIGHTS.replace("RIGHTS]", "RIGHT]"),
+    "small letters": INI + RIGHTS.replace("[TOKEN RIGHTS]", "[token rights]"),
+    "no line of rights": INI + RIGHTS.replace("Ann = read\n", ""),
+    "an unknown right": INI + RIGHTS.replace("read", "reed"),
+    "cut in the middle of a line": (INI + RIGHTS)[:-5],
+    "cut before the rights": INI,
+    "cut in the tokens": INI[:40],
+    "empty": "",
+    "of another encoding": (INI + RIGHTS).encode("utf-16"),
+    "a name without a token": f"[AUTH TOKENS]\nAnn = {ANN}\nBob\n",
+    "too large": INI + RIGHTS + "#" * 2**20 + "\n",
+}
+
+
+@pytest.mark.parametrize("way", REFUSED)
+def test_a_file_that_is_not_valid_leaves_the_old_one_in_force_with_one_warning(
+    way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = TokenFile(file_of(INI + RIGHTS))
+    file_of(REFUSED[way])
+    for _ in range(3):
+        assert file.grant(bearer(ANN)) == Grant("Ann", Rights("read"))
+        assert file.grant(bearer(BOB)) == Grant("bob:2", Rights("write", "chris/feed_12/"))
+        assert not is_let_in(file, "nobody")
+    [record] = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "the tokens stay as they were: " in record.message
+    assert "tokens.cfg" in record.message
+    assert "0123456789" not in caplog.text
+    file_of(INI.replace(ANN, "new-0123456789abcdef") + RIGHTS)
+    assert (is_let_in(file, ANN), is_let_in(file, "new-0123456789abcdef")) == (False, True)
+
+
+def test_a_file_that_is_written_line_by_line_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    whole = INI + RIGHTS
+    file = TokenFile(file_of(whole))
+    for end in range(len(whole) - 1):
+        file_of(whole[:end])
+        try:
+            assert file.grant(bearer(ANN)).rights == Rights("read"), whole[:end]
+            assert file.grant(bearer(BOB)).rights == Rights("write", "chris/feed_12/"), whole[:end]
+        except UnauthorizedError:  # what is cut between two lines may be a file without the others
+            pytest.fail(f"kept out at {end}")
+    assert len(caplog.records) == 1
+
+
+def test_the_rights_may_go_from_a_file_that_nobody_is_writing(aged: None) -> None:
+    file = TokenFile(file_of(INI + RIGHTS))
+    file_of(INI)
+    assert file.grant(bearer(ANN)).rights == Rights("write")
+
+
+def test_other_tokens_without_rights_are_taken_at_once() -> None:
+    file = TokenFile(file_of(INI + RIGHTS))
+    file_of("[AUTH TOKENS]\neve = eve-0123456789abcdef\n")
+    assert (is_let_in(file, ANN), is_let_in(file, "eve-0123456789abcdef")) == (False, True)
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = TokenFile(file_of(INI + RIGHTS))
+    check = tokens._check
+
+    def write_on(path: str, status: os.stat_result) -> None:
+        check(path, status)
+        with open(path, "a") as written:
+            written.write("eve = admin\n")
+
+    file_of(INI)
+    monkeypatch.setattr(tokens, "_check", write_on)
+    assert file.grant(bearer(ANN)).rights == Rights("read")
+    assert "is written while it is read" in caplog.text
+
+
+def test_a_file_that_is_rewritten_in_place_never_gives_more_rights() -> None:
+    path = file_of(INI + RIGHTS)
+    file, ends, errors = TokenFile(path), threading.Event(), []
+
+    def come_in() -> None:
+        while not ends.is_set():
+            for token, rights in ((ANN, Rights("read")), (BOB, Rights("write", "chris/feed_12/"))):
+                if (given := file.grant(bearer(token)).rights) != rights:
+                    errors.append(given)
+
+    thread = threading.Thread(target=come_in)
+    thread.start()
+    try:
+        for _ in range(200):
+            with open(path, "w") as written:
+                for line in (INI + RIGHTS).splitlines(keepends=True):
+                    written.write(line)
+                    written.flush()
+    finally:
+        ends.set()
+        thread.join()
+    assert errors == []
+
+
+# hashes and ends
+
+
+def hashed(token: str) -> str:
+    return f"sha256:{hashlib.sha256(token.encode()).hexdigest()}"
+
+
+@pytest.mark.parametrize("name", ["tokens", "tokens.cfg"])
+def test_a_token_may_be_on_file_as_its_hash(name: str) -> None:
+    head = "[AUTH TOKENS]\nodd = " if name.endswith(".cfg") else ""
+    file = TokenFile(file_of(f"{head}{hashed(ODD)}\n", name))
+    assert file.grant(bearer(ODD)).rights == Rights("write")
+    for wrong in (hashed(ODD), hashed(ODD).partition(":")[2], hashed(ODD).upper(), ODD[1:]):
+        assert not is_let_in(file, wrong)
+
+
+def test_a_hash_in_capitals_is_the_same_and_twice_is_refused() -> None:
+    assert is_let_in(TokenFile(file_of(f"{hashed(ANN).upper()}\n", "tokens")), ANN)
+    with pytest.raises(SettingsError, match="line 2: a token twice"):
+        TokenFile(file_of(f"{ANN}\n{hashed(ANN)}\n", "tokens"))
+
+
+def test_a_token_whose_hash_is_on_file_is_known_as_a_secret_once_it_was_sent() -> None:
+    file = TokenFile(file_of(f"{hashed(ODD)}\n{BOB}\n", "tokens"))
+    assert file.secrets() == {BOB}
+    assert not is_let_in(file, "nobody-0123456789")
+    assert file.secrets() == {BOB}
+    assert is_let_in(file, ODD)
+    assert file.secrets() == {BOB, ODD}
+    file_of(f"{BOB}\n", "tokens")
+    assert not is_let_in(file, ODD)
+    assert file.secrets() == {BOB}
+
+
+@pytest.mark.parametrize(
+    ("when", "is_over"),
+    [
+        ("2000-01-01", True),
+        ("2000-01-01T12:00Z", True),
+        ("2000-01-01 12:00:00", True),
+        ("2999-12-31", False),
+        ("2999-12-31T23:59:59z", False),
+        ("2999-12-31T12:00:00+02:00", False),
+    ],
+)
+@pytest.mark.parametrize("token", [ANN, hashed(ANN)])
+def test_a_token_is_worth_nothing_from_its_end_on(when: str, is_over: bool, token: str) -> None:
+    file = TokenFile(file_of(f"[AUTH TOKENS]\nAnn = {token} expires={when}\nbob = {BOB}\n"))
+    assert is_let_in(file, BOB)
+    if not is_over:
+        assert file.grant(bearer(ANN)).name == "Ann"
+        return
+    with pytest.raises(UnauthorizedError, match="this token has expired, at 2000-01-01T"):
+        file.grant(bearer(ANN))
+
+
+def test_a_token_ends_while_the_server_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = TokenFile(file_of(f"{ANN} expires=2030-01-01T00:00:00Z\n", "tokens"))
+    monkeypatch.setattr(tokens.time, "time", lambda: 1893456000 - 0.1)
+    assert is_let_in(file, ANN)
+    monkeypatch.setattr(tokens.time, "time", lambda: 1893456000.0)
+    assert not is_let_in(file, ANN)
 
 
 def test_an_order_to_read_it_again_is_followed_and_never_raises(

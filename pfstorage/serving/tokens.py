@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import configparser
-import hashlib
 import hmac
 import logging
 import os
-import secrets
 import shlex
 import stat
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Set
 
 from pfstorage.errors import SettingsError, UnauthorizedError
-from pfstorage.rights import Rights
+from pfstorage.serving.token_lines import (
+    RIGHTS,
+    Grant,
+    RefusedError,
+    digest_of,
+    make_token,
+    read_entries,
+    told_moment,
+)
+
+__all__ = ["Grant", "TokenFile", "make_token"]
 
 log = logging.getLogger(__name__)
 
-TOKENS, RIGHTS = "AUTH TOKENS", "TOKEN RIGHTS"
 MOST_BYTES = 1024 * 1024
 SHORT = 16
 """Characters below which a token can be guessed."""
@@ -33,29 +38,17 @@ _OPEN_TO_OTHERS = stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP
 _State = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Grant:
-    """What a token is worth: *name* is that of its line in the file, *rights* are what it allows."""
-
-    name: str
-    rights: Rights
-
-
-def make_token() -> str:
-    """Return a token of 256 random bits, of letters, digits, ``-`` and ``_``; no flag begins like it."""
-    while (token := secrets.token_urlsafe(32)).startswith("-"):
-        continue
-    return token
-
-
 class TokenFile:
     """The tokens in the file *path*, which is read again when it has changed: a token ends with its line.
 
     The file is UTF-8, and so are tokens in a request. One whose name ends in ``.cfg`` is INI:
     ``name = token`` in the section ``[AUTH TOKENS]``, and ``name = read | write | admin``, with a key
-    prefix or without, in ``[TOKEN RIGHTS]``. Without that section, each token is for all. So it is
+    prefix or without, in ``[TOKEN RIGHTS]``. Without that section, each token may write. So it is
     in any other file, which has a token a line; blank lines and those that begin with ``#`` have none.
-    While the file can't be read, nobody comes in. Safe in many threads.
+    ``sha256:HEX`` stands for the token of that hash, and ``expires=WHEN`` may follow each.
+
+    While the file is not valid, what it said before holds. While it can't be read, or others can get at
+    it, nobody comes in. Safe in many threads.
     """
 
     def __init__(self, path: str) -> None:
@@ -64,8 +57,11 @@ class TokenFile:
         self._lock = threading.Lock()
         self._state: _State | None = None  # None is to be read again
         self._complaint = ""
+        self._is_closed = False
+        self._has_rights = False
         self._grants: Mapping[bytes, Grant] = {}
-        self._tokens: frozenset[str] = frozenset()
+        self._texts: dict[bytes, str] = {}  # of tokens, as far as they are known
+        self._secrets: frozenset[str] = frozenset()
         self._read()
 
     def __repr__(self) -> str:
@@ -78,17 +74,23 @@ class TokenFile:
         """
         self._read_if_changed()
         given = _presented(authorization or "")
+        found = self._found(given) if given is not None else None
+        if given is not None and found is not None and given not in self._texts:
+            self._remember(given, authorization or "")
         # a token is a secret, also with a slip of the pen: it is no local variable of what raises
         del authorization
         if given is None:
             raise UnauthorizedError(
                 "the server asks for a token: send 'Authorization: Bearer TOKEN', as --authToken does"
             )
-        found = self._found(given)
-        if found is None and self._complaint:
+        if found is None and self._is_closed:
             raise UnauthorizedError("the server can't read its tokens, and lets nobody in: its log tells why")
         if found is None:
             raise UnauthorizedError("the server does not know this token")
+        if found.expires <= time.time():
+            raise UnauthorizedError(
+                f"this token has expired, at {told_moment(found.expires)}: ask for a new one"
+            )
         return found
 
     def _found(self, given: bytes) -> Grant | None:
@@ -98,12 +100,23 @@ class TokenFile:
                 found = grant
         return found
 
-    def secrets(self) -> frozenset[str]:
+    def _remember(self, digest: bytes, authorization: str) -> None:
+        """Keep the text of a token whose hash alone is in the file, for whoever masks it."""
+        text = _token_in(authorization).encode("latin-1").decode(errors="replace")
+        with self._lock:
+            if digest in self._grants:
+                self._know({**self._texts, digest: text})
+
+    def _know(self, texts: dict[bytes, str]) -> None:
+        self._texts, self._secrets = texts, frozenset(texts.values())
+
+    def secrets(self) -> Set[str]:
         """Return the tokens, for whoever writes something to mask them.
 
-        They are those that the file had when it last could be read.
+        They are those that the file had when it was last valid. One that it has as a hash alone is known
+        from the first time on that somebody sends it.
         """
-        return self._tokens
+        return self._secrets
 
     def reload(self) -> None:
         """Read the file again, whether it has changed or not. What is wrong with it is logged, not raised."""
@@ -115,54 +128,68 @@ class TokenFile:
         with self._lock:
             try:
                 if self._state is None or self._state != _state_of(os.stat(self._path)):
-                    before = self._grants
-                    self._read()
-                    if self._grants != before:
-                        log.info("the tokens have changed: %d are known", len(self._grants))
-                    if self._complaint:
-                        log.warning("the tokens in %r are good again", self._path)
-                    self._complaint = ""
-            except (OSError, SettingsError) as e:
-                self._lock_out(str(e) if isinstance(e, SettingsError) else _unreadable(self._path, e))
+                    self._read_again()
+            except RefusedError as e:
+                (self._close if self._is_closed else self._keep)(str(e))
+            except SettingsError as e:
+                self._close(str(e))
+            except OSError as e:
+                self._close(_unreadable(self._path, e))
 
-    def _lock_out(self, complaint: str) -> None:
-        if complaint != self._complaint:  # told once, not for each request
+    def _read_again(self) -> None:
+        before = self._grants
+        self._read()
+        if self._grants != before:
+            log.info("the tokens have changed: %d are known", len(self._grants))
+        if self._complaint:
+            level = logging.WARNING if self._is_closed else logging.INFO
+            log.log(level, "the tokens in %r are good again", self._path)
+        self._complaint, self._is_closed = "", False
+
+    def _keep(self, complaint: str) -> None:
+        """Warn that the file is refused, once: not for each request, nor for each state of one that is rewritten."""
+        is_rewritten = self._complaint and self._state is None
+        if complaint != self._complaint and not is_rewritten:
+            log.warning("the tokens stay as they were: %s", complaint)
+            self._complaint = complaint
+
+    def _close(self, complaint: str) -> None:
+        if complaint != self._complaint:
             log.error("nobody comes in any more: %s", complaint)
-        self._state, self._complaint, self._grants = None, complaint, {}
+        self._state, self._complaint, self._is_closed = None, complaint, True
+        self._grants, self._has_rights = {}, False
 
     def _read(self) -> None:
-        text, state = _text(self._path)
-        tokens: dict[str, Grant] = {}
-        read = _ini if self._path.endswith(".cfg") else _plain
-        for token, grant in read(self._path, text):
-            if token in tokens:
-                raise SettingsError(f"{self._path!r} has a token twice")
-            tokens[token] = grant
-        if not tokens:
-            raise SettingsError(f"{self._path!r} has no token: 'pfstorage --makeToken' makes one")
+        text, self._state = _text(self._path)
+        entries, has_rights = read_entries(self._path, text)
+        is_part = self._has_rights and not has_rights and any(each.digest in self._grants for each in entries)
+        if is_part and self._state is None:  # their rights may be on the way
+            raise RefusedError(f"{self._path!r} has no section {RIGHTS} any more: that counts if it stays so")
         short = [
-            grant.name for token, grant in tokens.items() if token not in self._tokens and len(token) < SHORT
+            each.grant.name
+            for each in entries
+            if each.text and len(each.text) < SHORT and each.text not in self._secrets
         ]
         if short:
             log.warning("%r: too short to be safe: %s", self._path, ", ".join(short))
-        self._grants = {_digest(token.encode()): grant for token, grant in tokens.items()}
-        self._tokens, self._state = frozenset(tokens), state
+        self._grants = {each.digest: each.grant for each in entries}
+        self._has_rights = has_rights
+        seen = {digest: text for digest, text in self._texts.items() if digest in self._grants}
+        self._know({**seen, **{each.digest: each.text for each in entries if each.text}})
+
+
+def _token_in(authorization: str) -> str:
+    """Return the token in the value of the header Authorization, "" if it has none."""
+    scheme, _, token = authorization.strip(" \t").partition(" ")
+    return token.strip(" \t") if scheme.lower() == "bearer" else ""
 
 
 def _presented(authorization: str) -> bytes | None:
     """Return the digest of the token in the value of the header Authorization, None if it has none."""
-    scheme, _, token = authorization.strip(" \t").partition(" ")
-    token = token.strip(" \t")
-    if scheme.lower() != "bearer" or not token:
-        return None
     try:
-        return _digest(token.encode("latin-1"))
+        return digest_of(token.encode("latin-1")) if (token := _token_in(authorization)) else None
     except UnicodeEncodeError:  # no header has such characters
         return b""
-
-
-def _digest(token: bytes) -> bytes:
-    return hashlib.sha256(token).digest()
 
 
 def _state_of(status: os.stat_result) -> _State:
@@ -180,12 +207,14 @@ def _text(path: str) -> tuple[str, _State | None]:
             status = os.fstat(file.fileno())
             _check(path, status)
             text = file.read(MOST_BYTES + 1)  # whatever the system says of its size
+            if _state_of(os.fstat(file.fileno())) != _state_of(status):
+                raise RefusedError(f"{path!r} is written while it is read: put a new file in its place")
             if len(text) > MOST_BYTES:
-                raise _no_tokens(path)
+                raise _too_large(path)
     except OSError as e:
         raise SettingsError(_unreadable(path, e)) from e
     except UnicodeDecodeError:
-        raise SettingsError(f"cannot read the tokens in {path!r}: it is not UTF-8") from None
+        raise RefusedError(f"cannot read the tokens in {path!r}: it is not UTF-8") from None
     is_fresh = time.time_ns() - status.st_ctime_ns < FRESH_NS
     return text, None if is_fresh else _state_of(status)
 
@@ -198,13 +227,11 @@ def _unreadable(path: str, error: OSError) -> str:
     return f"cannot read the tokens in {path!r}: {error.strerror}"
 
 
-def _no_tokens(path: str) -> SettingsError:
-    return SettingsError(f"{path!r} is no file of tokens: that has up to {MOST_BYTES} bytes")
-
-
 def _check(path: str, status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
-        raise _no_tokens(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise SettingsError(f"{path!r} is no file of tokens, but a directory or a device")
+    if status.st_size > MOST_BYTES:
+        raise _too_large(path)
     if status.st_mode & _OPEN_TO_OTHERS:
         mode = 600 if status.st_uid == os.geteuid() else 640  # it is read by its group, then
         raise SettingsError(
@@ -212,51 +239,5 @@ def _check(path: str, status: os.stat_result) -> None:
         )
 
 
-def _plain(path: str, text: str) -> Iterator[tuple[str, Grant]]:
-    lines = [line.strip() for line in text.split("\n")]
-    tokens = [line for line in lines if line and not line.startswith("#")]
-    for number, token in enumerate(tokens, 1):  # each line would be a token for all rights
-        if token.startswith("[") or " " in token or "\t" in token:
-            text = f"{path!r}, line {number} of its tokens: a token has no blank, and an INI file is called *.cfg"
-            raise SettingsError(text)
-    # a name that stays when others go, and that only who has the token can tell
-    return ((token, Grant(f"token {_digest(token.encode()).hex()[:8]}", Rights())) for token in tokens)
-
-
-def _ini(path: str, text: str) -> Iterator[tuple[str, Grant]]:
-    parser = _parsed(path, text)
-    if not parser.has_section(TOKENS):
-        raise SettingsError(f"{path!r} has no section [{TOKENS}]")
-    tokens = dict(parser[TOKENS])
-    for name, token in tokens.items():
-        if not token or "\n" in token:  # an indented line belongs to the one before it
-            raise SettingsError(f"{path!r}: {name!r} has no token, or more than one line of it")
-    rights = _rights(path, tokens, dict(parser[RIGHTS])) if parser.has_section(RIGHTS) else {}
-    return ((token, Grant(name, rights.get(name, Rights()))) for name, token in tokens.items())
-
-
-def _parsed(path: str, text: str) -> configparser.ConfigParser:
-    # as it is: no section gives others their values, no '%' has a meaning, and names keep their case
-    parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), default_section="\n")
-    parser.optionxform = str  # type: ignore[assignment, method-assign]
-    try:
-        parser.read_string(text)
-    except configparser.Error:  # whose text may quote a token
-        raise SettingsError(f"{path!r} is no INI file, or has a section or a name twice") from None
-    return parser
-
-
-def _rights(path: str, tokens: Mapping[str, str], texts: Mapping[str, str]) -> dict[str, Rights]:
-    if names := tokens.keys() - texts.keys():
-        raise SettingsError(f"{path!r}: the section [{RIGHTS}] lacks {', '.join(sorted(names))}")
-    if names := texts.keys() - tokens.keys():  # of tokens that were revoked, most likely
-        log.warning("%r: there are rights and no token of %s", path, ", ".join(sorted(names)))
-    rights = {}
-    for name, text in texts.items():
-        try:
-            if "\n" in text:
-                raise ValueError("rights are on one line")
-            rights[name] = Rights.parse(text)
-        except ValueError as e:
-            raise SettingsError(f"{path!r}: [{RIGHTS}], {name!r}: {e}") from None
-    return rights
+def _too_large(path: str) -> RefusedError:
+    return RefusedError(f"{path!r} is no file of tokens: that has up to {MOST_BYTES} bytes")
