@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from types import ModuleType
 from typing import Any
 
-from pfstorage.log_batches import BatchHandler
+from pfstorage.log_batches import PATIENCE, BatchHandler
 from pfstorage.masks import without
 
 LEVELS = {0: logging.CRITICAL + 1, 1: logging.INFO, 2: logging.DEBUG}
@@ -67,7 +67,7 @@ def set_up_logging(
     logger = logging.getLogger("pfstorage")
     handler: logging.Handler = logging.NullHandler()  # a daemon may have no stderr
     if sys.stderr is not None:
-        handler = BatchHandler(sys.stderr) if in_batches else logging.StreamHandler()
+        handler = BatchHandler(sys.stderr, line_of) if in_batches else logging.StreamHandler()
         is_colourful = sys.stderr.isatty() and "NO_COLOR" not in os.environ
         tells_values = LEVELS.get(verbosity, logging.DEBUG) <= logging.DEBUG
         kind = _JsonFormatter if form == "json" else _ColourFormatter if is_colourful else _Formatter
@@ -80,12 +80,16 @@ def set_up_logging(
 def complain(text: str, level: str = "ERROR") -> None:
     """Say *text* on stderr at any verbosity, if there is one: `print` would take stdout instead.
 
-    It comes after what was logged before, and is a JSON object where the log is.
+    It comes after what was logged before, and is a JSON object where the log is. A log in batches takes it as one
+    of its lines.
     """
     if sys.stderr is None:
         return
     for handler in logging.getLogger("pfstorage").handlers:
-        handler.flush()
+        if isinstance(handler, BatchHandler):
+            handler.say(line_of(text, level))
+            handler.wait(0)
+            return
     print(line_of(text, level), file=sys.stderr, flush=True)  # noqa: T201 - this is the place for it
 
 
@@ -97,17 +101,10 @@ def line_of(text: str, level: str = "WARNING") -> str:
     return f"pfstorage: {text}"
 
 
-def write_log(seconds: float) -> bool:
-    """Write what was logged, for *seconds* at most, for nobody may read it. Tell whether that is all."""
-
-    def write() -> None:
-        for handler in logging.getLogger("pfstorage").handlers:
-            handler.flush()
-
-    writer = threading.Thread(target=write, daemon=True)
-    writer.start()
-    writer.join(seconds)
-    return not writer.is_alive()
+def write_log() -> bool:
+    """Write what a server has logged, for some seconds at most, for nobody may read it. Tell whether that is all."""
+    handlers = logging.getLogger("pfstorage").handlers
+    return all(handler.wait(PATIENCE) for handler in handlers if isinstance(handler, BatchHandler))
 
 
 def log_what_ends_threads() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
@@ -74,7 +75,7 @@ def test_nobody_waits_for_a_log_that_is_not_read() -> None:
         texts = [f"{number} {'x' * 1000}" for number in range(4 * PIPE // 1000)]
         for text in texts:
             log.info("%s", text)  # it would wait for ever here: nobody reads
-        ends = threading.Thread(target=handler.flush)
+        ends = threading.Thread(target=handler.wait, args=(30,))
         ends.start()
         assert [reader.readline().rstrip() for _ in texts] == texts
         ends.join(30)
@@ -96,7 +97,7 @@ def test_what_is_said_at_any_verbosity_comes_after_what_was_logged_before() -> N
         "import logging, os; from pfstorage import console\n"
         "console.set_up_logging(1, in_batches=True)\n"
         "logging.getLogger('pfstorage').info('first')\n"
-        "console.complain('second'); os._exit(0)"
+        "console.complain('second'); console.write_log(); os._exit(0)"
     )
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
@@ -105,14 +106,98 @@ def test_what_is_said_at_any_verbosity_comes_after_what_was_logged_before() -> N
     assert re.fullmatch(r".* INFO first\npfstorage: second\n", done.stderr)
 
 
-def test_lines_that_nobody_takes_are_bounded() -> None:
-    stream = io.StringIO()
-    handler = BatchHandler(stream)
-    handler._begin = lambda: None  # type: ignore[method-assign]  # as if the thread were stuck
+class Stuck(io.StringIO):
+    """A stream whose reader takes nothing before `opens`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_reached, self.opens = threading.Event(), threading.Event()
+
+    def write(self, text: str) -> int:
+        self.is_reached.set()
+        self.opens.wait()
+        return super().write(text)
+
+
+def stuck() -> tuple[Stuck, BatchHandler, logging.Logger]:
+    """Return a stream on which a line is stuck, and what writes to it."""
+    stream = Stuck()
+    handler = BatchHandler(stream, "note: {}".format)
     log = logger_to(handler)
-    for number in range(log_batches.MOST_LINES + 1):
-        log.info("%d", number)
-    assert len(stream.getvalue().splitlines()) == log_batches.MOST_LINES + 1
+    log.info("stuck")
+    assert stream.is_reached.wait(30)
+    return stream, handler, log
+
+
+def test_lines_that_nobody_takes_are_dropped_counted_and_told_of_when_they_flow_again() -> None:
+    stream, handler, log = stuck()
+    for number in range(log_batches.MOST_LINES + 7):
+        log.info("%d", number)  # it would wait for ever here if any line did
+    assert not handler.wait(0)
+    stream.opens.set()
+    assert handler.wait(30)
+    log.info("next")
+    assert handler.wait(30)
+    told = "note: 7 lines of the log are lost: nobody read them in time"
+    assert stream.getvalue().splitlines() == [
+        "stuck",
+        *map(str, range(log_batches.MOST_LINES)),
+        told,
+        "next",
+    ]
+
+
+def test_long_lines_that_nobody_takes_are_bounded_by_their_size() -> None:
+    stream, handler, log = stuck()
+    size = log_batches.MOST_CHARACTERS // 8
+    for _ in range(10):
+        log.info("x" * size)
+    log.info("short")  # there is room for it
+    stream.opens.set()
+    assert handler.wait(30)
+    lines = [line for line in stream.getvalue().splitlines() if not line.startswith("x")]
+    assert lines == ["stuck", "short", "note: 3 lines of the log are lost: nobody read them in time"]
+    assert len(stream.getvalue()) < log_batches.MOST_CHARACTERS + 200
+
+
+def test_lines_that_many_threads_lose_are_all_counted() -> None:
+    stream, handler, log = stuck()
+    each = log_batches.MOST_LINES // 4
+
+    def write() -> None:
+        for _ in range(each):
+            log.info("line")
+
+    threads = [threading.Thread(target=write) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    stream.opens.set()
+    assert handler.wait(30)
+    [told] = [line for line in stream.getvalue().splitlines() if line.startswith("note")]
+    assert told.startswith(f"note: {8 * each - log_batches.MOST_LINES} lines")
+    assert stream.getvalue().count("line\n") == log_batches.MOST_LINES
+
+
+def test_a_stream_that_fails_once_is_written_to_again() -> None:
+    class Stream(io.StringIO):
+        fails = True
+
+        def write(self, text: str) -> int:
+            if self.fails:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(text)
+
+    stream = Stream()
+    handler = BatchHandler(stream)
+    log = logger_to(handler)
+    log.info("lost")
+    assert handler.wait(30)
+    stream.fails = False
+    log.info("next")
+    assert handler.wait(30)
+    assert stream.getvalue() == "next\n"
 
 
 def test_a_line_that_can_not_be_made_harms_no_other() -> None:

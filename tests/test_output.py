@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -14,17 +15,18 @@ import termios
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 
+from benchmarks.bench import free_port, wait_until_up
 from pfstorage import output
 from pfstorage.log_batches import BatchHandler
 from pfstorage.output import LogOutlet, Outlet
 from tests.conftest import ROOT, Command, write_tree
-from tests.exchange import server_process
+from tests.exchange import answer, message, post, server_process
 from tests.test_log_batches import logger_to
-from tests.waiting import until
+from tests.waiting import LONG, until
 
 STORE = ("--type", "filesystem", "--storeBase", "store")
 MODULE = [sys.executable, "-m", "pfstorage"]
@@ -60,7 +62,7 @@ def rest_of(reader: int) -> bytes:
     return b"".join(iter(lambda: os.read(reader, 1 << 16), b""))
 
 
-def started(*command: str, **streams: int | IO[Any]) -> subprocess.Popen[bytes]:
+def started(*command: str, **streams: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, **streams)  # type: ignore[call-overload, no-any-return]
 
 
@@ -298,10 +300,69 @@ def test_the_log_of_a_server_that_nobody_reads_holds_up_nobody(
     monkeypatch.setattr("pfstorage.log_batches.MOST_LINES", 10)
     fill(writer)
     with open(writer, "w", encoding="utf-8", closefd=False) as stream:
-        log = logger_to(BatchHandler(LogOutlet(stream, str, patience=0.05)))
+        handler = BatchHandler(LogOutlet(stream, str, patience=0.05))
+        log = logger_to(handler)
+        before = in_pipe(reader)
         for number in range(1000):
             log.info("%d", number)
-        assert in_pipe(reader) > 0
+        assert handler.wait(30)  # what nobody reads is lost, and not waited for
+        assert in_pipe(reader) == before
+
+
+def full_pipe(stack: contextlib.ExitStack) -> int:
+    reader, writer = os.pipe()
+    for descriptor in (reader, writer):
+        stack.callback(os.close, descriptor)
+    os.set_blocking(writer, False)
+    fill(writer)
+    os.set_blocking(writer, True)
+    return writer
+
+
+def full_socket(stack: contextlib.ExitStack) -> int:
+    ends = [stack.enter_context(end) for end in socket.socketpair()]
+    ends[1].setblocking(False)
+    fill(ends[1].fileno())
+    ends[1].setblocking(True)
+    return ends[1].fileno()
+
+
+def stopped_terminal(stack: contextlib.ExitStack) -> int:
+    """Return a terminal that nobody reads; it may have room for a byte and none for a line."""
+    ends = os.openpty()
+    for descriptor in ends:
+        stack.callback(os.close, descriptor)
+    os.set_blocking(ends[1], False)
+    fill(ends[1])
+    os.set_blocking(ends[1], True)
+    return ends[1]
+
+
+def full_disk(stack: contextlib.ExitStack) -> int:
+    return stack.enter_context(open("/dev/full", "wb", buffering=0)).fileno()
+
+
+def without_reader(stack: contextlib.ExitStack) -> int:
+    reader, writer = os.pipe()
+    stack.callback(os.close, writer)
+    os.close(reader)
+    return writer
+
+
+@pytest.mark.parametrize("stderr", [full_pipe, full_socket, stopped_terminal, full_disk, without_reader])
+def test_a_server_starts_answers_and_ends_whatever_becomes_of_its_log(
+    stderr: Callable[[contextlib.ExitStack], int], tmp_path: Path
+) -> None:
+    port = free_port()
+    flags = ("--server", "--forever", "--type", "memory", "--ipSelf", "127.0.0.1", "--portSelf", str(port))
+    with contextlib.ExitStack() as stack:
+        process = stack.enter_context(started(*MODULE, *flags, stderr=stderr(stack), cwd=tmp_path))
+        stack.callback(process.kill)
+        wait_until_up(process, port)
+        for _ in range(3):
+            assert answer(port, post(message("hello", askAbout="timestamp"))).status == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(LONG) == 0
 
 
 def test_a_stream_that_is_no_descriptor_stays_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ from pfstorage.errors import LocalFileError
 from pfstorage.handler import StoreHandler
 from pfstorage.masks import without_password
 from pfstorage.serving.options import ServerOptions
-from pfstorage.serving.server import LAST_SECONDS, ThreadedHTTPServer, seconds_to_end
+from pfstorage.serving.server import ThreadedHTTPServer, seconds_to_end
 from pfstorage.texts import secret_of
 
 log = logging.getLogger(__name__)
@@ -67,10 +67,11 @@ def serve(handler: StoreHandler, options: argparse.Namespace, key_source: str) -
             finished = server.answer_once()
         if not finished:
             console.complain(f"ends with requests at work that take too long: {server.load.at_work}")
+            console.write_log()
             os._exit(1)  # the threads at work would hold up an ordinary exit
     handler.close()
     log.info("the server has ended")
-    if not console.write_log(LAST_SECONDS):
+    if not console.write_log():
         os._exit(0)  # an ordinary exit would wait for whoever does not read stderr
     ended.set()
     return True
