@@ -49,6 +49,14 @@ def is_unmet(error: StorageError) -> bool:
     return error.facts.get("status") == 412 and bool(error.facts.get("key"))
 
 
+def lacks_segments(error: StorageError) -> bool:
+    """Tell whether the store says that segments of a large object are gone: its manifest may be another by now.
+
+    Swift's middleware slo answers 409 to a GET whose first segment is missing.
+    """
+    return error.facts.get("status") == 409 and bool(error.facts.get("key"))
+
+
 def no_part(key: str, size: int) -> RejectedError:
     """Return the error for a part of an object of *size* bytes that begins after its end."""
     return RejectedError(f"{key!r} has {size} bytes: there are none in this range", key=key, status=416)

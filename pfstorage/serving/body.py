@@ -42,6 +42,14 @@ class Writer(Protocol):
     def flush(self) -> object: ...
 
 
+class Outlet(Writer, Protocol):
+    """What the content of an answer is written to."""
+
+    def take_back(self) -> bool:
+        """Forget what was written, if nothing of it has left; tell whether that is so."""
+        ...
+
+
 class Reader(Protocol):
     """The bytes of one body. `read` returns b"" at its end, and raises `MessageError` if it breaks off."""
 

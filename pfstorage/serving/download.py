@@ -12,15 +12,16 @@ from urllib.parse import quote
 
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.base import Piece, Sink, Span, SupportsSegments
-from pfstorage.backends.common import is_no_part, is_unmet, time_of_http
+from pfstorage.backends.common import another_object, is_no_part, is_unmet, time_of_http
 from pfstorage.backends.content_types import UNKNOWN
 from pfstorage.backends.streams import PiecewiseSink
 from pfstorage.errors import BusyError, IntegrityError, MessageError, NotFoundError, RejectedError
 from pfstorage.reply import Reply
-from pfstorage.serving.body import Writer
+from pfstorage.serving.body import Outlet
 from pfstorage.serving.exchange import Answer, Request, answer_of, names_etag
 from pfstorage.serving.head import KIND
 from pfstorage.transfer import PacedSink
+from pfstorage.transfer.replaced import fetched_as_it_is
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 _ETAG = re.compile(r'"([!-~]+)"')
@@ -36,21 +37,21 @@ def give_out(request: Request, key: str) -> Answer:
         answer.content, answer.length = _nothing, info.size
         return _unless_needless(request, key, info) or answer
 
-    def write(out: Writer) -> None:
+    def write(out: Outlet) -> None:
         request.turn.begin_transfer()  # until the last byte has left
-        outlet = _Outlet(request, key, storage, answer, out)
+        sink = _ObjectSink(request, key, storage, answer, out)
         try:
-            outlet.fetch(_span_of(request))
+            sink.fetch(_span_of(request))
         except _OtherwiseError as e:
-            outlet.say(e.answer)
+            sink.say(e.answer)
         else:
-            request.moved("files", outlet.size)
+            request.moved("files", sink.size)
 
     answer.content = write
     return answer
 
 
-def _nothing(_: Writer) -> None:
+def _nothing(_: Outlet) -> None:
     """Write nothing: it is what a HEAD is answered."""
 
 
@@ -66,10 +67,10 @@ class _PartlessError(Exception):
     """Nobody tells how large the object is, and so which part of it would come."""
 
 
-class _Outlet:
+class _ObjectSink:
     """A sink that writes an object to *out*, as *answer*, which it completes when it is told what comes."""
 
-    def __init__(self, request: Request, key: str, storage: Storage, answer: Answer, out: Writer) -> None:
+    def __init__(self, request: Request, key: str, storage: Storage, answer: Answer, out: Outlet) -> None:
         self._request = request
         self._key = key
         self._storage = storage
@@ -80,27 +81,37 @@ class _Outlet:
         self._out = out
         self._sink: Sink = self._paced
         self._span: Span | None = None
+        self._headers = answer.headers
         self.size = 0
 
     def fetch(self, span: Span | None) -> None:
         """Have the object, or *span* of it, written. Raise `_OtherwiseError`."""
         self._span = span
         try:
-            info = self._storage.get(self._key, self, span)
+            info = fetched_as_it_is(self._storage, self._key, None, self._get, self._out.take_back)
         except _PartlessError:
             return self.fetch(None)
         except RejectedError as e:
             if is_no_part(e):
                 raise self._without_part() from e
-            if not is_unmet(e) or self.size:
+            if not is_unmet(e) or not self._out.take_back():
                 raise
-            if span and span.etag:  # it is another than that of If-Range: all of it
-                return self.fetch(None)
             raise _replaced(self._key) from e
         if info.size is None:
             text = f"{self._key!r}: the store tells neither a length nor an MD5, so nothing shows that all of it came"
             raise IntegrityError(text, key=self._key)
         return None
+
+    def _get(self, _: ObjectInfo | None) -> ObjectInfo:
+        """Have the bytes written, from the first one on."""
+        self.size, self._sink = 0, self._paced
+        try:
+            return self._storage.get(self._key, self, self._span)
+        except RejectedError as e:
+            if not (is_unmet(e) and self._span and self._span.etag and self._out.take_back()):
+                raise
+            self._span = None  # it is another than that of If-Range: all of it
+            return self._get(None)
 
     def _without_part(self) -> _OtherwiseError:
         info = self._storage.head(self._key)
@@ -112,6 +123,8 @@ class _Outlet:
         if needless := _unless_needless(self._request, self._key, info):
             raise _OtherwiseError(needless)
         answer, span = self._answer, self._span
+        # it may have told of an object that was replaced
+        answer.status, answer.headers = 200, dict(self._headers)
         if span and info.size is None:
             raise _PartlessError
         _describe(answer, self._key, info)
@@ -132,7 +145,7 @@ class _Outlet:
         try:
             return self._storage.pieces(info) if isinstance(self._storage, SupportsSegments) else ()
         except NotFoundError as e:
-            raise _replaced(self._key) from e
+            raise another_object(self._key) from e
 
     def write(self, data: bytes | memoryview) -> None:
         self.size += len(data)

@@ -11,7 +11,7 @@ from pfstorage.actions import Caller
 from pfstorage.errors import MessageError
 from pfstorage.handler import StoreHandler
 from pfstorage.reply import Reply
-from pfstorage.serving.body import MAX_UPLOAD, Reader, Writer
+from pfstorage.serving.body import MAX_UPLOAD, Outlet, Reader, Writer
 from pfstorage.serving.gate import Turn
 from pfstorage.serving.head import Headers
 from pfstorage.status import http_status
@@ -72,7 +72,7 @@ class Answer:
     """
 
     status: int = 200
-    content: bytes | Callable[[Writer], None] = b""
+    content: bytes | Callable[[Outlet], None] = b""
     kind: str = JSON
     length: int | None = None
     headers: dict[str, str] = field(default_factory=dict)

@@ -146,7 +146,7 @@ class RequestHandler(BaseHTTPRequestHandler):
                 reset(self.connection)  # only the end tells how long the content is: this is none
             raise
 
-    def _write(self, answer: Answer, content: Callable[[body.Writer], None], out: body.Writer) -> None:
+    def _write(self, answer: Answer, content: Callable[[body.Outlet], None], out: body.Outlet) -> None:
         try:
             content(out)
         except PfstorageError as e:

@@ -118,6 +118,12 @@ class _Whole:
     def flush(self) -> None:
         self._out.flush()
 
+    def take_back(self) -> bool:
+        """Forget what was written, if nothing of it has left; tell whether that is so."""
+        if not self.has_begun:
+            self._waiting = None
+        return not self.has_begun
+
     def end(self) -> None:
         """Let go what waits, and what ends the content."""
         self._begin()

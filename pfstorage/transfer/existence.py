@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.base import Span, SupportsSegments
+from pfstorage.backends.common import lacks_segments
 from pfstorage.errors import NotFoundError, PfstorageError, RejectedError
 from pfstorage.transfer.engine import run
 from pfstorage.transfer.plan import SAME, Failure, Moved, Plan, Transfer
@@ -21,7 +22,6 @@ ASKED = 1000
 """Objects of a plan that a HEAD asks for: the first so many, and as many of the others."""
 TRIES = 2
 """How often an object is asked for again that was stored just now and is not found."""
-CONFLICT = 409
 
 
 class _Nowhere:
@@ -130,7 +130,7 @@ def is_readable(work: Work, known: ObjectInfo) -> bool:
     except NotFoundError:
         return False
     except RejectedError as e:
-        if e.facts.get("status") != CONFLICT:  # so Swift says that a segment is missing
+        if not lacks_segments(e):
             raise
         return False
     return True

@@ -16,6 +16,7 @@ from pfstorage.pathmap import is_marker
 from pfstorage.transfer import large
 from pfstorage.transfer.engine import run
 from pfstorage.transfer.plan import SAME, Moved, Plan, Transfer, TransferReport
+from pfstorage.transfer.replaced import fetched_as_it_is
 from pfstorage.transfer.same import has_same_bytes
 from pfstorage.transfer.work import Work
 
@@ -71,8 +72,8 @@ def _pull_one(work: Work, transfer: Transfer) -> Moved:
         if work.options.dry_run:
             return Moved(transfer.known.size if transfer.known else None)
         again_on = (IntegrityError, NotFoundError) if transfer.known else (IntegrityError,)
-        file, info = work.patience.tried(lambda: _fetched(work, transfer), again_on, retries=TRIES)
-        if transfer.known is None and info.is_directory:
+        file, info = work.patience.tried(lambda: _fetched_as_it_is(work, transfer), again_on, retries=TRIES)
+        if info.is_directory and not (transfer.known and transfer.known.is_directory):
             file.discard()
             return _make_directory(work, transfer)
         if work.options.durable == "batch" and work.batch_room.acquire(blocking=False):
@@ -123,11 +124,24 @@ def _may_stay(work: Work, transfer: Transfer) -> bool:
     except (OSError, LocalFileError, NotFoundError):
         # missing, in the way, or changed while it was read, as by another pull; or another object: writing it will tell
         return False
+    except RejectedError as e:
+        if not is_unmet(e):  # it is replaced at this moment
+            raise
+        return False
 
 
 def _is_taken(tree: LocalTree, parts: tuple[str, ...]) -> bool:
     """Tell whether there is a file of that name, a link or one that can't be read, too."""
     return not stat.S_ISDIR(tree.status(parts).st_mode)
+
+
+def _fetched_as_it_is(work: Work, transfer: Transfer) -> tuple[NewFile, ObjectInfo]:
+    """Do as `_fetched` does; an object that is replaced meanwhile is fetched as it is by then."""
+
+    def fetch(known: ObjectInfo | None) -> tuple[NewFile, ObjectInfo]:
+        return _fetched(work, replace(transfer, known=known))
+
+    return fetched_as_it_is(work.storage, transfer.key, transfer.known, fetch)
 
 
 def _fetched(work: Work, transfer: Transfer) -> tuple[NewFile, ObjectInfo]:
@@ -166,12 +180,7 @@ def _fetch(work: Work, transfer: Transfer, file: NewFile) -> ObjectInfo:
             if not (isinstance(e, NotFoundError) or is_unmet(e)):
                 raise
             file.truncate(0)  # it is another by now, or of a kind that the listing does not tell
-    try:
-        info = work.storage.get(transfer.key, work.sink(file))
-    except RejectedError as e:
-        if not is_unmet(e):
-            raise
-        raise IntegrityError(str(e), key=transfer.key) from e  # it is asked for again
+    info = work.storage.get(transfer.key, work.sink(file))
     if info.segments_etag:  # a listing does not tell of every kind of large object
         large.verify(work, info, file)
     elif known and known.md5 and not info.md5 and info.size != 0:

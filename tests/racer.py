@@ -1,0 +1,29 @@
+"""A process of a race: it does what it is told, one line of JSON at a time, and tells in another what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from typing import Any
+
+from pfstorage import StoreHandler, open_storage
+from pfstorage.errors import NotFoundError
+
+
+def race(options: dict[str, Any]) -> None:
+    """Work on the storage with *options*: each line is the key to delete, or a message."""
+    with open_storage(**options) as storage, contextlib.closing(StoreHandler(storage)) as handler:
+        for line in sys.stdin:
+            told = json.loads(line)
+            if isinstance(told, str):
+                reply: dict[str, Any] = {"status": True}
+                with contextlib.suppress(NotFoundError):  # another was quicker
+                    storage.delete(told)
+            else:
+                reply = handler.run(told)
+            print(json.dumps(reply), flush=True)
+
+
+if __name__ == "__main__":
+    race(json.loads(sys.argv[1]))
