@@ -45,7 +45,7 @@ def _line_of(text: str) -> str:
 def _main(argv: Sequence[str] | None, stop: Stop, signals: _Signals) -> int:
     parser = build_parser()
     options = parser.parse_args(argv)
-    told = _told(options)
+    told = _told(parser, options)
     if told is not None:
         return DONE if output.tell(told) else FAILED
     _hide_secrets(options)
@@ -55,12 +55,12 @@ def _main(argv: Sequence[str] | None, stop: Stop, signals: _Signals) -> int:
     return _run(parser, options, stop, signals)
 
 
-def _told(options: argparse.Namespace) -> str | None:
+def _told(parser: argparse.ArgumentParser, options: argparse.Namespace) -> str | None:
     """Return what the flags want to be told of the program itself, None if that is nothing."""
     if options.b_version:
         return f"Version: {__version__}"
     if options.makeToken:
-        return _new_token()
+        return _new_token(parser, options)
     if options.desc or options.synopsis:
         return "\n\n".join([DESCRIPTION, SYNOPSIS, *([DETAILS] if options.desc else [])])
     return None
@@ -150,6 +150,8 @@ def _check_combination(parser: argparse.ArgumentParser, options: argparse.Namesp
     sources = [options.msg is not None, bool(options.str_action), options.b_test, options.server]
     if sum(sources) > 1:
         parser.error("--msg, --action, --test and --server are four ways; give one")
+    if options.rights or options.prefix is not None or options.expires:
+        parser.error("--rights, --prefix and --expires go with --makeToken")
     if options.str_args and not options.str_action:
         parser.error("--args goes with --action")
     if options.remote == "":
@@ -279,7 +281,11 @@ def _print(reply: Reply) -> int:
     return MALFORMED if isinstance(reply.error, MessageError) else FAILED
 
 
-def _new_token() -> str:
-    from pfstorage.serving.tokens import make_token
+def _new_token(parser: argparse.ArgumentParser, options: argparse.Namespace) -> str:
+    from pfstorage.errors import LocalFileError, SettingsError
+    from pfstorage.serving.token_making import new_token
 
-    return make_token()
+    try:
+        return new_token(options.rights, options.prefix, options.expires, options.tokenPath)
+    except (SettingsError, LocalFileError) as e:
+        parser.exit(MALFORMED, f"pfstorage: {e}\n")

@@ -169,7 +169,15 @@ def _add_server_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the file of tokens: one a line, or INI if it ends in .cfg",
     )
-    add("--makeToken", action="store_true", help="print a new token")
+    add("--makeToken", action="store_true", help="print a new token; with --tokenPath, add its hash to FILE")
+    add(
+        "--rights",
+        choices=("read", "write", "admin"),
+        default="",
+        help="what the new token allows (default write)",
+    )
+    add("--prefix", metavar="PREFIX", help="the beginning of the keys that it is for (default all keys)")
+    add("--expires", default="", metavar="WHEN", help="its end, like 2030-12-31 or 2030-12-31T18:00Z")
     add(
         "--allowAnonymous",
         dest="b_allowAnonymous",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.client
 import io
 import json
@@ -25,7 +26,7 @@ from pfstorage.serving.access import Access
 from pfstorage.serving.head import Headers
 from pfstorage.serving.options import ServerOptions
 from tests.conftest import Command, ask, make_certificate, running_server, write_tree
-from tests.exchange import MULTIPART, Door, exchange, multipart, request
+from tests.exchange import MULTIPART, Door, exchange, multipart, request, server_process
 
 HELLO = {"action": "hello", "meta": {"askAbout": "timestamp"}}
 SYSINFO = {"action": "hello", "meta": {"askAbout": "sysinfo"}}
@@ -179,6 +180,53 @@ def test_no_page_gives_orders_whatever_its_token(serving: Serving, token_file: s
     assert ask(server, QUIT, **headers)[0] == 403
     form = "meta[ctl][serverCmd]=quit"
     assert ask(server, form, **bearer(BOSS))[0] == 403
+
+
+def test_a_token_that_has_expired_is_told_so_and_an_upload_that_ends_later_is_not_stored(
+    serving: Serving, token_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pfstorage.serving import tokens
+
+    text = Path(token_file).read_text().replace(f"boss = {BOSS}", f"boss = {BOSS} expires=2030-01-01")
+    Path(token_file).write_text(text)
+    now = [1893456000 - 1.0]
+    monkeypatch.setattr(tokens.time, "time", lambda: now[0])
+    server = serving(token_path=token_file)
+    assert ask(server, HELLO, **bearer(BOSS))[0] == 200
+    put = "PUT /api/v1/objects/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nExpect: 100-continue\r\n"
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as connection:
+        connection.sendall(f"{put}Authorization: Bearer {BOSS}\r\n\r\n".encode())
+        assert b"100 Continue" in connection.recv(1000)
+        now[0] += 1
+        connection.sendall(b"hello")
+        assert b"HTTP/1.1 401 " in connection.recv(1000)
+    status, reply = ask(server, LS, **bearer(BOSS))
+    assert (status, reply["error"]["type"]) == (401, "UnauthorizedError")
+    assert reply["msg"] == "this token has expired, at 2030-01-01T00:00:00Z: ask for a new one"
+    assert ask(server, LS, **bearer(READER))[1].get("ls", []) == []
+
+
+@pytest.mark.parametrize("verbosity", ["1", "2"])
+def test_a_token_whose_hash_alone_is_on_file_is_in_no_log_and_no_record(
+    tmp_path: Path, verbosity: str
+) -> None:
+    digest = hashlib.sha256(BOSS.encode()).hexdigest()
+    tokens = tmp_path / "tokens.cfg"
+    tokens.touch(0o600)
+    tokens.write_text(f"[AUTH TOKENS]\nboss = sha256:{digest}\n[TOKEN RIGHTS]\nboss = admin\n")
+    flags = ("--enableTokenAuth", "--tokenPath", str(tokens), "--debugToDir", "records", "-v", verbosity)
+    with server_process(tmp_path, "--type", "memory", "--forever", *flags) as served:
+        for message in (LS, {"action": "objPut", "meta": {"file": BOSS, "inLocation": BOSS}}):
+            body = json.dumps(message)
+            head = request(
+                "POST", f"/api/v1/cmd?{BOSS}", f"Authorization: Bearer {BOSS}", f"Content-Length: {len(body)}"
+            )
+            assert exchange(served.port, head + body.encode()).startswith(b"HTTP/1.1 ")
+        served.process.terminate()
+        _, said = served.ends()
+    assert "boss" in said
+    records = "".join(path.read_text() for path in (tmp_path / "records").iterdir())
+    assert (BOSS in said, BOSS in records, "********" in records) == (False, False, True)
 
 
 # pages

@@ -14,7 +14,8 @@ import pytest
 from pfstorage.errors import SettingsError, UnauthorizedError
 from pfstorage.rights import Rights
 from pfstorage.serving import tokens
-from pfstorage.serving.tokens import Grant, TokenFile, make_token
+from pfstorage.serving.token_making import make_token
+from pfstorage.serving.tokens import Grant, TokenFile
 from pfstorage.status import status_of
 
 ANN, BOB, ODD = "ann-0123456789abcdef", "bob-0123456789abcdef", "clé-日本-%(x)s=#;0123456789"
@@ -338,7 +339,7 @@ def test_a_change_that_the_file_system_does_not_tell_is_seen_while_the_file_is_f
 
 def test_a_file_that_has_not_changed_is_not_read_again(aged: None, monkeypatch: pytest.MonkeyPatch) -> None:
     file = TokenFile(file_of(INI))
-    monkeypatch.setattr(tokens, "_text", lambda path: pytest.fail("it was read again"))
+    monkeypatch.setattr(tokens, "read_text", lambda path: pytest.fail("it was read again"))
     assert is_let_in(file, ANN)
 
 

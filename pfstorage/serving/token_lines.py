@@ -7,8 +7,7 @@ import hashlib
 import logging
 import math
 import re
-import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -59,13 +58,6 @@ class Entry:
 
 def digest_of(token: bytes) -> bytes:
     return hashlib.sha256(token).digest()
-
-
-def make_token() -> str:
-    """Return a token of 256 random bits, of letters, digits, ``-`` and ``_``; no flag begins like it."""
-    while (token := secrets.token_urlsafe(32)).startswith("-"):
-        continue
-    return token
 
 
 def is_ini(path: str) -> bool:
@@ -211,14 +203,3 @@ def told_moment(seconds: float) -> str:
     '1970-01-02T00:00:00Z'
     """
     return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
-
-
-def lines_of(token: str, rights: Rights, expires: float) -> Mapping[str, str]:
-    """Return the lines for a new token, by their section, without the token itself."""
-    digest = digest_of(token.encode()).hex()
-    until = "" if expires == math.inf else f" expires={told_moment(expires)}"
-    name = f"token-{digest[:8]}"
-    return {
-        TOKENS: f"{name} = sha256:{digest}{until}",
-        RIGHTS: f"{name} = {rights.level} {rights.prefix}".rstrip(),
-    }

@@ -17,12 +17,11 @@ from pfstorage.serving.token_lines import (
     Grant,
     RefusedError,
     digest_of,
-    make_token,
     read_entries,
     told_moment,
 )
 
-__all__ = ["Grant", "TokenFile", "make_token"]
+__all__ = ["Grant", "TokenFile"]
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +159,7 @@ class TokenFile:
         self._grants, self._has_rights = {}, False
 
     def _read(self) -> None:
-        text, self._state = _text(self._path)
+        text, self._state = read_text(self._path)
         entries, has_rights = read_entries(self._path, text)
         is_part = self._has_rights and not has_rights and any(each.digest in self._grants for each in entries)
         if is_part and self._state is None:  # their rights may be on the way
@@ -197,7 +196,7 @@ def _state_of(status: os.stat_result) -> _State:
     return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_dev
 
 
-def _text(path: str) -> tuple[str, _State | None]:
+def read_text(path: str) -> tuple[str, _State | None]:
     """Return what is in the file, and its state, None if it was changed just now.
 
     Raise `SettingsError`, too, if others can get at it. What is judged is what is read.
