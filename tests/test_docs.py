@@ -36,7 +36,7 @@ from pfstorage.rights import Rights
 from pfstorage.serving import body, gate
 from pfstorage.serving.options import FLAGS, WANTED, ServerOptions
 from pfstorage.serving.server import seconds_to_end
-from pfstorage.serving.token_making import make_token
+from pfstorage.serving.tokens import make_token
 from pfstorage.status import STATUS_BY_ERROR, status_of
 from tests.conftest import ROOT, Command, ask, running_server, serving, write_tree
 from tests.test_image import instructions

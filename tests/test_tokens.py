@@ -14,8 +14,7 @@ import pytest
 from pfstorage.errors import SettingsError, UnauthorizedError
 from pfstorage.rights import Rights
 from pfstorage.serving import tokens
-from pfstorage.serving.token_making import make_token
-from pfstorage.serving.tokens import Grant, TokenFile
+from pfstorage.serving.tokens import Grant, TokenFile, make_token
 from pfstorage.status import status_of
 
 ANN, BOB, ODD = "ann-0123456789abcdef", "bob-0123456789abcdef", "clé-日本-%(x)s=#;0123456789"

@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import math
 import os
-import secrets
 import time
 from collections.abc import Iterator, Mapping
 
@@ -23,14 +22,7 @@ from pfstorage.serving.token_lines import (
     read_entries,
     told_moment,
 )
-from pfstorage.serving.tokens import read_text
-
-
-def make_token() -> str:
-    """Return a token of 256 random bits, of letters, digits, ``-`` and ``_``; no flag begins like it."""
-    while (token := secrets.token_urlsafe(32)).startswith("-"):
-        continue
-    return token
+from pfstorage.serving.tokens import make_token, read_text
 
 
 def new_token(level: str = "", prefix: str | None = None, expires: str = "", path: str = "") -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import logging
 import os
+import secrets
 import shlex
 import stat
 import threading
@@ -21,7 +22,7 @@ from pfstorage.serving.token_lines import (
     told_moment,
 )
 
-__all__ = ["Grant", "TokenFile"]
+__all__ = ["Grant", "TokenFile", "make_token"]
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,13 @@ clock of a file system, FAT's, ticks every two seconds."""
 
 _OPEN_TO_OTHERS = stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP
 _State = tuple[int, ...]
+
+
+def make_token() -> str:
+    """Return a token of 256 random bits, of letters, digits, ``-`` and ``_``; no flag begins like it."""
+    while (token := secrets.token_urlsafe(32)).startswith("-"):
+        continue
+    return token
 
 
 class TokenFile:
