@@ -105,7 +105,8 @@ BLOCKS: dict[str, type[Any]] = {
 class CommonSettings(_Shown):
     """What is no backend's own: the block ``this`` of a document. Times are in seconds.
 
-    *timeout* bounds each silence of the store. It lies above the 60 s for which
+    *timeout* bounds each silence of the store, and *min_rate*, in bytes a second, how slowly bodies may come and
+    go beyond that; 0 is no such bound. *timeout* lies above the 60 s for which
     Swift's rate limiter may hold a request (``max_sleep_time_seconds`` in Swift's
     documentation of its ratelimit middleware). *connect_timeout* bounds the opening
     of one connection. *retries* is how often a failed request is repeated. *workers*
@@ -131,6 +132,7 @@ class CommonSettings(_Shown):
     retries: int = 3
     timeout: float = 90.0
     connect_timeout: float = 2.0
+    min_rate: int | str = "1K"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -246,7 +248,7 @@ def _check(settings: Settings) -> None:
     if settings.type == "filesystem" and not settings.filesystem.store_base:
         raise SettingsError("--type filesystem needs --storeBase DIR, the directory that is the store")
     _check_workers(settings.workers)
-    for name in ("segment_size", "range_size", "bw_limit"):
+    for name in ("segment_size", "range_size", "bw_limit", "min_rate"):
         _check_size(name, getattr(settings, name))
     if settings.durable not in DURABLE:
         raise SettingsError(f"durable must be one of {', '.join(DURABLE)}")
@@ -284,7 +286,7 @@ def _check_size(name: str, value: int | str) -> None:
         size = size_of(value)
     except ValueError as e:
         raise SettingsError(f"{camel_case(name)}: {e}") from None
-    least = 0 if name == "bw_limit" else LEAST_PIECE
+    least = 0 if name in ("bw_limit", "min_rate") else LEAST_PIECE
     _check_range(camel_case(name), size, least, 2**50)
 
 

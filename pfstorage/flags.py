@@ -114,6 +114,11 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="how long to wait for a connection (default 2)",
     )
+    add(
+        "--minRate",
+        metavar="SIZE",
+        help="give up a store that sends or takes fewer bytes a second (default 1K; 0 is no bound)",
+    )
     add("-s", "--server", action="store_true", help="serve messages over HTTP")
     add("--forever", dest="b_forever", action="store_true", help="serve until stopped, not one request")
     add("--ipSelf", metavar="HOST", help="where to serve (default HOST_IP, else 127.0.0.1)")

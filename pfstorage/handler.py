@@ -247,6 +247,7 @@ def _storage_part(settings: Settings) -> tuple[Any, ...]:
         settings.retries,
         settings.timeout,
         settings.connect_timeout,
+        settings.min_rate,
         settings.http_proxy,
         settings.insecure,
     )

@@ -94,6 +94,7 @@ _FLAGS = {
     "retries": ("this", "retries"),
     "timeout": ("this", "timeout"),
     "connectTimeout": ("this", "connectTimeout"),
+    "minRate": ("this", "minRate"),
     "storeBase": ("filesystem", "store_base"),
     "swiftAuthUrl": ("swift", "auth_url"),
     "swiftUsername": ("swift", "username"),

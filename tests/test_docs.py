@@ -287,10 +287,13 @@ def test_the_limits_and_their_defaults_are_those_of_the_code(pages: dict[str, Pa
     defaults = {flag: getattr(known, name) for flag, name in FLAGS.items() if flag in documented}
     defaults |= {name: settings[name] for name in documented if name not in defaults}
     assert config.size_of("16G") == defaults["maxUpload"]
-    shown = {name: f"{default:g}" if default else "none" for name, default in defaults.items()}
+    shown = {
+        name: default if isinstance(default, str) else f"{default:g}" if default else "none"
+        for name, default in defaults.items()
+    }
     assert documented == {**shown, "maxUpload": "16G"}
     bounds = {name for name in vars(build_parser().parse_args([])) if name.startswith("max")}
-    bounds |= {"jobTtl", "graceSeconds", "bwLimit", "timeout", "connectTimeout", "retries"}
+    bounds |= {"jobTtl", "graceSeconds", "bwLimit", "timeout", "connectTimeout", "retries", "minRate"}
     assert documented.keys() == bounds
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import http.client
 import re
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -26,6 +27,7 @@ from pfstorage.backends.http_errors import (
     Mistake,
     Refusal,
 )
+from pfstorage.backends.http_pace import Allowance
 from pfstorage.backends.http_response import Response
 from pfstorage.backends.http_tunnel import Tunnel
 from pfstorage.sockets import bound_silence, has_ended, is_readable
@@ -38,6 +40,12 @@ CONTINUE_PATIENCE = 1.0
 """Seconds to wait for that answer: RFC 9110, 10.1.1, forbids to wait for it without end."""
 MOST_WORDS = 4096
 """Bytes of a refusal's body that are read: its connection ends."""
+WORDS_SECONDS = 5.0
+"""Seconds for which they are waited for: the status alone says what is the matter."""
+MOST_READ = 64 * 1024**2
+"""Bytes of an answer that is read as a whole, where the caller does not say what is too long."""
+MOST_SKIPPED = 1024**2
+"""Bytes of an answer of which only the head is wanted."""
 _CONTINUE = b"HTTP/1.1 100"
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _SETTINGS = {
@@ -52,8 +60,9 @@ _SETTINGS = {
 class Route:
     """How to reach the server of *url*: directly or by the HTTP proxy of the URL *proxy*.
 
-    *timeout* in seconds bounds each silence, *connect_timeout* the opening of a
-    connection. *context* is for https; without it, the system's certificates count.
+    *timeout* in seconds bounds each silence, and the head of each answer; *connect_timeout* the opening of a
+    connection. Bodies come and go with *min_rate* bytes a second, 0 is no such bound: `http_pace` says what counts.
+    *context* is for https; without it, the system's certificates count.
     """
 
     url: str
@@ -61,6 +70,7 @@ class Route:
     connect_timeout: float
     timeout: float
     context: ssl.SSLContext | None = None
+    min_rate: float = 0
 
 
 class HttpConnection:
@@ -69,9 +79,11 @@ class HttpConnection:
     def __init__(self, route: Route) -> None:
         self._route = route
         self._prefix, self._own_headers, self._http = _prepared(route)
+        self._sending = Allowance(route.timeout, "takes what is sent")
         self._asks_first = True
         self._is_aborted = False
         self._begun: Response | None = None
+        self._last: Response | None = None
         self.buffer = memoryview(bytearray(CHUNK))
         """Room for what is read: it is made once, for that costs more than to fill it."""
 
@@ -94,6 +106,7 @@ class HttpConnection:
         with TALKING:
             response = self._http.getresponse()
         assert isinstance(response, Response)
+        self._last = response
         if response.status == http.HTTPStatus.EXPECTATION_FAILED and not is_wanted:
             self.close()
             self._asks_first = False  # of one that does not know the question (RFC 9110, 15.5.18)
@@ -140,7 +153,7 @@ class HttpConnection:
     def _may_continue(self) -> bool:
         """Tell whether the server wants the body, or does not say so in time."""
         sock = self._http.sock
-        answer = Response(sock, method="PUT")
+        answer = _response_class(self._route)(sock, method="PUT")
         with TALKING:
             bound_silence(sock, CONTINUE_PATIENCE)  # no poll: it takes what TLS says for itself for an answer
             try:
@@ -152,7 +165,7 @@ class HttpConnection:
                 bound_silence(sock, self._route.timeout)
         # the same object must read the rest, for it may have read further than this
         self._begun = answer
-        self._http.response_class = _once(answer, self._http)  # type: ignore[assignment]
+        self._http.response_class = _once(answer, self._http)
         # what may yet become that is taken for it: a refusal is seen in the middle of a body, too
         return _CONTINUE.startswith(begun[: len(_CONTINUE)])
 
@@ -160,13 +173,20 @@ class HttpConnection:
         if body is None:
             return
         chunks = iter([body]) if isinstance(body, bytes) else iter(lambda: body.read(CHUNK), b"")
+        self._sending.begin(self._route.min_rate)
         try:
             for chunk in chunks:
                 with TALKING:
-                    self._http.send(chunk)
+                    self._send(memoryview(chunk))
         except ConnectionBroken:
             if not self._has_answered_early():
                 raise
+
+    def _send(self, rest: memoryview) -> None:
+        while rest:
+            sent = self._sending.timed(functools.partial(self._http.sock.send, rest)) or 0
+            self._sending.credit(sent)
+            rest = rest[sent:]
 
     def _has_answered_early(self) -> bool:
         """Tell whether the server refused the body before its end, and said why."""
@@ -180,13 +200,37 @@ class HttpConnection:
             raise ConnectionBroken("the connection broke (the answer is cut off)")
         return count
 
-    def read_all(self, response: Response) -> bytes:
-        with TALKING:
-            return response.read()
+    def read_all(self, response: Response, most: int = MOST_READ) -> bytes:
+        """Return the body. Raise `ConnectionBroken`, also if it has over *most* bytes."""
+        if response.length is not None and response.length <= most:
+            with TALKING:
+                return response.read()
+        parts, left = [], most
+        while count := self.read_into(response, self.buffer):
+            parts.append(bytes(self.buffer[:count]))
+            left -= count
+            if left < 0:
+                raise ConnectionBroken(f"its answer has more than {most} bytes")
+        return b"".join(parts)
+
+    def skip(self, response: Response) -> None:
+        """Read a body that nobody wants to its end. Raise `ConnectionBroken`, also if it is long."""
+        left = MOST_SKIPPED
+        while count := self.read_into(response, self.buffer):
+            left -= count
+            if left < 0:
+                raise ConnectionBroken(f"its answer has more than {MOST_SKIPPED} bytes where it needs none")
 
     def read_words(self, response: Response) -> str:
-        """Return the text of a refusal's body in one line, without tags."""
-        with TALKING, contextlib.closing(response):  # it may own the socket
+        """Return the text of a refusal's body in one line, without tags; "" if it does not come."""
+        seconds, content = min(self._route.timeout, WORDS_SECONDS), b""
+        with (
+            contextlib.suppress(ConnectionBroken),
+            TALKING,
+            contextlib.closing(response),
+        ):  # it may own the socket
+            bound_silence(response.socket, seconds)
+            response.allow(seconds)
             content = response.read(MOST_WORDS)
         text = re.sub(
             r"<(head|style|script)\b.*?</\1>|<[^>]*>", " ", content.decode(errors="replace"), flags=re.S
@@ -204,11 +248,13 @@ class HttpConnection:
 
     def close(self) -> None:
         self._http.close()
+        if self._last is not None:  # one that ends with the connection owns the socket
+            self._last.close()
         if (
             self._begun is not None
         ):  # where its body has failed, nobody takes this answer, and it would hold the socket
             self._begun.close()
-            self._begun, self._http.response_class = None, Response
+            self._begun, self._http.response_class = None, _response_class(self._route)
 
 
 def meets_tls(route: Route) -> bool:
@@ -249,8 +295,12 @@ def _prepared(route: Route) -> tuple[str, dict[str, str], http.client.HTTPConnec
         kept = http.client.HTTPSConnection(host, port, context=context, blocksize=CHUNK)
     else:
         kept = http.client.HTTPConnection(host, port, blocksize=CHUNK)
-    kept.response_class = Response
+    kept.response_class = _response_class(route)
     return prefix, headers, kept
+
+
+def _response_class(route: Route) -> Any:
+    return functools.partial(Response, seconds=route.timeout, min_rate=route.min_rate)
 
 
 def _proxy_headers(user: str | None, password: str | None) -> dict[str, str]:
@@ -260,11 +310,12 @@ def _proxy_headers(user: str | None, password: str | None) -> dict[str, str]:
     return {"Proxy-Authorization": f"Basic {base64.b64encode(login).decode()}"}
 
 
-def _once(answer: Response, connection: http.client.HTTPConnection) -> Callable[..., Response]:
+def _once(answer: Response, connection: http.client.HTTPConnection) -> Any:
     """Return what makes *connection* take *answer* for its next response, and no further one."""
+    before = connection.response_class
 
     def make(*_: object, **__: object) -> Response:
-        connection.response_class = Response
+        connection.response_class = before
         return answer
 
     return make

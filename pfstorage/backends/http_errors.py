@@ -7,13 +7,14 @@ import socket
 import ssl
 from collections.abc import Mapping
 
+from pfstorage.backends.http_pace import TooSlowError
 from pfstorage.sockets import SILENT
 
 
 class ConnectionBroken(Exception):
     """There was no answer: *reason* in few words.
 
-    *connecting* if there was no connection at all, *silent* if there is one, over which nothing comes.
+    *connecting* if there was no connection at all, *silent* if there is one, over which nothing comes, or too little.
     """
 
     def __init__(self, reason: str, *, connecting: bool = False, silent: bool = False) -> None:
@@ -95,6 +96,8 @@ class Broken:
 def _outage(error: Exception, connecting: bool) -> ConnectionBroken:
     if isinstance(error, socket.gaierror):
         return ConnectionBroken("its name is not known", connecting=True)
+    if isinstance(error, TooSlowError):
+        return ConnectionBroken(str(error), connecting=connecting, silent=not connecting)
     if isinstance(error, SILENT):
         reason = "no connection in time" if connecting else "it fell silent"
         return ConnectionBroken(reason, connecting=connecting, silent=not connecting)

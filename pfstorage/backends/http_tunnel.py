@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import http.client
+import math
 import ssl
 from collections.abc import Mapping
 
@@ -45,7 +46,7 @@ class Tunnel(http.client.HTTPConnection):
         way = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         lines = [f"CONNECT {way} HTTP/1.1", f"Host: {way}", *(f"{n}: {v}" for n, v in self._headers.items())]
         self.sock.sendall("\r\n".join([*lines, "", ""]).encode())
-        answer = Response(self.sock, method="CONNECT")
+        answer = Response(self.sock, method="CONNECT", seconds=self.timeout or math.inf)
         try:
             answer.begin()  # the server sends nothing more until the client begins TLS
         finally:

@@ -108,16 +108,19 @@ class Patience:
         again_on: tuple[type[StorageError], ...] = (UnavailableError,),
         *,
         retries: int | None = None,
-        progress: Callable[[], int] = no_progress,
+        progress: Callable[[], float] = no_progress,
+        least_rate: float = 0.0,
         outage: Outage | None = None,
     ) -> T:
         """Return what *call* returns; on an error of *again_on*, call it again, after a pause.
 
         Raise the last error, or `StoppedError`. *call* must be able to run again: rewind
-        what it read. Where *progress* has grown since the last try, the count of tries begins anew.
+        what it read. Where *progress* has grown since the count of tries began, and by *least_rate* each second, the
+        count begins anew: who gets a little further each time would be tried without end.
         During an *outage* that has lasted for long, one try is enough.
         """
-        started, reached = time.monotonic(), progress()
+        started = counted = time.monotonic()
+        reached = progress()
         attempts = itertools.count()
         while True:
             self._stop.check()
@@ -129,8 +132,9 @@ class Patience:
                 if self._is_given_up:
                     raise self._stop.error() from e
                 self._noticed(e)
-                if progress() > reached:
-                    attempts, reached = itertools.count(), progress()
+                gained, now = progress() - reached, time.monotonic()
+                if gained > 0 and gained >= least_rate * (now - counted):
+                    attempts, reached, counted = itertools.count(), progress(), now
                 attempt = next(attempts)
                 down = max(time.monotonic() - started, outage.seconds if outage else 0.0)
                 out_of_patience = e.facts.get("connecting") and down > CONNECT_PATIENCE

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pfstorage.backends.http_connection import Route
 from pfstorage.backends.http_errors import Mistake
-from pfstorage.config import Settings
+from pfstorage.config import Settings, size_of
 from pfstorage.decoding import decoded
 from pfstorage.urls import proxy_url
 
@@ -25,7 +25,8 @@ def find_route(place: str, settings: Settings, environ: Mapping[str, str]) -> Ro
     proxy = find_proxy(place, settings.http_proxy, environ)
     is_tls = urlsplit(place).scheme == "https"
     context = trusting(settings.swift.cacert, settings.insecure, environ) if is_tls else None
-    return Route(place, proxy, settings.connect_timeout, settings.timeout, context)
+    min_rate = size_of(settings.min_rate)
+    return Route(place, proxy, settings.connect_timeout, settings.timeout, context, min_rate)
 
 
 def find_proxy(place: str, setting: str, environ: Mapping[str, str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -33,6 +34,7 @@ class Download:
         self._info = ObjectInfo(key)
         self._start, self._size = (span.offset, span.size) if span else (0, None)
         self._has_end = False
+        self._sink_seconds = 0.0
         self._refusal: BaseException | None = None
         self._is_to_compare = False  # and not the store
         self._etag_told = ""  # with a refusal
@@ -40,7 +42,7 @@ class Download:
     def run(self) -> ObjectInfo:
         """Do what `Storage.get` says."""
         try:
-            self._session.tried(self._get_rest, self._key, progress=lambda: self._hashed.received)
+            self._session.tried(self._get_rest, self._key, progress=self._progress)
         except RejectedError as e:
             if not is_unmet(e):  # it is If-Match
                 raise
@@ -51,6 +53,10 @@ class Download:
         if self._refusal:
             raise self._refusal
         return self._verified()
+
+    def _progress(self) -> float:
+        """Return the bytes that came, and those that might have come while the sink took its time."""
+        return self._hashed.received + self._sink_seconds * self._session.min_rate
 
     def _is_large_and_the_same(self) -> bool:
         """Tell whether it is the large object that the store says it is not: Ceph has two ETags for one.
@@ -170,7 +176,9 @@ class Download:
             chunk = http.buffer[surplus:count] if surplus else http.buffer[:count]
             surplus = max(0, surplus - count)
             chunk = chunk[:left]
+            started = time.monotonic()
             self._hashed.write(chunk)
+            self._sink_seconds += time.monotonic() - started
             left = None if left is None else left - len(chunk)
             if left == 0 and answer.status != 206:  # the rest of the object may be long
                 http.close()
@@ -187,6 +195,6 @@ def _range_of(span: Span) -> str:
 def _leave(connection: Connection, answer: Response) -> None:
     """Leave what nobody wants of *answer*: little of it is read, and the connection serves another request."""
     if answer.length is not None and answer.length <= CHUNK:
-        connection.http.read_all(answer)
+        connection.http.skip(answer)
     else:
         connection.http.close()

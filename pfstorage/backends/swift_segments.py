@@ -39,6 +39,8 @@ from pfstorage.errors import (
 
 log = logging.getLogger(__name__)
 
+MOST_TOLD = 1024**2
+"""Bytes of the answer to a manifest: Swift names each segment that is wrong."""
 TAKEN = "x-object-meta-taken-by"
 """Which try has taken a segment of another one for its own, too."""
 
@@ -194,7 +196,7 @@ class SwiftUpload:
         ]
         with only_if_new(self._key, self._headers, only_new):
             try:
-                self._put_manifest(json.dumps(manifest).encode(), etag)
+                self._put_manifest(json.dumps(manifest).encode(), etag, len(manifest))
             except RejectedError as e:
                 # what is there is new, if it is of a try whose answer was lost
                 if not (self._may_be_named and is_unmet(e) and self._is_live(etag)):
@@ -209,8 +211,10 @@ class SwiftUpload:
             return self._segments.objects.head(self._segments.container, self._key).etag == etag
         return False
 
-    def _put_manifest(self, manifest: bytes, etag: str) -> None:
+    def _put_manifest(self, manifest: bytes, etag: str, segments: int) -> None:
         """Store the manifest. The store looks at each segment first; a heartbeat keeps the line open.
+
+        That is a byte each 10 s, so it is given a second for each segment.
 
         It is not told the *etag*, which Ceph takes for that of the manifest: what it answers is compared.
         """
@@ -223,8 +227,9 @@ class SwiftUpload:
             headers = {"X-Auth-Token": token, "Content-Length": str(len(manifest)), **self._headers}
             headers |= {"Accept": "application/json"}
             with noted_if_unanswered(note, _is_no_clear_refusal):
-                answer = self._segments.objects.session.send(connection, "PUT", path, headers, manifest)
-                told = connection.http.read_all(answer)
+                answer = session.send(connection, "PUT", path, headers, manifest)
+                answer.allow(session.timeout + segments)
+                told = connection.http.read_all(answer, MOST_TOLD)
                 if answer.status == 201:
                     stored = answer.fields.get("etag", "")
                 else:
@@ -235,7 +240,7 @@ class SwiftUpload:
         def put_intact() -> None:
             """Store it as it is: what comes damaged, a manifest that names nothing, is sent again."""
             try:
-                stored = objects.session.tried(put, self._key)
+                stored = session.tried(put, self._key)
             except RejectedError as e:
                 if e.facts.get("status") == 400:
                     raise IntegrityError(f"{self._key!r}: the manifest did not arrive whole: {e}") from e
@@ -246,7 +251,8 @@ class SwiftUpload:
                 raise IntegrityError(f"{self._key!r}: the store has other segments than were sent")
 
         objects = self._segments.objects
-        patience = objects.session.patience
+        session = objects.session
+        patience = session.patience
         objects.in_container(
             self._segments.container, lambda: patience.tried(put_intact, (IntegrityError,), retries=1)
         )

@@ -32,7 +32,7 @@ from pfstorage.backends.pool import Pool
 from pfstorage.backends.retry import Outage, Patience, no_progress
 from pfstorage.backends.routes import find_route
 from pfstorage.backends.swift_answers import asked, error_of_answer, error_of_login, is_signed
-from pfstorage.config import Settings
+from pfstorage.config import Settings, size_of
 from pfstorage.errors import (
     ConflictError,
     Fact,
@@ -78,6 +78,8 @@ class SwiftSession:
         self._settings = settings
         self.address = urlsplit(settings.swift.auth_url).netloc.rpartition("@")[2]
         self.patience = Patience(settings.retries)
+        self.timeout = settings.timeout
+        self.min_rate = size_of(settings.min_rate)
         self._outage = Outage()
         self._login = Login(self._log_in)
         self._route = functools.lru_cache(lambda place: find_route(place, settings, os.environ))
@@ -103,7 +105,7 @@ class SwiftSession:
         def work(connection: Connection, url: str, token: str) -> dict[str, str]:
             sent = {"X-Auth-Token": token, "Content-Length": "0", **(headers or {})}
             answer = self.send(connection, method, path_of(url, container, key), sent)
-            connection.http.read_all(answer)
+            connection.http.skip(answer)
             return answer.fields
 
         return self.tried(work, key)
@@ -113,7 +115,7 @@ class SwiftSession:
         work: Callable[[Connection, str, str], T],
         key: str = "",
         again_on: tuple[type[StorageError], ...] = (),
-        progress: Callable[[], int] = no_progress,
+        progress: Callable[[], float] = no_progress,
     ) -> T:
         """Do *work* about *key* with a connection, the storage URL and a token.
 
@@ -131,7 +133,8 @@ class SwiftSession:
             return result
 
         again_on = (UnavailableError, ConflictError, *again_on)
-        return self.patience.tried(once, again_on, progress=progress, outage=self._outage)
+        rate = self.min_rate
+        return self.patience.tried(once, again_on, progress=progress, least_rate=rate, outage=self._outage)
 
     def _as_logged_in(self, work: Callable[[Connection, str, str], T], key: str) -> T:
         url, token = self._login.get()
@@ -210,7 +213,7 @@ class SwiftSession:
                 self.patience.breakable(connection.http.abort),
             ):
                 answer = connection.http.request("HEAD", path_of(url), {"X-Auth-Token": token})
-                connection.http.read_all(answer)
+                connection.http.skip(answer)
         except ConnectionBroken:
             return None
         if is_signed(answer.fields):
@@ -269,7 +272,7 @@ class SwiftSession:
             answer = connection.request("GET", path, headers)
             if not 200 <= answer.status < 300:
                 raise self._refusal(connection, answer, "GET", path)
-            connection.read_all(answer)
+            connection.skip(answer)
         url, token = answer.fields.get("x-storage-url"), answer.fields.get("x-auth-token")
         if not url or not token:
             text = f"what answers at {self.address} is no Swift: it gave no storage URL and token; see --swiftAuthUrl"

@@ -219,7 +219,7 @@ class SwiftSweep:
             path = path_of(url, container, key) + (query and f"?{query}")
             asked = {"X-Auth-Token": token, **headers}
             answer = self._objects.session.send(connection, "HEAD", path, asked)
-            connection.http.read_all(answer)
+            connection.http.skip(answer)
             return answer.fields
 
         return self._objects.session.tried(head, key)
