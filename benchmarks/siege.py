@@ -1,0 +1,107 @@
+"""How honest clients fare while others attack the same server; `benchmarks.soak` runs it with ``--hostile``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.bench import Server, ended
+from benchmarks.soak import EVERY, Result, serving, soak
+from benchmarks.store import Store
+from benchmarks.versions import REPOSITORY
+
+MOST_SLOWER = 3.0
+"""How many times as long the slowest answers to the honest may take beside attacks (the 99th percentile)."""
+CALM_SHARE = 0.2
+"""The share of the time in which nobody attacks, before the others begin."""
+PAUSE = 1.0
+"""Seconds for which an honest client rests between two requests: all of them leave the server some time."""
+ROWS = 150_000
+HONEST, HOSTILE = "honest-0123456789abcdef", "hostile-0123456789abcdef"
+TOKENS = f"[AUTH TOKENS]\nhonest = {HONEST}\nhostile = {HOSTILE}\n[TOKEN RIGHTS]\nhonest = write\nhostile = write\n"
+MB = 1e6
+
+
+@dataclass(frozen=True)
+class Siege:
+    """What the honest saw in peace and beside attacks, and what became of those, by kind.
+
+    *base* and *peak* are the bytes of memory that the server held in peace, and at most.
+    """
+
+    calm: Result
+    hostile: Result
+    attacks: dict[str, dict[str, int]]
+    base: int
+    peak: int
+
+    @property
+    def slower(self) -> float:
+        return self.hostile.p99 / self.calm.p99 if self.calm.p99 else 0.0
+
+    @property
+    def complaints(self) -> list[str]:
+        """What did not go well; nothing, if all did."""
+        errors = [f"in peace: {count} x {error}" for error, count in self.calm.errors.most_common()]
+        found = [*errors, *self.hostile.complaints]
+        if self.slower > MOST_SLOWER:
+            found.append(f"the 99th percentile is {self.slower:.1f} times as long as in peace")
+        found += [
+            f"nobody came to attack by {kind}" for kind, outcomes in self.attacks.items() if not outcomes
+        ]
+        return found
+
+    def lines(self) -> list[str]:
+        """Return what there is to tell, without the complaints."""
+        told = [
+            f"{name}: {result.requests} requests, p50 {result.p50:.3f} s, p99 {result.p99:.3f} s"
+            for name, result in (("in peace", self.calm), ("beside attacks", self.hostile))
+        ]
+        told += [f"{kind}: {outcomes}" for kind, outcomes in self.attacks.items()]
+        memory = f"{self.base / MB:.0f} MB in peace, {self.peak / MB:.0f} MB at most"
+        return [*told, f"the 99th percentile is {self.slower:.1f} times as long; memory {memory}"]
+
+
+@contextlib.contextmanager
+def attacking(port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the hostile clients beside a ``with`` block, or until `communicate` ends them and tells what came of it."""
+    command = [sys.executable, "-m", "benchmarks.hostile", str(port), HOSTILE]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=REPOSITORY)
+    with process, ended(process):
+        yield process
+
+
+def besiege(
+    store: Store,
+    directory: Path,
+    clients: int,
+    seconds: float,
+    say: Callable[[str], object],
+    *,
+    rows: int = ROWS,
+    every: float = EVERY,
+    pause: float = PAUSE,
+) -> Siege:
+    """Let honest *clients* work for *seconds*, beside attacks for most of it; the *store* gets so many *rows* more."""
+    command = [sys.executable, "-m", "benchmarks.rows", str(store.directory), str(rows)]
+    subprocess.run(command, check=True, cwd=REPOSITORY)
+    tokens = directory / "tokens.cfg"
+    tokens.touch(0o600)
+    tokens.write_text(TOKENS)
+    files = directory / "files"
+    files.mkdir()
+    flags = ("--enableTokenAuth", "--tokenPath", str(tokens), "--fsRoot", str(files))
+    calm_seconds = seconds * CALM_SHARE
+    with serving(store, directory, *flags, "--stateDir", str(directory / "state")) as (port, pid):
+        calm = soak(port, pid, clients, calm_seconds, say, every=every, token=HONEST, pause=pause)
+        rest = seconds - calm_seconds
+        with attacking(port) as hostile_clients:
+            hostile = soak(port, pid, clients, rest, say, every=every, token=HONEST, pause=pause)
+            told, _ = hostile_clients.communicate()
+        peak = Server(port, pid).peak_bytes
+    return Siege(calm, hostile, json.loads(told), calm.samples[-1].memory, peak)
