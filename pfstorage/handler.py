@@ -142,7 +142,8 @@ class StoreHandler:
             elif caller.holds:
                 reply.settle(caller.holds)
         except PfstorageError as e:
-            reply = Reply.of_error(e)
+            # without the frames that it came through, which would keep what they have open until a collection
+            reply = Reply.of_error(e.with_traceback(None))
         except Exception as e:
             log.exception("an action failed for a reason that pfstorage does not know")
             reply = Reply.of_error(PfstorageError(f"unexpected {type(e).__name__}; the log has the details"))
@@ -203,8 +204,8 @@ class StoreHandler:
         return reply
 
     def work_for(self, caller: Caller, meta: MoveMeta) -> Work:
-        """Return the means to move something as *meta* says, for *caller*."""
-        return work_of(self._context(caller), meta)
+        """Return the means to move something as *meta* says, for *caller*, also when they have gone."""
+        return work_of(self._context(caller), meta, stop=caller.stop)
 
     def _context(self, caller: Caller) -> Context:
         return Context(lambda: self.storage_for(caller), self.state, caller, self.throttle)

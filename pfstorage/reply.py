@@ -93,7 +93,7 @@ class Stream:
         try:
             yield from self._rows
         except PfstorageError as e:
-            self.error = e
+            self.error = e.with_traceback(None)  # whose frames would keep open what the rows come from
         except Exception as e:
             log.exception("a list broke off for a reason that pfstorage does not know")
             self.error = PfstorageError(f"unexpected {type(e).__name__}; the log has the details")

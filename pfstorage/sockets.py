@@ -17,8 +17,8 @@ import time
 SILENT = (TimeoutError, BlockingIOError)
 """What a socket raises that was silent for too long; the second is how the system tells the first."""
 
-_ESTABLISHED = b"\1"
-"""The first byte of TCP_INFO while neither side has ended the connection (Linux, netinet/tcp.h)."""
+_ESTABLISHED, _CLOSE_WAIT = b"\1", b"\10"
+"""The first byte of TCP_INFO while neither side has ended the connection, or only the other (Linux, netinet/tcp.h)."""
 
 
 _BOTH = (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO)
@@ -57,8 +57,20 @@ def unsent(sock: socket.socket) -> int:
 def has_ended(sock: socket.socket) -> bool:
     """Tell whether the other end has ended the connection. No other thread runs meanwhile, as in a poll."""
     if sys.platform == "linux":
-        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) != _ESTABLISHED
+        return _state(sock) != _ESTABLISHED
     return is_readable(sock)
+
+
+def may_still_take(sock: socket.socket) -> bool:
+    """Tell whether the other end, which `has_ended`, has perhaps ended but what it sends: it does not tell which.
+
+    If it takes no more, the system knows that once a byte was sent to it.
+    """
+    return sys.platform == "linux" and _state(sock) == _CLOSE_WAIT
+
+
+def _state(sock: socket.socket) -> bytes:
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
 
 
 def is_readable(sock: socket.socket) -> bool:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from pfstorage.errors import StoppedError
 
+T = TypeVar("T")
+
 TICK = 0.1
 """Seconds after which a sleeper looks whether a parent's end is requested."""
+
+LOOK_SECONDS = 0.2
+"""Seconds after which a client is looked at again, whether it is still there."""
 
 
 class Stop:
@@ -20,9 +26,20 @@ class Stop:
     come to its end, and is then to be given up.
     """
 
-    def __init__(self, patience: float = 2.0, parent: Stop | None = None) -> None:
-        """A request of *parent* is one of this, too, but not the other way round."""
+    def __init__(
+        self,
+        patience: float = 2.0,
+        parent: Stop | None = None,
+        is_unwanted: Callable[[], bool] | None = None,
+    ) -> None:
+        """A request of *parent* is one of this, too, but not the other way round.
+
+        *is_unwanted* tells whether nobody waits any more for what runs. Whoever looks at this has it asked, some
+        times a second at most; what it is true of is requested to end.
+        """
         self._parent = parent
+        self._is_unwanted = is_unwanted
+        self._look_at = self._heed_at = 0.0
         self._reason = ""
         self._patience = patience
         self._requested = threading.Event()
@@ -42,7 +59,13 @@ class Stop:
 
     @property
     def is_requested(self) -> bool:
-        return self._requested.is_set() or bool(self._parent and self._parent.is_requested)
+        if self._requested.is_set() or (self._parent and self._parent.is_requested):
+            return True
+        if self._is_unwanted and (now := time.monotonic()) >= self._look_at:
+            self._look_at = now + LOOK_SECONDS
+            if self._is_unwanted():
+                self.request("nobody waits for it any more")
+        return self._requested.is_set()
 
     @property
     def is_overdue(self) -> bool:
@@ -75,6 +98,20 @@ class Stop:
         """Raise `StoppedError` if what runs is to be given up."""
         if self.is_overdue:
             raise self.error()
+
+    def heed(self) -> None:
+        """Raise `StoppedError` if the end is requested, or was `TICK` ago: cheap enough for each row of a plan."""
+        if (now := time.monotonic()) >= self._heed_at:
+            self._heed_at = now + TICK
+            if self.is_requested:
+                self._heed_at = 0.0
+                raise self.error()
+
+    def watched(self, rows: Iterable[T]) -> Iterator[T]:
+        """Pass *rows* on as they come, of which perhaps none is wanted. Raise as `heed` does."""
+        for row in rows:
+            self.heed()
+            yield row
 
     def sleep(self, seconds: float) -> None:
         """Sleep. Raise `StoppedError` soon after the end is requested."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from pfstorage.errors import LocalFileError
 from pfstorage.files import Ground, LocalFile, find_files
+from pfstorage.stop import Stop
 from pfstorage.transfer import Failure, Plan, Transfer
 from pfstorage.transfer.verify import Comparison
 
@@ -59,10 +60,15 @@ def with_extra_files(
         file = next(files, None)
 
 
-def local_files(root: str, ground: Ground, takes: Callable[[str], bool]) -> Iterator[LocalFile]:
-    """Yield the files below *root* of whose path below it *takes* is true, in ascending order."""
+def local_files(root: str, ground: Ground, takes: Callable[[str], bool], stop: Stop) -> Iterator[LocalFile]:
+    """Yield the files below *root* of whose path below it *takes* is true, in ascending order. Heed *stop*."""
+
+    def leaves_out(_: str) -> bool:
+        stop.heed()  # at directories without files, too
+        return False
+
     try:
-        for file in find_files(root, warn=lambda _: None, ground=ground):
+        for file in find_files(root, warn=lambda _: None, ground=ground, leaves_out=leaves_out):
             if isinstance(file, LocalFile) and takes(file.rest):
                 yield file
     except LocalFileError:

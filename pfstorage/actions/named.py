@@ -22,6 +22,7 @@ from pfstorage.errors import (
 from pfstorage.files import LocalFile
 from pfstorage.pathmap import below, is_marker, join, plain_location
 from pfstorage.selection import Selection
+from pfstorage.stop import Stop
 from pfstorage.transfer import Failure, Plan, Transfer, TransferReport, Work, heads_of, pull, pull_named
 
 Items = Iterator[Transfer | Failure]
@@ -106,7 +107,7 @@ class Names:
                 self._claims.claim(item)
         if self._locations and not report.error:
             later = means()
-            report.add(pull(self._below(later.storage, self._not_there, has_room=self._has_room), later))
+            report.add(pull(self._below(later, self._not_there, has_room=self._has_room), later))
         return report
 
     def _is_elsewhere(self, item: Transfer, is_mark: bool) -> None:
@@ -130,7 +131,7 @@ class Names:
         self._forget()
         self._known = heads_of((each.name for each in self._names if not each.is_location), work)
         yield from self._keys(lambda _: None)
-        yield from self._below(work.storage, not_there, note_extra)
+        yield from self._below(work, not_there, note_extra)
 
     def _unclear(self) -> Iterator[str]:
         """Yield the names that must be known to be keys or not before anything is written.
@@ -180,7 +181,7 @@ class Names:
 
     def _below(
         self,
-        storage: Storage,
+        work: Work,
         not_there: NotThere,
         note_extra: Callable[[str], None] | None = None,
         has_room: HasRoom = _as_it_is,
@@ -188,26 +189,27 @@ class Names:
         """Yield the objects at the names that are locations."""
         for each in self._names:
             if each.name in self._locations:
-                plan = self._claimed(self._at(each, storage, not_there, note_extra))
+                plan = self._claimed(self._at(each, work, not_there, note_extra))
                 yield from has_room(plan, each.target)
 
     def _at(
-        self, each: _Name, storage: Storage, not_there: NotThere, note_extra: Callable[[str], None] | None
+        self, each: _Name, work: Work, not_there: NotThere, note_extra: Callable[[str], None] | None
     ) -> Items:
+        storage = work.storage
         location = location_in(storage, "", each.name)
         target = self.target if each.to is None else self._target(location, each.to, is_location=True)
         is_empty = True
 
         def planned() -> Items:
             nonlocal is_empty
-            for row in _rows_at(storage, location, each):
+            for row in work.stop.watched(_rows_at(storage, location, each)):
                 is_empty = False
                 if target.takes(self.selection, row.key):
                     yield target.planned(row)
 
         plan: Plan = planned()
         if note_extra is not None:
-            plan = with_extra_files(plan, self._files_of(target, location), note_extra)
+            plan = with_extra_files(plan, self._files_of(target, location, work.stop), note_extra)
         try:
             yield from plan
         except StorageError as e:
@@ -235,13 +237,13 @@ class Names:
         except (NotFoundError, InvalidKeyError):
             return None
 
-    def _files_of(self, target: Target, location: str) -> Iterator[LocalFile]:
+    def _files_of(self, target: Target, location: str, stop: Stop) -> Iterator[LocalFile]:
         rest = target.rest_of(location)
         if rest is None:
             return iter(())
         root = join(target.root, rest) if rest else target.root
         return local_files(
-            root, target.ground, lambda below_it: target.takes(self.selection, join(location, below_it))
+            root, target.ground, lambda below_it: target.takes(self.selection, join(location, below_it)), stop
         )
 
     @staticmethod

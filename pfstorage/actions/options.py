@@ -12,6 +12,7 @@ from pfstorage.config import size_of
 from pfstorage.errors import MessageError, PfstorageError, StoppedError, UnavailableError
 from pfstorage.reply import Reply
 from pfstorage.selection import Selection
+from pfstorage.stop import Stop
 from pfstorage.transfer import Options, TransferReport, Work
 
 OVERWRITE = ("changed", "always", "never")
@@ -59,8 +60,10 @@ class MoveMeta(LongMeta):
 _SEE_LIMIT = " open files allows, see ulimit -n"
 
 
-def work_of(context: Context, meta: MoveMeta, storage: Storage | None = None) -> Work:
-    """Return the means for an action with *meta*, on *storage* if it is another than that of *context*.
+def work_of(
+    context: Context, meta: MoveMeta, storage: Storage | None = None, *, stop: Stop | None = None
+) -> Work:
+    """Return the means for an action with *meta*, on *storage* and until *stop* if they are others than in *context*.
 
     Raise `MessageError`.
     """
@@ -77,7 +80,7 @@ def work_of(context: Context, meta: MoveMeta, storage: Storage | None = None) ->
         names_kept=meta.reply == "full",
         throttle=context.throttle(),
         shared=context.caller.workers,
-        stop=context.caller.stop,
+        stop=stop or context.stop,
         progress=context.caller.progress,
         warn=context.warn,
     )

@@ -198,13 +198,15 @@ class Listed:
         return pull(self.has_room(plan, self.target) if self.has_room else plan, work)
 
     def compared(self, work: Work, note_extra: Callable[[str], None] | None = None) -> Plan:
-        plan = self._plan(row for row in work.storage.list(self.prefix) if self._takes(row.key))
+        rows = work.stop.watched(work.storage.list(self.prefix))
+        plan = self._plan(row for row in rows if self._takes(row.key))
         if note_extra is None:
             return plan
         files = local_files(
             self.target.top,
             self.target.ground,
             lambda rest: self._takes(key := join(self.target.location, rest)) and key.startswith(self.prefix),
+            work.stop,
         )
         return with_extra_files(plan, files, note_extra)
 

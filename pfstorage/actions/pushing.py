@@ -40,6 +40,7 @@ from pfstorage.pathmap import (
 )
 from pfstorage.reply import Reply
 from pfstorage.rights import Rights
+from pfstorage.stop import Stop
 from pfstorage.transfer import Failure, Moved, Transfer, TransferReport, Work, push, verify
 from pfstorage.transfer.push import store_alone, unless_there
 from pfstorage.transfer.verify import Comparison
@@ -82,9 +83,10 @@ def _pushed(context: Context, meta: PutMeta, ground: Ground) -> Reply:
     work, is_tree = work_of(context, meta), _is_tree(meta, ground)
 
     def items(warn: Callable[[str], None]) -> Iterator[Transfer | Failure]:
-        return map(functools.partial(_if_allowed, context.caller.rights), _items(meta, ground, warn))
+        found = _items(meta, ground, warn, context.stop)
+        return map(functools.partial(_if_allowed, context.caller.rights), found)
 
-    report = push(_with_known(items(context.warn), work.storage), work)
+    report = push(_with_known(items(context.warn), work), work)
     if not (report.count or report.failed or report.error or meta.shard):
         return Reply({"status": False, "msg": NOTHING})  # as 2.x said it, in these words
     audit = None
@@ -102,7 +104,7 @@ def _audited(
     def means() -> Work:
         return work_of(context, meta)
 
-    comparison = verify(lambda work: _with_known(items(), work.storage), means, sure=meta.sure)
+    comparison = verify(lambda work: _with_known(items(), work), means, sure=meta.sure)
     gone = comparison.gone - {failure.key for failure in report.failed}
     if not gone or comparison.error or report.failed_count > len(report.failed):
         return comparison
@@ -133,19 +135,29 @@ def _is_tree(meta: PutMeta, ground: Ground) -> bool:
         raise LocalFileError(f"{NOTHING}: {e}", local=meta.put_spec) from e
 
 
-def _items(meta: PutMeta, ground: Ground, warn: Callable[[str], None]) -> Iterator[Transfer | Failure]:
+def _items(
+    meta: PutMeta, ground: Ground, warn: Callable[[str], None], stop: Stop
+) -> Iterator[Transfer | Failure]:
     """Yield what is selected of the files, without what the store has of them; a tree in order of the keys."""
+    selection = meta.selection()
+
+    def leaves_out(rest: str) -> bool:
+        stop.heed()  # also where nothing is selected
+        return selection.leaves_out(rest)
+
     if meta.put_spec:
         found = find_files(
             meta.put_spec,
             follow_symlinks=meta.follow_symlinks,
             warn=warn,
             ground=ground,
-            leaves_out=meta.selection().leaves_out,
+            leaves_out=leaves_out,
         )
         return _put_of_each(map(_place_of, found), meta, ground)
     listed = [*([meta.file] if meta.file else []), *meta.file_list]
-    return _without_doubles(_put_of_each((_listed(path, ground) for path in listed), meta, ground))
+    return _without_doubles(
+        _put_of_each((_listed(path, ground) for path in stop.watched(listed)), meta, ground)
+    )
 
 
 def _place_of(file: LocalFile | LocalFileError) -> Found:
@@ -214,11 +226,11 @@ def _without_doubles(plan: Iterable[Transfer | Failure]) -> Iterator[Transfer | 
             yield item
 
 
-def _with_known(items: Iterator[Transfer | Failure], storage: Storage) -> Iterator[Transfer | Failure]:
+def _with_known(items: Iterator[Transfer | Failure], work: Work) -> Iterator[Transfer | Failure]:
     """Add to each transfer what the store has under its key, which is asked for `AT_ONCE` of them at once."""
-    storage = leaving_out(storage, lambda *_: None)  # what is not listed is sent, or asked for by itself
+    storage = leaving_out(work.storage, lambda *_: None)  # what is not listed is sent, or asked for by itself
     while batch := list(itertools.islice(items, AT_ONCE)):
-        known = known_objects(storage, [item.key for item in batch if isinstance(item, Transfer)])
+        known = known_objects(storage, [item.key for item in batch if isinstance(item, Transfer)], work.stop)
         for item in batch:
             if isinstance(item, Transfer) and item.key in known:
                 yield replace(item, known=known[item.key])
@@ -226,7 +238,7 @@ def _with_known(items: Iterator[Transfer | Failure], storage: Storage) -> Iterat
                 yield item
 
 
-def known_objects(storage: Storage, keys: list[str]) -> dict[str, ObjectInfo]:
+def known_objects(storage: Storage, keys: list[str], stop: Stop) -> dict[str, ObjectInfo]:
     """Return what the store is known to hold under *keys*, from a listing of the range that they lie in.
 
     A few files that go among millions of others are not looked for among them all: what
@@ -239,7 +251,7 @@ def known_objects(storage: Storage, keys: list[str]) -> dict[str, ObjectInfo]:
     try:
         most = LOOK_AHEAD + LOOK_AHEAD_PER_FILE * len(keys)
         rows = storage.list(prefix, marker=marker, end_marker=end_marker, limit=most)
-        return {row.key: row for row in rows if row.key in wanted}
+        return {row.key: row for row in stop.watched(rows) if row.key in wanted}
     except (ContainerNotFoundError, PermissionDeniedError):
         return {}  # the first put makes the container or is told that it may not; who may write may not list
 
@@ -258,12 +270,14 @@ def _put_upload(context: Context, meta: PutMeta) -> Reply:
     )
     require_write(context.caller.rights, key)
     report = TransferReport(meta.reply == "full")
-    report.note(Transfer(key, upload.filename), _stored_upload(work_of(context, meta), key, upload))
+    # of a client that has gone, too: it sent all of it
+    work = work_of(context, meta, stop=context.caller.stop)
+    report.note(Transfer(key, upload.filename), _stored_upload(work, key, upload))
     return reply_of(report, meta, {"localpath": os.path.dirname(upload.filename)})
 
 
 def _stored_upload(work: Work, key: str, upload: Upload) -> Moved:
-    known = known_objects(work.storage, [key]).get(key)
+    known = known_objects(work.storage, [key], work.stop).get(key)
 
     def store(body: Source, size: int) -> int:
         return store_alone(work, key, body, size, known, Attributes(upload.content_type))[1]

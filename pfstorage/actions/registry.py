@@ -42,6 +42,11 @@ class Upload:
 class Turn(Protocol):
     """One of so many places at work with the store."""
 
+    @property
+    def is_gone(self) -> Callable[[], bool]:
+        """What tells whether nobody waits for the reply any more."""
+        ...
+
     def begin(self) -> None:
         """Take one, if there is none yet. Raise `BusyError`, or `StoppedError` if nobody waits for the reply."""
         ...
@@ -112,6 +117,7 @@ class Context:
     left_out: set[str] = field(default_factory=set)
     _more_warnings: int = 0
     _storage: Storage | None = None
+    _stop: Stop | None = None
 
     def warn(self, text: str) -> None:
         """Add *text* to the warnings, of which `MOST_WARNINGS` are told and further ones counted."""
@@ -134,6 +140,14 @@ class Context:
                 self.warn(f"{prefix!r} in the store was left out: {reason}")
 
         return leaving_out(self.storage, note)
+
+    @property
+    def stop(self) -> Stop:
+        """The end of what is done for the reply alone: that of the caller, or that they have gone."""
+        if self._stop is None:
+            turn = self.caller.turn
+            self._stop = Stop(parent=self.caller.stop, is_unwanted=turn.is_gone if turn else None)
+        return self._stop
 
     @property
     def storage(self) -> Storage:

@@ -42,7 +42,7 @@ def obj_sweep(context: Context, meta: SweepMeta) -> Reply:
     if not 0 <= older_than <= LONGEST:
         raise MessageError(f"meta 'olderThan' takes a number of seconds from 0 to {LONGEST}")
     settings, caller = context.state.settings, context.caller
-    options = Options(settings.worker_count, settings.retries, shared=caller.workers, stop=caller.stop)
+    options = Options(settings.worker_count, settings.retries, shared=caller.workers, stop=context.stop)
     work, started = Work(context.storage, options), time.monotonic()
     storage = work.storage
     if not isinstance(storage, SupportsSegments):
@@ -60,9 +60,12 @@ def _swept(work: Work, storage: SupportsSegments, meta: SweepMeta, older_than: i
         without_dot(meta.path),
     }  # others may have keys with empty components
     share = _stoppable(work)
-    found = storage.leftovers(
-        lambda key: any(below(key, each) is not None for each in spellings), older_than, share
-    )
+
+    def takes(key: str) -> bool:
+        work.stop.heed()
+        return any(below(key, each) is not None for each in spellings)
+
+    found = storage.leftovers(takes, older_than, share)
     body = _body_of(found, meta.dry_run)
     if found.unread:
         return _refused(body, found)

@@ -46,7 +46,7 @@ def list_objects(request: Request) -> Answer:
         found = as_directories(rows_of_level(storage, prefix, marker=marker, limit=int(limit)))
     else:
         found = storage.list(prefix, limit=int(limit), delimiter=delimiter, marker=marker)
-    rows = list(itertools.islice(found, int(limit)))
+    rows = list(itertools.islice(context.stop.watched(found), int(limit)))
     more = rows[-1].key if len(rows) == int(limit) else None
     body = {"status": True, "objects": [row.as_row() for row in rows], "marker": more}
     reply = Reply({**body, "writable": caller.rights.allows("write")})

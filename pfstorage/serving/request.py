@@ -21,7 +21,7 @@ from pfstorage.serving.log import id_of, log_request
 from pfstorage.serving.options import WANTED
 from pfstorage.serving.sending import UnsentError, send
 from pfstorage.serving.timed import TimedSocket, TimedStream, TimedWriter
-from pfstorage.sockets import end_tls, has_ended, linger, reset
+from pfstorage.sockets import end_tls, has_ended, linger, may_still_take, reset
 from pfstorage.status import KIND_BY_STATUS
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class RequestHandler(BaseHTTPRequestHandler):
         sock = TimedSocket(self.connection)
         self._received = TimedStream(sock)
         self.rfile = self._received.buffered()
-        self.wfile = TimedWriter(sock, self._reader_bounds)  # type: ignore[assignment]
+        self._writer = self.wfile = TimedWriter(sock, self._reader_bounds)  # type: ignore[assignment]
         self._patience = self._options.head_seconds
 
     def _reader_bounds(self) -> tuple[float, float]:
@@ -111,6 +111,7 @@ class RequestHandler(BaseHTTPRequestHandler):
         self._may_stay_open = self._is_counted = self._is_whole = False
         self.command, self.path, self.request_version = "", "", "HTTP/1.1"
         self._id = id_of("")
+        self._writer.begin()
         answer = self._answered(line)
         try:
             ends = self._send(answer)
@@ -249,9 +250,14 @@ class RequestHandler(BaseHTTPRequestHandler):
         self.server.metrics.observe(action, reply, seconds)
 
     def _is_gone(self) -> bool:
-        """Tell whether the client has closed the connection, and so does not wait for an answer."""
+        """Tell whether the client has closed the connection, and so does not wait for an answer.
+
+        It may have closed but its own side, as ``nc -N`` does: then it takes the first byte of its answer.
+        """
         try:
-            return has_ended(self.connection)
+            if not has_ended(self.connection):
+                return False
+            return not (may_still_take(self.connection) and self._writer.is_tried())
         except OSError:
             return True
 
@@ -288,7 +294,8 @@ class RequestHandler(BaseHTTPRequestHandler):
     def _ask_for_body(self) -> None:
         """Have a client send its body that waits for that: who is refused before keeps it (RFC 9110, 10.1.1)."""
         try:
-            self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._writer.begin()
         except OSError as e:  # what does TLS calls it by a name of its own
             raise ConnectionAbortedError("the client went away before it sent the body") from e
 

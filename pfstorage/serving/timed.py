@@ -6,6 +6,7 @@ import io
 import math
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,8 @@ from pfstorage.sockets import SILENT, bound_silence, unsent
 
 CHECK_SECONDS = 2.5
 """How often a client is looked at that takes nothing of its answer."""
+FIRST = b"H"
+"""The byte with which each answer begins, whatever it says."""
 
 
 class TimedSocket:
@@ -77,7 +80,7 @@ class TimedStream(io.RawIOBase):
 
 
 class TimedWriter(io.RawIOBase):
-    """Sends to *sock*. A client that is too slow in taking what is sent raises `TimeoutError`.
+    """Sends answers to *sock*. A client that is too slow in taking what is sent raises `TimeoutError`.
 
     *bounds* returns for how many seconds it may take nothing, and how many bytes bring back one of them. It is asked
     each time that the client is looked at. What the system holds for the client is not taken.
@@ -86,14 +89,36 @@ class TimedWriter(io.RawIOBase):
     def __init__(self, sock: TimedSocket, bounds: Callable[[], tuple[float, float]]) -> None:
         self._socket = sock
         self._bounds = bounds
+        self._has_begun, self._is_tried = True, False
+        self._lock = threading.Lock()
+
+    def begin(self) -> None:
+        """Begin an answer: nothing of it has left yet."""
+        self._has_begun = self._is_tried = False
+
+    def is_tried(self) -> bool:
+        """Send the first byte of the answer, if nothing has left yet; tell whether that was done. Raise `OSError`.
+
+        So the system learns whether the client still takes any. Any thread may call it.
+        """
+        with self._lock:
+            if not (self._has_begun or self._is_tried):
+                self._is_tried = True
+                self._socket.send(FIRST, CHECK_SECONDS)
+            return self._is_tried
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
-        sent = self._socket.send(data, CHECK_SECONDS)
-        if sent < len(data):
-            self._insist(memoryview(data)[sent:])
+        rest = data
+        if not self._has_begun:
+            with self._lock:
+                self._has_begun = True
+            rest = data[len(FIRST) :] if self._is_tried else data
+        sent = self._socket.send(rest, CHECK_SECONDS)
+        if sent < len(rest):
+            self._insist(memoryview(rest)[sent:])
         return len(data)
 
     def _insist(self, rest: memoryview) -> None:
