@@ -22,17 +22,20 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 from xml.etree import ElementTree
 
+import docutils.core
+import docutils.nodes
 import pytest
 import yaml
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, config, errors, open_storage, sources
+from pfstorage._version import __version__
 from pfstorage.actions import ACTIONS, Action, Caller
 from pfstorage.actions.jobs import LONGEST_WAIT
 from pfstorage.fields import FromTo, camel_case
 from pfstorage.flags import build_parser
 from pfstorage.jobs.job import Order
 from pfstorage.jobs.runner import Jobs
-from pfstorage.rights import Rights
+from pfstorage.rights import LEVELS, Rights
 from pfstorage.serving import body, gate
 from pfstorage.serving.options import FLAGS, WANTED, ServerOptions
 from pfstorage.serving.server import seconds_to_end
@@ -78,6 +81,10 @@ class Page:
         ]
         names, *others = rows
         return [dict(zip(names, cells, strict=True)) for cells in others]
+
+    @property
+    def bullets(self) -> list[str]:
+        return [_text(each) for each in self._root.iter("list_item")]
 
     def blocks(self) -> list[Block]:
         captioned = [each for each in self._root.iter("container") if each.find("caption") is not None]
@@ -295,6 +302,43 @@ def test_the_limits_and_their_defaults_are_those_of_the_code(pages: dict[str, Pa
     bounds = {name for name in vars(build_parser().parse_args([])) if name.startswith("max")}
     bounds |= {"jobTtl", "graceSeconds", "bwLimit", "timeout", "connectTimeout", "retries", "minRate"}
     assert documented.keys() == bounds
+
+
+def test_each_limit_of_the_server_bounds_a_quantity(pages: dict[str, Page]) -> None:
+    rows = pages["security"].table("bounded quantities")
+    assert all(row["quantity"] for row in rows)
+    told = {row["limit"]: row["default"] for row in rows}
+    assert len(told) == len(rows)
+    numbers = {name for name, default in vars(ServerOptions()).items() if type(default) in (int, float)}
+    limits = {f"--{flag}" for flag, name in FLAGS.items() if name in numbers}
+    assert limits <= told.keys()
+    flags = {flag: row["default"] for row in pages["server"].table("limits") for flag in row["flag"].split()}
+    assert flags == {limit: default for limit, default in told.items() if limit.startswith("--")}
+
+
+def test_each_right_has_its_permissions(pages: dict[str, Page]) -> None:
+    rows = pages["security"].table("principals")
+    for level in LEVELS:
+        [row] = [row for row in rows if row["user"] == f"a token with the right {level}"]
+        assert row["may"]
+        assert row["may not"]
+    assert len(pages["security"].section("Attacks that are not defended against").bullets) >= 8
+
+
+def test_the_policy_of_security_is_about_this_version() -> None:
+    text = (ROOT / "SECURITY.rst").read_text()
+    tree = docutils.core.publish_doctree(text, settings_overrides={"report_level": 1, "halt_level": 2})
+    assert [str(each[0].astext()) for each in tree.findall(docutils.nodes.section)] == [
+        "How to report",
+        "Supported versions",
+        "Threat model",
+    ]
+    rows = [row.astext().split() for row in tree.findall(docutils.nodes.row)]
+    assert [row[0] for row in rows if row[1] == "yes"] == [".".join(__version__.split(".")[:2])]
+    [model] = tree.findall(docutils.nodes.enumerated_list)
+    assert len(model) == 10
+    [link] = [each["refuri"] for each in tree.findall(docutils.nodes.reference) if "refuri" in each]
+    assert (ROOT / link).is_file()
 
 
 def test_the_bounds_without_a_flag_are_those_of_the_code(pages: dict[str, Page]) -> None:
