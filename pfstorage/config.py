@@ -113,7 +113,8 @@ class CommonSettings(_Shown):
     files are moved at once, ``auto`` finds out how many. Sizes are bytes, or a text like ``50M``:
     above *segment_size* an object is stored in segments, above *range_size* it is pulled in
     several ranges at once; *bw_limit* bytes a second are moved at most, 0 is no limit.
-    *durable* tells whether pulled files are brought to the disk: ``none``, ``file`` or ``batch``.
+    *durable* tells whether pulled files, and the objects of a store of files, are brought to the disk: ``none``,
+    ``file`` or ``batch``.
     """
 
     type: str = "swift"

@@ -104,7 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--durable",
         choices=("none", "file", "batch"),
-        help="bring pulled files to the disk before they get their names (default none)",
+        help="bring pulled files, and those of a store of files, to the disk before they have names (default none)",
     )
     add("--retries", type=int, metavar="N", help="how often a failed request is repeated (default 3)")
     add("--timeout", type=float, metavar="SECONDS", help="how long the store may be silent (default 90)")

@@ -32,7 +32,15 @@ from pfstorage.errors import (
     PermissionDeniedError,
     RejectedError,
 )
-from pfstorage.files import LocalTree, NewFile, is_of_disk, is_part, require_no_part, working_directory
+from pfstorage.files import (
+    LocalTree,
+    NewFile,
+    is_of_disk,
+    is_part,
+    require_no_part,
+    sync_one,
+    working_directory,
+)
 from pfstorage.pathmap import MAX_KEY_BYTES, check_key, is_marker, local_parts
 
 log = logging.getLogger(__name__)
@@ -52,6 +60,7 @@ class FilesystemStorage:
             os.path.normpath(os.path.join("" if os.path.isabs(base) else working_directory(), base))
         )
         self._note: Callable[[str, str], None] | None = None
+        self._durable = settings.durable != "none"
 
     def with_left_out(self, note: Callable[[str, str], None]) -> FilesystemStorage:
         """See `SupportsLeavingOut`: directories that may not be read are left out."""
@@ -126,7 +135,7 @@ class FilesystemStorage:
                     raise InvalidKeyError(f"{key!r} ends in '/': here it can only be empty", key=key)
                 if only_new and _is_there(self._tree.open_directory(parts)):
                     raise exists(key)
-                self._tree.make_directory(parts)
+                self._tree.make_directory(parts, durable=self._durable)
                 return self._head_empty(key, parts)
             if only_new and _is_there(self._tree.open_file(parts)):  # before its body is read
                 raise exists(key)
@@ -164,7 +173,9 @@ class FilesystemStorage:
     ) -> ObjectInfo:
         with contextlib.ExitStack() as stack:
             try:
-                with self._tree.whole_file(parts, size=hashed.size, only_new=only_new) as file:
+                with self._tree.whole_file(
+                    parts, size=hashed.size, only_new=only_new, durable=self._durable
+                ) as file:
                     while chunk := hashed.read(CHUNK):
                         file.write(chunk)
                     kind = keep_type(key, file.fileno(), attributes.content_type)
@@ -174,7 +185,10 @@ class FilesystemStorage:
             except BaseException:
                 self._tree.remove_empty(parts[:-1])  # directories that only this file needed
                 raise
-            return finished(key, descriptor, hashed.size, hashed.md5, kind)
+            info = finished(key, descriptor, hashed.size, hashed.md5, kind)
+            if self._durable:
+                sync_one(descriptor)  # its attributes
+            return info
 
     def _set_time(self, file: NewFile, mtime_ns: int | None) -> None:
         """Give *file* its time, where the file system lets it have one: its bytes count for more."""
@@ -189,7 +203,7 @@ class FilesystemStorage:
     def delete(self, key: str) -> None:
         self.head(key)
         with self._errors(key):
-            self._tree.remove(self._parts(key))
+            self._tree.remove(self._parts(key), durable=self._durable)
 
     def copy(self, source: str, target: str) -> ObjectInfo:
         if is_marker(source):

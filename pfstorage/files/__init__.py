@@ -9,6 +9,7 @@ from pfstorage.files.common import (
     settled_status,
     version_of,
 )
+from pfstorage.files.disk import sync_one
 from pfstorage.files.place import Place
 from pfstorage.files.reading import Body, body_of, open_body
 from pfstorage.files.roots import Ground, Roots, name_by_shell, working_directory
@@ -40,6 +41,7 @@ __all__ = [
     "require_regular",
     "settled_status",
     "sync_file_systems",
+    "sync_one",
     "version_of",
     "working_directory",
 ]

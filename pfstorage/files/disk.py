@@ -125,6 +125,20 @@ def write_back(descriptor: int) -> None:
             call(descriptor, 0, 0, _WAIT_AND_WRITE)
 
 
+def sync_one(descriptor: int) -> OSError | None:
+    """Bring what was written to a file to the disk, or the names in a directory: fsync(2).
+
+    Return the refusal of a file system that knows of no such thing. Raise `OSError`.
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as e:
+        if is_of_disk(e):
+            raise
+        return e
+    return None
+
+
 def sync(descriptors: Iterable[int]) -> OSError | None:
     """Bring to the disk what was written to the file systems of *descriptors*, once for each: syncfs(2).
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import logging
 import os
 import stat
@@ -63,15 +64,22 @@ class LocalTree:
         self._keeps_open = keeps_open
         self._kept: dict[Parts, Directory] = {}
         self._swept: set[Parts] = set()
+        self._named: set[Parts] = set()
+        self._is_top_named = False
         self._lock = threading.Lock()
 
     def path(self, parts: Parts) -> str:
         """Return the path of *parts*, spelled as the directory is."""
         return os.path.join(self.directory, *parts)
 
-    def make_directory(self, parts: Parts) -> None:
-        """Make the directory *parts* and its parents, where they are missing."""
+    def make_directory(self, parts: Parts, *, durable: bool = False) -> None:
+        """Make the directory *parts* and its parents, where they are missing.
+
+        If *durable*, they are on the disk when this returns.
+        """
         self._opened(parts, make=True)
+        if durable:
+            self.sync_above(parts)
 
     @contextlib.contextmanager
     def open_file(self, parts: Parts) -> Iterator[BinaryIO]:
@@ -126,57 +134,107 @@ class LocalTree:
         """
         if not parts:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        *parents, name = parts
+        parents, name = parts[:-1], parts[-1]
         directory = self._around(parts, make=True)
-        if self._is_first_in(tuple(parents)):
+        if self._is_first_in(parents):
             sweep(directory.descriptor)
+        sync_above = functools.partial(self.sync_above, parents)
         try:
-            return NewFile(directory, name, mode, size)
+            return NewFile(directory, name, mode, size, sync_above)
         except FileNotFoundError:  # somebody has removed the directory since it was opened
-            self._kept.pop(tuple(parents), None)
-            return NewFile(self._around(parts, make=True), name, mode, size)
+            self._kept.pop(parents, None)
+            self._named.clear()
+            return NewFile(self._around(parts, make=True), name, mode, size, sync_above)
 
     @contextlib.contextmanager
     def whole_file(
-        self, parts: Parts, mode: int = 0o666, *, size: int | None = None, only_new: bool = False
+        self,
+        parts: Parts,
+        mode: int = 0o666,
+        *,
+        size: int | None = None,
+        only_new: bool = False,
+        durable: bool = False,
     ) -> Iterator[NewFile]:
         """Yield a new file that appears as *parts* when the block ends, and not before.
 
         It replaces what was there at once; with *only_new*, that stays, and the end of the
         block raises `FileExistsError`. If the block raises, nothing is left of it and what
-        was there stays.
+        was there stays. *durable* is that of `NewFile.commit`.
         """
         with self.new_file(parts, mode, size) as file:
             yield file
-            file.commit(only_new=only_new)
+            file.commit(durable, only_new=only_new)
+
+    def sync_above(self, parts: Parts) -> None:
+        """Bring the name of the directory *parts* to the disk, and those of the directories that it is in.
+
+        Whoever made them, and when: nobody may have done that yet. A tree that is for one piece of work does so once
+        for each; another one each time, for others may have removed them and made them anew.
+        """
+        for depth in range(len(parts), 0, -1):
+            if self._keeps_open and parts[:depth] in self._named:
+                return
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # its files have gone with it
+                above = self._opened(parts[: depth - 1])
+                disk.sync_one(above.descriptor)
+        self._sync_above_top()
+        with self._lock:
+            if len(self._named) >= _MOST_SWEPT:
+                self._named.clear()
+            self._named.update(parts[:depth] for depth in range(1, len(parts) + 1))
+
+    def _sync_above_top(self) -> None:
+        """Bring the name of the tree itself to the disk, as far up as this user may look."""
+        if self._top or self._is_top_named:
+            return
+        path = os.path.realpath(self.directory)
+        while path != (path := os.path.dirname(path)):
+            with contextlib.suppress(PermissionError):
+                directory = Directory(os.open(path, _TOP))
+                disk.sync_one(directory.descriptor)
+        self._is_top_named = True
 
     def sync_directories(self, directories: Iterable[Parts]) -> None:
-        """Bring the names of what was committed in *directories* to the disk, at once for each file system."""
+        """Bring the names of what was committed in *directories* to the disk, at once for each file system.
+
+        So are those of the directories that they are in.
+        """
 
         def opened() -> Generator[int, None, None]:
-            for parts in set(directories):
-                with self.open_directory(parts) as directory:
+            for each in {parts[:depth] for parts in directories for depth in range(len(parts) + 1)}:
+                with self.open_directory(each) as directory:
                     yield directory
 
         with contextlib.closing(opened()) as descriptors:
             disk.sync(descriptors)
+        self._sync_above_top()
 
-    def remove(self, parts: Parts) -> None:
-        """Remove the file or the empty directory *parts*, and its parents as far as they are empty."""
+    def remove(self, parts: Parts, *, durable: bool = False) -> None:
+        """Remove the file or the empty directory *parts*, and its parents as far as they are empty.
+
+        If *durable*, they don't come back after a power cut.
+        """
         *parents, name = parts
         directory = self._around(parts)  # which is open for as long as it is named here
         is_directory = stat.S_ISDIR(self.status(parts).st_mode)
         (os.rmdir if is_directory else os.unlink)(name, dir_fd=directory.descriptor)
-        self.remove_empty(tuple(parents))
+        if durable:
+            disk.sync_one(directory.descriptor)
+        self.remove_empty(tuple(parents), durable=durable)
 
-    def remove_empty(self, parts: Parts) -> None:
+    def remove_empty(self, parts: Parts, *, durable: bool = False) -> None:
         """Remove the directory *parts* and its parents, as far as they are empty."""
         names = list(parts)
-        with contextlib.suppress(OSError):  # the first that is not empty ends it
-            while names:
-                name = names.pop()
-                with self.open_directory(tuple(names)) as parent:
-                    os.rmdir(name, dir_fd=parent)
+        while names:
+            name = names.pop()
+            try:
+                parent = self._opened(tuple(names))
+                os.rmdir(name, dir_fd=parent.descriptor)
+            except OSError:  # the first that is not empty ends it
+                return
+            if durable:
+                disk.sync_one(parent.descriptor)
 
     @contextlib.contextmanager
     def open_directory(self, parts: Parts) -> Iterator[int]:
@@ -268,7 +326,7 @@ class LocalTree:
                 return Directory(os.open(self.directory, _TOP))
             with contextlib.suppress(FileExistsError):  # another worker was faster
                 os.makedirs(self.directory)
-                is_new = True
+                is_new, self._is_top_named = True, False
         return Directory(os.open(self.directory, _TOP), is_new=is_new)
 
     def _nearest(self, parts: Parts) -> Directory:

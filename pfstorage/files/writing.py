@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from pfstorage.files import disk
 from pfstorage.files.common import Directory, is_of_disk, read_at
@@ -39,8 +39,18 @@ class NewFile:
     In one that is to be large, what is written as zeros takes no room, as far as the file system knows of holes.
     """
 
-    def __init__(self, directory: Directory, name: str, mode: int, size: int | None = None) -> None:
-        """Make it in *directory*, to be *name*; it is to have *size* bytes, as far as that is known."""
+    def __init__(
+        self,
+        directory: Directory,
+        name: str,
+        mode: int,
+        size: int | None = None,
+        sync_above: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Make it in *directory*, to be *name*; it is to have *size* bytes, as far as that is known.
+
+        *sync_above* brings the name of *directory* to the disk, and those of the directories above.
+        """
         # until it has the rights of what it replaces, it is for nobody else
         is_first = directory.is_new or replaceable(name, directory.descriptor) is None
         made_with = mode if is_first else mode & _PRIVATE
@@ -50,6 +60,7 @@ class NewFile:
         self.refusal: OSError | None = None
         """Why it was not brought to the disk, where its file system knows of no such thing."""
         self._directory: Directory | None = directory
+        self._sync_above = sync_above
         self._name = name
         self.size = 0
         # NFS and others, which have no device of their own, tell what could not be written only when a
@@ -136,8 +147,8 @@ class NewFile:
         """Give the file its name, and close it.
 
         If *durable*, its content is on the disk before that, and its name when this
-        returns. With *only_new*, a file that has the name stays: raise `FileExistsError`. If
-        the name can't be given, it can still be discarded.
+        returns, with those of the directories that it is in. With *only_new*, a file that has
+        the name stays: raise `FileExistsError`. If the name can't be given, it can still be discarded.
         """
         if self._directory is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
@@ -156,16 +167,12 @@ class NewFile:
         try:
             if durable:
                 self._sync(directory)
+                self._sync_above()
         finally:
             self._close()
 
     def _sync(self, descriptor: int) -> None:
-        try:
-            os.fsync(descriptor)
-        except OSError as e:
-            if is_of_disk(e):
-                raise
-            self.refusal = e
+        self.refusal = disk.sync_one(descriptor) or self.refusal
 
     def discard(self) -> None:
         """Remove the file, unless it was committed or something else removed it, and close it."""

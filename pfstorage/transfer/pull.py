@@ -105,7 +105,7 @@ def _make_directory(work: Work, transfer: Transfer) -> Moved:
         text = f"the key {transfer.key!r} ends in '/' and {has} content: no local name can have both"
         raise InvalidKeyError(text, key=transfer.key)
     if not work.options.dry_run:
-        transfer.tree.make_directory(transfer.parts)
+        transfer.tree.make_directory(transfer.parts, durable=work.options.durable != "none")
     return DIRECTORY
 
 
@@ -180,7 +180,12 @@ def _fetch(work: Work, transfer: Transfer, file: NewFile) -> ObjectInfo:
             if not (isinstance(e, NotFoundError) or is_unmet(e)):
                 raise
             file.truncate(0)  # it is another by now, or of a kind that the listing does not tell
-    info = work.storage.get(transfer.key, work.sink(file))
+    try:
+        info = work.storage.get(transfer.key, work.sink(file))
+    except RejectedError as e:
+        if not is_unmet(e):
+            raise
+        raise IntegrityError(str(e), key=transfer.key) from e  # it is asked for again
     if info.segments_etag:  # a listing does not tell of every kind of large object
         large.verify(work, info, file)
     elif known and known.md5 and not info.md5 and info.size != 0:

@@ -41,7 +41,7 @@ def fetched_as_it_is(
                 raise
             now = storage.head(key)
             # an upload of the same bytes has other segments, so those of the one before may be gone
-            is_other = known is None or newer(known, now) is now or (lacks_segments(e) and times == 1)
+            is_other = known is None or newer(known, now) is not known or (lacks_segments(e) and times == 1)
             if not is_other:
                 raise
             known = now
