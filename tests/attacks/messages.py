@@ -66,7 +66,7 @@ JSON = [
 
 META = [
     *(
-        Row(f"ls with {meta}", told("ls", **meta), (400, 403))
+        Row(f"ls with {str(meta)[:60]}", told("ls", **meta), (400, 403))
         for meta in (
             {"limit": 0},
             {"limit": -1},
@@ -86,7 +86,10 @@ META = [
         )
     ),
     *(
-        Row(f"objPull with {meta}", told("objPull", fromLocation="own", mapLocationOver="data", **meta))
+        Row(
+            f"objPull with {str(meta)[:60]}",
+            told("objPull", fromLocation="own", mapLocationOver="data", **meta),
+        )
         for meta in (
             {"include": [[]]},
             {"include": 7},

@@ -26,7 +26,7 @@ class Row:
     """Bytes to the server, and what it may say: one of the *statuses* with *text* somewhere in the body.
 
     The reply says ``"status": false``, unless the row *may_succeed*: what was asked for did no harm. There are
-    as many *answers* as requests, and no more, or one request would be taken for two.
+    as many *answers* as requests, and no more, or one request would be taken for two. They have *most* bytes.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Row:
     text: str = ""
     may_succeed: bool = False
     answers: int = 1
+    most: int = 10 << 20
 
 
 def told(action: str, *, token: str = WRITER, **meta: Any) -> bytes:
