@@ -1,0 +1,216 @@
+"""What a power cut may leave of what a program did to files: its system calls, replayed on a disk that keeps little.
+
+The disk keeps no more than POSIX promises: of the bytes and attributes of a file what was there at its last fsync(2),
+and of the names in a directory those of the last fsync of that directory, with any of the changes that came after.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+CALLS = (
+    "mkdir mkdirat openat write pwrite64 ftruncate fallocate fsetxattr rename renameat renameat2 link linkat"
+    " unlink unlinkat rmdir fsync fdatasync syncfs"
+)
+_CALL = re.compile(r"(\d+) +(\w+)\((.*)\) += (-?\d+)")
+_NAME = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_OPEN = re.compile(r"(?:\d+|AT_FDCWD)<([^>]*)>(\(deleted\))?")
+MOST_CHANGES = 12
+
+ABSENT, TORN = -1, -2
+BYTES = "bytes"
+MD5 = "user.pfstorage.md5"
+"""The attribute that a file is whole without: whoever looks for it makes it anew."""
+
+
+@dataclass(eq=False)
+class File:
+    """A file: how many bytes it has, and what of it is not on the disk yet: its bytes, or attributes by their names."""
+
+    size: int = 0
+    unsynced: set[str] = field(default_factory=set)
+
+    def sync(self) -> None:
+        self.unsynced.clear()
+
+
+@dataclass(eq=False)
+class Directory:
+    """A directory: its *names* as programs see them, as the disk has *kept* them, and the *changes* since."""
+
+    names: dict[str, Node] = field(default_factory=dict)
+    kept: dict[str, Node] = field(default_factory=dict)
+    changes: list[dict[str, Node | None]] = field(default_factory=list)
+
+    def change(self, **now: Node | None) -> None:
+        """Have names lead elsewhere, or, with None, nowhere: all of them or none, as rename(2) does."""
+        self.changes.append(now)
+        _apply(now, self.names)
+
+    def sync(self) -> None:
+        self.kept, self.changes = dict(self.names), []
+
+
+Node = File | Directory
+
+
+def _apply(change: dict[str, Node | None], names: dict[str, Node]) -> None:
+    for name, node in change.items():
+        if node is None:
+            names.pop(name, None)
+        else:
+            names[name] = node
+
+
+class Disk:
+    """A disk on which nothing but the directory *base* was kept yet."""
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+        self._top = Directory()
+        self._gone: dict[str, Node] = {}
+        self.said: list[str] = []
+        """What the program wrote to its standard error."""
+
+    def replay(self, lines: Sequence[str]) -> Iterator[str]:
+        """Do what *lines*, the output of ``strace -f -y``, say; yield the name of each call that has done something."""
+        begun: dict[str, str] = {}
+        for line in lines:
+            process = line.partition(" ")[0]
+            if line.endswith("<unfinished ...>"):
+                begun[process] = line.removesuffix("<unfinished ...>")
+                continue
+            if resumed := re.match(r"\d+ +<\.\.\. \w+ resumed>", line):
+                found = _CALL.match(begun.pop(process) + line[resumed.end() :])
+            else:
+                found = _CALL.match(line)
+            if found and int(found[4]) >= 0 and self._do(found[2], found[3], int(found[4])):
+                yield found[2]
+
+    def _do(self, call: str, told: str, result: int) -> bool:
+        opened = _OPEN.search(told)
+        if call == "write" and told.startswith("2<"):
+            self.said.append(_NAME.findall(told)[0].removesuffix("\\n"))
+            return True
+        if call in ("write", "pwrite64", "ftruncate", "fallocate", "fsetxattr", "fsync", "fdatasync"):
+            node = opened and self._at(opened[1], is_gone=bool(opened[2]))
+            if not node:
+                return False
+            if call.endswith("sync"):
+                node.sync()
+                return True
+            assert isinstance(node, File)
+            node.unsynced.add(_NAME.findall(told)[0] if call == "fsetxattr" else BYTES)
+            node.size += result if call.endswith(("write", "write64")) else 0
+            return True
+        if call == "syncfs":
+            for each in self._all(self._top):
+                each.sync()
+            return True
+        return self._name(call, told)
+
+    def _name(self, call: str, told: str) -> bool:
+        """Do what changes names."""
+        bases = [found[1] for found in _OPEN.finditer(told)] or [str(self._base)] * 2
+        paths = [os.path.join(*pair) for pair in zip(bases, _NAME.findall(told), strict=False)]
+        if not all(path.startswith(f"{self._base}/") for path in paths):
+            return False
+        directory, name = self._around(paths[0])
+        if call.startswith("openat"):
+            if "O_CREAT" not in told or name in directory.names:
+                return False
+            directory.change(**{name: File()})
+        elif call.startswith("mkdir"):
+            directory.change(**{name: Directory()})
+        elif call.startswith(("unlink", "rmdir")):
+            self._gone[paths[0]] = directory.names[name]
+            directory.change(**{name: None})
+        else:
+            target, new = self._around(paths[1])
+            assert target is directory  # nothing here moves files between directories
+            before = {name: None} if call.startswith("rename") else {}
+            target.change(**before, **{new: directory.names[name]})
+        return True
+
+    def _around(self, path: str) -> tuple[Directory, str]:
+        node = self._at(os.path.dirname(path))
+        assert isinstance(node, Directory), path
+        return node, os.path.basename(path)
+
+    def _at(self, path: str, *, is_gone: bool = False) -> Node | None:
+        if is_gone:
+            return self._gone.get(path)
+        if path != str(self._base) and not path.startswith(f"{self._base}/"):
+            return None
+        node: Node | None = self._top
+        for part in Path(path).relative_to(self._base).parts:
+            node = node.names.get(part) if isinstance(node, Directory) else None
+        return node
+
+    def _all(self, node: Node) -> Iterator[Node]:
+        yield node
+        for each in node.names.values() if isinstance(node, Directory) else ():
+            yield from self._all(each)
+
+    def after_power_cuts(self, paths: Sequence[str]) -> Iterator[dict[str, int]]:
+        """Yield for each state that a cut may leave how large the files *paths* are, or ABSENT or TORN."""
+        changed = [each for each in self._all(self._top) if isinstance(each, Directory) and each.changes]
+        assert sum(len(each.changes) for each in changed) <= MOST_CHANGES, "there are too many states"
+        for kept in itertools.product(*(_subsets(each.changes) for each in changed)):
+            names = {
+                directory: _names(directory, changes)
+                for directory, changes in zip(changed, kept, strict=True)
+            }
+            yield {path: self._size(path, names) for path in paths}
+
+    def _size(self, path: str, names: dict[Directory, dict[str, Node]]) -> int:
+        node: Node | None = self._top
+        for part in path.split("/"):
+            node = names.get(node, node.kept).get(part) if isinstance(node, Directory) else None
+        if not isinstance(node, File):
+            return ABSENT
+        return TORN if node.unsynced - {MD5} else node.size
+
+    def unsynced(self) -> list[File]:
+        """Return the files of which something is not on the disk."""
+        return [each for each in self._all(self._top) if isinstance(each, File) and each.unsynced]
+
+
+def _subsets(changes: list[dict[str, Node | None]]) -> Iterator[Sequence[dict[str, Node | None]]]:
+    return itertools.chain.from_iterable(
+        itertools.combinations(changes, count) for count in range(len(changes) + 1)
+    )
+
+
+def _names(directory: Directory, changes: Sequence[dict[str, Node | None]]) -> dict[str, Node]:
+    names = dict(directory.kept)
+    for each in changes:
+        _apply(each, names)
+    return names
+
+
+def traced(command: Sequence[str], output: Path, **options: object) -> list[str]:
+    """Run *command*, and return its calls that change files, as ``strace`` wrote them to *output*."""
+    calls = ",".join(f"?{call}" for call in CALLS.split())
+    strace = [
+        "strace",
+        "-f",
+        "-y",
+        "-qq",
+        "-s",
+        "64",
+        "-e",
+        f"trace={calls}",
+        "-e",
+        "signal=none",
+        "-o",
+        str(output),
+    ]
+    subprocess.run([*strace, *command], check=True, capture_output=True, timeout=120, **options)  # type: ignore[call-overload]
+    return output.read_text().splitlines()
