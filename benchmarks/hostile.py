@@ -1,7 +1,8 @@
-"""Clients that mean harm: ``python -m benchmarks.hostile PORT TOKEN``, until their stdin ends.
+"""Clients that mean harm, of all kinds or of some: ``python -m benchmarks.hostile PORT TOKEN [KIND]...``.
 
 All of them have one token, and come from a few addresses that no other client has. Each kind has some threads, and
-each thread does the same over and over. At the end, a line of JSON tells what came of it, by kind.
+each thread does the same over and over. They stop when their stdin ends, and write what came of it as JSON,
+by kind.
 """
 
 from __future__ import annotations
@@ -45,10 +46,11 @@ class Crowd:
     outcomes: dict[str, Counter[str]] = field(default_factory=dict)
     _addresses: Iterator[str] = field(default_factory=lambda: itertools.cycle(ADDRESSES))
 
-    def run(self, wait: Callable[[], object]) -> None:
-        """Attack in the threads of all kinds until *wait* returns."""
+    def run(self, kinds: Sequence[str], wait: Callable[[], object]) -> None:
+        """Attack in the threads of these *kinds* until *wait* returns."""
         threads = []
-        for kind, (count, attack) in KINDS.items():
+        for kind in kinds:
+            count, attack = KINDS[kind]
             self.outcomes[kind] = Counter()
             threads += [
                 threading.Thread(target=self._repeat, args=(kind, attack), daemon=True) for _ in range(count)
@@ -227,11 +229,11 @@ KINDS: dict[str, tuple[int, Callable[[Crowd], str]]] = {
 
 
 def main(argv: Sequence[str]) -> None:
-    port, token = argv
+    port, token, *kinds = argv
     # it stands for machines elsewhere: the server does not share its processors with it
     os.nice(19)
     crowd = Crowd(int(port), token)
-    crowd.run(sys.stdin.read)
+    crowd.run(kinds or list(KINDS), sys.stdin.read)
     print(json.dumps({kind: dict(outcomes.copy()) for kind, outcomes in crowd.outcomes.items()}))
 
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from benchmarks.versions import REPOSITORY
 
 MOST_SLOWER = 3.0
 """How many times as long the slowest answers to the honest may take beside attacks (the 99th percentile)."""
+MOST_MEMORY = 60 << 20
+"""Bytes that one kind of attack alone may have the server take, beside what it holds in peace."""
 CALM_SHARE = 0.2
 """The share of the time in which nobody attacks, before the others begin."""
 PAUSE = 1.0
@@ -51,6 +53,8 @@ class Siege:
         found = [*errors, *self.hostile.complaints]
         if self.slower > MOST_SLOWER:
             found.append(f"the 99th percentile is {self.slower:.1f} times as long as in peace")
+        if len(self.attacks) == 1 and self.peak - self.base > MOST_MEMORY:
+            found.append(f"it takes {(self.peak - self.base) / MB:.0f} MB more than in peace")
         found += [
             f"nobody came to attack by {kind}" for kind, outcomes in self.attacks.items() if not outcomes
         ]
@@ -68,9 +72,9 @@ class Siege:
 
 
 @contextlib.contextmanager
-def attacking(port: int) -> Iterator[subprocess.Popen[bytes]]:
+def attacking(port: int, kinds: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
     """Run the hostile clients beside a ``with`` block, or until `communicate` ends them and tells what came of it."""
-    command = [sys.executable, "-m", "benchmarks.hostile", str(port), HOSTILE]
+    command = [sys.executable, "-m", "benchmarks.hostile", str(port), HOSTILE, *kinds]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=REPOSITORY)
     with process, ended(process):
         yield process
@@ -83,11 +87,15 @@ def besiege(
     seconds: float,
     say: Callable[[str], object],
     *,
+    kinds: Sequence[str] = (),
     rows: int = ROWS,
     every: float = EVERY,
     pause: float = PAUSE,
 ) -> Siege:
-    """Let honest *clients* work for *seconds*, beside attacks for most of it; the *store* gets so many *rows* more."""
+    """Let honest *clients* work for *seconds*, most of them beside attacks, of all *kinds* if none is named.
+
+    The *store* gets so many *rows* more. *every* and *pause* are those of `soak`.
+    """
     command = [sys.executable, "-m", "benchmarks.rows", str(store.directory), str(rows)]
     subprocess.run(command, check=True, cwd=REPOSITORY)
     tokens = directory / "tokens.cfg"
@@ -100,7 +108,7 @@ def besiege(
     with serving(store, directory, *flags, "--stateDir", str(directory / "state")) as (port, pid):
         calm = soak(port, pid, clients, calm_seconds, say, every=every, token=HONEST, pause=pause)
         rest = seconds - calm_seconds
-        with attacking(port) as hostile_clients:
+        with attacking(port, kinds) as hostile_clients:
             hostile = soak(port, pid, clients, rest, say, every=every, token=HONEST, pause=pause)
             told, _ = hostile_clients.communicate()
         peak = Server(port, pid).peak_bytes

@@ -3,7 +3,8 @@
 Each client does one thing after the other, chosen at random, and looks at what comes back. A line
 each ten seconds tells how it goes; the last one whether all went well.
 
-With ``--hostile``, 50 clients work in peace first, and then beside those of `benchmarks.hostile`.
+With ``--hostile``, 50 clients work in peace first, and then beside those of `benchmarks.hostile`. With one
+``--kind`` of these alone, the memory that it takes has a bound.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import contextlib
 import math
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -24,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.bench import ended, free_port, wait_until_up
+from benchmarks.hostile import KINDS
 from benchmarks.soak_client import FOLDER, OBJECTS, Client, Tally, content_of
 from benchmarks.store import Store, running_store
 from benchmarks.versions import REPOSITORY, clean_environment
@@ -182,16 +185,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
     parser.add_argument("--hostile", action="store_true", help="let others attack the server meanwhile")
+    parser.add_argument(
+        "--kind",
+        action="append",
+        choices=KINDS,
+        metavar="KIND",
+        help="of attacks, instead of all; may be repeated",
+    )
     parser.add_argument("--seconds", type=float, help="default 3600, or 1800 of attacks")
     parser.add_argument("--clients", type=int, help="default 200, or 50 beside attacks")
     parser.add_argument("--work", type=Path, help="where the files go, on ext4, XFS or Btrfs")
     options = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started and written does not stay behind
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pfsoak-", dir=options.work)))
         store = stack.enter_context(running_store(directory / "swift", processes=2))
         fill(store, directory)
         if options.hostile:
-            siege = besiege(store, directory, options.clients or 50, options.seconds or 1800.0, say)
+            seconds = options.seconds or 1800.0
+            siege = besiege(store, directory, options.clients or 50, seconds, say, kinds=options.kind or ())
             say("\n".join(siege.lines()))
             complaints = siege.complaints
         else:

@@ -50,6 +50,17 @@ def test_a_siege_tells_of_slow_answers() -> None:
     ]
 
 
+def test_one_kind_of_attack_takes_a_bounded_memory() -> None:
+    hostile = result(0.1)
+    attacks = {"echoes": {"200": 1}}
+    assert siege.Siege(hostile, hostile, attacks, 80 << 20, 140 << 20).complaints == []
+    assert (
+        siege.Siege(hostile, hostile, attacks | {"fields": {"200": 1}}, 80 << 20, 150 << 20).complaints == []
+    )
+    told = siege.Siege(hostile, hostile, attacks, 80 << 20, 150 << 20).complaints
+    assert told == ["it takes 73 MB more than in peace"]
+
+
 def test_a_siege_tells_of_errors_and_of_growth() -> None:
     told = complaints_of(result(0.1, ["ls: 503"]), result(0.1, ["ls: 504"], (80, 90, 100)), echoes={})
     assert told == [
