@@ -156,7 +156,7 @@ class Settings(CommonSettings):
     @functools.cached_property
     def _secrets(self) -> frozenset[str]:
         blocks = [getattr(self, name) for name in BLOCKS]
-        found = {text for block in blocks for value in _secrets_of(block) for text in _texts_in(value)}
+        found = {text for block in blocks for value in _secrets_of(block) for text in secret_texts(value)}
         return frozenset(found.union(*map(passwords_of, (self.swift.auth_url, self.http_proxy))))
 
 
@@ -179,7 +179,8 @@ def size_of(value: int | str) -> int:
     return int(float(found[1]) * _UNITS[found[2]])
 
 
-def _is_masked(value: object) -> bool:
+def is_masked(value: object) -> bool:
+    """Tell whether *value* is what shows a secret, and so counts as not given."""
     return value == MASK or (isinstance(value, str) and f"{MASK}@" in value)
 
 
@@ -187,12 +188,12 @@ def _secrets_of(block: Any) -> Iterator[object]:
     yield from (getattr(block, each.name) for each in dataclasses.fields(block) if "secret" in each.metadata)
 
 
-def _texts_in(value: object) -> Iterator[str]:
-    """Yield the texts of a secret; of an object, those whose names say that they are: a project's is none."""
+def secret_texts(value: object) -> set[str]:
+    """Return the texts of a secret; of an object, those whose names say that they are: a project's is none."""
     values = (
         [each for name, each in value.items() if says_secret(name)] if isinstance(value, Mapping) else [value]
     )
-    yield from (str(each) for each in values if each)
+    return {str(each) for each in values if each}
 
 
 def load_settings(*documents: Document) -> tuple[Settings, list[str]]:
@@ -208,7 +209,7 @@ def load_settings(*documents: Document) -> tuple[Settings, list[str]]:
             raise SettingsError(f"the settings block {name!r} must be an object")
         if name in merged:
             merged[name].update(
-                {key: _as_meant(key, value) for key, value in values.items() if not _is_masked(value)}
+                {key: _as_meant(key, value) for key, value in values.items() if not is_masked(value)}
             )
         else:
             warnings.append(f"the settings block {name!r} is not known and was left out")
@@ -267,8 +268,11 @@ def _check(settings: Settings) -> None:
     except ValueError as e:
         raise SettingsError(f"httpProxy: {e}") from None
     name = settings.swift.container_name
-    if not name or "/" in name or not name.isprintable():
-        raise SettingsError("swift.container_name must be a name without '/' and without control characters")
+    if name in ("", ".", "..") or "/" in name or not name.isprintable() or len(name.encode()) > 256:
+        raise SettingsError(
+            "swift.container_name must be a name of up to 256 bytes, not '.' or '..', and without '/' and control"
+            " characters"
+        )
     if settings.swift.cacert and not Path(settings.swift.cacert).is_file():
         raise SettingsError(
             f"swift.cacert: there is no file {settings.swift.cacert!r}; see --caCert, OS_CACERT"

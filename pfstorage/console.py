@@ -69,12 +69,20 @@ def set_up_logging(
     if sys.stderr is not None:
         handler = BatchHandler(sys.stderr, line_of) if in_batches else logging.StreamHandler()
         is_colourful = sys.stderr.isatty() and "NO_COLOR" not in os.environ
-        tells_values = LEVELS.get(verbosity, logging.DEBUG) <= logging.DEBUG
         kind = _JsonFormatter if form == "json" else _ColourFormatter if is_colourful else _Formatter
-        handler.setFormatter(kind(secrets, tells_values=tells_values))
+        handler.setFormatter(kind(secrets))
     logger.handlers = [handler]
     logger.propagate = False
+    set_verbosity(verbosity)
+
+
+def set_verbosity(verbosity: int) -> None:
+    """Log as much as *verbosity* says from now on, to where `set_up_logging` sends it."""
+    logger = logging.getLogger("pfstorage")
     logger.setLevel(LEVELS.get(verbosity, logging.DEBUG))
+    for handler in logger.handlers:
+        if isinstance(handler.formatter, _Formatter):
+            handler.formatter.tells_values = logger.level <= logging.DEBUG
 
 
 def complain(text: str, level: str = "ERROR") -> None:
@@ -120,10 +128,12 @@ def log_what_ends_threads() -> None:
 class _Formatter(logging.Formatter):
     """``time level message``, one line each, a traceback only where it is asked for."""
 
-    def __init__(self, secrets: _Secrets, *, tells_values: bool) -> None:
+    tells_values = False
+    """Whether a traceback tells what the errors say."""
+
+    def __init__(self, secrets: _Secrets) -> None:
         super().__init__()
         self._secrets = secrets
-        self._tells_values = tells_values
 
     def format(self, record: logging.LogRecord) -> str:
         moment = f"{_second(int(record.created))},{int(record.msecs):03}"
@@ -134,14 +144,14 @@ class _Formatter(logging.Formatter):
         return str(without(text, frozenset(self._secrets())))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - the name of the base class
-        return super().formatException(ei) if self._tells_values else "".join(_places(ei[1])).rstrip()
+        return super().formatException(ei) if self.tells_values else "".join(_places(ei[1])).rstrip()
 
 
 class _ColourFormatter(_Formatter):
     """The same, each level in its colour."""
 
-    def __init__(self, secrets: _Secrets, *, tells_values: bool) -> None:
-        super().__init__(secrets, tells_values=tells_values)
+    def __init__(self, secrets: _Secrets) -> None:
+        super().__init__(secrets)
         self._palette = import_tidily("pfmisc").Colors
 
     def format(self, record: logging.LogRecord) -> str:

@@ -17,7 +17,7 @@ from pfstorage.actions.options import LongMeta, MoveMeta, work_of
 from pfstorage.backends import Storage, open_settings
 from pfstorage.backends.base import SupportsGivingUp
 from pfstorage.backends.confined import confined
-from pfstorage.config import Settings, load_settings, size_of
+from pfstorage.config import Document, Settings, load_settings, size_of
 from pfstorage.errors import ForbiddenError, JobConflictError, MethodNotAllowedError, PfstorageError
 from pfstorage.files import Ground, Roots
 from pfstorage.jobs.job import Order
@@ -73,17 +73,17 @@ class StoreHandler:
 
         Raise `SettingsError`.
         """
-        made = cls(settings=_settings_of(args), name=name, version=version, args=args)
+        made = cls(settings=_settings_of(args)[0], name=name, version=version, args=args)
         made._flags = args
         return made
 
     def reload(self) -> None:
         """Take the settings anew from where `from_args` found them; what messages have set since is gone.
 
-        Raise `SettingsError`; then all stays as it was.
+        Raise `SettingsError`, also if an old secret would go to a new address; then all stays as it was.
         """
         if self._flags is not None:
-            self.state.renew(_settings_of(self._flags))
+            self.state.renew(*_settings_of(self._flags))
 
     @property
     def settings(self) -> Settings:
@@ -233,13 +233,15 @@ class StoreHandler:
         self._storage = None
 
 
-def _settings_of(flags: Mapping[str, Any]) -> Settings:
+def _settings_of(flags: Mapping[str, Any]) -> tuple[Settings, tuple[Document, ...]]:
+    """Return the settings, and what they were made of."""
     path = flags.get("str_configFileLoad")
     files = [read_settings_file(Path(path))] if path else []
-    settings, warnings = load_settings(*files, from_environment(os.environ), from_flags(flags, os.environ))
+    documents = (*files, from_environment(os.environ), from_flags(flags, os.environ))
+    settings, warnings = load_settings(*documents)
     for warning in warnings:
         log.warning("%s", warning)
-    return settings
+    return settings, documents
 
 
 def _storage_part(settings: Settings) -> tuple[Any, ...]:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pfstorage._version import __version__
+from pfstorage.changes import AT_RUN_TIME, leaves, require_new_secrets
 from pfstorage.config import (
     BLOCKS,
     CommonSettings,
+    Document,
     Settings,
+    is_masked,
     load_settings,
     to_document,
 )
-from pfstorage.errors import NotFoundError, SettingsError
+from pfstorage.errors import ForbiddenError, NotFoundError, SettingsError
 from pfstorage.fields import known_names
 from pfstorage.masks import MASK, without_named, without_password
 from pfstorage.sources import SECRET_FLAGS
@@ -42,20 +45,27 @@ class StateTree:
     ) -> None:
         """*args* are the parsed flags, shown under ``/this/args`` without their secrets."""
         self.settings = settings
+        self.on_change: Callable[[Settings], None] = lambda _: None
+        """Called with the settings after each change."""
         self._lock = threading.Lock()
         self._tree: Tree = to_document(settings, with_secrets=True)
         shown = {key: _shown_flag(key, value) for key, value in (args or {}).items()}
         self._tree["this"] = {"name": name, "version": version, **self._tree["this"], "args": shown}
         self._masked = self._mask()
 
-    def renew(self, settings: Settings) -> None:
-        """Begin again from *settings*; nodes that are no settings stay."""
+    def renew(self, settings: Settings, documents: tuple[Document, ...] = ()) -> None:
+        """Begin again from *settings*, made of *documents*; nodes that are no settings stay.
+
+        Raise `SettingsError` if a new address has an old secret; then all stays.
+        """
         tree = to_document(settings, with_secrets=True)
         with self._lock:
+            require_new_secrets(self.settings, settings, documents, with_proxy=True)
             for name, block in tree.items():
                 self._tree[name] = {**self._tree[name], **block}
             self.settings = settings
             self._masked = self._mask()
+            self.on_change(settings)
 
     def get(self, var: str) -> Any:
         """Return the value at *var*, a dict for an inner node. Raise `NotFoundError`."""
@@ -68,24 +78,46 @@ class StateTree:
             node = node[part]
         return copy.deepcopy(node) if isinstance(node, dict | list) else node
 
-    def set(self, var: str, value: Any) -> None:
+    def set(self, var: str, value: Any, *, at_run_time: bool = False) -> None:
         """Put *value* at *var*; a dict is merged into what is there. Raise `SettingsError`.
 
-        Nothing is changed if the settings would not be valid.
+        Nothing is changed if the settings would not be valid, or an old secret would go to a new address. With
+        *at_run_time*, raise `ForbiddenError` for what is not in `AT_RUN_TIME`, unless it is what `get` returns.
         """
         if var.strip("/") in _TREES and not isinstance(value, Mapping):
             raise SettingsError(f"{var!r} is a tree: set one of its leaves, or an object")
-        self._change(nested(var, value))
+        change = nested(var, value)
+        self._change(self._allowed(change) if at_run_time else change)
 
-    def replace(self, old: str, new: str) -> list[str]:
-        """Put *new* wherever the value is *old*; return the paths of those leaves."""
+    def _allowed(self, change: Mapping[str, Any]) -> Tree:
+        """Return what *change* changes. What it brings back as it was shown tells nothing of what is behind a mask."""
+        allowed: Tree = {}
+        for path, value in leaves(change):
+            if path in AT_RUN_TIME:
+                _merge(allowed, nested("/".join(path), value))
+            elif value != _at(self._masked, path):
+                names = ", ".join(sorted("/".join(("", *each)) for each in AT_RUN_TIME))
+                raise ForbiddenError(
+                    f"{'/'.join(('', *path))[:80]!r} does not change over HTTP, as {names} do: change the file of"
+                    " --configFileLoad and send SIGHUP, or start the server anew"
+                )
+        return allowed
+
+    def replace(self, old: str, new: str, *, at_run_time: bool = False) -> list[str]:
+        """Put *new* wherever the value is *old*; return the paths of those leaves.
+
+        With *at_run_time*, only what is in `AT_RUN_TIME` is looked at: what is found tells of no secret.
+        """
         with self._lock:
-            found = [path for path, value in _leaves(self._tree) if value == old]
+            found = [path for path, value in leaves(self._tree) if value == old]
+        if at_run_time:
+            found = [path for path in found if path in AT_RUN_TIME]
+        paths = ["/".join(("", *path)) for path in found]
         change: Tree = {}
-        for path in found:
+        for path in paths:
             _merge(change, nested(path, new))
         self._change(change)
-        return found
+        return paths
 
     def _change(self, change: Mapping[str, Any]) -> None:
         with self._lock:
@@ -93,9 +125,12 @@ class StateTree:
             _merge(tree, change)
             blocks = {name: tree.get(name, {}) for name in ("this", *BLOCKS)}
             blocks["this"] = {key: blocks["this"][key] for key in _COMMON if key in blocks["this"]}
-            self.settings = load_settings(blocks)[0]
+            settings = load_settings(blocks)[0]
+            require_new_secrets(self.settings, settings, (change,))
+            self.settings = settings
             self._tree = tree
             self._masked = self._mask()
+            self.on_change(settings)
 
     def _mask(self) -> Tree:
         """Return the tree as anybody may see it. It is another one after each change, and never changed itself."""
@@ -135,13 +170,12 @@ def _merge(tree: Tree, change: Mapping[str, Any]) -> None:
     for name, value in change.items():
         if isinstance(value, Mapping) and isinstance(tree.get(name), dict):
             _merge(tree[name], value)
-        elif value != MASK or name not in tree:
+        elif not is_masked(value) or name not in tree:
             tree[name] = copy.deepcopy(value)
 
 
-def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{path}/{name}")
-        else:
-            yield f"{path}/{name}", value
+def _at(tree: Any, path: tuple[str, ...]) -> Any:
+    """Return what *tree* has at *path*, None if it has nothing there."""
+    for part in path:
+        tree = tree.get(part) if isinstance(tree, Mapping) else None
+    return tree

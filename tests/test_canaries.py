@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import http.client
 import json
 import os
@@ -323,8 +324,9 @@ def settings_are_changed(scene: Scene) -> None:
     ctl(SECRETS["a Swift key to be replaced, with a slip"], valueReplace=unset)
     ctl("/swift/password", set=SECRETS["a secret beside the settings"])
     ctl("/this/args/authToken", set=SECRETS["a secret beside the settings"])
-    assert ctl("/swift", set={"key": new, "auth_url": address})["status"] is scene.ini
-    assert scene.ask("ls", path="x")["status"] is True  # and so it is in use
+    for change in ({"key": new, "auth_url": address}, {"key": key}, {"auth_url": address}):
+        assert ctl("/swift", set=change)["error"]["type"] == "ForbiddenError"
+    assert scene.ask("ls", path="x")["status"] is True
     for var in (
         "/",
         "/swift",
@@ -336,8 +338,20 @@ def settings_are_changed(scene: Scene) -> None:
         "/none",
     ):
         ctl(var, get="x")
-    assert ctl(new, valueReplace=key)["status"] is scene.ini
-    assert ctl("/swift/auth_url", set=login_url(port))["status"] is scene.ini
+    for guess in (new, key, address):
+        assert ctl(guess, valueReplace=new).get("d_ret", {}).get("hits", 0) == 0
+    before = (scene.directory / "settings.json").read_text()
+    proxy = f"me:{SECRETS['the password of a proxy']}@127.0.0.1:9"
+    for text in (
+        json.dumps({**json.loads(before), "this": {"httpProxy": proxy}}),  # a new address for an old key
+        json.dumps({"this": {"httpProxy": proxy.replace("ss", "/")}}),
+        f'{{"swift": {{"key": "{unset}"',
+    ):
+        (scene.directory / "settings.json").write_text(text)
+        scene.served.process.send_signal(signal.SIGHUP)
+        time.sleep(0.1)
+        scene.ask("ls", path="x")
+    (scene.directory / "settings.json").write_text(before)
 
 
 def all_goes_wrong(scene: Scene) -> None:
@@ -405,7 +419,8 @@ def written_tokens(path: Path, *, ini: bool) -> Path:
         SECRETS[f"the token {which}"] for which in ("for all", "to write", "that was revoked")
     )
     path.touch(0o600)
-    lines = f"boss = {admin}\nwriter = {write}\nrevoked = {revoked}\n"
+    known = f"sha256:{hashlib.sha256(write.encode()).hexdigest()}"  # what was sent is masked all the same
+    lines = f"boss = {admin}\nwriter = {known}\nrevoked = {revoked}\n"
     rights = "boss = admin\nwriter = write\nrevoked = read\n"
     path.write_text(
         f"[AUTH TOKENS]\n{lines}[TOKEN RIGHTS]\n{rights}" if ini else f"{admin}\n{write}\n{revoked}\n"
@@ -476,6 +491,7 @@ def scene(
         flags += ["--tlsCert", cert, "--tlsKey", tls_key]
     with contextlib.closing(proxy), started(directory, flags, environ, door) as served:
         scene = Scene(directory, proxy, served, verbosity, ini)
+        scene.ask("hello", as_token=SECRETS["the token to write"], askAbout="timestamp")
         for act in (all_that_is_asked, jobs_are_asked_for, other_doors_are_used, wrong_tokens_come):
             act(scene)
         metas_hold_secrets(scene)

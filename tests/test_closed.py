@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
+import json
 import os
 import signal
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from tests.conftest import Command, make_certificate, read_tree, write_tree
 from tests.exchange import (
     TOKEN,
     Door,
+    Served,
     answer,
     answers,
     connected,
@@ -32,6 +36,7 @@ from tests.exchange import (
     server_process,
 )
 from tests.local import Answer, answers_below, everything, two_objects
+from tests.waiting import until
 
 FILES = {
     "data/a": b"a",
@@ -279,18 +284,38 @@ def test_the_server_keeps_nothing_of_its_own_in_a_store_of_files(
     assert f"{told}: what lies below --storeBase is an object: name another place" in done.stderr
 
 
+@contextlib.contextmanager
+def reloading(directory: Path) -> Iterator[tuple[Served, Callable[[str], None]]]:
+    """Run a server, and yield it with what has it keep its records in another directory."""
+    settings, times = directory / "settings.json", itertools.count(1)
+    settings.write_text("{}")
+
+    def record_in(records: str) -> None:
+        # the number tells when it was read
+        number = next(times)
+        settings.write_text(json.dumps({"this": {"debugToDir": records, "retries": number}}))
+        served.process.send_signal(signal.SIGHUP)
+        get = post(message("internalctl", var="/this/retries", get="x"))
+        until(lambda: answer(served.port, get).json["d_ret"] == {"/this/retries": number})
+
+    with server_process(
+        directory, "--type", "memory", "--forever", "--configFileLoad", "settings.json"
+    ) as served:
+        yield served, record_in
+
+
 def test_where_records_come_to_lie_in_a_root_itself_all_of_it_is_closed(tmp_path: Path) -> None:
     write_tree(tmp_path, {"data/a": b"a"})
-    with server_process(tmp_path, "--type", "memory", "--forever") as served:
+    with reloading(tmp_path) as (served, record_in):
 
         def status(action: str, **meta: Any) -> bool:
             return bool(answer(served.port, post(message(action, **meta))).json["status"])
 
         assert status("objPut", file="data/a", inLocation="in")
-        assert status("internalctl", var="/this/debugToDir", set=str(tmp_path))
+        record_in(str(tmp_path))
         assert not status("objPut", file="data/a", inLocation="in")
         assert not status("objPull", fromLocation="in", mapLocationOver="out")
-        assert status("internalctl", var="/this/debugToDir", set="")
+        record_in("")
         assert status("objPull", fromLocation="in", mapLocationOver="out")
         served.process.terminate()
         _, said = served.ends()
@@ -300,11 +325,10 @@ def test_where_records_come_to_lie_in_a_root_itself_all_of_it_is_closed(tmp_path
 def test_records_are_closed_also_to_who_had_begun_to_ask_before(tmp_path: Path) -> None:
     write_tree(tmp_path, {"data/records/a": b"a"})
     text = message("objPut", putSpec="data/records", inLocation="in")
-    with server_process(tmp_path, "--type", "memory", "--forever") as served, connected(served.port) as early:
+    with reloading(tmp_path) as (served, record_in), connected(served.port) as early:
         head = request("POST", "/api/v1/cmd", f"Content-Length: {len(text)}", "Connection: close")
         early.sendall(head)
-        order = message("internalctl", var="/this/debugToDir", set=str(tmp_path / "data/records"))
-        assert answer(served.port, post(order)).json["status"]
+        record_in(str(tmp_path / "data/records"))
         early.sendall(text.encode())
         [told] = answers(b"".join(iter(lambda: early.recv(65536), b"")))
         assert not told.json["status"]

@@ -65,7 +65,8 @@ class Turn(Protocol):
 class Caller:
     """Who sends a message, and what the door that they came by lets them do.
 
-    *trusted* callers may change the settings and end the server. What they may do with
+    *trusted* callers may change the settings and end the server. One who *is_remote* comes over HTTP, and may
+    change only what leads to no other store. What they may do with
     objects is in *rights*; *owner* is the name of their token; *is_anonymous* tells that
     anybody in the network may come in as they did. *shut_down* ends
     the server that the message came to, where there is one. One who *streams* may be
@@ -82,6 +83,7 @@ class Caller:
     """
 
     trusted: bool = True
+    is_remote: bool = False
     rights: Rights = field(default_factory=Rights)
     owner: str = ""
     is_anonymous: bool = False

@@ -88,13 +88,14 @@ def internalctl(context: Context, meta: InternalctlMeta) -> Reply:
         raise ForbiddenError("internalctl is not for a token that sees a part of the store alone")
     if meta.set is not None:
         require_trust(context, "internalctl set")
-        context.state.set(meta.var, meta.set)
+        context.state.set(meta.var, meta.set, at_run_time=context.caller.is_remote)
         is_tree = isinstance(meta.set, dict)
         changed = _part(context.state.get(meta.var), meta.set) if is_tree else _get(context, meta.var)
         return Reply({"d_ret": changed, "status": True})
     if meta.value_replace is not None:
         require_trust(context, "internalctl valueReplace")
-        paths = context.state.replace(meta.var, meta.value_replace)
+        is_remote = context.caller.is_remote
+        paths = context.state.replace(meta.var, meta.value_replace, at_run_time=is_remote)
         answer = {"status": True, "l_fileChanged": paths, "hits": len(paths)}
         return Reply({"d_ret": answer, "status": True})
     if meta.get is None:

@@ -50,6 +50,7 @@ def serve(handler: StoreHandler, options: argparse.Namespace, key_source: str) -
         return handler.settings.secrets() | tokens if tokens else handler.settings.secrets()
 
     console.set_up_logging(settings.verbosity, options.logFormat, secrets, in_batches=True)
+    handler.state.on_change = lambda changed: console.set_verbosity(changed.verbosity)
     console.log_what_ends_threads()
     ended = threading.Event()
     longest = seconds_to_end(wanted.grace_seconds) + 1

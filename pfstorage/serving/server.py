@@ -150,6 +150,7 @@ class ThreadedHTTPServer(Listener):
         self.follow_settings()
         return Caller(
             trusted=trusted,
+            is_remote=True,
             streams=True,
             holds=ROWS_AT_ONCE,
             shut_down=self.stop,
