@@ -227,6 +227,18 @@ def _add_server_flags(parser: argparse.ArgumentParser) -> None:
     )
     add("--maxRequests", type=_count, metavar="N", help="requests that are worked on at once (default 32)")
     add(
+        "--maxStreams",
+        type=_count,
+        metavar="N",
+        help="streams of events, and waits for a job, of one token at once (default 32)",
+    )
+    add(
+        "--maxStreamSeconds",
+        type=_count,
+        metavar="SECONDS",
+        help="how long a stream of events lasts, until its client asks again (default 600)",
+    )
+    add(
         "--stateDir",
         default="",
         metavar="DIR",

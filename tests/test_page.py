@@ -491,6 +491,19 @@ def test_events_are_whole_however_they_come(page: Page) -> None:
     assert found == [1, 2]
 
 
+def test_events_are_asked_for_again_when_their_stream_says_so(page: Page) -> None:
+    page.open()
+    found = page.browser.execute_async_script(
+        "const done = arguments[0], streams = ['data: {\"n\": 1}\\n\\nretry: 1\\n\\n', 'data: {\"n\": 2}\\n\\n'];"
+        "window.fetch = async () => new Response(streams.shift());"
+        "import('/page/api.js').then(async ({events}) => {"
+        " const found = [];"
+        " for await (const event of events('x')) found.push(event.n);"
+        " done(found); }).catch((error) => done(String(error)))"
+    )
+    assert found == [1, 2]
+
+
 def test_a_folder_that_is_dropped_is_uploaded_with_all_that_is_in_it(
     page: Page, swift_storage: Storage, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from urllib.parse import unquote
 
 from pfstorage.actions.jobs import require_sight
@@ -12,12 +13,15 @@ from pfstorage.serving.exchange import Answer, Request, answer_of
 
 JOBS = "/api/v1/jobs/"
 _END = "/events"
+RETRY_MS = 1000
+"""After how many milliseconds a client asks again whose stream has lasted long enough."""
 
 
 def job_events(request: Request) -> Answer:
     """Stream the events of a job as server-sent events (WHATWG HTML, 9.2), each with the JSON of ``jobStatus``.
 
-    The stream breaks off where the client's token would not get it any more.
+    The stream breaks off where the client's token would not get it any more. After some time it ends with a
+    ``retry``, so that whoever still listens asks again, and has a place again if there is one.
     """
     if not request.path.endswith(_END):
         raise UnknownPathError(
@@ -32,10 +36,14 @@ def job_events(request: Request) -> Answer:
     job, events = jobs.status(job_id), jobs.events(job_id)
 
     def write(out: Writer) -> None:
+        deadline = time.monotonic() + request.stream_seconds
         for event in events:
             require_sight(request.caller.renewed(), job)  # a token may be revoked meanwhile, or be for less
             out.write(f"data: {json.dumps(event)}\n\n".encode())
             out.flush()
+            if time.monotonic() >= deadline:
+                out.write(b"retry: %d\n\n" % RETRY_MS)
+                return
 
     # a proxy such as nginx would keep the events until it has some kilobytes of them
     return Answer(200, write, "text/event-stream", headers={"X-Accel-Buffering": "no"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs
@@ -28,9 +29,10 @@ class Request:
 
     *path* is as it came, its escapes included; *query* is what follows the question mark.
     *client* is the address of whoever sent it, *id* what the log calls it. What is done
-    for it once its body is there, however slowly that came, is done within its *turn*. What
-    is moved without a message is told to *moved*. *route* is the path of the endpoint, *action*
-    that of the message.
+    for it once its body is there, however slowly that came, is done within its *turn*. *admit* takes a place among
+    the connections for the owner of its token, or raises `BusyError`. What
+    is moved without a message is told to *moved*. Events are streamed for *stream_seconds*. *route* is the path of
+    the endpoint, *action* that of the message.
     """
 
     method: str
@@ -43,7 +45,9 @@ class Request:
     open_body: Callable[[int], Reader]
     new_caller: Callable[..., Caller]
     turn: Turn
+    admit: Callable[[str], None] = lambda _owner: None
     max_upload: int = MAX_UPLOAD
+    stream_seconds: float = math.inf
     moved: Callable[[str, int], None] = lambda _to, _size: None
     route: str = ""
     action: str = ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from types import TracebackType
 
@@ -15,77 +15,130 @@ WAITING_PER_WORKING = 8
 """By default, as many as there are connections: each of them has its thread already."""
 
 
-class Gate:
-    """Lets *most* at once in, in the order in which they came; *waiting* times as many wait for some seconds.
+class _Ticket:
+    """The place of one who waits. *is_called* when the turn came; who is woken up without that is sent away."""
 
-    The others are told *why* they have to come again.
+    __slots__ = ("is_called", "lock")
+
+    def __init__(self) -> None:
+        self.is_called = False
+        self.lock = threading.Lock()  # who leaves wakes up the next one, and nobody else
+        self.lock.acquire()
+
+
+class Gate:
+    """Lets *most* at once in, and *each* at most of one owner; *waiting* times as many wait for some seconds.
+
+    Those of one owner come in in the order of their arrival, and owners in turns: who sends many requests waits for
+    their own ones. Where too many wait, who has most of them is sent away first. All who are sent away get *why*.
     """
 
     def __init__(
-        self, most: int, waiting: int = WAITING_PER_WORKING, why: str = "the server has too much to do"
+        self,
+        most: int,
+        waiting: int = WAITING_PER_WORKING,
+        why: str = "the server has too much to do",
+        each: int | None = None,
     ) -> None:
         self._most = most
+        self._each = most if each is None else each
         self._why = why
         self._most_waiting = waiting * most
-        self._inside = 0
-        self._waiting: deque[threading.Lock] = deque()
+        self._inside: Counter[str] = Counter()
+        self._busy = 0
+        self._queues: dict[str, deque[_Ticket]] = {}  # by owner: the first is next, and then goes to the end
+        self._waiting = 0
         self._is_ended = False
         self._lock = threading.Lock()
 
     def counts(self) -> dict[str, int]:
         """Return how many are at work, and how many wait for that."""
-        return {"busy": self._inside, "waiting": len(self._waiting)}
+        return {"busy": self._busy, "waiting": self._waiting}
 
     @property
     def is_wanted(self) -> bool:
         """Tell whether somebody waits for a place."""
-        return bool(self._waiting)
+        return self._waiting > 0
 
-    def enter(self) -> bool:
-        """Be one of those inside, until `leave`; tell whether that took a while.
+    def enter(self, owner: str = "") -> bool:
+        """Be one of those inside, until `leave` of the same *owner*; tell whether that took a while.
 
         Raise `BusyError`, or `StoppedError` after the `end`.
         """
         with self._lock:
             if self._is_ended:
                 raise _ended()
-            if self._inside < self._most:
-                self._inside += 1
+            if self._each < self._most and owner and self._inside[owner] >= self._each:
+                raise self._sent_away()
+            if self._busy < self._most:
+                self._busy += 1
+                self._inside[owner] += 1
                 return False
-            if len(self._waiting) >= self._most_waiting:
-                raise self._busy()
-            ticket = threading.Lock()  # who leaves wakes up the next one, and nobody else
-            ticket.acquire()
-            self._waiting.append(ticket)
-        if not ticket.acquire(timeout=WAIT_SECONDS) or self._is_ended:
-            self._leave_queue(ticket)
+            if self._waiting >= self._most_waiting and not self._made_room(owner):
+                raise self._sent_away()
+            ticket = _Ticket()
+            self._queues.setdefault(owner, deque()).append(ticket)
+            self._waiting += 1
+        if not (ticket.lock.acquire(timeout=WAIT_SECONDS) and ticket.is_called):
+            self._give_up(owner, ticket)
         return True
+
+    def _made_room(self, owner: str) -> bool:
+        """Send away the last one of whoever has most that wait, if those are more than *owner* then has."""
+        if not self._queues:
+            return False
+        other, queue = max(self._queues.items(), key=lambda each: len(each[1]))
+        if len(queue) <= len(self._queues.get(owner, ())) + 1:
+            return False
+        self._remove(other, queue[-1]).lock.release()
+        return True
+
+    def _remove(self, owner: str, ticket: _Ticket) -> _Ticket:
+        queue = self._queues[owner]
+        queue.remove(ticket)
+        if not queue:
+            del self._queues[owner]
+        self._waiting -= 1
+        return ticket
 
     def end(self) -> None:
         """Let nobody in any more, and send away who waits."""
         with self._lock:
-            tickets = () if self._is_ended else tuple(self._waiting)
             self._is_ended = True
-            for ticket in tickets:
-                ticket.release()
+            for owner, queue in list(self._queues.items()):
+                for ticket in list(queue):
+                    self._remove(owner, ticket).lock.release()
 
-    def leave(self) -> None:
-        """Hand the place to who has waited longest."""
+    def leave(self, owner: str = "") -> None:
+        """Hand the place to who has waited longest of the owner whose turn it is."""
         with self._lock:
-            if self._waiting and not self._is_ended:
-                self._waiting.popleft().release()
-            else:
-                self._inside -= 1
+            self._busy -= 1
+            self._inside[owner] -= 1
+            if not self._inside[owner]:
+                del self._inside[owner]
+            if self._queues and not self._is_ended:
+                self._call_next()
 
-    def _busy(self) -> BusyError:
+    def _call_next(self) -> None:
+        owner, queue = next(iter(self._queues.items()))
+        ticket = self._remove(owner, queue[0])
+        if queue:
+            self._queues[owner] = self._queues.pop(owner)
+        self._busy += 1
+        self._inside[owner] += 1
+        ticket.is_called = True
+        ticket.lock.release()
+
+    def _sent_away(self) -> BusyError:
         return BusyError(f"{self._why}: try again in some seconds")
 
-    def _leave_queue(self, ticket: threading.Lock) -> None:
+    def _give_up(self, owner: str, ticket: _Ticket) -> None:
         """Wait no more. Raise `BusyError` or `StoppedError`, unless its turn came just now."""
         with self._lock:
-            if ticket in self._waiting:
-                self._waiting.remove(ticket)
-                raise _ended() if self._is_ended else self._busy()
+            if ticket in self._queues.get(owner, ()):
+                self._remove(owner, ticket)
+            if not ticket.is_called:
+                raise _ended() if self._is_ended else self._sent_away()
 
 
 class Turn:
@@ -93,7 +146,7 @@ class Turn:
 
     It is taken when it is needed, and given back when all of the answer has left. So an ``ls`` never waits
     for those that pull a hundred thousand files, and what needs no store waits for nobody.
-    *is_gone* tells whether the client has gone meanwhile.
+    *is_gone* tells whether the client has gone meanwhile. `Load.admit` sets the *owner* of the token and the *address*.
     """
 
     def __init__(
@@ -108,12 +161,23 @@ class Turn:
         self._long = long
         self._followers = followers
         self.is_gone = is_gone
+        self.owner = self.address = ""
         self._inside: Gate | None = None
+        self._name = ""  # under which it is inside
 
     @property
     def is_wanted(self) -> bool:
         """Tell whether this request has a place that another waits for."""
         return self._inside is not None and self._inside.is_wanted
+
+    @property
+    def is_at_work(self) -> bool:
+        """Tell whether it is inside, and not only to follow a job."""
+        return self._inside is not None and not self.is_following
+
+    @property
+    def is_following(self) -> bool:
+        return self._inside is not None and self._inside is self._followers
 
     def __enter__(self) -> Turn:
         return self
@@ -146,11 +210,13 @@ class Turn:
     def end(self) -> None:
         """Give the place back, if there is one."""
         if self._inside:
-            self._inside.leave()
+            self._inside.leave(self._name)
             self._inside = None
 
     def _enter(self, gate: Gate) -> None:
-        has_waited = gate.enter()
+        # an address may be that of a proxy, whose clients all may follow jobs
+        self._name = self.owner or ("" if gate is self._followers else self.address)
+        has_waited = gate.enter(self._name)
         self._inside = gate
         if has_waited and self.is_gone():
             raise StoppedError("the client went away before its turn came")

@@ -1,10 +1,8 @@
-"""What listens: connections are taken, counted, refused when there are too many, and break."""
+"""What listens: connections are taken, counted, and break."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import io
 import logging
 import socket
 import ssl
@@ -14,17 +12,16 @@ from http.server import HTTPServer
 from socketserver import ThreadingMixIn
 from typing import Any
 
-from pfstorage.errors import BusyError, PfstorageError, StoppedError
-from pfstorage.reply import Reply
-from pfstorage.serving.exchange import answer_of
+from pfstorage.errors import PfstorageError, StoppedError
 from pfstorage.serving.load import Load
 from pfstorage.serving.options import ServerOptions
 from pfstorage.serving.request import RequestHandler
-from pfstorage.serving.sending import send
 
 log = logging.getLogger(__name__)
 
 NO_FILES_SECONDS = 0.5
+GUEST_SECONDS = 1.0
+"""What a connection without a place is waited for."""
 
 
 class Listener(ThreadingMixIn, HTTPServer):
@@ -57,19 +54,13 @@ class Listener(ThreadingMixIn, HTTPServer):
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve a new connection, unless there are too many in which something is under way."""
-        if self.load.connect(request):
-            try:
-                super().process_request(request, client_address)
-            except BaseException:  # there is no thread for it
-                self.load.disconnect(request)
-                raise
-            return
-        with contextlib.suppress(OSError):  # it is told if it listens; nobody waits for that
-            request.setblocking(False)
-            if not self.tls:
-                request.send(_refusal())
-        self.shutdown_request(request)
+        """Serve a new connection, also if there are too many: what it asks for tells whether it gets a place."""
+        self.load.connect(request, str(client_address[0]))
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # there is no thread for it
+            self.load.disconnect(request)
+            raise
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection, in a thread of its own: greet by TLS, if that is asked for, and handle its requests."""
@@ -79,13 +70,18 @@ class Listener(ThreadingMixIn, HTTPServer):
                 connection = self.tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
                 if not self.load.replace(request, connection):
                     return
-                connection.settimeout(self.options.head_seconds)  # for all of the greeting
+                connection.settimeout(self.head_seconds(connection))  # for all of the greeting
                 connection.do_handshake()
             super().finish_request(connection, client_address)
         finally:
             self.load.disconnect(connection)
             if connection is not request:
                 connection.close()  # the server knows only the socket below it
+
+    def head_seconds(self, connection: socket.socket) -> float:
+        """Return how long *connection* is waited for until a head has come, or a greeting by TLS."""
+        seconds = self.options.head_seconds
+        return min(seconds, GUEST_SECONDS) if self.load.is_guest(connection) else seconds
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Take a connection. Where this process may open no more files, wait a little: it is asked again at once."""
@@ -113,10 +109,3 @@ class Listener(ThreadingMixIn, HTTPServer):
             log.debug("%s", error)
         else:
             log.error("the connection from %s broke unexpectedly", client_address[0], exc_info=error)
-
-
-def _refusal() -> bytes:
-    error = BusyError("the server has too many connections: try again in some seconds")
-    out = io.BytesIO()
-    send(answer_of(Reply.of_error(error)), out, "GET", "HTTP/1.1", ends=True)
-    return out.getvalue()

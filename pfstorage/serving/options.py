@@ -28,7 +28,8 @@ class ServerOptions:
 
     A new connection is waited for *head_seconds* until its first byte comes, and so is the rest of a head;
     a kept one may be idle for *idle_seconds*. A body comes with *min_rate* bytes a second, and an answer is taken
-    with as many; where another waits for its place, with `WANTED` times as many.
+    with as many; where another waits for its place, with `WANTED` times as many. The events of a job are streamed for
+    *stream_seconds*, *max_streams* of them at once for one token.
     """
 
     token_path: str = ""
@@ -42,6 +43,8 @@ class ServerOptions:
     max_upload: int = MAX_UPLOAD
     max_connections: int = 256
     max_requests: int = 32
+    max_streams: int = 32
+    stream_seconds: float = 600.0
     max_workers: int = AUTO_MOST
     grace_seconds: float = 30.0
     head_seconds: float = 10.0
@@ -93,6 +96,8 @@ FLAGS = {
     "maxUpload": "max_upload",
     "maxConnections": "max_connections",
     "maxRequests": "max_requests",
+    "maxStreams": "max_streams",
+    "maxStreamSeconds": "stream_seconds",
     "maxWorkers": "max_workers",
     "graceSeconds": "grace_seconds",
     "stateDir": "state_dir",

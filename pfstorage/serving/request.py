@@ -17,6 +17,7 @@ from pfstorage.errors import MessageError, NoLengthError, PfstorageError, SlowRe
 from pfstorage.reply import Reply
 from pfstorage.serving import body, head
 from pfstorage.serving.exchange import Answer, Request, answer_of
+from pfstorage.serving.load import no_place
 from pfstorage.serving.log import id_of, log_request
 from pfstorage.serving.options import WANTED
 from pfstorage.serving.sending import UnsentError, send
@@ -59,7 +60,7 @@ class RequestHandler(BaseHTTPRequestHandler):
         self._received = TimedStream(sock)
         self.rfile = self._received.buffered()
         self._writer = self.wfile = TimedWriter(sock, self._reader_bounds)  # type: ignore[assignment]
-        self._patience = self._options.head_seconds
+        self._patience = self.server.head_seconds(self.connection)
 
     def _reader_bounds(self) -> tuple[float, float]:
         """Return how long the client may take nothing of an answer, and how many bytes bring back a second of that.
@@ -67,7 +68,7 @@ class RequestHandler(BaseHTTPRequestHandler):
         A place that another waits for is not for who takes their time.
         """
         options = self._options
-        if self._request and self._request.turn.is_wanted:
+        if self.server.load.is_crowded or (self._request and self._request.turn.is_wanted):
             return options.head_seconds, options.min_rate * WANTED
         return options.idle_seconds, options.min_rate
 
@@ -80,9 +81,11 @@ class RequestHandler(BaseHTTPRequestHandler):
             has_begun = self.rfile.peek(1)  # type: ignore[attr-defined] # at once, if it came with the one before
             if not (load.wake(self.connection) and has_begun):
                 return
-            self._received.begin(options.head_seconds)
+            self._received.begin(self.server.head_seconds(self.connection))
             line = self.rfile.readline(head.MAX_LINE + 1)
         except TimeoutError:
+            if load.is_guest(self.connection):
+                self._refuse()
             return
         # an empty line before a request means nothing (RFC 9112, section 2.2); many of them keep it open for nothing
         if line in (b"\r\n", b""):
@@ -99,6 +102,11 @@ class RequestHandler(BaseHTTPRequestHandler):
             self._request, self.headers = None, _NONE  # it may be long until the next one
             load.end(self.connection)
             self._patience = options.idle_seconds
+
+    def _refuse(self) -> None:
+        """Tell a connection that asks for nothing, and has no place, to come again."""
+        self.server.load.refuse()
+        send(self._answer_of(no_place()), self.wfile, "GET", "HTTP/1.1", ends=True)
 
     def _end_turn(self) -> None:
         if self._request:
@@ -131,7 +139,8 @@ class RequestHandler(BaseHTTPRequestHandler):
         self._status, self._notes = answer.status, answer.notes
         answer.headers["X-Request-Id"] = self._id
         answer.headers |= self.server.site.cors_headers(self.headers.get("origin"))
-        ends = not (self._may_stay_open and self._is_body_read()) or self.server.is_last_reply
+        is_last = self.server.is_last_reply or self.server.load.is_guest(self.connection)
+        ends = is_last or not (self._may_stay_open and self._is_body_read())
         if isinstance(answer.content, bytes):
             self._count()
         else:
@@ -227,6 +236,7 @@ class RequestHandler(BaseHTTPRequestHandler):
             )
             raise MessageError("the address of the request can't be read") from None
 
+        turn = self.server.load.new_turn(self._is_gone)
         return Request(
             self.command,
             target.path,
@@ -237,8 +247,10 @@ class RequestHandler(BaseHTTPRequestHandler):
             self.server.handler,
             self._open_body,
             functools.partial(self.server.caller, observe=self._observe),
-            self.server.load.new_turn(self._is_gone),
+            turn,
+            functools.partial(self.server.load.admit, self.connection, turn),
             self._options.max_upload,
+            self._options.stream_seconds,
             self.server.metrics.moved,
         )
 

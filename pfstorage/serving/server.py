@@ -19,7 +19,7 @@ from pfstorage.serving.access import Access
 from pfstorage.serving.events import JOBS, job_events
 from pfstorage.serving.health import Readiness, healthz
 from pfstorage.serving.listener import Listener
-from pfstorage.serving.load import Load
+from pfstorage.serving.load import GUESTS, Load
 from pfstorage.serving.objects import OBJECTS, list_objects, one_object
 from pfstorage.serving.openapi import Description
 from pfstorage.serving.options import ServerOptions
@@ -53,7 +53,7 @@ def _workers_of(options: ServerOptions) -> int:
     There are connections beside, and requests at work, as many quick ones as long ones, each with one to the store
     and a file.
     """
-    most = most_workers(options.max_connections + 4 * options.max_requests)
+    most = most_workers(options.max_connections + GUESTS + 4 * options.max_requests)
     if most < options.max_workers:
         log.warning(
             "%d files are moved at once, not %d (--maxWorkers): that is what the limit of open files allows"
@@ -100,13 +100,15 @@ class ThreadedHTTPServer(Listener):
         self.options = options
         self.tls = tls_of(options) if options.tls_cert else None
         self._own_files = OwnFiles(Roots(options.fs_roots or (name_by_shell(working_directory()),)), options)
-        self.load = Load(options.max_connections, options.max_requests, _workers_of(options))
+        self.load = Load(
+            options.max_connections, options.max_requests, _workers_of(options), options.max_streams
+        )
         self.metrics = self._new_metrics()
         own = (
             Route("/", page, is_public=True, is_bare=True),
             Route(PAGE, page, is_public=True, is_prefix=True),
-            Route("/healthz", healthz, is_public=True),
-            Route("/readyz", Readiness(), is_public=True),
+            Route("/healthz", healthz, is_public=True, is_reserved=True),
+            Route("/readyz", Readiness(), is_public=True, is_reserved=True),
             Route("/metrics", self.metrics),
             Route(JOBS, job_events, ("GET",), is_prefix=True),
             Route(OBJECTS, list_objects),

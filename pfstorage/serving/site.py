@@ -21,6 +21,7 @@ Endpoint = Callable[[Request], Answer]
 class Route:
     """An *endpoint* at *path*, or below it, for some methods. *is_public* ones need no token.
 
+    One that *is_reserved* answers also where all connections are taken.
     One that *is_bare* takes requests without a query alone, and leaves others to the next one.
     """
 
@@ -30,6 +31,7 @@ class Route:
     is_public: bool = False
     is_prefix: bool = False
     is_bare: bool = False
+    is_reserved: bool = False
 
 
 ALL = ("GET", "HEAD", "POST")
@@ -76,6 +78,8 @@ class Site:
             )
         if not route.is_public:
             request.caller = self._caller(request)
+        if not route.is_reserved:
+            request.admit(request.caller.owner)
         return route.endpoint(request)
 
     def _route(self, request: Request) -> Route:

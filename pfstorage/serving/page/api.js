@@ -121,14 +121,25 @@ export async function sent(action, meta = {}) {
 
 // What becomes of a job, until its end. EventSource could not send the token.
 export async function* events(job, signal) {
-  const response = await asked(`${API}/jobs/${encodeURIComponent(job)}/events`, { signal });
+  for (let pause = 0; pause !== null; ) {
+    await new Promise((go) => setTimeout(go, pause));
+    pause = null;
+    for await (const part of parts(`${API}/jobs/${encodeURIComponent(job)}/events`, signal)) {
+      if (part.startsWith("retry: ")) pause = Number(part.slice("retry: ".length));
+      else yield JSON.parse(part.slice("data: ".length));
+    }
+  }
+}
+
+async function* parts(path, signal) {
+  const response = await asked(path, { signal });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
-    const parts = (text + value).split("\n\n");
-    text = parts.pop();
-    for (const part of parts) yield JSON.parse(part.slice("data: ".length));
+    const found = (text + value).split("\n\n");
+    text = found.pop();
+    yield* found;
   }
 }
