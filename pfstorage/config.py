@@ -125,6 +125,7 @@ class CommonSettings(_Shown):
     http_response: bool = False
     http_proxy: str = ""
     insecure: bool = False
+    allow_plain_storage: bool = False
     workers: int | str = "auto"
     segment_size: int | str = "1G"
     range_size: int | str = "64M"

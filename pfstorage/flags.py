@@ -93,6 +93,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="trust any certificate: others on the way can then read keys and change files",
     )
     add(
+        "--allowPlainStorage",
+        action="store_true",
+        default=None,
+        help="after a login by https, use a storage URL of http: others can then read the token and the files",
+    )
+    add(
         "--workers",
         type=_workers,
         metavar="N|auto",

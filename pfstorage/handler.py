@@ -253,6 +253,7 @@ def _storage_part(settings: Settings) -> tuple[Any, ...]:
         settings.min_rate,
         settings.http_proxy,
         settings.insecure,
+        settings.allow_plain_storage,
     )
     return settings.type, getattr(settings, settings.type), *(transport if settings.type == "swift" else ())
 

@@ -102,6 +102,7 @@ _FLAGS = {
     "swiftContainer": ("swift", "container_name"),
     "caCert": ("swift", "cacert"),
     "insecure": ("this", "insecure"),
+    "allowPlainStorage": ("this", "allowPlainStorage"),
 }
 
 SECRET_FLAGS = ("swiftKey", "authToken")

@@ -24,6 +24,8 @@ from pfstorage.masks import MASK, without_named, without_password
 from pfstorage.sources import SECRET_FLAGS
 
 Tree = dict[str, Any]
+MAX_DEPTH = 16
+"""Names on the way to a leaf. Settings have two; what is nested much deeper can't be copied."""
 _TREES = {"", "this", "this/args", *BLOCKS}
 _COMMON = known_names(CommonSettings)
 
@@ -68,11 +70,12 @@ class StateTree:
             self.on_change(settings)
 
     def get(self, var: str) -> Any:
-        """Return the value at *var*, a dict for an inner node. Raise `NotFoundError`."""
+        """Return the value at *var*, a dict for an inner node.
+
+        Raise `NotFoundError`, or `SettingsError` for more than `MAX_DEPTH` names.
+        """
         node: Any = self._masked
-        for part in var.split("/"):
-            if not part:
-                continue
+        for part in _parts(var):
             if not isinstance(node, dict) or part not in node:
                 raise NotFoundError(f"the state has no {var!r}", var=var)
             node = node[part]
@@ -120,6 +123,8 @@ class StateTree:
         return paths
 
     def _change(self, change: Mapping[str, Any]) -> None:
+        if _depth(change) > MAX_DEPTH:
+            raise _too_deep()
         with self._lock:
             tree = copy.deepcopy(self._tree)
             _merge(tree, change)
@@ -154,6 +159,8 @@ def _shown_flag(name: str, value: Any) -> Any:
 def nested(var: str, value: Any) -> Any:
     """Return *value* under each of the names in *var*, the first outermost.
 
+    Raise `SettingsError` if there are more than `MAX_DEPTH`.
+
     >>> nested("/swift/key", "k")
     {'swift': {'key': 'k'}}
     """
@@ -163,7 +170,22 @@ def nested(var: str, value: Any) -> Any:
 
 
 def _parts(var: str) -> list[str]:
-    return [part for part in var.split("/") if part]
+    parts = [part for part in var.split("/") if part]
+    if len(parts) > MAX_DEPTH:
+        raise _too_deep()
+    return parts
+
+
+def _depth(value: object) -> int:
+    """Return how many names, or places in lists, lead to the deepest leaf of *value*."""
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return max((1 + _depth(each) for each in inner), default=0)
+
+
+def _too_deep() -> SettingsError:
+    return SettingsError(
+        f"a path of the state has at most {MAX_DEPTH} names, with those in the value that is set"
+    )
 
 
 def _merge(tree: Tree, change: Mapping[str, Any]) -> None:

@@ -12,8 +12,8 @@ from pfstorage import Settings, StoreHandler, open_storage
 from pfstorage.config import load_settings
 from pfstorage.errors import NotFoundError, SettingsError
 from pfstorage.handler import Caller
-from pfstorage.state import StateTree
-from tests.conftest import write_tree
+from pfstorage.state import MAX_DEPTH, StateTree
+from tests.conftest import ask, serving, write_tree
 
 
 def test_what_is_set_is_what_is_read_and_what_the_settings_are() -> None:
@@ -54,6 +54,34 @@ def test_a_value_is_replaced_wherever_it_stands() -> None:
     assert sorted(state.replace("testing", "new")) == ["/scratch/a", "/swift/key"]
     assert state.settings.swift.key == "new"
     assert state.replace("nowhere", "x") == []
+
+
+@pytest.mark.parametrize("depth", [MAX_DEPTH + 1, 1000, 100_000])
+def test_a_path_has_so_many_names_at_most(depth: int) -> None:
+    state = StateTree(Settings())
+    before = state.get("/")
+    for call in (lambda: state.set("/a" * depth, 1), lambda: state.get("/a" * depth)):
+        with pytest.raises(SettingsError, match="at most 16 names") as caught:
+            call()
+        assert len(str(caught.value)) < 200
+    state.set("/a" * (MAX_DEPTH - 1), {"b": 1})
+    assert state.get("/a" * (MAX_DEPTH - 1) + "/b") == 1
+    for value in ({"b": {"c": 1}}, {"b": [1]}, [[1]]):
+        with pytest.raises(SettingsError, match="at most 16 names"):
+            state.set("/x" * (MAX_DEPTH - 1), value)
+    assert {**state.get("/"), "a": None} == {**before, "a": None}
+
+
+def test_a_path_that_is_too_deep_is_a_bad_request_and_nothing_else_fails_then() -> None:
+    with open_storage(type="memory") as storage, serving(StoreHandler(storage)) as server:
+        for meta in ({"set": "x"}, {"get": "value"}):
+            status, reply = ask(
+                server, {"action": "internalctl", "meta": {"var": "/scratch" * 20_000, **meta}}
+            )
+            assert (status, reply["error"]["type"]) in ((400, "SettingsError"), (403, "ForbiddenError"))
+            assert len(str(reply)) < 500
+        status, reply = ask(server, {"action": "internalctl", "meta": {"var": "/", "get": "value"}})
+        assert (status, "scratch" in str(reply)) == (200, False)
 
 
 def test_a_node_that_is_not_there_is_not_found() -> None:

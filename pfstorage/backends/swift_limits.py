@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from pfstorage.backends.swift_rows import NO_JSON
 from pfstorage.backends.swift_session import Connection, SwiftSession
 from pfstorage.errors import StorageError
 
@@ -41,10 +42,13 @@ def asked_limits(session: SwiftSession) -> Limits:
             _told(told, "swift", "max_object_name_length", Limits.key),
             _told(told, "swift", "max_container_name_length", Limits.container),
         )
-    except (StorageError, ValueError, TypeError, AttributeError) as e:
+    except (StorageError, *NO_JSON) as e:
         log.debug("the cluster does not tell its limits: %s", e)
         return Limits()
 
 
 def _told(told: Mapping[str, Mapping[str, Any]], part: str, name: str, default: int) -> int:
-    return int(told.get(part, {}).get(name, default))
+    limit = told.get(part, {}).get(name, default)
+    if type(limit) is not int or limit <= 0:
+        raise TypeError(f"{name} is no limit")
+    return limit

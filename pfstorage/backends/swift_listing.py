@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
@@ -14,14 +15,26 @@ from pfstorage.backends.http_connection import ConnectionBroken
 from pfstorage.backends.http_response import Response
 from pfstorage.backends.pages import fetched_ahead
 from pfstorage.backends.shared import Shared
-from pfstorage.backends.swift_rows import SMALL, Row, info_of_row, name_of, rows_coming, rows_of
+from pfstorage.backends.swift_rows import (
+    NO_JSON,
+    SMALL,
+    Row,
+    WrongRowError,
+    info_of_row,
+    name_of,
+    require_row,
+    rows_coming,
+    rows_of,
+)
 from pfstorage.backends.swift_session import Connection, SwiftSession, path_of
-from pfstorage.errors import MisconfiguredError, RejectedError
+from pfstorage.errors import MisconfiguredError, RejectedError, UnavailableError
 from pfstorage.pathmap import FIRST_CHARACTER
 
 PAGE = 10_000
 """Rows of one listing page: Swift's ``container_listing_limit`` unless an operator lowered it."""
 
+MOST_OF_PAGE = 256 * 1024**2
+"""Bytes of a page; its rows have some 5000 at most."""
 LONGEST_PATH = 8000
 """Bytes of what is asked for in a request line: Swift takes 8192 (``MAX_REQUEST_LINE``), with the method."""
 SHORT = 64
@@ -108,16 +121,28 @@ class SwiftListings:
         def get_page(connection: Connection, url: str, token: str) -> Sequence[R]:
             path = _with_query(path_of(url, container), {"format": "json", **query})
             answer = self._session.send(connection, "GET", path, {"X-Auth-Token": token})
-            return read(connection, answer)
+            with self.wrong_rows(f"the container {container!r}"):
+                return read(connection, answer)
 
         for is_last_try in (False, True):  # a page that was cut short in between is whole the next time
             try:
                 return self._session.tried(get_page)
-            except (ValueError, TypeError, KeyError, AttributeError) as e:
+            except NO_JSON as e:
                 if is_last_try:
                     text = f"what the store at {self._session.address} answers is no listing: is it a Swift?"
                     raise RejectedError(text, address=self._session.address) from e
         raise AssertionError("the loop above returns or raises")
+
+    @contextlib.contextmanager
+    def wrong_rows(self, what: str) -> Iterator[None]:
+        """Turn a `WrongRowError` about *what* into an `UnavailableError`: a store that is well lists no such row."""
+        try:
+            yield
+        except WrongRowError as e:
+            address = self._session.address
+            raise UnavailableError(
+                f"the store at {address} lists {what} wrongly: {e}", address=address
+            ) from e
 
 
 def _packed(connection: Connection, answer: Response) -> Sequence[Row]:
@@ -128,9 +153,11 @@ def _packed(connection: Connection, answer: Response) -> Sequence[Row]:
 
 def _as_they_are(connection: Connection, answer: Response) -> Sequence[dict[str, Any]]:
     rows = json.loads(_whole(connection.http.read_all(answer), answer.status))
-    if not all("subdir" in row or type(row["name"]) is str for row in rows):
-        raise ValueError("its rows have no names")
-    return list(rows)
+    if not isinstance(rows, list):
+        raise ValueError("it is no list")
+    for row in rows:
+        require_row(row)
+    return rows
 
 
 def _whole(content: bytes, status: int) -> bytes:
@@ -141,11 +168,13 @@ def _whole(content: bytes, status: int) -> bytes:
 
 def _chunks(connection: Connection, answer: Response) -> Iterator[bytes]:
     """Yield what comes of the body of *answer*, to its end."""
-    http, has_come = connection.http, False
-    while count := http.read_into(answer, http.buffer):
-        has_come = True
+    http, left = connection.http, MOST_OF_PAGE
+    while left >= 0 and (count := http.read_into(answer, http.buffer)):
+        left -= count
         yield bytes(http.buffer[:count])
-    if not has_come:
+    if left < 0:
+        raise ConnectionBroken(f"a page of its listing has more than {MOST_OF_PAGE} bytes")
+    if left == MOST_OF_PAGE:
         yield _whole(b"", answer.status)
 
 

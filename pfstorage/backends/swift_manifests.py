@@ -11,6 +11,7 @@ from urllib.parse import unquote_to_bytes
 from pfstorage.backends.base import ObjectInfo, Piece
 from pfstorage.backends.common import md5_of_md5s, new_md5
 from pfstorage.backends.swift_objects import SwiftObjects
+from pfstorage.backends.swift_rows import NO_JSON, require_row
 from pfstorage.backends.swift_session import Connection, path_of
 from pfstorage.errors import ContainerNotFoundError, IntegrityError, NotFoundError
 
@@ -60,9 +61,10 @@ class SwiftManifests:
         """
         try:
             dynamic, content = self.read(container, key)
-            rows = self._listed(dynamic) if dynamic else parsed(content)
+            with self._objects.listings.wrong_rows(f"the segments of {key!r}"):
+                rows = self._listed(dynamic) if dynamic else parsed(content)
             made_of = md5_of_md5s(_etag_of(row) for row in rows if _size_of(row) >= 0)
-        except (ValueError, TypeError, KeyError, AttributeError) as e:
+        except NO_JSON as e:
             raise Unreadable(f"{key!r} has a manifest that can't be read") from e
         if made_of != etag.strip('"'):
             raise NotFoundError(f"{key!r} is another object than was listed: try again", key=key)
@@ -105,7 +107,7 @@ def prefix_of(fields: Mapping[str, str]) -> str:
 
 
 def parsed(content: bytes) -> list[Row]:
-    """Return the rows of a static manifest. Raise `ValueError` and its like for what is none."""
+    """Return the rows of a static manifest. Raise `WrongRowError`, or one of `NO_JSON` for what is none."""
     rows = json.loads(content)
     if not isinstance(rows, list) or not rows:
         raise ValueError("it is no list of segments")
@@ -115,6 +117,8 @@ def parsed(content: bytes) -> list[Row]:
 def _named(row: Row) -> Row:
     """Return a row of a manifest; one that holds its bytes itself as that of a segment without a name."""
     if "data" not in row:
+        if {"name", "bytes", "hash"} <= row.keys():  # else it is no manifest, but an object
+            require_row(row)
         return row
     content = base64.b64decode(row["data"])
     digest = new_md5()

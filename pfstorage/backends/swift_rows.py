@@ -16,20 +16,31 @@ from pfstorage.backends.base import ObjectInfo
 Row = tuple[Any, ...]
 """The fields of an object, or the key of a subdir alone."""
 
+MOST_BYTES = 2**63
+"""No object has as many: no file can."""
 BATCH = 1000
 """Rows that are unpacked at once."""
 SMALL = 256 * 1024
 """Bytes of a page up to which it is not worth it."""
+LONGEST_ROW = 1024**2
+"""Bytes, or a few more, of a row that is waited for: Swift's names and types are 1024 bytes at most."""
+NO_JSON = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
+"""The errors of reading what should be JSON of some form."""
 
 _FIELDS = ("name", "bytes", "hash", "last_modified", "content_type")
 # of every row of a Swift; what stands between may leave one out
 _of_each_row = operator.itemgetter(*_FIELDS)
+_TEXTS = ("name", "subdir", *_FIELDS[2:], "slo_etag", "version_id", "symlink_path")
 _parse = json.JSONDecoder().raw_decode
 _AFTER_ROW = re.compile(r"\s*([,\]])\s*")
 
 
+class WrongRowError(ValueError):
+    """A row of a listing, or of a manifest, has a field of a wrong type, or is no object."""
+
+
 def rows_of(content: bytes) -> Sequence[Row]:
-    """Return the rows of the page *content*. Raise `ValueError` and its like for what is no listing."""
+    """Return the rows of the page *content*. Raise `WrongRowError`, or one of `NO_JSON` for what is no listing."""
     rows = json.loads(content)
     if not isinstance(rows, list):
         raise ValueError("it is no list")
@@ -63,25 +74,62 @@ def _parsed(chunks: Iterable[bytes]) -> Iterator[dict[str, Any]]:
                 break
             yield row
             at, last = after.end(), after[1]
-        if last == "]" and text[at:].strip():
+        if len(text) - at > LONGEST_ROW or (last == "]" and text[at:].strip()):
             raise ValueError("it is no list")
     if last != "]":
         raise ValueError("it is cut off")
 
 
 def _row_of(row: dict[str, Any]) -> Row:
-    if "subdir" in row:
-        return (row["subdir"],)
     try:
         key, size, etag, modified, kind = _of_each_row(row)
-    except KeyError:
-        key, size, etag, modified, kind = row["name"], *map(row.get, _FIELDS[1:])
-    if type(key) is not str:
-        raise ValueError("its rows have no names")
-    if type(size) is not int or size < 0:
+        is_plain = type(key) is type(etag) is type(modified) is type(kind) is str and type(size) is int
+    except (KeyError, TypeError):
+        is_plain = False
+    # as nearly all rows are; the others are looked at more closely
+    if is_plain and key and 0 <= size < MOST_BYTES and len(row) == len(_FIELDS) and _is_unicode(key + kind):
+        return key, size, etag, modified, kind, ""
+    require_row(row)
+    if "subdir" in row:
+        return (row["subdir"],)
+    key, size, etag, modified, kind = map(row.get, _FIELDS)
+    if type(size) is not int or not 0 <= size < MOST_BYTES:
         size = None
-    segments = row["slo_etag"].strip('"') if "slo_etag" in row else ""
-    return key, size, etag or "", modified or "", kind or "", segments
+    return key, size, etag or "", modified or "", kind or "", (row.get("slo_etag") or "").strip('"')
+
+
+def require_row(row: Any) -> None:
+    """Raise `WrongRowError` unless *row* is an object with a name, whose texts are texts, or null.
+
+    Its size may be a number that makes no sense: then it is not known.
+    """
+    if type(row) is not dict:
+        raise WrongRowError(f"a row is {_kind_of(row)}, not an object")
+    for name in _TEXTS:
+        value = row.get(name)
+        if not (value is None or (type(value) is str and _is_unicode(value))):
+            raise WrongRowError(f"{name!r} of a row is {_kind_of(value)}, not a text")
+    if not (row.get("name") or row.get("subdir")):
+        raise WrongRowError("a row has no name")
+    size = row.get("bytes")
+    if not (size is None or isinstance(size, int | float) or (type(size) is str and size.isdecimal())):
+        raise WrongRowError(f"'bytes' of a row is {_kind_of(size)}, not a number")
+
+
+def _is_unicode(text: str) -> bool:
+    """Tell whether *text* has no lone surrogate, which JSON can write, and which no key has."""
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def _kind_of(value: object) -> str:
+    if isinstance(value, str):
+        return "a text" if _is_unicode(value) else "no Unicode"
+    return {dict: "an object", list: "a list", bool: "a truth value", type(None): "null"}.get(
+        type(value), "a number"
+    )
 
 
 def name_of(row: Row) -> str:

@@ -19,6 +19,7 @@ import swiftclient.client as swift
 import urllib3
 
 from pfstorage.backends.http_connection import HttpConnection, Mistake, Refusal, Route
+from pfstorage.backends.swift_rows import NO_JSON
 from pfstorage.config import Settings
 from pfstorage.errors import StorageError, UnavailableError
 
@@ -50,8 +51,10 @@ def log_in(settings: Settings, connect: Connect) -> tuple[str, str]:
                 interface=options.get("endpoint_type") or "public",
                 region_name=options.get("region_name"),
             )
+            if not (isinstance(url, str) and isinstance(access.auth_token, str)):
+                raise TypeError("its URL and its token are no texts")
             return url, access.auth_token
-        except (exceptions.InvalidResponse, AttributeError, LookupError, TypeError) as e:
+        except (exceptions.InvalidResponse, *NO_JSON, LookupError) as e:
             raise Refusal(200, "without what a Keystone tells") from e
         except exceptions.ClientException as e:
             raise Mistake(f"the login at its Keystone fails: {e}; see the variables OS_...") from e

@@ -26,6 +26,7 @@ from pfstorage.backends.swift_limits import Limits, asked_limits
 from pfstorage.backends.swift_manifests import SwiftManifests, Unreadable
 from pfstorage.backends.swift_names import home_of, number_of, segment_container
 from pfstorage.backends.swift_objects import SwiftObjects, noted_if_unanswered, only_if_new
+from pfstorage.backends.swift_rows import NO_JSON
 from pfstorage.backends.swift_session import Connection, path_of
 from pfstorage.errors import (
     ContainerNotFoundError,
@@ -282,7 +283,7 @@ def _etag_told(content: bytes, path: str = "", headers: Mapping[str, str] | None
         if status == "201":
             return str(told.get("Etag") or "")
         errors = "; ".join(f"{unquote(str(name))}: {why}" for name, why in told.get("Errors", []))
-    except (AttributeError, TypeError, ValueError):
+    except NO_JSON:
         raise Refusal(500, "what it tells of a manifest can't be read") from None
     number = int(status) if status.isdecimal() else 500
     raise Refusal(number, " ".join([reason, errors]).strip(), headers, method="PUT", path=path)

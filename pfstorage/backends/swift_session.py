@@ -240,7 +240,9 @@ class SwiftSession:
         block = self._settings.swift
         options = dict(block.os_options)
         if {"auth_token", "object_storage_url"} <= options.keys():
-            return _checked_url(options["object_storage_url"]), options["auth_token"]
+            given = _checked_url(options["object_storage_url"])
+            self._require_no_plain(given)
+            return given, options["auth_token"]
         url = without_password(block.auth_url)
         try:
             if block.auth_version in ("1", "1.0"):
@@ -254,14 +256,28 @@ class SwiftSession:
         self._known.answered.add(_place_of(block.auth_url))
         self._known.has_logged_in = True
         storage_url = _checked_url(options.get("object_storage_url") or granted)
-        if url.startswith("https:") and not storage_url.startswith("https:"):
-            log.warning(
-                "the login at %s is by TLS, but the storage URL is not: %s. The token and the files go in plain text;"
-                " give the https address by OS_STORAGE_URL, or have the store tell it",
-                url,
-                without_password(storage_url),
-            )
+        self._require_no_plain(storage_url)
         return storage_url, token
+
+    def _require_no_plain(self, storage_url: str) -> None:
+        """Raise `MisconfiguredError` if the login is by TLS and *storage_url* is not, unless the settings allow it.
+
+        Others on the way could read the token, which is as good as the key for a day, and all files.
+        """
+        login = self._settings.swift.auth_url
+        if urlsplit(login).scheme != "https" or urlsplit(storage_url).scheme == "https":
+            return
+        text = (
+            f"the login at {without_password(login)} is by TLS, but the storage URL is not:"
+            f" {without_password(storage_url)}"
+        )
+        if not self._settings.allow_plain_storage:
+            raise MisconfiguredError(
+                f"{text}. Give the https address by OS_STORAGE_URL, or have the store tell it; --allowPlainStorage lets"
+                " the token and the files go in plain text",
+                address=urlsplit(storage_url).netloc.rpartition("@")[2],
+            )
+        log.warning("%s. The token and the files go in plain text (--allowPlainStorage)", text)
 
     def _log_in_v1(self) -> tuple[str, str]:
         """Log in as Swift's own authentication takes it. Raise `Refusal` or `ConnectionBroken`."""

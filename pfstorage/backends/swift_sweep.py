@@ -17,6 +17,7 @@ from pfstorage.backends.leftovers import Leftover, Leftovers, Share
 from pfstorage.backends.swift_headers import LARGE
 from pfstorage.backends.swift_manifests import Unreadable, parsed
 from pfstorage.backends.swift_names import key_of, try_of
+from pfstorage.backends.swift_rows import NO_JSON, require_row
 from pfstorage.backends.swift_segments import SwiftSegments
 from pfstorage.backends.swift_session import Connection, path_of
 from pfstorage.errors import (
@@ -110,14 +111,20 @@ class SwiftSweep:
             if told is None:
                 raise ValueError("it does not tell the time")
             moment = told.timestamp()
-            return [row["name"] for row in json.loads(connection.http.read_all(answer) or b"[]")]
+            rows = json.loads(connection.http.read_all(answer) or b"[]")
+            with self._objects.listings.wrong_rows("the account"):
+                for row in rows:
+                    require_row(row)
+            return [row["name"] for row in rows]
 
         try:
             while page := self._objects.session.tried(get_page):
+                if names and page[-1] <= names[-1]:
+                    raise RejectedError("the same page is listed again and again")
                 names += page
         except UnavailableError:
             raise
-        except (StorageError, ValueError, TypeError, KeyError) as e:
+        except (StorageError, *NO_JSON) as e:
             return names, moment, [f"the containers of the account can't be listed: {e}"]
         return names, moment, []
 
@@ -193,7 +200,7 @@ class SwiftSweep:
             return _Named()
         except UnavailableError:
             raise
-        except (StorageError, Unreadable, ValueError, TypeError, KeyError, AttributeError) as e:
+        except (StorageError, Unreadable, *NO_JSON) as e:
             if isinstance(e, NotFoundError) and not (is_large and self._is_there(container, key, query)):
                 return _Named()  # it is listed for a while after its end
             log.debug("%r in %r: %s", key, container, e)

@@ -1,0 +1,232 @@
+"""What a store answers in a wrong form is one clear error, which names the store."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pfstorage import open_storage
+from pfstorage.backends import Storage
+from pfstorage.backends.base import NO_ATTRIBUTES, ObjectInfo
+from pfstorage.backends.swift import SwiftStorage
+from pfstorage.backends.swift_limits import Limits, asked_limits
+from pfstorage.backends.swift_rows import LONGEST_ROW, rows_coming
+from pfstorage.devswift import DevSwift
+from pfstorage.errors import MisconfiguredError, UnavailableError
+from tests.conftest import run, swift_options
+from tests.faults import Exchange, Fault, Proxy, is_listing
+from tests.test_http_connection import Peer, Serving, serving
+
+__all__ = ["serving"]
+
+ROW = {
+    "name": "a",
+    "bytes": 1,
+    "hash": "0" * 32,
+    "last_modified": "2026-01-01T00:00:00.0",
+    "content_type": "a/b",
+}
+LARGE_ROW = {**ROW, "slo_etag": '"0"'}
+DEEP = "[" * 100_000
+
+WRONG_ROWS = [
+    *([each] for each in (1, "subdir", "name", [ROW], True, None)),
+    *([{**ROW, name: wrong}] for name in ROW for wrong in ([1], {"a": 1})),
+    *([{**ROW, name: wrong}] for name in ROW if name != "bytes" for wrong in (5, True, 1.5)),
+    [{**ROW, "bytes": "many"}],
+    [{**ROW, "name": None}],
+    [{**ROW, "name": ""}],
+    [{**ROW, "name": "a\ud800"}],
+    [{**ROW, "content_type": "\udfff"}],
+    [{**LARGE_ROW, "slo_etag": 5}],
+    [{"subdir": 5}],
+    [{"subdir": ["a/"]}],
+    [{"subdir": ""}],
+    [{}],
+    [{**ROW, "name": "0"}, {**ROW, "hash": 5}],
+]
+
+
+def is_container(exchange: Exchange) -> bool:
+    return exchange.method == "GET" and exchange.kind == "account" and "format=json" in exchange.query
+
+
+def is_manifest(exchange: Exchange) -> bool:
+    return "multipart-manifest=get" in exchange.query
+
+
+def open_at(proxy: Proxy, swift: DevSwift, **more: Any) -> Storage:
+    return open_storage(**{**swift_options(swift), "auth_url": proxy.auth_url, **more})
+
+
+def answer(proxy: Proxy, content: Any, where: Callable[[Exchange], bool]) -> None:
+    data = content.encode() if isinstance(content, str) else json.dumps(content).encode()
+    proxy.fault(Fault("change", change=lambda _: data), "GET", where=where)
+
+
+@pytest.mark.parametrize("rows", WRONG_ROWS, ids=lambda rows: json.dumps(rows)[:60])
+def test_a_wrong_row_of_a_listing_is_one_error_that_names_the_store(
+    swift: DevSwift, proxy: Proxy, rows: list[Any]
+) -> None:
+    with open_at(proxy, swift, retries=0) as storage:
+        storage.put("a", io.BytesIO(b"a"), 1)
+        answer(proxy, rows, is_listing)
+        with pytest.raises(UnavailableError) as caught:
+            list(storage.list())
+        container = storage.settings.swift.container_name
+        told = f"the store at 127.0.0.1:{proxy.port} lists the container {container!r} wrongly: "
+        assert str(caught.value).startswith(told)
+        assert caught.value.facts["address"] == f"127.0.0.1:{proxy.port}"
+        reply = run(storage, "ls")
+    assert (reply["status"], reply["error"]["type"]) == (False, "UnavailableError")
+
+
+def test_a_wrong_row_that_passes_is_asked_for_again(swift: DevSwift, proxy: Proxy) -> None:
+    with open_at(proxy, swift) as storage:
+        storage.put("a", io.BytesIO(b"a"), 1)
+        proxy.fault(Fault("change", change=lambda _: b"[5]"), "GET", on=[1], where=is_listing)
+        assert [row.key for row in storage.list()] == ["a"]
+
+
+def test_so_it_is_in_a_page_that_is_read_as_it_comes(swift: DevSwift, proxy: Proxy) -> None:
+    rows = [{**ROW, "name": f"{number:06}"} for number in range(5000)] + [{**ROW, "name": "z", "hash": [5]}]
+    with open_at(proxy, swift, retries=0) as storage:
+        storage.put("a", io.BytesIO(b"a"), 1)
+        answer(proxy, rows, is_listing)
+        with pytest.raises(UnavailableError, match="'hash' of a row is a list, not a text"):
+            list(storage.list())
+
+
+@pytest.mark.parametrize("size", [0, 2**62, 2**70, -1, None])
+def test_a_size_that_no_object_has_is_unknown(swift: DevSwift, proxy: Proxy, size: int | None) -> None:
+    with open_at(proxy, swift, retries=0) as storage:
+        storage.put("a", io.BytesIO(b"a"), 1)
+        answer(proxy, [{**ROW, "bytes": size}], is_listing)
+        expected = size if size is not None and 0 <= size < 2**63 else None
+        assert [row.size for row in storage.list()] == [expected]
+
+
+@pytest.mark.parametrize("content", [DEEP, f"[{DEEP}"])
+def test_a_listing_that_is_nested_without_end_is_refused(swift: DevSwift, proxy: Proxy, content: str) -> None:
+    with open_at(proxy, swift, retries=0) as storage:
+        storage.put("a", io.BytesIO(b"a"), 1)
+        answer(proxy, content, is_listing)
+        reply = run(storage, "ls")
+    assert (reply["status"], reply["error"]["type"]) == (False, "RejectedError")
+    assert f"127.0.0.1:{proxy.port}" in reply["msg"]
+
+
+def test_a_row_without_end_is_not_waited_for() -> None:
+    taken = 0
+
+    def chunks() -> Any:
+        nonlocal taken
+        yield b'[{"name": "'
+        while True:
+            taken += 1
+            yield b"a" * 100_000
+
+    with pytest.raises(ValueError, match="no list"):
+        rows_coming(chunks())
+    assert taken * 100_000 < 2 * LONGEST_ROW
+
+
+# manifests
+
+
+SEGMENT = {"name": "/c/a", "bytes": 1, "hash": "0" * 32}
+WRONG_SEGMENTS = [
+    {**SEGMENT, "bytes": [1]},
+    {**SEGMENT, "bytes": "many"},
+    {**SEGMENT, "hash": 5},
+    {**SEGMENT, "hash": {}},
+    {**SEGMENT, "name": 5},
+]
+
+
+@pytest.mark.parametrize("segment", WRONG_SEGMENTS, ids=json.dumps)
+def test_a_wrong_row_of_a_manifest_is_one_error_that_names_the_store(
+    swift: DevSwift, proxy: Proxy, segment: dict[str, Any]
+) -> None:
+    with open_at(proxy, swift, retries=0) as storage:
+        assert isinstance(storage, SwiftStorage)
+        storage.put("a", io.BytesIO(b"a"), 1)
+        answer(proxy, [segment], is_manifest)
+        with pytest.raises(
+            UnavailableError, match=rf"127.0.0.1:{proxy.port} lists the segments of 'a' wrongly"
+        ):
+            storage.pieces(ObjectInfo("a", 1, "0", segments_etag="0"))
+
+
+@pytest.mark.parametrize(
+    "content", [DEEP, '[{"name": "/c/a", "bytes": Infinity, "hash": "0"}]', "[5]", '[{"data": 5}]', "{}"]
+)
+def test_what_is_no_manifest_makes_one_piece_of_an_object(
+    swift: DevSwift, proxy: Proxy, content: str
+) -> None:
+    with open_at(proxy, swift, retries=0) as storage:
+        assert isinstance(storage, SwiftStorage)
+        storage.put("a", io.BytesIO(b"a"), 1)
+        answer(proxy, content, is_manifest)
+        assert len(storage.pieces(ObjectInfo("a", 1, "0", segments_etag="0"))) == 1
+
+
+# other answers
+
+
+@pytest.mark.parametrize("rows", [[5], [{"name": 5}], [{"name": ["a"]}], [{}], ["name"]], ids=json.dumps)
+def test_a_wrong_row_of_an_account_ends_a_sweep(swift: DevSwift, proxy: Proxy, rows: list[Any]) -> None:
+    with open_at(proxy, swift, retries=0) as storage:
+        storage.put("a", io.BytesIO(b"a"), 1)
+        answer(proxy, rows, is_container)
+        reply = run(storage, "objSweep", olderThan=0)
+    assert (reply["status"], reply["error"]["type"]) == (False, "UnavailableError")
+    assert f"the store at 127.0.0.1:{proxy.port} lists the account wrongly" in reply["msg"]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        DEEP,
+        {"slo": {"max_manifest_segments": 0}},
+        {"slo": {"max_manifest_segments": -5}},
+        {"slo": {"max_manifest_segments": "many"}},
+        {"slo": {"max_manifest_segments": True}},
+        '{"swift": {"max_file_size": Infinity}}',
+        {"swift": [5]},
+        [5],
+    ],
+    ids=lambda told: str(told)[:50],
+)
+def test_a_limit_that_is_none_is_not_believed(swift: DevSwift, proxy: Proxy, told: Any) -> None:
+    with open_at(proxy, swift, retries=0) as storage:
+        answer(proxy, told, lambda exchange: exchange.path == "/info")
+        assert asked_limits(storage._session) == Limits()  # type: ignore[attr-defined]
+        assert storage.segmented_upload("a", 2, 1, NO_ATTRIBUTES, None)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("url", [5, None, ["http://127.0.0.1:1"]], ids=str)
+def test_a_keystone_that_tells_no_url_is_named(serving: Serving, url: Any) -> None:
+    endpoint = {"interface": "public", "region": "r", "region_id": "r", "id": "1", "url": url}
+    catalog = [{"type": "object-store", "name": "swift", "id": "2", "endpoints": [endpoint]}]
+    times = {"issued_at": "2026-01-01T00:00:00Z", "expires_at": "2036-01-01T00:00:00Z"}
+    content = json.dumps({"token": {"catalog": catalog, "methods": ["password"], **times}}).encode()
+
+    def grant(peer: Peer) -> None:
+        peer.head()
+        head = b"HTTP/1.1 201 Yes\r\nX-Subject-Token: t\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        peer.send(head % len(content) + content)
+
+    address = f"http://127.0.0.1:{serving(grant).port}/v3"
+    scope = {"project_name": "p"}
+    with (
+        open_storage(
+            type="swift", auth_url=address, auth_version="3", os_options=scope, retries=0
+        ) as storage,
+        pytest.raises(MisconfiguredError, match="Keystone"),
+    ):
+        storage.head("a")
