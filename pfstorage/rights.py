@@ -32,11 +32,11 @@ class Rights:
             raise ValueError(f"rights are one of {', '.join(LEVELS)}, then a key prefix if they have one")
         prefix = prefix.strip()
         *inner, last = prefix.split("/")
-        if prefix and not (
-            prefix.isprintable() and {"", ".", ".."}.isdisjoint(inner) and last not in (".", "..")
-        ):
+        is_wrong = not prefix.isprintable() or not {"", ".", ".."}.isdisjoint(inner) or last in (".", "..")
+        if prefix and (is_wrong or prefix.endswith("*")):
             raise ValueError(
-                "a key prefix is like 'chris/feed_12/': no '/' at its beginning, no '//' and no '.' or '..' in it"
+                "a key prefix is a plain text like 'chris/feed_12/': without '/' at its beginning, '*' at its end,"
+                " and '//', '.' and '..' between"
             )
         return cls(level, prefix)
 

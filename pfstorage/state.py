@@ -129,7 +129,8 @@ class StateTree:
             tree = copy.deepcopy(self._tree)
             _merge(tree, change)
             blocks = {name: tree.get(name, {}) for name in ("this", *BLOCKS)}
-            blocks["this"] = {key: blocks["this"][key] for key in _COMMON if key in blocks["this"]}
+            if isinstance(blocks["this"], Mapping):  # else it is refused as it is
+                blocks["this"] = {key: blocks["this"][key] for key in _COMMON if key in blocks["this"]}
             settings = load_settings(blocks)[0]
             require_new_secrets(self.settings, settings, (change,))
             self.settings = settings

@@ -668,17 +668,19 @@ def test_a_job_is_taken_on_at_once_and_its_events_lead_to_its_reply(
 
 
 @pytest.mark.parametrize(
-    ("rights", "status"), [("write chris/x/other/", 403), (None, 401)], ids=["narrowed", "revoked"]
+    ("rights", "end", "status"),
+    [("write chris/x/other/", "", 403), (None, "", 401), ("write chris/x/", " expires=2020-01-01", 401)],
+    ids=["narrowed", "revoked", "expired"],
 )
 def test_events_end_with_the_right_to_see_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rights: str | None, status: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rights: str | None, end: str, status: int
 ) -> None:
     monkeypatch.setattr(runner, "HEARTBEAT", 0.02)
     token, path = "w-0123456789abcdef", tmp_path / "tokens.cfg"
 
-    def write(rights: str | None) -> None:
+    def write(rights: str | None, end: str = "") -> None:
         names = {"boss": "admin", **({"ann": rights} if rights else {})}
-        tokens = "".join(f"{name} = {token if name == 'ann' else token[::-1]}\n" for name in names)
+        tokens = "".join(f"{name} = {token + end if name == 'ann' else token[::-1]}\n" for name in names)
         grants = "".join(f"{name} = {grant}\n" for name, grant in names.items())
         path.write_text(f"[AUTH TOKENS]\n{tokens}[TOKEN RIGHTS]\n{grants}")
         path.chmod(0o600)
@@ -698,7 +700,7 @@ def test_events_end_with_the_right_to_see_them(
             connection.request("GET", f"/api/v1/jobs/{job}/events", headers=bearer)
             events = connection.getresponse()
             assert events.readline().startswith(b"data: ")
-            write(rights)
+            write(rights, end)
             with pytest.raises(http.client.IncompleteRead):
                 sum(len(events.read(200)) for _ in range(1000))  # they would come for ever
         assert get(server, f"/api/v1/jobs/{job}/events", **bearer)[0] == status

@@ -33,6 +33,36 @@ def test_what_is_no_right_is_refused_and_not_repeated(text: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "/",
+        "/chris/",
+        "//",
+        "a//b",
+        "a//",
+        "./a",
+        "a/./b",
+        "../a",
+        "a/..",
+        "a/../b",
+        ".",
+        "..",
+        "*",
+        "a/*",
+        "a\x07",
+    ],
+)
+def test_a_prefix_that_no_key_has_is_refused(prefix: str) -> None:
+    with pytest.raises(ValueError, match="a key prefix is a plain text like 'chris/feed_12/'"):
+        Rights.parse(f"read {prefix}")
+
+
+@pytest.mark.parametrize("prefix", ["a", "a/", ".a", "a/.b", "..a/b", "a*b/", "a b/", "a/b/c"])
+def test_any_other_prefix_is_taken(prefix: str) -> None:
+    assert Rights.parse(f"read {prefix}") == Rights("read", prefix)
+
+
 def test_each_level_allows_what_those_before_it_do() -> None:
     allowed = {level: [asked for asked in LEVELS if Rights(level).allows(asked)] for level in LEVELS}
     assert allowed == {"read": ["read"], "write": ["read", "write"], "admin": ["read", "write", "admin"]}

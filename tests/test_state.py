@@ -153,6 +153,14 @@ def test_a_tree_is_not_replaced_by_a_leaf(var: str, value: Any) -> None:
     assert state.get("/this/name") == "pfstorage"
 
 
+def test_a_block_that_is_no_object_changes_nothing() -> None:
+    state = StateTree(Settings(type="memory"))
+    for block in ("this", "swift"):
+        with pytest.raises(SettingsError, match=f"the settings block '{block}' must be an object"):
+            state.set("/", {block: "x"})
+    assert state.settings == Settings(type="memory")
+
+
 def test_a_replacement_is_made_whole_or_not_at_all() -> None:
     state = StateTree(Settings())
     state.set("/this/httpProxy", "users")

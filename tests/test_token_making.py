@@ -128,8 +128,8 @@ def test_tokens_that_are_made_at_once_are_all_added() -> None:
     [
         (("--makeToken", "--prefix", ""), "--prefix is empty"),
         (("--makeToken", "--prefix", " a"), "blanks around it"),
-        (("--makeToken", "--prefix", "/chris/"), "--prefix: a key prefix is like"),
-        (("--makeToken", "--prefix", "chris/../"), "--prefix: a key prefix is like"),
+        (("--makeToken", "--prefix", "/chris/"), "--prefix: a key prefix is"),
+        (("--makeToken", "--prefix", "chris/../"), "--prefix: a key prefix is"),
         (("--makeToken", "--rights", "all"), "argument --rights: invalid choice"),
         (("--makeToken", "--expires", "tomorrow"), "--expires: 'expires' takes a date"),
         (("--makeToken", "--expires", "2020-01-01"), "--expires: 2020-01-01T00:00:00Z is over"),

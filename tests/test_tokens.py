@@ -152,8 +152,16 @@ def test_a_mark_of_the_byte_order_is_no_part_of_a_token(name: str) -> None:
         (INI + RIGHTS.replace("= read", "="), "line 8: rights are one of read, write, admin"),
         (INI + RIGHTS.replace("= read", ": read"), "line 8: this is no INI file"),
         (INI + RIGHTS.replace("= read", "= read\n  x"), "line 9: the line begins with a blank: remove that"),
-        (INI + RIGHTS.replace("= read", "= read /chris"), "line 8: a key prefix is like 'chris/feed_12/'"),
-        (INI + RIGHTS.replace("= read", "= read chris/../"), "line 8: a key prefix is like"),
+        (
+            INI + RIGHTS.replace("= read", "= read /chris"),
+            "line 8: a key prefix is a plain text like 'chris/feed_12/'",
+        ),
+        (INI + RIGHTS.replace("= read", "= read chris/../"), "line 8: a key prefix is"),
+        (INI + RIGHTS.replace("= read", "= read expires=2030-01-01"), "line 8: 'expires=' follows the token"),
+        (
+            INI + RIGHTS.replace("= read", "= read a/ expires=2030-01-01"),
+            "line 8: 'expires=' follows the token",
+        ),
         (INI + "eve =\n", "line 5: a line is 'NAME = TOKEN'"),
         (INI + f" eve = {ANN}2\n", "line 5: the line begins with a blank"),
         (INI + f"eve = {ANN}\n", "line 5: a token twice"),
@@ -338,7 +346,7 @@ def test_a_change_that_the_file_system_does_not_tell_is_seen_while_the_file_is_f
 
 def test_a_file_that_has_not_changed_is_not_read_again(aged: None, monkeypatch: pytest.MonkeyPatch) -> None:
     file = TokenFile(file_of(INI))
-    monkeypatch.setattr(tokens, "read_text", lambda path: pytest.fail("it was read again"))
+    monkeypatch.setattr(tokens, "_text", lambda path: pytest.fail("it was read again"))
     assert is_let_in(file, ANN)
 
 
@@ -438,6 +446,23 @@ def test_other_tokens_without_rights_are_taken_at_once() -> None:
     file = TokenFile(file_of(INI + RIGHTS))
     file_of("[AUTH TOKENS]\neve = eve-0123456789abcdef\n")
     assert (is_let_in(file, ANN), is_let_in(file, "eve-0123456789abcdef")) == (False, True)
+
+
+def test_a_file_whose_name_goes_to_another_while_it_is_read_is_read_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, check = TokenFile(file_of(INI + RIGHTS)), tokens._check
+
+    def replace(path: str, status: os.stat_result) -> None:
+        check(path, status)
+        if os.path.exists("other"):
+            os.replace("other", path)
+
+    file_of(INI + RIGHTS)
+    file_of(INI.replace(ANN, "new-0123456789abcdef") + RIGHTS, "other")
+    monkeypatch.setattr(tokens, "_check", replace)
+    assert (is_let_in(file, "new-0123456789abcdef"), is_let_in(file, ANN)) == (True, False)
+    assert caplog.records == []
 
 
 def test_a_file_that_changes_while_it_is_read_is_not_taken(

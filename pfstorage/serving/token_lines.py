@@ -150,6 +150,8 @@ def _named(path: str, tokens: _Section, texts: _Section | None, refused: _Refuse
 
 def _rights(line: tuple[int, str], refused: _Refused) -> Rights:
     number, text = line
+    if re.search(r"(^|\s)expires\s*=", text):  # it would be a part of the prefix
+        raise refused(number, f"'expires=' follows the token, in the section {TOKENS}")
     try:
         return Rights.parse(text)
     except ValueError as e:

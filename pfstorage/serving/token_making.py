@@ -22,7 +22,7 @@ from pfstorage.serving.token_lines import (
     read_entries,
     told_moment,
 )
-from pfstorage.serving.tokens import make_token, read_text
+from pfstorage.serving.tokens import TokenFile, make_token
 
 
 def new_token(level: str = "", prefix: str | None = None, expires: str = "", path: str = "") -> str:
@@ -78,8 +78,8 @@ def _add(path: str, lines: dict[str, str], rights: Rights) -> None:
     directory, name = os.path.split(path)
     with _alone_in(directory):
         is_there = os.path.exists(path)
-        text = read_text(path)[0] if is_there else ""
-        entries, has_rights = read_entries(path, text) if text.strip() else ([], False)
+        text = _checked_text(path) if is_there else ""
+        entries, has_rights = read_entries(path, text) if text else ([], False)
         if is_ini(path):
             if not has_rights:  # with the section, each token needs a line there
                 others = [f"{each.grant.name} = {UNNAMED.level}" for each in entries]
@@ -95,6 +95,14 @@ def _add(path: str, lines: dict[str, str], rights: Rights) -> None:
         # the group may read one that is there, and goes on to
         with LocalTree(directory).whole_file((name,), mode=0o640 if is_there else 0o600) as file:
             file.write(text.encode())
+
+
+def _checked_text(path: str) -> str:
+    """Return what is in the file, "" if it is still empty. Raise `SettingsError` if a server would not take it."""
+    if os.path.getsize(path):
+        TokenFile(path)
+    with open(path, encoding="utf-8-sig") as file:
+        return file.read()
 
 
 def _with_lines(text: str, lines: Mapping[str, str]) -> str:

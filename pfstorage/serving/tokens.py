@@ -30,12 +30,15 @@ MOST_BYTES = 1024 * 1024
 SHORT = 16
 """Characters below which a token can be guessed."""
 
+TRIES = 8
+"""How often a file is read at once that changes meanwhile, also by another one that takes its name."""
+
 FRESH_NS = 2_000_000_000
 """Nanoseconds after a change in which another may leave the file's time as it is: the coarsest
 clock of a file system, FAT's, ticks every two seconds."""
 
-_OPEN_TO_OTHERS = stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP
 _State = tuple[int, ...]
+_OPEN_TO_OTHERS = stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP
 
 
 def make_token() -> str:
@@ -167,7 +170,7 @@ class TokenFile:
         self._grants, self._has_rights = {}, False
 
     def _read(self) -> None:
-        text, self._state = read_text(self._path)
+        text, self._state = _text(self._path)
         entries, has_rights = read_entries(self._path, text)
         is_part = self._has_rights and not has_rights and any(each.digest in self._grants for each in entries)
         if is_part and self._state is None:  # their rights may be on the way
@@ -204,26 +207,33 @@ def _state_of(status: os.stat_result) -> _State:
     return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_dev
 
 
-def read_text(path: str) -> tuple[str, _State | None]:
+def _text(path: str) -> tuple[str, _State | None]:
     """Return what is in the file, and its state, None if it was changed just now.
 
     Raise `SettingsError`, too, if others can get at it. What is judged is what is read.
     """
     try:
-        with open(path, encoding="utf-8-sig", opener=_without_waiting) as file:
-            status = os.fstat(file.fileno())
-            _check(path, status)
-            text = file.read(MOST_BYTES + 1)  # whatever the system says of its size
-            if _state_of(os.fstat(file.fileno())) != _state_of(status):
-                raise RefusedError(f"{path!r} is written while it is read: put a new file in its place")
-            if len(text) > MOST_BYTES:
-                raise _too_large(path)
+        for _ in range(TRIES):
+            text, status, after = _read_once(path)
+            if _state_of(status) == _state_of(after):
+                is_fresh = time.time_ns() - status.st_ctime_ns < FRESH_NS
+                return text, None if is_fresh else _state_of(status)
     except OSError as e:
         raise SettingsError(_unreadable(path, e)) from e
     except UnicodeDecodeError:
         raise RefusedError(f"cannot read the tokens in {path!r}: it is not UTF-8") from None
-    is_fresh = time.time_ns() - status.st_ctime_ns < FRESH_NS
-    return text, None if is_fresh else _state_of(status)
+    raise RefusedError(f"{path!r} is written while it is read: put a new file in its place instead")
+
+
+def _read_once(path: str) -> tuple[str, os.stat_result, os.stat_result]:
+    """Return what is in the file, and its status before and after it was read."""
+    with open(path, encoding="utf-8-sig", opener=_without_waiting) as file:
+        status = os.fstat(file.fileno())
+        _check(path, status)
+        text = file.read(MOST_BYTES + 1)  # whatever the system says of its size
+        if len(text) > MOST_BYTES:
+            raise _too_large(path)
+        return text, status, os.fstat(file.fileno())
 
 
 def _without_waiting(path: str, flags: int) -> int:
