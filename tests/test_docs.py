@@ -399,6 +399,7 @@ TYPES = {
     str | None: "text",
     str | bool: "text",  # 2.x clients say false for no text
     int | None: "whole number",
+    float: "number",
     bool: "true or false",
     tuple[str, ...]: "list of texts",
     tuple[FromTo, ...] | None: "list of texts, or of objects",

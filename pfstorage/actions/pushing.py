@@ -52,6 +52,9 @@ LOOK_AHEAD_PER_FILE = 10
 
 Found = tuple[Place, str] | ForbiddenError | LocalFileError
 
+LONGEST_STABLE = 366 * 24 * 3600
+"""Seconds for which a file may have to be as it is before it is pushed."""
+
 NOTHING = "No valid file list generated"
 
 
@@ -65,6 +68,16 @@ class PutMeta(MoveMeta):
     to_object: str = ""
     prepend_bucket_path: str | bool = ""
     follow_symlinks: bool = False
+    stable: float = field(default=0.0, metadata={"schema": {"minimum": 0, "maximum": LONGEST_STABLE}})
+
+    def check(self) -> None:
+        super().check()
+        if not 0 <= self.stable <= LONGEST_STABLE:  # also refuses NaN
+            raise MessageError(f"meta 'stable' takes a number of seconds from 0 to {LONGEST_STABLE}")
+        if self.stable and self.to_object:
+            raise MessageError(
+                "meta 'stable' goes with local files, not with one that comes with the message; leave it out"
+            )
 
 
 _PUT_TEXT = "Store a tree, a file or a list of files; or the file that came with the message."
@@ -86,14 +99,17 @@ def _pushed(context: Context, meta: PutMeta, ground: Ground) -> Reply:
         found = _items(meta, ground, warn, context.stop)
         return map(functools.partial(_if_allowed, context.caller.rights), found)
 
-    report = push(_with_known(items(context.warn), work), work)
-    if not (report.count or report.failed or report.error or meta.shard):
+    report = push(_with_known(items(context.warn), work), work, meta.stable)
+    if not (report.count or report.failed or report.unstable or report.error or meta.shard):
         return Reply({"status": False, "msg": NOTHING})  # as 2.x said it, in these words
     audit = None
     if meta.audit and not (meta.dry_run or report.error):
         audit = body_of(_audited(context, meta, lambda: items(lambda _: None), report))
     localpath = meta.put_spec if is_tree else os.path.dirname(_first_path(meta))
-    return reply_of(report, meta, {"localpath": localpath}, audit)
+    reply = reply_of(report, meta, {"localpath": localpath}, audit)
+    if meta.stable:
+        reply.body["unstable"] = report.unstable
+    return reply
 
 
 def _audited(
@@ -104,16 +120,20 @@ def _audited(
     def means() -> Work:
         return work_of(context, meta)
 
-    comparison = verify(lambda work: _with_known(items(), work), means, sure=meta.sure)
+    def pushed() -> Iterator[Transfer | Failure]:
+        unstable = set(report.unstable)
+        return (item for item in items() if item.path not in unstable)
+
+    comparison = verify(lambda work: _with_known(pushed(), work), means, sure=meta.sure)
     gone = comparison.gone - {failure.key for failure in report.failed}
     if not gone or comparison.error or report.failed_count > len(report.failed):
         return comparison
 
     def lost() -> Iterator[Transfer]:
-        return (item for item in items() if isinstance(item, Transfer) and item.key in gone)
+        return (item for item in pushed() if isinstance(item, Transfer) and item.key in gone)
 
     context.warn(f"{len(gone)} files were not in the store, whatever it listed: they were stored again")
-    report.add_again(push(lost(), means()))
+    report.add_again(push(lost(), means(), meta.stable))
     if not report.error:
         comparison.replace(gone, verify(lambda _: lost(), means))
     return comparison

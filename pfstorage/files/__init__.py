@@ -3,6 +3,7 @@
 from pfstorage.files.closed import is_on_the_way
 from pfstorage.files.common import (
     is_of_disk,
+    is_stable,
     local_error,
     local_errors,
     require_regular,
@@ -33,6 +34,7 @@ __all__ = [
     "is_of_disk",
     "is_on_the_way",
     "is_part",
+    "is_stable",
     "local_error",
     "local_errors",
     "name_by_shell",

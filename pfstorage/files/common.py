@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from pfstorage.errors import FullDiskError, LocalFileError
 
@@ -54,19 +54,34 @@ def version_of(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def settled_status(descriptor: int, status: os.stat_result | None = None) -> os.stat_result:
+def is_stable(status: os.stat_result, seconds: float) -> bool:
+    """Tell whether a file was last modified *seconds* ago or more, as *status* has it.
+
+    That is its time of modification: a tool that sets it does so when it has finished with the file, while a change
+    of rights, or a further link, sets the time of change alone. A time that is yet to come tells
+    nothing; the time of change does then, which no tool can set.
+    """
+    now, moment = time.time_ns(), status.st_mtime_ns
+    if moment > now:
+        moment = status.st_ctime_ns
+    return now - moment >= seconds * 1e9
+
+
+def settled_status(
+    descriptor: int, status: os.stat_result | None = None, look: Callable[[int], os.stat_result] = os.fstat
+) -> os.stat_result:
     """Return the status of an open file, once the next change will give it another time than the last one did.
 
     That is at once, but for a file that was changed just now. One that changes all the time is not waited for.
-    *status* is what it is now, if the caller knows it.
+    *status* is what it is now, if the caller knows it; *look* finds out.
     """
-    status = status or os.fstat(descriptor)
+    status = status or look(descriptor)
     for _ in range(_MOST_TICKS):
         age = time.time_ns() - status.st_ctime_ns
         if not 0 <= age < _TICK_NS:  # less than 0 is the clock of another machine
             break
         time.sleep((_TICK_NS - age) / 1e9)
-        status = os.fstat(descriptor)
+        status = look(descriptor)
     return status
 
 

@@ -133,13 +133,22 @@ def _body_of(file: IO[bytes], path: str, stack: contextlib.ExitStack) -> Body:
     status = os.fstat(descriptor)
     require_regular(status)
     if status.st_size > _SMALL:
-        disk.write_back(descriptor)
-        status = os.fstat(descriptor)  # NFS gives it another time then
-    status = settled_status(descriptor, status)
+        status = settled_status(descriptor, look=_written_back)
+    else:
+        status = settled_status(descriptor, status)
     content = _beginning(descriptor, status.st_size)
     if content is None:
         return _copied(stack.enter_context(tempfile.TemporaryFile(prefix="pfstorage-")), file, path)
     return Body(file, path, status, content=content if status.st_size <= _SMALL else None)
+
+
+def _written_back(descriptor: int) -> os.stat_result:
+    """Return the status that an open file has until somebody writes into it, also through a mapping.
+
+    The file is to be read at once: a page that was written into since takes further writes without a trace.
+    """
+    disk.write_back(descriptor)
+    return os.fstat(descriptor)  # NFS has given it another time by then
 
 
 def _beginning(descriptor: int, size: int) -> bytes | None:

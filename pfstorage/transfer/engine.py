@@ -247,9 +247,9 @@ class _Engine:
         report, work = self.report, self._work
         seconds = time.monotonic() - self._started
         progress = Progress(
-            report.count,
+            report.count + len(report.unstable),
             report.failed_count,
-            report.skipped,
+            report.skipped + len(report.unstable),
             work.size,
             seconds,
             self._total,

@@ -84,6 +84,8 @@ class Moved:
 
 
 SAME = Moved(verdict="same")
+UNSTABLE = Moved(verdict="unstable")
+"""A file that was modified just now, and may be written still: it is not moved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,8 @@ class Progress:
 class TransferReport:
     """What came of a plan, in its order. *size* counts the bytes that were moved, None if nobody tells of some.
 
-    *error* is what ended the plan before its end, such as a listing that broke off.
+    *error* is what ended the plan before its end, such as a listing that broke off. *unstable* are the paths of
+    files that were left for later, and are in no other list.
     *names_kept* is false where only numbers are wanted.
     """
 
@@ -116,6 +119,7 @@ class TransferReport:
     paths: Texts = field(default_factory=Texts)
     failed: list[Failure] = field(default_factory=list)
     failed_count: int = 0
+    unstable: Texts = field(default_factory=Texts)
     count: int = 0
     size: int | None = 0
     skipped: int = 0
@@ -123,6 +127,9 @@ class TransferReport:
     error: PfstorageError | None = None
 
     def note(self, item: Transfer, moved: Moved) -> None:
+        if moved is UNSTABLE:
+            self.unstable.append(item.path)
+            return
         self.count += 1
         self.size = sum_of(self.size, moved.size)
         self.skipped += moved.is_same
@@ -132,15 +139,15 @@ class TransferReport:
 
     def add_again(self, again: TransferReport) -> None:
         """Add what came of files of this report that were moved a second time."""
-        failed = {(failure.key, failure.path) for failure in again.failed}
-        if failed and self.names_kept:
-            rows = [row for row in zip(self.keys, self.paths, strict=True) if row not in failed]
+        not_moved = {*again.unstable, *(failure.path for failure in again.failed)}
+        if not_moved and self.names_kept:
+            rows = [row for row in zip(self.keys, self.paths, strict=True) if row[1] not in not_moved]
             self.keys, self.paths = Texts(key for key, _ in rows), Texts(path for _, path in rows)
-        self.count -= again.failed_count
+        self.count -= again.failed_count + len(again.unstable)
         self.size = sum_of(self.size, again.size)
-        self.skipped = max(0, self.skipped - again.count - again.failed_count)
+        self.skipped = max(0, self.skipped - again.count - again.failed_count - len(again.unstable))
         self.seconds += again.seconds
-        self._add_failures(again)
+        self._add_what_was_not_moved(again)
 
     def add(self, later: TransferReport) -> None:
         """Add what came of further files."""
@@ -151,9 +158,11 @@ class TransferReport:
         for mine, theirs in ((self.keys, later.keys), (self.paths, later.paths)):
             for text in theirs:
                 mine.append(text)
-        self._add_failures(later)
+        self._add_what_was_not_moved(later)
 
-    def _add_failures(self, later: TransferReport) -> None:
+    def _add_what_was_not_moved(self, later: TransferReport) -> None:
+        for path in later.unstable:
+            self.unstable.append(path)
         for failure in later.failed:
             self.note_failure(failure)
         self.failed_count += later.failed_count - len(later.failed)

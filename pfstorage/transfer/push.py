@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
+import stat
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -11,10 +13,10 @@ from pfstorage.backends import ObjectInfo
 from pfstorage.backends.base import NO_ATTRIBUTES, Attributes, Source, SupportsSegments
 from pfstorage.backends.content_types import PEEKED, content_type_of
 from pfstorage.errors import ExistsError, FileChangedError, NotFoundError
-from pfstorage.files import Body, open_body
+from pfstorage.files import Body, is_stable, open_body
 from pfstorage.transfer import large
 from pfstorage.transfer.engine import run
-from pfstorage.transfer.plan import SAME, Moved, Plan, Transfer, TransferReport
+from pfstorage.transfer.plan import SAME, UNSTABLE, Moved, Plan, Transfer, TransferReport
 from pfstorage.transfer.same import has_same_bytes
 from pfstorage.transfer.work import Work
 
@@ -31,23 +33,28 @@ TRIES = 2
 """How often a file is read that changes while it is read: a change of its rights or of its links looks the same."""
 
 
-def push(plan: Plan, work: Work) -> TransferReport:
-    """Store each file of *plan* under its key, unless the store is known to hold the same."""
-    return run(plan, functools.partial(_push_one, work), work)
+def push(plan: Plan, work: Work, stable: float = 0.0) -> TransferReport:
+    """Store each file of *plan* under its key, unless the store is known to hold the same.
+
+    A file that was modified less than *stable* seconds ago is left for later: see `TransferReport.unstable`.
+    """
+    return run(plan, functools.partial(_push_one, work, stable), work)
 
 
-def _push_one(work: Work, transfer: Transfer) -> Moved:
+def _push_one(work: Work, stable: float, transfer: Transfer) -> Moved:
     for _ in range(TRIES - 1):
         try:
-            return _pushed(work, transfer)
+            return _pushed(work, stable, transfer)
         except FileChangedError:
             if work.stop.is_requested:
                 raise
-    return _pushed(work, transfer)
+    return _pushed(work, stable, transfer)
 
 
-def _pushed(work: Work, transfer: Transfer) -> Moved:
+def _pushed(work: Work, stable: float, transfer: Transfer) -> Moved:
     key, known = transfer.key, transfer.known
+    if stable and not _is_stable(transfer, stable):
+        return UNSTABLE
 
     def is_same(body: Body) -> bool:
         return work.options.overwrite == "changed" and known is not None and _is_same(work, body, known)
@@ -60,6 +67,16 @@ def _pushed(work: Work, transfer: Transfer) -> Moved:
 
     opened = open_body(transfer.path, transfer.tree, transfer.parts)
     return unless_there(work, known, opened, store, is_same)
+
+
+def _is_stable(transfer: Transfer, seconds: float) -> bool:
+    """Tell whether the file was modified *seconds* ago or more. What is none, whoever opens it tells."""
+    try:
+        tree = transfer.tree
+        status = tree.status(transfer.parts) if tree else os.stat(transfer.path)
+    except (OSError, ValueError):
+        return True
+    return is_stable(status, seconds) or not stat.S_ISREG(status.st_mode)
 
 
 def unless_there(
