@@ -55,7 +55,7 @@ STORES = {"swift": _swift, "filesystem": _filesystem}
 
 
 @contextlib.contextmanager
-def _serving(flags: list[str], directory: Path) -> Iterator[Server]:
+def serving(flags: list[str], directory: Path) -> Iterator[Server]:
     port = free_port()
     command = [sys.executable, "-m", "pfstorage", *flags, "--server", "--forever", "--portSelf", str(port)]
     process = subprocess.Popen(
@@ -98,7 +98,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="pfbench-") as name, contextlib.ExitStack() as stack:
         directory = Path(name)
         flags = stack.enter_context(STORES[options.store](directory / "store", options.rows))
-        server = stack.enter_context(_serving(flags, directory))
+        server = stack.enter_context(serving(flags, directory))
         for _ in range(3):
             _list(server.port, limit=100, retSpec=options.ret_spec)
         base = server.peak_bytes

@@ -256,7 +256,24 @@ def _add_server_flags(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="how long a job is kept after its end (default a week)",
     )
+    add(
+        "--repairState",
+        action="store_true",
+        help="if the file of the jobs can't be read, keep it there by another name, and begin a new one",
+    )
     add("--maxJobs", type=_count, metavar="N", help="jobs that run at once (default 4)")
+    add(
+        "--maxJobsPerToken",
+        type=_count,
+        metavar="N",
+        help="those of one token (default as --maxJobs)",
+    )
+    add(
+        "--maxJobBytes",
+        default="",
+        metavar="SIZE",
+        help="what a token's jobs that wait take, and what those that are over take (default 64M)",
+    )
     add(
         "--logFormat",
         choices=("text", "json"),

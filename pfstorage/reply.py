@@ -15,9 +15,10 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii as quoted
-from typing import Any, TextIO, overload
+from typing import Any, Protocol, overload
 
 from pfstorage.errors import PfstorageError
+from pfstorage.packed import Packed
 
 log = logging.getLogger(__name__)
 
@@ -113,15 +114,23 @@ class Stream:
         self._rows = iter(())
 
 
-_LONG = (Stream, Texts)
-_LISTS = (list, tuple, *_LONG)
+class Writable(Protocol):
+    """A file that takes texts."""
+
+    def write(self, text: str, /) -> object: ...
+
+
+_LISTS = (list, tuple, Stream, Texts)
+_LONG = (Stream, Texts, Packed)
+_ROW = 256
+"""Characters that a row has in JSON, more or less."""
 
 
 @dataclass
 class Reply:
     """What goes back: *body* as JSON, and the error it tells of, if it tells of one.
 
-    In *body*, or in an object in it, a list may be a `Texts` or a `Stream`. *is_accepted*
+    In *body*, or in an object in it, a list may be a `Texts` or a `Stream`, and an object a `Packed`. *is_accepted*
     tells that the work was taken on, and is yet to be done.
     """
 
@@ -137,7 +146,7 @@ class Reply:
         return cls(_outcome_of(error), error)
 
     def settle(self, most: int | None = None) -> None:
-        """Make plain lists of each `Stream` and `Texts` in the body, but of one with more than *most* rows.
+        """Make plain what is a `Stream`, `Texts` or `Packed` in the body, but for one with more than *most* rows.
 
         Raise what breaks a `Stream` off until then.
         """
@@ -180,7 +189,7 @@ class Reply:
         self.write(text)
         return text.getvalue()
 
-    def write(self, file: TextIO, end: str = "") -> bool:
+    def write(self, file: Writable, end: str = "") -> bool:
         """Write the body as 2.x did, and return whether its status is true.
 
         That is JSON indented by four, in the order of insertion, in ASCII, and *end*. It is
@@ -248,8 +257,8 @@ def _streams(body: dict[str, Any]) -> list[Stream]:
     return [each for each in _longs(body) if isinstance(each, Stream)]
 
 
-def _longs(body: dict[str, Any]) -> list[Stream | Texts]:
-    found: list[Stream | Texts] = []
+def _longs(body: dict[str, Any]) -> list[Stream | Texts | Packed]:
+    found: list[Stream | Texts | Packed] = []
     for value in body.values():
         if isinstance(value, dict):
             found += _longs(value)
@@ -265,6 +274,8 @@ def _settled(value: Any, rows: Mapping[int, list[Row] | None], most: int) -> Any
     if isinstance(value, Stream):
         found = rows[id(value)]
         return value if found is None else found
+    if type(value) is Packed:
+        return value.value if value.size <= _ROW * most else value
     return list(value) if type(value) is Texts and len(value) <= most else value
 
 
@@ -274,6 +285,8 @@ def _pieces(value: Any, pad: str) -> Iterator[str]:
         yield from _object(value.items(), pad)
     elif isinstance(value, _LISTS):
         yield from _array(iter(value), pad)
+    elif type(value) is Packed:
+        yield from value.pieces(pad)
     else:
         yield _text(value, pad)
 
@@ -318,7 +331,8 @@ def _text(value: Any, pad: str) -> str:
     if isinstance(value, _LISTS):
         rows = f",\n{inner}".join([_text(row, inner) for row in value])
         return f"[\n{inner}{rows}\n{pad}]" if rows else "[]"
-    return _encode(value).replace("\n", "\n" + pad)  # within a text, JSON has no newline
+    text = value.text if kind is Packed else _encode(value)
+    return text.replace("\n", "\n" + pad)  # within a text, JSON has no newline
 
 
 def _name(key: object) -> str:

@@ -39,6 +39,7 @@ from pfstorage.serving.tokens import TokenFile
 from tests.conftest import ROOT, Command, swift_options, write_tree
 from tests.exchange import Door, Served, connected, message, multipart
 from tests.faults import Exchange, Fault, Proxy, is_listing, is_login
+from tests.old_jobs import unpacked
 
 PATIENT = "DOE^JANE-canary"
 """Part of names and keys: no line of the log at verbosity 0 and 1 has it."""
@@ -174,7 +175,7 @@ class Scene:
             for path in (self.directory / name).rglob("*"):
                 if path.is_file():
                     self.outputs[f"name of {path}"] = os.fsencode(path)
-                    self.outputs[f"content of {path}"] = path.read_bytes()
+                    self.outputs[f"content of {path}"] = unpacked(path)
         process = Path("/proc") / str(self.served.process.pid)
         for name in ("cmdline", "comm", "status"):
             if (process / name).exists():

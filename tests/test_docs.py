@@ -283,7 +283,7 @@ def test_a_copy_of_the_jobs_of_a_running_server_is_whole(pages: dict[str, Page],
     copy = (tmp_path / "jobs.copy").rename(tmp_path / "restored" / "jobs.sqlite")
     assert copy.stat().st_mode & 0o077 == 0
     restored = Jobs(StoreHandler(open_storage("memory")).performer(Caller()), str(tmp_path / "restored"))
-    assert restored.status(job).order == order
+    assert restored._store.begin(job, 1.0)[1] == order
     restored.close(10)
 
 
@@ -298,7 +298,8 @@ def test_the_limits_and_their_defaults_are_those_of_the_code(pages: dict[str, Pa
         name: default if isinstance(default, str) else f"{default:g}" if default else "none"
         for name, default in defaults.items()
     }
-    assert documented == {**shown, "maxUpload": "16G"}
+    assert config.size_of("64M") == defaults["maxJobBytes"]
+    assert documented == {**shown, "maxUpload": "16G", "maxJobBytes": "64M"}
     bounds = {name for name in vars(build_parser().parse_args([])) if name.startswith("max")}
     bounds |= {"jobTtl", "graceSeconds", "bwLimit", "timeout", "connectTimeout", "retries", "minRate"}
     assert documented.keys() == bounds

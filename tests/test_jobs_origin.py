@@ -21,14 +21,15 @@ from pfstorage.config import Settings, SwiftSettings
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import ContainerNotFoundError
 from pfstorage.files import Roots
-from pfstorage.jobs import store as store_module
 from pfstorage.jobs.job import Order
 from pfstorage.jobs.origin import Origin, store_name
+from pfstorage.jobs.row import packed_message
 from pfstorage.jobs.runner import Jobs
 from pfstorage.jobs.store import JobStore
 from pfstorage.rights import Rights
 from tests.conftest import read_tree, swift_options, write_tree
 from tests.exchange import answered, server_process
+from tests.old_jobs import old_schema
 from tests.waiting import until
 
 FILES = {"d/1.dcm": b"first", "2.dcm": b"second"}
@@ -370,10 +371,7 @@ def test_jobs_that_3_0_kept_are_done_as_they_are(places: tuple[Path, Path], tmp_
     here, _ = places
     (tmp_path / "state").mkdir(0o700)
     rows = sqlite3.connect(tmp_path / "state" / "jobs.sqlite")
-    columns = "        origin TEXT NOT NULL,\n"
-    assert columns in store_module.SCHEMA
-    old = store_module.SCHEMA.replace(columns, "").replace("user_version = 2", "user_version = 1")
-    rows.executescript(old)
+    rows.executescript(old_schema(1))
     rows.execute(
         "INSERT INTO job (id, jid, owner, rights, message, state, created) VALUES ('a', 'once', '', ?,"
         ' \'{"action": "objPush", "meta": {"putSpec": "data"}}\', \'running\', 1.0)',
@@ -391,9 +389,9 @@ def test_jobs_that_3_0_kept_are_done_as_they_are(places: tuple[Path, Path], tmp_
 def test_an_origin_is_kept_as_it_was(tmp_path: Path) -> None:
     origin = Origin("a store", (("/a\udcff", "/b"), ("/c", "/c")))
     kept = JobStore(str(tmp_path / "state"))
-    job, _ = kept.add(Order({"action": "objPush", "meta": {}}, origin=origin), 1.0)
-    read = kept.read(job.id)
+    order = Order({"action": "objPush", "meta": {}}, origin=origin)
+    job_id, _ = kept.add(order, packed_message(order.message), 1.0)
+    _, read = kept.begin(job_id, 2.0)
     kept.close()
-    assert read is not None
-    assert read.order.origin == origin
-    assert os.fsencode(read.order.origin.roots[0][0]) == b"/a\xff"
+    assert read.origin == origin
+    assert os.fsencode(read.origin.roots[0][0]) == b"/a\xff"

@@ -119,9 +119,9 @@ def require_sight(caller: Caller, job: Job) -> None:
     """
     if _sees_all(caller):
         return
-    if job.order.owner != caller.owner:
+    if job.owner != caller.owner:
         raise UnknownJobError(f"there is no job {job.id!r}", job=job.id)
-    if not caller.rights.reach(job.order.rights):
+    if not caller.rights.reach(job.rights):
         raise ForbiddenError("the job was begun with rights to more keys than the token has now", job=job.id)
 
 

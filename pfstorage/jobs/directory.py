@@ -7,6 +7,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timezone
 
 from pfstorage.errors import SettingsError, StateFileError
 from pfstorage.files import require_regular
@@ -26,6 +27,23 @@ class StateDirectory:
         """Check *path*, too, if it is there."""
         if (identity := _identity_of(path)) != _NOWHERE:
             self._files[path] = identity
+
+    def set_aside(self) -> str:
+        """Give the file and SQLite's others another name, make a new one, and return the old one's new path."""
+        base, suffix = os.path.splitext(self.path)
+        moment = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
+        aside = f"{base}.damaged-{moment}{suffix}"
+        for part in (
+            "-wal",
+            "-shm",
+            "",
+        ):  # the file itself last: until then, the next start finds it damaged again
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(self.path + part, aside + part)
+        with _private(self.path):
+            pass
+        self.watch(self.path)
+        return aside
 
     def check(self) -> None:
         """Raise `StateFileError` if its files are not there any more: what goes on into them, nobody would find."""

@@ -8,12 +8,15 @@ from typing import Any
 
 from pfstorage.backends.common import iso_time
 from pfstorage.jobs.origin import Origin
+from pfstorage.packed import Packed
 from pfstorage.rights import Rights
 from pfstorage.transfer import Progress
 
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
 OVER = (DONE, FAILED, CANCELLED)
 STATES = (QUEUED, RUNNING, *OVER)
+NOBODY = "\0"
+"""Who has begun a job whose owner can't be read any more: no token has this name."""
 
 
 @dataclass(frozen=True)
@@ -33,20 +36,24 @@ class Order:
 
 @dataclass(frozen=True)
 class Job:
-    """An order, and how far it is. Times are in seconds since 1970.
+    """How far an order is. Times are in seconds since 1970.
 
-    *reply* is there once the job is over, unless it was cancelled before it had begun,
-    or was read without; *reason* is what it says of a job that is not done.
+    *owner*, *rights* and *jid* are those of the order, and *action* that of its message, which is not kept in
+    memory. *created* is there unless the file of the jobs was damaged, and *reply* once the job is over, unless it was
+    cancelled before it had begun, or was read without; *reason* is what it says of a job that is not done.
     """
 
     id: str
-    order: Order
+    action: str
     state: str
-    created: float
+    created: float | None = None
     started: float | None = None
     finished: float | None = None
+    owner: str = ""
+    rights: Rights = field(default_factory=Rights)
+    jid: str = ""
     progress: Mapping[str, Any] = field(default_factory=dict)
-    reply: Mapping[str, Any] | None = None
+    reply: Packed | None = None
     reason: str = ""
 
     @property
@@ -57,9 +64,9 @@ class Job:
         """Return what a reply and an event tell of it."""
         body: dict[str, Any] = {
             "job": self.id,
-            **({"jid": self.order.jid} if self.order.jid else {}),
-            **({"owner": self.order.owner} if self.order.owner else {}),
-            "action": self.order.message["action"],
+            **({"jid": self.jid} if self.jid else {}),
+            **({"owner": self.owner} if self.owner not in ("", NOBODY) else {}),
+            "action": self.action,
             "state": self.state,
         }
         times = {"created": self.created, "started": self.started, "finished": self.finished}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pfstorage.packed import Packed, Packer, TooLongError
 from pfstorage.reply import Reply, Stream, Texts
 
 MOST_TEXT = 8 * 1024**2
@@ -14,25 +14,7 @@ MOST_TEXT = 8 * 1024**2
 FEW_ROWS = 1000
 
 
-class _TooLongError(Exception):
-    pass
-
-
-class _Bounded(io.StringIO):
-    """A text in memory that refuses what goes beyond *most* characters."""
-
-    def __init__(self, most: int) -> None:
-        super().__init__()
-        self._left = most
-
-    def write(self, text: str) -> int:
-        self._left -= len(text)
-        if self._left < 0:
-            raise _TooLongError
-        return super().write(text)
-
-
-def kept(reply: Reply, most: int = MOST_TEXT) -> str:
+def kept(reply: Reply, most: int = MOST_TEXT) -> Packed:
     """Return *reply* as JSON of at most *most* characters, if it comes to that without its lists.
 
     One that is longer is kept without its long lists, and says ``"reply": "summary"``; if that
@@ -41,12 +23,16 @@ def kept(reply: Reply, most: int = MOST_TEXT) -> str:
     body = reply.body
     for longest in (FEW_ROWS, 0):
         try:
-            file = _Bounded(most)
-            Reply(body).write(file)
-            return file.getvalue()
-        except _TooLongError:
+            return _packed(body, most)
+        except TooLongError:
             body = _summary(reply.body, longest)
-    return json.dumps(body)
+    return _packed(body, sys.maxsize)
+
+
+def _packed(body: dict[str, Any], most: int) -> Packed:
+    packer = Packer(most)
+    Reply(body).write(packer)
+    return packer.packed()
 
 
 def _summary(body: Mapping[str, Any], longest: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pfstorage.errors import StoppedError, UnavailableError
 from pfstorage.jobs.job import CANCELLED, DONE, FAILED, QUEUED, Job, Order, row_of
+from pfstorage.jobs.queue import Place
 from pfstorage.reply import Reply
 from pfstorage.stop import Stop
 from pfstorage.transfer import Progress
@@ -27,11 +28,11 @@ LONGEST_PAUSE = 30.0
 
 
 class Run:
-    """The job *job_id* of *owner* at work. *tell* is called with it where there is something new to tell of it."""
+    """The job of *place* at work. *tell* is called with it where there is something new to tell of it."""
 
-    def __init__(self, job_id: str, owner: str, tell: Callable[[Run], None]) -> None:
-        self.job_id = job_id
-        self.owner = owner
+    def __init__(self, place: Place, tell: Callable[[Run], None]) -> None:
+        self.place = place
+        self.job_id = place.job_id
         self.job: Job | None = None
         self.stop = Stop()
         self.is_cancelled = False
@@ -85,7 +86,7 @@ class Run:
 
     @property
     def for_whom(self) -> str:
-        return f", for {self.owner}" if self.owner else ""
+        return f", for {self.place.owner}" if self.place.owner else ""
 
     def in_words(self, state: str, reply: Reply, *, survives: bool) -> tuple[int, str]:
         """Return how much the end of the job matters to the log, and what it tells of it; *survives* the file of jobs?

@@ -1,13 +1,11 @@
-"""Works off jobs, so many at once, in the order of their arrival."""
+"""Works off jobs, so many at once, the owners in turns."""
 
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -17,31 +15,31 @@ from pfstorage.errors import (
     LocalFileError,
     PfstorageError,
     StoppedError,
+    TooLargeError,
     UnknownJobError,
 )
+from pfstorage.jobs import limits as bounds
+from pfstorage.jobs.ends import Ends
 from pfstorage.jobs.job import CANCELLED, DONE, QUEUED, RUNNING, Job, Order
+from pfstorage.jobs.limits import Limits
 from pfstorage.jobs.outcome import kept
+from pfstorage.jobs.queue import Place, Queue
+from pfstorage.jobs.row import packed_message
 from pfstorage.jobs.run import FIRST_PAUSE, Perform, Run
 from pfstorage.jobs.store import JobStore
 from pfstorage.reply import Reply
 
 log = logging.getLogger(__name__)
 
-TTL = 7 * 86400.0
-MOST_AT_ONCE = 4
-MOST_QUEUED = 10_000
-MOST_QUEUED_OF_ONE = 1000
-MOST_KEPT = 10_000
-"""Jobs that are over, and not yet old enough to be removed."""
-SWEPT_EVERY = 60.0
 HEARTBEAT = 15.0
 """Seconds after which an event is repeated where nothing happens: whoever passes it on sees if nobody listens."""
 
 
 class Jobs:
-    """The jobs of one process, kept in *directory*, or only in memory. Any thread may call a method.
+    """The jobs of one process, kept in *directory*, or in a file that ends with it. Any thread may call a method.
 
     What the file can't do is a `LocalFileError`; a job that there isn't, an `UnknownJobError`.
+    Whoever reads waits for nobody: the lock is for those who change something, and `_changed` is held for a moment.
     """
 
     def __init__(
@@ -49,28 +47,31 @@ class Jobs:
         perform: Perform,
         directory: str = "",
         *,
-        ttl: float = TTL,
-        most: int = MOST_AT_ONCE,
+        repairs: bool = False,
         clock: Callable[[], float] = time.time,
+        **limits: Any,
     ) -> None:
-        """Run *most* at once; forget them *ttl* seconds after their end. Raise `SettingsError` or `StateFileError`."""
+        """Open the file; one that can't be read is set aside if it *repairs* that. *limits* are those of `Limits`.
+
+        Raise `SettingsError` or `StateFileError`.
+        """
         self.survives = bool(directory)
         self._perform = perform
-        self._ttl = ttl
-        self._most = most
+        self._limits = Limits(**limits)
         self._clock = clock
-        self._swept_at = float("-inf")
-        self._changed = threading.Condition(threading.RLock())
-        self._waiting: dict[str, str] = {}  # whose each is, in the order of arrival
+        self._lock = threading.RLock()
+        self._changed = threading.Condition()
+        self._queue = Queue()
         self._runs: dict[str, Run] = {}
-        self._unsaved: dict[str, Job] = {}  # they are over, and the file could not take that
         self._is_started = self._is_closed = False
-        self._store = JobStore(directory)
+        self._store = JobStore(directory, repairs=repairs)
+        self._ends = Ends(self._store, self._limits, clock)
 
     def start(self) -> None:
         """Begin to work, with what an earlier process has left."""
-        with self._changed:
-            self._waiting = self._store.resume(self._clock())
+        with self._lock:
+            for place in self._store.resume(self._clock()):
+                self._queue.add(place)
             self._is_started = True
             self._start_waiting()
         threading.Thread(target=self._sweep_unasked, name="jobs", daemon=True).start()
@@ -79,28 +80,39 @@ class Jobs:
         """Queue *order*; return the id of its job. The same jid of the same owner is the same job.
 
         Raise `JobConflictError` if that job has another message, `BusyError` if there are too
-        many, `StoppedError` if the process ends.
+        many, `TooLargeError` if the message alone is too much, `StoppedError` if the process ends.
         """
-        with self._changed:
+        message = packed_message(order.message)
+        with self._lock:
+            self._require_open()
             self._sweep()
-            if self._is_closed:
-                raise StoppedError("the server ends: send the message when it is there again")
-            of_one = sum(owner == order.owner for owner in self._waiting.values())
-            is_full = len(self._waiting) >= MOST_QUEUED or of_one >= MOST_QUEUED_OF_ONE
-            if is_full and not (order.jid and self._store.id_of(order.jid, order.owner, of_all=False)):
-                raise BusyError(f"{of_one} of your jobs are waiting: try again later")
-            job, is_new = self._store.add(order, self._clock())
+            if not (order.jid and self._store.id_of(order.jid, order.owner, of_all=False)):
+                self._require_room(order.owner, len(message.data))
+            job_id, is_new = self._store.add(order, message, self._clock())
             if is_new:
-                self._waiting[job.id] = order.owner
+                self._queue.add(Place(job_id, order.owner, len(message.data), message.size))
                 self._start_waiting()
-                self._changed.notify_all()
-            return job.id
+                self._announce()
+            return job_id
+
+    def _require_room(self, owner: str, size: int) -> None:
+        """Raise `BusyError` or `TooLargeError` if a message of *size* bytes of *owner* can't wait as well."""
+        queue, limits = self._queue, self._limits
+        if size > limits.most_bytes_of_one:
+            raise TooLargeError(f"the message takes {size} bytes, and --maxJobBytes allows fewer")
+        of_one, bytes_of_one = queue.count_of(owner), queue.bytes_of(owner)
+        if len(queue) >= bounds.MOST_QUEUED or of_one >= bounds.MOST_QUEUED_OF_ONE:
+            raise BusyError(f"{of_one} of your jobs are waiting: try again later")
+        if bytes_of_one + size > limits.most_bytes_of_one or queue.all_bytes + size > limits.most_bytes:
+            text = (
+                f"{of_one} of your jobs are waiting, with {bytes_of_one} bytes of messages: try again later"
+            )
+            raise BusyError(text)
 
     def find(self, jid: str, owner: str, *, of_all: bool = False) -> str:
         """Return the id of *owner*'s job of that jid; *of_all*: or of somebody else's."""
-        with self._changed:
-            self._require_open()
-            job_id = self._store.id_of(jid, owner, of_all=of_all) if jid.isprintable() else None
+        self._require_open()
+        job_id = self._store.id_of(jid, owner, of_all=of_all) if jid.isprintable() else None
         if job_id is None:
             raise UnknownJobError(f"there is no job with the jid {jid[:80]!r}", jid=jid[:80])
         return job_id
@@ -111,44 +123,42 @@ class Jobs:
         Raise `StoppedError` if the process ends meanwhile.
         """
         with self._changed:
-            self._sweep()
             self._changed.wait_for(lambda: self._is_closed or not self._is_unfinished(job_id), wait)
-            return self._read(job_id)
+        return self._read(job_id)
 
     def list(self, limit: int, owner: str | None = None, prefix: str = "") -> list[Job]:
         """Return the last *limit* jobs without their replies, the latest first: *owner*'s, or all.
 
         Those that are for other keys than those that begin with *prefix* are left out.
         """
-        with self._changed:
-            self._require_open()
-            self._sweep()
-            return [self._as_it_is(job) for job in self._store.latest(limit, owner, prefix)]
+        self._require_open()
+        unsaved = dict(self._ends.unsaved)
+        jobs = self._store.latest(limit, owner, prefix)
+        return [self._with_progress(replace(unsaved.get(job.id, job), reply=None)) for job in jobs]
 
     def counts(self) -> dict[str, int]:
         """Return how many jobs are in each state."""
-        with self._changed:
-            self._require_open()
-            self._save_ends()
-            counts = self._store.counts()
-            for job in self._unsaved.values():
-                counts[RUNNING] -= 1
-                counts[job.state] += 1
-            return counts
+        self._require_open()
+        unsaved = list(self._ends.unsaved.values())
+        counts = self._store.counts()
+        for job in unsaved:
+            counts[RUNNING] -= 1
+            counts[job.state] += 1
+        return counts
 
     def cancel(self, job_id: str) -> Job:
         """See that a job ends soon, whatever becomes of this process; return it. One that is over stays as it is."""
-        with self._changed:
+        with self._lock:
             self._require_open()
-            if job_id in self._waiting:
+            if job_id in self._queue:
                 self._store.finish(job_id, CANCELLED, self._clock(), {})
-                del self._waiting[job_id]
-                self._changed.notify_all()
-            elif job_id in self._runs:
-                self._runs[job_id].is_cancelled = True
-                self._runs[job_id].stop.request("the job was cancelled")
+                self._queue.remove(job_id)
+                self._announce()
+            elif run := self._runs.get(job_id):
+                run.is_cancelled = True
+                run.stop.request("the job was cancelled")
                 self._store.note_unwanted(job_id)
-            return self._read(job_id)
+        return self._read(job_id)
 
     def events(self, job_id: str) -> Iterator[dict[str, Any]]:
         """Yield what there is to tell of a job: now, at each change, and every `HEARTBEAT` seconds.
@@ -164,28 +174,31 @@ class Jobs:
 
         What does not end within *grace* seconds is left alone, and queued as well.
         """
-        with self._changed:
+        with self._lock:
             if self._is_closed:
                 return
             self._is_closed = True
             for run in self._runs.values():
                 run.stop.request("the server ends")
+        with self._changed:
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._runs, grace)
+        with self._lock:
             for run in self._runs.values():
-                self._end(run, CANCELLED if run.is_cancelled else QUEUED)
+                self._ends.keep(run, CANCELLED if run.is_cancelled else QUEUED)
             self._runs.clear()
-            self._save_ends()
+            self._ends.save()
             self._store.close()
 
     def _events(self, job_id: str) -> Iterator[dict[str, Any]]:
         version = None
-        while not self._is_closed:
+        while True:
             with self._changed:
                 self._changed.wait_for(functools.partial(self._is_news, job_id, version), HEARTBEAT)
-                if self._is_closed:
-                    return
+            try:
                 version, job = self._version(job_id), self._read(job_id)
+            except StoppedError:
+                return
             yield job.as_body()
             if job.is_over:
                 return
@@ -196,49 +209,54 @@ class Jobs:
     def _version(self, job_id: str) -> object:
         """Return what differs from one state of a job to the next that is worth an event."""
         run = self._runs.get(job_id)
-        return run.changes if run else QUEUED if job_id in self._waiting else DONE
+        return run.changes if run else QUEUED if job_id in self._queue else DONE
 
     def _is_unfinished(self, job_id: str) -> bool:
-        return job_id in self._waiting or job_id in self._runs
+        return job_id in self._queue or job_id in self._runs
 
     def _read(self, job_id: str) -> Job:
         self._require_open()
-        job = self._unsaved.get(job_id) or (self._store.read(job_id) if job_id.isprintable() else None)
+        # in this order: what is over is in the file before it is no longer here
+        job = self._ends.unsaved.get(job_id) or (self._store.read(job_id) if job_id.isprintable() else None)
         if job is None:
             raise UnknownJobError(f"there is no job {job_id[:80]!r}", job=job_id[:80])
-        return self._as_it_is(job)
+        return self._with_progress(job)
 
     def _require_open(self) -> None:
         if self._is_closed:
             raise StoppedError("the server ends: its jobs go on when it is there again")
 
-    def _as_it_is(self, job: Job) -> Job:
+    def _with_progress(self, job: Job) -> Job:
         run = self._runs.get(job.id)
-        return replace(job, progress=run.progress) if run else self._unsaved.get(job.id, job)
+        return replace(job, progress=run.progress) if run and not job.is_over else job
+
+    def _announce(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     def _start_waiting(self) -> None:
-        while self._is_started and not self._is_closed and self._waiting and len(self._runs) < self._most:
-            job_id = self._next()
-            run = Run(job_id, self._waiting[job_id], self._tell)
-            thread = threading.Thread(target=self._work, args=(run,), name=f"job {job_id}", daemon=True)
+        limits = self._limits
+        while self._is_started and not self._is_closed:
+            at_work = [run.place for run in self._runs.values()]
+            place = self._queue.next(at_work, limits.most, limits.most_of_one or limits.most)
+            if place is None:
+                return
+            run = Run(place, self._tell)
+            thread = threading.Thread(target=self._work, args=(run,), name=f"job {run.job_id}", daemon=True)
             try:
                 thread.start()  # its first step waits for the lock
             except RuntimeError as e:  # there can be no more threads now
-                log.error("job %s waits on: %s", job_id, e)
+                log.error("job %s waits on: %s", run.job_id, e)
                 return
-            del self._waiting[job_id]
-            self._runs[job_id] = run
-
-    def _next(self) -> str:
-        """Return the job to begin: the first of those whose owners have the fewest at work."""
-        at_work = Counter(run.owner for run in self._runs.values())
-        return min(self._waiting, key=lambda job_id: at_work[self._waiting[job_id]])
+            self._runs[run.job_id] = run  # before it leaves the queue: whoever looks finds it in one of both
+            self._queue.take(place)
 
     def _work(self, run: Run) -> None:
         try:
-            run.job = self._begun(run)
-            reply = run.perform(self._perform, run.job.order)
-            text = kept(reply)
+            run.job, order = self._begun(run)
+            reply = run.perform(self._perform, order)
+            del order  # it may be long
+            answer = kept(reply)
         except Exception as e:
             if isinstance(e, PfstorageError):
                 error = e
@@ -246,88 +264,58 @@ class Jobs:
                 log.exception("a job failed for a reason that pfstorage does not know")
                 error = PfstorageError(f"unexpected {type(e).__name__}; the log has the details")
             reply = Reply.of_error(error)
-            text = kept(reply)
-        with self._changed:
+            answer = kept(reply)
+        with self._lock:
             if self._runs.get(run.job_id) is run:  # else it was left alone
                 state = run.final_state(reply, is_closed=self._is_closed)
                 log.log(*run.in_words(state, reply, survives=self.survives))
-                self._end(run, state, text)
+                self._ends.keep(run, state, answer, str(reply.body.get("msg", "")))
                 del self._runs[run.job_id]
+                self._sweep()
                 self._start_waiting()
-                self._changed.notify_all()
+                self._announce()
 
-    def _begun(self, run: Run) -> Job:
+    def _begun(self, run: Run) -> tuple[Job, Order]:
         """Note that a job runs, as soon as that can be noted: the disk may be full. Raise `StoppedError`."""
         while True:
-            with self._changed:
+            with self._lock:
                 try:
-                    job = self._store.begin(run.job_id, self._clock())
-                    log.info("job %s begins: %s%s", run.job_id, job.order.message["action"], run.for_whom)
+                    job, order = self._store.begin(run.job_id, self._clock())
+                    log.info("job %s begins: %s%s", run.job_id, job.action, run.for_whom)
                     run.changes += 1
-                    self._changed.notify_all()
-                    return job
+                    self._announce()
+                    return job, order
                 except LocalFileError as e:
                     log.error("job %s can't be begun yet: %s", run.job_id, e)
+            with self._changed:
                 if self._changed.wait_for(lambda: self._is_closed, FIRST_PAUSE):
                     raise StoppedError("the server ends")
 
-    def _end(self, run: Run, state: str, reply: str | None = None) -> None:
-        """Keep what a job has come to. If the file can't, memory does until it can, or the job is done anew."""
-        now = self._clock()
-        try:
-            if state == QUEUED:
-                self._store.park(run.job_id)
-            else:
-                self._store.finish(run.job_id, state, now, run.progress, reply)
-        except PfstorageError as e:
-            log.error("job %s is %s, and that can't be kept: %s", run.job_id, state, e)
-            if run.job and reply:
-                over = replace(run.job, state=state, finished=now, progress=run.progress)
-                answer = json.loads(reply)
-                reason = "" if state == DONE else answer.get("msg", "")
-                self._unsaved[run.job_id] = replace(over, reply=answer, reason=reason)
-
     def _tell(self, run: Run) -> None:
         """Have those who follow a job see what is new of it, and the file as well."""
-        with self._changed:
+        with self._lock:
             if self._runs.get(run.job_id) is not run:
                 return
             run.changes += 1
-            self._changed.notify_all()
+            self._announce()
             try:
                 self._store.note_progress(run.job_id, run.progress)
             except PfstorageError as e:
                 log.warning("the progress of job %s can't be kept: %s", run.job_id, e)
 
-    def _save_ends(self) -> None:
-        """Have the file take the ends that it could not take before, if it can now."""
-        try:
-            for job in list(self._unsaved.values()):
-                self._store.finish(
-                    job.id, job.state, job.finished or self._clock(), job.progress, json.dumps(job.reply)
-                )
-                del self._unsaved[job.id]
-                log.info("the end of job %s is kept now", job.id)
-        except LocalFileError as e:
-            log.debug("ends of jobs can't be kept yet: %s", e)
-
     def _sweep_unasked(self) -> None:
         """Sweep until the end, also where nobody asks: what is kept may name patients."""
-        pause = max(1.0, min(SWEPT_EVERY, self._ttl))
-        with self._changed:
-            while not self._changed.wait_for(lambda: self._is_closed, pause):
+        while not self._is_closed:
+            with self._lock:
                 self._sweep()
+            is_urgent = self._ends.unsaved or self._queue
+            pause = FIRST_PAUSE if is_urgent else max(1.0, self._ends.pause)
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_closed, pause)
 
     def _sweep(self) -> None:
-        """Do what could not be done before, and, now and then, remove what was over long ago."""
-        self._save_ends()
-        self._start_waiting()
-        now = self._clock()
-        if self._is_closed or now - self._swept_at < min(SWEPT_EVERY, self._ttl):
-            return
-        self._swept_at = now
-        try:
-            if count := self._store.remove_finished(now - self._ttl, MOST_KEPT):
-                log.info("jobs that are over and forgotten: %d, see --jobTtl", count)
-        except LocalFileError as e:
-            log.warning("jobs that were over long ago can't be forgotten yet: %s", e)
+        """Do what could not be done before, and, now and then, remove what was over long ago, or is too much."""
+        if not self._is_closed:
+            self._ends.save()
+            self._start_waiting()
+            self._ends.forget()

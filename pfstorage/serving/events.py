@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import re
 import time
 from urllib.parse import unquote
 
 from pfstorage.actions.jobs import require_sight
 from pfstorage.errors import UnknownPathError
+from pfstorage.reply import Reply
 from pfstorage.serving.body import Writer
-from pfstorage.serving.exchange import Answer, Request, answer_of
+from pfstorage.serving.exchange import PIECE, Answer, Request, answer_of
 
+_INDENT = re.compile(r"\n *")  # within a text, JSON has no newline
+_ENDS_INDENTED = re.compile(r"\n *\Z")
 JOBS = "/api/v1/jobs/"
 _END = "/events"
 RETRY_MS = 1000
@@ -39,7 +42,9 @@ def job_events(request: Request) -> Answer:
         deadline = time.monotonic() + request.stream_seconds
         for event in events:
             require_sight(request.caller.renewed(), job)  # a token may be revoked meanwhile, or be for less
-            out.write(f"data: {json.dumps(event)}\n\n".encode())
+            line = _OneLine(out)
+            Reply(event).write(line)
+            line.end()
             out.flush()
             if time.monotonic() >= deadline:
                 out.write(b"retry: %d\n\n" % RETRY_MS)
@@ -47,3 +52,28 @@ def job_events(request: Request) -> Answer:
 
     # a proxy such as nginx would keep the events until it has some kilobytes of them
     return Answer(200, write, "text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+
+class _OneLine:
+    """Writes JSON to *out* as it comes, on the one line that an event has."""
+
+    def __init__(self, out: Writer) -> None:
+        self._out = out
+        self._waiting = bytearray(b"data: ")
+        self._is_indented = False  # what came last ended in an indent, perhaps in its middle
+
+    def write(self, text: str) -> None:
+        text = text.lstrip(" ") if self._is_indented else text
+        if text:
+            self._is_indented = _ENDS_INDENTED.search(text) is not None
+            self._waiting += _INDENT.sub("", text).encode()
+        if len(self._waiting) >= PIECE:
+            self._let_go()
+
+    def end(self) -> None:
+        self._waiting += b"\n\n"
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._out.write(bytes(self._waiting))
+        self._waiting.clear()

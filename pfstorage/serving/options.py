@@ -8,7 +8,7 @@ from typing import Any
 
 from pfstorage.config import size_of
 from pfstorage.errors import SettingsError
-from pfstorage.jobs.runner import MOST_AT_ONCE, TTL
+from pfstorage.jobs.limits import MOST_AT_ONCE, MOST_BYTES_OF_ONE, TTL
 from pfstorage.serving.body import MAX_UPLOAD
 from pfstorage.transfer.pace import AUTO_MOST
 
@@ -24,7 +24,7 @@ class ServerOptions:
     *fs_roots* are the directories that messages may name local files below; *secret_files* are
     closed to messages, each after its flag, beside those that are named here. Browsers may
     come from *cors_origins*, and by the names *allow_hosts* of this host. Jobs are kept in
-    *state_dir*; without one, they end with the server.
+    *state_dir*; without one, they end with the server. Where they can't be read, *repair_state* begins anew.
 
     A new connection is waited for *head_seconds* until its first byte comes, and so is the rest of a head;
     a kept one may be idle for *idle_seconds*. A body comes with *min_rate* bytes a second, and an answer is taken
@@ -53,6 +53,9 @@ class ServerOptions:
     state_dir: str = ""
     job_ttl: float = TTL
     max_jobs: int = MOST_AT_ONCE
+    max_jobs_per_token: int = 0
+    max_job_bytes: int = MOST_BYTES_OF_ONE
+    repair_state: bool = False
     log_format: str = "text"
 
     @classmethod
@@ -61,11 +64,12 @@ class ServerOptions:
         given = more | {name: args[flag] for flag, name in FLAGS.items() if args.get(flag)}
         for name in ("fs_roots", "cors_origins", "allow_hosts"):
             given[name] = tuple(given.get(name, ()))
-        if "max_upload" in given:
-            try:
-                given["max_upload"] = size_of(given["max_upload"])
-            except ValueError as e:
-                raise SettingsError(f"--maxUpload: {e}") from None
+        for flag in ("maxUpload", "maxJobBytes"):
+            if (name := FLAGS[flag]) in given:
+                try:
+                    given[name] = size_of(given[name])
+                except ValueError as e:
+                    raise SettingsError(f"--{flag}: {e}") from None
         if args.get("b_enableTokenAuth") and not given.get("token_path"):
             raise SettingsError("--enableTokenAuth needs --tokenPath FILE, where the tokens are")
         if given.get("token_path") and not args.get("b_enableTokenAuth"):
@@ -103,6 +107,9 @@ FLAGS = {
     "stateDir": "state_dir",
     "jobTtl": "job_ttl",
     "maxJobs": "max_jobs",
+    "maxJobsPerToken": "max_jobs_per_token",
+    "maxJobBytes": "max_job_bytes",
+    "repairState": "repair_state",
     "logFormat": "log_format",
 }
 """Where the parsed flags stand, and what they are here."""

@@ -233,7 +233,15 @@ class ThreadedHTTPServer(Listener):
             return
         perform = self.handler.performer(self.caller(observe=self.metrics.observe))
         options = self.options
-        jobs = Jobs(perform, options.state_dir, ttl=options.job_ttl, most=options.max_jobs)
+        jobs = Jobs(
+            perform,
+            options.state_dir,
+            repairs=options.repair_state,
+            ttl=options.job_ttl,
+            most=options.max_jobs,
+            most_of_one=options.max_jobs_per_token,
+            most_bytes_of_one=options.max_job_bytes,
+        )
         try:
             jobs.start()
         except BaseException:

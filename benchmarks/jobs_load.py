@@ -1,0 +1,135 @@
+"""What many large jobs of one token take, and how long another token waits: ``python -m benchmarks.jobs_load``.
+
+The server is a process of its own, in front of an empty directory. One token sends jobs with messages of a MiB, whose
+replies are as long: they name files that there are not. Then some clients of that token ask for these jobs without end,
+while the other token asks for a small job of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.listing_memory import serving
+
+MIB = 1024**2
+JOBS = 60
+POLLERS = 8
+ASKED = 40
+"""How often the other token asks."""
+MOST = 60
+"""MiB over the base."""
+LONGEST = 0.2
+"""Seconds."""
+TOKENS = ("token-of-the-one-who-sends-large-jobs", "token-of-the-one-who-sends-a-small-job")
+
+
+class Client:
+    """Sends messages with one token by one connection."""
+
+    def __init__(self, port: int, token: str) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        self._headers = {"Authorization": f"Bearer {token}"}
+
+    def ask(self, action: str, **meta: Any) -> bytes:
+        message = json.dumps({"action": action, "meta": meta})
+        self._connection.request("POST", "/api/v1/cmd", message, self._headers)
+        answer = self._connection.getresponse()
+        content = answer.read()
+        if answer.status >= 300:
+            raise RuntimeError(f"{answer.status} {content[:300]!r}")
+        return content
+
+    def begin(self, **meta: Any) -> str:
+        return str(json.loads(self.ask("objPut", **{"async": True}, **meta))["job"])
+
+    def finish(self, job: str) -> None:
+        while json.loads(self.ask("jobStatus", job=job, wait=30))["state"] in ("queued", "running"):
+            pass
+
+    def poll(self, jobs: list[str], is_over: threading.Event) -> None:
+        while True:
+            self.ask("jobList", limit=len(jobs))
+            for job in jobs:
+                if is_over.is_set():
+                    return
+                self.ask("jobStatus", job=job)
+
+
+def _large(number: int, length: int) -> list[str]:
+    """Return names of files that there are not, each of *length* characters, which take a MiB in a message."""
+    return [f"{number:03}/{each:0{length - 4}}" for each in range(MIB // (length + 4) - 10)]
+
+
+def _waits(port: int, jobs: list[str], pollers: int) -> list[float]:
+    """Return the seconds of each question of the other token while so many *pollers* ask for *jobs*."""
+    other, is_over = Client(port, TOKENS[1]), threading.Event()
+    job = other.begin(fileList=["missing"])
+    other.finish(job)
+    threads = [
+        threading.Thread(target=Client(port, TOKENS[0]).poll, args=(jobs, is_over)) for _ in range(pollers)
+    ]
+    for thread in threads:
+        thread.start()
+    waits = []
+    try:
+        for _ in range(ASKED):
+            time.sleep(0.05)
+            started = time.perf_counter()
+            other.ask("jobStatus", job=job)
+            waits.append(time.perf_counter() - started)
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join()
+    return sorted(waits)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.jobs_load", description=__doc__)
+    parser.add_argument("--jobs", type=int, default=JOBS, help="default %(default)s")
+    parser.add_argument("--pollers", type=int, default=POLLERS, help="default %(default)s")
+    parser.add_argument("--length", type=int, default=100, help="characters of a name (default %(default)s)")
+    parser.add_argument("--in-memory", action="store_true", help="without --stateDir")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="pfbench-") as name:
+        directory = Path(name)
+        (directory / "tokens").write_text("".join(f"{token}\n" for token in TOKENS))
+        (directory / "tokens").chmod(0o600)
+        flags = ["--type", "filesystem", "--storeBase", "store", "--forever"]
+        flags += ["--enableTokenAuth", "--tokenPath", "tokens", "--fsRoot", "."]
+        flags += [] if options.in_memory else ["--stateDir", "state"]
+        with serving(flags, directory) as server:
+            client = Client(server.port, TOKENS[0])
+            client.finish(client.begin(fileList=["missing"]))
+            base = server.peak_bytes
+            jobs = [client.begin(fileList=_large(number, options.length)) for number in range(options.jobs)]
+            for job in jobs:
+                client.finish(job)
+            over = (server.peak_bytes - base) / MIB
+            client.ask("jobList", limit=len(jobs))
+            listed = (server.peak_bytes - base) / MIB
+            print(
+                f"{options.jobs} jobs: {over:.0f} MiB over the base, {listed:.0f} MiB with jobList (at most {MOST})",
+                flush=True,
+            )
+            waits = _waits(server.port, jobs, options.pollers)
+            polled = (server.peak_bytes - base) / MIB
+    shown = " ".join(f"{seconds * 1000:.0f}" for seconds in (waits[len(waits) // 2], waits[-1]))
+    print(
+        f"{options.pollers} pollers: jobStatus of another takes {shown} ms (median, longest;"
+        f" at most {LONGEST * 1000:.0f})"
+    )
+    print(f"{polled:.0f} MiB over the base after that")
+    return 0 if polled <= MOST and waits[-1] <= LONGEST else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

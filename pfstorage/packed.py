@@ -1,0 +1,113 @@
+"""A JSON object that is kept compressed, and decoded only by whoever looks into it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_LEVEL = 1  # names in JSON shrink to a tenth by the fastest way, too
+_CHUNK = 64 * 1024
+
+
+class TooLongError(Exception):
+    """A text has more characters than it may have."""
+
+
+class Packed(Mapping[str, Any]):
+    """The JSON text of an object, as `Packer` has taken it. To look at a member decodes all of it.
+
+    *data* is the text, compressed, of *size* characters.
+    """
+
+    def __init__(self, data: bytes, size: int) -> None:
+        self.data = data
+        self.size = size
+
+    @classmethod
+    def of_text(cls, text: str, most: int) -> Packed:
+        packer = Packer(most)
+        packer.write(text)
+        return packer.packed()
+
+    @classmethod
+    def checked(cls, data: object, most: int) -> Packed:
+        """Take *data* from where others may have changed it.
+
+        Raise `ValueError` if it is damaged, or has over *most* characters.
+        """
+        if not isinstance(data, bytes):
+            raise ValueError("it is not compressed")
+        size = 0
+        try:
+            for piece in _texts(data):
+                if not size and not piece.startswith("{"):
+                    raise ValueError("it is no JSON object")
+                size += len(piece)
+                if size > most:
+                    raise ValueError(f"it is longer than {most} characters")
+        except (zlib.error, EOFError) as e:
+            raise ValueError("its bytes have changed") from e
+        return cls(data, size)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces())
+
+    def pieces(self, pad: str = "") -> Iterator[str]:
+        """Yield the text, whose lines after the first are indented by *pad* more."""
+        for piece in _texts(self.data):
+            yield piece.replace("\n", "\n" + pad)  # within a text, JSON has no newline
+
+    @functools.cached_property
+    def value(self) -> dict[str, Any]:
+        """The object. Raise `ValueError` if the text is no JSON."""
+        decoded = json.loads(self.text)
+        if not isinstance(decoded, dict):
+            raise ValueError("it is no JSON object")
+        return decoded
+
+    def __getitem__(self, name: str) -> Any:
+        return self.value[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.value)
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+
+class Packer:
+    """Takes the text of a `Packed` in pieces."""
+
+    def __init__(self, most: int) -> None:
+        """Refuse what goes beyond *most* characters."""
+        self._most = most
+        self._size = 0
+        self._compressor = zlib.compressobj(_LEVEL)
+        self._data = bytearray()
+
+    def write(self, text: str) -> int:
+        """Take *text*, which is ASCII. Raise `TooLongError`."""
+        self._size += len(text)
+        if self._size > self._most:
+            raise TooLongError
+        self._data += self._compressor.compress(text.encode("ascii"))
+        return len(text)
+
+    def packed(self) -> Packed:
+        self._data += self._compressor.flush()
+        return Packed(bytes(self._data), self._size)
+
+
+def _texts(data: bytes) -> Iterator[str]:
+    """Raise `zlib.error`, `EOFError` or `ValueError` for what is not whole, or never was a text in ASCII."""
+    decompressor = zlib.decompressobj()
+    while not decompressor.eof:
+        piece = decompressor.decompress(data, _CHUNK)
+        data = decompressor.unconsumed_tail
+        if not (piece or data):
+            raise EOFError
+        yield piece.decode("ascii")

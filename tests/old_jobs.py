@@ -1,0 +1,46 @@
+"""The file of jobs as tests look into it, and as former versions made it."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import zlib
+from pathlib import Path
+
+_STATES = "('queued', 'running', 'done', 'failed', 'cancelled')"
+
+
+def old_schema(version: int) -> str:
+    """Return the statements by which an older version made its table: 1 is that of 3.0.0."""
+    origin = "origin TEXT NOT NULL," if version == 2 else ""
+    return f"""
+        CREATE TABLE job (
+            number INTEGER PRIMARY KEY AUTOINCREMENT,
+            id TEXT NOT NULL UNIQUE,
+            owner TEXT NOT NULL,
+            jid TEXT,
+            rights TEXT NOT NULL,
+            message TEXT NOT NULL,
+            {origin}
+            state TEXT NOT NULL CHECK (state IN {_STATES}),
+            is_unwanted INTEGER NOT NULL DEFAULT 0,
+            created REAL NOT NULL,
+            started REAL,
+            finished REAL,
+            progress TEXT NOT NULL DEFAULT '{{}}',
+            reply TEXT,
+            UNIQUE (owner, jid)
+        );
+        CREATE INDEX job_by_state ON job (state, finished);
+        PRAGMA user_version = {version};
+    """
+
+
+def unpacked(path: Path) -> bytes:
+    """Return the bytes of a file, and of one of jobs also what is compressed in it."""
+    content = path.read_bytes()
+    if path.name != "jobs.sqlite":
+        return content
+    with contextlib.closing(sqlite3.connect(path)) as rows:
+        found = rows.execute("SELECT message, reply FROM job").fetchall()
+    return content + b"".join(zlib.decompress(each) for row in found for each in row if each is not None)
