@@ -121,6 +121,7 @@ REFUSED = [
     ("/this/httpProxy", ""),
     ("/this/http_proxy", "127.0.0.1:1"),
     ("/this/insecure", True),
+    ("/this/allowPlainStorage", True),
     ("/this/debugToDir", "records"),
     ("/this/ipSelf", "0.0.0.0"),
     ("/this/portSelf", 1),
