@@ -585,6 +585,42 @@ def test_the_tokens_are_read_again_on_sighup(tmp_path: Path) -> None:
         assert (status("0123456789abcdef-one"), status("0123456789abcdef-two")) == (401, 200)
 
 
+@pytest.mark.parametrize("title", ["[TOKEN RIGHT]", "[token rights]"])
+def test_a_typo_in_the_tokens_gives_nobody_more_rights(tmp_path: Path, command: Command, title: str) -> None:
+    tokens, token = tmp_path / "tokens.cfg", "0123456789abcdef-one"
+    good = f"[AUTH TOKENS]\nann = {token}\n[TOKEN RIGHTS]\nann = read\n"
+    tokens.touch(0o600)
+    tokens.write_text(good)
+    flags = (*STORE, "--forever", "--enableTokenAuth", "--tokenPath", str(tokens))
+    with server_process(tmp_path, *flags) as served:
+
+        def status(action: str, **meta: Any) -> int:
+            connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
+            with contextlib.closing(connection):
+                connection.request("POST", CMD, message(action, **meta), {"Authorization": f"Bearer {token}"})
+                return connection.getresponse().status
+
+        tokens.write_text(good.replace("[TOKEN RIGHTS]", title))
+        served.process.send_signal(signal.SIGHUP)
+        served.tells("the tokens stay as they were: ")
+        for _ in range(3):
+            assert status("objExists", obj="a") in (200, 404)
+            assert status("objPut", putSpec="tokens.cfg") == 403
+            assert status("internalctl", var="/this/workers", set=3) == 403
+        served.process.send_signal(signal.SIGTERM)
+        said = served.ends()[1]
+    warnings = [line for line in said.splitlines() if "the tokens stay as they were" in line]
+    assert len(warnings) == 1
+    assert (
+        "line 3: an unknown section: there are [AUTH TOKENS] and [TOKEN RIGHTS], in capitals" in warnings[0]
+    )
+    assert token not in said
+    done = command("--server", "--portSelf", "0", *flags)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "line 3: an unknown section" in done.stderr
+    assert token not in done.stderr
+
+
 def test_a_store_that_is_not_there_yet_is_told(tmp_path: Path) -> None:
     with server_process(tmp_path, *STORE, "--forever") as served:
         served.process.send_signal(signal.SIGHUP)
