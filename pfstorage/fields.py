@@ -1,13 +1,15 @@
 """From a JSON object to a typed dataclass: the one reader of metas and settings.
 
 The wire says ``mapLocationOver``, Python says ``map_location_over``; the two meet
-here. A field may carry ``aliases`` (older names on the wire) in its metadata.
+here. A field may carry ``aliases`` (older names on the wire) in its metadata, and a ``schema``:
+what JSON Schema says of its value beyond `KINDS`. It is both what is enforced and what is told.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -16,6 +18,12 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 Naming = Callable[[str], str]
 Converter = Callable[[object], object]
+Schema = dict[str, Any]
+
+LONGEST_TEXT = 16 * 1024
+"""Characters of a text: more than any store takes for a key, and than Linux takes for a path."""
+MOST_ITEMS = 100_000
+"""Of a list: more than fit into a message that comes over HTTP, if they are the names of files."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +32,31 @@ class FromTo:
 
     from_: str
     to: str | None = None
+
+
+_TEXT: Schema = {"type": "string", "maxLength": LONGEST_TEXT}
+_PAIR: Schema = {
+    "type": "object",
+    "properties": {"from": _TEXT, "to": _TEXT},
+    "required": ["from", "to"],
+    "additionalProperties": False,
+}
+
+KINDS: dict[object, Schema] = {
+    str: _TEXT,
+    bool: {"type": "boolean"},
+    int: {"type": "integer"},
+    float: {"type": "number"},
+    tuple[str, ...]: {"type": "array", "maxItems": MOST_ITEMS, "items": _TEXT},
+    tuple[FromTo, ...]: {
+        "type": "array",
+        "minItems": 1,
+        "maxItems": MOST_ITEMS,
+        "items": {"anyOf": [_TEXT, _PAIR], "maxLength": LONGEST_TEXT},
+    },
+    object: {},
+}
+"""What a field takes, by its type. It takes more, as `read_fields` tells; this is what a new client sends."""
 
 
 class FieldError(ValueError):
@@ -38,6 +71,14 @@ class FieldError(ValueError):
         if isinstance(value, list | tuple) and takes.startswith("a list"):
             came = "what this one holds"
         super().__init__(f"{self.without_value}, not {came}")
+
+
+class BoundError(FieldError):
+    """A value has the right type, and is larger or smaller than it may be, or none of those that there are."""
+
+    def __init__(self, name: str, takes: str, value: object) -> None:
+        super().__init__(name, takes, value)
+        self.args = (f"{self.without_value}{f', not{short}' if (short := _short(value)) else ''}",)
 
 
 @functools.cache
@@ -63,16 +104,18 @@ def read_fields(
 
     A missing name and ``null`` leave the field's default. Text is taken for a
     number or a truth value where it reads as one, since a form has only text; a
-    single text is taken for a list of one. Raise `FieldError` for a wrong type.
+    single text is taken for a list of one. Raise `FieldError` for a wrong type, and `BoundError` for
+    a value that the schema of the field forbids.
     """
     known: dict[str, object] = {}
     rest = dict(values)
     kind: Any = cls
-    for field, names, convert in _readers(kind, naming):
+    for field, names, convert, schema in _readers(kind, naming):
         for name in names:
             value = rest.pop(name, None)
             if value is not None and field not in known:
                 known[field] = _converted(name, value, convert)
+                _check(name, schema, known[field])
     return cls(**known), list(rest)
 
 
@@ -88,6 +131,39 @@ def _converted(name: str, value: object, convert: Converter) -> object:
         raise FieldError(name, str(e), value) from None
 
 
+def _check(name: str, schema: Schema, value: Any) -> None:
+    """Raise `BoundError` if *schema* does not allow *value*, which has its type."""
+    if isinstance(value, str):
+        words = schema.get("enum")
+        if words and value not in words:
+            raise BoundError(name, " or ".join(words), value)
+        if len(value) > (most := schema.get("maxLength", math.inf)):
+            raise BoundError(name, f"text of up to {most} characters", value)
+    elif isinstance(value, tuple):
+        _check_list(name, schema, value)
+    elif "minimum" in schema:
+        least, most = schema["minimum"], schema.get("maximum", math.inf)
+        if not least <= value <= most:
+            bounds = f"from {least} to {most}" if "maximum" in schema else f"from {least} on"
+            raise BoundError(name, f"a number {bounds}", value)
+
+
+def _check_list(name: str, schema: Schema, value: tuple[Any, ...]) -> None:
+    if len(value) > (most := schema.get("maxItems", math.inf)):
+        raise BoundError(name, f"at most {most} items, not {len(value)}", value)
+    if schema.get("uniqueItems") and len(set(value)) < len(value):
+        raise BoundError(name, "each item once", value)
+    items = schema.get("items", {})
+    least, most = items.get("minLength", 0), items.get("maxLength", math.inf)
+    texts = (text for each in value for text in _texts_of(each))
+    if any(not least <= len(text) <= most for text in texts):
+        raise BoundError(name, f"items of {least} to {most} characters", value)
+
+
+def _texts_of(item: str | FromTo) -> tuple[str, ...]:
+    return (item,) if isinstance(item, str) else (item.from_, item.to or "")
+
+
 def _short(value: object) -> str:
     if isinstance(value, Mapping | list | tuple):
         return ""  # who knows what is in it
@@ -96,13 +172,35 @@ def _short(value: object) -> str:
 
 
 @functools.cache
-def _readers(cls: Any, naming: Naming) -> list[tuple[str, tuple[str, ...], Converter]]:
-    """Return each field of *cls*, with its names on the wire and what converts its values."""
+def _readers(cls: Any, naming: Naming) -> list[tuple[str, tuple[str, ...], Converter, Schema]]:
+    """Return each field of *cls*, with its names on the wire, what converts its values, and what these may be."""
     hints = typing.get_type_hints(cls)
     return [
-        (each.name, (naming(each.name), *each.metadata.get("aliases", ())), _converter(hints[each.name]))
+        (
+            each.name,
+            (naming(each.name), *each.metadata.get("aliases", ())),
+            _converter(hints[each.name]),
+            schema_of(each, hints[each.name]),
+        )
         for each in dataclasses.fields(cls)
     ]
+
+
+def schema_of(field: dataclasses.Field[Any], hint: object) -> Schema:
+    """Return what *field*, whose type is *hint*, takes, as JSON Schema."""
+    return {**_schema_of_type(hint), **field.metadata.get("schema", {})}
+
+
+def _schema_of_type(hint: object) -> Schema:
+    if not isinstance(hint, types.UnionType):
+        return KINDS.get(hint, {})
+    kinds = [KINDS[kind] for kind in typing.get_args(hint) if kind is not type(None)]
+    if len(kinds) == 1:
+        return kinds[0]
+    return {
+        **{key: value for kind in kinds for key, value in kind.items()},
+        "type": [kind["type"] for kind in kinds],
+    }
 
 
 def _converter(hint: object) -> Converter:

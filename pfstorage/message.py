@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl
 
 from pfstorage.decoding import decoded, without_mark
 from pfstorage.errors import MessageError
-from pfstorage.fields import FieldError, known_names, read_fields
+from pfstorage.fields import BoundError, FieldError, known_names, read_fields
 
 T = TypeVar("T")
 MAX_FIELDS = 10_000
@@ -68,11 +68,13 @@ def read_meta(cls: type[T], message: Message) -> tuple[T, list[str]]:
 
     `MOST_TOLD` are named and further ones counted: a reply is not to be many times as long as its message.
 
-    Raise `MessageError` for a wrong value, for a key that is a known one but for case, ``_`` and ``-``, and for a
-    known one beside the meta.
+    Raise `MessageError` for a wrong value, or one out of bounds, for a key that is a known one but for case, ``_``
+    and ``-``, and for a known one beside the meta.
     """
     try:
         meta, unknown = read_fields(cls, message.meta)
+    except BoundError as e:
+        raise MessageError(f"meta {e}") from None
     except FieldError as e:
         raise MessageError(f"{message.action}: meta {e}") from None
     surplus = [key for key in unknown if key != "ctl"]

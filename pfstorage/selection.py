@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import fnmatch
 import functools
 import hashlib
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from pfstorage.errors import MessageError
+from pfstorage.globs import Glob
 
 MAX_GLOBS = 1000
 MAX_GLOB_LENGTH = 1024
+MAX_GLOBS_LENGTH = 64 * 1024
+"""Characters of all globs of one meta."""
 _SHARD = re.compile("([0-9]{1,9})/([0-9]{1,9})")
 
 
@@ -102,41 +103,6 @@ class Selection:
         return number, count
 
 
-Step = Callable[[str], object] | None
-"""What matches one component; None is ``**``."""
-
-
-class Glob:
-    """A pattern; to call it with a path tells whether that matches."""
-
-    def __init__(self, pattern: str) -> None:
-        parts = pattern.split("/")
-        self._is_anywhere = len(parts) == 1
-        self._wants_slash = not self._is_anywhere and parts[-1] in (
-            "",
-            "**",
-        )  # only then that of a marker counts
-        self._steps = [_step(part) for part in parts]
-        self._takes_all = self._is_anywhere and not pattern.strip("*")
-
-    def __call__(self, path: str) -> bool:
-        names = (path if self._wants_slash else path.removesuffix("/")).split("/")
-        return _match(self._steps, names[-1:] if self._is_anywhere else names)
-
-    def covers(self, directory: str) -> bool:
-        """Tell whether each path below *directory*, which ends in a slash, matches: ``**`` at the end takes all."""
-        if self._is_anywhere or self._steps[-1] is not None:
-            return self._takes_all
-        return _match([_but_for_any(step) for step in self._steps], [*directory.rstrip("/").split("/"), _ANY])
-
-
-_ANY = "\0"  # no name has it
-
-
-def _but_for_any(step: Step) -> Step:
-    return step and (lambda name: name != _ANY and step(name))
-
-
 def _globs(meta: str, patterns: tuple[str, ...]) -> list[Glob]:
     if len(patterns) > MAX_GLOBS:
         raise MessageError(f"meta {meta!r} takes at most {MAX_GLOBS} globs, not {len(patterns)}")
@@ -144,40 +110,3 @@ def _globs(meta: str, patterns: tuple[str, ...]) -> list[Glob]:
         if not 1 <= len(pattern) <= MAX_GLOB_LENGTH:
             raise MessageError(f"meta {meta!r} takes globs of 1 to {MAX_GLOB_LENGTH} characters")
     return [Glob(pattern) for pattern in patterns]
-
-
-def _step(part: str) -> Step:
-    """Return what matches one component.
-
-    Of a pattern with many stars, the expressions of `fnmatch.translate` go back to none but the
-    last of them, so their time is bounded by the product of the two lengths.
-    """
-    return None if part == "**" else re.compile(fnmatch.translate(part)).match
-
-
-def _match(steps: list[Step], names: list[str]) -> bool:
-    """Tell whether *steps* match all of *names*, in time bounded by the product of their lengths.
-
-    What follows a ``**`` is tried at each name in turn. Once it has matched up to the next
-    ``**``, it need never be tried again: that one takes whatever a later match would leave.
-    A ``**`` at the end counts only where a name is left for it, so it takes one at least.
-    """
-    at = step = 0
-    retry: tuple[int, int] | None = None
-    while at < len(names):
-        fits = steps[step] if step < len(steps) else _nothing
-        if fits is None:
-            step += 1
-            retry = at + 1, step
-        elif fits(names[at]):
-            at, step = at + 1, step + 1
-        elif retry:
-            at, step = retry
-            retry = at + 1, step
-        else:
-            return False
-    return step == len(steps)
-
-
-def _nothing(_: str) -> bool:
-    return False

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pfstorage.errors import MessageError
+from pfstorage.globs import Automaton, Steps
 from pfstorage.selection import MAX_GLOB_LENGTH, MAX_GLOBS, Selection
 
 NAMES = st.text("ab.*[", min_size=1, max_size=4).filter(lambda name: name not in (".", ".."))
@@ -169,6 +170,40 @@ def test_no_glob_takes_long(pattern: str, rest: str) -> None:
     started = time.process_time()
     assert not chosen.takes(rest, rest)
     assert not matches(pattern, rest[:-1] + "d")
+    assert time.process_time() - started < 1
+
+
+GLOB_PARTS = st.sampled_from(["**", "*", "a", "?", "[ab]", "[!a]", "a*", "*b*a", "[]", "[!]", "[", ""])
+
+
+@given(
+    st.one_of(st.text("ab*?[]!-/", min_size=1, max_size=9), st.lists(GLOB_PARTS, min_size=1).map("/".join)),
+    st.one_of(
+        st.text("ab/[!", max_size=9), st.lists(st.sampled_from(["a", "b", "ab", "", "["])).map("/".join)
+    ),
+)
+def test_both_ways_to_match_a_glob_agree(pattern: str, path: str) -> None:
+    parts = pattern.split("/")
+    if len(parts) > 1 or "/" not in path:
+        assert Automaton(parts).match(path) is Steps(parts).match(path)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "rest"),
+    [
+        ("*" + "a" * 500 + "b", "a" * 1024),
+        ("*" + "?" * 500 + "b", "a" * 1024),
+        ("**/" + "a/" * 500 + "b", "a/" * 511 + "c"),
+        ("**/" + "[ab]/" * 200 + "b", "a/" * 511 + "c"),
+        ("**/" + "?*/" * 300 + "b", "a/" * 511 + "c"),
+        ("*[a-z]" * 170, "é" * 1024),
+    ],
+)
+def test_as_many_of_the_worst_globs_as_there_may_be_take_no_second_for_a_key(pattern: str, rest: str) -> None:
+    """A plan is stopped between two keys."""
+    chosen = Selection(include=(pattern,) * 64)  # as many as a message may have of this length
+    started = time.process_time()
+    assert not chosen.takes(rest, rest)
     assert time.process_time() - started < 1
 
 

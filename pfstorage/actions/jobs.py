@@ -20,14 +20,16 @@ if TYPE_CHECKING:
     from pfstorage.jobs.runner import Jobs
 
 LONGEST_WAIT = 60
+ANY_LENGTH = {"maxLength": 2**20}
+"""A name that is too long for a job is that of no job."""
 ROWS = 100
 MOST_ROWS = 1000
 
 
 @dataclass(frozen=True)
 class JobMeta:
-    job: str = ""
-    jid: str = ""
+    job: str = field(default="", metadata={"schema": ANY_LENGTH})
+    jid: str = field(default="", metadata={"schema": ANY_LENGTH})
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,6 @@ def _known(message: Message, meta: LongMeta) -> dict[str, Any]:
 )
 def job_status(context: Context, meta: StatusMeta) -> Reply:
     wait = meta.wait or 0
-    if not 0 <= wait <= LONGEST_WAIT:
-        raise MessageError(f"meta 'wait' takes 0 to {LONGEST_WAIT} seconds: ask again for more")
     jobs, job = _jobs_of(context.caller), _named(context.caller, meta)
     if wait:
         if context.caller.turn and not job.is_over:
@@ -95,8 +95,6 @@ def job_status(context: Context, meta: StatusMeta) -> Reply:
 )
 def job_list(context: Context, meta: JobsMeta) -> Reply:
     limit = ROWS if meta.limit is None else meta.limit
-    if not 0 < limit <= MOST_ROWS:
-        raise MessageError(f"meta 'limit' takes 1 to {MOST_ROWS}")
     caller = context.caller
     jobs = _jobs_of(caller).list(limit, None if _sees_all(caller) else caller.owner, caller.rights.prefix)
     return Reply({"status": True, "jobs": [job.as_body() for job in jobs]})

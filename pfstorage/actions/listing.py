@@ -22,6 +22,7 @@ from pfstorage.errors import (
     StorageError,
     UnauthenticatedError,
 )
+from pfstorage.fields import Schema
 from pfstorage.pathmap import join, plain_location, plain_prefix, without_dot
 from pfstorage.reply import Reply, Stream, Texts
 from pfstorage.transfer.existence import existing
@@ -34,6 +35,13 @@ ATTRIBUTES = {
     "content_type": "content_type",
 }
 """Those of an `ObjectInfo`, by the fields of a row."""
+_OTHERWISE = {"content-type": "content_type"}
+"""Other spellings of fields."""
+FIELDS: Schema = {
+    "maxItems": len(ATTRIBUTES) + len(_OTHERWISE),
+    "uniqueItems": True,
+    "items": {"enum": [*ATTRIBUTES, *_OTHERWISE]},
+}
 
 _REFUSED = (401, 403)
 
@@ -42,9 +50,9 @@ _REFUSED = (401, 403)
 class LsMeta:
     path: str = ""
     substr: str = ""
-    ret_spec: tuple[str, ...] = ("name",)
+    ret_spec: tuple[str, ...] = field(default=("name",), metadata={"schema": FIELDS})
     prepend_bucket_path: str | bool = ""
-    limit: int | None = field(default=None, metadata={"schema": {"minimum": 1}})
+    limit: int | None = field(default=None, metadata={"schema": {"minimum": 1, "maximum": sys.maxsize}})
     marker: str = ""
     delimiter: str = ""
     sure: bool = False
@@ -120,8 +128,6 @@ def _any(storage: Storage, prefix: str) -> bool:
 )
 def ls(context: Context, meta: LsMeta) -> Reply:
     _check_fields(meta.ret_spec)
-    if meta.limit is not None and not 1 <= meta.limit <= sys.maxsize:
-        raise MessageError("meta 'limit' must be 1 or more, and no larger than any store")
     storage = context.listing()
     full_path = prefix_in(storage, meta.prepend_bucket_path, meta.path)
     missing = Texts()
@@ -189,7 +195,7 @@ def _check_fields(ret_spec: tuple[str, ...]) -> None:
 
 
 def _field(name: str) -> str:
-    return "content_type" if name == "content-type" else name
+    return _OTHERWISE.get(name, name)
 
 
 @action(

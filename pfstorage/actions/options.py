@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,14 +11,21 @@ from pfstorage.actions.registry import Context
 from pfstorage.backends import Storage
 from pfstorage.config import size_of
 from pfstorage.errors import MessageError, PfstorageError, StoppedError, UnavailableError
+from pfstorage.fields import Schema
 from pfstorage.reply import Reply
-from pfstorage.selection import Selection
+from pfstorage.selection import MAX_GLOB_LENGTH, MAX_GLOBS, MAX_GLOBS_LENGTH, Selection
 from pfstorage.stop import Stop
 from pfstorage.transfer import Options, TransferReport, Work
 
 OVERWRITE = ("changed", "always", "never")
 REPLIES = ("full", "summary")
 LONGEST_JID = 200
+LONGEST_SHARD = 19
+GLOBS: Schema = {
+    "maxItems": MAX_GLOBS,
+    "items": {"type": "string", "minLength": 1, "maxLength": MAX_GLOB_LENGTH},
+    "description": f"globs, of {MAX_GLOBS_LENGTH} characters in all",
+}
 
 
 @dataclass(frozen=True)
@@ -29,17 +37,17 @@ class LongMeta:
 
     def check(self) -> None:
         """Raise `MessageError` for what can't be, whatever there is to do."""
-        if len(self.jid) > LONGEST_JID or not self.jid.isprintable():
-            raise MessageError(f"meta 'jid' takes up to {LONGEST_JID} printable characters")
+        if not self.jid.isprintable():
+            raise MessageError("meta 'jid' takes printable characters")
 
 
 @dataclass(frozen=True)
 class MoveMeta(LongMeta):
     """The meta of every action that moves or compares files."""
 
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    shard: str = ""
+    include: tuple[str, ...] = field(default=(), metadata={"schema": GLOBS})
+    exclude: tuple[str, ...] = field(default=(), metadata={"schema": GLOBS})
+    shard: str = field(default="", metadata={"schema": {"maxLength": LONGEST_SHARD}})
     overwrite: str = field(default="changed", metadata={"schema": {"enum": OVERWRITE}})
     dry_run: bool = False
     audit: bool = False
@@ -47,14 +55,16 @@ class MoveMeta(LongMeta):
     reply: str = field(default="full", metadata={"schema": {"enum": REPLIES}})
 
     def check(self) -> None:
-        _check_word("overwrite", self.overwrite, OVERWRITE)
-        _check_word("reply", self.reply, REPLIES)
         super().check()
-        self.selection()
+        for name in ("include", "exclude"):
+            if sum(map(len, getattr(self, name))) > MAX_GLOBS_LENGTH:
+                raise MessageError(f"meta {name!r} takes globs of {MAX_GLOBS_LENGTH} characters in all")
+        _ = self.selection
 
-    def selection(self, substr: str = "") -> Selection:
-        """Return which keys are taken. Raise `MessageError`."""
-        return Selection(substr, self.include, self.exclude, self.shard)
+    @functools.cached_property
+    def selection(self) -> Selection:
+        """Which keys are taken. It raises `MessageError`."""
+        return Selection("", self.include, self.exclude, self.shard)
 
 
 _SEE_LIMIT = " open files allows, see ulimit -n"
@@ -91,11 +101,6 @@ def work_of(
         if not any(each.endswith(_SEE_LIMIT) for each in context.warnings):  # an audit asks again
             context.warn(text)
     return work
-
-
-def _check_word(name: str, word: str, words: tuple[str, ...]) -> None:
-    if word not in words:
-        raise MessageError(f"meta {name!r} takes {' or '.join(words)}, not {word[:40]!r}")
 
 
 def when_nothing(meta: MoveMeta, text: str) -> dict[str, Any]:

@@ -40,6 +40,10 @@ class PullMeta(MoveMeta):
     prepend_bucket_path: str | bool = ""
     file_list: tuple[FromTo, ...] | None = None
 
+    @functools.cached_property
+    def selection(self) -> Selection:
+        return Selection(self.substr, self.include, self.exclude, self.shard)
+
     def check(self) -> None:
         super().check()
         if self.file_list is None:
@@ -123,7 +127,7 @@ def _is_denied(report: TransferReport) -> bool:
 def _listing(context: Context, meta: PullMeta) -> Storage:
     """Return the storage, whose listings may leave something out that *meta* does not exclude: the context tells."""
     meta.check()
-    selection = meta.selection(meta.substr)
+    selection = meta.selection
     location = plain_location(prepended(meta.prepend_bucket_path, meta.from_location))
 
     def ignores(prefix: str) -> bool:
@@ -140,7 +144,7 @@ def _choice(storage: Storage, meta: PullMeta, ground: Ground) -> Choice:
         meta.map_location_over,
         ground,
     )
-    selection = meta.selection(meta.substr)
+    selection = meta.selection
     has_room = None if meta.dry_run else functools.partial(_with_room, keeps=meta.overwrite == "never")
     if meta.file_list is not None:
         items = (

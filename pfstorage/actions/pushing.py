@@ -159,7 +159,7 @@ def _items(
     meta: PutMeta, ground: Ground, warn: Callable[[str], None], stop: Stop
 ) -> Iterator[Transfer | Failure]:
     """Yield what is selected of the files, without what the store has of them; a tree in order of the keys."""
-    selection = meta.selection()
+    selection = meta.selection
 
     def leaves_out(rest: str) -> bool:
         stop.heed()  # also where nothing is selected
@@ -192,7 +192,7 @@ def _listed(path: str, ground: Ground) -> Found:
 
 
 def _put_of_each(found: Iterable[Found], meta: PutMeta, ground: Ground) -> Iterator[Transfer | Failure]:
-    selection, cwd, names = meta.selection(), ground.cwd_if_any, ground.names
+    selection, cwd, names = meta.selection, ground.cwd_if_any, ground.names
     location = plain_location(prepended(meta.prepend_bucket_path, meta.in_location))
     if location and meta.in_location.endswith("/"):
         location += "/"  # a file can't be put there under no name

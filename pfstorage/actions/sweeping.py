@@ -11,7 +11,7 @@ from pfstorage.actions.options import LongMeta
 from pfstorage.actions.registry import Context, action
 from pfstorage.backends.base import SupportsSegments
 from pfstorage.backends.leftovers import Leftover, Leftovers, Share
-from pfstorage.errors import MessageError, PfstorageError, RejectedError, StoppedError, StorageError
+from pfstorage.errors import PfstorageError, RejectedError, StoppedError, StorageError
 from pfstorage.pathmap import below, plain_location, without_dot
 from pfstorage.reply import Reply
 from pfstorage.transfer import Options, Work, sum_of
@@ -39,8 +39,6 @@ class SweepMeta(LongMeta):
 def obj_sweep(context: Context, meta: SweepMeta) -> Reply:
     meta.check()
     older_than = WEEK if meta.older_than is None else meta.older_than
-    if not 0 <= older_than <= LONGEST:
-        raise MessageError(f"meta 'olderThan' takes a number of seconds from 0 to {LONGEST}")
     settings, caller = context.state.settings, context.caller
     options = Options(settings.worker_count, settings.retries, shared=caller.workers, stop=context.stop)
     work, started = Work(context.storage, options), time.monotonic()

@@ -17,10 +17,11 @@ from pfstorage.errors import (
     SlowRequestError,
     UnauthorizedError,
 )
+from pfstorage.fields import Schema
 from pfstorage.handler import StoreHandler
 from pfstorage.serving.exchange import JSON, Answer, Request, kind_of
 from pfstorage.serving.operations import MESSAGES, OPERATIONS, Operation, header
-from pfstorage.serving.schemas import Schema, by_status, kinds, ref, refusal, schemas
+from pfstorage.serving.schemas import by_status, kinds, ref, refusal, schemas
 from pfstorage.serving.site import Route
 from pfstorage.status import KIND_BY_STATUS
 

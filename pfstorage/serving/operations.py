@@ -20,10 +20,11 @@ from pfstorage.errors import (
     UnknownJobError,
     UnknownPathError,
 )
+from pfstorage.fields import Schema
 from pfstorage.serving.exchange import JSON
 from pfstorage.serving.objects import MOST_ROWS, ROWS
 from pfstorage.serving.page import KINDS
-from pfstorage.serving.schemas import TEXT, Schema, kinds, record, ref
+from pfstorage.serving.schemas import TEXT, kinds, record, ref
 
 Kinds = frozenset[type[PfstorageError]]
 MESSAGES = ""

@@ -4,38 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import types
 import typing
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pfstorage.actions import ACTIONS, Action
 from pfstorage.actions.listing import ATTRIBUTES
-from pfstorage.backends import ObjectInfo
 from pfstorage.errors import PfstorageError
-from pfstorage.fields import FromTo, camel_case
+from pfstorage.fields import Schema, camel_case, schema_of
 from pfstorage.jobs.job import STATES
 from pfstorage.status import status_of
-
-Schema = dict[str, Any]
-
-_PAIR: Schema = {
-    "type": "object",
-    "properties": {"from": {"type": "string"}, "to": {"type": "string"}},
-    "required": ["from", "to"],
-    "additionalProperties": False,
-}
-
-KINDS: dict[object, Schema] = {
-    str: {"type": "string"},
-    bool: {"type": "boolean"},
-    int: {"type": "integer"},
-    float: {"type": "number"},
-    tuple[str, ...]: {"type": "array", "items": {"type": "string"}},
-    tuple[FromTo, ...]: {"type": "array", "minItems": 1, "items": {"anyOf": [{"type": "string"}, _PAIR]}},
-    object: {},
-}
-"""What a field takes, by its type. It takes more, as `read_fields` tells; this is what a new client sends."""
 
 TEXT: Schema = {"type": "string"}
 
@@ -95,14 +73,7 @@ def _fields(cls: type[Any]) -> Iterator[tuple[dataclasses.Field[Any], Schema]]:
     for field in dataclasses.fields(cls):
         known = field.default not in (dataclasses.MISSING, None)
         default = {"default": field.default} if known else {}
-        yield field, {**_of_type(hints[field.name]), **field.metadata.get("schema", {}), **default}
-
-
-def _of_type(hint: object) -> Schema:
-    if not isinstance(hint, types.UnionType):
-        return dict(KINDS[hint])
-    kinds = [KINDS[kind] for kind in typing.get_args(hint) if kind is not type(None)]
-    return dict(kinds[0]) if len(kinds) == 1 else {"type": [kind["type"] for kind in kinds]}
+        yield field, {**schema_of(field, hints[field.name]), **default}
 
 
 def _or_unknown(schema: Schema) -> Schema:
@@ -123,8 +94,7 @@ def _replies() -> dict[str, Schema]:
         "error": ref("Error"),
         "warnings": {"type": "array", "items": TEXT},
     }
-    hints = typing.get_type_hints(ObjectInfo)
-    row = {name: _or_unknown(_of_type(hints[attribute])) for name, attribute in ATTRIBUTES.items()}
+    row = {name: _or_unknown({"type": "integer"} if name == "bytes" else TEXT) for name in ATTRIBUTES}
     row["name"] = TEXT
     yes: Schema = {"const": True}
     rows = {"type": "array", "items": {"anyOf": [ref("Row"), ref("Folder")]}}

@@ -1,0 +1,129 @@
+"""What the fields of a message may be: one reader enforces the bounds that the document of the server tells."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+
+from pfstorage import StoreHandler
+from pfstorage.actions import ACTIONS
+from pfstorage.actions.listing import ATTRIBUTES
+from pfstorage.actions.options import MAX_GLOB_LENGTH, MAX_GLOBS, MAX_GLOBS_LENGTH
+from pfstorage.backends.memory import MemoryStorage
+from pfstorage.config import Settings
+from pfstorage.fields import LONGEST_TEXT, MOST_ITEMS, camel_case
+from pfstorage.serving.body import MAX_MESSAGE
+from pfstorage.serving.schemas import schemas
+from tests.conftest import ask, run, serving
+
+LONG = "x" * (LONGEST_TEXT + 1)
+MANY = ["x"] * (MOST_ITEMS + 1)
+SCHEMAS = schemas()
+
+
+def refused(action: str, **meta: Any) -> str:
+    """Return what the reply says, which is the error of a message that can't be."""
+    reply = run(MemoryStorage(Settings(type="memory")), action, **meta)
+    assert reply["error"]["type"] == "MessageError"
+    return str(reply["msg"])
+
+
+def is_told(action: str, **meta: Any) -> bool:
+    """Tell whether the document of the server says that *meta* is refused."""
+    schema = {**SCHEMAS[ACTIONS[action].meta.__name__], "components": {"schemas": SCHEMAS}}
+    return not jsonschema_rs.validator_for(schema).is_valid(meta)
+
+
+OUT_OF_BOUNDS: list[tuple[str, dict[str, Any], str]] = [
+    ("ls", {"retSpec": ["name"] * 149_000}, "at most 6 items, not 149000"),
+    ("ls", {"retSpec": ["name", "bytes", "name"]}, "each item once"),
+    ("ls", {"limit": 0}, "from 1 to"),
+    ("ls", {"limit": -1}, "from 1 to"),
+    ("ls", {"limit": sys.maxsize + 1}, "from 1 to"),
+    ("objPull", {"include": ["*"] * (MAX_GLOBS + 1)}, f"at most {MAX_GLOBS} items"),
+    ("objVerify", {"exclude": ["a" * (MAX_GLOB_LENGTH + 1)]}, f"items of 1 to {MAX_GLOB_LENGTH} characters"),
+    ("objPut", {"putSpec": "x", "exclude": ["a", ""]}, "items of 1 to"),
+    ("objPull", {"shard": "1/" + "9" * 18}, "up to 19 characters"),
+    ("objPull", {"fileList": [{"from": "a", "to": LONG}]}, "items of 0 to"),
+    ("objPull", {"fileList": [{"from": LONG, "to": "a"}]}, "items of 0 to"),
+    ("objPull", {"fileList": ["a", LONG]}, "items of 0 to"),
+    ("objPull", {"overwrite": "sometimes"}, "changed or always or never, not 'sometimes'"),
+    ("objPull", {"reply": "long"}, "full or summary"),
+    ("objPull", {"jid": "x" * 201}, "up to 200 characters"),
+    ("objSweep", {"olderThan": -1}, "from 0 to"),
+    ("objSweep", {"olderThan": 10**10}, "from 0 to"),
+    ("jobStatus", {"job": "x", "wait": 61}, "from 0 to 60"),
+    ("jobList", {"limit": 0}, "from 1 to 1000"),
+    ("jobList", {"limit": 1001}, "from 1 to 1000"),
+]
+
+
+@pytest.mark.parametrize(("action", "meta", "text"), OUT_OF_BOUNDS)
+def test_what_is_out_of_bounds_is_refused_and_the_document_says_so(
+    action: str, meta: dict[str, Any], text: str
+) -> None:
+    assert text in refused(action, **meta)
+    assert is_told(action, **meta)
+
+
+ANY_LENGTH = {("jobStatus", "job"), ("jobStatus", "jid"), ("jobCancel", "job"), ("jobCancel", "jid")}
+NAMES = [
+    (action.name, name, str(field.type))
+    for action in ACTIONS.values()
+    for field in dataclasses.fields(action.meta)
+    for name in (camel_case(field.name), *field.metadata.get("aliases", ()))
+    if (action.name, name) not in ANY_LENGTH
+]
+
+
+@pytest.mark.parametrize(
+    ("action", "name"), [(action, name) for action, name, kind in NAMES if kind.startswith("str")]
+)
+def test_each_text_of_each_action_has_a_bound(action: str, name: str) -> None:
+    assert refused(action, **{name: LONG}).startswith(f"meta {name!r} takes ")
+    assert is_told(action, **{name: LONG})
+
+
+@pytest.mark.parametrize(
+    ("action", "name"), [(action, name) for action, name, kind in NAMES if kind.startswith("tuple")]
+)
+def test_each_list_of_each_action_has_a_bound_and_so_have_its_texts(action: str, name: str) -> None:
+    for value in (MANY, [LONG]):
+        if name != "retSpec" or value is MANY:
+            assert refused(action, **{name: value}).startswith(f"meta {name!r} takes ")
+        assert is_told(action, **{name: value})
+
+
+def test_globs_are_bounded_in_all() -> None:
+    globs = ["a" * MAX_GLOB_LENGTH] * (MAX_GLOBS_LENGTH // MAX_GLOB_LENGTH)
+    storage = MemoryStorage(Settings(type="memory"))
+    assert run(storage, "objVerify", include=globs)["error"]["type"] == "ContainerNotFoundError"
+    assert f"{MAX_GLOBS_LENGTH} characters in all" in refused("objVerify", include=[*globs, "a"])
+    assert f"{MAX_GLOBS_LENGTH} characters in all" in refused("objPut", putSpec="x", exclude=[*globs, "a"])
+
+
+def test_what_is_at_its_bound_is_taken() -> None:
+    storage = MemoryStorage(Settings(type="memory"))
+    Path("file").write_bytes(b"x")
+    assert run(storage, "objPut", file="file")["status"]
+    assert len(run(storage, "ls", retSpec=[*ATTRIBUTES, "content-type"])["ls"][0]) == 6
+    assert run(storage, "ls", path=LONG[1:], substr=LONG[1:])["status"] is False
+    assert run(storage, "ls", limit=sys.maxsize)["status"]
+    assert run(storage, "objVerify", fileList=["file"] * MOST_ITEMS)["same"] == 1
+
+
+def test_forty_of_the_largest_listings_of_one_field_are_refused() -> None:
+    content = json.dumps({"action": "ls", "meta": {"retSpec": ["name"] * 100_000}}).replace(" ", "")
+    assert len(content) < MAX_MESSAGE
+    with (
+        contextlib.closing(StoreHandler(settings=Settings(type="memory"))) as handler,
+        serving(handler) as server,
+    ):
+        assert {ask(server, content)[0] for _ in range(40)} == {400}
