@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import logging
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -13,8 +12,6 @@ from datetime import datetime, timezone
 
 from pfstorage.errors import SettingsError
 from pfstorage.rights import Rights
-
-log = logging.getLogger(__name__)
 
 TOKENS, RIGHTS = "[AUTH TOKENS]", "[TOKEN RIGHTS]"
 UNNAMED = Rights("write")
@@ -65,8 +62,10 @@ def is_ini(path: str) -> bool:
     return path.endswith(".cfg")
 
 
-def read_entries(path: str, text: str) -> tuple[list[Entry], bool]:
-    """Return the tokens in *text*, that of the file *path*, and whether it has the section of their rights.
+def read_entries(path: str, text: str) -> tuple[list[Entry], list[str] | None]:
+    """Return the tokens in *text*, that of the file *path*, and the names in the section of their rights.
+
+    These are None without that section. There may be more of them than tokens, since those are revoked by their line.
 
     Raise `RefusedError`, which names the line and quotes no value.
     """
@@ -84,10 +83,10 @@ def read_entries(path: str, text: str) -> tuple[list[Entry], bool]:
         sections = _sections(_told(lines, "#;"), refused)
         if TOKENS not in sections:
             raise RefusedError(f"{path!r} has no section {TOKENS}")
-        has_rights = RIGHTS in sections
-        entries = list(_named(path, sections[TOKENS], sections.get(RIGHTS), refused))
+        rights = sections.get(RIGHTS)
+        entries = list(_named(sections[TOKENS], rights, refused))
     else:
-        has_rights = False
+        rights = None
         entries = [_unnamed(number, line, refused) for number, line in _told(lines, "#")]
     if not entries:
         raise RefusedError(f"{path!r} has no token: 'pfstorage --makeToken' makes one")
@@ -96,7 +95,7 @@ def read_entries(path: str, text: str) -> tuple[list[Entry], bool]:
         if entry.digest in known:
             raise refused(entry.line, "a token twice: remove the line, or give it another token")
         known.add(entry.digest)
-    return entries, has_rights
+    return entries, None if rights is None else list(rights)
 
 
 def _told(lines: _Lines, comments: str) -> _Lines:
@@ -136,14 +135,12 @@ def _sections(lines: _Lines, refused: _Refused) -> dict[str, _Section]:
     return sections
 
 
-def _named(path: str, tokens: _Section, texts: _Section | None, refused: _Refused) -> Iterator[Entry]:
+def _named(tokens: _Section, texts: _Section | None, refused: _Refused) -> Iterator[Entry]:
     rights = {}
     if texts is not None:
         if names := sorted(tokens.keys() - texts.keys()):
             text = f"give each token its rights, like 'NAME = read': the section {RIGHTS} lacks"
             raise refused(tokens[names[0]][0], f"{text} {', '.join(names)}")
-        if names := sorted(texts.keys() - tokens.keys()):  # of tokens that were revoked, most likely
-            log.warning("%r: there are rights and no token of %s", path, ", ".join(names))
         rights = {name: _rights(line, refused) for name, line in texts.items()}
     return (_entry(name, line, rights.get(name, UNNAMED), refused) for name, line in tokens.items())
 

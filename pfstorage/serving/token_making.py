@@ -79,9 +79,9 @@ def _add(path: str, lines: dict[str, str], rights: Rights) -> None:
     with _alone_in(directory):
         is_there = os.path.exists(path)
         text = _checked_text(path) if is_there else ""
-        entries, has_rights = read_entries(path, text) if text else ([], False)
+        entries, named = read_entries(path, text) if text else ([], None)
         if is_ini(path):
-            if not has_rights:  # with the section, each token needs a line there
+            if named is None:  # with the section, each token needs a line there
                 others = [f"{each.grant.name} = {UNNAMED.level}" for each in entries]
                 lines = {**lines, RIGHTS: "\n".join([*others, lines[RIGHTS]])}
             text = _with_lines(text, lines)

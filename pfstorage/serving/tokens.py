@@ -68,7 +68,8 @@ class TokenFile:
         self._state: _State | None = None  # None is to be read again
         self._complaint = ""
         self._is_closed = False
-        self._has_rights = False
+        self._bound: frozenset[bytes] = frozenset()  # tokens that had a line in the section of rights
+        self._warned: dict[str, set[str]] = {}
         self._grants: Mapping[bytes, Grant] = {}
         self._texts: dict[bytes, str] = {}  # of tokens, as far as they are known
         self._secrets: frozenset[str] = frozenset()
@@ -167,25 +168,31 @@ class TokenFile:
         if complaint != self._complaint:
             log.error("nobody comes in any more: %s", complaint)
         self._state, self._complaint, self._is_closed = None, complaint, True
-        self._grants, self._has_rights = {}, False
+        self._grants = {}
 
     def _read(self) -> None:
         text, self._state = _text(self._path)
-        entries, has_rights = read_entries(self._path, text)
-        is_part = self._has_rights and not has_rights and any(each.digest in self._grants for each in entries)
-        if is_part and self._state is None:  # their rights may be on the way
-            raise RefusedError(f"{self._path!r} has no section {RIGHTS} any more: that counts if it stays so")
-        short = [
-            each.grant.name
-            for each in entries
-            if each.text and len(each.text) < SHORT and each.text not in self._secrets
-        ]
-        if short:
-            log.warning("%r: too short to be safe: %s", self._path, ", ".join(short))
+        entries, named = read_entries(self._path, text)
+        if named is None and any(each.digest in self._bound for each in entries):
+            # the rest may be on its way, and a token that may read would write until it is there
+            raise RefusedError(
+                f"{self._path!r} has no section {RIGHTS} any more: give it back, or start the server anew"
+            )
+        self._warn(
+            "too short to be safe", {each.grant.name for each in entries if 0 < len(each.text) < SHORT}
+        )
+        names = {each.grant.name for each in entries}  # a token is revoked by its line alone
+        self._warn("there are rights and no token of", set(named or ()) - names)
         self._grants = {each.digest: each.grant for each in entries}
-        self._has_rights = has_rights
+        self._bound = frozenset(self._grants) if named is not None else frozenset()
         seen = {digest: text for digest, text in self._texts.items() if digest in self._grants}
         self._know({**seen, **{each.digest: each.text for each in entries if each.text}})
+
+    def _warn(self, what: str, names: set[str]) -> None:
+        """Warn of *names*, once: the file may be read for each request."""
+        if names - self._warned.get(what, set()):
+            log.warning("%r: %s %s", self._path, what, ", ".join(sorted(names)))
+        self._warned[what] = names
 
 
 def _token_in(authorization: str) -> str:
