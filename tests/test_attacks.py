@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.client
 import os
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.serving.options import ServerOptions
 from tests.attacks import ROWS
-from tests.attacks.row import ADMIN, PART, READER, SECRET, TOKENS, WRITER, Row
+from tests.attacks.row import ADMIN, EXPIRED, HASHED, PART, READER, SECRET, TOKENS, WRITER, Row
 from tests.conftest import read_tree, running_server, write_tree
 from tests.exchange import answers, client, exchange, message
 
@@ -24,12 +25,16 @@ writer = {WRITER}
 reader = {READER}
 admin = {ADMIN}
 part = {PART}
+hashed = sha256:{hashlib.sha256(HASHED.encode()).hexdigest()}
+expired = {EXPIRED} expires=2020-01-01
 
 [TOKEN RIGHTS]
 writer = write own/
 reader = read own/
 admin = admin
 part = admin own/
+hashed = read own/
+expired = admin
 """
 
 
@@ -115,7 +120,7 @@ def test_an_attack_is_refused_and_changes_nothing(
 def test_the_server_works_as_before_after_all_that(
     server: ThreadedHTTPServer, honest: http.client.HTTPConnection
 ) -> None:
-    for token in (WRITER, READER, PART):
+    for token in (WRITER, READER, PART, HASHED):
         status, body = asked(honest, token, "own/x")
         assert status == 200
         assert quote(SECRET).encode() not in body

@@ -1,14 +1,29 @@
-"""Messages that are small and ask for much."""
+"""Messages that are small and ask for much, and settings that no request may change, whatever its token."""
 
 from __future__ import annotations
 
-from tests.attacks.row import BEARER, READER, Row, told
+import json
+from typing import Any
+
+from tests.attacks.row import ADMIN, BEARER, READER, Row, told
 from tests.exchange import MULTIPART, message, multipart, post
 
 STARS = "*a" * 200 + "b"
 
 
+def ctl(**meta: Any) -> bytes:
+    return told("internalctl", token=ADMIN, **meta)
+
+
 FIELDS = [
+    *(
+        Row(
+            f"{count} times the field {name}",
+            told("ls", token=READER, path="own/", retSpec=[name] * count),
+            (400,),
+        )
+        for name, count in (("name", 80_000), ("bytes", 1000))
+    ),
     Row("many fields of one text", told("ls", token=READER, path="own/", retSpec="name," * 80_000), (400,)),
     Row(
         "fields that are none",
@@ -76,4 +91,71 @@ LISTS = [
     ),
 ]
 
-ROWS = [*FIELDS, *GLOBS, *LISTS]
+STORE = [
+    *(
+        Row(f"the setting {var} for {str(value)[:30]!r}", ctl(var=var, set=value), (400, 403))
+        for var, value in (
+            ("/this/type", "memory"),
+            ("/this", {"type": "memory"}),
+            ("/filesystem/store_base", "/etc"),
+            ("/filesystem", {"store_base": "/etc"}),
+            ("/", {"this": {"type": "filesystem"}, "filesystem": {"store_base": "/etc"}}),
+            ("/swift/auth_url", "http://127.0.0.1:9/auth/v1.0"),
+            ("/swift", {"auth_url": "http://127.0.0.1:9/auth/v1.0"}),
+            ("/swift/key", "x"),
+            ("/swift/username", "x"),
+            ("/swift/cacert", "/etc/passwd"),
+            ("/swift/os_options", {"auth_token": "x"}),
+            ("/this/httpProxy", "http://127.0.0.1:9"),
+            ("/this/insecure", True),
+            ("/this/debugToDir", "/tmp"),
+            ("/this/ipSelf", "0.0.0.0"),
+            ("/this/portSelf", 1),
+            ("//filesystem//store_base", "/etc"),
+            ("/filesystem/./store_base", "/etc"),
+            ("filesystem/store_base", "/etc"),
+            ("/this/../filesystem/store_base", "/etc"),
+        )
+    ),
+    *(
+        Row(
+            f"the replacement of {value!r} by {new!r}",
+            ctl(var=value, valueReplace=new),
+            (200,),
+            text='"hits": 0',  # also of what is the value: that would tell whether a guess is right
+            may_succeed=True,
+        )
+        for value, new in (
+            ("testing", "x"),
+            ("filesystem", "memory"),
+            ("http://127.0.0.1:8080/auth/v1.0", "http://127.0.0.1:9"),
+            ("chris:chris1234", "x"),
+            ("swift", "filesystem"),
+        )
+    ),
+    Row("a setting of many parts", ctl(var="/a" * 200_000, set="x"), (400, 403)),
+    Row("a setting of many parts to read", ctl(var="/a" * 200_000, get="value"), (400, 403, 404)),
+    Row("a deep setting", ctl(var="/x", set=json.loads("[" * 25 + "]" * 25)), (400, 403)),
+    Row("a setting of a megabyte", ctl(var="/x", set="y" * 900_000), (400, 403)),
+    Row("settings without end", ctl(var="/" + "x" * 900_000, set="y"), (400, 403)),
+    Row(
+        "a quit from a page",
+        post(
+            json.dumps({"meta": {"ctl": {"serverCmd": "quit"}}}),
+            f"Authorization: Bearer {ADMIN}",
+            "Origin: https://evil.example.org",
+        ),
+        (403,),
+    ),
+    Row(
+        "a quit as a form",
+        post(
+            multipart(("d_msg", json.dumps({"meta": {"ctl": {"serverCmd": "quit"}}}).encode())),
+            f"Authorization: Bearer {ADMIN}",
+            MULTIPART,
+        ),
+        (400, 403),
+    ),
+]
+
+ROWS = [*FIELDS, *GLOBS, *LISTS, *STORE]

@@ -9,9 +9,10 @@ from tests.exchange import message, post, request
 
 CMD = "/api/v1/cmd"
 SECRET = "what nobody may read"
-WRITER, READER, ADMIN, PART = (f"{name}-0123456789abcdef0123456789" for name in ("w", "r", "a", "p"))
-"""Tokens: one writes the keys below ``own/``, one reads them, one may do all, one is admin of ``own/`` alone."""
-TOKENS = (WRITER, READER, ADMIN, PART)
+TOKENS = [f"{name}-0123456789abcdef0123456789" for name in ("w", "r", "a", "p", "h", "e")]
+WRITER, READER, ADMIN, PART, HASHED, EXPIRED = TOKENS
+"""One writes the keys below ``own/``, one reads them, one may do all, one is admin of ``own/`` alone; one is on
+file as its hash, one has expired."""
 
 
 def bearer(token: str) -> str:
