@@ -179,7 +179,7 @@ class TokenFile:
                 f"{self._path!r} has no section {RIGHTS} any more: give it back, or start the server anew"
             )
         self._warn(
-            "too short to be safe", {each.grant.name for each in entries if 0 < len(each.text) < SHORT}
+            "too short to be safe:", {each.grant.name for each in entries if 0 < len(each.text) < SHORT}
         )
         names = {each.grant.name for each in entries}  # a token is revoked by its line alone
         self._warn("there are rights and no token of", set(named or ()) - names)
