@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pfstorage import open_storage
+from pfstorage import StoreHandler, open_storage
 from pfstorage.backends import Storage
-from pfstorage.backends.base import NO_ATTRIBUTES, ObjectInfo
+from pfstorage.backends.base import NO_ATTRIBUTES, Attributes, ObjectInfo
 from pfstorage.backends.swift import SwiftStorage
 from pfstorage.backends.swift_limits import Limits, asked_limits
 from pfstorage.backends.swift_rows import LONGEST_ROW, rows_coming
 from pfstorage.devswift import DevSwift
-from pfstorage.errors import MisconfiguredError, UnavailableError
-from tests.conftest import run, swift_options
+from pfstorage.errors import MisconfiguredError, RejectedError, UnavailableError
+from tests.conftest import ask, run, swift_options, write_tree
+from tests.conftest import serving as serving_of
 from tests.faults import Exchange, Fault, Proxy, is_listing
 from tests.test_http_connection import Peer, Serving, serving
 
@@ -230,3 +234,60 @@ def test_a_keystone_that_tells_no_url_is_named(serving: Serving, url: Any) -> No
         pytest.raises(MisconfiguredError, match="Keystone"),
     ):
         storage.head("a")
+
+
+# extended attributes
+
+WRONG_TYPES = [
+    b"text/html\r\nX-Evil: 1",
+    b"text/html\n",
+    b"a\rb",
+    b"a/b\0c",
+    b"\x1b[2J",
+    b"\x7f",
+    b"\xff\xfe",
+]
+
+
+@pytest.mark.parametrize("kept", WRONG_TYPES)
+def test_a_kept_type_that_is_none_is_one_error_that_names_the_object_and_the_store(
+    tmp_path: Path, kept: bytes
+) -> None:
+    write_tree(tmp_path / "store", {"s/bad": b"hello", "s/good": b"hello"})
+    os.setxattr(tmp_path / "store/s/bad", "user.mime_type", kept)
+    told = f"the object 's/bad' in {str(tmp_path / 'store')!r}: the extended attribute user.mime_type is no content type"
+    with open_storage(type="filesystem", store_base=str(tmp_path / "store")) as storage:
+        uses: list[Callable[[], object]] = [
+            lambda: storage.head("s/bad"),
+            lambda: storage.get("s/bad", io.BytesIO()),
+            lambda: storage.copy("s/bad", "s/copy"),
+            lambda: list(storage.list()),
+        ]
+        for use in uses:
+            with pytest.raises(UnavailableError) as caught:
+                use()
+            assert str(caught.value).startswith(told)
+        with serving_of(StoreHandler(storage)) as server:
+            status, reply = ask(server, None, "GET", "/api/v1/objects/s/bad")
+            assert (status, reply["error"]["type"]) == (503, "UnavailableError")
+            assert ask(server, {"action": "ls"})[0] == 503
+        assert storage.head("s/good").size == 5
+        os.removexattr(tmp_path / "store/s/bad", "user.mime_type")
+        assert [row.key for row in storage.list()] == ["s/bad", "s/good"]
+
+
+@pytest.mark.parametrize("kept", [b"\r\n", b"\xff", b"0" * 32 + b" 5:1:1\r\nX: y", b""])
+def test_a_kept_md5_that_is_none_is_computed_anew(tmp_path: Path, kept: bytes) -> None:
+    write_tree(tmp_path / "store", {"a": b"hello"})
+    os.setxattr(tmp_path / "store/a", "user.pfstorage.md5", kept)
+    with open_storage(type="filesystem", store_base=str(tmp_path / "store")) as storage:
+        assert storage.head("a").md5 == hashlib.md5(b"hello").hexdigest()
+
+
+@pytest.mark.parametrize("kind", ["a/b\r\nX-Evil: 1", "a\0b", "a\x7f"])
+def test_a_type_that_no_header_can_have_is_not_kept(tmp_path: Path, kind: str) -> None:
+    with open_storage(type="filesystem", store_base=str(tmp_path / "store")) as storage:
+        storage.put("a", io.BytesIO(b"old"), 3, Attributes("text/plain"))
+        with pytest.raises(RejectedError, match="'a': the content type has a line break"):
+            storage.put("a", io.BytesIO(b"new"), 3, Attributes(kind))
+        assert storage.head("a").content_type == "text/plain"

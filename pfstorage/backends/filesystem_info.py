@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from typing import BinaryIO
@@ -14,10 +15,12 @@ from pfstorage.backends.common import (
     new_md5,
 )
 from pfstorage.backends.content_types import PEEKED, content_type_of, guess_content_type
+from pfstorage.errors import RejectedError
 from pfstorage.files import settled_status, version_of
 
 _MD5 = "user.pfstorage.md5"
 _KIND = "user.mime_type"  # as the Common Extended Attributes of freedesktop.org have it
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _MOST_LOOKS = 10
 # the last two are not in what 3.0.0 has kept
 _KEPT = re.compile(
@@ -77,9 +80,10 @@ def info_of(key: str, descriptor: int) -> ObjectInfo:
 
     If other bytes were written into it and its time was set back, so that they may be damaged as well, its
     etag is that of neither: it is made of both MD5s.
-    Raise `OSError`, or `RejectedError` if it does not stay the same for as long as that takes.
+    Raise `OSError`, also for a kept type that is none, or `RejectedError` if it does not stay the same for as long as
+    that takes.
     """
-    kind = _kept(descriptor, _KIND)
+    kind = _kept_type(descriptor)
     for _ in range(_MOST_LOOKS):
         status = os.fstat(descriptor)
         kept, is_sure = _kept_md5(descriptor)
@@ -110,8 +114,13 @@ def _found_type(key: str, descriptor: int) -> str:
 def keep_type(key: str, descriptor: int, content_type: str) -> str:
     """Keep the type of the object *key* with its file, unless the key tells it; return the type that it has then.
 
-    Where the file system keeps none, its name and its first bytes tell the type.
+    Where the file system keeps none, its name and its first bytes tell the type. Raise `RejectedError` for one that
+    no header can have.
     """
+    if _CONTROL.search(content_type):
+        raise RejectedError(
+            f"{key!r}: the content type has a line break or another control character", key=key
+        )
     if content_type in ("", guess_content_type(key)) or _keep(descriptor, _KIND, content_type):
         return content_type
     return content_type_of(key, os.pread(descriptor, PEEKED, 0))
@@ -155,11 +164,31 @@ def _kept_md5(descriptor: int) -> tuple[str, bool]:
     return found["md5"], 0 <= age <= int(found["most"] or 0)
 
 
-def _kept(descriptor: int, name: str) -> str:
+def _kept_type(descriptor: int) -> str:
+    """Return the type that is kept with the file, "" if there is none. Raise `OSError` for what is no type.
+
+    Another program may have kept anything. A line break would begin a header of its own wherever the type is sent.
+    """
+    kept = _read(descriptor, _KIND)
     try:
-        return os.getxattr(descriptor, name).decode()
-    except (OSError, UnicodeDecodeError):
-        return ""
+        kind = kept.decode()
+    except UnicodeDecodeError:
+        kind = "\0"
+    if _CONTROL.search(kind):
+        text = f"the extended attribute {_KIND} is no content type: remove it, by  setfattr -x {_KIND} FILE"
+        raise OSError(errno.EBADMSG, text)
+    return kind
+
+
+def _kept(descriptor: int, name: str) -> str:
+    return _read(descriptor, name).decode(errors="replace")
+
+
+def _read(descriptor: int, name: str) -> bytes:
+    try:
+        return os.getxattr(descriptor, name)
+    except OSError:
+        return b""
 
 
 def _keep(descriptor: int, name: str, value: str) -> bool:
