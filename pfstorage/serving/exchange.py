@@ -32,7 +32,8 @@ class Request:
     for it once its body is there, however slowly that came, is done within its *turn*. *admit* takes a place among
     the connections for the owner of its token, or raises `BusyError`. What
     is moved without a message is told to *moved*. Events are streamed for *stream_seconds*. *route* is the path of
-    the endpoint, *action* that of the message.
+    the endpoint, *action* that of the message. The answer has the headers *defaults*, unless it has others of those
+    names.
     """
 
     method: str
@@ -51,6 +52,7 @@ class Request:
     moved: Callable[[str, int], None] = lambda _to, _size: None
     route: str = ""
     action: str = ""
+    defaults: Mapping[str, str] = field(default_factory=dict)
     caller: Caller = NOBODY
 
     def parameters(self) -> Mapping[str, str]:

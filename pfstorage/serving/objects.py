@@ -24,6 +24,12 @@ from pfstorage.serving.spool import Spool
 from pfstorage.transfer.push import store_alone
 
 OBJECTS = "/api/v1/objects"
+OBJECT_HEADERS = {
+    "Content-Disposition": "attachment",
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+}
+"""An object is somebody's file: no browser shows it as a page of this server. Errors have them, too: a page that has
+a window go there does not learn from it whether there is such an object."""
 MOST_ROWS = 10_000
 ROWS = 1000
 

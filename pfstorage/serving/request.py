@@ -137,6 +137,8 @@ class RequestHandler(BaseHTTPRequestHandler):
     def _send(self, answer: Answer) -> bool:
         """Send *answer*, or that it failed, if nothing of it has left by then; return whether the connection ends."""
         self._status, self._notes = answer.status, answer.notes
+        if self._request:
+            answer.headers = {**self._request.defaults, **answer.headers}
         answer.headers["X-Request-Id"] = self._id
         answer.headers |= self.server.site.cors_headers(self.headers.get("origin"))
         is_last = self.server.is_last_reply or self.server.load.is_guest(self.connection)

@@ -21,6 +21,8 @@ _ALWAYS = {
     "Server": f"pfstorage/{__version__}",
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
+    # a page of another origin can show none of it, and so does not learn how large it is, or whether it is there
+    "Cross-Origin-Resource-Policy": "same-origin",
 }
 _BY_STATUS: dict[int, dict[str, str]] = {
     HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},

@@ -20,7 +20,7 @@ from pfstorage.serving.events import JOBS, job_events
 from pfstorage.serving.health import Readiness, healthz
 from pfstorage.serving.listener import Listener
 from pfstorage.serving.load import GUESTS, Load
-from pfstorage.serving.objects import OBJECTS, list_objects, one_object
+from pfstorage.serving.objects import OBJECT_HEADERS, OBJECTS, list_objects, one_object
 from pfstorage.serving.openapi import Description
 from pfstorage.serving.options import ServerOptions
 from pfstorage.serving.own_files import OwnFiles
@@ -112,7 +112,7 @@ class ThreadedHTTPServer(Listener):
             Route("/metrics", self.metrics),
             Route(JOBS, job_events, ("GET",), is_prefix=True),
             Route(OBJECTS, list_objects),
-            Route(f"{OBJECTS}/", one_object, ("GET", "HEAD", "PUT"), is_prefix=True),
+            Route(f"{OBJECTS}/", one_object, ("GET", "HEAD", "PUT"), is_prefix=True, headers=OBJECT_HEADERS),
         )
         self.site = Site(Access(options, host), Description((*own, *ROUTES)).routes)
 

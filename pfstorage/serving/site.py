@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from pfstorage.actions import Caller
@@ -21,7 +21,8 @@ Endpoint = Callable[[Request], Answer]
 class Route:
     """An *endpoint* at *path*, or below it, for some methods. *is_public* ones need no token.
 
-    One that *is_reserved* answers also where all connections are taken.
+    One that *is_reserved* answers also where all connections are taken. All its answers have *headers*, those to
+    errors, too, unless they have others of those names.
     One that *is_bare* takes requests without a query alone, and leaves others to the next one.
     """
 
@@ -32,6 +33,7 @@ class Route:
     is_prefix: bool = False
     is_bare: bool = False
     is_reserved: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 ALL = ("GET", "HEAD", "POST")
@@ -68,7 +70,7 @@ class Site:
         """Answer *request*; its turn is the caller's to end. Raise `PfstorageError` for what the door says itself."""
         self.access.check(request.method, request.headers)
         route = self._route(request)
-        request.route = route.path
+        request.route, request.defaults = route.path, route.headers
         if request.method == "OPTIONS":
             return self._options(request, route)
         if request.method not in route.methods:
@@ -77,6 +79,7 @@ class Site:
                 allow=", ".join(route.methods),
             )
         if not route.is_public:
+            self.access.check_site(request.headers)
             request.caller = self._caller(request)
         if not route.is_reserved:
             request.admit(request.caller.owner)

@@ -16,7 +16,7 @@ KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg":
 HEADERS = {
     # nothing from elsewhere, nothing inline: what a key or an error says never becomes a part of the page
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
-    " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    " connect-src 'self'; worker-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
