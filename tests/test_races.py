@@ -127,12 +127,14 @@ def test_an_object_is_whole_and_of_one_of_those_who_push_pull_and_delete_it_in_a
         run_mixed(race, storage, 100, 1)
 
 
+@pytest.mark.parametrize("durable", ["none", "file"])
 def test_an_object_is_whole_and_of_one_of_those_who_push_pull_and_delete_it_in_a_directory(
-    tmp_path: Path,
+    tmp_path: Path, durable: str
 ) -> None:
     """A delete removes the directories above the object, and a push makes them anew."""
-    with racing({"type": "filesystem", "store_base": str(tmp_path / "store")}) as (race, storage):
-        run_mixed(race, storage, 100, 2)
+    options = {"type": "filesystem", "store_base": str(tmp_path / "store"), "durable": durable}
+    with racing(options) as (race, storage):
+        run_mixed(race, storage, 50, 2)
         assert race.run(*["delete"] * RACERS) == [{"status": True}] * RACERS
     assert list((tmp_path / "store").iterdir()) == []
 

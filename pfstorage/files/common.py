@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 from pfstorage.errors import FullDiskError, LocalFileError
 
+TOP = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe would wait for its writer without end
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _OF_THE_DISK = {*_FULL, errno.EFBIG, errno.EIO, errno.EBADF, errno.ESTALE, errno.EROFS}

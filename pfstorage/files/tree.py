@@ -14,8 +14,9 @@ from typing import BinaryIO
 
 from pfstorage.files import disk
 from pfstorage.files.closed import Closed
-from pfstorage.files.common import READ, Directory, require_regular
+from pfstorage.files.common import READ, TOP, Directory, require_regular
 from pfstorage.files.replacing import replaceable
+from pfstorage.files.syncing import SyncedNames
 from pfstorage.files.unfinished import sweep
 from pfstorage.files.writing import NewFile
 
@@ -23,8 +24,7 @@ log = logging.getLogger(__name__)
 
 Parts = tuple[str, ...]
 
-_TOP = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_DIRECTORY = _TOP | os.O_NOFOLLOW
+_DIRECTORY = TOP | os.O_NOFOLLOW
 # what is above a directory that is to be made may be closed to a listing
 _ABOVE = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 _NO_LINK = {errno.EINVAL, errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
@@ -64,8 +64,7 @@ class LocalTree:
         self._keeps_open = keeps_open
         self._kept: dict[Parts, Directory] = {}
         self._swept: set[Parts] = set()
-        self._named: set[Parts] = set()
-        self._is_top_named = False
+        self._names = SyncedNames(remembers=keeps_open)
         self._lock = threading.Lock()
 
     def path(self, parts: Parts) -> str:
@@ -143,7 +142,7 @@ class LocalTree:
             return NewFile(directory, name, mode, size, sync_above)
         except FileNotFoundError:  # somebody has removed the directory since it was opened
             self._kept.pop(parents, None)
-            self._named.clear()
+            self._names.forget()
             return NewFile(self._around(parts, make=True), name, mode, size, sync_above)
 
     @contextlib.contextmanager
@@ -167,33 +166,13 @@ class LocalTree:
             file.commit(durable, only_new=only_new)
 
     def sync_above(self, parts: Parts) -> None:
-        """Bring the name of the directory *parts* to the disk, and those of the directories that it is in.
+        """Bring the name of the directory *parts* to the disk, and those of all directories that it is in.
 
-        Whoever made them, and when: nobody may have done that yet. A tree that is for one piece of work does so once
-        for each; another one each time, for others may have removed them and made them anew.
+        Of those above a tree that was opened already, that is left to whoever made them.
         """
-        for depth in range(len(parts), 0, -1):
-            if self._keeps_open and parts[:depth] in self._named:
-                return
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # its files have gone with it
-                above = self._opened(parts[: depth - 1])
-                disk.sync_one(above.descriptor)
-        self._sync_above_top()
-        with self._lock:
-            if len(self._named) >= _MOST_SWEPT:
-                self._named.clear()
-            self._named.update(parts[:depth] for depth in range(1, len(parts) + 1))
-
-    def _sync_above_top(self) -> None:
-        """Bring the name of the tree itself to the disk, as far up as this user may look."""
-        if self._top or self._is_top_named:
-            return
-        path = os.path.realpath(self.directory)
-        while path != (path := os.path.dirname(path)):
-            with contextlib.suppress(PermissionError):
-                directory = Directory(os.open(path, _TOP))
-                disk.sync_one(directory.descriptor)
-        self._is_top_named = True
+        self._names.sync_above(parts, self._opened)
+        if not self._top:
+            self._names.sync_above_top(self.directory)
 
     def sync_directories(self, directories: Iterable[Parts]) -> None:
         """Bring the names of what was committed in *directories* to the disk, at once for each file system.
@@ -208,7 +187,7 @@ class LocalTree:
 
         with contextlib.closing(opened()) as descriptors:
             disk.sync(descriptors)
-        self._sync_above_top()
+        self.sync_above(())
 
     def remove(self, parts: Parts, *, durable: bool = False) -> None:
         """Remove the file or the empty directory *parts*, and its parents as far as they are empty.
@@ -323,11 +302,12 @@ class LocalTree:
         is_new = False
         if make:
             with contextlib.suppress(FileNotFoundError):  # for all files but the first it is there
-                return Directory(os.open(self.directory, _TOP))
+                return Directory(os.open(self.directory, TOP))
             with contextlib.suppress(FileExistsError):  # another worker was faster
                 os.makedirs(self.directory)
-                is_new, self._is_top_named = True, False
-        return Directory(os.open(self.directory, _TOP), is_new=is_new)
+                is_new = True
+                self._names.forget()
+        return Directory(os.open(self.directory, TOP), is_new=is_new)
 
     def _nearest(self, parts: Parts) -> Directory:
         """Open the directory *parts*, or the nearest above it that is there."""
@@ -338,7 +318,7 @@ class LocalTree:
         while not os.path.isdir(path) and path != ".":
             path = os.path.dirname(path) or "."
         try:
-            return Directory(os.open(path, _TOP))
+            return Directory(os.open(path, TOP))
         except PermissionError:
             return Directory(os.open(path, _ABOVE))
 

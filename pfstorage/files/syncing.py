@@ -1,0 +1,60 @@
+"""The names of directories, brought to the disk: what lies in one is lost with its name."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable
+
+from pfstorage.files import disk
+from pfstorage.files.common import TOP, Directory
+
+_MOST_REMEMBERED = 100_000
+
+
+class SyncedNames:
+    """Brings the names of the directories of one tree to the disk, and that of the tree. Safe in many threads.
+
+    Whoever made them, and when: nobody may have done that yet. A tree that is for one piece of work *remembers* which
+    are there; another one does it each time, for others may have removed them and made them anew.
+    """
+
+    def __init__(self, *, remembers: bool) -> None:
+        self._remembers = remembers
+        self._known: set[tuple[str, ...]] = set()
+        self._is_top_known = False
+        self._lock = threading.Lock()
+
+    def sync_above(self, parts: tuple[str, ...], opened: Callable[[tuple[str, ...]], Directory]) -> None:
+        """Bring the name of the directory *parts* to the disk, and those of the directories of the tree above it.
+
+        *opened* opens one by its parts.
+        """
+        for depth in range(len(parts), 0, -1):
+            if self._remembers and parts[:depth] in self._known:
+                return
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # its files have gone with it
+                above = opened(parts[: depth - 1])
+                disk.sync_one(above.descriptor)
+        with self._lock:
+            if len(self._known) >= _MOST_REMEMBERED:
+                self._known.clear()
+            self._known.update(parts[:depth] for depth in range(1, len(parts) + 1))
+
+    def sync_above_top(self, top: str) -> None:
+        """Bring the name of the tree at the path *top* to the disk, as far up as this user may look."""
+        if self._is_top_known:
+            return
+        path = os.path.realpath(top)
+        while path != (path := os.path.dirname(path)):
+            with contextlib.suppress(PermissionError):
+                directory = Directory(os.open(path, TOP))
+                disk.sync_one(directory.descriptor)
+        self._is_top_known = True
+
+    def forget(self) -> None:
+        """Take note that a directory, or the tree itself, was removed or made anew."""
+        with self._lock:
+            self._known.clear()
+            self._is_top_known = False
