@@ -173,6 +173,21 @@ def test_a_token_does_what_its_rights_allow_and_no_more(
             assert connection.getresponse().status == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "text"), [("tokens", f"{BOSS}\n"), ("tokens.cfg", f"[AUTH TOKENS]\nboss = {BOSS}\n")]
+)
+def test_a_token_without_rights_reads_and_writes_and_administers_nothing(
+    serving: Serving, tmp_path: Path, name: str, text: str
+) -> None:
+    (tmp_path / name).touch(0o600)
+    (tmp_path / name).write_text(text)
+    write_tree(tmp_path, {"data/a.dcm": b"a"})
+    server = serving(token_path=str(tmp_path / name), fs_roots=(str(tmp_path),))
+    put = {"action": "objPut", "meta": {"file": "data/a.dcm", "inLocation": "x"}}
+    assert [ask(server, message, **bearer(BOSS))[0] for message in (put, LS, SYSINFO)] == [200] * 3
+    assert [ask(server, message, **bearer(BOSS))[0] for message in (SET, QUIT)] == [403] * 2
+
+
 def test_no_page_gives_orders_whatever_its_token(serving: Serving, token_file: str) -> None:
     server = serving(token_path=token_file, cors_origins=("https://chris.example.org",))
     headers = {**bearer(BOSS), "Origin": "https://chris.example.org"}
