@@ -32,6 +32,7 @@ from pfstorage.errors import (
     UnavailableError,
 )
 from pfstorage.jobs.job import Order
+from pfstorage.jobs.queue import Place
 from pfstorage.jobs.run import Run
 from tests.conftest import Command, ask, serving, swift_options
 from tests.faults import proxy_to
@@ -528,7 +529,7 @@ def test_a_job_does_not_wait_for_a_wrong_setting(authority: Authority, fronted: 
     message = {"action": "objPull", "meta": PULL}
     order = Order(message)
     with open_storage(**options) as storage, contextlib.closing(StoreHandler(storage)) as handler:
-        reply = Run("1", "", lambda _: None).perform(lambda *_: handler.answer(message), order)
+        reply = Run(Place("1", "", 1, 1), lambda _: None).perform(lambda *_: handler.answer(message), order)
     assert reply.body["error"]["type"] == "MisconfiguredError"
 
 
