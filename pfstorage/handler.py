@@ -15,7 +15,7 @@ from pfstorage._version import __version__
 from pfstorage.actions import ACTIONS, Caller, Context, find_action, jobs, service
 from pfstorage.actions.options import LongMeta, MoveMeta, work_of
 from pfstorage.backends import Storage, open_settings
-from pfstorage.backends.base import SupportsGivingUp
+from pfstorage.backends.base import SupportsClosing, SupportsGivingUp
 from pfstorage.backends.confined import confined
 from pfstorage.config import Document, Settings, load_settings, size_of
 from pfstorage.errors import ForbiddenError, JobConflictError, MethodNotAllowedError, PfstorageError
@@ -110,6 +110,8 @@ class StoreHandler:
             raise JobConflictError(
                 f"the job was for {caller.store}, and the server serves {name} now: send the message anew"
             )
+        if caller.roots and isinstance(storage, SupportsClosing):
+            storage = storage.with_closed(caller.roots.closed)
         return confined(storage, caller.rights)
 
     def give_up(self, reason: str) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import ssl
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,9 +17,10 @@ from typing import Any
 
 import pytest
 
-from pfstorage import StoreHandler
+from pfstorage import StoreHandler, open_storage
 from pfstorage.actions import Caller
 from pfstorage.backends import Storage
+from pfstorage.errors import PermissionDeniedError
 from pfstorage.files import LocalTree, Roots
 from pfstorage.files.closed import Closed, ClosedFileError
 from tests.conftest import Command, make_certificate, read_tree, write_tree
@@ -222,6 +224,110 @@ def test_what_has_their_names_elsewhere_is_a_file_as_any(root: Path, storage: St
     assert [row.key for row in storage.list("new")] == ["new/data/tokens"]
     assert say("objPull", fromLocation="s", mapLocationOver="data/state")["status"]
     assert (root / "data/state/a").read_bytes() == b"new"
+
+
+# by another name
+
+
+def linked(source: Path, target: Path) -> None:
+    os.link(source, target)
+
+
+def mounted_again(source: Path, target: Path) -> None:
+    target.mkdir() if source.is_dir() else target.touch()
+    done = subprocess.run(["mount", "--bind", source, target], capture_output=True)
+    if done.returncode:
+        pytest.skip("nothing can be mounted here")
+
+
+@pytest.fixture
+def unmounting(root: Path) -> Iterator[None]:
+    yield
+    for name in ("again", "elsewhere/again"):
+        subprocess.run(["umount", "--lazy", root / name], capture_output=True)
+
+
+Appear = Callable[[Path, Path], None]
+
+
+@pytest.mark.usefixtures("unmounting")
+@pytest.mark.parametrize("appear", [linked, mounted_again])
+@pytest.mark.parametrize("own", ["tokens", "real/key.pem", "state/jobs.sqlite"])
+def test_a_file_is_closed_by_whatever_name(
+    root: Path, storage: Storage, say: Answer, appear: Appear, own: str
+) -> None:
+    outside = write_tree(root.parent / "outside", FILES)
+    roots = Roots([str(root)])
+    roots.close([str(outside / own)])
+    say = answers_below(roots, storage)
+    appear(outside / own, root / "again")
+    for meta in ({"putSpec": "again"}, {"file": "again"}, {"fileList": ["again"]}):
+        reply = say("objPut", **meta, inLocation="new")
+        assert (reply["status"], "it is the server's own" in str(reply)) == (False, True)
+    storage.put("new/again", io.BytesIO(b"precious"), 8)
+    assert not say("objVerify", fromLocation="new", mapLocationOver=str(root))["status"]
+    storage.delete("new/again")
+    say("objPull", fromLocation="s/a", mapLocationOver="again", overwrite="always")
+    assert (outside / own).read_bytes() == b"precious"
+    assert say("objPut", file="data/a", inLocation="new")["status"]
+    assert [row.key for row in storage.list("new/")] == ["new/data/a"]
+
+
+@pytest.mark.usefixtures("unmounting")
+@pytest.mark.parametrize("source", ["state", "."])
+def test_a_directory_is_closed_wherever_it_is_mounted(root: Path, storage: Storage, source: str) -> None:
+    outside = write_tree(root.parent / "outside", FILES)
+    roots = Roots([str(root)])
+    roots.close([str(outside / "state")])
+    say = answers_below(roots, storage)
+    mounted_again(outside / source, root / "again")
+    before, below = everything(outside), os.path.normpath(f"again/{'' if source == 'state' else 'state'}")
+    for path in (below, f"{below}/jobs.sqlite"):
+        reply = say("objPut", file=path, inLocation="new")
+        assert (reply["status"], "it is the server's own" in str(reply)) == (False, True)
+        reply = say("objPull", fromLocation="s", mapLocationOver=path, overwrite="always")
+        assert (reply["status"], "it is the server's own" in str(reply)) == (False, True)
+    reply = say("objPush", putSpec=".", inLocation="new")
+    assert reply["status"], reply
+    assert any(f"{below}' was left out: it is the server's own" in each for each in reply["warnings"])
+    assert not [row.key for row in storage.list("new/") if f"{below}/jobs.sqlite" in row.key]
+    assert everything(outside) == before
+
+
+@pytest.mark.usefixtures("unmounting")
+@pytest.mark.parametrize(
+    ("appear", "own"), [(mounted_again, "state"), (linked, "tokens"), (mounted_again, "tokens")]
+)
+def test_no_object_of_a_store_of_files_is_one_of_them(root: Path, appear: Appear, own: str) -> None:
+    outside = write_tree(root.parent / "outside", FILES)
+    roots = Roots([str(root)])
+    roots.close([str(outside / own), str(root)])
+    appear(outside / own, root / "again")
+    before, key = everything(outside), "again/jobs.sqlite" if own == "state" else "again"
+    caller = Caller(roots=roots)
+    with open_storage(type="filesystem", store_base=str(root)) as store:
+        handler = StoreHandler(store)
+        storage = handler.storage_for(caller)
+        for use in (
+            lambda: storage.head(key),
+            lambda: storage.get(key, io.BytesIO()),
+            lambda: storage.delete(key),
+            lambda: storage.copy(key, "copy"),
+        ):
+            with pytest.raises(PermissionDeniedError, match="it is the server's own"):
+                use()
+        listed = handler.run({"action": "ls", "meta": {}}, caller)
+        assert not [name for name in listed["ls"] if "again" in str(name)]
+        assert "it is the server's own" in str(listed.get("warnings")) or "Permission denied" in str(listed)
+        assert storage.head("data/a").size == 1
+    assert everything(outside) == before
+
+
+def test_a_number_that_a_closed_file_has_left_to_another_closes_nothing(root: Path) -> None:
+    closed = Closed([str(root / "tokens")])
+    tree = LocalTree(str(root), closed=closed)
+    os.rename(root / "tokens", root / "was-closed")  # and nothing has looked again since
+    assert tree.status(("was-closed",)).st_size == len(b"precious")
 
 
 # the server

@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 from pfstorage.backends.leftovers import Leftover, Leftovers, Share
 from pfstorage.backends.retry import Patience
 from pfstorage.config import Settings
+from pfstorage.files import Closed
 from pfstorage.pathmap import is_marker
 
 CHUNK = 256 * 1024
@@ -240,6 +241,15 @@ class SupportsLeavingOut(Protocol):
 def leaving_out(storage: Storage, note: Callable[[str, str], None]) -> Storage:
     """Return *storage* as `SupportsLeavingOut.with_left_out` does, or as it is if it lists all that it has."""
     return storage.with_left_out(note) if isinstance(storage, SupportsLeavingOut) else storage
+
+
+@runtime_checkable
+class SupportsClosing(Protocol):
+    """A storage whose objects are local files, among which some of the server's own may come to lie."""
+
+    def with_closed(self, closed: Closed) -> Storage:
+        """Return this storage without what is *closed*: nobody may list, read or replace that."""
+        ...
 
 
 @runtime_checkable

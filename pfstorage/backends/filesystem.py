@@ -33,6 +33,7 @@ from pfstorage.errors import (
     RejectedError,
 )
 from pfstorage.files import (
+    Closed,
     LocalTree,
     NewFile,
     is_of_disk,
@@ -61,6 +62,12 @@ class FilesystemStorage:
         )
         self._note: Callable[[str, str], None] | None = None
         self._durable = settings.durable != "none"
+
+    def with_closed(self, closed: Closed) -> FilesystemStorage:
+        """See `SupportsClosing`: somebody may mount, or link, a file of the server below the store."""
+        made = copy.copy(self)
+        made._tree = self._tree.with_closed(closed)
+        return made
 
     def with_left_out(self, note: Callable[[str, str], None]) -> FilesystemStorage:
         """See `SupportsLeavingOut`: directories that may not be read are left out."""

@@ -1,6 +1,6 @@
 """Local files: walk a tree, read a regular file, write a file whole or not at all."""
 
-from pfstorage.files.closed import is_on_the_way
+from pfstorage.files.closed import Closed, is_on_the_way
 from pfstorage.files.common import (
     is_of_disk,
     is_stable,
@@ -23,6 +23,7 @@ __all__ = [
     "PART_PREFIX",
     "PART_SUFFIX",
     "Body",
+    "Closed",
     "Ground",
     "LocalFile",
     "LocalTree",

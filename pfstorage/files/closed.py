@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import time
@@ -24,7 +25,8 @@ class Closed:
 
     So are the links on the way to one, but to follow them, and what is not there yet. They may be changed to lead
     elsewhere: the ways are gone again each second. Case counts for nothing, as on some file
-    systems. Several threads may ask.
+    systems. Nor may anybody read one, or go into one, by another name: a hard link, or a place where it is mounted a
+    second time. Several threads may ask.
     """
 
     def __init__(self, paths: Iterable[str] = (), *, everything: bool = False) -> None:
@@ -36,21 +38,44 @@ class Closed:
     def _look(self) -> None:
         """Go the way to each, and note the names and, by each, the directories where it is closed."""
         found: dict[str, set[str]] = {}
+        identities: set[tuple[int, int]] = set()
         for path in self._paths:
             for directory, name in steps(path):
                 found.setdefault(name.casefold(), set()).add(directory)
-        self._directories = found
+            with contextlib.suppress(OSError, ValueError):  # it is not there, or can't be a path
+                identities.add(_identity(os.stat(path)))
+        self._directories, self._identities = found, identities
         self._looked_at = time.monotonic()
 
     def require_open(self, directory: int, name: str) -> None:
         """Raise `ClosedFileError` if *name* in *directory*, a descriptor, is closed."""
         if self._everything:
             raise ClosedFileError
-        if self._paths and time.monotonic() - self._looked_at > _SECONDS:
-            self._look()
+        self._look_again()
         for closed in self._directories.get(name.casefold(), ()):
             if is_same(closed, directory):
                 raise ClosedFileError
+
+    @property
+    def has_any(self) -> bool:
+        """Whether anything is closed."""
+        return self._everything or bool(self._paths)
+
+    def require_other(self, status: os.stat_result) -> None:
+        """Raise `ClosedFileError` if *status* is that of a closed file, whatever the name that it was found by."""
+        self._look_again()
+        if _identity(status) in self._identities:
+            self._look()  # a file that has gone since may have left its number to another
+            if _identity(status) in self._identities:
+                raise ClosedFileError
+
+    def _look_again(self) -> None:
+        if self._paths and time.monotonic() - self._looked_at > _SECONDS:
+            self._look()
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def is_same(path: str, descriptor: int) -> bool:

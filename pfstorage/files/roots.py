@@ -32,7 +32,7 @@ class Roots:
     its name comes to lead elsewhere; it is released with the last use of this.
 
     What is a hard link in them to a file that lies elsewhere as well can't be told from
-    a file of theirs, and is one: who may link into a root may let others read.
+    a file of theirs, and is one: who may link into a root may let others read. But what is closed is so by any name.
     """
 
     def __init__(self, directories: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import functools
 import logging
@@ -67,6 +68,12 @@ class LocalTree:
         self._names = SyncedNames(remembers=keeps_open)
         self._lock = threading.Lock()
 
+    def with_closed(self, closed: Closed) -> LocalTree:
+        """Return this tree, of which what is *closed* is not touched."""
+        made = copy.copy(self)
+        made._closed = closed
+        return made
+
     def path(self, parts: Parts) -> str:
         """Return the path of *parts*, spelled as the directory is."""
         return os.path.join(self.directory, *parts)
@@ -96,18 +103,29 @@ class LocalTree:
         """Return a descriptor of *parts* for reading, whatever that is, and never of what a link leads to."""
         return self._open_in(self._around(parts), parts)
 
-    @staticmethod
-    def _open_in(directory: Directory, parts: Parts) -> int:
+    def _open_in(self, directory: Directory, parts: Parts) -> int:
         if not parts:
             return os.dup(directory.descriptor)
-        return os.open(parts[-1], READ | os.O_NOFOLLOW, dir_fd=directory.descriptor)
+        if (
+            self._closed.has_any
+        ):  # before it is opened: to close a file of SQLite drops its locks in this process
+            self._closed.require_other(os.stat(parts[-1], dir_fd=directory.descriptor, follow_symlinks=False))
+        descriptor = os.open(parts[-1], READ | os.O_NOFOLLOW, dir_fd=directory.descriptor)
+        try:
+            self._closed.require_other(os.fstat(descriptor))
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
 
     def status(self, parts: Parts) -> os.stat_result:
         """Return the status of *parts*, as lstat(2) does."""
         directory = self._around(parts)
         if not parts:
             return os.fstat(directory.descriptor)
-        return os.stat(parts[-1], dir_fd=directory.descriptor, follow_symlinks=False)
+        status = os.stat(parts[-1], dir_fd=directory.descriptor, follow_symlinks=False)
+        self._closed.require_other(status)
+        return status
 
     def link(self, parts: Parts) -> str | None:
         """Return where the symbolic link *parts* leads, None if there is none of this name."""
@@ -294,6 +312,7 @@ class LocalTree:
         for part in parts:
             self._closed.require_open(current.descriptor, part)
             current = _open_directory(part, current.descriptor, make)
+            self._closed.require_other(os.fstat(current.descriptor))
         return current
 
     def _open_top(self, make: bool) -> Directory:

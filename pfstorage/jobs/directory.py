@@ -12,6 +12,8 @@ from datetime import datetime, timezone
 from pfstorage.errors import SettingsError, StateFileError
 from pfstorage.files import require_regular
 
+FILES = ("jobs.sqlite", "jobs.sqlite-wal", "jobs.sqlite-shm", "jobs.lock")
+"""The names of what may be in such a directory: SQLite makes the second and the third."""
 _Identity = tuple[int, int]
 _NOWHERE: _Identity = (0, 0)
 
@@ -64,7 +66,7 @@ def guarded(directory: str) -> Iterator[StateDirectory]:
         os.makedirs(directory, mode=0o700, exist_ok=True)
         if os.stat(directory).st_mode & 0o002:
             raise SettingsError(f"anybody may write to {directory!r}: chmod o-w {directory!r}")
-        path, lock_path = os.path.join(directory, "jobs.sqlite"), os.path.join(directory, "jobs.lock")
+        path, lock_path = os.path.join(directory, FILES[0]), os.path.join(directory, FILES[-1])
         with _private(lock_path) as lock:
             _lock(lock, directory)
             # before SQLite locks it: to close a file drops all locks of the process on it

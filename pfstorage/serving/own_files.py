@@ -7,6 +7,7 @@ import os
 
 from pfstorage.config import Settings
 from pfstorage.files import Roots, is_on_the_way
+from pfstorage.jobs.directory import FILES
 from pfstorage.serving.options import ServerOptions
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,8 @@ class OwnFiles:
         own = {flag: path for flag, path in own.items() if path}
         store = settings.filesystem.store_base if settings.type == "filesystem" else ""
         shared = [flag for flag, path in own.items() if self.roots.has(path)]
-        self._named.update(own.values(), filter(None, [store]))
+        jobs = [os.path.join(own["--stateDir"], name) for name in FILES] if "--stateDir" in own else []
+        self._named.update(own.values(), jobs, filter(None, [store]))
         self.roots.close(self._named, everything=bool(shared))
         self._settings = settings  # from now on, there is nothing to do for it
         if shared:
