@@ -192,6 +192,34 @@ def test_a_write_through_a_mapping_is_found(tmp_path: Path, size: int) -> None:
                 body.read()
 
 
+def test_a_write_through_a_mapping_is_found_also_after_others_while_the_file_is_yet_to_settle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_tree(tmp_path, {"a": LARGE}) / "a"
+    if not tells_of_mappings(tmp_path):
+        pytest.skip("the file system of the temporary directory does not tell of writes through a mapping")
+    sleep, slept = time.sleep, []
+
+    def write_and_sleep(seconds: float) -> None:
+        slept.append(seconds)
+        mapping[0] ^= 1
+        sleep(seconds)
+
+    with (
+        path.open("r+b") as file,
+        mmap.mmap(file.fileno(), 0) as mapping,
+        contextlib.ExitStack() as opened,
+    ):
+        monkeypatch.setattr(time, "sleep", write_and_sleep)
+        while not slept:
+            os.utime(path)  # it was changed just now, unless this machine stands still
+            body, _ = opened.enter_context(open_body("a"))
+        body.read(500)
+        mapping[0] ^= 1
+        with pytest.raises(LocalFileError, match="changed while it was read"):
+            body.read()
+
+
 @pytest.mark.parametrize("directory", ["/dev/shm", "."])
 def test_a_file_that_was_written_just_now_is_read_when_its_next_change_can_be_told(
     directory: str, tmp_path: Path

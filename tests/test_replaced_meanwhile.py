@@ -157,6 +157,25 @@ def test_an_object_that_was_removed_meanwhile_is_told_to_be_gone(
 # over HTTP
 
 
+def test_a_large_object_whose_manifest_is_replaced_before_it_is_read_is_given_out_as_it_is_then(
+    swift: DevSwift, store: Storage, proxy: Proxy
+) -> None:
+    push_large(store)
+    left = [OTHERS["longer"]]
+    name = store.settings.swift.container_name
+
+    def replace(exchange: Exchange) -> bool:
+        if "multipart-manifest=get" in exchange.query and left:
+            with open_storage(**swift_options(swift, segment_size=PIECE, container_name=name)) as other:
+                push_large(other, left.pop())
+        return False
+
+    proxy.fault(Fault("close"), "GET", where=replace)
+    with serving(StoreHandler(store)) as server:
+        assert get(server, KEY)[:2] == (200, OTHERS["longer"])
+    assert not left
+
+
 class Changing(MemoryStorage):
     """A store where somebody is quicker than who asks for an object: before each GET, and in its midst."""
 
@@ -183,9 +202,11 @@ class Changing(MemoryStorage):
         raise error
 
 
-def get(server: ThreadedHTTPServer, **headers: str) -> tuple[int, bytes, http.client.HTTPMessage]:
+def get(
+    server: ThreadedHTTPServer, key: str = "a", **headers: str
+) -> tuple[int, bytes, http.client.HTTPMessage]:
     with contextlib.closing(client(server.server_port)) as connection:
-        connection.request("GET", "/api/v1/objects/a", headers=headers)
+        connection.request("GET", f"/api/v1/objects/{key}", headers=headers)
         answer = connection.getresponse()
         return answer.status, answer.read(), answer.headers
 
