@@ -45,6 +45,9 @@ of them. No text and no fact holds a secret.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
+
+E = TypeVar("E", bound=BaseException)
 
 Fact = str | int | float | bool | None
 
@@ -60,6 +63,12 @@ class PfstorageError(Exception):
     def facts(self) -> Mapping[str, Fact]:
         """What a reply shows under ``error``: JSON scalars by name, ``type`` first."""
         return {"type": type(self).__name__, **self._facts}
+
+
+def bare(error: E) -> E:
+    """Return *error* without the calls that led to it, which with all their variables are kept as long as it is."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error
 
 
 def one_line(text: str) -> str:

@@ -22,6 +22,8 @@ Schema = dict[str, Any]
 
 LONGEST_TEXT = 16 * 1024
 """Characters of a text: more than any store takes for a key, and than Linux takes for a path."""
+ANY_LENGTH: Schema = {"maxLength": 1024 * 1024}
+"""The bound of a name that, if it is too long, is unknown as others are."""
 MOST_ITEMS = 100_000
 """Of a list: more than fit into a message that comes over HTTP, if they are the names of files."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import threading
@@ -18,7 +19,7 @@ from pfstorage.backends import Storage, open_settings
 from pfstorage.backends.base import SupportsClosing, SupportsGivingUp
 from pfstorage.backends.confined import confined
 from pfstorage.config import Document, Settings, load_settings, size_of
-from pfstorage.errors import ForbiddenError, JobConflictError, MethodNotAllowedError, PfstorageError
+from pfstorage.errors import ForbiddenError, JobConflictError, MethodNotAllowedError, PfstorageError, bare
 from pfstorage.files import Ground, Roots
 from pfstorage.jobs.job import Order
 from pfstorage.jobs.origin import store_name
@@ -135,22 +136,24 @@ class StoreHandler:
         """
         started = time.monotonic()
         before = self.settings
-        message = None
+        message, name = None, ""
         try:
             message = Message.parse(source)
-            reply = self._answer(message, caller)
+            name = self._known_name(message)
+            perform = self._prepared(message, caller)
+            if not (before.debug_to_dir or name == "internalctl"):
+                message = None  # what nobody has use for any more may be large
+            reply = perform()
             if not caller.streams or self.settings.debug_to_dir:
                 reply.settle()
             elif caller.holds:
                 reply.settle(caller.holds)
         except PfstorageError as e:
-            # without the frames that it came through, which would keep what they have open until a collection
-            reply = Reply.of_error(e.with_traceback(None))
+            reply = Reply.of_error(bare(e))
         except Exception as e:
             log.exception("an action failed for a reason that pfstorage does not know")
             reply = Reply.of_error(PfstorageError(f"unexpected {type(e).__name__}; the log has the details"))
         seconds = time.monotonic() - started
-        name = self._known_name(message) if message else ""
         observe = caller.observe or _log
         reply.when_known(lambda: observe(name, reply, time.monotonic() - started))
         if self.settings.debug_to_dir:
@@ -177,15 +180,16 @@ class StoreHandler:
 
         return perform
 
-    def _answer(self, message: Message, caller: Caller) -> Reply:
+    def _prepared(self, message: Message, caller: Caller) -> Callable[[], Reply]:
+        """Return what answers *message*, which it has looked at. Raise for what *caller* may not do, or nobody can."""
         if "ctl" in message.meta:
-            return service.control(self._context(caller), message)
+            return functools.partial(service.control, self._context(caller), message)
         extension = None if caller.read_only else self._extension(message.action)
         if extension:
             _require_rights("write", message.action, caller)
             if caller.turn:
                 caller.turn.begin()
-            return _reply_of(extension, message)
+            return functools.partial(_reply_of, extension, message)
         action = find_action(message.action)
         _require_rights("read" if action.read_only else "write", action.name, caller)
         if caller.read_only and not action.read_only:
@@ -195,15 +199,14 @@ class StoreHandler:
         meta, warnings = read_meta(action.meta, message)
         context = self._context(caller)
         if isinstance(meta, LongMeta) and meta.async_:
-            reply = jobs.begun(context, message, meta)
-        else:
+            return lambda: _with_warnings(jobs.begun(context, message, meta), context, warnings)
+
+        def perform() -> Reply:
             if isinstance(meta, LongMeta) and caller.turn:
                 caller.turn.begin_transfer()
-            reply = action.run(context, meta)
-        unused = "the file that came with the message was not used: objPut takes it with meta 'toObject'"
-        more = [unused] if caller.upload and not caller.upload.used else []
-        reply.warn(lambda: [*warnings, *context.warnings, *more])
-        return reply
+            return _with_warnings(action.run(context, meta), context, warnings)
+
+        return perform
 
     def work_for(self, caller: Caller, meta: MoveMeta) -> Work:
         """Return the means to move something as *meta* says, for *caller*, also when they have gone."""
@@ -279,6 +282,14 @@ def _reply_of(extension: Callable[..., object], message: Message) -> Reply:
     if not isinstance(body, dict):
         raise PfstorageError(f"{message.action}_process must return a dict, not {type(body).__name__}")
     return Reply(body)
+
+
+def _with_warnings(reply: Reply, context: Context, warnings: list[str]) -> Reply:
+    upload = context.caller.upload
+    unused = "the file that came with the message was not used: objPut takes it with meta 'toObject'"
+    more = [unused] if upload and not upload.used else []
+    reply.warn(lambda: [*warnings, *context.warnings, *more])
+    return reply
 
 
 def _log(action: str, reply: Reply, seconds: float) -> None:

@@ -23,6 +23,8 @@ from pfstorage.fields import BoundError, FieldError, known_names, read_fields
 T = TypeVar("T")
 MAX_FIELDS = 10_000
 MAX_DEPTH = 32
+MOST_CONTAINERS = 110_000
+"""Lists and objects of a message: each item of the longest list that a meta may have, and some more."""
 MOST_TOLD = 20
 """Of the keys of a message that nothing looks at."""
 _OBJECT = (dict, Mapping)
@@ -111,11 +113,12 @@ def decode_json(text: str | bytes) -> Any:
     """
     try:
         text = without_mark(text) if isinstance(text, str) else decoded(text)
+        _check_containers(text)
         content = _DECODER.decode(text)
     except (ValueError, RecursionError) as e:
         reason = e if text else "it is empty"
         raise MessageError(f"the message is not JSON: {reason}") from None
-    if text.count("{") + text.count("[") > MAX_DEPTH:  # what has fewer is not as deep
+    if _containers(text) > MAX_DEPTH:  # what has fewer is not as deep
         _check_depth(content)
     return content
 
@@ -139,6 +142,19 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique)
+
+
+def _check_containers(text: str) -> None:
+    """Raise `ValueError` before *text* is decoded to more lists and objects than anybody needs."""
+    if _containers(text) > MOST_CONTAINERS and _containers(_STRING.sub("", text)) > MOST_CONTAINERS:
+        raise ValueError(f"it has over {MOST_CONTAINERS} lists and objects")
+
+
+def _containers(text: str) -> int:
+    return text.count("[") + text.count("{")
+
+
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 def _check_depth(content: object) -> None:

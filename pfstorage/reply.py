@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, Protocol, overload
 
-from pfstorage.errors import PfstorageError
+from pfstorage.errors import PfstorageError, bare
 from pfstorage.packed import Packed
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class Stream:
         try:
             yield from self._rows
         except PfstorageError as e:
-            self.error = e.with_traceback(None)  # whose frames would keep open what the rows come from
+            self.error = bare(e)
         except Exception as e:
             log.exception("a list broke off for a reason that pfstorage does not know")
             self.error = PfstorageError(f"unexpected {type(e).__name__}; the log has the details")

@@ -73,7 +73,13 @@ def test_what_is_out_of_bounds_is_refused_and_the_document_says_so(
     assert is_told(action, **meta)
 
 
-ANY_LENGTH = {("jobStatus", "job"), ("jobStatus", "jid"), ("jobCancel", "job"), ("jobCancel", "jid")}
+ANY_LENGTH = {
+    ("internalctl", "var"),
+    ("jobStatus", "job"),
+    ("jobStatus", "jid"),
+    ("jobCancel", "job"),
+    ("jobCancel", "jid"),
+}
 NAMES = [
     (action.name, name, str(field.type))
     for action in ACTIONS.values()

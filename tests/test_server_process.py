@@ -269,3 +269,20 @@ def test_what_others_can_read_of_its_secrets_is_told_at_the_start(
     expected = ["--tlsKey 'key.pem': run  chmod o-r key.pem"] if tls else []
     expected.append("--swiftKey 'swift key': run  chmod o-r 'swift key'")
     assert [line.partition(" read ")[2] for line in told] == (expected if mode == 0o644 else [])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from Linux's /proc")
+@pytest.mark.parametrize("echo", [[["x" * 90] * 9] * 1000, "x" * 1_000_000, "\u00e9" * 500_000], ids=range(3))
+def test_clients_that_read_nothing_take_little_memory(served: Served, echo: object) -> None:
+    """What they ask for is larger than the system holds for them."""
+    text = json.dumps({**HELLO, "meta": {"askAbout": "echoBack", "echoBack": echo}}, ensure_ascii=False)
+    answer(served.port, post(json.dumps(HELLO)))
+    before = peak_memory(served)
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(connected(served.port)) for _ in range(24)]
+        for each in sockets:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            each.sendall(post(text))
+        for each in sockets:
+            assert each.recv(12).startswith(b"HTTP/1.1 ")
+        assert peak_memory(served) - before < 60 * MIB

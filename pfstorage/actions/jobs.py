@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pfstorage.actions.options import LongMeta
 from pfstorage.actions.registry import Caller, Context, action
 from pfstorage.errors import ForbiddenError, MessageError, UnknownJobError
-from pfstorage.fields import camel_case
+from pfstorage.fields import ANY_LENGTH, camel_case
 from pfstorage.files import Ground
 from pfstorage.jobs.job import CANCELLED, Job, Order
 from pfstorage.jobs.origin import Origin, store_name
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from pfstorage.jobs.runner import Jobs
 
 LONGEST_WAIT = 60
-ANY_LENGTH = {"maxLength": 2**20}
-"""A name that is too long for a job is that of no job."""
 ROWS = 100
 MOST_ROWS = 1000
 

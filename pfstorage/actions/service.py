@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
+from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
 from pfstorage.actions.registry import Context, action
 from pfstorage.errors import ForbiddenError, MessageError, NotFoundError
+from pfstorage.fields import ANY_LENGTH
 from pfstorage.message import Message
-from pfstorage.reply import Reply
+from pfstorage.reply import INDENT, Reply
 from pfstorage.state import nested
+
+ECHO_GROWTH = 8
+"""A reply is at most so many times as long as what it gives back."""
+ECHO_ALWAYS = 32 * 1024
+MOST_ECHO = 1024 * 1024
+ECHO_DEPTH = 3
+PART = 4096
 
 
 @dataclass(frozen=True)
@@ -23,7 +34,7 @@ class HelloMeta:
 
 @dataclass(frozen=True)
 class InternalctlMeta:
-    var: str = ""
+    var: str = field(default="", metadata={"schema": ANY_LENGTH})
     get: object = None
     set: object = None
     value_replace: str | None = None
@@ -44,8 +55,44 @@ def hello(context: Context, meta: HelloMeta) -> Reply:
             )
         answer["sysinfo"] = _sysinfo()
     elif meta.ask_about == "echoBack":
+        _require_short(meta.echo_back)
         answer["echoBack"] = {"msg": meta.echo_back}
     return Reply({"d_ret": answer, "status": len(answer) > 2})
+
+
+def _require_short(echo: object) -> None:
+    """Raise `MessageError` if *echo* comes back as far more text than it came as: each line of it is indented."""
+    came = comes_back = 0
+    for one, other in _lengths(echo, ECHO_DEPTH):
+        came, comes_back = came + one, comes_back + other
+        if comes_back > max(ECHO_ALWAYS, min(ECHO_GROWTH * came, MOST_ECHO)):
+            raise MessageError(
+                f"meta 'echoBack' would come back as over {ECHO_GROWTH} times as much text, or over"
+                f" {MOST_ECHO} characters: nest it less, or send less"
+            )
+
+
+def _lengths(value: object, depth: int) -> Iterator[tuple[int, int]]:
+    """Yield for part after part of *value* how long it is as JSON without blanks, in bytes, and as a reply has it.
+
+    What it stands in is *depth* levels deep. What comes before others counts before them.
+    """
+    if isinstance(value, str):
+        for start in range(0, len(value) + 1, PART):  # to escape all of a long one takes much memory
+            part = value[start : start + PART]
+            yield len(part.encode("utf-8", "surrogatepass")) + 2, len(quoted(part))
+    elif isinstance(value, Mapping | list | tuple):
+        indent = 1 + len(INDENT) * (depth + 1)
+        yield 2, 2 + indent
+        for each in value:
+            yield 1, indent + 1
+            yield from _lengths(each, depth + 1)
+            if isinstance(value, Mapping):
+                yield 1, 2
+                yield from _lengths(value[each], depth + 1)
+    else:
+        length = len(json.dumps(value))
+        yield length, length
 
 
 def _sysinfo() -> dict[str, Any]:

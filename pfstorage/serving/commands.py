@@ -16,8 +16,11 @@ from pfstorage.serving.form import Form, boundary_of, read_form
 
 def command(request: Request) -> Answer:
     """Answer the message that *request* carries."""
-    reply = _of_query(request) if request.method in ("GET", "HEAD") else _of_body(request)
-    answer = answer_of(reply, as_html=request.handler.settings.http_response)
+    try:
+        reply = _of_query(request) if request.method in ("GET", "HEAD") else _of_body(request)
+        answer = answer_of(reply, as_html=request.handler.settings.http_response)
+    finally:
+        request.turn.end_decoding()
     if request.method == "HEAD":  # nobody reads what the reply has
         reply.close()
     return answer
@@ -39,6 +42,7 @@ def _of_body(request: Request) -> Reply:
 
 
 def _of_text(request: Request, text: str) -> Reply:
+    request.turn.begin_decoding(len(text))
     if looks_like_json(text):
         return request.handler.answer(text, request.caller)
     return request.handler.answer(decode_form(text), dataclasses.replace(request.caller, trusted=False))
@@ -53,4 +57,6 @@ def _of_form(request: Request, form: Form) -> Reply:
         upload = Upload(file.body(), file.size, name, content_type=file.content_type)
     # what their token is worth now: the file may have been long in coming
     caller = dataclasses.replace(request.caller.renewed(), trusted=False, upload=upload)
-    return request.handler.answer(form.fields["d_msg"], caller)
+    text = form.fields["d_msg"]
+    request.turn.begin_decoding(len(text))
+    return request.handler.answer(text, caller)

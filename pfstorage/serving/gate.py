@@ -141,10 +141,16 @@ class Gate:
                 raise _ended() if self._is_ended else self._sent_away()
 
 
+LARGE = 64 * 1024
+"""Characters of a message beyond which no two are decoded at once: what it decodes to may take thirty times as much."""
+
+
 class Turn:
     """One request's place among those at work: inside the gate *quick*, *long* if it moves files, or *followers*.
 
-    It is taken when it is needed, and given back when all of the answer has left. So an ``ls`` never waits
+    While its message is decoded, if that is a large one, it is inside the gate *decoding*.
+
+    A place is taken when it is needed, and given back when all of the answer has left. So an ``ls`` never waits
     for those that pull a hundred thousand files, and what needs no store waits for nobody.
     *is_gone* tells whether the client has gone meanwhile. `Load.admit` sets the *owner* of the token and the *address*.
     """
@@ -156,10 +162,12 @@ class Turn:
         is_gone: Callable[[], bool] = lambda: False,
         *,
         followers: Gate | None = None,
+        decoding: Gate | None = None,
     ) -> None:
         self._quick = quick
         self._long = long
         self._followers = followers
+        self._decoding = decoding
         self.is_gone = is_gone
         self.owner = self.address = ""
         self._inside: Gate | None = None
@@ -190,9 +198,22 @@ class Turn:
     ) -> None:
         self.end()
 
+    def begin_decoding(self, size: int) -> None:
+        """Be the only one who has a large message, if that of *size* is one: until `end_decoding`, or another place.
+
+        By then, its action has taken of it what is needed. Raise as `begin` does.
+        """
+        if self._decoding and size > LARGE and self._inside is None:
+            self._enter(self._decoding)
+
+    def end_decoding(self) -> None:
+        if self._inside is self._decoding:
+            self.end()
+
     def begin(self) -> None:
         """Be inside. Raise `BusyError`, or `StoppedError` if nobody waits for the answer any more."""
-        if self._inside is None:
+        if self._inside is None or self._inside is self._decoding:
+            self.end()
             self._enter(self._quick)
 
     def begin_transfer(self) -> None:

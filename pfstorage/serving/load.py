@@ -43,6 +43,7 @@ class Load:
     ) -> None:
         self.workers = SharedWorkers(most_workers)
         self.quick, self.long = Gate(most_requests), Gate(most_requests)
+        self.decoding = Gate(1, most_connections)
         # who follows a job does no work, and holds a connection: half of them are left to others
         half = max(1, most_connections // 2)
         each = min(half if most_streams is None else most_streams, max(1, half // 2))
@@ -78,7 +79,7 @@ class Load:
 
     def new_turn(self, is_gone: Callable[[], bool]) -> Turn:
         """Return the place that a request is to take among those at work, unless its client *is_gone* by then."""
-        return Turn(self.quick, self.long, is_gone, followers=self.followers)
+        return Turn(self.quick, self.long, is_gone, followers=self.followers, decoding=self.decoding)
 
     def connect(self, connection: socket.socket, address: str = "") -> bool:
         """Count *connection* from *address* until `disconnect`; tell whether it has a place.

@@ -14,6 +14,8 @@ from pfstorage.serving.site import ALL
 METHODS = ", ".join(ALL)
 """How messages may come: what a 405 tells of that knows nothing of its path."""
 
+SMALL = 64 * 1024
+
 _BARE = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 """Statuses without content, and so without its length (RFC 9110, section 8.6)."""
 
@@ -49,7 +51,11 @@ def send(answer: Answer, out: Writer, method: str, version: str, *, ends: bool) 
     form = _Form(answer, version, ends)
     if isinstance(answer.content, bytes) or method == "HEAD":
         content = answer.content if isinstance(answer.content, bytes) and method != "HEAD" else b""
-        out.write(form.head() + content)  # in one packet
+        if len(content) > SMALL:  # a slow reader is not to have it held twice
+            out.write(form.head())
+            out.write(content)
+        else:
+            out.write(form.head() + content)  # in one packet
         return form.ends
     whole = _Whole(out, form)
     try:

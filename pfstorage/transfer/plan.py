@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pfstorage.backends import ObjectInfo
-from pfstorage.errors import PfstorageError
+from pfstorage.errors import PfstorageError, bare
 from pfstorage.files import LocalTree, NewFile
 from pfstorage.pathmap import is_marker
 from pfstorage.reply import Texts
@@ -45,9 +45,7 @@ class Failure:
     def __init__(self, key: str, path: str, error: PfstorageError) -> None:
         self.key = key
         self.path = path
-        # a report may hold many; the calls that led to each, with all their variables, are not kept
-        error.__traceback__ = error.__cause__ = error.__context__ = None
-        self.error = error
+        self.error = bare(error)  # a report may hold many
 
     def as_row(self) -> dict[str, str]:
         return {"object": self.key, "local": self.path, "msg": str(self.error)}

@@ -14,6 +14,7 @@ from typing import TypeVar
 from pfstorage.backends import Storage
 from pfstorage.backends.base import Sink, Source, SupportsPatience
 from pfstorage.backends.retry import Patience
+from pfstorage.errors import PfstorageError, bare
 from pfstorage.files import NewFile
 from pfstorage.stop import TICK, Stop
 from pfstorage.transfer.crew import Crew
@@ -103,6 +104,8 @@ class Work:
         def task() -> None:
             try:
                 answer.set_result(call())
+            except PfstorageError as e:
+                answer.set_exception(bare(e))
             except BaseException as e:  # noqa: BLE001 - it is raised again where the answer is used
                 answer.set_exception(e)
 

@@ -1,0 +1,109 @@
+"""How much memory a server takes for clients that ask for much and read nothing: ``python -m benchmarks.slow_readers``.
+
+The server is a process of its own, in front of a directory of empty files, or of a development Swift. What it takes is
+the largest resident size that it had, less that after a few short answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import json
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.bench import Server
+from benchmarks.hostile import ALL, ECHO
+from benchmarks.listing_memory import STORES, serving
+
+ROWS = 150_000
+MIB = 1024**2
+MOST = 60
+"""MiB over the base."""
+MEGABYTE = 10**6
+
+
+def _message(action: str, **meta: object) -> bytes:
+    return json.dumps({"action": action, "meta": meta}, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _echo(value: object) -> bytes:
+    return _message("hello", askAbout="echoBack", echoBack=value)
+
+
+def _deep(value: object) -> object:
+    for _ in range(28):
+        value = [value]
+    return value
+
+
+KINDS: dict[str, tuple[int, bytes]] = {
+    "echoes of nested lists": (24, ECHO),
+    "echoes of one long text": (24, _echo("x" * MEGABYTE)),
+    "echoes of a text that JSON escapes": (24, _echo("é" * (MEGABYTE // 2))),
+    "echoes of numbers in a deep list": (24, _echo(_deep([1] * 90_000))),
+    "echoes of objects": (24, _echo([{"a": 0}] * 24_000)),
+    "listings": (12, _message("ls", retSpec=ALL)),
+    "listings in the long form": (12, _message("ls", retSpec=[])),
+    "listings of what is sure": (12, _message("ls", retSpec=["name"], sure=True)),
+}
+"""How many clients send what."""
+
+
+def _ask(port: int, content: bytes) -> None:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        connection.request("POST", "/api/v1/cmd", content)
+        connection.getresponse().read()
+
+
+@contextlib.contextmanager
+def _unread(server: Server, count: int, content: bytes) -> Iterator[None]:
+    """Let *count* clients send the message *content* at once, and read nothing of its answer."""
+    head = f"POST /api/v1/cmd HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        socks = [socket.socket() for _ in range(count)]
+        for sock in socks:
+            stack.enter_context(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.connect(("127.0.0.1", server.port))
+        for sock in socks:
+            sock.sendall(head.encode() + content)
+        yield
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.slow_readers", description=__doc__)
+    parser.add_argument("--rows", type=int, default=ROWS, help="rows of a listing (default %(default)s)")
+    parser.add_argument("--store", choices=STORES, default="swift", help="default %(default)s")
+    parser.add_argument(
+        "--seconds", type=float, default=15.0, help="how long nobody reads (default %(default)s)"
+    )
+    parser.add_argument("--kind", choices=KINDS, action="append", help="only these; may be given again")
+    options = parser.parse_args()
+    is_kept = True
+    with tempfile.TemporaryDirectory(prefix="pfbench-") as name, contextlib.ExitStack() as stack:
+        directory = Path(name)
+        flags = stack.enter_context(STORES[options.store](directory / "store", options.rows))
+        for kind in options.kind or KINDS:
+            with serving(flags, directory) as server:
+                for _ in range(3):
+                    _ask(server.port, _message("ls", limit=100))
+                base = server.peak_bytes
+                with _unread(server, *KINDS[kind]):
+                    time.sleep(options.seconds)
+                    over = (server.peak_bytes - base) / MIB
+            is_kept = is_kept and over <= MOST
+            print(
+                f"{KINDS[kind][0]} unread {kind}: {over:.0f} MiB over {base / MIB:.0f} (at most {MOST})",
+                flush=True,
+            )
+    return 0 if is_kept else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
