@@ -150,7 +150,7 @@ def test_a_number_out_of_bounds_is_refused_before_anything_is_done(tree: Path, v
     storage = MemoryStorage(Settings(type="memory"))
     reply = run(storage, "objPut", **{**PUT, "stable": value})
     assert (reply["status"], reply["error"]["type"]) == (False, "MessageError")
-    assert "'stable' takes a number of seconds from 0 to 31622400" in reply["msg"]
+    assert "'stable' takes a number from 0 to 31622400" in reply["msg"]
     assert keys_if_any(storage) == []
 
 

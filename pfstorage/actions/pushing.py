@@ -72,8 +72,6 @@ class PutMeta(MoveMeta):
 
     def check(self) -> None:
         super().check()
-        if not 0 <= self.stable <= LONGEST_STABLE:  # also refuses NaN
-            raise MessageError(f"meta 'stable' takes a number of seconds from 0 to {LONGEST_STABLE}")
         if self.stable and self.to_object:
             raise MessageError(
                 "meta 'stable' goes with local files, not with one that comes with the message; leave it out"
