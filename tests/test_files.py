@@ -280,8 +280,22 @@ def test_a_durable_file_is_on_the_disk_before_its_name_and_the_name_before_the_e
     [(content, before), *directories] = synced
     assert is_part(os.path.basename(content))
     assert before is False
-    above = [*(tmp_path / "out" / "d" / "a").parents]
+    device = tmp_path.stat().st_dev
+    above = [each for each in (tmp_path / "out" / "d" / "a").parents if each.stat().st_dev == device]
     assert directories == [(str(directory), True) for directory in above]
+
+
+def test_the_names_above_a_durable_file_are_on_the_disk_as_far_as_its_file_system_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    with mounted(tmp_path / "disk", "tmpfs"):
+        monkeypatch.setattr(os, "fsync", lambda each: synced.append(os.readlink(f"/proc/self/fd/{each}")))
+        with LocalTree("disk/in/out").whole_file(("a",), durable=True) as file:
+            file.write(b"x")
+    names = [os.path.relpath(path, tmp_path) for path in synced]
+    assert is_part(os.path.basename(names.pop(0)))
+    assert names == ["disk/in/out", "disk/in", "disk"]
 
 
 def test_what_is_told_only_at_the_closing_keeps_the_file_from_its_name(

@@ -43,13 +43,19 @@ class SyncedNames:
             self._known.update(parts[:depth] for depth in range(1, len(parts) + 1))
 
     def sync_above_top(self, top: str) -> None:
-        """Bring the name of the tree at the path *top* to the disk, as far up as this user may look."""
+        """Bring the name of the tree at the path *top* to the disk, as far up as its file system goes.
+
+        What this user may not look at, they have not made.
+        """
         if self._is_top_known:
             return
         path = os.path.realpath(top)
+        device = os.stat(path).st_dev
         while path != (path := os.path.dirname(path)):
             with contextlib.suppress(PermissionError):
                 directory = Directory(os.open(path, TOP))
+                if os.fstat(directory.descriptor).st_dev != device:
+                    break
                 disk.sync_one(directory.descriptor)
         self._is_top_known = True
 
