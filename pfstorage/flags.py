@@ -261,6 +261,7 @@ def _add_server_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="if the file of the jobs can't be read, keep it there by another name, and begin a new one",
     )
+    add("--maxRows", type=_count, metavar="N", help="rows that an ls lists at most (default all)")
     add("--maxJobs", type=_count, metavar="N", help="jobs that run at once (default 4)")
     add(
         "--maxJobsPerToken",

@@ -242,3 +242,75 @@ def test_a_listing_in_chunks_of_http_is_read_to_its_end(swift: DevSwift) -> None
         for _ in range(3):
             assert [row.key for row in storage.list()] == ["a", "b", "c"]
         assert sum(storage.connections) == 1
+
+
+# what the server bounds
+
+
+@pytest.fixture
+def bounded() -> Iterator[ThreadedHTTPServer]:
+    """A server that lists three rows at most, of five."""
+    storage = MemoryStorage(Settings(type="memory"))
+    for key in ("a", "b/c", "b/d", "e", "f"):
+        storage.put(key, io.BytesIO(), 0)
+    with contextlib.closing(StoreHandler(storage)) as handler, serving(handler, max_rows=3) as server:
+        yield server
+
+
+def listed(
+    server: ThreadedHTTPServer, method: str = "POST", **meta: Any
+) -> tuple[list[str], int | None, list[str]]:
+    """Return the keys of a listing, the bound that it names, and its warnings."""
+    reply = json.loads(ask(server, method, **meta)[2])
+    rows = reply["ls"]["objectDict"] if meta.get("retSpec") == [] else reply["ls"]
+    keys = [row.get("name") or row["subdir"] for row in rows]
+    return keys, reply.get("maxRows"), reply.get("warnings", [])
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+@pytest.mark.parametrize("meta", [{}, {"retSpec": []}, {"sure": True}, {"limit": 4}, {"limit": 10**9}])
+def test_a_bounded_listing_says_so_and_how_to_go_on(
+    bounded: ThreadedHTTPServer, method: str, meta: dict[str, Any]
+) -> None:
+    keys, most, [warning] = listed(bounded, method, **meta)
+    assert (keys, most) == (["a", "b/c", "b/d"], 3)
+    assert warning.endswith("than the 3 rows that the server lists: go on with the meta 'marker': 'b/d'")
+    assert listed(bounded, method, **meta, marker="b/d") == (["e", "f"], 3, [])
+
+
+@pytest.mark.parametrize("meta", [{"limit": 3}, {"limit": 2}])
+def test_a_listing_that_wants_no_more_is_as_without_a_bound(
+    bounded: ThreadedHTTPServer, meta: dict[str, Any]
+) -> None:
+    assert listed(bounded, **meta) == (["a", "b/c", "b/d"][: meta["limit"]], None, [])
+
+
+def test_directories_and_what_is_selected_are_counted_as_rows(bounded: ThreadedHTTPServer) -> None:
+    keys, _, [warning] = listed(bounded, delimiter="/")
+    assert keys == ["a", "b/", "e"]
+    assert listed(bounded, delimiter="/", marker="e") == (["f"], 3, [])
+    assert "'marker': 'e'" in warning
+    assert listed(bounded, substr="/") == (["b/c", "b/d"], 3, [])
+    assert listed(bounded, path="x") == ([], 3, [])
+
+
+def test_a_page_of_objects_has_no_more_rows_and_the_marker_of_the_next(bounded: ThreadedHTTPServer) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", bounded.server_port, timeout=60)
+    with contextlib.closing(connection):
+        connection.request("GET", "/api/v1/objects")
+        page = json.loads(connection.getresponse().read())
+    assert ([row["name"] for row in page["objects"]], page["marker"]) == (["a", "b/c", "b/d"], "b/d")
+
+
+def test_a_long_listing_that_is_bounded_leaves_row_by_row_and_ends_there() -> None:
+    storage = Listed(10**9)
+    with contextlib.closing(StoreHandler(storage)) as handler, serving(handler, max_rows=LONG) as server:
+        keys, most, warnings = listed(server)
+    assert (len(keys), most, len(warnings)) == (LONG, LONG, 1)
+    assert storage.is_closed.is_set()
+
+
+def test_without_a_bound_a_listing_has_all_rows() -> None:
+    with served(LONG) as (server, _):
+        keys, most, warnings = listed(server)
+    assert (len(keys), most, warnings) == (LONG, None, [])

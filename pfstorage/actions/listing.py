@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pfstorage.actions.options import MoveMeta, work_of
@@ -130,11 +130,18 @@ def ls(context: Context, meta: LsMeta) -> Reply:
     _check_fields(meta.ret_spec)
     storage = context.listing()
     full_path = prefix_in(storage, meta.prepend_bucket_path, meta.path)
-    missing = Texts()
-    rest = itertools.islice(_rows(context, storage, meta, full_path, missing.append), meta.limit)
+    missing, most = Texts(), context.caller.max_rows
+    is_bounded = bool(most) and (meta.limit is None or meta.limit > most)
+    if is_bounded:  # one more than there may be shows whether there are more
+        meta = replace(meta, limit=most + 1)
+    rest: Iterator[ObjectInfo] = itertools.islice(
+        _rows(context, storage, meta, full_path, missing.append), meta.limit
+    )
+    if is_bounded:
+        rest = _first_rows(rest, most, context.warn)
     first = list(itertools.islice(rest, 1))  # that there is one is the status
     found = itertools.chain(first, rest)
-    body: dict[str, Any] = {"status": bool(first)}
+    body: dict[str, Any] = {"status": bool(first), **({"maxRows": most} if is_bounded else {})}
     if meta.ret_spec:
         picked = [(name, ATTRIBUTES[_field(name)]) for name in meta.ret_spec]
         body["ls"] = Stream(_picked(found, picked))
@@ -147,6 +154,19 @@ def ls(context: Context, meta: LsMeta) -> Reply:
             f" and has {meta.substr!r}" if meta.substr else ""
         )
     return Reply(body)
+
+
+def _first_rows(rows: Iterable[ObjectInfo], most: int, warn: Callable[[str], None]) -> Iterator[ObjectInfo]:
+    """Yield *most* of *rows*, and *warn* if there are more."""
+    last = ""
+    for count, row in enumerate(rows):
+        if count == most:
+            warn(
+                f"there are more than the {most} rows that the server lists: go on with the meta 'marker': {last!r}"
+            )
+            return
+        last = row.key
+        yield row
 
 
 def _rows(

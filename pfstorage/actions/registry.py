@@ -72,8 +72,8 @@ class Caller:
     the server that the message came to, where there is one. One who *streams* may be
     given a reply with a `Stream` or `Texts` in it, and writes it with `Reply.write`. Lists of up to so many rows as
     they *hold* are whole there all the same: what breaks one off until then makes the reply one of an error.
-    What takes long heeds *stop*, and calls *progress* some times a second; it may become
-    one of the *jobs* instead, where the door has any. *observe* is told the action, the
+    A listing has *max_rows* at most, if that is not 0. What takes long heeds *stop*, and calls *progress* some times
+    a second; it may become one of the *jobs* instead, where the door has any. *observe* is told the action, the
     reply and the seconds, where they are not to be logged. Local paths in the
     message lie below *roots*, where there are any, and its keys in *store*, as `store_name`
     says it, if that is not "". *turn* is their place among those
@@ -92,6 +92,7 @@ class Caller:
     shut_down: Callable[[], None] | None = None
     streams: bool = False
     holds: int = 0
+    max_rows: int = 0
     stop: Stop = field(default_factory=Stop)
     progress: Callable[[Progress], None] = no_progress
     observe: Callable[[str, Reply, float], None] | None = None

@@ -46,14 +46,15 @@ def list_objects(request: Request) -> Answer:
     if not (limit.isdecimal() and len(limit) < 10 and 0 < int(limit) <= MOST_ROWS):
         raise MessageError(f"limit is a number from 1 to {MOST_ROWS}")
     handler, caller = request.handler, request.caller
+    size = min(int(limit), caller.max_rows or MOST_ROWS)
     context = Context(lambda: handler.storage_for(caller), handler.state, caller)
     storage = context.listing()
     if delimiter == SLASH:
-        found = as_directories(rows_of_level(storage, prefix, marker=marker, limit=int(limit)))
+        found = as_directories(rows_of_level(storage, prefix, marker=marker, limit=size))
     else:
-        found = storage.list(prefix, limit=int(limit), delimiter=delimiter, marker=marker)
-    rows = list(itertools.islice(context.stop.watched(found), int(limit)))
-    more = rows[-1].key if len(rows) == int(limit) else None
+        found = storage.list(prefix, limit=size, delimiter=delimiter, marker=marker)
+    rows = list(itertools.islice(context.stop.watched(found), size))
+    more = rows[-1].key if len(rows) == size else None
     body = {"status": True, "objects": [row.as_row() for row in rows], "marker": more}
     reply = Reply({**body, "writable": caller.rights.allows("write")})
     reply.warn(lambda: context.warnings)

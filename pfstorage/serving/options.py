@@ -46,6 +46,7 @@ class ServerOptions:
     max_streams: int = 32
     stream_seconds: float = 600.0
     max_workers: int = AUTO_MOST
+    max_rows: int = 0
     grace_seconds: float = 30.0
     head_seconds: float = 10.0
     idle_seconds: float = 60.0
@@ -106,6 +107,7 @@ FLAGS = {
     "graceSeconds": "grace_seconds",
     "stateDir": "state_dir",
     "jobTtl": "job_ttl",
+    "maxRows": "max_rows",
     "maxJobs": "max_jobs",
     "maxJobsPerToken": "max_jobs_per_token",
     "maxJobBytes": "max_job_bytes",

@@ -155,6 +155,7 @@ class ThreadedHTTPServer(Listener):
             is_remote=True,
             streams=True,
             holds=ROWS_AT_ONCE,
+            max_rows=self.options.max_rows,
             shut_down=self.stop,
             stop=self.end_of_work,
             jobs=self._jobs,
