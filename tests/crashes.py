@@ -1,7 +1,7 @@
-"""What a power cut may leave of what a program did to files: its system calls, replayed on a disk that keeps little.
+"""The states of a disk after a power cut: the system calls of a program, replayed on a disk that keeps little.
 
-The disk keeps no more than POSIX promises: of the bytes and attributes of a file what was there at its last fsync(2),
-and of the names in a directory those of the last fsync of that directory, with any of the changes that came after.
+The disk keeps no more than POSIX promises: the bytes and attributes that a file had at its last fsync(2), and the
+names that a directory had at its last fsync(2), with any subset of the later changes.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ MOST_CHANGES = 12
 ABSENT, TORN = -1, -2
 BYTES = "bytes"
 MD5 = "user.pfstorage.md5"
-"""The attribute that a file is whole without: whoever looks for it makes it anew."""
+"""An attribute that a file may lack: the next reader computes it again."""
 
 
 @dataclass(eq=False)
 class File:
-    """A file: how many bytes it has, and what of it is not on the disk yet: its bytes, or attributes by their names."""
+    """A file: its size in bytes, and the parts that are not on the disk yet: its bytes, or attributes by name."""
 
     size: int = 0
     unsynced: set[str] = field(default_factory=set)
@@ -76,7 +76,7 @@ class Disk:
         self._top = Directory()
         self._gone: dict[str, Node] = {}
         self.said: list[str] = []
-        """What the program wrote to its standard error."""
+        """The lines that the program wrote to its standard error."""
 
     def replay(self, lines: Sequence[str]) -> Iterator[str]:
         """Do what *lines*, the output of ``strace -f -y``, say; yield the name of each call that has done something."""

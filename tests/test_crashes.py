@@ -1,4 +1,4 @@
-"""``--durable`` and power cuts: what a reply said is on the disk, and nothing is ever there in half."""
+"""``--durable`` and power cuts: the disk has each object that a reply told of, and no object in half."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ STEPS = {
     "put('a/b/k/below', 33)": {"a/b/k/below": 33},
     "storage.delete('a/c/new')": {"a/c/new": ABSENT},
 }
-"""What a program does to a store, and how large the objects are afterwards."""
+"""The steps of a program with a store, and the sizes of the objects afterwards."""
 KEYS = sorted({key for changes in STEPS.values() for key in changes})
 
 
@@ -51,7 +51,7 @@ def trace(tmp_path: Path, *lines: str) -> list[str]:
 
 
 def violations(disk: Disk, lines: list[str], steps: dict[str, dict[str, int]], said: int = 0) -> list[str]:
-    """Return what a power cut may leave that is neither what was there before a step nor what is there after it."""
+    """Return the objects after a power cut that are neither as before a step nor as after it."""
     done = dict.fromkeys(KEYS, ABSENT)
     left, found, states = list(steps.items()), [], 0
     for call in disk.replay(lines):

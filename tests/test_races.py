@@ -34,7 +34,7 @@ MOVES = ("small", "large", "large", "tree", "name", "delete")
 
 
 class Race:
-    """So many processes on the storage with *options*, each with a small and a large file of its own."""
+    """`RACERS` processes on the storage with *options*, each with a small and a large file of its own."""
 
     def __init__(self, options: dict[str, Any]) -> None:
         self._processes = [
@@ -49,7 +49,7 @@ class Race:
         ]
 
     def run(self, *moves: str) -> list[dict[str, Any]]:
-        """Have the processes make their *moves* at once; return what each says of its own."""
+        """Have the processes make their *moves* at once; return their replies."""
         for number, (process, move) in enumerate(zip(self._processes, moves, strict=True)):
             assert process.stdin
             process.stdin.write(json.dumps(_told(move, number)) + "\n")
@@ -131,7 +131,7 @@ def test_an_object_is_whole_and_of_one_of_those_who_push_pull_and_delete_it_in_a
 def test_an_object_is_whole_and_of_one_of_those_who_push_pull_and_delete_it_in_a_directory(
     tmp_path: Path, durable: str
 ) -> None:
-    """A delete removes the directories above the object, and a push makes them anew."""
+    """A delete removes the directories above the object, and a push makes them again."""
     options = {"type": "filesystem", "store_base": str(tmp_path / "store"), "durable": durable}
     with racing(options) as (race, storage):
         run_mixed(race, storage, 50, 2)
@@ -171,7 +171,7 @@ def test_an_object_is_whole_and_of_one_of_those_who_push_pull_and_delete_it_in_m
 def test_of_two_who_push_to_one_key_the_slow_one_replaces_the_quick_one_and_keeps_its_segments(
     swift: DevSwift, proxy: Proxy, moment: str, quick: str
 ) -> None:
-    """The quick one comes and goes, and so does a sweep, while the store is yet to get what the slow one has."""
+    """The quick push and a sweep run while the slow push has not sent its segments, or its manifest, yet."""
     write_tree(Path.cwd(), FILES)
     options = swift_options(swift, segment_size=PIECE, range_size=PIECE)
     has_come = threading.Event()

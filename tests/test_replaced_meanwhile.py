@@ -1,4 +1,4 @@
-"""Objects that somebody replaces while they are fetched: what is there by then comes, and it comes whole."""
+"""Objects that somebody replaces during a download: the client gets the new object, and gets it whole."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_an_object_that_is_replaced_again_and_again_is_pulled_once_it_stays(
     push_large(store, contents[0])
     left = contents[1:]
     proxy.forget()
-    # the second range of each try, and what is asked for instead
+    # the second range of each try, and the request for the whole that follows
     when(proxy, {2, 3, 5, 6, 8}, lambda: left and raw.put_object(container, KEY, left.pop(0)))
     reply = run(store, "objPull", {"workers": 1}, **PULLS["a tree"])
     assert reply["status"] is True, reply
@@ -118,7 +118,7 @@ def test_an_object_that_is_replaced_again_and_again_is_pulled_once_it_stays(
 def test_segments_that_went_with_what_was_replaced_are_no_failure(
     store: Storage, proxy: Proxy, raw: swiftclient.Connection, pull: str
 ) -> None:
-    """As where another client uploads the same file anew, and removes what the one before was made of."""
+    """As where another client uploads the same file again, and removes the segments of the first upload."""
     push_large(store)
     proxy.forget()
     proxy.fault(Fault("answer", status=409, is_signed=True), "GET", on={1}, where=of_key)
@@ -177,7 +177,7 @@ def test_a_large_object_whose_manifest_is_replaced_before_it_is_read_is_given_ou
 
 
 class Changing(MemoryStorage):
-    """A store where somebody is quicker than who asks for an object: before each GET, and in its midst."""
+    """A store where somebody replaces the object during each GET that is to fail."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__(Settings(type="memory"))

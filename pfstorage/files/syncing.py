@@ -1,4 +1,4 @@
-"""The names of directories, brought to the disk: what lies in one is lost with its name."""
+"""Directories whose names are on the disk: a directory that loses its name in a power cut loses its files."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ _MOST_REMEMBERED = 100_000
 class SyncedNames:
     """Brings the names of the directories of one tree to the disk, and that of the tree. Safe in many threads.
 
-    Whoever made them, and when: nobody may have done that yet. A tree that is for one piece of work *remembers* which
-    are there; another one does it each time, for others may have removed them and made them anew.
+    It includes directories that others made: they may not have synced them. A tree for one piece of work *remembers*
+    the directories that it has synced; another tree syncs each time, since other processes may remove a directory
+    and make it again.
     """
 
     def __init__(self, *, remembers: bool) -> None:
@@ -45,7 +46,7 @@ class SyncedNames:
     def sync_above_top(self, top: str) -> None:
         """Bring the name of the tree at the path *top* to the disk, as far up as its file system goes.
 
-        What this user may not look at, they have not made.
+        Directories that this user may not read are left out: this user did not make them.
         """
         if self._is_top_known:
             return
@@ -60,7 +61,7 @@ class SyncedNames:
         self._is_top_known = True
 
     def forget(self) -> None:
-        """Take note that a directory, or the tree itself, was removed or made anew."""
+        """Remember nothing any more: somebody removed a directory, or the tree itself is new."""
         with self._lock:
             self._known.clear()
             self._is_top_known = False

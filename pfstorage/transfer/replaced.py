@@ -1,4 +1,4 @@
-"""An object that is replaced while it comes is fetched anew, from its beginning, as it is by then."""
+"""Downloads of an object that somebody replaces meanwhile: they start again, with the new object."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pfstorage.transfer.existence import newer
 T = TypeVar("T")
 
 MOST_TIMES = 10
-"""How often an object is fetched that somebody replaces each time before all of it came."""
+"""The downloads of an object that somebody replaces during each of them."""
 
 
 def _may_begin_anew() -> bool:
@@ -27,11 +27,11 @@ def fetched_as_it_is(
     fetch: Callable[[ObjectInfo | None], T],
     may_begin_anew: Callable[[], bool] = _may_begin_anew,
 ) -> T:
-    """Return what *fetch* returns of the object *key*, which was *known* as what it gets.
+    """Call *fetch* with the row *known* of the object *key*, and return its result.
 
-    If that fails because the object was replaced meanwhile, *fetch* is called again with what is there by then,
-    unless *may_begin_anew* says that the bytes that came can't be taken back. Raise what *fetch* raises
-    of an object that is still the same, and `NotFoundError` for one that was removed.
+    If *fetch* fails because somebody replaced the object meanwhile, call it again with the row of the new object,
+    up to `MOST_TIMES` in all, unless *may_begin_anew* says that bytes have left already. Raise the error of
+    *fetch* if the object is still the same, and `NotFoundError` if somebody removed it.
     """
     for times in range(1, MOST_TIMES):
         try:
