@@ -19,6 +19,7 @@
     ├── LocalFileError              a local file or directory can't be read or written
     │   ├── FileChangedError        a local file changed while it was read
     │   ├── FullDiskError           the local file system has no room left
+    │   ├── NoDescriptorError       this process may open no more files now
     │   └── StateFileError          the server can't read or write the file of its jobs now
     ├── StoppedError                the work was told to stop before its end
     ├── RemoteError                 the pfstorage server of ``--remote`` did not answer
@@ -141,6 +142,10 @@ class FileChangedError(LocalFileError):
 
 
 class FullDiskError(LocalFileError):
+    pass
+
+
+class NoDescriptorError(LocalFileError):
     pass
 
 

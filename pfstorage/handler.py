@@ -29,6 +29,7 @@ from pfstorage.reply import Reply
 from pfstorage.sources import from_environment, from_flags, read_settings_file
 from pfstorage.state import StateTree
 from pfstorage.stop import Stop
+from pfstorage.surprises import unforeseen
 from pfstorage.transfer import Progress, Throttle, Work
 
 if TYPE_CHECKING:
@@ -150,9 +151,8 @@ class StoreHandler:
                 reply.settle(caller.holds)
         except PfstorageError as e:
             reply = Reply.of_error(bare(e))
-        except Exception as e:
-            log.exception("an action failed for a reason that pfstorage does not know")
-            reply = Reply.of_error(PfstorageError(f"unexpected {type(e).__name__}; the log has the details"))
+        except Exception as e:  # noqa: BLE001 - it is logged
+            reply = Reply.of_error(unforeseen(e, "an action"))
         seconds = time.monotonic() - started
         observe = caller.observe or _log
         reply.when_known(lambda: observe(name, reply, time.monotonic() - started))

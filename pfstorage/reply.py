@@ -19,6 +19,7 @@ from typing import Any, Protocol, overload
 
 from pfstorage.errors import PfstorageError, bare
 from pfstorage.packed import Packed
+from pfstorage.surprises import unforeseen
 
 log = logging.getLogger(__name__)
 
@@ -95,9 +96,8 @@ class Stream:
             yield from self._rows
         except PfstorageError as e:
             self.error = bare(e)
-        except Exception as e:
-            log.exception("a list broke off for a reason that pfstorage does not know")
-            self.error = PfstorageError(f"unexpected {type(e).__name__}; the log has the details")
+        except Exception as e:  # noqa: BLE001 - it is logged
+            self.error = unforeseen(e, "a list")
         if self.error and self.raises:
             raise self.error
 

@@ -17,6 +17,7 @@ from pfstorage.errors import (
     MessageError,
     MethodNotAllowedError,
     MisconfiguredError,
+    NoDescriptorError,
     NoLengthError,
     NoSpaceError,
     NotFoundError,
@@ -53,6 +54,7 @@ STATUS_BY_ERROR: dict[type[PfstorageError], HTTPStatus] = {
     BusyError: HTTPStatus.SERVICE_UNAVAILABLE,
     LocalFileError: HTTPStatus.BAD_REQUEST,
     FullDiskError: HTTPStatus.INSUFFICIENT_STORAGE,
+    NoDescriptorError: HTTPStatus.SERVICE_UNAVAILABLE,
     StateFileError: HTTPStatus.SERVICE_UNAVAILABLE,  # the server's own: the client did nothing wrong
     StoppedError: HTTPStatus.SERVICE_UNAVAILABLE,
     NotFoundError: HTTPStatus.NOT_FOUND,

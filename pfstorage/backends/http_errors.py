@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from pfstorage.backends.http_pace import TooSlowError
 from pfstorage.sockets import SILENT
+from pfstorage.surprises import NO_DESCRIPTORS, lacks_descriptors
 
 
 class ConnectionBroken(Exception):
@@ -82,6 +83,8 @@ class Broken:
 
     def _meaning(self, error: Exception) -> ConnectionBroken:
         connecting = self._connecting
+        if lacks_descriptors(error):  # as with silence, fewer requests at once help
+            return ConnectionBroken(NO_DESCRIPTORS, silent=True)
         if isinstance(error, ssl.SSLError) and not isinstance(error, TimeoutError):
             return _tls_failure(error, connecting)
         if self._by_proxy:

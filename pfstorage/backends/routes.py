@@ -11,9 +11,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pfstorage.backends.http_connection import Route
-from pfstorage.backends.http_errors import Mistake
+from pfstorage.backends.http_errors import TALKING, Mistake
 from pfstorage.config import Settings, size_of
 from pfstorage.decoding import decoded
+from pfstorage.surprises import lacks_descriptors
 from pfstorage.urls import proxy_url
 
 _BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -21,10 +22,14 @@ _BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
 def find_route(place: str, settings: Settings, environ: Mapping[str, str]) -> Route:
-    """Return the route to *place*, ``SCHEME://HOST:PORT``. Raise `Mistake` for a setting that cannot work."""
+    """Return the route to *place*, ``SCHEME://HOST:PORT``. Raise `Mistake` for a setting that cannot work.
+
+    Raise `ConnectionBroken` if its files can't be read just now.
+    """
     proxy = find_proxy(place, settings.http_proxy, environ)
     is_tls = urlsplit(place).scheme == "https"
-    context = trusting(settings.swift.cacert, settings.insecure, environ) if is_tls else None
+    with TALKING:
+        context = trusting(settings.swift.cacert, settings.insecure, environ) if is_tls else None
     min_rate = size_of(settings.min_rate)
     return Route(place, proxy, settings.connect_timeout, settings.timeout, context, min_rate)
 
@@ -134,4 +139,6 @@ def _trusting_file(source: str, path: str) -> ssl.SSLContext:
     except ssl.SSLError as e:
         raise Mistake(f"{source}: {path!r} holds no certificates (PEM): {e.reason or e}") from e
     except (OSError, ValueError) as e:
+        if lacks_descriptors(e):
+            raise
         raise Mistake(f"{source}: {path!r} can't be read: {getattr(e, 'strerror', None) or e}") from e

@@ -9,7 +9,8 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 
-from pfstorage.errors import FullDiskError, LocalFileError
+from pfstorage.errors import FullDiskError, LocalFileError, NoDescriptorError
+from pfstorage.surprises import NO_DESCRIPTORS, lacks_descriptors
 
 TOP = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe would wait for its writer without end
@@ -93,6 +94,8 @@ def is_of_disk(error: OSError) -> bool:
 
 def local_error(error: OSError, path: str) -> LocalFileError:
     """Return *error* about *path* as the error that names it."""
+    if lacks_descriptors(error):
+        return NoDescriptorError(f"{path!r}: {NO_DESCRIPTORS}", local=path)
     kind = FullDiskError if error.errno in _FULL else LocalFileError
     return kind(f"{path!r}: {error.strerror or error}", local=path)
 

@@ -28,6 +28,7 @@ from pfstorage.jobs.row import packed_message
 from pfstorage.jobs.run import FIRST_PAUSE, Perform, Run
 from pfstorage.jobs.store import JobStore
 from pfstorage.reply import Reply
+from pfstorage.surprises import unforeseen
 
 log = logging.getLogger(__name__)
 
@@ -257,12 +258,8 @@ class Jobs:
             reply = run.perform(self._perform, order)
             del order  # it may be long
             answer = kept(reply)
-        except Exception as e:
-            if isinstance(e, PfstorageError):
-                error = e
-            else:
-                log.exception("a job failed for a reason that pfstorage does not know")
-                error = PfstorageError(f"unexpected {type(e).__name__}; the log has the details")
+        except Exception as e:  # noqa: BLE001 - it is logged
+            error = e if isinstance(e, PfstorageError) else unforeseen(e, "a job")
             reply = Reply.of_error(error)
             answer = kept(reply)
         with self._lock:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
+import io
 import logging
+import os
 import socket
 import ssl
 import sys
@@ -12,14 +14,21 @@ from http.server import HTTPServer
 from socketserver import ThreadingMixIn
 from typing import Any
 
-from pfstorage.errors import PfstorageError, StoppedError
+from pfstorage.errors import NoDescriptorError, PfstorageError, StoppedError
+from pfstorage.reply import Reply
+from pfstorage.serving.exchange import answer_of
 from pfstorage.serving.load import Load
 from pfstorage.serving.options import ServerOptions
 from pfstorage.serving.request import RequestHandler
+from pfstorage.serving.sending import send
+from pfstorage.sockets import linger
+from pfstorage.surprises import NO_DESCRIPTORS, lacks_descriptors
 
 log = logging.getLogger(__name__)
 
 NO_FILES_SECONDS = 0.5
+REFUSAL_SECONDS = 0.5
+"""What a client is waited for that is refused, while no other connection is taken."""
 GUEST_SECONDS = 1.0
 """What a connection without a place is waited for."""
 
@@ -39,7 +48,12 @@ class Listener(ThreadingMixIn, HTTPServer):
     def __init__(self, address: tuple[str, int]) -> None:
         """Listen on *address*. Raise `OSError` if it can't be had."""
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        super().__init__(address, RequestHandler)
+        self._spare = open(os.devnull, "rb")  # noqa: SIM115 - it is closed where a descriptor is needed
+        try:
+            super().__init__(address, RequestHandler)
+        except BaseException:
+            self._spare.close()
+            raise
 
     @property
     def url(self) -> str:
@@ -84,16 +98,44 @@ class Listener(ThreadingMixIn, HTTPServer):
         return min(seconds, GUEST_SECONDS) if self.load.is_guest(connection) else seconds
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Take a connection. Where this process may open no more files, wait a little: it is asked again at once."""
+        """Take a connection. Where this process may open no more files, refuse one, for which a descriptor is kept."""
         try:
             return super().get_request()
         except OSError as e:
-            if e.errno in (errno.EMFILE, errno.ENFILE):
+            if lacks_descriptors(e):
                 log.error(
                     "no connection can be taken, too many files are open: see --maxConnections, ulimit -n"
                 )
-                time.sleep(NO_FILES_SECONDS)
+                self._refuse_one()
             raise
+
+    def _refuse_one(self) -> None:
+        """Take a connection by the descriptor that is kept, and answer 503; by TLS, it ends without a word."""
+        self._spare.close()
+        before = self.socket.gettimeout()
+        try:
+            self.socket.settimeout(REFUSAL_SECONDS)
+            connection, _ = self.socket.accept()
+            with connection:
+                connection.settimeout(REFUSAL_SECONDS)
+                if not self.tls:
+                    connection.sendall(_refusal())
+                    linger(connection, REFUSAL_SECONDS)
+        except OSError as e:  # another thread was quicker to open something, or the client has gone
+            log.debug("no connection was refused: %s", e)
+            time.sleep(NO_FILES_SECONDS)
+        finally:
+            self.socket.settimeout(before)
+            self._keep_spare()
+
+    def _keep_spare(self) -> None:
+        """Keep a descriptor, unless there is none now: then the next refusal finds none, and waits."""
+        with contextlib.suppress(OSError):
+            self._spare = open(os.devnull, "rb")  # noqa: SIM115 - it is closed where a descriptor is needed
+
+    def server_close(self) -> None:
+        super().server_close()
+        self._spare.close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log what ended a connection: a client that went away is no news."""
@@ -109,3 +151,9 @@ class Listener(ThreadingMixIn, HTTPServer):
             log.debug("%s", error)
         else:
             log.error("the connection from %s broke unexpectedly", client_address[0], exc_info=error)
+
+
+def _refusal() -> bytes:
+    out = io.BytesIO()
+    send(answer_of(Reply.of_error(NoDescriptorError(NO_DESCRIPTORS))), out, "GET", "HTTP/1.1", ends=True)
+    return out.getvalue()

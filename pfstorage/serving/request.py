@@ -24,6 +24,7 @@ from pfstorage.serving.sending import UnsentError, send
 from pfstorage.serving.timed import TimedSocket, TimedStream, TimedWriter
 from pfstorage.sockets import end_tls, has_ended, linger, may_still_take, reset
 from pfstorage.status import KIND_BY_STATUS
+from pfstorage.surprises import unforeseen
 
 if TYPE_CHECKING:
     from pfstorage.serving.server import ThreadedHTTPServer
@@ -192,9 +193,8 @@ class RequestHandler(BaseHTTPRequestHandler):
             error = e
         except (ConnectionError, ssl.SSLError):
             raise
-        except Exception as e:
-            log.exception("a request failed for a reason that pfstorage does not know")
-            error = PfstorageError(f"unexpected {type(e).__name__}; the log has the details")
+        except Exception as e:  # noqa: BLE001 - it is logged
+            error = unforeseen(e, "a request")
         answer = self._answer_of(error)
         answer.status = status or answer.status
         return answer

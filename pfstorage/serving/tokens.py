@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Mapping, Set
 
-from pfstorage.errors import SettingsError, UnauthorizedError
+from pfstorage.errors import NoDescriptorError, SettingsError, UnauthorizedError
 from pfstorage.serving.token_lines import (
     RIGHTS,
     Grant,
@@ -21,6 +21,7 @@ from pfstorage.serving.token_lines import (
     read_entries,
     told_moment,
 )
+from pfstorage.surprises import NO_DESCRIPTORS, lacks_descriptors
 
 __all__ = ["Grant", "TokenFile", "make_token"]
 
@@ -73,7 +74,10 @@ class TokenFile:
         self._grants: Mapping[bytes, Grant] = {}
         self._texts: dict[bytes, str] = {}  # of tokens, as far as they are known
         self._secrets: frozenset[str] = frozenset()
-        self._read()
+        try:
+            self._read()
+        except OSError as e:
+            raise SettingsError(_unreadable(path, e)) from e
 
     def __repr__(self) -> str:
         return f"TokenFile({self._path!r})"
@@ -133,7 +137,10 @@ class TokenFile:
         """Read the file again, whether it has changed or not. What is wrong with it is logged, not raised."""
         with self._lock:
             self._state, self._complaint = None, ""
-        self._read_if_changed()
+        try:
+            self._read_if_changed()
+        except NoDescriptorError as e:  # the next request reads it
+            log.warning("%s", e)
 
     def _read_if_changed(self) -> None:
         with self._lock:
@@ -145,6 +152,8 @@ class TokenFile:
             except SettingsError as e:
                 self._close(str(e))
             except OSError as e:
+                if lacks_descriptors(e):  # that passes: nobody is told that their token is not known
+                    raise NoDescriptorError(f"the tokens can't be read: {NO_DESCRIPTORS}") from None
                 self._close(_unreadable(self._path, e))
 
     def _read_again(self) -> None:
@@ -226,6 +235,8 @@ def _text(path: str) -> tuple[str, _State | None]:
                 is_fresh = time.time_ns() - status.st_ctime_ns < FRESH_NS
                 return text, None if is_fresh else _state_of(status)
     except OSError as e:
+        if lacks_descriptors(e):
+            raise
         raise SettingsError(_unreadable(path, e)) from e
     except UnicodeDecodeError:
         raise RefusedError(f"cannot read the tokens in {path!r}: it is not UTF-8") from None

@@ -21,6 +21,7 @@ from pfstorage.errors import (
     UnavailableError,
 )
 from pfstorage.files import NewFile, local_errors, sync_file_systems
+from pfstorage.surprises import unforeseen
 from pfstorage.transfer.plan import Failure, Moved, Plan, Progress, Transfer, TransferReport
 from pfstorage.transfer.work import Work
 
@@ -285,9 +286,8 @@ def _attempt(item: Transfer, move: Move, breaker: _Breaker) -> Moved | Failure:
         breaker.note(e)
         log.debug("%r, %r failed: %s", item.key, item.path, e)
         return Failure(item.key, item.path, e)
-    except Exception as e:
-        log.exception("a transfer failed for a reason that pfstorage does not know")
-        return Failure(item.key, item.path, PfstorageError(f"unexpected {type(e).__name__}: {e}"))
+    except Exception as e:  # noqa: BLE001 - it is logged
+        return Failure(item.key, item.path, unforeseen(e, "a transfer"))
     log.debug("%r, %r: %s", item.key, item.path, moved.verdict or f"{moved.size} bytes")
     return moved
 
