@@ -34,6 +34,7 @@ from pfstorage.serving.options import ServerOptions
 from pfstorage.stop import Stop
 from pfstorage.transfer import Progress
 from tests.conftest import ROOT, ask, client, serving
+from tests.exchange import answered, server_process
 from tests.waiting import LONG, until
 
 
@@ -285,6 +286,18 @@ def test_jobs_that_wait_are_not_in_memory(tmp_path: Path) -> None:
     assert count == 63, run.stderr
     assert growth < 12 * 1024**2  # their messages have 30 MiB, compressed
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_threads_of_a_server_share_what_memory_they_have_freed(tmp_path: Path) -> None:
+    """An arena of glibc's for some threads shows as 64 MiB of addresses, most of which are not in use yet."""
+    store = ("--type", "memory", "--forever")
+    with server_process(tmp_path, *store) as served, ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: answered(served.port, "hello"), range(32)))
+        assert {status for status, _ in answers} == {200}
+        lines = Path(f"/proc/{served.process.pid}/maps").read_text().splitlines()
+    unused = [line.split()[0].split("-") for line in lines if " ---p " in line]
+    sizes = [int(end, 16) - int(start, 16) for start, end in unused]
+    assert [size for size in sizes if 48 * 1024**2 < size <= 64 * 1024**2] == []
 
 
 # time

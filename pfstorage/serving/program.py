@@ -19,6 +19,7 @@ from pfstorage.decoding import decoded
 from pfstorage.errors import LocalFileError
 from pfstorage.handler import StoreHandler
 from pfstorage.masks import without_password
+from pfstorage.serving.memory import share_between_threads
 from pfstorage.serving.options import ServerOptions
 from pfstorage.serving.server import ThreadedHTTPServer, seconds_to_end
 from pfstorage.texts import secret_of
@@ -34,6 +35,7 @@ def serve(handler: StoreHandler, options: argparse.Namespace, key_source: str) -
     *key_source* is the flag --swiftKey as it was given. Tell whether the address and the file of the
     jobs could be had. Raise `SettingsError`.
     """
+    share_between_threads()
     settings = handler.settings
     # it would end the process, until there is something to read again
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
