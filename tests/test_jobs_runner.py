@@ -933,6 +933,17 @@ def test_a_job_that_once_got_further_is_given_up_when_it_does_no_more(
     jobs.close(LONG)
 
 
+def test_a_job_whose_store_drips_is_given_up_when_no_file_is_whole_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(run, "PARTS_PATIENCE", 0.05)
+    monkeypatch.setattr(run, "FIRST_PAUSE", 0.02)
+    jobs = Jobs(Interrupted(10**6, files=0, size=1))
+    jobs.start()
+    assert jobs.status(jobs.submit(order()), LONG).state == "failed"
+    jobs.close(LONG)
+
+
 @pytest.mark.parametrize(("files", "size"), [(1, 0), (0, 1)], ids=["empty files", "parts of a file"])
 def test_a_job_that_gets_further_each_time_is_not_given_up(
     monkeypatch: pytest.MonkeyPatch, files: int, size: int

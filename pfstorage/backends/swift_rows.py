@@ -28,6 +28,7 @@ NO_JSON = (ValueError, TypeError, KeyError, AttributeError, RecursionError, Over
 """The errors of reading what should be JSON of some form."""
 
 _FIELDS = ("name", "bytes", "hash", "last_modified", "content_type")
+_PLAIN = len(_FIELDS)
 # of every row of a Swift; what stands between may leave one out
 _of_each_row = operator.itemgetter(*_FIELDS)
 _TEXTS = ("name", "subdir", *_FIELDS[2:], "slo_etag", "version_id", "symlink_path")
@@ -87,7 +88,8 @@ def _row_of(row: dict[str, Any]) -> Row:
     except (KeyError, TypeError):
         is_plain = False
     # as nearly all rows are; the others are looked at more closely
-    if is_plain and key and 0 <= size < MOST_BYTES and len(row) == len(_FIELDS) and _is_unicode(key + kind):
+    is_plain = is_plain and key and 0 <= size < MOST_BYTES and len(row) == _PLAIN
+    if is_plain and ((key.isascii() and kind.isascii()) or _is_unicode(key + kind)):
         return key, size, etag, modified, kind, ""
     require_row(row)
     if "subdir" in row:

@@ -23,6 +23,8 @@ NOTED_EVERY = 1.0
 """Seconds between two notes of how far a job is."""
 STORE_PATIENCE = 3600.0
 """Seconds for which a job waits for a store that does not answer; they begin anew whenever it gets further."""
+PARTS_PATIENCE = 86400.0
+"""Seconds for which parts of files count as getting further: a store that drips would have a job begin without end."""
 FIRST_PAUSE = 2.0
 LONGEST_PAUSE = 30.0
 
@@ -40,16 +42,20 @@ class Run:
         self.changes = 0
         self._tell = tell
         self._told_at = float("-inf")
-        self._is_moved = self._got_further = False
+        self._is_moved = self._got_further = self._has_whole = False
 
     def perform(self, perform: Perform, order: Order) -> Reply:
         """Perform *order*; again, for as long as its store does not answer: it goes on from where it was."""
-        pause, given_up_at = FIRST_PAUSE, time.monotonic() + STORE_PATIENCE
+        whole_at = time.monotonic()
+        pause, given_up_at = FIRST_PAUSE, whole_at + STORE_PATIENCE
         while True:
-            self._is_moved = self._got_further = False
+            self._is_moved = self._got_further = self._has_whole = False
             reply = perform(order, self.stop, self._note)
-            if self._got_further or reply.body.get("bytes"):
-                pause, given_up_at = FIRST_PAUSE, time.monotonic() + STORE_PATIENCE
+            now, has_bytes = time.monotonic(), bool(reply.body.get("bytes"))
+            if self._has_whole or has_bytes:
+                whole_at = now
+            if self._got_further or has_bytes:
+                pause, given_up_at = FIRST_PAUSE, min(now + STORE_PATIENCE, whole_at + PARTS_PATIENCE)
             is_endless = order.message["meta"].get("overwrite") == "always"  # it would begin anew each time
             if not _lacks_store(reply) or is_endless or time.monotonic() > given_up_at:
                 return reply
@@ -67,7 +73,8 @@ class Run:
         if self._is_moved:
             return
         self._is_moved = progress.is_last
-        self._got_further = progress.size > 0 or progress.done > progress.skipped
+        self._has_whole = progress.done > progress.skipped
+        self._got_further = progress.size > 0 or self._has_whole
         if "waiting" in self.progress and not self._got_further and progress.done < self.progress["files"]:
             return  # it waits on: what an earlier try has done is not undone
         self.progress = row_of(progress)
