@@ -224,6 +224,12 @@ def _add_server_flags(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help="the largest file that may come with a message (default 16G)",
     )
+    add(
+        "--maxSpool",
+        default="",
+        metavar="SIZE",
+        help="bytes of all uploads that lie in TMPDIR (default twice --maxUpload)",
+    )
     add("--maxConnections", type=_count, metavar="N", help="connections at once (default 256)")
     add(
         "--maxWorkers",

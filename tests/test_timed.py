@@ -88,6 +88,22 @@ def test_bytes_bring_time_and_no_more_than_so_much(pair: Pair) -> None:
         stream.read(1)
 
 
+@pytest.mark.parametrize("haste", [1.0, 1e6])
+def test_in_haste_bytes_bring_less_time(sockets: tuple[socket.socket, socket.socket], haste: float) -> None:
+    stream, far = TimedStream(TimedSocket(sockets[0]), lambda: haste), sockets[1]
+    stream.begin(0.2, rate=1, most=600)
+    far.sendall(bytes(1000))
+    assert stream.read(1000) == bytes(1000)
+    if haste > 1:
+        with pytest.raises(TimeoutError):  # 600 s would be longer than the test may take
+            stream.read(1)
+        return
+    later = threading.Timer(0.4, far.sendall, [b"1"])
+    later.start()
+    assert stream.read(1) == b"1"
+    later.join()
+
+
 BYTES = bytes(range(256)) * 80_000
 """More than the system holds for a reader."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
@@ -131,7 +132,10 @@ class Sink(Protocol):
 
 
 class Source(Protocol):
-    """What `Storage.put` reads from. It is seekable, since what fails is sent again."""
+    """What `Storage.put` reads from. It is seekable, since what fails is sent again.
+
+    One that has an attribute ``window`` goes back over so many bytes at most: see `SupportsStreams`.
+    """
 
     def read(self, size: int = -1, /) -> bytes: ...
 
@@ -272,6 +276,31 @@ class SupportsGivingUp(Protocol):
         login, which all share.
         """
         ...
+
+
+@runtime_checkable
+class SupportsStreams(Protocol):
+    """A storage whose `Storage.put` may take a body that can't be read again from its beginning."""
+
+    @property
+    def takes_streams(self) -> bool:
+        """Whether it does.
+
+        A put then reads the body once, if nothing fails. It sends it again only if that has not read more than its
+        ``window``, and else raises the error of the failure.
+        """
+        ...
+
+
+def takes_streams(storage: object) -> bool:
+    """Tell whether *storage* is one of `SupportsStreams`, and does."""
+    return isinstance(storage, SupportsStreams) and storage.takes_streams
+
+
+def window_of(body: object) -> float:
+    """Return over how many bytes *body* goes back at most."""
+    window: float = getattr(body, "window", math.inf)
+    return window
 
 
 @runtime_checkable

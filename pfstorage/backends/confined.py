@@ -19,6 +19,7 @@ from pfstorage.backends.base import (
     SupportsPatience,
     SupportsSegments,
     leaving_out,
+    takes_streams,
 )
 from pfstorage.backends.leftovers import Leftover, Leftovers, Share
 from pfstorage.backends.retry import Patience
@@ -73,6 +74,10 @@ class _Confined:
     @property
     def settings(self) -> Settings:
         return self._storage.settings
+
+    @property
+    def takes_streams(self) -> bool:
+        return takes_streams(self._storage)
 
     def _within(self, start: str) -> str:
         _require_touch(self._rights, start)

@@ -54,6 +54,8 @@ def open_storage(settings: Settings) -> FilesystemStorage:
 class FilesystemStorage:
     """Objects as the files below one directory, each written whole or not at all."""
 
+    takes_streams = True
+
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         base = settings.filesystem.store_base

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from pfstorage.backends.base import CHUNK
+from pfstorage.backends.base import CHUNK, window_of
 from pfstorage.backends.http_errors import (
     CONNECTING,
     CONNECTING_TO_PROXY,
@@ -95,7 +95,7 @@ class HttpConnection:
         *body* is bytes or has a ``read``; *headers* tell its length, *size* bytes.
         Raise `ConnectionBroken`. What a body raises passes through, and ends the connection.
         """
-        asks_first = self._asks_first and size > CONTINUE_ABOVE
+        asks_first = self._asks_first and size > min(CONTINUE_ABOVE, window_of(body))
         self._open()
         self._put_head(method, path, headers, asks_first)
         with TALKING:

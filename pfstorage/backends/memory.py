@@ -23,6 +23,8 @@ def open_storage(settings: Settings) -> MemoryStorage:
 class MemoryStorage:
     """Objects in a dict, gone with the process."""
 
+    takes_streams = True
+
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings(type="memory")
         self._container: dict[str, tuple[ObjectInfo, bytes]] | None = None

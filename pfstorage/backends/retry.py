@@ -111,10 +111,11 @@ class Patience:
         progress: Callable[[], float] = no_progress,
         least_rate: float = 0.0,
         outage: Outage | None = None,
+        can_repeat: Callable[[], bool] = lambda: True,
     ) -> T:
         """Return what *call* returns; on an error of *again_on*, call it again, after a pause.
 
-        Raise the last error, or `StoppedError`. *call* must be able to run again: rewind
+        Raise the last error, or `StoppedError`. *call* must be able to run again, or *can_repeat* says no: rewind
         what it read. Where *progress* has grown since the count of tries began, and by *least_rate* each second, the
         count begins anew: who gets a little further each time would be tried without end.
         During an *outage* that has lasted for long, one try is enough.
@@ -141,7 +142,7 @@ class Patience:
                 most = self._retries if retries is None else retries
                 if e.facts.get("stranger"):
                     most = min(most, STRANGE_RETRIES)
-                if attempt >= most or out_of_patience:
+                if attempt >= most or out_of_patience or not can_repeat():
                     raise
                 if self._add_to_budget(-1) < 0:
                     raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pfstorage.backends.base import ObjectInfo, Piece, Sink, Source
+from pfstorage.backends.base import ObjectInfo, Piece, Sink, Source, window_of
 from pfstorage.backends.common import new_md5, wrong_segment
 from pfstorage.errors import IntegrityError, LocalFileError
 
@@ -25,6 +25,7 @@ class HashedBody:
 
     def __init__(self, body: Source, size: int, key: str) -> None:
         self.size = size
+        self.window = window_of(body)
         self._body = body
         self._left = size
         self._key = key

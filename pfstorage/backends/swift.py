@@ -36,6 +36,8 @@ def open_storage(settings: Settings) -> SwiftStorage:
 class SwiftStorage:
     """One container of an OpenStack Swift."""
 
+    takes_streams = True
+
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._container = settings.swift.container_name

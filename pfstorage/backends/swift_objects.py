@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from pfstorage.backends.base import CHUNK, ObjectInfo, Sink, Source, Span
+from pfstorage.backends.base import CHUNK, ObjectInfo, Sink, Source, Span, window_of
 from pfstorage.backends.common import exists, is_unmet
 from pfstorage.backends.http_connection import ConnectionBroken, Refusal
 from pfstorage.backends.streams import HashedBody
@@ -90,10 +91,16 @@ class SwiftObjects:
                 is_damaged = True
                 raise
 
+        def put_repeatedly() -> ObjectInfo:
+            again_on = (IntegrityError,)
+            return self.session.tried(put_whole, key, again_on, can_repeat=can_repeat)
+
+        def can_repeat() -> bool:
+            window = window_of(body)
+            return window == math.inf or body.tell() - start <= window
+
         try:
-            return self.in_container(
-                container, lambda: self.session.tried(put_whole, key, again_on=(IntegrityError,)), like
-            )
+            return self.in_container(container, put_repeatedly, like)
         except IntegrityError as e:
             self._remove_damaged(container, key, str(e.facts.get("stored", "")))
             raise

@@ -116,10 +116,11 @@ class SwiftSession:
         key: str = "",
         again_on: tuple[type[StorageError], ...] = (),
         progress: Callable[[], float] = no_progress,
+        can_repeat: Callable[[], bool] = lambda: True,
     ) -> T:
         """Do *work* about *key* with a connection, the storage URL and a token.
 
-        What fails and may succeed is done again as a whole, so *work* must go on from
+        What fails and may succeed is done again as a whole, if *can_repeat* then, so *work* must go on from
         where it is, or begin anew. A token that has run out is renewed once.
         """
 
@@ -134,7 +135,9 @@ class SwiftSession:
 
         again_on = (UnavailableError, ConflictError, *again_on)
         rate = self.min_rate
-        return self.patience.tried(once, again_on, progress=progress, least_rate=rate, outage=self._outage)
+        return self.patience.tried(
+            once, again_on, progress=progress, least_rate=rate, outage=self._outage, can_repeat=can_repeat
+        )
 
     def _as_logged_in(self, work: Callable[[Connection, str, str], T], key: str) -> T:
         url, token = self._login.get()

@@ -35,9 +35,9 @@ def _of_body(request: Request) -> Reply:
     boundary = boundary_of(request.headers.only("content-type"))
     if boundary is None:
         return _of_text(request, body.read_text(request.open_body(body.MAX_MESSAGE)))
-    most = request.max_upload if request.caller.rights.allows("write") else 0
+    most = request.most_on_disk if request.caller.rights.allows("write") else 0
     source = request.open_body(most + 2 * body.MAX_MESSAGE)  # the fields, and what divides them
-    with contextlib.closing(read_form(source, boundary, most)) as form:
+    with contextlib.closing(read_form(source, boundary, most, request.new_spool)) as form:
         return _of_form(request, form)
 
 

@@ -15,6 +15,7 @@ from pfstorage.reply import Reply
 from pfstorage.serving.body import MAX_UPLOAD, Outlet, Reader, Writer
 from pfstorage.serving.gate import Turn
 from pfstorage.serving.head import Headers
+from pfstorage.serving.spool import Room, Spool
 from pfstorage.status import http_status
 
 JSON = "application/json"
@@ -31,9 +32,9 @@ class Request:
     *client* is the address of whoever sent it, *id* what the log calls it. What is done
     for it once its body is there, however slowly that came, is done within its *turn*. *admit* takes a place among
     the connections for the owner of its token, or raises `BusyError`. What
-    is moved without a message is told to *moved*. Events are streamed for *stream_seconds*. *route* is the path of
-    the endpoint, *action* that of the message. The answer has the headers *defaults*, unless it has others of those
-    names.
+    is moved without a message is told to *moved*. Uploads that lie on the disk take of the *room*. Events are
+    streamed for *stream_seconds*. *route* is the path of the endpoint, *action* that of the message. The answer has
+    the headers *defaults*, unless it has others of those names.
     """
 
     method: str
@@ -48,12 +49,22 @@ class Request:
     turn: Turn
     admit: Callable[[str], None] = lambda _owner: None
     max_upload: int = MAX_UPLOAD
+    room: Room = field(default_factory=Room)
     stream_seconds: float = math.inf
     moved: Callable[[str, int], None] = lambda _to, _size: None
     route: str = ""
     action: str = ""
     defaults: Mapping[str, str] = field(default_factory=dict)
     caller: Caller = NOBODY
+
+    @property
+    def most_on_disk(self) -> int:
+        """How many bytes an upload may have that lies on the disk first."""
+        return int(min(self.max_upload, self.room.share(self.caller.owner)))
+
+    def new_spool(self, most: int) -> Spool:
+        """Return a new file on disk for *most* bytes."""
+        return Spool(most, self.room, self.caller.owner)
 
     def parameters(self) -> Mapping[str, str]:
         """Return the parameters of the query. Raise `MessageError` if it can't be read, or has one twice."""

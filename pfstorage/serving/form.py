@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
@@ -48,15 +49,17 @@ def boundary_of(content_type: str) -> str | None:
     return str(options.get("boundary", "")) if kind == "multipart/form-data" else None
 
 
-def read_form(body: Reader, boundary: str, most: int = MAX_UPLOAD) -> Form:
+def read_form(
+    body: Reader, boundary: str, most: int = MAX_UPLOAD, new_spool: Callable[[int], Spool] = Spool
+) -> Form:
     """Read a multipart form with a file of *most* bytes. It goes to disk as it comes, and is never whole in memory.
 
     The caller closes the form. Raise `MessageError` or `TooLargeError`; `ForbiddenError` for a
-    file where *most* is 0; or `LocalFileError`, if there is no room for the file.
+    file where *most* is 0; `BusyError` or `LocalFileError`, if there is no room for the file.
     """
     form = Form()
     try:
-        _read_parts(_Unpadded(body, boundary), boundary, form, most)
+        _read_parts(_Unpadded(body, boundary), boundary, form, most, new_spool)
     except (MultipartError, UnicodeError) as e:
         form.close()
         raise MessageError(f"the multipart form can't be read: {e}") from None
@@ -113,7 +116,9 @@ class _Unpadded:
         return mark + rest
 
 
-def _read_parts(body: _Unpadded, boundary: str, form: Form, most: int) -> None:
+def _read_parts(
+    body: _Unpadded, boundary: str, form: Form, most: int, new_spool: Callable[[int], Spool]
+) -> None:
     texts: dict[str, bytearray] = {}
     charsets: dict[str, str] = {}
     name, room = "", MAX_MESSAGE
@@ -122,8 +127,9 @@ def _read_parts(body: _Unpadded, boundary: str, form: Form, most: int) -> None:
             for event in parser.parse(body.read(CHUNK)):
                 if isinstance(event, MultipartSegment):
                     name = _name_of(event)
-                    _begin_part(name, texts, form, most)
-                    if name == "local" and form.local:
+                    _begin_part(name, texts, form)
+                    if name == "local":
+                        form.local = _new_file(most, new_spool)
                         form.local.content_type = _content_type_of(event)
                     charsets[name] = "" if name == "local" else _charset_of(event)
                 elif event and name == "local" and form.local:
@@ -178,12 +184,14 @@ def _charset_of(part: MultipartSegment) -> str:
     )
 
 
-def _begin_part(name: str, texts: dict[str, bytearray], form: Form, most: int) -> None:
+def _begin_part(name: str, texts: dict[str, bytearray], form: Form) -> None:
     if name in texts or (name == "local" and form.local):
         raise MessageError(f"the multipart form has the field {name[:80]!r} twice")
     if name != "local":
         texts[name] = bytearray()
-        return
+
+
+def _new_file(most: int, new_spool: Callable[[int], Spool]) -> Spool:
     if not most:
         raise ForbiddenError("to upload a file takes a token with the right to write")
-    form.local = Spool(most)
+    return new_spool(most)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
@@ -146,7 +147,7 @@ LARGE = 64 * 1024
 
 
 class Turn:
-    """One request's place among those at work: inside the gate *quick*, *long* if it moves files, or *followers*.
+    """One request's place among those at work: inside one of the gates, of which *long* is for those that move files.
 
     While its message is decoded, if that is a large one, it is inside the gate *decoding*.
 
@@ -163,11 +164,13 @@ class Turn:
         *,
         followers: Gate | None = None,
         decoding: Gate | None = None,
+        uploads: Gate | None = None,
     ) -> None:
         self._quick = quick
         self._long = long
         self._followers = followers
         self._decoding = decoding
+        self._uploads = uploads
         self.is_gone = is_gone
         self.owner = self.address = ""
         self._inside: Gate | None = None
@@ -180,8 +183,8 @@ class Turn:
 
     @property
     def is_at_work(self) -> bool:
-        """Tell whether it is inside, and not only to follow a job."""
-        return self._inside is not None and not self.is_following
+        """Tell whether it is inside, and neither follows a job nor waits for what a client uploads."""
+        return self._inside in (self._quick, self._long)
 
     @property
     def is_following(self) -> bool:
@@ -227,6 +230,17 @@ class Turn:
         if self._followers and self._inside is not self._followers:
             self.end()
             self._enter(self._followers)
+
+    def begin_upload(self) -> bool:
+        """Be one of those whose body goes on to the store as it comes, if there is a place; tell whether there is.
+
+        If there is none, have no place at all: the body may be long in coming.
+        """
+        self.end()
+        with contextlib.suppress(BusyError):
+            if self._uploads:
+                self._enter(self._uploads)
+        return self._inside is not None
 
     def end(self) -> None:
         """Give the place back, if there is one."""

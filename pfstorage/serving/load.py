@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import socket
 import threading
 import time
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 from pfstorage.errors import BusyError
 from pfstorage.serving.gate import Gate, Turn
+from pfstorage.serving.spool import Room
 from pfstorage.sockets import hang_up, has_news
 from pfstorage.transfer import SharedWorkers
 
@@ -39,11 +41,19 @@ class Load:
     """Counts the connections and the requests of one server, and bounds them. Any thread may call a method."""
 
     def __init__(
-        self, most_connections: int, most_requests: int, most_workers: int, most_streams: int | None = None
+        self,
+        most_connections: int,
+        most_requests: int,
+        most_workers: int,
+        most_streams: int | None = None,
+        most_spooled: float = math.inf,
     ) -> None:
         self.workers = SharedWorkers(most_workers)
+        self.room = Room(most_spooled)
         self.quick, self.long = Gate(most_requests), Gate(most_requests)
         self.decoding = Gate(1, most_connections)
+        # who finds no place there goes to disk first
+        self.uploads = Gate(most_requests, 0)
         # who follows a job does no work, and holds a connection: half of them are left to others
         half = max(1, most_connections // 2)
         each = min(half if most_streams is None else most_streams, max(1, half // 2))
@@ -79,7 +89,14 @@ class Load:
 
     def new_turn(self, is_gone: Callable[[], bool]) -> Turn:
         """Return the place that a request is to take among those at work, unless its client *is_gone* by then."""
-        return Turn(self.quick, self.long, is_gone, followers=self.followers, decoding=self.decoding)
+        return Turn(
+            self.quick,
+            self.long,
+            is_gone,
+            followers=self.followers,
+            decoding=self.decoding,
+            uploads=self.uploads,
+        )
 
     def connect(self, connection: socket.socket, address: str = "") -> bool:
         """Count *connection* from *address* until `disconnect`; tell whether it has a place.
@@ -238,7 +255,7 @@ class Load:
 
     def end_turns(self) -> None:
         """Let no request begin to work any more; who waits for that is told so."""
-        for gate in (self.quick, self.long, self.followers):
+        for gate in (self.quick, self.long, self.followers, self.uploads):
             gate.end()
 
     def hang_up(self) -> None:
@@ -255,6 +272,12 @@ class Load:
             "followers": ("Requests that follow jobs.", "", lambda: {"": self.followers.counts()["busy"]}),
             "requests": ("Requests, without those that move files.", "state", self.quick.counts),
             "transfers": ("Requests that move files.", "state", self.long.counts),
+            "uploads": (
+                "Uploads that go on to the store as they come.",
+                "",
+                lambda: {"": self.uploads.counts()["busy"]},
+            ),
+            "spooled_bytes": ("Bytes of uploads that lie on the disk.", "", lambda: {"": self.room.taken}),
             "workers": ("Workers that move files.", "state", self.workers.counts),
         }
 

@@ -9,19 +9,20 @@ from urllib.parse import unquote_to_bytes
 
 from pfstorage.actions import Context
 from pfstorage.actions.options import MoveMeta
-from pfstorage.backends.base import CHUNK, Attributes
+from pfstorage.backends.base import CHUNK, Attributes, takes_streams
 from pfstorage.backends.common import new_md5
 from pfstorage.backends.confined import require_write
 from pfstorage.backends.level import SLASH, as_directories, rows_of_level
 from pfstorage.errors import InvalidKeyError, MessageError
 from pfstorage.pathmap import check_key, check_new_key
 from pfstorage.reply import Reply
-from pfstorage.serving.body import Reader
+from pfstorage.serving.body import Reader, SizedReader
 from pfstorage.serving.download import give_out, refused
 from pfstorage.serving.exchange import Answer, Request, answer_of
 from pfstorage.serving.head import KIND
 from pfstorage.serving.spool import Spool
-from pfstorage.transfer.push import store_alone
+from pfstorage.serving.stream import UploadStream
+from pfstorage.transfer.push import store_alone, store_one
 
 OBJECTS = "/api/v1/objects"
 OBJECT_HEADERS = {
@@ -87,16 +88,27 @@ def _put(request: Request, key: str) -> Answer:
     kind = request.headers.only("content-type")
     if not KIND.fullmatch(kind):
         raise MessageError("Content-Type is printable ASCII, of 255 characters at most")
-    with contextlib.closing(Spool(request.max_upload)) as spool:
-        md5 = _spooled(request.open_body(request.max_upload), spool)
+
+    def check(md5: str) -> None:
         if expected and md5 != expected:
             raise MessageError("the body does not have the MD5 that Content-MD5 says: send it again")
         require_write(request.caller.renewed().rights, key)  # it may have been long in coming
-        request.turn.begin_transfer()
-        # of a client that has gone, too: it sent all of it
-        work = request.handler.work_for(request.caller, MoveMeta(overwrite="never" if only_new else "always"))
-        info, _ = store_alone(work, key, spool.body(), spool.size, attributes=Attributes(kind))
-    request.moved("store", spool.size)
+
+    work = request.handler.work_for(request.caller, MoveMeta(overwrite="never" if only_new else "always"))
+    body = request.open_body(request.max_upload)
+    # who has no place goes to disk first: to hold a connection to the store for all who are slow would take too many
+    if isinstance(body, SizedReader) and takes_streams(work.storage) and request.turn.begin_upload():
+        size = body.left
+        stream = UploadStream(body, size, check, hashes=bool(expected))
+        info, _ = store_one(work, key, stream, size, attributes=Attributes(kind))
+    else:
+        with contextlib.closing(request.new_spool(request.most_on_disk)) as spool:
+            check(_spooled(body, spool))
+            request.turn.begin_transfer()
+            # of a client that has gone, too: it sent all of it
+            size = spool.size
+            info, _ = store_alone(work, key, spool.body(), size, attributes=Attributes(kind))
+    request.moved("store", size)
     answer = answer_of(Reply({"status": True, "object": info.as_row()}))
     answer.status, answer.headers = 201, {"ETag": f'"{info.etag}"'}
     return answer

@@ -29,7 +29,8 @@ class ServerOptions:
     A new connection is waited for *head_seconds* until its first byte comes, and so is the rest of a head;
     a kept one may be idle for *idle_seconds*. A body comes with *min_rate* bytes a second, and an answer is taken
     with as many; where another waits for its place, with `WANTED` times as many. The events of a job are streamed for
-    *stream_seconds*, *max_streams* of them at once for one token.
+    *stream_seconds*, *max_streams* of them at once for one token. Uploads that lie on the disk have *max_spool* bytes,
+    or twice *max_upload* if that is 0.
     """
 
     token_path: str = ""
@@ -41,6 +42,7 @@ class ServerOptions:
     cors_origins: tuple[str, ...] = ()
     allow_hosts: tuple[str, ...] = ()
     max_upload: int = MAX_UPLOAD
+    max_spool: int = 0
     max_connections: int = 256
     max_requests: int = 32
     max_streams: int = 32
@@ -65,7 +67,7 @@ class ServerOptions:
         given = more | {name: args[flag] for flag, name in FLAGS.items() if args.get(flag)}
         for name in ("fs_roots", "cors_origins", "allow_hosts"):
             given[name] = tuple(given.get(name, ()))
-        for flag in ("maxUpload", "maxJobBytes"):
+        for flag in ("maxUpload", "maxSpool", "maxJobBytes"):
             if (name := FLAGS[flag]) in given:
                 try:
                     given[name] = size_of(given[name])
@@ -99,6 +101,7 @@ FLAGS = {
     "corsOrigin": "cors_origins",
     "allowHost": "allow_hosts",
     "maxUpload": "max_upload",
+    "maxSpool": "max_spool",
     "maxConnections": "max_connections",
     "maxRequests": "max_requests",
     "maxStreams": "max_streams",

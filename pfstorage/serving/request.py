@@ -58,7 +58,7 @@ class RequestHandler(BaseHTTPRequestHandler):
         self._options = self.server.options
         self.rfile.close()
         sock = TimedSocket(self.connection)
-        self._received = TimedStream(sock)
+        self._received = TimedStream(sock, self._haste)
         self.rfile = self._received.buffered()
         self._writer = self.wfile = TimedWriter(sock, self._reader_bounds)  # type: ignore[assignment]
         self._patience = self.server.head_seconds(self.connection)
@@ -72,6 +72,11 @@ class RequestHandler(BaseHTTPRequestHandler):
         if self.server.load.is_crowded or (self._request and self._request.turn.is_wanted):
             return options.head_seconds, options.min_rate * WANTED
         return options.idle_seconds, options.min_rate
+
+    def _haste(self) -> float:
+        """Return how many times as fast as otherwise a body must come now."""
+        load = self.server.load
+        return WANTED if load.is_crowded or load.room.is_wanted else 1.0
 
     def handle_one_request(self) -> None:
         """Read one request and answer it. The server's end waits for it from its first line on."""
@@ -252,6 +257,7 @@ class RequestHandler(BaseHTTPRequestHandler):
             turn,
             functools.partial(self.server.load.admit, self.connection, turn),
             self._options.max_upload,
+            self.server.load.room,
             self._options.stream_seconds,
             self.server.metrics.moved,
         )

@@ -50,10 +50,10 @@ def seconds_to_end(grace: float) -> float:
 def _workers_of(options: ServerOptions) -> int:
     """Return how many files all transfers together may move at once.
 
-    There are connections beside, and requests at work, as many quick ones as long ones, each with one to the store
-    and a file.
+    There are connections beside, and requests at work, as many quick ones as long ones and uploads, each with one to
+    the store and a file.
     """
-    most = most_workers(options.max_connections + GUESTS + 4 * options.max_requests)
+    most = most_workers(options.max_connections + GUESTS + 6 * options.max_requests)
     if most < options.max_workers:
         log.warning(
             "%d files are moved at once, not %d (--maxWorkers): that is what the limit of open files allows"
@@ -101,7 +101,11 @@ class ThreadedHTTPServer(Listener):
         self.tls = tls_of(options) if options.tls_cert else None
         self._own_files = OwnFiles(Roots(options.fs_roots or (name_by_shell(working_directory()),)), options)
         self.load = Load(
-            options.max_connections, options.max_requests, _workers_of(options), options.max_streams
+            options.max_connections,
+            options.max_requests,
+            _workers_of(options),
+            options.max_streams,
+            options.max_spool or 2 * options.max_upload,
         )
         self.metrics = self._new_metrics()
         own = (

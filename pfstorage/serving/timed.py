@@ -52,11 +52,13 @@ class TimedSocket:
 class TimedStream(io.RawIOBase):
     """The bytes that *sock* receives. To wait longer for them than is allowed raises `TimeoutError`.
 
-    The seconds that count are those of the waiting, not what the server does meanwhile.
+    The seconds that count are those of the waiting, not what the server does meanwhile. While *haste* returns 2,
+    whoever sends must be twice as fast.
     """
 
-    def __init__(self, sock: TimedSocket) -> None:
+    def __init__(self, sock: TimedSocket, haste: Callable[[], float] = lambda: 1.0) -> None:
         self._socket = sock
+        self._haste = haste
         self.begin(math.inf)
 
     def begin(self, seconds: float, *, rate: float = math.inf, most: float = math.inf) -> None:
@@ -72,7 +74,7 @@ class TimedStream(io.RawIOBase):
         started = time.monotonic()
         count = self._socket.receive_into(buffer, self._left)
         waited = time.monotonic() - started
-        self._left = min(self._most, self._left - waited + count / self._rate)
+        self._left = min(self._most, self._left - waited + count / (self._rate * self._haste()))
         return count
 
     def buffered(self) -> io.BufferedReader:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pfstorage.backends import ObjectInfo
-from pfstorage.backends.base import CHUNK, Attributes, Piece, Source, Span, SupportsSegments
+from pfstorage.backends.base import CHUNK, Attributes, Piece, Source, Span, SupportsSegments, window_of
 from pfstorage.backends.common import md5_of_md5s, new_md5, wrong_segment
 from pfstorage.errors import IntegrityError, NotFoundError, PfstorageError, StoppedError, UnavailableError
 from pfstorage.files import Body, NewFile
@@ -92,6 +92,52 @@ def push(
         upload.discard()
         raise
     return info, sum(size for _, size in put_now)
+
+
+class _Part:
+    """The next *size* bytes of *source*, as a source of their own. It goes back as far as that does."""
+
+    def __init__(self, source: Source, size: int) -> None:
+        self.window = window_of(source)
+        self._source = source
+        self._start = source.tell()
+        self._size = size
+
+    def read(self, size: int = -1) -> bytes:
+        left = self._size - self.tell()
+        return self._source.read(left if size < 0 else min(size, left)) if left else b""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._source.seek(self._start + offset, whence) - self._start
+
+    def tell(self) -> int:
+        return self._source.tell() - self._start
+
+
+def push_in_order(
+    work: Work,
+    key: str,
+    body: Source,
+    size: int,
+    piece_size: int,
+    attributes: Attributes,
+    known: ObjectInfo | None,
+) -> tuple[ObjectInfo, int]:
+    """Do as `push` does with *size* bytes of a *body* that is read once, from its beginning to its end.
+
+    Its segments go one after the other, and nobody can use them for a later try: if it fails, it removes them.
+    """
+    assert isinstance(work.storage, SupportsSegments)
+    upload = work.storage.segmented_upload(key, size, piece_size, attributes, known)
+    source = work.source(body)
+    try:
+        pieces = [
+            upload.put(_Part(source, piece.size), piece.offset, piece.size) for piece in cut(size, piece_size)
+        ]
+        return upload.finish(pieces, only_new=work.options.only_new), size
+    except BaseException:
+        upload.discard()
+        raise
 
 
 def pull(work: Work, known: ObjectInfo, file: NewFile) -> ObjectInfo:

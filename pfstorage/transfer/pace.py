@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from pfstorage.backends.base import Sink, Source
+from pfstorage.backends.base import Sink, Source, window_of
 from pfstorage.errors import StoppedError, StorageError
 from pfstorage.stop import TICK, Stop
 
@@ -206,6 +206,7 @@ class PacedSource:
     def __init__(self, source: Source, passed: Callable[[int], None]) -> None:
         self._source = source
         self._passed = passed
+        self.window = window_of(source)
 
     def read(self, size: int = -1) -> bytes:
         chunk = self._source.read(size)

@@ -132,6 +132,8 @@ def store_one(
         piece_size = storage.piece_size(size, options.segment_size)
         if size > piece_size and isinstance(body, Body):
             return large.push(work, key, body, piece_size, attributes, known)
+        if size > piece_size:
+            return large.push_in_order(work, key, body, size, piece_size, attributes, known)
     return storage.put(key, work.source(body), size, attributes, only_new=options.only_new), size
 
 
