@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import json
 import socket
@@ -14,16 +15,18 @@ from typing import Any
 
 import pytest
 
-from pfstorage import StoreHandler, ThreadedHTTPServer
+from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.actions import Caller
-from pfstorage.backends import ObjectInfo
+from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.leftovers import Leftovers, Share
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.config import Settings
+from pfstorage.devswift import DevSwift
 from pfstorage.errors import StoppedError
 from pfstorage.stop import LOOK_SECONDS, Stop
-from tests.conftest import ask, serving
+from tests.conftest import ask, serving, swift_options
 from tests.exchange import answers, message, multipart, post, request
+from tests.faults import Fault, Proxy
 from tests.waiting import settle, until
 
 
@@ -236,3 +239,56 @@ def test_rows_pass_until_the_stop_is_requested() -> None:
     with contextlib.closing(StoreHandler(Endless())) as handler:
         reply = handler.answer({"action": "ls", "meta": {"substr": "x"}}, Caller(stop=stop))
         assert isinstance(reply.error, StoppedError)
+
+
+# a store that is silent
+
+
+@pytest.fixture
+def silent(swift: DevSwift, proxy: Proxy) -> Iterator[Storage]:
+    """A Swift that has logged its clients in, and answers nothing after that."""
+    with open_storage(**{**swift_options(swift), "auth_url": proxy.auth_url}) as storage:
+        storage.put("a", io.BytesIO(b"x"), 1)
+        assert [row.key for row in storage.list()] == ["a"]
+        proxy.forget()
+        proxy.fault(Fault("stall", seconds=600), where=lambda _: True)
+        yield storage
+
+
+SILENT: list[tuple[str, dict[str, Any]]] = [
+    ("ls", {}),
+    ("ls", {"path": "x//y"}),
+    ("ls", {"sure": True}),
+    ("objExists", {"obj": "a"}),
+    ("objStat", {"obj": "a"}),
+    ("objPull", {"fromLocation": "x//y", "mapLocationOver": "out"}),
+    ("objPull", {"fileList": ["a"], "mapLocationOver": "out"}),
+    ("objVerify", {"fromLocation": "x", "mapLocationOver": "out"}),
+    ("objPut", {"file": "file"}),
+    ("objSweep", {}),
+]
+
+
+@pytest.mark.parametrize(("action", "meta"), SILENT)
+def test_a_client_that_has_gone_waits_for_no_silent_store(
+    silent: Storage, proxy: Proxy, action: str, meta: dict[str, Any]
+) -> None:
+    Path("file").write_bytes(b"x")
+    with contextlib.closing(StoreHandler(silent)) as handler, serving(handler) as server:
+        with socket.create_connection(("127.0.0.1", server.server_port), timeout=60) as connection:
+            connection.sendall(post(message(action, **meta)))
+            until(lambda: proxy.exchanges != [])
+        until(lambda: is_free(server))
+
+
+def test_a_cancelled_job_waits_for_no_silent_store(silent: Storage, proxy: Proxy) -> None:
+    with contextlib.closing(StoreHandler(silent)) as handler, serving(handler) as server:
+        meta = {"fromLocation": "x//y", "mapLocationOver": "out", "async": True}
+        job = ask(server, {"action": "objPull", "meta": meta})[1]["job"]
+        until(lambda: proxy.exchanges != [])
+        ask(server, {"action": "jobCancel", "meta": {"job": job}})
+        until(
+            lambda: bool(
+                ask(server, {"action": "jobStatus", "meta": {"job": job}})[1]["state"] == "cancelled"
+            )
+        )

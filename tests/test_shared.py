@@ -6,6 +6,7 @@ import io
 import itertools
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from pfstorage import open_storage
 from pfstorage.backends import Storage, shared
 from pfstorage.backends.shared import AT_ONCE, Shared
 from pfstorage.devswift import DevSwift
+from pfstorage.errors import StoppedError
 from tests.conftest import swift_options
 from tests.waiting import settle, until
 from tests.wire import wire_to
@@ -199,3 +201,31 @@ def test_who_lists_sees_what_they_have_stored_however_many_list(swift: DevSwift)
             for worked in [pool.submit(work, storage, who) for who in range(WORKERS)]:
                 worked.result(60)
     assert 0 < next(listings) < WORKERS * ROUNDS
+
+
+def test_who_is_stopped_while_it_asks_for_others_stops_none_of_them(patient: None) -> None:
+    answers: Shared[int] = Shared()
+    may_answer, asked = threading.Semaphore(0), threading.Semaphore(0)
+
+    def wait() -> int:
+        asked.release()
+        assert may_answer.acquire(timeout=SECONDS)
+        return 1
+
+    def stopped() -> int:
+        raise StoppedError("nobody waits for it any more")
+
+    def question() -> Any:
+        return answers._questions["ls"].next
+
+    with ThreadPoolExecutor(8) as pool:
+        before = [pool.submit(answers.get, "ls", wait) for _ in range(AT_ONCE)]
+        assert all(asked.acquire(timeout=SECONDS) for _ in before)
+        asks = pool.submit(answers.get, "ls", stopped)
+        until(question)
+        joins = pool.submit(answers.get, "ls", lambda: 2)
+        settle()
+        may_answer.release(AT_ONCE)
+        with pytest.raises(StoppedError):
+            asks.result(SECONDS)
+        assert joins.result(SECONDS) == 2

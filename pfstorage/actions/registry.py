@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pfstorage.backends import Storage
-from pfstorage.backends.base import Source, leaving_out
+from pfstorage.backends.base import Source, SupportsPatience, leaving_out
+from pfstorage.backends.retry import Patience
 from pfstorage.errors import UnknownActionError
 from pfstorage.files import Roots
 from pfstorage.reply import Reply
@@ -157,7 +158,11 @@ class Context:
         """The storage, opened when an action first asks for it, and the same until the action ends."""
         # no cached_property: before Python 3.12, one that waits for its turn would hold up all others
         if self._storage is None:
-            self._storage = self.open_storage()
+            storage = self.open_storage()
+            if isinstance(storage, SupportsPatience):
+                patience = Patience(storage.settings.retries, stop=self.stop, is_watched=True)
+                storage = storage.with_patience(patience)
+            self._storage = storage
         return self._storage
 
 

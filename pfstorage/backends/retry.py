@@ -8,6 +8,7 @@ import logging
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -32,6 +33,9 @@ STRANGE_RETRIES = 2
 BUDGET = 200.0
 BUDGET_FOR_SUCCESS = 0.5
 """The repetitions that one message may make: so many at first, and so much more for each success."""
+
+
+WATCH_SECONDS = 0.25
 
 
 class Tally:
@@ -83,7 +87,8 @@ class Patience:
     A request is repeated up to *retries* times; one that gets further each time, such
     as a download over a bad line, as often as it takes. With *is_bounded*, all of them
     share a budget: where most requests fail, repeating each does harm and helps nobody.
-    *noticed* is told of each failure that is worth another try. Safe in many threads.
+    *noticed* is told of each failure that is worth another try. With *is_watched*, what waits for the store is given up
+    soon after *stop* is requested, whether or not anybody looks at that. Safe in many threads.
     """
 
     def __init__(
@@ -93,6 +98,7 @@ class Patience:
         stop: Stop | None = None,
         noticed: Callable[[StorageError], None] = lambda _: None,
         is_bounded: bool = False,
+        is_watched: bool = False,
     ) -> None:
         self._retries = retries
         self._stop = stop or Stop()
@@ -101,6 +107,7 @@ class Patience:
         self._lock = threading.Lock()
         self._breakers: set[Callable[[], None]] = set()
         self._is_given_up = False
+        self._is_watched = is_watched
 
     def tried(
         self,
@@ -128,7 +135,8 @@ class Patience:
             if self._is_given_up:
                 raise self._stop.error()
             try:
-                result = call()
+                with WATCH.over(self) if self._is_watched else contextlib.nullcontext():
+                    result = call()
             except again_on as e:
                 if self._is_given_up:
                     raise self._stop.error() from e
@@ -172,6 +180,10 @@ class Patience:
             with self._lock:
                 self._breakers.discard(breaker)
 
+    def give_up_if_stopped(self) -> None:
+        if self._stop.is_requested:
+            self.give_up(self._stop.reason)
+
     def give_up(self, reason: str) -> None:
         """Break off what is under way, and let nothing begin any more: each ends with `StoppedError`."""
         self._stop.request(reason)
@@ -185,6 +197,46 @@ class Patience:
             breakers = list(self._breakers)
         for breaker in breakers:
             breaker()
+
+
+class Watch:
+    """A thread that looks some times a second whether those who wait for a store are to stop: they can't themselves."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: Counter[Patience] = Counter()  # a listing waits in two threads
+        self._is_needed = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @contextlib.contextmanager
+    def over(self, patience: Patience) -> Iterator[None]:
+        """Give *patience* up once it is to stop, for the length of the block."""
+        with self._lock:
+            self._waiting[patience] += 1
+            self._is_needed.set()
+            if self._thread is None or not self._thread.is_alive():  # as in a child of a fork
+                self._thread = threading.Thread(target=self._look, name="watch", daemon=True)
+                self._thread.start()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting[patience] -= 1
+                if not self._waiting[patience]:
+                    del self._waiting[patience]
+
+    def _look(self) -> None:
+        while self._is_needed.wait():
+            time.sleep(WATCH_SECONDS)
+            with self._lock:
+                waiting = [*self._waiting]
+                if not waiting:
+                    self._is_needed.clear()
+            for patience in waiting:
+                patience.give_up_if_stopped()
+
+
+WATCH = Watch()
 
 
 def _pause(attempt: int, error: StorageError) -> float:

@@ -8,6 +8,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from pfstorage.errors import StoppedError
+
 T = TypeVar("T")
 
 AT_ONCE = 2
@@ -61,7 +63,12 @@ class Shared(Generic[T]):
                 self._leave(name, question)
         if is_first:
             self._ask_for(group, name, question, ask)
-        return group.answer.result()
+        try:
+            return group.answer.result()
+        except StoppedError:
+            if is_first:
+                raise
+            return ask()  # nobody waits any more for whoever asked for all
 
     def _ask_for(
         self, group: _Group[T], name: Hashable, question: _Question[T], ask: Callable[[], T]
