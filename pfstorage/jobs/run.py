@@ -25,6 +25,8 @@ STORE_PATIENCE = 3600.0
 """Seconds for which a job waits for a store that does not answer; they begin anew whenever it gets further."""
 PARTS_PATIENCE = 86400.0
 """Seconds for which parts of files count as getting further: a store that drips would have a job begin without end."""
+STOP_PATIENCE = 1.0
+"""Seconds for what is on its way to come to its end once a job is to stop: it is over within twice as many."""
 FIRST_PAUSE = 2.0
 LONGEST_PAUSE = 30.0
 
@@ -36,7 +38,7 @@ class Run:
         self.place = place
         self.job_id = place.job_id
         self.job: Job | None = None
-        self.stop = Stop()
+        self.stop = Stop(STOP_PATIENCE)
         self.is_cancelled = False
         self.progress: Mapping[str, Any] = {}
         self.changes = 0
