@@ -43,6 +43,7 @@ CREATE = f"""
     BEGIN IMMEDIATE;
     {SCHEMA.format(name="job")}
     CREATE INDEX job_by_state ON job (state, finished);
+    CREATE INDEX job_by_jid ON job (jid);
     PRAGMA user_version = {VERSION};
     COMMIT;
 """
@@ -56,6 +57,7 @@ UPGRADE = f"""
     DROP TABLE job;
     ALTER TABLE new_job RENAME TO job;
     CREATE INDEX job_by_state ON job (state, finished);
+    CREATE INDEX job_by_jid ON job (jid);
     PRAGMA user_version = {VERSION};
     COMMIT;
 """
