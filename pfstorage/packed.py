@@ -1,4 +1,4 @@
-"""A JSON object that is kept compressed, and decoded only by whoever looks into it."""
+"""A JSON object that stays compressed until a member of it is needed."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Packer:
     """Takes the text of a `Packed` in pieces."""
 
     def __init__(self, most: int) -> None:
-        """Refuse what goes beyond *most* characters."""
+        """Take *most* characters at most."""
         self._most = most
         self._size = 0
         self._compressor = zlib.compressobj(_LEVEL)
@@ -103,7 +103,7 @@ class Packer:
 
 
 def _texts(data: bytes) -> Iterator[str]:
-    """Raise `zlib.error`, `EOFError` or `ValueError` for what is not whole, or never was a text in ASCII."""
+    """Yield the text in pieces. Raise `zlib.error`, `EOFError` or `ValueError` if *data* is damaged or no ASCII."""
     decompressor = zlib.decompressobj()
     while not decompressor.eof:
         piece = decompressor.decompress(data, _CHUNK)

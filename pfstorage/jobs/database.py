@@ -34,10 +34,10 @@ SCHEMA = """
         UNIQUE (owner, jid)
     );
 """
-"""What is long comes last: SQLite reads a row from its beginning.
+"""The long columns are the last ones, since SQLite reads a row from its beginning.
 
-There are no constraints but those that keep jobs apart: a row that they would refuse could not be taken from an older
-file, and is made a failed job instead.
+The only constraints are those that keep jobs apart. An older file may have rows that others would refuse: they become
+failed jobs instead.
 """
 CREATE = f"""
     BEGIN IMMEDIATE;
@@ -62,19 +62,19 @@ UPGRADE = f"""
     COMMIT;
 """
 ORIGIN_BY_VERSION = {1: f"'{Origin().to_json()}'", 2: "origin"}
-"""Where a job was meant, in the versions before: in that of 3.0.0, its jobs mean what they mean here."""
+"""Where the origin of a job comes from, by the version of the file: version 1, of 3.0.0, has none."""
 
 BUSY_MILLISECONDS = 5000
 """How long another program, such as a backup, may keep others from writing to the file, before a write fails."""
 READERS = 4
-"""Connections that read, each for a moment: who asks for a job waits for no other."""
+"""Connections that read, each for a moment, so that no client waits for another one."""
 CACHE_KIB = 512
-"""What each of them keeps of the file in memory."""
+"""The memory that each connection uses for pages of the file."""
 
 _PASSING = ("locked", "locking", "busy", "disk i/o", "unable to open", "full", "readonly", "out of memory")
-"""Words of SQLite's errors that tell of the system, and not of what is in the file."""
+"""Words of SQLite's errors about the system. All other errors are about the content of the file."""
 _ROW_PROBLEMS = ("NULL value in ", "CHECK constraint failed in ")
-"""How ``PRAGMA integrity_check`` begins where it tells of a row that can be read: a job is damaged, not the file."""
+"""Beginnings of lines of ``PRAGMA integrity_check`` about values in a row. These damage a job, and not the file."""
 
 
 class Database:

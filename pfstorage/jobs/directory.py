@@ -35,11 +35,8 @@ class StateDirectory:
         base, suffix = os.path.splitext(self.path)
         moment = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
         aside = f"{base}.damaged-{moment}{suffix}"
-        for part in (
-            "-wal",
-            "-shm",
-            "",
-        ):  # the file itself last: until then, the next start finds it damaged again
+        # the file itself is the last: until then, the next start finds it damaged again
+        for part in ("-wal", "-shm", ""):
             with contextlib.suppress(FileNotFoundError):
                 os.rename(self.path + part, aside + part)
         with _private(self.path):

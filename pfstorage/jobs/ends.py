@@ -23,7 +23,7 @@ class Ends:
     """Keeps in *store* what jobs have come to. One thread at a time may call a method; any may look at *unsaved*."""
 
     def __init__(self, store: JobStore, limits: Limits, clock: Callable[[], float]) -> None:
-        self.unsaved: dict[str, Job] = {}  # they are over, and the file could not take that
+        self.unsaved: dict[str, Job] = {}  # they are over, and the file did not take that
         self._store = store
         self._limits = limits
         self._clock = clock
@@ -37,7 +37,10 @@ class Ends:
         return min(SWEPT_EVERY, self._limits.ttl)
 
     def keep(self, run: Run, state: str, reply: Packed | None = None, msg: str = "") -> None:
-        """Keep what a job has come to. If the file can't, memory does until it can, or the job is done anew."""
+        """Write the final state of a job. If the file takes nothing, keep it in memory and try again later.
+
+        If the process dies before that, the job runs again.
+        """
         now, reason = self._clock(), "" if state == DONE else msg
         try:
             if state == QUEUED:
@@ -63,7 +66,7 @@ class Ends:
             log.debug("ends of jobs can't be kept yet: %s", e)
 
     def forget(self) -> None:
-        """Now and then, or once much has come to it, remove what was over long ago or is too much."""
+        """Remove jobs that are old or beyond the limits, once a while has passed or many bytes were added."""
         now, limits = self._clock(), self._limits
         is_due = now - self._swept_at >= self.pause
         if not is_due and self._unswept_bytes < limits.most_bytes_of_one // 4:

@@ -16,7 +16,7 @@ QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed"
 OVER = (DONE, FAILED, CANCELLED)
 STATES = (QUEUED, RUNNING, *OVER)
 NOBODY = "\0"
-"""Who has begun a job whose owner can't be read any more: no token has this name."""
+"""The owner of a job whose row no longer names one. No token has this name."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Job:
     """How far an order is. Times are in seconds since 1970.
 
     *owner*, *rights* and *jid* are those of the order, and *action* that of its message, which is not kept in
-    memory. *created* is there unless the file of the jobs was damaged, and *reply* once the job is over, unless it was
-    cancelled before it had begun, or was read without; *reason* is what it says of a job that is not done.
+    memory. *created* is None only in a damaged row. *reply* is None until the job is over, and if it was cancelled
+    before it had begun, and in a list of jobs. *reason* says why a job has failed or was cancelled.
     """
 
     id: str

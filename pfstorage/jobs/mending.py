@@ -26,9 +26,9 @@ _NO_TIME = "typeof(finished) NOT IN ('real', 'integer') OR finished NOT BETWEEN 
 
 
 def mend(rows: sqlite3.Connection) -> int:
-    """Compress what is text, as it was before, and make a failed job of each row that can't be read.
+    """Compress the messages and replies of older versions, and turn each unreadable row into a failed job.
 
-    Return how many of these there are now that were none before.
+    Return the number of jobs that have failed by that.
     """
     for (number,) in rows.execute(f"SELECT number FROM job WHERE {_LONG_BEFORE}").fetchall():
         _compress(rows, number)
@@ -44,7 +44,7 @@ def _compress(rows: sqlite3.Connection, number: int) -> None:
         (number,),
     ).fetchone()
     values: dict[str, Any] = {}
-    with contextlib.suppress(DamagedRowError):  # what can't be read stays as it is, and that tells it
+    with contextlib.suppress(DamagedRowError):  # a damaged text stays a text, which shows the damage
         if isinstance(message, str):
             packed = _packed(message, MOST_MESSAGE)
             values |= {"action": message_of(packed)["action"], "message": packed.data, "length": packed.size}
@@ -64,14 +64,14 @@ def _compress(rows: sqlite3.Connection, number: int) -> None:
 def _packed(text: str, most: int) -> Packed:
     try:
         packed = Packed.of_text(text, most)
-        packed.value  # noqa: B018 - it raises what is wrong
+        packed.value  # noqa: B018 - it raises if the text is no JSON
     except (TooLongError, ValueError, RecursionError) as e:
         raise DamagedRowError("it is no JSON object") from e
     return packed
 
 
 def _is_failed_now(rows: sqlite3.Connection, number: int) -> bool:
-    """Make a failed job of a row if it can't be read; tell whether it was none before."""
+    """Turn an unreadable row into a failed job. Return whether the job had not failed before."""
     row = rows.execute(f"SELECT {COLUMNS} FROM job WHERE number = ?", (number,)).fetchone()
     try:
         read_job(row)

@@ -65,8 +65,8 @@ class Queue:
     def next(self, at_work: Collection[Place], most: int, most_of_one: int) -> Place | None:
         """Return the job to begin, None if none may: of the owner with the fewest *at_work*, and in turns.
 
-        *most* may be at work, *most_of_one* of one owner. Where that is more than one, there is room for nearly as
-        many again of owners who have none there: nobody takes all places.
+        *most* may be at work, *most_of_one* of one owner. Beyond *most*, there are *most* - 1 further places, only for
+        owners who have no job at work, so that no owner takes all places.
         """
         busy, large = Counter[str](), set[str]()
         for place in at_work:

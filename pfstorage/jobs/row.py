@@ -1,4 +1,4 @@
-"""From a row of the file to a job. One that can't be read is a failed job: it hides no other, and is not begun."""
+"""Read jobs from rows of the file. An unreadable row is a failed job: it hides no other, and does not begin."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ Row = Sequence[Any]
 
 
 class DamagedRowError(ValueError):
-    """A value of a row is not what the server has written."""
+    """A value of a row differs from all that the server writes."""
 
 
 def job_of(row: Row) -> Job:
@@ -88,14 +88,14 @@ def failed_job_of(row: Row, reason: str) -> Job:
         time("started"),
         time("finished"),
         text("owner", default=NOBODY),
-        Rights(),  # to all keys: who may touch fewer does not see it
+        Rights(),  # to all keys, so that a token with a prefix does not see the job
         jid=text("jid"),
         reason=reason,
     )
 
 
 def read_job(row: Row) -> Job:
-    """Return the job of *row*. Raise `DamagedRowError` if a value is not what it should be."""
+    """Return the job of *row*. Raise `DamagedRowError` for a value of a wrong type or form."""
     _, *values = row[: len(_SHORT) + 1]
     message_type, reply_type, *reply = row[len(_SHORT) + 1 :]
     known = dict(zip(_SHORT, values, strict=True))

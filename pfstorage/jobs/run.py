@@ -26,7 +26,7 @@ STORE_PATIENCE = 3600.0
 PARTS_PATIENCE = 86400.0
 """Seconds for which parts of files count as getting further: a store that drips would have a job begin without end."""
 STOP_PATIENCE = 1.0
-"""Seconds for what is on its way to come to its end once a job is to stop: it is over within twice as many."""
+"""Seconds that files under way may still take once their job is to stop. The job ends within twice this time."""
 FIRST_PAUSE = 2.0
 LONGEST_PAUSE = 30.0
 

@@ -40,7 +40,8 @@ class Jobs:
     """The jobs of one process, kept in *directory*, or in a file that ends with it. Any thread may call a method.
 
     What the file can't do is a `LocalFileError`; a job that there isn't, an `UnknownJobError`.
-    Whoever reads waits for nobody: the lock is for those who change something, and `_changed` is held for a moment.
+    Reading waits for no lock: `_lock` is for changes, also while the file is written, and `_changed` is never held
+    while the file is read or written.
     """
 
     def __init__(

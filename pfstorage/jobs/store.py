@@ -30,8 +30,8 @@ class JobStore:
     """Keeps jobs in ``jobs.sqlite`` of *directory*, or in a file without a name for as long as the process lives.
 
     The directory is made for its owner alone, and so are its files: paths may name patients. Messages and replies are
-    compressed in it, and read when they are needed. Nothing else than `StateFileError` and `FullDiskError` is raised
-    once it is open, but for what a method says. Any thread may call a method: who reads waits for nobody who writes.
+    compressed in it, and are read when they are needed. Once it is open, methods raise `StateFileError`,
+    `FullDiskError` and the errors that they name. Any thread may call a method. Reading does not wait for writing.
     """
 
     def __init__(self, directory: str = "", *, repairs: bool = False) -> None:
@@ -177,8 +177,8 @@ class JobStore:
     def remove_finished(self, before: float, most: int, bytes_of_one: int, bytes_of_all: int) -> int:
         """Remove the jobs that ended *before* that time, and of the others those beyond the bounds.
 
-        These are *most* jobs of all owners, and so many bytes; what goes then is of those who have the most, and the
-        oldest of it. Return how many that were.
+        The bounds are *most* jobs of all owners, *bytes_of_one* owner and *bytes_of_all*. The owners who have the most
+        lose their oldest jobs first. Return the number of jobs removed.
         """
         is_over = f"state IN {OVER}"
         of_one = "(PARTITION BY owner ORDER BY finished DESC, number DESC)"
@@ -200,7 +200,7 @@ class JobStore:
             return old.rowcount + surplus.rowcount
 
     def empty_log(self) -> bool:
-        """Have what was removed go from SQLite's log, too; tell whether it has, or somebody reads it now."""
+        """Remove deleted rows from SQLite's log, too. Return False if another reader prevents that now."""
         return self._database.empty_log()
 
     def _set(self, job_id: str, **values: object) -> None:
