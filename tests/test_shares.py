@@ -280,6 +280,23 @@ def test_a_reader_that_takes_its_time_makes_room_where_a_request_finds_none(
         assert len(rest_of(slow)) < len(content)
 
 
+def test_only_who_holds_most_must_hurry_where_a_request_finds_no_place(
+    start: Start, clients: Clients
+) -> None:
+    server = start()
+    for number, address in enumerate(("127.0.0.3", "127.0.0.2", "127.0.0.2", "127.0.0.2")):
+        clients(server, HELLO_POST[:-5], address)
+        until(lambda number=number: len(server.load._at_work) == number + 1)  # type: ignore[misc]
+
+    def hurried() -> set[str]:
+        held = server.load._holders.items()
+        return {holder.address for connection, holder in held if server.load.is_in_the_way(connection)}
+
+    assert hurried() == set()
+    assert said(clients(server, HELLO_POST, "127.0.0.2"))[0] == 503
+    assert hurried() == {"127.0.0.2"}
+
+
 # those who follow jobs
 
 
@@ -413,6 +430,18 @@ def test_who_sends_many_requests_waits_for_their_own() -> None:
         thread.join()
     assert order == ["eve", "ann", "bob", "eve", "eve"]
     assert door.counts() == {"busy": 0, "waiting": 0}
+
+
+def test_a_place_is_wanted_of_whoever_has_most() -> None:
+    door, order = Gate(3), []
+    for owner in ("eve", "eve", "ann"):
+        door.enter(owner)
+    assert [door.is_wanted_of(owner) for owner in ("eve", "ann")] == [False, False]
+    thread = entered(door, order, "eve")
+    assert [door.is_wanted_of(owner) for owner in ("eve", "ann")] == [True, False]
+    door.leave("eve")
+    thread.join()
+    assert order == ["eve"]
 
 
 def test_where_too_many_wait_the_last_of_whoever_has_most_is_sent_away() -> None:

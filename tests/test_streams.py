@@ -444,7 +444,7 @@ def test_uploads_on_the_disk_have_so_much_room_in_all(of: Callable[[bytes], byte
                 answer = told(second)
             assert (answer.status, answer.json["error"]["type"]) == (503, "BusyError")
             assert "--maxSpool" in answer.json["msg"]
-            assert server.load.room.is_wanted  # so whoever takes their time must hurry
+            assert server.load.room.is_wanted_of("")  # so whoever takes their time must hurry
             assert answer.headers["retry-after"]
             first.sendall(of(LARGE[:900_000])[-100:])
             assert told(first).status in (200, 201)
@@ -484,6 +484,19 @@ def test_an_upload_that_is_larger_than_the_room_is_refused_before_it_comes(tmp_p
         with connected(server, form[: form.index(b"\r\n\r\n") + 4]) as connection:
             answer = told(connection)
         assert (answer.status, answer.json["error"]["type"]) == (413, "TooLargeError")
+
+
+def test_only_who_has_too_much_of_the_room_must_hurry() -> None:
+    room = Room(100)
+    room.take("eve", 50)
+    with pytest.raises(BusyError):
+        room.take("eve", 1)
+    assert [room.is_wanted_of(name) for name in ("eve", "ann", "")] == [True, False, False]
+    room.take("ann", 10)
+    room.take("", 40)
+    with pytest.raises(BusyError):
+        room.take("ann", 1)
+    assert [room.is_wanted_of(name) for name in ("eve", "ann", "")] == [True, False, False]
 
 
 def test_the_room_is_given_back_however_an_upload_ends() -> None:

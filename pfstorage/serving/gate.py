@@ -56,10 +56,10 @@ class Gate:
         """Return how many are at work, and how many wait for that."""
         return {"busy": self._busy, "waiting": self._waiting}
 
-    @property
-    def is_wanted(self) -> bool:
-        """Tell whether somebody waits for a place."""
-        return self._waiting > 0
+    def is_wanted_of(self, owner: str) -> bool:
+        """Tell whether somebody waits for a place, and nobody has more of them than *owner*."""
+        with self._lock:
+            return self._waiting > 0 and self._inside[owner] >= max(self._inside.values(), default=0)
 
     def enter(self, owner: str = "") -> bool:
         """Be one of those inside, until `leave` of the same *owner*; tell whether that took a while.
@@ -178,8 +178,8 @@ class Turn:
 
     @property
     def is_wanted(self) -> bool:
-        """Tell whether this request has a place that another waits for."""
-        return self._inside is not None and self._inside.is_wanted
+        """Tell whether this request has a place that another waits for, and that its owner has too many of."""
+        return self._inside is not None and self._inside.is_wanted_of(self._name)
 
     @property
     def is_at_work(self) -> bool:

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 GUESTS = 32
 """Connections beyond those that have a place, until it is known what they ask for. The next one takes the oldest's."""
 CROWDED_SECONDS = 10.0
-"""How long after a request found no place whoever takes their time is in the way."""
+"""How long after a request found no place whoever holds most, and takes their time, is in the way."""
 
 Gauge = tuple[str, str, Callable[[], Mapping[str, float]]]
 """A text, the name of a label, and what returns the numbers by that label: one without one stands under ""."""
@@ -68,6 +68,7 @@ class Load:
         self._at_work: set[socket.socket] = set()
         self._is_full = False
         self._refused_at = float("-inf")
+        self._crowd: set[tuple[str, str]] = set()  # who held most by then
         # each request takes the lock itself twice: by way of the condition, that takes longer
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -82,10 +83,12 @@ class Load:
     def answered(self) -> int:
         return self._answered
 
-    @property
-    def is_crowded(self) -> bool:
-        """Tell whether a request found no place lately."""
-        return time.monotonic() - self._refused_at < CROWDED_SECONDS
+    def is_in_the_way(self, connection: socket.socket) -> bool:
+        """Tell whether a request found no place lately, when nobody held more than who holds *connection*."""
+        if time.monotonic() - self._refused_at >= CROWDED_SECONDS:
+            return False
+        holder = self._holders.get(connection)
+        return holder is not None and (holder.address, holder.owner) in self._crowd
 
     def new_turn(self, is_gone: Callable[[], bool]) -> Turn:
         """Return the place that a request is to take among those at work, unless its client *is_gone* by then."""
@@ -146,6 +149,9 @@ class Load:
 
     def _note_refusal(self) -> None:
         self._refused_at = time.monotonic()
+        held = Counter((each.address, each.owner) for each in map(self._holders.__getitem__, self._open))
+        most = max(held.values(), default=0)
+        self._crowd = {who for who, count in held.items() if count == most}
         if not self._is_full:
             log.warning("no more connections are taken: there are %d, see --maxConnections", self._most)
         self._is_full = True

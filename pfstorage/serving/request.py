@@ -69,14 +69,16 @@ class RequestHandler(BaseHTTPRequestHandler):
         A place that another waits for is not for who takes their time.
         """
         options = self._options
-        if self.server.load.is_crowded or (self._request and self._request.turn.is_wanted):
+        is_in_the_way = self.server.load.is_in_the_way(self.connection)
+        if is_in_the_way or (self._request and self._request.turn.is_wanted):
             return options.head_seconds, options.min_rate * WANTED
         return options.idle_seconds, options.min_rate
 
     def _haste(self) -> float:
         """Return how many times as fast as otherwise a body must come now."""
         load = self.server.load
-        return WANTED if load.is_crowded or load.room.is_wanted else 1.0
+        owner = self._request.caller.owner if self._request else ""
+        return WANTED if load.is_in_the_way(self.connection) or load.room.is_wanted_of(owner) else 1.0
 
     def handle_one_request(self) -> None:
         """Read one request and answer it. The server's end waits for it from its first line on."""

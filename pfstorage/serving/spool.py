@@ -26,16 +26,16 @@ class Room:
         self._most = most
         self._taken: Counter[str] = Counter()
         self._refused_at = float("-inf")
+        self._too_large = ""
         self._lock = threading.Lock()
 
     @property
     def taken(self) -> int:
         return self._taken.total()
 
-    @property
-    def is_wanted(self) -> bool:
-        """Tell whether an upload found no room lately."""
-        return time.monotonic() - self._refused_at < WANTED_SECONDS
+    def is_wanted_of(self, owner: str) -> bool:
+        """Tell whether an upload found no room lately, since *owner* has most of it, or their share."""
+        return owner == self._too_large and time.monotonic() - self._refused_at < WANTED_SECONDS
 
     def share(self, owner: str) -> float:
         """Return how many bytes *owner* may have at most; "" is all who have no token."""
@@ -44,8 +44,10 @@ class Room:
     def take(self, owner: str, size: int) -> None:
         """Take *size* bytes for *owner*, until `give_back`. Raise `BusyError`."""
         with self._lock:
-            if self._taken[owner] + size > self.share(owner) or self.taken + size > self._most:
+            is_over = self._taken[owner] + size > self.share(owner)
+            if is_over or self.taken + size > self._most:
                 self._refused_at = time.monotonic()
+                self._too_large = owner if is_over else max(self._taken, key=self._taken.__getitem__)
                 raise BusyError(
                     "too much of uploads lies on the disk (--maxSpool): try again in some seconds"
                 )

@@ -53,7 +53,7 @@ class UploadStream:
             self._digest.update(data)
         if self._come + len(data) == self._size:
             self._finish()
-        if len(self._kept) >= 2 * self.window:
+        if len(self._kept) >= self.window + 4 * CHUNK:
             del self._kept[: -self.window]
         self._kept += data
         self._come += len(data)
