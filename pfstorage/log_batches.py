@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 from typing import TextIO
 
+from pfstorage.output import text_of_loss
+
 SECONDS = 0.1
 """How long a line lies at most until it is written; a process that is killed takes those along."""
 MOST_LINES = 10_000
@@ -15,10 +17,6 @@ MOST_CHARACTERS = 4 * 1024**2
 """So much lies there at most. What comes then is lost."""
 PATIENCE = 2.0
 """Seconds for which the end of the process waits for the stream."""
-
-
-def text_of_loss(count: int) -> str:
-    return f"{count} lines of the log are lost: nobody read them in time"
 
 
 class BatchHandler(logging.Handler):

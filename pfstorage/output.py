@@ -26,6 +26,10 @@ LOG_PATIENCE = 5.0
 """Seconds for which a log line waits for a reader that takes nothing."""
 
 
+def text_of_loss(count: int) -> str:
+    return f"{count} lines of the log are lost: nobody read them in time"
+
+
 class Outlet(io.TextIOBase):
     """A text stream onto the descriptor of *stream*, which may block or not.
 
@@ -106,11 +110,17 @@ class LogOutlet(Outlet):
     def write(self, text: str) -> int:
         with self._lock:
             if self._lost and self._has_room(0):
-                text_of_loss = f"{self._lost} lines of the log are lost: nobody read them in time"
-                start, self._lost, self._is_cut = "\n" if self._is_cut else "", 0, False
-                self._send(f"{start}{self._note(text_of_loss)}\n")
+                self._tell_loss(self._lost)
             self._send(text)
         return len(text)
+
+    def _tell_loss(self, lost: int) -> None:
+        """Write that *lost* lines were dropped. If that is dropped, too, they still count: a disk may be full."""
+        start = "\n" if self._is_cut else ""
+        self._lost, self._is_cut = 0, False
+        self._send(f"{start}{self._note(text_of_loss(lost))}\n")
+        if self._lost:
+            self._lost = lost
 
     def flush(self) -> None:
         """There is nothing to do: `write` has done it."""

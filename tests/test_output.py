@@ -279,6 +279,19 @@ def test_lines_that_nobody_reads_are_counted_and_told_of_later(pipe: tuple[int, 
     assert rest_of(reader).decode() == told
 
 
+def test_lines_that_a_full_disk_does_not_take_are_all_counted(tmp_path: Path) -> None:
+    disk = os.open("/dev/full", os.O_WRONLY)
+    with open(disk, "w", encoding="utf-8") as stream, (tmp_path / "log").open("wb") as room:
+        outlet = LogOutlet(stream, str, patience=0.05)
+        for number in range(3):
+            outlet.write(f"{number}\n" * 5)
+        os.dup2(room.fileno(), disk)
+        for text in ("next\n", "last\n"):
+            outlet.write(text)
+    told = "15 lines of the log are lost: nobody read them in time\nnext\nlast\n"
+    assert (tmp_path / "log").read_text() == told
+
+
 def test_a_line_that_was_cut_is_not_joined_to_the_next(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     with open(writer, "w", encoding="utf-8", closefd=False) as stream:
