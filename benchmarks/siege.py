@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import subprocess
 import sys
@@ -11,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.bench import Server, ended
+from benchmarks.listing_memory import STORES
 from benchmarks.soak import EVERY, Result, serving, soak
-from benchmarks.store import Store
+from benchmarks.soak_client import FOLDER, OBJECTS, content_of
 from benchmarks.versions import REPOSITORY
 
 MOST_SLOWER = 3.0
@@ -81,12 +83,12 @@ def attacking(port: int, kinds: Sequence[str]) -> Iterator[subprocess.Popen[byte
 
 
 def besiege(
-    store: Store,
     directory: Path,
     clients: int,
     seconds: float,
     say: Callable[[str], object],
     *,
+    store: str = "filesystem",
     kinds: Sequence[str] = (),
     rows: int = ROWS,
     every: float = EVERY,
@@ -94,10 +96,9 @@ def besiege(
 ) -> Siege:
     """Let honest *clients* work for *seconds*, most of them beside attacks, of all *kinds* if none is named.
 
-    The *store* gets so many *rows* more. *every* and *pause* are those of `soak`.
+    The *store* is one of `STORES`, with so many *rows*: a directory is not slowed down by anybody but the server, a
+    development Swift by each who lists it. *every* and *pause* are those of `soak`.
     """
-    command = [sys.executable, "-m", "benchmarks.rows", str(store.directory), str(rows)]
-    subprocess.run(command, check=True, cwd=REPOSITORY)
     tokens = directory / "tokens.cfg"
     tokens.touch(0o600)
     tokens.write_text(TOKENS)
@@ -105,11 +106,28 @@ def besiege(
     files.mkdir()
     flags = ("--enableTokenAuth", "--tokenPath", str(tokens), "--fsRoot", str(files))
     calm_seconds = seconds * CALM_SHARE
-    with serving(store, directory, *flags, "--stateDir", str(directory / "state")) as (port, pid):
+    with (
+        STORES[store](directory / "store", rows) as flags_of_store,
+        serving(directory, *flags_of_store, *flags, "--stateDir", str(directory / "state")) as (port, pid),
+    ):
+        _fill(port)
         calm = soak(port, pid, clients, calm_seconds, say, every=every, token=HONEST, pause=pause)
-        rest = seconds - calm_seconds
         with attacking(port, kinds) as hostile_clients:
+            rest = seconds - calm_seconds
             hostile = soak(port, pid, clients, rest, say, every=every, token=HONEST, pause=pause)
             told, _ = hostile_clients.communicate()
         peak = Server(port, pid).peak_bytes
     return Siege(calm, hostile, json.loads(told), calm.samples[-1].memory, peak)
+
+
+def _fill(port: int) -> None:
+    """Store by the server what the clients read."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
+        for number in range(OBJECTS):
+            key = f"{FOLDER}/{number:03}"
+            headers = {"Authorization": f"Bearer {HONEST}"}
+            connection.request("PUT", f"/api/v1/objects/{key}", content_of(key), headers)
+            answer = connection.getresponse()
+            answer.read()
+            if answer.status != 201:
+                raise RuntimeError(f"a server did not store {key!r}: {answer.status}")

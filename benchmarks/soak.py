@@ -27,6 +27,7 @@ from pathlib import Path
 
 from benchmarks.bench import ended, free_port, wait_until_up
 from benchmarks.hostile import KINDS
+from benchmarks.listing_memory import STORES
 from benchmarks.soak_client import FOLDER, OBJECTS, Client, Tally, content_of
 from benchmarks.store import Store, running_store
 from benchmarks.versions import REPOSITORY, clean_environment
@@ -87,15 +88,19 @@ class Result:
         return found
 
 
+def flags_of(store: Store) -> list[str]:
+    """Return the flags of a server in front of *store*."""
+    return ["--ipSwift", "127.0.0.1", "--portSwift", str(store.port)]
+
+
 @contextlib.contextmanager
-def serving(store: Store, directory: Path, *flags: str) -> Iterator[tuple[int, int]]:
+def serving(directory: Path, *flags: str) -> Iterator[tuple[int, int]]:
     """Run a server of this checkout in *directory*; yield its port and its process id. Its log is ``log`` there."""
     port = free_port()
     command = [sys.executable, "-m", "pfstorage", "--server", "--forever", "--ipSelf", "127.0.0.1"]
-    swift = ["--portSelf", str(port), "--ipSwift", "127.0.0.1", "--portSwift", str(store.port)]
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(
-            [*command, *swift, *flags],
+            [*command, "--portSelf", str(port), *flags],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=log,
@@ -192,6 +197,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="KIND",
         help="of attacks, instead of all; may be repeated",
     )
+    parser.add_argument(
+        "--store", choices=STORES, default="filesystem", help="of --hostile (default %(default)s)"
+    )
     parser.add_argument("--seconds", type=float, help="default 3600, or 1800 of attacks")
     parser.add_argument("--clients", type=int, help="default 200, or 50 beside attacks")
     parser.add_argument("--work", type=Path, help="where the files go, on ext4, XFS or Btrfs")
@@ -199,15 +207,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started and written does not stay behind
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pfsoak-", dir=options.work)))
-        store = stack.enter_context(running_store(directory / "swift", processes=2))
-        fill(store, directory)
         if options.hostile:
             seconds = options.seconds or 1800.0
-            siege = besiege(store, directory, options.clients or 50, seconds, say, kinds=options.kind or ())
+            siege = besiege(
+                directory, options.clients or 50, seconds, say, store=options.store, kinds=options.kind or ()
+            )
             say("\n".join(siege.lines()))
             complaints = siege.complaints
         else:
-            port, pid = stack.enter_context(serving(store, directory))
+            store = stack.enter_context(running_store(directory / "swift", processes=2))
+            fill(store, directory)
+            port, pid = stack.enter_context(serving(directory, *flags_of(store)))
             result = soak(port, pid, options.clients or 200, options.seconds or 3600.0, say)
             say(f"{result.requests} requests, p50 {result.p50:.3f} s, p99 {result.p99:.3f} s")
             complaints = result.complaints

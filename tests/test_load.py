@@ -35,7 +35,7 @@ def test_200_clients_see_no_error_for_a_minute_and_the_server_does_not_grow(
 ) -> None:
     with running_store(tmp_path / "swift", processes=1) as store:
         soak.fill(store, tmp_path)
-        with soak.serving(store, tmp_path) as (port, pid):
+        with soak.serving(tmp_path, *soak.flags_of(store)) as (port, pid):
             result = soak.soak(port, pid, clients=200, seconds=60, say=print)
     record_property("p99", result.p99)
     print(f"{result.requests} requests, p50 {result.p50:.3f} s, p99 {result.p99:.3f} s")

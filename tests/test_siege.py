@@ -11,7 +11,6 @@ import pytest
 
 from benchmarks import siege, soak
 from benchmarks.hostile import KINDS
-from benchmarks.store import running_store
 
 
 @pytest.mark.slow
@@ -19,11 +18,7 @@ from benchmarks.store import running_store
     not Path("/proc/self/fd").exists(), reason="what the server holds is read from Linux's /proc"
 )
 def test_the_honest_see_no_error_while_others_attack(tmp_path: Path, record_property: Any) -> None:
-    with running_store(tmp_path / "swift", processes=1) as store:
-        soak.fill(store, tmp_path)
-        found = siege.besiege(
-            store, tmp_path, clients=20, seconds=15, say=print, rows=3000, every=1, pause=0.1
-        )
+    found = siege.besiege(tmp_path, clients=20, seconds=15, say=print, rows=3000, every=1, pause=0.1)
     print("\n".join(found.lines()))
     record_property("slower", found.slower)
     assert found.calm.errors == found.hostile.errors == Counter()
