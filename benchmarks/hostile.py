@@ -155,7 +155,9 @@ def _echo() -> bytes:
     return b'{"action":"hello","meta":{"askAbout":"echoBack","echoBack":[%b]}}' % lists
 
 
-ECHO = _echo()
+NESTED = _echo()
+"""Whatever a server makes of it, it has to read it first."""
+TEXT = b'{"action":"hello","meta":{"askAbout":"echoBack","echoBack":"%b"}}' % (b"x" * 1_000_000)
 STARS = ["*" + "0*" * 60 + "x"] * 20
 ALL = ["name", "bytes", "hash", "last_modified", "content_type"]
 
@@ -165,11 +167,11 @@ def slow_listing(crowd: Crowd) -> str:
 
 
 def slow_echo(crowd: Crowd) -> str:
-    return crowd.taken_slowly(crowd.post(ECHO))
+    return crowd.taken_slowly(crowd.post(TEXT))
 
 
 def echo(crowd: Crowd) -> str:
-    return crowd.answered(crowd.post(ECHO))[0]
+    return crowd.answered(crowd.post(NESTED))[0]
 
 
 def fields(crowd: Crowd) -> str:

@@ -25,7 +25,6 @@ CALM_SHARE = 0.2
 """The share of the time in which nobody attacks, before the others begin."""
 PAUSE = 1.0
 """Seconds for which an honest client rests between two requests: all of them leave the server some time."""
-ROWS = 150_000
 HONEST, HOSTILE = "honest-0123456789abcdef", "hostile-0123456789abcdef"
 TOKENS = f"[AUTH TOKENS]\nhonest = {HONEST}\nhostile = {HOSTILE}\n[TOKEN RIGHTS]\nhonest = write\nhostile = write\n"
 MB = 1e6
@@ -90,7 +89,7 @@ def besiege(
     *,
     store: str = "filesystem",
     kinds: Sequence[str] = (),
-    rows: int = ROWS,
+    rows: int = 150_000,
     every: float = EVERY,
     pause: float = PAUSE,
 ) -> Siege:

@@ -200,6 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--store", choices=STORES, default="filesystem", help="of --hostile (default %(default)s)"
     )
+    parser.add_argument("--rows", type=int, default=150_000, help="of that store (default %(default)s)")
     parser.add_argument("--seconds", type=float, help="default 3600, or 1800 of attacks")
     parser.add_argument("--clients", type=int, help="default 200, or 50 beside attacks")
     parser.add_argument("--work", type=Path, help="where the files go, on ext4, XFS or Btrfs")
@@ -210,7 +211,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.hostile:
             seconds = options.seconds or 1800.0
             siege = besiege(
-                directory, options.clients or 50, seconds, say, store=options.store, kinds=options.kind or ()
+                directory,
+                options.clients or 50,
+                seconds,
+                say,
+                store=options.store,
+                kinds=options.kind or (),
+                rows=options.rows,
             )
             say("\n".join(siege.lines()))
             complaints = siege.complaints

@@ -9,6 +9,13 @@ from tests.attacks.row import ADMIN, BEARER, READER, Row, told
 from tests.exchange import MULTIPART, message, multipart, post
 
 STARS = "*a" * 200 + "b"
+MEGABYTE = 1_000_000
+
+
+def nested(depth: int, size: int) -> bytes:
+    """Return lists in lists, *depth* deep, of about *size* bytes."""
+    lists = b",".join([b"[" * depth + b"]" * depth] * (size // (2 * depth + 1)))
+    return b'{"action":"hello","meta":{"askAbout":"echoBack","echoBack":[%b]}}' % lists
 
 
 def ctl(**meta: Any) -> bytes:
@@ -30,6 +37,32 @@ FIELDS = [
         told("ls", token=READER, path="own/", retSpec=[str(n) for n in range(50_000)]),
         (400,),
     ),
+]
+
+ECHOES = [
+    Row(
+        f"an echo of {size} bytes of lists {depth} deep",
+        post(nested(depth, size), BEARER),
+        (200, 400, 413),
+        may_succeed=True,
+        most=4 * size + 10_000,
+    )
+    for depth, size in ((28, 900_000), (28, 100_000), (5, 900_000), (28, 10_000))
+] + [
+    Row(
+        f"an echo of {name}",
+        told("hello", askAbout="echoBack", echoBack=echo),
+        (200, 400, 413),
+        may_succeed=True,
+        most=4 * 900_000,
+    )
+    for name, echo in (
+        ("what is not printed", "\x01" * 150_000),
+        ("emoji", "\U0001f600" * 75_000),
+        ("empty objects", [{}] * 200_000),
+        ("numbers", list(range(120_000))),
+        ("keys", {str(n): [] for n in range(50_000)}),
+    )
 ]
 
 GLOBS = [
@@ -158,4 +191,4 @@ STORE = [
     ),
 ]
 
-ROWS = [*FIELDS, *GLOBS, *LISTS, *STORE]
+ROWS = [*FIELDS, *ECHOES, *GLOBS, *LISTS, *STORE]
