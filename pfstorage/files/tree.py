@@ -106,10 +106,10 @@ class LocalTree:
     def _open_in(self, directory: Directory, parts: Parts) -> int:
         if not parts:
             return os.dup(directory.descriptor)
-        if (
-            self._closed.has_any
-        ):  # before it is opened: to close a file of SQLite drops its locks in this process
-            self._closed.require_other(os.stat(parts[-1], dir_fd=directory.descriptor, follow_symlinks=False))
+        if not self._closed.has_any:
+            return os.open(parts[-1], READ | os.O_NOFOLLOW, dir_fd=directory.descriptor)
+        # before it is opened, too: to close a file of SQLite drops its locks in this process
+        self._closed.require_other(os.stat(parts[-1], dir_fd=directory.descriptor, follow_symlinks=False))
         descriptor = os.open(parts[-1], READ | os.O_NOFOLLOW, dir_fd=directory.descriptor)
         try:
             self._closed.require_other(os.fstat(descriptor))
@@ -312,7 +312,8 @@ class LocalTree:
         for part in parts:
             self._closed.require_open(current.descriptor, part)
             current = _open_directory(part, current.descriptor, make)
-            self._closed.require_other(os.fstat(current.descriptor))
+            if self._closed.has_any:
+                self._closed.require_other(os.fstat(current.descriptor))
         return current
 
     def _open_top(self, make: bool) -> Directory:
