@@ -174,7 +174,7 @@ def size_of(value: int | str) -> int:
     >>> size_of(5), size_of("50M"), size_of("1.5k"), size_of("1GiB")
     (5, 52428800, 1536, 1073741824)
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?)(?:I?B)?", str(value).upper(), re.ASCII)
+    found = re.fullmatch(r"(\d{1,16}(?:\.\d{1,16})?) ?([KMGT]?)(?:I?B)?", str(value).upper(), re.ASCII)
     if not found:
         raise ValueError("a size is bytes, or a number with K, M, G or T, like 256M")
     return int(float(found[1]) * _UNITS[found[2]])
@@ -281,7 +281,7 @@ def _check(settings: Settings) -> None:
 
 
 def _check_workers(value: int | str) -> None:
-    if value != "auto" and not str(value).isdecimal():
+    if value != "auto" and not re.fullmatch(r"\d{1,9}", str(value), re.ASCII):
         raise SettingsError("workers must be a number, or auto")
     if value != "auto":
         _check_range("workers", int(value), 1, 256)

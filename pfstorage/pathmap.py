@@ -122,7 +122,9 @@ def local_to_key(path: str, over: str, location: str, cwd: str, names: Sequence[
             if rest is not None:
                 break
         if rest is None:
-            raise InvalidKeyError(f"{path!r} is not below mapLocationOver {over!r}", local=path)
+            raise InvalidKeyError(
+                f"{path!r} is not below mapLocationOver {over[:MAX_KEY_BYTES]!r}", local=path
+            )
     else:
         rest = os.path.normpath(path).lstrip("/")
     return check_key(join(location, rest))
@@ -156,6 +158,19 @@ def check_key(key: str) -> str:
     if not {".", ".."}.isdisjoint(key.split("/")):
         raise InvalidKeyError(f"the key {key!r} has a component '.' or '..'", key=key)
     return key
+
+
+def check_location(location: str) -> str:
+    """Return *location*, below which many names are to stand, or raise `InvalidKeyError` if no key fits there.
+
+    It is refused once: each of the names would repeat all of it in what is told of its failure.
+    """
+    length = len(location.encode(errors="surrogatepass"))
+    if length > MAX_KEY_BYTES:
+        raise InvalidKeyError(
+            f"a key has at most {MAX_KEY_BYTES} bytes, and the location that is given for all has {length}: shorten it"
+        )
+    return location
 
 
 def check_new_key(key: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 LEVELS = ("read", "write", "admin")
@@ -31,6 +32,10 @@ class Rights:
         if level not in LEVELS:  # which may be a token that stands in the wrong place
             raise ValueError(f"rights are one of {', '.join(LEVELS)}, then a key prefix if they have one")
         prefix = prefix.strip()
+        if re.search(r"(^|\s)[#;]", prefix):
+            raise ValueError(
+                "a key prefix has no word that begins with '#' or ';': a comment is a line of its own"
+            )
         *inner, last = prefix.split("/")
         is_wrong = not prefix.isprintable() or not {"", ".", ".."}.isdisjoint(inner) or last in (".", "..")
         if prefix and (is_wrong or prefix.endswith("*")):

@@ -54,6 +54,8 @@ def asked(server: ThreadedHTTPServer, path: str, *headers: str, method: str = "G
         (405, "DELETE", "/s/a.txt", ()),
         (411, "PUT", "/s/a.txt", ("Content-Type: a/b",)),
         (403, "GET", "/s/a.txt", ("Sec-Fetch-Site: cross-site",)),
+        (403, "GET", "/s/a.txt", ("Service-Worker: script",)),
+        (403, "PUT", "/s/a.txt", ("Origin: null", "Content-Length: 0")),
     ],
 )
 def test_each_answer_about_an_object_is_a_file_that_no_page_shows(
@@ -104,6 +106,12 @@ def test_no_answer_is_a_resource_of_other_origins(server: ThreadedHTTPServer, pa
             "text/jscript",
         ),
         *("text/javascript1.5", "TEXT/JavaScript; charset=utf-8", "text/livescript ;x=y", "text/css"),
+        *(
+            "text/plain, text/javascript",
+            "text/plain,text/css",
+            "text/css,",
+            "a/b;x=1 ,application/ecmascript;y",
+        ),
     ],
 )
 def test_no_object_is_a_script_or_a_style_sheet_of_the_page(server: ThreadedHTTPServer, kind: str) -> None:

@@ -132,6 +132,8 @@ def test_tokens_that_are_made_at_once_are_all_added() -> None:
         (("--makeToken", "--prefix", "chris/../"), "--prefix: a key prefix is"),
         (("--makeToken", "--rights", "all"), "argument --rights: invalid choice"),
         (("--makeToken", "--expires", "tomorrow"), "--expires: 'expires' takes a date"),
+        (("--makeToken", "--prefix", "chris/ # mine"), "--prefix: a key prefix has no word that begins with"),
+        (("--makeToken", "--expires", "9999-12-31T23:00-02:00"), "--expires: 'expires' takes a date"),
         (("--makeToken", "--expires", "2020-01-01"), "--expires: 2020-01-01T00:00:00Z is over"),
         (("--rights", "read", "--msg", "{}"), "--rights, --prefix and --expires go with --makeToken"),
         (("--prefix", "", "--msg", "{}"), "--rights, --prefix and --expires go with --makeToken"),

@@ -166,6 +166,27 @@ def test_a_mark_of_the_byte_order_is_no_part_of_a_token(name: str) -> None:
             INI + RIGHTS.replace("= read", "= read a/ expires=2030-01-01"),
             "line 8: 'expires=' follows the token",
         ),
+        (
+            INI + RIGHTS.replace("= read", "= read a/ Expires: 2030-01-01"),
+            "line 8: 'expires=' follows the token",
+        ),
+        (INI + RIGHTS.replace("= read", "= read a/ # ours"), "line 8: .*a comment is a line of its own"),
+        (INI + RIGHTS.replace("= read", "= read ; ours"), "line 8: .*a comment is a line of its own"),
+        *(
+            (INI + f"eve = {word}\n", "line 5: its token is a word of these files")
+            for word in ("read", "admin")
+        ),
+        (INI + "eve = expires=2030-12-31\n", "line 5: its token is a word of these files"),
+        (INI + f"eve = {ANN}2,expires=2030-12-31\n", "line 5: its token is a word of these files"),
+        (INI + f"eve = {ANN}2;Expires:2030-12-31\n", "line 5: its token is a word of these files"),
+        *(
+            (INI + f"eve = {like}{'0' * 64}\n", "line 5: a hash is 'sha256:' and 64 hexadecimal digits")
+            for like in ("sha:", "SHA256=", "{SHA256}", "{ssha}", "$5$salt$", "$2b$12$", "$argon2id$v=19$")
+        ),
+        *(
+            (INI + f"eve = {ANN}2 expires={when}\n", "line 5: 'expires' takes a date")
+            for when in ("0001-01-01T00:00+14:00", "9999-12-31T23:00-02:00")
+        ),
         (INI + "eve =\n", "line 5: a line is 'NAME = TOKEN'"),
         (INI + f" eve = {ANN}2\n", "line 5: the line begins with a blank"),
         (INI + f"eve = {ANN}\n", "line 5: a token twice"),

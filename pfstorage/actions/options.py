@@ -21,6 +21,8 @@ OVERWRITE = ("changed", "always", "never")
 REPLIES = ("full", "summary")
 LONGEST_JID = 200
 LONGEST_SHARD = 19
+MOST_PLACES = 32 * 1024 * 1024
+"""Characters of what stands before the items of a list, in all: it is in the place of each of them."""
 GLOBS: Schema = {
     "maxItems": MAX_GLOBS,
     "items": {"type": "string", "minLength": 1, "maxLength": MAX_GLOB_LENGTH},
@@ -65,6 +67,16 @@ class MoveMeta(LongMeta):
     def selection(self) -> Selection:
         """Which keys are taken. It raises `MessageError`."""
         return Selection("", self.include, self.exclude, self.shard)
+
+
+def check_places(count: int, *before: str | bool) -> None:
+    """Raise `MessageError` if the texts *before* each of *count* items make far more text than the message has."""
+    length = sum(len(text) for text in before if isinstance(text, str))
+    if count * length > MOST_PLACES:
+        raise MessageError(
+            f"meta 'fileList' has {count} items, and the locations before each of them {length} characters: that is"
+            f" over {MOST_PLACES} in all; send several messages"
+        )
 
 
 _SEE_LIMIT = " open files allows, see ulimit -n"

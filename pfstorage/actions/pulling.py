@@ -11,7 +11,7 @@ from typing import Protocol
 from pfstorage.actions.auditing import body_of, local_files, with_extra_files
 from pfstorage.actions.listing import is_denied, location_in, prefix_in, prepended
 from pfstorage.actions.named import HasRoom, Names
-from pfstorage.actions.options import MoveMeta, reply_of, when_nothing, work_of
+from pfstorage.actions.options import MoveMeta, check_places, reply_of, when_nothing, work_of
 from pfstorage.actions.registry import Context, action
 from pfstorage.actions.target import Target, led, refused
 from pfstorage.backends import ObjectInfo, Storage
@@ -19,7 +19,7 @@ from pfstorage.collisions import Collisions
 from pfstorage.errors import FullDiskError, MessageError
 from pfstorage.fields import FromTo
 from pfstorage.files import Ground
-from pfstorage.pathmap import below, join, plain_location, without_dot
+from pfstorage.pathmap import below, check_location, join, plain_location, without_dot
 from pfstorage.reply import Reply, Texts
 from pfstorage.selection import Selection
 from pfstorage.transfer import Failure, Plan, Transfer, TransferReport, Work, pull, verify
@@ -58,6 +58,7 @@ class PullMeta(MoveMeta):
             )
         if not all(plain_location(item.from_) and item.to != "" for item in self.file_list):
             raise MessageError("meta 'fileList' has an empty name, which would stand for all")
+        check_places(len(self.file_list), self.prepend_bucket_path, self.map_location_over)
 
 
 @action("objPull", meta=PullMeta, text="Write the objects that a path and a selection choose to local files.")
@@ -147,6 +148,7 @@ def _choice(storage: Storage, meta: PullMeta, ground: Ground) -> Choice:
     selection = meta.selection
     has_room = None if meta.dry_run else functools.partial(_with_room, keeps=meta.overwrite == "never")
     if meta.file_list is not None:
+        check_location(prepended(meta.prepend_bucket_path, ""))
         items = (
             (prepended(meta.prepend_bucket_path, without_dot(item.from_)), item.to) for item in meta.file_list
         )

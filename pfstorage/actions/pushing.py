@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from pfstorage.actions.auditing import body_of
 from pfstorage.actions.listing import prepended
-from pfstorage.actions.options import MoveMeta, reply_of, work_of
+from pfstorage.actions.options import MoveMeta, check_places, reply_of, work_of
 from pfstorage.actions.registry import Context, Upload, action
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.base import Attributes, Source, leaving_out
@@ -30,6 +30,7 @@ from pfstorage.files import Ground, LocalFile, Place, find_files, local_errors
 from pfstorage.pathmap import (
     FIRST_CHARACTER,
     check_key,
+    check_location,
     common_prefix,
     is_marker,
     just_before,
@@ -76,6 +77,7 @@ class PutMeta(MoveMeta):
             raise MessageError(
                 "meta 'stable' goes with local files, not with one that comes with the message; leave it out"
             )
+        check_places(len(self.file_list), self.prepend_bucket_path, self.in_location)
 
 
 _PUT_TEXT = "Store a tree, a file or a list of files; or the file that came with the message."
@@ -191,7 +193,7 @@ def _listed(path: str, ground: Ground) -> Found:
 
 def _put_of_each(found: Iterable[Found], meta: PutMeta, ground: Ground) -> Iterator[Transfer | Failure]:
     selection, cwd, names = meta.selection, ground.cwd_if_any, ground.names
-    location = plain_location(prepended(meta.prepend_bucket_path, meta.in_location))
+    location = check_location(plain_location(prepended(meta.prepend_bucket_path, meta.in_location)))
     if location and meta.in_location.endswith("/"):
         location += "/"  # a file can't be put there under no name
     for each in found:

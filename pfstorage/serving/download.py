@@ -171,7 +171,8 @@ def _replaced(key: str) -> BusyError:
 def _describe(answer: Answer, key: str, info: ObjectInfo) -> None:
     """Have the head of *answer* tell of the object."""
     told = info.content_type
-    is_harmless = told and KIND.fullmatch(told) and not _RUN.match(told)
+    # of a list of types, a browser takes the last one that it knows
+    is_harmless = told and KIND.fullmatch(told) and not any(map(_RUN.match, told.split(",")))
     answer.kind = told if is_harmless else UNKNOWN
     answer.headers |= _headers_of(key, info)
 

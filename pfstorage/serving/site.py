@@ -68,9 +68,9 @@ class Site:
 
     def answer(self, request: Request) -> Answer:
         """Answer *request*; its turn is the caller's to end. Raise `PfstorageError` for what the door says itself."""
-        self.access.check(request.method, request.headers)
         route = self._route(request)
         request.route, request.defaults = route.path, route.headers
+        self.access.check(request.method, request.headers)
         if request.method == "OPTIONS":
             return self._options(request, route)
         if request.method not in route.methods:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from pfstorage.errors import SettingsError
-from pfstorage.rights import Rights
+from pfstorage.rights import LEVELS, Rights
 
 TOKENS, RIGHTS = "[AUTH TOKENS]", "[TOKEN RIGHTS]"
 UNNAMED = Rights("write")
@@ -22,7 +22,8 @@ _Section = dict[str, tuple[int, str]]
 _Refused = Callable[[int, str], "RefusedError"]
 
 _HASH = re.compile("sha256:([0-9a-f]{64})", re.IGNORECASE)
-_LIKE_HASH = re.compile(r"(sha|md)[-_]?\d+\W", re.IGNORECASE)
+# such as SHA256=, sha512:, sha-256-, {SSHA}, $2b$ and $argon2id$
+_LIKE_HASH = re.compile(r"\{?(s?sha|md)[-_]?\d*\W|\$[a-z0-9-]+\$", re.IGNORECASE)
 _VALUE = re.compile(r"(\S+)(?:\s+expires\s*=\s*(.+))?")
 _WHEN = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d)?(Z|[+-]\d\d:\d\d)?)?", re.IGNORECASE)
 
@@ -147,7 +148,7 @@ def _named(tokens: _Section, texts: _Section | None, refused: _Refused) -> Itera
 
 def _rights(line: tuple[int, str], refused: _Refused) -> Rights:
     number, text = line
-    if re.search(r"(^|\s)expires\s*=", text):  # it would be a part of the prefix
+    if re.search(r"(^|\s)expires\s*[=:]", text, re.IGNORECASE):  # it would be a part of the prefix
         raise refused(number, f"'expires=' follows the token, in the section {TOKENS}")
     try:
         return Rights.parse(text)
@@ -165,6 +166,8 @@ def _entry(name: str, line: tuple[int, str], rights: Rights, refused: _Refused) 
     token, when = found[1], found[2]
     if hashed := _HASH.fullmatch(token):
         digest, text = bytes.fromhex(hashed[1]), ""
+    elif token in LEVELS or re.search("expires\\W", token, re.IGNORECASE):  # anybody could guess it
+        raise refused(number, "its token is a word of these files: a line is 'NAME = TOKEN expires=DATE'")
     elif _LIKE_HASH.match(token):  # whoever reads the file could come in with it
         raise refused(number, "a hash is 'sha256:' and 64 hexadecimal digits")
     else:
@@ -188,11 +191,12 @@ def moment_of(text: str) -> float:
         if not _WHEN.fullmatch(text):
             raise ValueError
         moment = datetime.fromisoformat(text.upper().replace("Z", "+00:00"))
-    except ValueError:
+        moment = moment.astimezone(timezone.utc) if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    except (ValueError, OverflowError):  # a day before the first year, or after the last one
         raise ValueError(
             "'expires' takes a date or a time of UTC, like 2030-12-31 or 2030-12-31T18:00Z"
         ) from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+    return moment.timestamp()
 
 
 def told_moment(seconds: float) -> str:

@@ -13,6 +13,8 @@ from pfstorage.reply import Texts
 
 MOST_FAILURES = 10_000
 """Failures that a report names; further ones are counted."""
+MOST_FAILURE_TEXT = 8 * 1024 * 1024
+"""Characters of those: a message that names a long location once would be told of it with each file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,11 @@ class Failure:
         self.key = key
         self.path = path
         self.error = bare(error)  # a report may hold many
+
+    @property
+    def length(self) -> int:
+        """How many characters of text its row has."""
+        return len(self.key) + len(self.path) + len(str(self.error))
 
     def as_row(self) -> dict[str, str]:
         return {"object": self.key, "local": self.path, "msg": str(self.error)}
@@ -123,6 +130,7 @@ class TransferReport:
     skipped: int = 0
     seconds: float = 0.0
     error: PfstorageError | None = None
+    _failure_text: int = field(default=0, init=False, repr=False)
 
     def note(self, item: Transfer, moved: Moved) -> None:
         if moved is UNSTABLE:
@@ -168,5 +176,6 @@ class TransferReport:
 
     def note_failure(self, failure: Failure) -> None:
         self.failed_count += 1
-        if len(self.failed) < MOST_FAILURES:
+        if len(self.failed) < MOST_FAILURES and self._failure_text < MOST_FAILURE_TEXT:
             self.failed.append(failure)
+            self._failure_text += failure.length
