@@ -23,7 +23,7 @@ from pfstorage.backends import Storage
 from pfstorage.errors import PermissionDeniedError
 from pfstorage.files import LocalTree, Roots
 from pfstorage.files.closed import Closed, ClosedFileError
-from tests.conftest import Command, make_certificate, read_tree, write_tree
+from tests.conftest import Command, make_certificate, read_tree, serving, write_tree
 from tests.exchange import (
     TOKEN,
     Door,
@@ -321,6 +321,25 @@ def test_no_object_of_a_store_of_files_is_one_of_them(root: Path, appear: Appear
         assert "it is the server's own" in str(listed.get("warnings")) or "Permission denied" in str(listed)
         assert storage.head("data/a").size == 1
     assert everything(outside) == before
+
+
+@pytest.mark.usefixtures("unmounting")
+def test_the_directory_of_the_jobs_is_closed_from_the_first_message_on(root: Path, storage: Storage) -> None:
+    state = root.parent / "outside" / "state"
+    with serving(StoreHandler(storage), fs_roots=(str(root),), state_dir=str(state)) as server:
+        until(state.is_dir)
+        port = server.server_port
+        mounted_again(state, root / "again")
+        for name in ("again", "again/jobs.sqlite"):
+            reply = answer(port, post(message("objPut", file=name, inLocation="new"))).json
+            assert (reply["status"], "it is the server's own" in str(reply)) == (False, True)
+        os.link(state / "jobs.sqlite", root / "linked-again")
+        reply = answer(port, post(message("objPut", file="linked-again", inLocation="new"))).json
+        assert (reply["status"], "it is the server's own" in str(reply)) == (False, True)
+        # the locks of SQLite are still there
+        job = answer(port, post(message("objPull", path="s", mapLocationOver="out", **{"async": True}))).json
+        assert answer(port, post(message("jobStatus", job=job["job"], wait=30))).json["state"] == "done"
+    assert [row.key for row in storage.list("new/")] == []
 
 
 def test_a_number_that_a_closed_file_has_left_to_another_closes_nothing(root: Path) -> None:

@@ -137,6 +137,16 @@ def test_nothing_is_a_service_worker(server: ThreadedHTTPServer, path: str) -> N
     assert (found.status, found.json["error"]["type"]) == (403, "ForbiddenError")
 
 
+@pytest.mark.parametrize("use", ["script", "style", "worker", "sharedworker", "iframe", "object", "embed"])
+def test_no_object_is_asked_for_as_a_part_of_a_page(server: ThreadedHTTPServer, use: str) -> None:
+    given = ("Sec-Fetch-Site: same-origin", f"Sec-Fetch-Dest: {use}")
+    for path in (f"{OBJECTS}/s/a.txt", f"{OBJECTS}/none", "/api/v1/cmd?action=ls"):
+        assert asked(server, path, *given).status == 403
+    assert asked(server, "/page/page.js", *given).status == 200
+    for harmless in ("empty", "document", "image"):
+        assert asked(server, f"{OBJECTS}/s/a.txt", given[0], f"Sec-Fetch-Dest: {harmless}").status == 200
+
+
 NO_CORS = ("Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: image")
 
 

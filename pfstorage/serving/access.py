@@ -15,6 +15,22 @@ from pfstorage.serving.tokens import Grant, TokenFile
 ANONYMOUS = Grant("", Rights())
 _BEHIND = frozenset(("forwarded", "x-forwarded-for", "x-real-ip", "via"))
 """Headers of a request that came by way of a proxy: who sent it is not who connects."""
+_PARTS = frozenset(
+    (
+        *(
+            "script",
+            "worker",
+            "sharedworker",
+            "serviceworker",
+            "audioworklet",
+            "paintworklet",
+            "style",
+            "xslt",
+        ),
+        *("embed", "object", "frame", "iframe", "fencedframe", "manifest"),
+    )
+)
+"""What browsers call the use of a resource that could act for a page, or be read by it (W3C, Fetch Metadata)."""
 _HOST = re.compile(r"(?:\[([^\[\]/?#@]*)\]|([^:\[\]/?#@]*))(?::[0-9]*)?")
 
 
@@ -55,12 +71,16 @@ class Access:
     def check_site(self, headers: Headers) -> None:
         """Raise `ForbiddenError` for what a page of elsewhere has asked for, unless it may read the answer.
 
+        And for what is to run, or to be shown, as a part of any page.
+
         It could not read it, but measure how long it takes, or notice whether a download begins. Browsers say
         where a request comes from (W3C, Fetch Metadata) to servers on this machine, and to those with TLS.
         """
         site = headers.get("sec-fetch-site", "none")
         if site not in ("none", "same-origin") and not self.is_allowed(headers.get("origin", "")):
             raise ForbiddenError("pages of other origins may not ask for this: see --corsOrigin")
+        if headers.get("sec-fetch-dest") in _PARTS:
+            raise ForbiddenError("nothing that is stored is a part of a page: fetch it, or save it")
 
     def _is_known(self, name: str) -> bool:
         if name in self._options.allow_hosts or is_loopback(name):  # no page can be of that name, see `check`

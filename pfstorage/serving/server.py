@@ -227,6 +227,7 @@ class ThreadedHTTPServer(Listener):
         """Serve until `stop`. Raise `SettingsError` if that would let in who should not be."""
         self.require_guard()
         self.open_jobs()
+        self._own_files.close(self.handler.settings)  # the directory of the jobs may be new
         super().serve_forever(poll_interval)
 
     def open_jobs(self) -> None:
