@@ -70,7 +70,7 @@ def served(**options: Any) -> Iterator[tuple[ThreadedHTTPServer, Endless]]:
 
 def is_free(server: ThreadedHTTPServer) -> bool:
     """Tell whether nobody has a place at work, and no thread reads a plan."""
-    gates = (server.load.quick, server.load.long)
+    gates = (server.load.quick, server.load.long, server.load.uploads)
     plans = [each for each in threading.enumerate() if each.name == "plan"]
     return not plans and all(gate.counts()["busy"] == 0 for gate in gates)
 
@@ -163,10 +163,11 @@ def test_a_listing_of_nothing_ends_with_the_server() -> None:
 
 def test_what_a_client_has_sent_whole_is_stored_though_it_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     storage = MemoryStorage(Settings(type="memory"))
-    is_closed = threading.Event()
+    has_begun, is_closed = threading.Event(), threading.Event()
     put = storage.put
 
     def put_late(*given: Any, **options: Any) -> ObjectInfo:
+        has_begun.set()
         assert is_closed.wait(30)
         return put(*given, **options)
 
@@ -180,9 +181,10 @@ def test_what_a_client_has_sent_whole_is_stored_though_it_has_gone(monkeypatch: 
         for data in uploads:
             with socket.create_connection(("127.0.0.1", server.server_port), timeout=60) as connection:
                 connection.sendall(data)
-                until(lambda: server.load.long.counts()["busy"] == 1)
+                assert has_begun.wait(30)
             is_closed.set()
             until(lambda: is_free(server))
+            has_begun.clear()
             is_closed.clear()
         assert [row.key for row in storage.list()] == ["form", "put"]
 
