@@ -154,7 +154,9 @@ def _containers(text: str) -> int:
     return text.count("[") + text.count("{")
 
 
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"?', re.DOTALL)
+"""A string, or the rest of a text in which one does not end: to look for its end again from each quote in it would
+hold up all threads for an hour."""
 
 
 def _check_depth(content: object) -> None:
@@ -176,7 +178,7 @@ def decode_form(text: str) -> dict[str, Any]:
     """Decode jQuery's form encoding: ``meta[path]=x``, ``meta[retSpec][]=name``, ``a[0]=x``.
 
     All values are texts; blank ones are kept. Raise `MessageError` for more than
-    `MAX_FIELDS` fields, and for names that contradict each other.
+    `MAX_FIELDS` fields or `MOST_CONTAINERS` lists and objects, and for names that contradict each other.
 
     >>> decode_form("action=ls&meta[path]=a_b&meta[retSpec][]=name&meta[retSpec][]=bytes")
     {'action': 'ls', 'meta': {'path': 'a_b', 'retSpec': ['name', 'bytes']}}
@@ -185,6 +187,8 @@ def decode_form(text: str) -> dict[str, Any]:
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
     except ValueError as e:
         raise MessageError(f"the form can't be read: {e}") from None
+    if sum(name.count("[") for name, _ in pairs) > MOST_CONTAINERS:
+        raise MessageError(f"the form has over {MOST_CONTAINERS} lists and objects")
     content: dict[str, Any] = {}
     for name, value in pairs:
         _insert(content, name, value)

@@ -20,7 +20,7 @@ from pfstorage.backends import ObjectInfo
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.config import Settings
 from pfstorage.errors import MessageError
-from pfstorage.message import MOST_CONTAINERS, decode_json
+from pfstorage.message import MOST_CONTAINERS, decode_form, decode_json
 from pfstorage.reply import Reply
 from pfstorage.serving.body import MAX_MESSAGE
 from pfstorage.serving.gate import LARGE, Gate, Turn
@@ -100,6 +100,29 @@ def test_a_message_of_too_many_lists_and_objects_is_not_decoded() -> None:
 def test_brackets_in_a_text_are_no_lists() -> None:
     text = r'[{"\"' * MOST_CONTAINERS
     assert decode_json(json.dumps({"a": text})) == {"a": text}
+
+
+@pytest.mark.parametrize(
+    "rest", ['\\"' * 400_000, '"' * 800_001, "\\" * 800_001, '\\"[' * 250_000, '" "' * 250_001]
+)
+def test_a_text_without_an_end_is_looked_at_once(rest: str) -> None:
+    text = "[" * MOST_CONTAINERS + '"' + rest
+    assert len(text) <= MAX_MESSAGE
+    with pytest.raises(MessageError, match="the message is not JSON"):
+        decode_json(text)
+
+
+def test_what_a_text_without_an_end_has_in_it_is_not_counted() -> None:
+    with pytest.raises(MessageError, match="Unterminated string"):
+        decode_json('"' + r"\"[" * (MOST_CONTAINERS + 1))
+
+
+def test_a_form_of_too_many_lists_and_objects_is_not_read() -> None:
+    few = "&".join(["a[b][c][]=1"] * 9000)
+    assert len(decode_form(few)["a"]["b"]["c"]) == 9000
+    deep = "&".join(["a" + "[]" * 31 + "=1"] * 9000)
+    with pytest.raises(MessageError, match="the form has over 110000 lists and objects"):
+        decode_form(deep)
 
 
 def test_one_large_message_at_a_time_is_decoded_until_the_store_is_needed_or_it_is_answered() -> None:
