@@ -317,6 +317,17 @@ def test_a_file_that_turns_bad_while_the_server_runs_is_told_with_503(tmp_path: 
         assert answered(served.port, "hello")[0] == 200
 
 
+@pytest.mark.parametrize("size", [0, 4096, 8192])
+def test_a_file_that_is_cut_while_the_server_runs_takes_no_more_jobs(tmp_path: Path, size: int) -> None:
+    with working(tmp_path / "state") as jobs:
+        assert jobs.status(jobs.submit(order()), LONG).state == "done"
+        assert jobs._store.empty_log()
+        jobs.submit(order())
+        os.truncate(tmp_path / "state" / "jobs.sqlite", size)
+        with pytest.raises(StateFileError, match="was cut while the server used it"):
+            jobs.submit(order())
+
+
 def test_a_file_that_is_only_busy_is_not_kept_aside(tmp_path: Path) -> None:
     queued(tmp_path / "state", 1)
     first = Jobs(perform, str(tmp_path / "state"))

@@ -73,6 +73,7 @@ CACHE_KIB = 512
 
 _PASSING = ("locked", "locking", "busy", "disk i/o", "unable to open", "full", "readonly", "out of memory")
 """Words of SQLite's errors about the system. All other errors are about the content of the file."""
+_FAILED = "the jobs can't be read or written"
 _ROW_PROBLEMS = ("NULL value in ", "CHECK constraint failed in ")
 """Beginnings of lines of ``PRAGMA integrity_check`` about values in a row. These damage a job, and not the file."""
 
@@ -86,6 +87,7 @@ class Database:
     def __init__(self, path: str, readers: int = READERS) -> None:
         """Open it, and make the table if there is none."""
         self._busy_milliseconds = BUSY_MILLISECONDS
+        self._damage: sqlite3.Error | None = None
         with contextlib.ExitStack() as opening:
             with _errors_of_file(f"{path!r} can't be used"):
                 writer = opening.enter_context(contextlib.closing(_connected(path)))
@@ -110,7 +112,9 @@ class Database:
 
     @contextlib.contextmanager
     def change(self) -> Iterator[sqlite3.Connection]:
-        """Do all in the block, or nothing of it."""
+        """Do all in the block, or nothing of it. Refuse that once the file has turned out to be damaged."""
+        if self._damage:
+            raise _error_of(self._damage, _FAILED)
         with self._writer.one() as rows:
             with self._transaction(rows, "BEGIN IMMEDIATE"):
                 yield rows
@@ -138,8 +142,10 @@ class Database:
         def note(error: sqlite3.Error) -> None:
             if "locked" in str(error) and begin != "BEGIN":
                 self._wait_for_others(rows, 0)  # all wait for who waits: those who come next are told at once
+            if "malformed" in str(error):  # SQLite would still write to pages that it has in memory
+                self._damage = error
 
-        with _errors_of_file("the jobs can't be read or written", note), rows:
+        with _errors_of_file(_FAILED, note), rows:
             rows.execute(begin)
             yield
 

@@ -18,12 +18,13 @@ _Identity = tuple[int, int]
 _NOWHERE: _Identity = (0, 0)
 
 
-@dataclass(frozen=True)
+@dataclass
 class StateDirectory:
     """A directory that this process has to itself; *path* is that of SQLite's file in it."""
 
     path: str
     _files: dict[str, _Identity]
+    _size: int = 0
 
     def watch(self, path: str) -> None:
         """Check *path*, too, if it is there."""
@@ -45,12 +46,16 @@ class StateDirectory:
         return aside
 
     def check(self) -> None:
-        """Raise `StateFileError` if its files are not there any more: what goes on into them, nobody would find."""
+        """Raise `StateFileError` if its files are gone or cut: nobody would find what the server writes into them."""
         for path, identity in self._files.items():
             if _identity_of(path) != identity:
                 raise StateFileError(
                     f"{path!r} was removed or replaced while the server used it: put it back, or start the server anew"
                 )
+        size = os.stat(self.path).st_size
+        if size < self._size:
+            raise StateFileError(f"{self.path!r} was cut while the server used it: put a copy of it back")
+        self._size = size
 
 
 @contextlib.contextmanager
