@@ -349,10 +349,22 @@ def test_a_segment_that_fails_leaves_no_other(
     assert segments(swift, behind.settings.swift.container_name) == set()
 
 
+def test_a_store_that_falls_silent_is_not_asked_for_each_segment(swift: DevSwift, proxy: Proxy) -> None:
+    options = {**swift_options(swift), "auth_url": proxy.auth_url, "timeout": 0.5}
+    with open_storage(**options) as storage, served(storage, segment_size="1500K") as server:
+        assert put(server, b"before").status == 201
+        proxy.forget()
+        proxy.fault(Fault("stall", at=1_200_000, seconds=60, side="request"), "PUT", on={2})
+        answer = put(server, LARGE)
+        assert (answer.status, answer.json["error"]["type"]) == (503, "UnavailableError")
+        assert proxy.made("DELETE") == []
+        assert content_of(storage) == b"before"
+
+
 @pytest.mark.parametrize(
     "fault",
     [Fault("answer", status=503, retry_after=0), Fault("expire"), Fault("close", side="request")],
-    ids=str,
+    ids=["503", "expired", "closed"],
 )
 def test_a_store_that_refuses_before_the_body_is_asked_again(
     behind: Storage, proxy: Proxy, no_disk: None, fault: Fault

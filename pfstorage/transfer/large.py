@@ -125,7 +125,8 @@ def push_in_order(
 ) -> tuple[ObjectInfo, int]:
     """Do as `push` does with *size* bytes of a *body* that is read once, from its beginning to its end.
 
-    Its segments go one after the other, and nobody can use them for a later try: if it fails, it removes them.
+    Its segments go one after the other, and nobody can use them for a later try: if it fails, it removes them,
+    unless the store is silent; then they are for `swift_sweep`.
     """
     assert isinstance(work.storage, SupportsSegments)
     upload = work.storage.segmented_upload(key, size, piece_size, attributes, known)
@@ -135,8 +136,10 @@ def push_in_order(
             upload.put(_Part(source, piece.size), piece.offset, piece.size) for piece in cut(size, piece_size)
         ]
         return upload.finish(pieces, only_new=work.options.only_new), size
-    except BaseException:
-        upload.discard()
+    except BaseException as e:
+        # it would be silent for each of them
+        if not (isinstance(e, UnavailableError) and e.facts.get("silent")):
+            upload.discard()
         raise
 
 
