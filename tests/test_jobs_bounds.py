@@ -300,6 +300,21 @@ def test_the_threads_of_a_server_share_what_memory_they_have_freed(tmp_path: Pat
     assert [size for size in sizes if 48 * 1024**2 < size <= 64 * 1024**2] == []
 
 
+def test_a_long_reason_is_cut_in_the_list_and_whole_in_the_reply(tmp_path: Path) -> None:
+    text = noise(1, 200_000)
+
+    def perform(given: Order, stop: Stop, progress: Callable[[Progress], None]) -> Reply:
+        return Reply({"status": False, "msg": text})
+
+    with working(perform, tmp_path / "state") as jobs:
+        over = jobs.status(jobs.submit(order("x")), LONG)
+        assert (over.state, over.reason, over.reply) == (
+            "failed",
+            text[:1000],
+            {"status": False, "msg": text},
+        )
+
+
 # time
 
 

@@ -15,6 +15,8 @@ from pfstorage.transfer import Progress
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
 OVER = (DONE, FAILED, CANCELLED)
 STATES = (QUEUED, RUNNING, *OVER)
+MOST_REASON = 1000
+"""Characters of a reason in a list and in the progress. The reply has all of them."""
 NOBODY = "\0"
 """The owner of a job whose row no longer names one. No token has this name."""
 

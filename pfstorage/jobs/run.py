@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pfstorage.errors import StoppedError, UnavailableError
-from pfstorage.jobs.job import CANCELLED, DONE, FAILED, QUEUED, Job, Order, row_of
+from pfstorage.jobs.job import CANCELLED, DONE, FAILED, MOST_REASON, QUEUED, Job, Order, row_of
 from pfstorage.jobs.queue import Place
 from pfstorage.reply import Reply
 from pfstorage.stop import Stop
@@ -62,7 +62,7 @@ class Run:
             if not _lacks_store(reply) or is_endless or time.monotonic() > given_up_at:
                 return reply
             log.warning("job %s waits for its store", self.job_id)  # the reason may name a file
-            self.progress = {**self.progress, "waiting": reply.body["msg"]}
+            self.progress = {**self.progress, "waiting": reply.body["msg"][:MOST_REASON]}
             self._tell(self)
             try:
                 self.stop.sleep(pause)

@@ -14,15 +14,13 @@ from pfstorage.errors import JobConflictError, PfstorageError, SettingsError, St
 from pfstorage.jobs import mending
 from pfstorage.jobs.database import Database, tells_damage
 from pfstorage.jobs.directory import StateDirectory, guarded
-from pfstorage.jobs.job import CANCELLED, OVER, QUEUED, RUNNING, STATES, Job, Order
+from pfstorage.jobs.job import CANCELLED, MOST_REASON, OVER, QUEUED, RUNNING, STATES, Job, Order
 from pfstorage.jobs.queue import Place
 from pfstorage.jobs.row import COLUMNS, ORDER, REPLY, job_of, read_order, rights_text
 from pfstorage.packed import Packed
 
 log = logging.getLogger(__name__)
 
-MOST_REASON = 1000
-"""Characters of a reason that are listed; the reply has all."""
 _PREFIX = "coalesce(CASE WHEN json_valid(rights) THEN json_extract(rights, '$.prefix') END, '')"
 
 
