@@ -74,7 +74,8 @@ class TimedStream(io.RawIOBase):
         started = time.monotonic()
         count = self._socket.receive_into(buffer, self._left)
         waited = time.monotonic() - started
-        self._left = min(self._most, self._left - waited + count / (self._rate * self._haste()))
+        earned = 0.0 if self._rate == math.inf else count / (self._rate * self._haste())
+        self._left = min(self._most, self._left - waited + earned)
         return count
 
     def buffered(self) -> io.BufferedReader:
