@@ -70,7 +70,7 @@ def served(**options: Any) -> Iterator[tuple[ThreadedHTTPServer, Endless]]:
 
 def is_free(server: ThreadedHTTPServer) -> bool:
     """Tell whether nobody has a place at work, and no thread reads a plan."""
-    gates = (server.load.quick, server.load.long, server.load.uploads)
+    gates = (server.load.quick, server.load.long)
     plans = [each for each in threading.enumerate() if each.name == "plan"]
     return not plans and all(gate.counts()["busy"] == 0 for gate in gates)
 
@@ -163,30 +163,30 @@ def test_a_listing_of_nothing_ends_with_the_server() -> None:
 
 def test_what_a_client_has_sent_whole_is_stored_though_it_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     storage = MemoryStorage(Settings(type="memory"))
-    has_begun, is_closed = threading.Event(), threading.Event()
-    put = storage.put
+    begun, has_gone = threading.Semaphore(0), threading.Semaphore(0)
+    put, stored = storage.put, []
 
     def put_late(*given: Any, **options: Any) -> ObjectInfo:
-        has_begun.set()
-        assert is_closed.wait(30)
-        return put(*given, **options)
+        begun.release()
+        assert has_gone.acquire(timeout=30)
+        stored.append(put(*given, **options))
+        return stored[-1]
 
     monkeypatch.setattr(storage, "put", put_late)
     form = multipart(("d_msg", message("objPut", toObject="form").encode()), ("local", b"whole"))
-    uploads = [
-        request("PUT", "/api/v1/objects/put", "Content-Length: 5", body=b"whole"),
-        post(form, "Content-Type: multipart/form-data; boundary=limit"),
-    ]
+    uploads = {
+        "put": request("PUT", "/api/v1/objects/put", "Content-Length: 5", body=b"whole"),
+        "form": post(form, "Content-Type: multipart/form-data; boundary=limit"),
+    }
     with contextlib.closing(StoreHandler(storage)) as handler, serving(handler) as server:
-        for data in uploads:
+        for key, data in uploads.items():
             with socket.create_connection(("127.0.0.1", server.server_port), timeout=60) as connection:
                 connection.sendall(data)
-                assert has_begun.wait(30)
-            is_closed.set()
+                assert begun.acquire(timeout=30)
+            settle(2 * LOOK_SECONDS)
+            has_gone.release()
+            until(lambda key=key: [info.key for info in stored][-1:] == [key])  # type: ignore[misc]
             until(lambda: is_free(server))
-            has_begun.clear()
-            is_closed.clear()
-        assert [row.key for row in storage.list()] == ["form", "put"]
 
 
 def test_a_client_that_has_ended_its_own_side_alone_is_answered() -> None:

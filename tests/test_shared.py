@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pfstorage import open_storage
+from pfstorage import StoreHandler, open_storage
 from pfstorage.backends import Storage, shared
 from pfstorage.backends.shared import AT_ONCE, Shared
 from pfstorage.devswift import DevSwift
@@ -179,7 +179,8 @@ def test_who_is_interrupted_while_the_others_wait_for_them_leaves_none_behind(
     assert store.answers._questions == {}
 
 
-def test_who_lists_sees_what_they_have_stored_however_many_list(swift: DevSwift) -> None:
+@pytest.mark.parametrize("by_messages", [False, True])
+def test_who_lists_sees_what_they_have_stored_however_many_list(swift: DevSwift, by_messages: bool) -> None:
     listings = itertools.count()
 
     def counted(data: bytes) -> bytes:
@@ -187,11 +188,17 @@ def test_who_lists_sees_what_they_have_stored_however_many_list(swift: DevSwift)
             next(listings)
         return data
 
+    def listed(storage: Storage) -> list[str]:
+        if not by_messages:
+            return [info.key for info in storage.list("listed/")]
+        reply = StoreHandler(storage).run({"action": "ls", "meta": {"path": "listed/"}})
+        return [row["name"] for row in reply["ls"]]
+
     def work(storage: Storage, who: int) -> None:
         for number in range(ROUNDS):
             key = f"listed/{who} {number}"
             storage.put(key, io.BytesIO(b"x"), 1)
-            assert key in [info.key for info in storage.list("listed/")]
+            assert key in listed(storage)
 
     with wire_to(swift.port) as wire, ThreadPoolExecutor(WORKERS) as pool:
         wire.to_server = counted

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import quote
@@ -53,7 +52,8 @@ class SwiftStorage:
         return self._session.connections
 
     def with_patience(self, patience: Patience) -> SwiftStorage:
-        other = copy.copy(self)
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
         other._use(self._session.with_patience(patience))
         return other
 

@@ -49,7 +49,7 @@ class SwiftListings:
 
     def __init__(self, session: SwiftSession) -> None:
         self._session = session
-        self._pages: Shared[Sequence[Row]] = Shared()
+        self._pages: Shared[Sequence[Row]] = session.pages
 
     def rows(
         self, container: str, query: Mapping[str, str], limit: int | None = None

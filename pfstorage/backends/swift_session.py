@@ -8,7 +8,6 @@ the token. So all requests go by plain HTTP, and the SDKs have what is left: `sw
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 import importlib
 import logging
@@ -31,6 +30,7 @@ from pfstorage.backends.login import Login
 from pfstorage.backends.pool import Pool
 from pfstorage.backends.retry import Outage, Patience, no_progress
 from pfstorage.backends.routes import find_route
+from pfstorage.backends.shared import Shared
 from pfstorage.backends.swift_answers import asked, error_of_answer, error_of_login, is_signed
 from pfstorage.config import Settings, size_of
 from pfstorage.errors import (
@@ -84,6 +84,8 @@ class SwiftSession:
         self._login = Login(self._log_in)
         self._route = functools.lru_cache(lambda place: find_route(place, settings, os.environ))
         self._known = _Known()
+        self.pages: Shared[Any] = Shared()
+        """Pages of listings, for whoever asks by any of the sessions `with_patience`."""
         self._pool: Pool[Connection] = Pool(self._connect, Connection.close)
 
     @property
@@ -93,8 +95,10 @@ class SwiftSession:
 
     def with_patience(self, patience: Patience) -> SwiftSession:
         """Return a session with the same login and connections."""
-        other = copy.copy(self)
-        other.patience = patience
+        other = object.__new__(
+            type(self)
+        )  # each request makes one, and copy.copy takes several times as long
+        other.__dict__.update(self.__dict__, patience=patience)
         return other
 
     def ask(
