@@ -498,3 +498,29 @@ def test_without_roots_all_files_are_on_the_ground(site: Path, storage: Storage)
     )
     assert reply["status"] is True
     assert list(objects(storage).values()).count(b"precious") == 2
+
+
+@pytest.mark.parametrize("action", ["objPull", "objPut", "objVerify"])
+def test_a_path_that_the_system_does_not_take_is_not_gone_step_by_step(
+    action: str, site: Path, storage: Storage
+) -> None:
+    before = sorted(site.rglob("*"))
+    run = answers_below(Roots((str(site / "root"),)), storage)
+    key = next(storage.list()).key
+    meta: dict[str, dict[str, Any]] = {
+        "objPull": {"fileList": [{"from": key, "to": "d/" * 2047 + "xx"}]},
+        "objPut": {"putSpec": "d/" * 8000, "inLocation": "a"},
+        "objVerify": {"fromLocation": "", "mapLocationOver": "d/" * 8000},
+    }
+
+    reply = run(action, **meta[action])
+
+    assert "File name too long" in reply["msg"]
+    assert reply["error"]["type"] == "LocalFileError"
+    assert sorted(site.rglob("*")) == before
+
+
+def test_the_longest_path_that_the_system_takes_is_pulled_to(site: Path, storage: Storage) -> None:
+    run = answers_below(Roots((str(site / "root"),)), storage)
+    key = next(storage.list()).key
+    assert run("objPull", fileList=[{"from": key, "to": "d/" * 2047 + "x"}])["status"]

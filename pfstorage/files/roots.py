@@ -15,6 +15,8 @@ from pfstorage.files.place import Place
 from pfstorage.files.tree import LocalTree, Parts
 
 Spot = tuple[LocalTree, Parts]
+PATH_MAX = 4096
+"""Bytes of a path on Linux, with the NUL behind it. By descriptors a way could go on, and each step takes longer."""
 
 
 class Root(NamedTuple):
@@ -167,9 +169,11 @@ class Ground:
         It need not be there. Raise `ForbiddenError`, or `LocalFileError` if it can't be a path.
         """
         with local_errors(path):
-            os.fsencode(path)
+            length = len(os.fsencode(path))
             if not self._roots:
                 return Place(path)
+            if length >= PATH_MAX:
+                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
             if "\0" in path or ".." in path.split("/"):
                 raise _forbidden(path)
             spot, names = self._begun(path)
