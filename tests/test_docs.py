@@ -31,15 +31,20 @@ from pfstorage import StoreHandler, ThreadedHTTPServer, config, errors, open_sto
 from pfstorage._version import __version__
 from pfstorage.actions import ACTIONS, Action, Caller
 from pfstorage.actions.jobs import LONGEST_WAIT
-from pfstorage.fields import FromTo, camel_case
+from pfstorage.actions.service import ECHO_GROWTH
+from pfstorage.fields import LONGEST_TEXT, MOST_ITEMS, FromTo, camel_case
 from pfstorage.flags import build_parser
 from pfstorage.jobs.job import Order
 from pfstorage.jobs.runner import Jobs
+from pfstorage.message import MAX_DEPTH, MOST_CONTAINERS
 from pfstorage.rights import LEVELS, Rights
+from pfstorage.selection import MAX_GLOBS
 from pfstorage.serving import body, gate
+from pfstorage.serving.head import MAX_HEAD
 from pfstorage.serving.options import FLAGS, WANTED, ServerOptions
 from pfstorage.serving.server import seconds_to_end
 from pfstorage.serving.tokens import make_token
+from pfstorage.state import MAX_DEPTH as MOST_NAMES
 from pfstorage.status import STATUS_BY_ERROR, status_of
 from tests.conftest import ROOT, Command, ask, running_server, serving, write_tree
 from tests.test_image import instructions
@@ -315,6 +320,20 @@ def test_each_limit_of_the_server_bounds_a_quantity(pages: dict[str, Page]) -> N
     assert limits <= told.keys()
     flags = {flag: row["default"] for row in pages["server"].table("limits") for flag in row["flag"].split()}
     assert flags == {limit: default for limit, default in told.items() if limit.startswith("--")}
+    known = ServerOptions()
+    assert [int(default) for limit, default in told.items() if not limit.startswith("--")] == [
+        body.MAX_MESSAGE,
+        MAX_DEPTH,
+        MOST_CONTAINERS,
+        LONGEST_TEXT,
+        MOST_ITEMS,
+        MAX_GLOBS,
+        ECHO_GROWTH,
+        MOST_NAMES,
+        MAX_HEAD,
+        known.head_seconds,
+        known.min_rate,
+    ]
 
 
 def test_each_right_has_its_permissions(pages: dict[str, Page]) -> None:
