@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
+from pfstorage.errors import StoppedError
+
 requests = logging.getLogger("pfstorage.requests")
 
 _ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
@@ -28,12 +30,14 @@ def id_of(given: str) -> str:
 def log_request(fields: Mapping[str, Any]) -> None:
     """Write one line: what was asked, by whom, and what came of it; no key and no local path may be in *fields*.
 
-    They may be a patient's name. What failed at no fault of the client's is a warning.
+    They may be a patient's name. What failed at no fault of the client's is a warning; what was stopped since the
+    client has gone is none.
     """
     status = fields["status"]
     is_failure = status >= HTTPStatus.INTERNAL_SERVER_ERROR and status not in _CLIENTS_FAULTS
     is_bad = is_failure or (fields["error"] and status < HTTPStatus.BAD_REQUEST)
-    level = logging.WARNING if is_bad else logging.INFO
+    is_left = fields["broken"] and fields["error"] == StoppedError.__name__
+    level = logging.WARNING if is_bad and not is_left else logging.INFO
     if requests.isEnabledFor(level):
         requests.handle(_Line(fields, level))
 
