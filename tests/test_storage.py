@@ -293,6 +293,28 @@ def test_a_listing_begins_after_the_marker_and_ends_at_the_limit(listed: Storage
     assert keys(listed, limit=1) == ["a"]
 
 
+@pytest.mark.parametrize("character", ["\x01", "0", "é", "日", "\U0001f600", "\U0010ffff"])
+def test_a_marker_may_be_longer_than_a_key(listed: Storage, character: str) -> None:
+    for marker in (character * 5000, f"b/c/d{character * 5000}", f"{'a' * 1022}{character * 5000}"):
+        assert keys(listed, marker=marker) == [key for key in keys(listed) if key > marker]
+
+
+def test_a_long_marker_ends_where_keys_do(storage: Storage) -> None:
+    begin = f"{'b' * 200}/" * 5 + "b" * 16
+    long = ["a/" * 500 + "c" * 20, *(begin + last for last in ("", "a", "é", "日"))]
+    for key in long:
+        put(storage, key)
+    for key in long:
+        for more in ("a", "é", "日", "\U0001f600"):
+            marker = key + more * 3000
+            assert keys(storage, marker=marker) == [each for each in long if each > marker]
+
+
+def test_a_delimiter_that_is_longer_than_a_key_is_in_none(listed: Storage) -> None:
+    for delimiter in ("/" * 16_000, "é" * 600):
+        assert keys(listed, "b", delimiter=delimiter) == keys(listed, "b")
+
+
 def test_a_delimiter_rolls_keys_up(listed: Storage) -> None:
     rows = list(listed.list("", delimiter="/", limit=5))
     assert [row.key for row in rows] == ["a", "a-b", "a.txt", "b/", "b0"]

@@ -28,7 +28,7 @@ from pfstorage.backends.swift_rows import (
 )
 from pfstorage.backends.swift_session import Connection, SwiftSession, path_of
 from pfstorage.errors import MisconfiguredError, RejectedError, UnavailableError
-from pfstorage.pathmap import FIRST_CHARACTER
+from pfstorage.pathmap import FIRST_CHARACTER, MAX_KEY_BYTES
 
 PAGE = 10_000
 """Rows of one listing page: Swift's ``container_listing_limit`` unless an operator lowered it."""
@@ -65,6 +65,7 @@ class SwiftListings:
             "".join(query.values()).encode()
         except UnicodeEncodeError:
             return  # a lone surrogate is in no key
+        query = _as_short_as_keys(query)
         size = min(limit or PAGE, PAGE)
         packed = functools.partial(self._packed_page, container)
 
@@ -143,6 +144,20 @@ class SwiftListings:
             raise UnavailableError(
                 f"the store at {address} lists {what} wrongly: {e}", address=address
             ) from e
+
+
+def _as_short_as_keys(query: Mapping[str, str]) -> dict[str, str]:
+    """Return *query* without what is longer than any key: what is asked for has to fit into the line of a request.
+
+    The marker ends behind the character with which it is longer than a key: the same keys come after it, where the
+    store keeps to `MAX_KEY_BYTES`. A longer delimiter is in no key.
+    """
+    short = dict(query)
+    if marker := short.get("marker"):
+        short["marker"] = marker.encode()[: MAX_KEY_BYTES + 4].decode(errors="ignore")
+    if len(short.get("delimiter", "").encode()) > MAX_KEY_BYTES:
+        del short["delimiter"]
+    return short
 
 
 def _packed(connection: Connection, answer: Response) -> Sequence[Row]:
