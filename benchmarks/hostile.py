@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import json
 import os
+import random
 import socket
 import sys
 import threading
@@ -24,7 +25,9 @@ ADDRESSES = tuple(f"127.0.0.{number}" for number in range(2, 6))
 BUFFER = 4096
 """Bytes that the system takes in for a client that does not read: else it hides what the server would have to hold."""
 LONGEST = 30.0
-"""Seconds after which a client that is not hung up on begins anew."""
+"""Seconds after which a client that is not hung up on begins anew, on average: they do not come all at once."""
+FIRST = 5.0
+"""Seconds within which all of them come."""
 TRICKLE = 0.5
 """Seconds between two small pieces that a slow client sends or takes."""
 DEEP = b"[" * 28 + b"]" * 28
@@ -65,6 +68,7 @@ class Crowd:
 
     def _repeat(self, kind: str, attack: Callable[[Crowd], str]) -> None:
         outcomes = self.outcomes[kind]
+        self.is_over.wait(random.uniform(0, FIRST))
         while not self.is_over.wait(TRICKLE):
             try:
                 outcomes[attack(self)] += 1
@@ -112,15 +116,15 @@ class Crowd:
             sock.sendall(data)
             try:
                 for piece in self._pieces(sock, size):
-                    head = head or piece
+                    head = (head + piece)[:12]
                     self.wait(TRICKLE)
             except TimeoutError:
                 return f"{_status(head)}, not hung up on"
         return f"{_status(head)}, hung up on"
 
     def _pieces(self, sock: socket.socket, size: int) -> Iterator[bytes]:
-        """Yield what comes until the server ends it. Raise `TimeoutError` if that takes `LONGEST`."""
-        ends = time.monotonic() + LONGEST
+        """Yield what comes until the server ends it. Raise `TimeoutError` if that takes about `LONGEST`."""
+        ends = time.monotonic() + random.uniform(LONGEST / 2, LONGEST * 3 / 2)
         sock.settimeout(TRICKLE)
         while time.monotonic() < ends:
             self.wait(0)
@@ -135,7 +139,7 @@ class Crowd:
         """Send *begin*, and then *piece* after *piece*, until the server ends that; return its status."""
         with self.connected() as sock:
             sock.sendall(begin)
-            ends = time.monotonic() + LONGEST
+            ends = time.monotonic() + random.uniform(LONGEST / 2, LONGEST * 3 / 2)
             with contextlib.suppress(ConnectionError):
                 while time.monotonic() < ends:
                     sock.sendall(piece)
