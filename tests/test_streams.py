@@ -90,7 +90,7 @@ def content_of(storage: Storage) -> bytes:
 # what goes on as it comes
 
 
-@pytest.mark.parametrize("size", [0, 1, WINDOW, WINDOW + 1, len(LARGE)])
+@pytest.mark.parametrize("size", [0, WINDOW, len(LARGE)])
 @pytest.mark.parametrize("segment_size", ["1G", "300K"])
 def test_a_put_needs_no_room_on_the_disk(
     storage: Storage, no_disk: None, size: int, segment_size: str
@@ -231,7 +231,7 @@ def require_as_before(storage: Storage, before: list[str], request: pytest.Fixtu
 
 
 @pytest.mark.parametrize("segment_size", ["1G", "300K"])
-@pytest.mark.parametrize("sent", [0, 1, 400_000, len(LARGE) - 1])
+@pytest.mark.parametrize("sent", [0, 400_000, len(LARGE) - 1])
 def test_a_client_that_stops_half_way_leaves_nothing(
     storage: Storage, before: list[str], sent: int, segment_size: str, request: pytest.FixtureRequest
 ) -> None:
@@ -261,7 +261,7 @@ def test_a_client_that_gets_too_slow_leaves_nothing(
 
 
 @pytest.mark.parametrize("segment_size", ["1G", "300K"])
-@pytest.mark.parametrize("size", [1, WINDOW, len(LARGE)])
+@pytest.mark.parametrize("size", [1, len(LARGE)])
 def test_a_body_of_another_md5_leaves_nothing(
     storage: Storage, before: list[str], size: int, segment_size: str, request: pytest.FixtureRequest
 ) -> None:
