@@ -54,6 +54,10 @@ class Message:
             content = content["payload"]
         if not isinstance(content, _OBJECT):
             raise MessageError(f"a message is a JSON object, not {_kind(content)}")
+        if "meta" in content and "args" in content and content["meta"] != content["args"]:
+            raise MessageError(
+                "a message has either 'meta' or 'args', which is another name for it: send one"
+            )
         meta = content.get("meta", content.get("args"))
         if meta is None:
             meta = {}

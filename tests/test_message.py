@@ -147,6 +147,13 @@ def test_what_stands_beside_the_meta_is_told_or_refused() -> None:
             read_meta(ACTIONS["ls"].meta, message)
 
 
+def test_a_message_has_one_meta() -> None:
+    with pytest.raises(MessageError, match="either 'meta' or 'args'"):
+        Message.parse({"payload": {"action": "objPull", "meta": {"path": "a"}, "args": {"dryRun": True}}})
+    same = {"path": "a"}
+    assert Message.parse({"action": "ls", "meta": same, "args": same}) == Message("ls", same)
+
+
 @pytest.mark.parametrize("source", ['{"action": "ls"}', '{"action": "ls", "meta": null}', {"action": "ls"}])
 def test_a_message_without_a_meta_has_an_empty_one(source: Any) -> None:
     assert Message.parse(source) == Message("ls", {})

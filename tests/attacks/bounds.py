@@ -124,6 +124,60 @@ LISTS = [
     ),
 ]
 
+LOCATIONS = [
+    *(
+        Row(
+            f"{count} files below a long location for {action}",
+            told(action, fileList=names, **before),
+            (400,),
+            most=10_000,
+        )
+        for count in (1000, 60_000)
+        for names in ([f"f{n}" for n in range(count)],)
+        for action, before in (
+            ("objPut", {"inLocation": "own/" + "d/" * 7000}),
+            ("objPut", {"prependBucketPath": "own/" + "d/" * 7000, "inLocation": "d/" * 7000}),
+            ("objPull", {"prependBucketPath": "own/" + "d/" * 7000}),
+            ("objVerify", {"prependBucketPath": "own/" + "d/" * 7000}),
+        )
+    ),
+    Row(
+        "many files pulled to a long path",
+        told("objPull", fileList=["own/a"] * 90_000, mapLocationOver="d/" * 1800),
+        (400,),
+    ),
+    Row(
+        "a pull to a deep path",
+        told("objPull", fileList=[{"from": "own/a", "to": "d/" * 8000 + "a"}]),
+        (400,),
+    ),
+    Row("a push of a deep path", told("objPut", putSpec="d/" * 8000, inLocation="own"), (400,)),
+]
+
+TEXTS = [
+    Row(
+        f"a text without an end, of many {rest!r}, behind many brackets",
+        post(b"[" * 120_000 + b'"' + rest * (800_000 // len(rest)), BEARER),
+        (400,),
+    )
+    for rest in (b'\\"', b'"', b"\\", b'\\"[', b'" "')
+] + [
+    Row("a deep form", post("&".join(["a" + "[]" * 31 + "=1"] * 9000).encode(), BEARER), (400,)),
+    Row(
+        "a number without an end",
+        post(b'{"action":"ls","meta":{"limit":' + b"9" * 900_000 + b"}}", BEARER),
+        (400,),
+    ),
+    *(
+        Row(f"many digits for {var}", ctl(var=f"/this/{var}", set=digits), (400,))
+        for var, digits in (
+            ("workers", "1" * 5000),
+            ("segmentSize", "9" * 5000),
+            ("bwLimit", "9" * 400 + "T"),
+        )
+    ),
+]
+
 STORE = [
     *(
         Row(f"the setting {var} for {str(value)[:30]!r}", ctl(var=var, set=value), (400, 403))
@@ -191,4 +245,4 @@ STORE = [
     ),
 ]
 
-ROWS = [*FIELDS, *ECHOES, *GLOBS, *LISTS, *STORE]
+ROWS = [*FIELDS, *ECHOES, *GLOBS, *LISTS, *LOCATIONS, *TEXTS, *STORE]
