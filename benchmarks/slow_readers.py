@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import http.client
 import json
 import socket
 import sys
@@ -18,7 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.bench import Server
-from benchmarks.hostile import ALL, ECHO
 from benchmarks.listing_memory import STORES, serving
 
 ROWS = 150_000
@@ -26,10 +24,16 @@ MIB = 1024**2
 MOST = 60
 """MiB over the base."""
 MEGABYTE = 10**6
+ALL = ["name", "bytes", "hash", "last_modified", "content_type"]
+
+
+PAGE = b"GET /api/v1/objects?limit=10000 HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def _message(action: str, **meta: object) -> bytes:
-    return json.dumps({"action": action, "meta": meta}, ensure_ascii=False, separators=(",", ":")).encode()
+    """Return the request of a message."""
+    text = json.dumps({"action": action, "meta": meta}, ensure_ascii=False, separators=(",", ":")).encode()
+    return b"POST /api/v1/cmd HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(text) + text
 
 
 def _echo(value: object) -> bytes:
@@ -43,11 +47,13 @@ def _deep(value: object) -> object:
 
 
 KINDS: dict[str, tuple[int, bytes]] = {
-    "echoes of nested lists": (24, ECHO),
+    "echoes of nested lists": (24, _echo([_deep([])] * 16_000)),
+    "echoes of fewer nested lists": (24, _echo([_deep([])] * 3000)),
     "echoes of one long text": (24, _echo("x" * MEGABYTE)),
     "echoes of a text that JSON escapes": (24, _echo("é" * (MEGABYTE // 2))),
     "echoes of numbers in a deep list": (24, _echo(_deep([1] * 90_000))),
     "echoes of objects": (24, _echo([{"a": 0}] * 24_000)),
+    "pages of 10,000 objects": (24, PAGE),
     "listings": (12, _message("ls", retSpec=ALL)),
     "listings in the long form": (12, _message("ls", retSpec=[])),
     "listings of what is sure": (12, _message("ls", retSpec=["name"], sure=True)),
@@ -55,16 +61,17 @@ KINDS: dict[str, tuple[int, bytes]] = {
 """How many clients send what."""
 
 
-def _ask(port: int, content: bytes) -> None:
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
-        connection.request("POST", "/api/v1/cmd", content)
-        connection.getresponse().read()
+def _ask(port: int, request: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", port), 60) as sock:
+        sock.sendall(request)
+        sock.shutdown(socket.SHUT_WR)
+        while sock.recv(MEGABYTE):
+            continue
 
 
 @contextlib.contextmanager
-def _unread(server: Server, count: int, content: bytes) -> Iterator[None]:
-    """Let *count* clients send the message *content* at once, and read nothing of its answer."""
-    head = f"POST /api/v1/cmd HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n"
+def _unread(server: Server, count: int, request: bytes) -> Iterator[None]:
+    """Let *count* clients send *request* at once, and read nothing of its answer."""
     with contextlib.ExitStack() as stack:
         socks = [socket.socket() for _ in range(count)]
         for sock in socks:
@@ -72,7 +79,7 @@ def _unread(server: Server, count: int, content: bytes) -> Iterator[None]:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             sock.connect(("127.0.0.1", server.port))
         for sock in socks:
-            sock.sendall(head.encode() + content)
+            sock.sendall(request)
         yield
 
 

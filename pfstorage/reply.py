@@ -231,7 +231,9 @@ class Reply:
             note()
 
     def _members_in_order(self) -> Iterator[tuple[str, Any]]:
-        yield from [*self.body.items()]
+        yield from (
+            (name, self.body[name]) for name in [*self.body]
+        )  # which may be told only when rows were read
         if "warnings" not in self.body:  # which may come with the rows
             self._tell_warnings()
             yield from ((name, self.body[name]) for name in ("warnings",) if name in self.body)

@@ -24,6 +24,7 @@ from pfstorage.config import Settings
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import UnavailableError
 from pfstorage.reply import ROWS_AT_ONCE, Reply
+from pfstorage.serving.exchange import MOST_HELD
 from tests.conftest import serving, swift_options
 from tests.exchange import exchange, message, post, request
 from tests.faults import Fault, is_listing, proxy_to
@@ -314,3 +315,47 @@ def test_without_a_bound_a_listing_has_all_rows() -> None:
     with served(LONG) as (server, _):
         keys, most, warnings = listed(server)
     assert (len(keys), most, warnings) == (LONG, None, [])
+
+
+# what is whole at once, and large
+
+
+@pytest.mark.parametrize("as_html", [False, True])
+@pytest.mark.parametrize("length", [MOST_HELD // 2, 3 * MOST_HELD])
+def test_a_large_reply_that_is_whole_is_the_same_text_as_ever(length: int, as_html: bool) -> None:
+    echo = "<&>" * (length // 3)
+    with served(0, httpResponse=as_html) as (server, _):
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+        with contextlib.closing(connection):
+            for method in ("POST", "POST"):  # the connection is kept
+                connection.request(
+                    method, "/api/v1/cmd", message("hello", askAbout="echoBack", echoBack=echo)
+                )
+                answer = connection.getresponse()
+                content = answer.read()
+                assert json.loads(content)["d_ret"]["echoBack"]["msg"] == echo
+                assert (b"<" in content) is not as_html
+                is_chunked = as_html and length > MOST_HELD
+                assert answer.headers["Content-Length"] == (None if is_chunked else str(len(content)))
+
+
+@pytest.mark.parametrize(
+    ("count", "limit"), [(9999, 10_000), (10_000, 10_000), (600, 500), (100, 100), (0, 100)]
+)
+def test_a_page_of_objects_leaves_as_its_rows_come_and_tells_its_marker(count: int, limit: int) -> None:
+    with served(count) as (server, storage):
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+        with contextlib.closing(connection):
+            contents = []
+            for method in ("GET", "HEAD"):
+                connection.request(method, f"/api/v1/objects?limit={limit}")
+                answer = connection.getresponse()
+                contents.append(answer.read())
+                assert answer.status == 200
+                assert storage.is_closed.wait(30)
+    content, nothing = contents
+    assert nothing == b""
+    page = json.loads(content)
+    assert [*page] == ["status", "objects", "marker", "writable"]
+    assert len(page["objects"]) == min(count, limit)
+    assert page["marker"] == (page["objects"][-1]["name"] if count >= limit else None)

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 from pfstorage.actions import Caller
 from pfstorage.errors import MessageError
 from pfstorage.handler import StoreHandler
+from pfstorage.packed import Packed
 from pfstorage.reply import Reply
 from pfstorage.serving.body import MAX_UPLOAD, Outlet, Reader, Writer
 from pfstorage.serving.gate import Turn
@@ -22,6 +23,8 @@ JSON = "application/json"
 NOBODY = Caller(trusted=False)
 PIECE = 32 * 1024
 """Characters of a long reply that leave at once, or somewhat more."""
+MOST_HELD = 256 * 1024
+"""Bytes of a reply that is held as it is; a longer one waits compressed for its client."""
 
 
 @dataclass
@@ -114,13 +117,18 @@ def answer_of(reply: Reply, *, as_html: bool = False) -> Answer:
 
     With *as_html* it passes for HTML, as 2.x's did: JSON all the same, and no markup to a browser.
     """
-    is_long = reply.is_long
-    content = (
-        functools.partial(_write_long, reply, as_html) if is_long else _encoded(reply.to_json(), as_html)
-    )
+    content: bytes | Callable[[Outlet], None]
+    length = None
+    if reply.is_long:
+        content = functools.partial(_write_long, reply, as_html)
+    elif len(text := reply.to_json()) > MOST_HELD:  # who reads slowly has it held for long
+        content = functools.partial(_write_packed, Packed.of_text(text, len(text)), as_html)
+        length = None if as_html else len(text)
+    else:
+        content = _encoded(text, as_html)
     allow = reply.error.facts.get("allow") if reply.error else None
     headers = {"Allow": str(allow)} if allow else {}  # what this path takes, where the error knows it
-    answer = Answer(http_status(reply), content, kind_of(as_html), headers=headers)
+    answer = Answer(http_status(reply), content, kind_of(as_html), length, headers)
     if error := reply.body.get("error"):  # also of a part of the files
         answer.notes["error"] = error["type"]
     if reply.is_accepted:
@@ -133,6 +141,11 @@ def _encoded(text: str, as_html: bool) -> bytes:
         for character, escape in _MARKUP.items():
             text = text.replace(character, escape)
     return text.encode()
+
+
+def _write_packed(packed: Packed, as_html: bool, out: Outlet) -> None:
+    for piece in packed.pieces():
+        out.write(_encoded(piece, as_html))
 
 
 def _write_long(reply: Reply, as_html: bool, out: Writer) -> None:

@@ -261,7 +261,7 @@ class Load:
 
     def end_turns(self) -> None:
         """Let no request begin to work any more; who waits for that is told so."""
-        for gate in (self.quick, self.long, self.followers, self.uploads):
+        for gate in (self.quick, self.long, self.followers, self.decoding, self.uploads):
             gate.end()
 
     def hang_up(self) -> None:

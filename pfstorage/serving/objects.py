@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import itertools
+from collections.abc import Iterator
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from pfstorage.actions import Context
@@ -15,7 +17,7 @@ from pfstorage.backends.confined import require_write
 from pfstorage.backends.level import SLASH, as_directories, rows_of_level
 from pfstorage.errors import InvalidKeyError, MessageError
 from pfstorage.pathmap import check_key, check_new_key
-from pfstorage.reply import Reply
+from pfstorage.reply import ROWS_AT_ONCE, Reply, Stream
 from pfstorage.serving.body import Reader, SizedReader
 from pfstorage.serving.download import give_out, refused
 from pfstorage.serving.exchange import Answer, Request, answer_of
@@ -54,11 +56,21 @@ def list_objects(request: Request) -> Answer:
         found = as_directories(rows_of_level(storage, prefix, marker=marker, limit=size))
     else:
         found = storage.list(prefix, limit=size, delimiter=delimiter, marker=marker)
-    rows = list(itertools.islice(context.stop.watched(found), size))
-    more = rows[-1].key if len(rows) == size else None
-    body = {"status": True, "objects": [row.as_row() for row in rows], "marker": more}
-    reply = Reply({**body, "writable": caller.rights.allows("write")})
+    writable = caller.rights.allows("write")
+    body: dict[str, Any] = {"status": True, "objects": [], "marker": None, "writable": writable}
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for number, row in enumerate(itertools.islice(context.stop.watched(found), size), 1):
+            if number == size:
+                reply.body["marker"] = row.key
+            yield row.as_row()
+
+    body["objects"] = Stream(rows())
+    reply = Reply(body)
     reply.warn(lambda: context.warnings)
+    reply.settle(ROWS_AT_ONCE)
+    if request.method == "HEAD":
+        reply.close()
     return answer_of(reply)
 
 
