@@ -534,3 +534,42 @@ def test_a_file_of_tokens_that_others_can_read_is_refused(token_file: str) -> No
         os.chown(token_file, 12345, -1)
         with pytest.raises(SettingsError, match="chmod 640"):
             ThreadedHTTPServer(("127.0.0.1", 0), StoreHandler, ServerOptions(token_path=token_file))
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        *(
+            ("corsOrigin", origin)
+            for origin in ("", "null", "*", "https://", "https://*.example.org", "chris.example.org")
+        ),
+        *(
+            ("corsOrigin", origin)
+            for origin in ("https://a.org/", "https://A.org", "https://a.org:443", "http://a.org:80")
+        ),
+        *(
+            ("corsOrigin", origin)
+            for origin in ("https://a.org https://b.org", "https://me@a.org", "file://", "https://a.org\n")
+        ),
+        *(
+            ("allowHost", name)
+            for name in ("", "*", "a.org:80", "http://a.org", "A.org", "a.org.", "a b", "[::1]")
+        ),
+    ],
+)
+def test_an_origin_or_a_name_that_no_browser_sends_or_any_page_does_is_refused(flag: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"--{flag} "):
+        ServerOptions.from_args({flag: [value]})
+
+
+def test_an_origin_and_a_name_are_taken_as_browsers_send_them() -> None:
+    origins = [
+        "https://a.org",
+        "http://localhost:3000",
+        "https://a.org:80",
+        "http://[::1]:8080",
+        "capacitor://localhost",
+    ]
+    names = ["store.example.org", "store", "10.0.0.1", "fd00::1"]
+    options = ServerOptions.from_args({"corsOrigin": origins, "allowHost": names})
+    assert (options.cors_origins, options.allow_hosts) == (tuple(origins), tuple(names))

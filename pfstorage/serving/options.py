@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,12 @@ from pfstorage.serving.body import MAX_UPLOAD
 from pfstorage.transfer.pace import AUTO_MOST
 
 WANTED = 16
+_NAME = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
+_ORIGIN = re.compile(
+    rf"(?!http:.*:80$|https:.*:443$)[a-z][a-z0-9+.-]*://(?:{_NAME}|\[[0-9a-f:.]+\])(?::[0-9]{{1,5}})?"
+)
+"""As browsers write it (RFC 6454, 6.2). ``null``, which any page may make its own, is none."""
+_HOST = re.compile(rf"{_NAME}|[0-9a-f]*:[0-9a-f]*:[0-9a-f:.]*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +74,7 @@ class ServerOptions:
         given = more | {name: args[flag] for flag, name in FLAGS.items() if args.get(flag)}
         for name in ("fs_roots", "cors_origins", "allow_hosts"):
             given[name] = tuple(given.get(name, ()))
+        _check_pages(given["cors_origins"], given["allow_hosts"])
         for flag in ("maxUpload", "maxSpool", "maxJobBytes"):
             if (name := FLAGS[flag]) in given:
                 try:
@@ -90,6 +98,22 @@ class ServerOptions:
             "--stateDir": self.state_dir,
             **self.secret_files,
         }
+
+
+def _check_pages(origins: tuple[str, ...], hosts: tuple[str, ...]) -> None:
+    """Raise `SettingsError` for what no browser sends, and for what too many pages send."""
+    for origin in origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise SettingsError(
+                f"--corsOrigin {origin[:80]!r}: an origin is written as browsers do, like https://chris.example.org:8443:"
+                " in small letters, without a path, '*' or the port that is its scheme's own; 'null' is any page's"
+            )
+    for host in hosts:
+        if not _HOST.fullmatch(host):
+            raise SettingsError(
+                f"--allowHost {host[:80]!r}: a name is like store.example.org, in small letters, without a scheme, a"
+                " port or '*'"
+            )
 
 
 FLAGS = {
