@@ -127,7 +127,7 @@ LISTS = [
 LOCATIONS = [
     *(
         Row(
-            f"{count} files below a long location for {action}",
+            f"{count} files below a long location for {action} with {len(before)} parts",
             told(action, fileList=names, **before),
             (400,),
             most=10_000,
