@@ -9,11 +9,15 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from pfstorage.errors import StoppedError
+from pfstorage.fair_share import LOOPS
 
 T = TypeVar("T")
 
 TICK = 0.1
 """Seconds after which a sleeper looks whether a parent's end is requested."""
+
+SLICE = 0.02
+"""Seconds after which a loop looks whether it is to end, and lets others compute."""
 
 LOOK_SECONDS = 0.2
 """Seconds after which a client is looked at again, whether it is still there."""
@@ -100,12 +104,16 @@ class Stop:
             raise self.error()
 
     def heed(self) -> None:
-        """Raise `StoppedError` if the end is requested, or was `TICK` ago: cheap enough for each row of a plan."""
-        if (now := time.monotonic()) >= self._heed_at:
-            self._heed_at = now + TICK
+        """Raise `StoppedError` if the end was requested `SLICE` ago, and leave others their share of the processor.
+
+        It is cheap enough for each row of a plan.
+        """
+        if time.monotonic() >= self._heed_at:
             if self.is_requested:
                 self._heed_at = 0.0
                 raise self.error()
+            LOOPS.pause()
+            self._heed_at = time.monotonic() + SLICE
 
     def watched(self, rows: Iterable[T]) -> Iterator[T]:
         """Pass *rows* on as they come, of which perhaps none is wanted. Raise as `heed` does."""
@@ -113,7 +121,7 @@ class Stop:
         for row in rows:
             if clock() >= look_at:  # as `heed`, but for the call
                 self.heed()
-                look_at = clock() + TICK
+                look_at = clock() + SLICE
             yield row
 
     def sleep(self, seconds: float) -> None:

@@ -179,8 +179,7 @@ def _rows(
         rows = rows_of_level(storage, full_path, marker=meta.marker, limit=limit)
     else:
         rows = storage.list(full_path, marker=meta.marker, limit=limit, delimiter=meta.delimiter)
-    if meta.substr or meta.sure or is_level:  # else each row leaves, and whoever has gone takes none
-        rows = context.stop.watched(rows)
+    rows = context.stop.watched(rows)
     found = (row for row in rows if meta.substr in row.key) if meta.substr else rows
     if meta.sure:
         found = existing(found, work_of(context, MoveMeta()), note_missing, at_once=meta.limit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import logging
 import os
@@ -143,6 +144,10 @@ class TokenFile:
             log.warning("%s", e)
 
     def _read_if_changed(self) -> None:
+        # most often it has not changed, and many requests ask at once: none waits for another then
+        with contextlib.suppress(OSError):
+            if (state := self._state) is not None and state == _state_of(os.stat(self._path)):
+                return
         with self._lock:
             try:
                 if self._state is None or self._state != _state_of(os.stat(self._path)):
