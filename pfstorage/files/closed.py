@@ -62,8 +62,10 @@ class Closed:
         return self._everything or bool(self._paths)
 
     def require_other(self, status: os.stat_result) -> None:
-        """Raise `ClosedFileError` if *status* is that of a closed file, whatever the name that it was found by."""
-        self._look_again()
+        """Raise `ClosedFileError` if *status* is that of a closed file, whatever the name that it was found by.
+
+        `require_open` was asked for that name just before, so the ways to the files are known.
+        """
         if _identity(status) in self._identities:
             self._look()  # a file that has gone since may have left its number to another
             if _identity(status) in self._identities:

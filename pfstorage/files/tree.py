@@ -92,25 +92,23 @@ class LocalTree:
         """Yield the regular file *parts*, unbuffered, for reading."""
         directory = self._around(parts)
         if parts:  # before it is opened, which some devices take for more than a look
-            require_regular(
-                os.stat(parts[-1], dir_fd=directory.descriptor, follow_symlinks=False), links=True
-            )
-        with open(self._open_in(directory, parts), "rb", buffering=0) as file:
-            require_regular(os.fstat(file.fileno()))
+            before = os.stat(parts[-1], dir_fd=directory.descriptor, follow_symlinks=False)
+            require_regular(before, links=True)
+            self._closed.require_other(before)
+        with open(_open_below(directory, parts), "rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            require_regular(status)
+            self._closed.require_other(status)
             yield file
 
     def open(self, parts: Parts) -> int:
         """Return a descriptor of *parts* for reading, whatever that is, and never of what a link leads to."""
-        return self._open_in(self._around(parts), parts)
-
-    def _open_in(self, directory: Directory, parts: Parts) -> int:
-        if not parts:
-            return os.dup(directory.descriptor)
-        if not self._closed.has_any:
-            return os.open(parts[-1], READ | os.O_NOFOLLOW, dir_fd=directory.descriptor)
+        directory = self._around(parts)
+        if not (parts and self._closed.has_any):
+            return _open_below(directory, parts)
         # before it is opened, too: to close a file of SQLite drops its locks in this process
         self._closed.require_other(os.stat(parts[-1], dir_fd=directory.descriptor, follow_symlinks=False))
-        descriptor = os.open(parts[-1], READ | os.O_NOFOLLOW, dir_fd=directory.descriptor)
+        descriptor = _open_below(directory, parts)
         try:
             self._closed.require_other(os.fstat(descriptor))
         except BaseException:
@@ -341,6 +339,13 @@ class LocalTree:
             return Directory(os.open(path, TOP))
         except PermissionError:
             return Directory(os.open(path, _ABOVE))
+
+
+def _open_below(directory: Directory, parts: Parts) -> int:
+    """Return a descriptor of the last of *parts* in *directory*, never of what a link leads to."""
+    if not parts:
+        return os.dup(directory.descriptor)
+    return os.open(parts[-1], READ | os.O_NOFOLLOW, dir_fd=directory.descriptor)
 
 
 def _open_directory(name: str, parent: int, make: bool) -> Directory:
