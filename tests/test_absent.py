@@ -35,7 +35,7 @@ MD5 = hashlib.md5(CONTENT).hexdigest()
 @pytest.fixture
 def storage(swift: DevSwift, proxy: Proxy) -> Iterator[Storage]:
     """A Swift behind *proxy* that holds the object ``x/a``."""
-    with open_storage(**{**swift_options(swift), "auth_url": proxy.auth_url}) as storage:
+    with open_storage(**swift_options(swift, auth_url=proxy.auth_url)) as storage:
         storage.put("x/a", io.BytesIO(CONTENT), len(CONTENT))
         proxy.forget()
         yield storage

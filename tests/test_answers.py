@@ -45,7 +45,7 @@ def is_account(exchange: Exchange) -> bool:
 @pytest.fixture
 def storage(swift: DevSwift, proxy: Proxy) -> Iterator[Storage]:
     """A container with one object, and a storage that has to log in yet."""
-    options = {**swift_options(swift), "auth_url": proxy.auth_url}
+    options = swift_options(swift, auth_url=proxy.auth_url)
     with open_storage(**options) as made:
         made.put("s/a", io.BytesIO(b"abc"), 3)
     with open_storage(**options) as made:
@@ -105,7 +105,7 @@ def test_a_run_outlives_a_login_that_an_ingress_answers_for_a_moment(
     swift: DevSwift, proxy: Proxy, tmp_path: Any, status: int
 ) -> None:
     write_tree(tmp_path / "data", FILES)
-    options = {**swift_options(swift, retries=3), "auth_url": proxy.auth_url}
+    options = swift_options(swift, retries=3, auth_url=proxy.auth_url)
     with open_storage(**options) as storage:
         proxy.fault(Fault("expire"), "PUT", [10])  # then all log in anew
         proxy.fault(Fault("answer", status=status), on=[2, 3], where=is_login)
@@ -153,7 +153,7 @@ def test_a_new_object_is_not_there_already_since_a_container_was_refused(
 ) -> None:
     """It would be skipped as one that is there, and be lost."""
     write_tree(tmp_path / "data", {"a": b"abc"})
-    with open_storage(**{**swift_options(swift), "auth_url": proxy.auth_url}) as storage:
+    with open_storage(**swift_options(swift, auth_url=proxy.auth_url)) as storage:
         proxy.fault(Fault("answer", status=status), "PUT", where=is_container_put)
         reply = run(storage, "objPut", overwrite="never", **PUT)
         assert (reply["status"], reply.get("skipped", 0)) == (False, 0)

@@ -40,7 +40,7 @@ def put(storage: Storage, *keys: str) -> None:
 
 @pytest.fixture
 def store(swift: DevSwift, proxy: Proxy) -> Iterator[Storage]:
-    with open_storage(**{**swift_options(swift), "auth_url": proxy.auth_url}) as storage:
+    with open_storage(**swift_options(swift, auth_url=proxy.auth_url)) as storage:
         yield storage
 
 

@@ -34,7 +34,7 @@ TREE = {"a": b"aaa", "d/b": b"bb", "d/c": b"c", "e": b""}
 @pytest.fixture
 def store(swift: DevSwift, proxy: Proxy) -> Iterator[Storage]:
     """A container of the real Swift, by way of the proxy."""
-    with open_storage(**{**swift_options(swift), "auth_url": proxy.auth_url}) as storage:
+    with open_storage(**swift_options(swift, auth_url=proxy.auth_url)) as storage:
         yield storage
 
 

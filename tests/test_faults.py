@@ -186,7 +186,7 @@ class Cell:
     def run(self) -> dict[str, Any]:
         action = self.action
         more = {"retries": 3, "timeout": 20, "workers": WORKERS, **action.options, **self.options}
-        options = {**swift_options(self.swift, **more), "auth_url": self.proxy.auth_url}
+        options = swift_options(self.swift, **more, auth_url=self.proxy.auth_url)
         self.container = options["container_name"] = self.container or options["container_name"]
         if action.method == "PUT":
             write_tree(Path("data"), action.files)

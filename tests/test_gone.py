@@ -249,7 +249,7 @@ def test_rows_pass_until_the_stop_is_requested() -> None:
 @pytest.fixture
 def silent(swift: DevSwift, proxy: Proxy) -> Iterator[Storage]:
     """A Swift that has logged its clients in, and answers nothing after that."""
-    with open_storage(**{**swift_options(swift), "auth_url": proxy.auth_url}) as storage:
+    with open_storage(**swift_options(swift, auth_url=proxy.auth_url)) as storage:
         storage.put("a", io.BytesIO(b"x"), 1)
         assert [row.key for row in storage.list()] == ["a"]
         proxy.forget()

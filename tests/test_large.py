@@ -51,8 +51,8 @@ def swift(own_swift: DevSwift) -> DevSwift:
 @pytest.fixture
 def store(swift: DevSwift, proxy: Proxy) -> Iterator[Storage]:
     """A Swift behind the proxy, where all above 64 KiB is large."""
-    options = swift_options(swift, segment_size=PIECE, range_size=PIECE)
-    with open_storage(**{**options, "auth_url": proxy.auth_url}) as storage:
+    options = swift_options(swift, segment_size=PIECE, range_size=PIECE, auth_url=proxy.auth_url)
+    with open_storage(**options) as storage:
         yield storage
 
 

@@ -235,7 +235,7 @@ def test_rows_are_the_same_in_whatever_chunks_they_come(size: int, indent: int |
 
 def test_a_listing_in_chunks_of_http_is_read_to_its_end(swift: DevSwift) -> None:
     with proxy_to(swift.port) as proxy, contextlib.ExitStack() as stack:
-        options = {**swift_options(swift), "auth_url": proxy.auth_url}
+        options = swift_options(swift, auth_url=proxy.auth_url)
         storage = stack.enter_context(open_storage(**options))
         for name in "abc":
             storage.put(name, io.BytesIO(b""), 0)

@@ -47,7 +47,7 @@ def filled(storage: Storage) -> Storage:
 
 @pytest.fixture
 def store(swift: DevSwift, proxy: Proxy) -> Iterator[Storage]:
-    with open_storage(**{**swift_options(swift), "auth_url": proxy.auth_url}) as storage:
+    with open_storage(**swift_options(swift, auth_url=proxy.auth_url)) as storage:
         yield storage
 
 

@@ -452,7 +452,7 @@ def test_a_large_object_that_comes_damaged_is_never_taken_for_whole(
     write_tree(tmp_path, {"data/a": CONTENT})
     put_spec = {"putSpec": "data", "inLocation": "x", "mapLocationOver": "data"}
     with proxy_to(swift.port) as proxy:
-        options = {**swift_options(swift), "auth_url": proxy.auth_url}
+        options = swift_options(swift, auth_url=proxy.auth_url)
         with open_storage(**options) as storage, serving(StoreHandler(storage)) as server:
             run(storage, "objPut", {"segmentSize": "256K"}, **put_spec)
             assert ask(server, "GET", "/x/a")[2] == CONTENT

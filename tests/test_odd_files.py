@@ -251,9 +251,7 @@ def test_a_file_that_is_begun_while_it_is_stored_is_not_stored_empty(
 
 @contextlib.contextmanager
 def behind(proxy: Proxy, swift: DevSwift, **options: Any) -> Iterator[Storage]:
-    with open_storage(
-        **{**swift_options(swift, workers=1, **options), "auth_url": proxy.auth_url}
-    ) as storage:
+    with open_storage(**swift_options(swift, workers=1, **options, auth_url=proxy.auth_url)) as storage:
         yield storage
 
 

@@ -203,7 +203,7 @@ def test_metrics_tell_of_jobs_transfers_and_what_was_tried_again(swift: DevSwift
     write_tree(tmp_path, {"data/a": b"12345"})
     with (
         proxy_to(swift.port) as proxy,
-        open_storage(**{**swift_options(swift), "auth_url": proxy.auth_url}) as storage,
+        open_storage(**swift_options(swift, auth_url=proxy.auth_url)) as storage,
         serving(StoreHandler(storage)) as server,
     ):
         before = _metric(server, "pfstorage_retries_total")

@@ -194,7 +194,7 @@ def test_never_leaves_what_no_listing_showed(storage: Storage, tmp_path: Path, s
 def test_never_asks_swift_to_see_to_it(swift: DevSwift, data: Path) -> None:
     with (
         proxy_to(swift.port) as proxy,
-        open_storage(**{**swift_options(swift), "auth_url": proxy.auth_url}) as storage,
+        open_storage(**swift_options(swift, auth_url=proxy.auth_url)) as storage,
     ):
         run(storage, "objPut", **PUT, overwrite="never")
         assert {exchange.headers["If-None-Match"] for exchange in proxy.made("PUT")} == {"*"}

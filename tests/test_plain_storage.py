@@ -122,7 +122,7 @@ def test_it_is_used_with_a_warning_if_that_is_allowed(
 
 
 def test_a_login_in_plain_text_may_lead_to_plain_text(swift: DevSwift, proxy: Proxy) -> None:
-    with open_storage(**{**swift_options(swift), "auth_url": proxy.auth_url}) as storage:
+    with open_storage(**swift_options(swift, auth_url=proxy.auth_url)) as storage:
         storage.put("a", io.BytesIO(b"abc"), 3)
 
 

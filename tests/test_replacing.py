@@ -98,7 +98,7 @@ def test_a_pull_replaces_no_pipe_device_or_socket(
 def test_what_becomes_a_pipe_during_a_pull_stays(swift: DevSwift, tmp_path: Path) -> None:
     with (
         proxy_to(swift.port) as proxy,
-        open_storage(**{**swift_options(swift), "auth_url": proxy.auth_url}) as storage,
+        open_storage(**swift_options(swift, auth_url=proxy.auth_url)) as storage,
     ):
         put(storage, "s/a", b"content")
 

@@ -35,7 +35,7 @@ PULL = {"fromLocation": "s", "mapLocationOver": "out"}
 
 @pytest.fixture
 def options(swift: DevSwift, proxy: Proxy) -> dict[str, Any]:
-    return {**swift_options(swift), "auth_url": proxy.auth_url}
+    return swift_options(swift, auth_url=proxy.auth_url)
 
 
 @pytest.fixture

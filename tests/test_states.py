@@ -46,7 +46,7 @@ BY_PARTS = {"segment_size": 64 * 1024, "range_size": 64 * 1024}
 
 @pytest.fixture
 def storage(swift: DevSwift, proxy: Proxy) -> Iterator[Storage]:
-    with open_storage(**{**swift_options(swift), "auth_url": proxy.auth_url}) as made:
+    with open_storage(**swift_options(swift, auth_url=proxy.auth_url)) as made:
         yield made
 
 

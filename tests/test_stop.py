@@ -38,7 +38,7 @@ PULL = {"fromLocation": "s", "mapLocationOver": "out"}
 def slow(swift: DevSwift, proxy: Proxy, tmp_path: Path) -> Iterator[Storage]:
     """A Swift behind the proxy that has what lies in the directory ``data``."""
     write_tree(tmp_path / "data", TREE)
-    with open_storage(**{**swift_options(swift), "auth_url": proxy.auth_url}) as storage:
+    with open_storage(**swift_options(swift, auth_url=proxy.auth_url)) as storage:
         assert run(storage, "objPut", Stop(), **PUT)["status"] is True
         proxy.forget()
         yield storage

@@ -287,7 +287,7 @@ def test_an_object_that_is_to_stay_stays(
 
 @pytest.fixture
 def behind(swift: DevSwift, proxy: Proxy) -> Iterator[Storage]:
-    with open_storage(**{**swift_options(swift), "auth_url": proxy.auth_url}) as storage:
+    with open_storage(**swift_options(swift, auth_url=proxy.auth_url)) as storage:
         yield storage
 
 

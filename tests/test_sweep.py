@@ -44,8 +44,8 @@ def swift(own_swift: DevSwift) -> DevSwift:
 
 @pytest.fixture
 def store(swift: DevSwift, proxy: Proxy) -> Iterator[Storage]:
-    options = swift_options(swift, segment_size=PIECE, range_size=PIECE)
-    with open_storage(**{**options, "auth_url": proxy.auth_url}) as storage:
+    options = swift_options(swift, segment_size=PIECE, range_size=PIECE, auth_url=proxy.auth_url)
+    with open_storage(**options) as storage:
         yield storage
 
 

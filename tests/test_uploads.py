@@ -39,7 +39,7 @@ def by_put(
 
 @pytest.fixture
 def storage(swift: DevSwift, proxy: Proxy) -> Iterator[Storage]:
-    with open_storage(**{**swift_options(swift), "auth_url": proxy.auth_url}) as storage:
+    with open_storage(**swift_options(swift, auth_url=proxy.auth_url)) as storage:
         yield storage
 
 

@@ -225,7 +225,7 @@ def test_no_object_is_fetched(swift: DevSwift, tmp_path: Path) -> None:
     write_tree(tmp_path / "data", {"large": LARGE})
     with (
         proxy_to(swift.port) as proxy,
-        open_storage(**{**swift_options(swift, segment_size=PIECE), "auth_url": proxy.auth_url}) as storage,
+        open_storage(**swift_options(swift, segment_size=PIECE, auth_url=proxy.auth_url)) as storage,
     ):
         run(storage, "objPut", **PUT)
         run(storage, "objPull", **PULL)
