@@ -88,15 +88,22 @@ class FilesystemStorage:
     ) -> Iterator[ObjectInfo]:
         self._require_container(prefix)
         with self._errors(prefix):
-            yield from select(self._rows("", prefix, marker), prefix, marker, end_marker, limit, delimiter)
+            rows = self._at_one_directory()._rows("", prefix, marker)
+            yield from select(rows, prefix, marker, end_marker, limit, delimiter)
+
+    def _at_one_directory(self) -> FilesystemStorage:
+        """Return this storage, which does not go the way to a directory again for each of its files."""
+        made = copy.copy(self)
+        made._tree = self._tree.kept_open(1)
+        return made
 
     def head(self, key: str) -> ObjectInfo:
         parts = self._parts(key)
         with self._errors(key):
             if is_marker(key):
                 return self._head_marker(key, parts)
-            with self._tree.open_file(parts) as file:
-                return info_of(key, file.fileno())
+            with self._tree.opened_file(parts) as descriptor:
+                return info_of(key, descriptor)
 
     def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
         parts = self._parts(key)

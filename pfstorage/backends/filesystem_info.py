@@ -86,7 +86,7 @@ def info_of(key: str, descriptor: int) -> ObjectInfo:
     kind = _kept_type(descriptor)
     for _ in range(_MOST_LOOKS):
         status = os.fstat(descriptor)
-        kept, is_sure = _kept_md5(descriptor)
+        kept, is_sure = _kept_md5(descriptor, status)
         md5, size = kept, status.st_size
         if not is_sure:
             kind = kind or _found_type(key, descriptor)
@@ -143,7 +143,7 @@ def _keep_md5(descriptor: int, md5: str) -> None:
     for most in _KEEPING_NS:
         status = os.fstat(descriptor)
         value = f"{md5} {_stamp(status)} {status.st_ctime_ns} {most}"
-        if not _keep(descriptor, _MD5, value) or all(_kept_md5(descriptor)):
+        if not _keep(descriptor, _MD5, value) or all(_kept_md5(descriptor, os.fstat(descriptor))):
             return
 
 
@@ -151,13 +151,12 @@ def _stamp(status: os.stat_result) -> str:
     return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
 
 
-def _kept_md5(descriptor: int) -> tuple[str, bool]:
-    """Return the MD5 kept with the file, and whether nothing was done to the file since.
+def _kept_md5(descriptor: int, status: os.stat_result) -> tuple[str, bool]:
+    """Return the MD5 kept with the file, and whether nothing was done to the file until its *status* was taken.
 
     It is "" if there is none, or the file is another since.
     """
     found = _KEPT.fullmatch(_kept(descriptor, _MD5))
-    status = os.fstat(descriptor)
     if not found or found["stamp"] != _stamp(status):
         return "", False
     age = status.st_ctime_ns - int(found["before"] or 0)

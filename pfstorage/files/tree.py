@@ -62,7 +62,7 @@ class LocalTree:
         self.directory = directory or "."
         self._top = top
         self._closed = closed or Closed()
-        self._keeps_open = keeps_open
+        self._most_kept = _MOST_KEPT if keeps_open else 0
         self._kept: dict[Parts, Directory] = {}
         self._swept: set[Parts] = set()
         self._names = SyncedNames(remembers=keeps_open)
@@ -87,19 +87,34 @@ class LocalTree:
         if durable:
             self.sync_above(parts)
 
+    def kept_open(self, most: int) -> LocalTree:
+        """Return this tree for one piece of work, which keeps *most* directories open: those opened last."""
+        made = copy.copy(self)
+        made._kept, made._most_kept = {}, most
+        return made
+
     @contextlib.contextmanager
     def open_file(self, parts: Parts) -> Iterator[BinaryIO]:
         """Yield the regular file *parts*, unbuffered, for reading."""
+        with self.opened_file(parts) as descriptor, open(descriptor, "rb", buffering=0, closefd=False) as file:
+            yield file
+
+    @contextlib.contextmanager
+    def opened_file(self, parts: Parts) -> Iterator[int]:
+        """Yield a descriptor of the regular file *parts*, for reading."""
         directory = self._around(parts)
         if parts:  # before it is opened, which some devices take for more than a look
             before = os.stat(parts[-1], dir_fd=directory.descriptor, follow_symlinks=False)
             require_regular(before, links=True)
             self._closed.require_other(before)
-        with open(_open_below(directory, parts), "rb", buffering=0) as file:
-            status = os.fstat(file.fileno())
+        descriptor = _open_below(directory, parts)
+        try:
+            status = os.fstat(descriptor)
             require_regular(status)
             self._closed.require_other(status)
-            yield file
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
     def open(self, parts: Parts) -> int:
         """Return a descriptor of *parts* for reading, whatever that is, and never of what a link leads to."""
@@ -294,9 +309,9 @@ class LocalTree:
         directory = self._kept.get(parts)
         if directory is None:
             directory = self._open(parts, make=make)
-            if self._keeps_open:
+            if self._most_kept:
                 with self._lock:
-                    while len(self._kept) >= _MOST_KEPT:
+                    while len(self._kept) >= self._most_kept:
                         del self._kept[next(iter(self._kept))]
                     kept = self._kept.setdefault(parts, directory)
                     kept.is_new |= (
