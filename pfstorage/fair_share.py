@@ -1,7 +1,7 @@
-"""The processor, shared between the loops of this process that take long.
+"""The processor, shared between the loops of this process: one computes at a time, and short ones go first.
 
 One thread of Python runs at a time. A thread that makes a system call gives up its place, and waits for
-it anew behind all others that compute. So a dozen long listings at once slow a short request a hundredfold,
+it anew behind all others that compute. So a dozen long listings at once slow a short one a hundredfold,
 though each of them would be as fast if they ran one after the other.
 """
 
@@ -9,66 +9,156 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
 
+T = TypeVar("T")
+
+SLICE_SECONDS = 0.002
+"""Seconds after which a loop calls `FairShare.pause` again."""
+FREE_SECONDS = 0.005
+"""Seconds of computing up to which a loop needs no turn: most requests are answered by then."""
+TURN_SECONDS = 0.01
+"""Seconds of computing that a turn has."""
 LONG_SECONDS = 0.1
-"""Seconds of computing up to which a loop is a short one, which never pauses."""
-MOST_PAUSE = 0.25
+"""Seconds of computing from which on all loops are alike."""
+STALE_SECONDS = 0.05
+"""Seconds after which a loop that has not called no longer computes, but waits for something else."""
+MOST_PAUSE = 1.0
 """Seconds that one pause takes at most, so that a loop soon notices that it is to end."""
+_CREDIT = 0.1
+"""Seconds of computing that a second of waiting makes up for: long loops get on, however many short ones there are."""
 _RECENT = 1.0
-_BUSY = 0.7
+_BUSY = 0.5
 """The share of one processor from which on threads of Python stand in each other's way."""
+_BUSY_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
 class Clocks:
-    """The time, that which the process has computed and that which the thread has, all in seconds, and how to sleep."""
+    """The time, that which the process has computed and that which the thread has, all in seconds."""
 
     now: Callable[[], float] = time.monotonic
     process: Callable[[], float] = time.process_time
     thread: Callable[[], float] = time.thread_time
-    sleep: Callable[[float], None] = time.sleep
+
+
+@dataclass(eq=False)
+class _Loop:
+    """The loop of *thread*: when it called last, what its thread had computed by then, and what in the loop."""
+
+    thread: int
+    seen: float
+    computed: float
+    used: float = 0.0
+    turn_ends: float = 0.0
+    """What it has used when its turn is over."""
+    waits_since: float = 0.0
+    turn: threading.Event = field(default_factory=threading.Event)
+
+    def rank(self, now: float) -> float:
+        return min(self.used, LONG_SECONDS) - _CREDIT * (now - self.waits_since)
 
 
 class FairShare:
-    """Has long loops pause, so that together they compute about as much as one thread. Any thread may call `pause`."""
+    """Has the loops of a busy process take turns. Any thread may call each method.
+
+    A loop of which its thread has not called `pause` for a second is over.
+    """
 
     def __init__(self, clocks: Clocks | None = None) -> None:
         self._clocks = clocks or Clocks()
-        self._seen: dict[int, tuple[float, float, float]] = {}  # when, computed by then, computed in its loop
-        self._since = self._clocks.now(), self._clocks.process()
+        self._loops: dict[int, _Loop] = {}  # by thread
+        self._waiting: list[_Loop] = []
+        self._at_turn: _Loop | None = None
+        self._lock = threading.Lock()
+        self._measured = self._clocks.now(), self._clocks.process()
         self._is_busy = False
 
-    def pause(self) -> None:
-        """Sleep for as long as the other long loops are to compute. A loop calls it often: some times a second or more.
+    @property
+    def waiting(self) -> int:
+        """How many loops wait for their turn."""
+        return len(self._waiting)
 
-        A loop that has not called it for a second is over. Nobody pauses while the process is not busy.
-        """
-        clocks = self._clocks
-        now, computed, thread = clocks.now(), clocks.thread(), threading.get_ident()
-        seen, before, used = self._seen.get(thread, (now, computed, 0.0))
-        if now - seen > _RECENT:
-            before, used = computed, 0.0
-        used += computed - before
-        self._seen[thread] = now, computed, used
-        if used < LONG_SECONDS or not self._looks_busy(now):
+    def in_turns(self, rows: Iterable[T]) -> Iterator[T]:
+        """Pass *rows* on, of which each takes its time to compute."""
+        clock, look_at = self._clocks.now, 0.0
+        try:
+            for row in rows:
+                if clock() >= look_at:
+                    self.pause()
+                    look_at = clock() + SLICE_SECONDS
+                yield row
+        finally:
+            self.rest()
+
+    def pause(self) -> None:
+        """Wait until this thread may compute, `MOST_PAUSE` at most."""
+        now, thread = self._clocks.now(), threading.get_ident()
+        computed, loop = self._clocks.thread(), self._loops.get(thread)
+        if loop is None or now - loop.seen > _RECENT:
+            loop = self._loops[thread] = _Loop(thread, now, computed)
+        loop.used += computed - loop.computed
+        loop.seen, loop.computed = now, computed
+        if loop.used < FREE_SECONDS or not self._looks_busy(now):
             return
-        others = 0
-        for each, (at, _, by_then) in list(self._seen.items()):
-            if now - at > _RECENT:
-                self._seen.pop(each, None)
-            elif each != thread and by_then >= LONG_SECONDS:
-                others += 1
-        if others:
-            clocks.sleep(min(MOST_PAUSE, others * (computed - before)))
+        with self._lock:
+            if self._at_turn is loop:
+                if not self._is_over(loop):
+                    return
+                self._at_turn = None
+            loop.waits_since = now
+            loop.turn.clear()
+            self._waiting.append(loop)
+            self._give(now)
+        self._wait(loop, now + MOST_PAUSE)
+
+    def end(self) -> None:
+        """Note that what this thread computes next is another loop."""
+        self.rest()
+        self._loops.pop(threading.get_ident(), None)
+
+    def rest(self) -> None:
+        """End the turn of this thread, if it has one: it is about to wait for something else."""
+        loop = self._at_turn
+        if loop and loop.thread == threading.get_ident():
+            with self._lock:
+                if loop is self._at_turn:
+                    self._at_turn = None
+                    self._give(self._clocks.now())
+
+    def _is_over(self, loop: _Loop) -> bool:
+        """Tell whether another loop is to compute: a long one ends its turn at once for one that has just begun."""
+        if loop.used >= loop.turn_ends:
+            return bool(self._waiting)
+        return loop.used >= LONG_SECONDS and any(each.used < TURN_SECONDS for each in self._waiting)
+
+    def _wait(self, loop: _Loop, over_at: float) -> None:
+        while not loop.turn.wait(STALE_SECONDS):
+            with self._lock:
+                now = self._clocks.now()
+                self._give(now)
+                if now >= over_at and not loop.turn.is_set():
+                    self._waiting.remove(loop)
+                    break
+        loop.seen = self._clocks.now()
+
+    def _give(self, now: float) -> None:
+        """Give the next loop its turn, if no other computes."""
+        if self._waiting and not (self._at_turn and now - self._at_turn.seen < STALE_SECONDS):
+            loop = min(self._waiting, key=lambda loop: loop.rank(now))
+            self._waiting.remove(loop)
+            loop.seen, loop.turn_ends = now, loop.used + TURN_SECONDS
+            self._at_turn = loop
+            loop.turn.set()
 
     def _looks_busy(self, now: float) -> bool:
-        then, computed = self._since
-        if now - then > LONG_SECONDS:
+        then, computed = self._measured
+        if now - then > _BUSY_SECONDS:
             total = self._clocks.process()
             self._is_busy = total - computed > _BUSY * (now - then)
-            self._since = now, total
+            self._measured = now, total
         return self._is_busy
 
 

@@ -9,15 +9,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from pfstorage.errors import StoppedError
-from pfstorage.fair_share import LOOPS
+from pfstorage.fair_share import LOOPS, SLICE_SECONDS
 
 T = TypeVar("T")
 
 TICK = 0.1
 """Seconds after which a sleeper looks whether a parent's end is requested."""
-
-SLICE = 0.02
-"""Seconds after which a loop looks whether it is to end, and lets others compute."""
 
 LOOK_SECONDS = 0.2
 """Seconds after which a client is looked at again, whether it is still there."""
@@ -104,7 +101,7 @@ class Stop:
             raise self.error()
 
     def heed(self) -> None:
-        """Raise `StoppedError` if the end was requested `SLICE` ago, and leave others their share of the processor.
+        """Raise `StoppedError` if the end was requested; else, wait until this thread may compute.
 
         It is cheap enough for each row of a plan.
         """
@@ -113,16 +110,19 @@ class Stop:
                 self._heed_at = 0.0
                 raise self.error()
             LOOPS.pause()
-            self._heed_at = time.monotonic() + SLICE
+            self._heed_at = time.monotonic() + SLICE_SECONDS
 
     def watched(self, rows: Iterable[T]) -> Iterator[T]:
         """Pass *rows* on as they come, of which perhaps none is wanted. Raise as `heed` does."""
         clock, look_at = time.monotonic, 0.0
-        for row in rows:
-            if clock() >= look_at:  # as `heed`, but for the call
-                self.heed()
-                look_at = clock() + SLICE
-            yield row
+        try:
+            for row in rows:
+                if clock() >= look_at:  # as `heed`, but for the call
+                    self.heed()
+                    look_at = clock() + SLICE_SECONDS
+                yield row
+        finally:
+            LOOPS.rest()
 
     def sleep(self, seconds: float) -> None:
         """Sleep. Raise `StoppedError` soon after the end is requested."""

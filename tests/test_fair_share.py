@@ -1,89 +1,249 @@
-"""Long loops leave each other, and whatever is short, their share of the processor."""
+"""The loops of a busy process compute one at a time, and those that have just begun go first."""
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import threading
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 
-from pfstorage.fair_share import LONG_SECONDS, MOST_PAUSE, Clocks, FairShare
+from pfstorage.fair_share import (
+    FREE_SECONDS,
+    LONG_SECONDS,
+    MOST_PAUSE,
+    STALE_SECONDS,
+    TURN_SECONDS,
+    Clocks,
+    FairShare,
+)
+from tests.waiting import until
 
 
 class Machine:
     """Clocks that go on as a test says: of each second, the process computes the share *busy*."""
 
     def __init__(self, busy: float = 1.0) -> None:
-        self.pauses: list[float] = []
+        self.told: list[str] = []
         self._time = 0.0
         self._computed: Counter[int] = Counter()  # by thread
-        clocks = Clocks(
-            lambda: self._time,
-            lambda: self._time * busy,
-            lambda: self._computed[threading.get_ident()],
-            self.pauses.append,
+        self.share = FairShare(
+            Clocks(
+                lambda: self._time,
+                lambda: self._time * busy,
+                lambda: self._computed[threading.get_ident()],
+            )
         )
-        self.share = FairShare(clocks)
+        self.wait(1.0)
 
-    def compute(self, *steps: float) -> None:
-        """Have this thread compute so many seconds, and call `pause` after each step."""
-        for seconds in steps:
-            self._time += seconds
-            self._computed[threading.get_ident()] += seconds  # type: ignore[assignment]
-            self.share.pause()
+    def compute(self, seconds: float) -> None:
+        """Have this thread compute so long, at one moment, and call `pause`."""
+        self._computed[threading.get_ident()] += seconds  # type: ignore[assignment]
+        self.share.pause()
 
     def wait(self, seconds: float) -> None:
         self._time += seconds
 
 
-def in_another_thread(machine: Machine, *steps: float) -> None:
-    thread = threading.Thread(target=machine.compute, args=steps)
-    thread.start()
-    thread.join()
+class Worker:
+    """A loop in a thread of its own, which notes its *name* at the machine whenever a pause is over."""
+
+    def __init__(self, machine: Machine, name: str) -> None:
+        self._machine = machine
+        self._name = name
+        self._steps: queue.Queue[float | str | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        self.compute(0.0)
+        self._steps.join()
+
+    def _run(self) -> None:
+        while (step := self._steps.get()) is not None:
+            if step == "rest":
+                self._machine.share.rest()
+            elif step == "end":
+                self._machine.share.end()
+            else:
+                self._machine.compute(float(step))
+                self._machine.told.append(self._name)
+            self._steps.task_done()
+        self._steps.task_done()
+
+    def compute(self, seconds: float) -> None:
+        self._steps.put(seconds)
+
+    def do(self, step: str) -> None:
+        self._steps.put(step)
+
+    def done(self) -> None:
+        """Wait until it has done all that it was told to."""
+        self._steps.join()
+
+    def close(self) -> None:
+        self._steps.put(None)
+        self._thread.join()
 
 
-LONG = (0.0, *[0.02] * 10)
-"""What a loop computes between two calls, until it is a long one."""
+@contextlib.contextmanager
+def workers(machine: Machine, names: str) -> Iterator[list[Worker]]:
+    """Yield loops of these *names*, a letter each, and have all of them come to their end."""
+    made = [Worker(machine, name) for name in names]
+    machine.told.clear()
+    try:
+        yield made
+    finally:
+        machine.share.end()
+        for worker in made:
+            worker.do("end")
+        for worker in made:
+            worker.close()
 
 
-def test_a_long_loop_pauses_for_as_long_as_another_computes() -> None:
+LONG, SHORT = LONG_SECONDS * 2, FREE_SECONDS * 1.5
+
+
+def waits(machine: Machine, count: int) -> None:
+    until(lambda: machine.share.waiting == count)
+
+
+def test_one_long_loop_computes_at_a_time() -> None:
     machine = Machine()
-    in_another_thread(machine, *LONG)
-    machine.compute(*LONG)
-    assert len(machine.pauses) in (5, 6)  # those from `LONG_SECONDS` on
-    assert machine.pauses == pytest.approx([0.02] * len(machine.pauses))
+    with workers(machine, "ab") as (a, b):
+        a.compute(LONG)
+        a.done()
+        b.compute(LONG)
+        waits(machine, 1)
+        a.compute(TURN_SECONDS)  # after which its turn is over
+        b.done()
+        assert machine.told == ["a", "b"]
+        waits(machine, 1)
+        b.do("rest")
+        a.done()
+        assert machine.told == ["a", "b", "a"]
 
 
-def test_a_long_loop_alone_never_pauses() -> None:
+def test_a_loop_alone_never_waits() -> None:
     machine = Machine()
-    machine.compute(*LONG * 3)
-    assert machine.pauses == []
+    for _ in range(100):
+        machine.compute(TURN_SECONDS * 2)
+    assert machine.share.waiting == 0
 
 
-def test_a_short_loop_beside_a_long_one_never_pauses() -> None:
+def test_a_loop_that_computes_little_needs_no_turn() -> None:
     machine = Machine()
-    in_another_thread(machine, *LONG)
-    machine.compute(0.0, LONG_SECONDS * 0.9)
-    assert machine.pauses == []
+    with workers(machine, "ab") as (a, b):
+        a.compute(LONG)
+        a.done()
+        b.compute(FREE_SECONDS * 0.9)
+        b.done()
+        assert machine.told == ["a", "b"]
 
 
-def test_nobody_pauses_while_the_process_is_not_busy() -> None:
-    machine = Machine(busy=0.5)
-    in_another_thread(machine, *LONG)
-    machine.compute(*LONG)
-    assert machine.pauses == []
+def test_nobody_waits_while_the_process_is_not_busy() -> None:
+    machine = Machine(busy=0.3)
+    with workers(machine, "ab") as (a, b):
+        a.compute(LONG)
+        b.compute(LONG)
+        a.done()
+        b.done()
+        assert sorted(machine.told) == ["a", "b"]
 
 
-def test_a_loop_that_has_ended_makes_nobody_pause() -> None:
+def test_who_has_computed_least_goes_first() -> None:
     machine = Machine()
-    in_another_thread(machine, *LONG)
-    machine.wait(1.1)
-    machine.compute(*LONG)
-    assert machine.pauses == []
+    with workers(machine, "abc") as (a, b, c):
+        a.compute(SHORT)
+        a.done()
+        b.compute(LONG)
+        waits(machine, 1)
+        c.compute(SHORT)
+        waits(machine, 2)
+        a.do("rest")
+        c.done()
+        assert machine.told == ["a", "c"]
 
 
-def test_no_pause_is_long() -> None:
+def test_a_long_loop_ends_its_turn_for_one_that_has_just_begun() -> None:
     machine = Machine()
-    in_another_thread(machine, *LONG)
-    machine.compute(0.0, 0.9)
-    assert machine.pauses == [MOST_PAUSE]
+    with workers(machine, "ab") as (a, b):
+        a.compute(LONG)
+        a.done()
+        b.compute(SHORT)
+        waits(machine, 1)
+        a.compute(TURN_SECONDS / 10)
+        b.done()
+        assert machine.told == ["a", "b"]
+
+
+def test_who_has_waited_long_goes_before_one_that_has_just_begun() -> None:
+    machine = Machine()
+    with workers(machine, "abc") as (a, b, c):
+        a.compute(SHORT)
+        a.done()
+        b.compute(LONG)
+        waits(machine, 1)
+        for _ in range(9):  # it is still at work, but has its turn
+            machine.wait(STALE_SECONDS / 2)
+            a.compute(0.0)
+            a.done()
+        machine.told.clear()
+        machine.wait(MOST_PAUSE * 0.76)
+        c.compute(SHORT)
+        until(lambda: "b" in machine.told)
+        assert machine.told[0] == "b"
+
+
+def test_a_loop_that_waits_for_something_else_has_no_turn() -> None:
+    machine = Machine()
+    with workers(machine, "ab") as (a, b):
+        a.compute(LONG)
+        a.done()
+        b.compute(LONG)
+        waits(machine, 1)
+        machine.wait(STALE_SECONDS)
+        b.done()
+        assert machine.told == ["a", "b"]
+
+
+def test_no_pause_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pfstorage.fair_share.STALE_SECONDS", 2 * MOST_PAUSE)
+    machine = Machine()
+    with workers(machine, "ab") as (a, b):
+        a.compute(LONG)
+        a.done()
+        b.compute(LONG)
+        waits(machine, 1)
+        machine.wait(MOST_PAUSE)
+        b.done()
+        assert machine.share.waiting == 0
+
+
+def test_what_is_computed_for_another_request_is_another_loop() -> None:
+    machine = Machine()
+    with workers(machine, "ab") as (a, b):
+        b.compute(LONG)
+        b.do("end")
+        b.done()
+        a.compute(LONG)
+        a.done()
+        b.compute(0.0)
+        b.compute(FREE_SECONDS * 0.9)
+        b.done()
+        assert machine.told == ["b", "a", "b", "b"]
+
+
+def test_rows_in_turns_all_come_and_leave_the_turn_to_others() -> None:
+    machine = Machine()
+
+    def rows() -> Iterator[int]:
+        for number in range(10):
+            machine.compute(LONG)
+            yield number
+
+    with workers(machine, "a") as (a,):
+        assert list(machine.share.in_turns(rows())) == list(range(10))
+        a.compute(LONG)
+        a.done()
+        assert machine.told == ["a"]

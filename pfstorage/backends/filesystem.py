@@ -22,6 +22,7 @@ from pfstorage.backends.common import exists, iso_time_of_file, part_of, select
 from pfstorage.backends.content_types import guess_content_type
 from pfstorage.backends.filesystem_errors import store_errors
 from pfstorage.backends.filesystem_info import ObjectFile, finished, info_of, keep_type, marker_of, stored_md5
+from pfstorage.backends.filesystem_rows import KnownRows
 from pfstorage.backends.streams import HashedBody, HashedSink, announce
 from pfstorage.config import Settings
 from pfstorage.errors import (
@@ -62,6 +63,7 @@ class FilesystemStorage:
         self._tree = LocalTree(
             os.path.normpath(os.path.join("" if os.path.isabs(base) else working_directory(), base))
         )
+        self._known = KnownRows()
         self._note: Callable[[str, str], None] | None = None
         self._durable = settings.durable != "none"
 
@@ -307,11 +309,19 @@ class FilesystemStorage:
         self._note(key, os.strerror(errno.EACCES))
 
     def _row(self, key: str) -> ObjectInfo:
+        parts = _parts_of(key)
+        with self._errors(key):
+            status = self._tree.status(parts)
+        if row := self._known.find(key, status):
+            return row
         try:
-            return self.head(key)
+            row = self.head(key)
+            with self._errors(key):
+                self._known.keep(row, status, self._tree.status(parts))
+            return row
         except (PermissionDeniedError, RejectedError):  # it is there: not for us, or somebody writes into it
             with self._errors(key):
-                status = self._tree.status(_parts_of(key))
+                status = self._tree.status(parts)
             return ObjectInfo(key, status.st_size, "", iso_time_of_file(status), guess_content_type(key))
 
     def _errors(self, key: str) -> contextlib.AbstractContextManager[None]:

@@ -96,7 +96,10 @@ class LocalTree:
     @contextlib.contextmanager
     def open_file(self, parts: Parts) -> Iterator[BinaryIO]:
         """Yield the regular file *parts*, unbuffered, for reading."""
-        with self.opened_file(parts) as descriptor, open(descriptor, "rb", buffering=0, closefd=False) as file:
+        with (
+            self.opened_file(parts) as descriptor,
+            open(descriptor, "rb", buffering=0, closefd=False) as file,
+        ):
             yield file
 
     @contextlib.contextmanager

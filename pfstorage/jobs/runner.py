@@ -32,6 +32,8 @@ from pfstorage.surprises import unforeseen
 
 log = logging.getLogger(__name__)
 
+_CONDITIONS = 64
+"""How many conditions those who follow jobs share: who follows one is seldom woken for another."""
 HEARTBEAT = 15.0
 """Seconds after which an event is repeated where nothing happens: whoever passes it on sees if nobody listens."""
 
@@ -63,6 +65,7 @@ class Jobs:
         self._clock = clock
         self._lock = threading.RLock()
         self._changed = threading.Condition()
+        self._news = [threading.Condition() for _ in range(_CONDITIONS)]
         self._queue = Queue()
         self._runs: dict[str, Run] = {}
         self._is_started = self._is_closed = False
@@ -94,7 +97,6 @@ class Jobs:
             if is_new:
                 self._queue.add(Place(job_id, order.owner, len(message.data), message.size))
                 self._start_waiting()
-                self._announce()
             return job_id
 
     def _require_room(self, owner: str, size: int) -> None:
@@ -124,8 +126,8 @@ class Jobs:
 
         Raise `StoppedError` if the process ends meanwhile.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self._is_closed or not self._is_unfinished(job_id), wait)
+        with (news := self._news_of(job_id)):
+            news.wait_for(lambda: self._is_closed or not self._is_unfinished(job_id), wait)
         return self._read(job_id)
 
     def list(self, limit: int, owner: str | None = None, prefix: str = "") -> list[Job]:
@@ -155,7 +157,7 @@ class Jobs:
             if job_id in self._queue:
                 self._store.finish(job_id, CANCELLED, self._clock(), {})
                 self._queue.remove(job_id)
-                self._announce()
+                self._announce(job_id)
             elif run := self._runs.get(job_id):
                 run.is_cancelled = True
                 run.stop.request("the job was cancelled")
@@ -182,6 +184,8 @@ class Jobs:
             self._is_closed = True
             for run in self._runs.values():
                 run.stop.request("the server ends")
+        for news in self._news:
+            _wake(news)
         with self._changed:
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._runs, grace)
@@ -195,8 +199,8 @@ class Jobs:
     def _events(self, job_id: str) -> Iterator[dict[str, Any]]:
         version = None
         while True:
-            with self._changed:
-                self._changed.wait_for(functools.partial(self._is_news, job_id, version), HEARTBEAT)
+            with (news := self._news_of(job_id)):
+                news.wait_for(functools.partial(self._is_news, job_id, version), HEARTBEAT)
             try:
                 version, job = self._version(job_id), self._read(job_id)
             except StoppedError:
@@ -218,6 +222,8 @@ class Jobs:
 
     def _read(self, job_id: str) -> Job:
         self._require_open()
+        if (run := self._runs.get(job_id)) and run.job:
+            return replace(run.job, progress=run.progress)
         # in this order: what is over is in the file before it is no longer here
         job = self._ends.unsaved.get(job_id) or (self._store.read(job_id) if job_id.isprintable() else None)
         if job is None:
@@ -232,9 +238,11 @@ class Jobs:
         run = self._runs.get(job.id)
         return replace(job, progress=run.progress) if run and not job.is_over else job
 
-    def _announce(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
+    def _news_of(self, job_id: str) -> threading.Condition:
+        return self._news[hash(job_id) % len(self._news)]
+
+    def _announce(self, job_id: str) -> None:
+        _wake(self._news_of(job_id))
 
     def _start_waiting(self) -> None:
         limits = self._limits
@@ -271,7 +279,8 @@ class Jobs:
                 del self._runs[run.job_id]
                 self._sweep()
                 self._start_waiting()
-                self._announce()
+                self._announce(run.job_id)
+                _wake(self._changed)
 
     def _begun(self, run: Run) -> tuple[Job, Order]:
         """Note that a job runs, as soon as that can be noted: the disk may be full. Raise `StoppedError`."""
@@ -281,7 +290,7 @@ class Jobs:
                     job, order = self._store.begin(run.job_id, self._clock())
                     log.info("job %s begins: %s%s", run.job_id, job.action, run.for_whom)
                     run.changes += 1
-                    self._announce()
+                    self._announce(run.job_id)
                     return job, order
                 except LocalFileError as e:
                     log.error("job %s can't be begun yet: %s", run.job_id, e)
@@ -295,7 +304,7 @@ class Jobs:
             if self._runs.get(run.job_id) is not run:
                 return
             run.changes += 1
-            self._announce()
+            self._announce(run.job_id)
             try:
                 self._store.note_progress(run.job_id, run.progress)
             except PfstorageError as e:
@@ -317,3 +326,8 @@ class Jobs:
             self._ends.save()
             self._start_waiting()
             self._ends.forget()
+
+
+def _wake(condition: threading.Condition) -> None:
+    with condition:
+        condition.notify_all()

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pfstorage.errors import JobConflictError, PfstorageError, SettingsError, StateFileError, UnknownJobError
+from pfstorage.fair_share import LOOPS
 from pfstorage.jobs import mending
 from pfstorage.jobs.database import Database, tells_damage
 from pfstorage.jobs.directory import StateDirectory, guarded
@@ -122,7 +123,7 @@ class JobStore:
                 f" AND substr({_PREFIX}, 1, length(?)) = ? ORDER BY number DESC LIMIT ?",
                 (owner, owner, prefix, prefix, limit),
             ).fetchall()
-        return [job_of(row) for row in found]
+        return [job_of(row) for row in LOOPS.in_turns(found)]
 
     def counts(self) -> dict[str, int]:
         """Return how many jobs are in each state."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pfstorage.errors import MessageError, NoLengthError, PfstorageError, SlowRequestError
+from pfstorage.fair_share import LOOPS
 from pfstorage.reply import Reply
 from pfstorage.serving import body, head
 from pfstorage.serving.exchange import Answer, Request, answer_of
@@ -106,6 +107,7 @@ class RequestHandler(BaseHTTPRequestHandler):
         try:
             self._respond(line)
         finally:
+            LOOPS.end()
             self._end_turn()
             self._request, self.headers = None, _NONE  # it may be long until the next one
             load.end(self.connection)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from pfstorage.fair_share import LOOPS
 from pfstorage.sockets import SILENT, bound_silence, unsent
 
 CHECK_SECONDS = 2.5
@@ -36,6 +37,7 @@ class TimedSocket:
 
     def send(self, data: Any, seconds: float) -> int:
         """Send some of *data*, and return how much: nothing if there was no room for it in time."""
+        LOOPS.rest()
         self._bound(socket.SO_SNDTIMEO, seconds)
         try:
             return self.socket.send(data)
