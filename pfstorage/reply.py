@@ -150,14 +150,15 @@ class Reply:
 
         Raise what breaks a `Stream` off until then.
         """
-        if _longs(self.body):
+        self._is_plain = not _longs(self.body)
+        if not self._is_plain:
             limit = sys.maxsize - 1 if most is None else most
             rows = {id(stream): stream.first(limit) for stream in _streams(self.body)}
             # a `Texts` may grow as long as rows are read
             self.body = _settled(self.body, rows, -1 if None in rows.values() else limit)
             if not _streams(self.body):
                 self._tell_warnings()
-        self._is_plain = not _longs(self.body)
+            self._is_plain = not _longs(self.body)
 
     @property
     def is_long(self) -> bool:
@@ -167,7 +168,7 @@ class Reply:
     def warn(self, warnings: Callable[[], list[str]]) -> None:
         """Add *warnings* to the body, if there are any by the time that its streams have been read."""
         self._warnings = warnings
-        if not _streams(self.body):
+        if self._is_plain or not _streams(self.body):
             self._tell_warnings()
 
     def _tell_warnings(self) -> None:
@@ -176,10 +177,10 @@ class Reply:
 
     def when_known(self, note: Callable[[], None]) -> None:
         """Call *note* when it is known what the reply says: now, or when its streams are written."""
-        if _streams(self.body):
-            self._notes.append(note)
-        else:
+        if self._is_plain or not _streams(self.body):
             note()
+        else:
+            self._notes.append(note)
 
     def to_json(self) -> str:
         """Return what `write` writes."""
