@@ -7,6 +7,7 @@ though each of them would be as fast if they ran one after the other.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +19,11 @@ T = TypeVar("T")
 SLICE_SECONDS = 0.002
 """Seconds after which a loop calls `FairShare.pause` again."""
 FREE_SECONDS = 0.005
-"""Seconds of computing up to which a loop needs no turn: most requests are answered by then."""
+"""Seconds of computing up to which a loop needs no turn."""
+REQUEST_SECONDS = 0.02
+"""Seconds of computing up to which the loops of a request need none: most requests are answered by then."""
+PASS_SECONDS = 0.015
+"""Seconds for which a loop at its turn waits, at most, for requests to be answered."""
 TURN_SECONDS = 0.01
 """Seconds of computing that a turn has."""
 LONG_SECONDS = 0.1
@@ -30,6 +35,8 @@ MOST_PAUSE = 1.0
 _CREDIT = 0.1
 """Seconds of computing that a second of waiting makes up for: long loops get on, however many short ones there are."""
 _RECENT = 1.0
+_REQUEST_LASTS = 0.5
+"""Seconds after which a request that is not answered waits for something else."""
 _BUSY = 0.5
 """The share of one processor from which on threads of Python stand in each other's way."""
 _BUSY_SECONDS = 0.1
@@ -75,6 +82,8 @@ class FairShare:
         self._lock = threading.Lock()
         self._measured = self._clocks.now(), self._clocks.process()
         self._is_busy = False
+        self._requests: dict[int, float] = {}  # since when, by thread
+        self._has_answered = threading.Event()
 
     @property
     def waiting(self) -> int:
@@ -101,23 +110,25 @@ class FairShare:
             loop = self._loops[thread] = _Loop(thread, now, computed)
         loop.used += computed - loop.computed
         loop.seen, loop.computed = now, computed
-        if loop.used < FREE_SECONDS or not self._looks_busy(now):
+        if loop.used < (REQUEST_SECONDS if thread in self._requests else FREE_SECONDS):
             return
-        with self._lock:
-            if self._at_turn is loop:
-                if not self._is_over(loop):
-                    return
-                self._at_turn = None
-            loop.waits_since = now
-            loop.turn.clear()
-            self._waiting.append(loop)
-            self._give(now)
-        self._wait(loop, now + MOST_PAUSE)
+        self._note_answered(thread)  # or that it takes long
+        if self._looks_busy(now):
+            if not self._keeps_turn(loop, now):
+                self._wait(loop, now + MOST_PAUSE)
+            self._let_pass(loop)
 
-    def end(self) -> None:
-        """Note that what this thread computes next is another loop."""
+    @contextlib.contextmanager
+    def answering(self) -> Iterator[None]:
+        """Answer a request in the block: long loops wait for it a little, until it turns out to be long itself."""
+        thread = threading.get_ident()
         self.rest()
-        self._loops.pop(threading.get_ident(), None)
+        self._loops.pop(thread, None)
+        self._requests[thread] = self._clocks.now()
+        try:
+            yield
+        finally:
+            self._note_answered(thread)
 
     def rest(self) -> None:
         """End the turn of this thread, if it has one: it is about to wait for something else."""
@@ -127,6 +138,31 @@ class FairShare:
                 if loop is self._at_turn:
                     self._at_turn = None
                     self._give(self._clocks.now())
+
+    def _note_answered(self, thread: int) -> None:
+        if self._requests.pop(thread, None) is not None and not self._requests:
+            self._has_answered.set()
+
+    def _let_pass(self, loop: _Loop) -> None:
+        now = self._clocks.now()
+        if any(now - since < _REQUEST_LASTS for since in list(self._requests.values())):
+            self._has_answered.clear()
+            if self._requests:
+                self._has_answered.wait(PASS_SECONDS)
+            loop.seen = self._clocks.now()
+
+    def _keeps_turn(self, loop: _Loop, now: float) -> bool:
+        """Tell whether it is still the turn of *loop*; else, have it wait for the next one."""
+        with self._lock:
+            if self._at_turn is loop:
+                if not self._is_over(loop):
+                    return True
+                self._at_turn = None
+            loop.waits_since = now
+            loop.turn.clear()
+            self._waiting.append(loop)
+            self._give(now)
+            return False
 
     def _is_over(self, loop: _Loop) -> bool:
         """Tell whether another loop is to compute: a long one ends its turn at once for one that has just begun."""

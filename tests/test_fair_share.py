@@ -10,16 +10,19 @@ from collections.abc import Iterator
 
 import pytest
 
+from pfstorage import fair_share
 from pfstorage.fair_share import (
     FREE_SECONDS,
     LONG_SECONDS,
     MOST_PAUSE,
+    REQUEST_SECONDS,
     STALE_SECONDS,
     TURN_SECONDS,
     Clocks,
     FairShare,
 )
-from tests.waiting import until
+from tests.waiting import LONG as LONG_WAIT
+from tests.waiting import settle, until
 
 
 class Machine:
@@ -63,8 +66,9 @@ class Worker:
         while (step := self._steps.get()) is not None:
             if step == "rest":
                 self._machine.share.rest()
-            elif step == "end":
-                self._machine.share.end()
+            elif step == "request":
+                with self._machine.share.answering():
+                    pass
             else:
                 self._machine.compute(float(step))
                 self._machine.told.append(self._name)
@@ -94,11 +98,15 @@ def workers(machine: Machine, names: str) -> Iterator[list[Worker]]:
     try:
         yield made
     finally:
-        machine.share.end()
         for worker in made:
-            worker.do("end")
+            worker.do("rest")
         for worker in made:
             worker.close()
+
+
+@pytest.fixture
+def machine() -> Machine:
+    return Machine()
 
 
 LONG, SHORT = LONG_SECONDS * 2, FREE_SECONDS * 1.5
@@ -108,8 +116,7 @@ def waits(machine: Machine, count: int) -> None:
     until(lambda: machine.share.waiting == count)
 
 
-def test_one_long_loop_computes_at_a_time() -> None:
-    machine = Machine()
+def test_one_long_loop_computes_at_a_time(machine: Machine) -> None:
     with workers(machine, "ab") as (a, b):
         a.compute(LONG)
         a.done()
@@ -124,15 +131,13 @@ def test_one_long_loop_computes_at_a_time() -> None:
         assert machine.told == ["a", "b", "a"]
 
 
-def test_a_loop_alone_never_waits() -> None:
-    machine = Machine()
+def test_a_loop_alone_never_waits(machine: Machine) -> None:
     for _ in range(100):
         machine.compute(TURN_SECONDS * 2)
     assert machine.share.waiting == 0
 
 
-def test_a_loop_that_computes_little_needs_no_turn() -> None:
-    machine = Machine()
+def test_a_loop_that_computes_little_needs_no_turn(machine: Machine) -> None:
     with workers(machine, "ab") as (a, b):
         a.compute(LONG)
         a.done()
@@ -151,8 +156,7 @@ def test_nobody_waits_while_the_process_is_not_busy() -> None:
         assert sorted(machine.told) == ["a", "b"]
 
 
-def test_who_has_computed_least_goes_first() -> None:
-    machine = Machine()
+def test_who_has_computed_least_goes_first(machine: Machine) -> None:
     with workers(machine, "abc") as (a, b, c):
         a.compute(SHORT)
         a.done()
@@ -165,8 +169,7 @@ def test_who_has_computed_least_goes_first() -> None:
         assert machine.told == ["a", "c"]
 
 
-def test_a_long_loop_ends_its_turn_for_one_that_has_just_begun() -> None:
-    machine = Machine()
+def test_a_long_loop_ends_its_turn_for_one_that_has_just_begun(machine: Machine) -> None:
     with workers(machine, "ab") as (a, b):
         a.compute(LONG)
         a.done()
@@ -177,8 +180,7 @@ def test_a_long_loop_ends_its_turn_for_one_that_has_just_begun() -> None:
         assert machine.told == ["a", "b"]
 
 
-def test_who_has_waited_long_goes_before_one_that_has_just_begun() -> None:
-    machine = Machine()
+def test_who_has_waited_long_goes_before_one_that_has_just_begun(machine: Machine) -> None:
     with workers(machine, "abc") as (a, b, c):
         a.compute(SHORT)
         a.done()
@@ -195,8 +197,7 @@ def test_who_has_waited_long_goes_before_one_that_has_just_begun() -> None:
         assert machine.told[0] == "b"
 
 
-def test_a_loop_that_waits_for_something_else_has_no_turn() -> None:
-    machine = Machine()
+def test_a_loop_that_waits_for_something_else_has_no_turn(machine: Machine) -> None:
     with workers(machine, "ab") as (a, b):
         a.compute(LONG)
         a.done()
@@ -207,9 +208,8 @@ def test_a_loop_that_waits_for_something_else_has_no_turn() -> None:
         assert machine.told == ["a", "b"]
 
 
-def test_no_pause_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pfstorage.fair_share.STALE_SECONDS", 2 * MOST_PAUSE)
-    machine = Machine()
+def test_no_pause_is_long(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fair_share, "STALE_SECONDS", 2 * MOST_PAUSE)
     with workers(machine, "ab") as (a, b):
         a.compute(LONG)
         a.done()
@@ -220,11 +220,10 @@ def test_no_pause_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
         assert machine.share.waiting == 0
 
 
-def test_what_is_computed_for_another_request_is_another_loop() -> None:
-    machine = Machine()
+def test_what_is_computed_for_another_request_is_another_loop(machine: Machine) -> None:
     with workers(machine, "ab") as (a, b):
         b.compute(LONG)
-        b.do("end")
+        b.do("request")
         b.done()
         a.compute(LONG)
         a.done()
@@ -234,8 +233,37 @@ def test_what_is_computed_for_another_request_is_another_loop() -> None:
         assert machine.told == ["b", "a", "b", "b"]
 
 
-def test_rows_in_turns_all_come_and_leave_the_turn_to_others() -> None:
-    machine = Machine()
+def test_a_request_needs_no_turn_for_a_little(machine: Machine) -> None:
+    with workers(machine, "a") as (a,):
+        a.compute(LONG)
+        a.done()
+        with machine.share.answering():
+            machine.compute(0.0)
+            machine.compute(REQUEST_SECONDS * 0.9)
+        assert machine.share.waiting == 0
+
+
+def test_a_long_loop_lets_a_request_pass(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fair_share, "PASS_SECONDS", LONG_WAIT)
+    with workers(machine, "a") as (a,):
+        with machine.share.answering():
+            a.compute(LONG)
+            settle()
+            assert machine.told == []
+        a.done()
+        assert machine.told == ["a"]
+
+
+def test_a_request_that_takes_long_holds_nobody_up(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fair_share, "PASS_SECONDS", LONG_WAIT)
+    with workers(machine, "a") as (a,), machine.share.answering():
+        machine.wait(0.5)
+        a.compute(LONG)
+        a.done()
+        assert machine.told == ["a"]
+
+
+def test_rows_in_turns_all_come_and_leave_the_turn_to_others(machine: Machine) -> None:
 
     def rows() -> Iterator[int]:
         for number in range(10):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,6 +65,10 @@ class Job:
 
     def as_body(self) -> dict[str, Any]:
         """Return what a reply and an event tell of it."""
+        return dict(self._body)
+
+    @functools.cached_property
+    def _body(self) -> dict[str, Any]:
         body: dict[str, Any] = {
             "job": self.id,
             **({"jid": self.jid} if self.jid else {}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +17,8 @@ from pfstorage.rights import LEVELS, Rights
 
 MOST_MESSAGE = 2 * MOST_TEXT
 """Characters of JSON that a message has at most: escapes make it longer than it came."""
+MOST_LISTED = 1000
+"""Jobs that a list has at most."""
 _MOST_SHORT = 64 * 1024
 """Bytes of each value that is not a message or a reply."""
 _LAST_TIME = 253402300799.0  # the last second of the year 9999, which is the last that Python can write
@@ -60,6 +63,12 @@ def job_of(row: Row) -> Job:
         return read_job(row)
     except DamagedRowError as e:
         return failed_job_of(row, reason_of(e))
+
+
+@functools.lru_cache(maxsize=MOST_LISTED)
+def listed_job_of(row: Row) -> Job:
+    """Return the job of a row of `COLUMNS`, as `job_of` does. Most rows are the same from one list to the next."""
+    return job_of(row)
 
 
 def reason_of(error: DamagedRowError) -> str:

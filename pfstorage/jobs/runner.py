@@ -138,7 +138,8 @@ class Jobs:
         self._require_open()
         unsaved = dict(self._ends.unsaved)
         jobs = self._store.latest(limit, owner, prefix)
-        return [self._with_progress(replace(unsaved.get(job.id, job), reply=None)) for job in jobs]
+        listed = [replace(unsaved[job.id], reply=None) if job.id in unsaved else job for job in jobs]
+        return [self._with_progress(job) for job in listed]
 
     def counts(self) -> dict[str, int]:
         """Return how many jobs are in each state."""

@@ -17,7 +17,7 @@ from pfstorage.jobs.database import Database, tells_damage
 from pfstorage.jobs.directory import StateDirectory, guarded
 from pfstorage.jobs.job import CANCELLED, MOST_REASON, OVER, QUEUED, RUNNING, STATES, Job, Order
 from pfstorage.jobs.queue import Place
-from pfstorage.jobs.row import COLUMNS, ORDER, REPLY, job_of, read_order, rights_text
+from pfstorage.jobs.row import COLUMNS, ORDER, REPLY, job_of, listed_job_of, read_order, rights_text
 from pfstorage.packed import Packed
 
 log = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ class JobStore:
                 f" AND substr({_PREFIX}, 1, length(?)) = ? ORDER BY number DESC LIMIT ?",
                 (owner, owner, prefix, prefix, limit),
             ).fetchall()
-        return [job_of(row) for row in LOOPS.in_turns(found)]
+        return [listed_job_of(row) for row in LOOPS.in_turns(found)]
 
     def counts(self) -> dict[str, int]:
         """Return how many jobs are in each state."""

@@ -107,7 +107,6 @@ class RequestHandler(BaseHTTPRequestHandler):
         try:
             self._respond(line)
         finally:
-            LOOPS.end()
             self._end_turn()
             self._request, self.headers = None, _NONE  # it may be long until the next one
             load.end(self.connection)
@@ -130,7 +129,8 @@ class RequestHandler(BaseHTTPRequestHandler):
         self.command, self.path, self.request_version = "", "", "HTTP/1.1"
         self._id = id_of("")
         self._writer.begin()
-        answer = self._answered(line)
+        with LOOPS.answering():
+            answer = self._answered(line)
         try:
             ends = self._send(answer)
             self._is_whole = True
