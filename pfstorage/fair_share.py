@@ -7,7 +7,6 @@ though each of them would be as fast if they ran one after the other.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -83,7 +82,8 @@ class FairShare:
         self._measured = self._clocks.now(), self._clocks.process()
         self._is_busy = False
         self._requests: dict[int, float] = {}  # since when, by thread
-        self._has_answered = threading.Event()
+        self._all_answered = threading.Event()
+        self._all_answered.set()
 
     @property
     def waiting(self) -> int:
@@ -118,17 +118,16 @@ class FairShare:
                 self._wait(loop, now + MOST_PAUSE)
             self._let_pass(loop)
 
-    @contextlib.contextmanager
-    def answering(self) -> Iterator[None]:
-        """Answer a request in the block: long loops wait for it a little, until it turns out to be long itself."""
+    def begin_request(self) -> None:
+        """Begin a request: until `end_request`, long loops wait for it a little, unless it takes long itself."""
         thread = threading.get_ident()
         self.rest()
         self._loops.pop(thread, None)
         self._requests[thread] = self._clocks.now()
-        try:
-            yield
-        finally:
-            self._note_answered(thread)
+
+    def end_request(self) -> None:
+        """Note that the request of this thread is answered, but for what its client has yet to take."""
+        self._note_answered(threading.get_ident())
 
     def rest(self) -> None:
         """End the turn of this thread, if it has one: it is about to wait for something else."""
@@ -140,15 +139,17 @@ class FairShare:
                     self._give(self._clocks.now())
 
     def _note_answered(self, thread: int) -> None:
-        if self._requests.pop(thread, None) is not None and not self._requests:
-            self._has_answered.set()
+        if self._requests.pop(thread, None) is not None and not (
+            self._requests or self._all_answered.is_set()
+        ):
+            self._all_answered.set()
 
     def _let_pass(self, loop: _Loop) -> None:
         now = self._clocks.now()
         if any(now - since < _REQUEST_LASTS for since in list(self._requests.values())):
-            self._has_answered.clear()
+            self._all_answered.clear()
             if self._requests:
-                self._has_answered.wait(PASS_SECONDS)
+                self._all_answered.wait(PASS_SECONDS)
             loop.seen = self._clocks.now()
 
     def _keeps_turn(self, loop: _Loop, now: float) -> bool:

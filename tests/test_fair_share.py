@@ -67,8 +67,8 @@ class Worker:
             if step == "rest":
                 self._machine.share.rest()
             elif step == "request":
-                with self._machine.share.answering():
-                    pass
+                self._machine.share.begin_request()
+                self._machine.share.end_request()
             else:
                 self._machine.compute(float(step))
                 self._machine.told.append(self._name)
@@ -102,6 +102,13 @@ def workers(machine: Machine, names: str) -> Iterator[list[Worker]]:
             worker.do("rest")
         for worker in made:
             worker.close()
+
+
+@contextlib.contextmanager
+def answering(machine: Machine) -> Iterator[None]:
+    machine.share.begin_request()
+    yield
+    machine.share.end_request()
 
 
 @pytest.fixture
@@ -237,7 +244,7 @@ def test_a_request_needs_no_turn_for_a_little(machine: Machine) -> None:
     with workers(machine, "a") as (a,):
         a.compute(LONG)
         a.done()
-        with machine.share.answering():
+        with answering(machine):
             machine.compute(0.0)
             machine.compute(REQUEST_SECONDS * 0.9)
         assert machine.share.waiting == 0
@@ -246,7 +253,7 @@ def test_a_request_needs_no_turn_for_a_little(machine: Machine) -> None:
 def test_a_long_loop_lets_a_request_pass(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fair_share, "PASS_SECONDS", LONG_WAIT)
     with workers(machine, "a") as (a,):
-        with machine.share.answering():
+        with answering(machine):
             a.compute(LONG)
             settle()
             assert machine.told == []
@@ -256,7 +263,7 @@ def test_a_long_loop_lets_a_request_pass(machine: Machine, monkeypatch: pytest.M
 
 def test_a_request_that_takes_long_holds_nobody_up(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fair_share, "PASS_SECONDS", LONG_WAIT)
-    with workers(machine, "a") as (a,), machine.share.answering():
+    with workers(machine, "a") as (a,), answering(machine):
         machine.wait(0.5)
         a.compute(LONG)
         a.done()

@@ -129,8 +129,11 @@ class RequestHandler(BaseHTTPRequestHandler):
         self.command, self.path, self.request_version = "", "", "HTTP/1.1"
         self._id = id_of("")
         self._writer.begin()
-        with LOOPS.answering():
+        LOOPS.begin_request()
+        try:
             answer = self._answered(line)
+        finally:
+            LOOPS.end_request()
         try:
             ends = self._send(answer)
             self._is_whole = True
