@@ -7,6 +7,7 @@ though each of them would be as fast if they ran one after the other.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -75,6 +76,10 @@ class FairShare:
 
     def __init__(self, clocks: Clocks | None = None) -> None:
         self._clocks = clocks or Clocks()
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget all loops, as a child must: after a fork, it has none of the threads that they were in."""
         self._loops: dict[int, _Loop] = {}  # by thread
         self._waiting: list[_Loop] = []
         self._at_turn: _Loop | None = None
@@ -201,3 +206,4 @@ class FairShare:
 
 LOOPS = FairShare()
 """That of this process."""
+os.register_at_fork(after_in_child=LOOPS.forget)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -268,6 +270,24 @@ def test_a_request_that_takes_long_holds_nobody_up(machine: Machine, monkeypatch
         a.compute(LONG)
         a.done()
         assert machine.told == ["a"]
+
+
+FORKS = """
+import os, time
+from pfstorage.fair_share import LOOPS
+LOOPS._lock.acquire()  # another thread of the parent has it at that moment
+child = os.fork()
+if child == 0:
+    while time.process_time() < 0.5:
+        LOOPS.pause()
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_after_a_fork_the_child_computes() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=LONG_WAIT)
+    assert (done.stdout, done.stderr) == ("0\n", "")
 
 
 def test_rows_in_turns_all_come_and_leave_the_turn_to_others(machine: Machine) -> None:

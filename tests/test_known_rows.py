@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -20,6 +22,9 @@ OLD_NS = 1_600_000_000_000_000_000
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, ObjectInfo]]:
     """Return what lists a store that has ``d/file``, which a listing has seen before. All files count as settled."""
     monkeypatch.setattr(filesystem_rows, "SETTLED_SECONDS", -1.0)
+    monkeypatch.setattr(
+        filesystem_rows, "shows_changes_at_once", lambda status: True
+    )  # wherever the tests run
     path = tmp_path / "d" / "file"
     path.parent.mkdir()
     path.write_bytes(b"old")
@@ -119,11 +124,20 @@ def test_a_file_that_changes_while_it_is_looked_into_is_not_kept(
     assert [store()["d/file"].size, store()["d/file"].size] == [3, 6]
 
 
+@pytest.mark.parametrize(("device", "is_kept"), [(os.makedev(253, 0), True), (os.makedev(0, 47), False)])
+def test_only_rows_of_file_systems_that_never_show_an_old_status_are_kept(device: int, is_kept: bool) -> None:
+    status: Any = SimpleNamespace(st_dev=device, st_ino=1, st_size=0, st_mtime_ns=OLD_NS, st_ctime_ns=OLD_NS)
+    rows = filesystem_rows.KnownRows()
+    rows.keep(ObjectInfo("file"), status, status)
+    assert bool(rows.find("file", status)) == is_kept
+
+
 def test_of_too_many_those_go_that_nobody_asked_for_lately(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(filesystem_rows, "MOST_ROWS", 3)
     monkeypatch.setattr(filesystem_rows, "SETTLED_SECONDS", -1.0)
+    monkeypatch.setattr(filesystem_rows, "shows_changes_at_once", lambda status: True)
     rows, statuses = filesystem_rows.KnownRows(), {}
     for name in "abcd":
         (tmp_path / name).write_bytes(b"")

@@ -17,6 +17,15 @@ SETTLED_SECONDS = 1.0
 _Version = tuple[int, int, int]
 
 
+def shows_changes_at_once(status: os.stat_result) -> bool:
+    """Tell whether the status of a file is never an old one, as it may be for a minute where NFS is mounted.
+
+    That is so for file systems on a block device. The others have devices of the major number 0, local ones
+    as well (Linux, Documentation/admin-guide/devices.txt): these are not told apart.
+    """
+    return os.major(status.st_dev) != 0
+
+
 class KnownRows:
     """Rows of files by their device and inode; of too many, those go that were not asked for lately.
 
@@ -42,6 +51,8 @@ class KnownRows:
     def keep(self, row: ObjectInfo, before: os.stat_result, after: os.stat_result) -> None:
         """Keep *row*, which was found out between two looks at its file, unless that was changed then or lately."""
         which, version = (before.st_dev, before.st_ino), version_of(before)
+        if not shows_changes_at_once(before):
+            return
         is_settled = before.st_ctime_ns < time.time_ns() - SETTLED_SECONDS * 1e9
         if is_settled and (which, version) == ((after.st_dev, after.st_ino), version_of(after)):
             with self._lock:
