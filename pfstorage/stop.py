@@ -114,15 +114,7 @@ class Stop:
 
     def watched(self, rows: Iterable[T]) -> Iterator[T]:
         """Pass *rows* on as they come, of which perhaps none is wanted. Raise as `heed` does."""
-        clock, look_at = time.monotonic, 0.0
-        try:
-            for row in rows:
-                if clock() >= look_at:  # as `heed`, but for the call
-                    self.heed()
-                    look_at = clock() + SLICE_SECONDS
-                yield row
-        finally:
-            LOOPS.rest()
+        return LOOPS.in_turns(rows, self.heed)
 
     def sleep(self, seconds: float) -> None:
         """Sleep. Raise `StoppedError` soon after the end is requested."""

@@ -61,8 +61,7 @@ class Worker:
         self._steps: queue.Queue[float | str | None] = queue.Queue()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
-        self.compute(0.0)
-        self._steps.join()
+        self.compute_all(0.0)
 
     def _run(self) -> None:
         while (step := self._steps.get()) is not None:
@@ -79,6 +78,11 @@ class Worker:
 
     def compute(self, seconds: float) -> None:
         self._steps.put(seconds)
+
+    def compute_all(self, seconds: float) -> None:
+        """Compute so long, and wait until that is done."""
+        self.compute(seconds)
+        self.done()
 
     def do(self, step: str) -> None:
         self._steps.put(step)
@@ -127,8 +131,7 @@ def waits(machine: Machine, count: int) -> None:
 
 def test_one_long_loop_computes_at_a_time(machine: Machine) -> None:
     with workers(machine, "ab") as (a, b):
-        a.compute(LONG)
-        a.done()
+        a.compute_all(LONG)
         b.compute(LONG)
         waits(machine, 1)
         a.compute(TURN_SECONDS)  # after which its turn is over
@@ -148,10 +151,8 @@ def test_a_loop_alone_never_waits(machine: Machine) -> None:
 
 def test_a_loop_that_computes_little_needs_no_turn(machine: Machine) -> None:
     with workers(machine, "ab") as (a, b):
-        a.compute(LONG)
-        a.done()
-        b.compute(FREE_SECONDS * 0.9)
-        b.done()
+        a.compute_all(LONG)
+        b.compute_all(FREE_SECONDS * 0.9)
         assert machine.told == ["a", "b"]
 
 
@@ -167,8 +168,7 @@ def test_nobody_waits_while_the_process_is_not_busy() -> None:
 
 def test_who_has_computed_least_goes_first(machine: Machine) -> None:
     with workers(machine, "abc") as (a, b, c):
-        a.compute(SHORT)
-        a.done()
+        a.compute_all(SHORT)
         b.compute(LONG)
         waits(machine, 1)
         c.compute(SHORT)
@@ -180,8 +180,7 @@ def test_who_has_computed_least_goes_first(machine: Machine) -> None:
 
 def test_a_long_loop_ends_its_turn_for_one_that_has_just_begun(machine: Machine) -> None:
     with workers(machine, "ab") as (a, b):
-        a.compute(LONG)
-        a.done()
+        a.compute_all(LONG)
         b.compute(SHORT)
         waits(machine, 1)
         a.compute(TURN_SECONDS / 10)
@@ -191,14 +190,12 @@ def test_a_long_loop_ends_its_turn_for_one_that_has_just_begun(machine: Machine)
 
 def test_who_has_waited_long_goes_before_one_that_has_just_begun(machine: Machine) -> None:
     with workers(machine, "abc") as (a, b, c):
-        a.compute(SHORT)
-        a.done()
+        a.compute_all(SHORT)
         b.compute(LONG)
         waits(machine, 1)
         for _ in range(9):  # it is still at work, but has its turn
             machine.wait(STALE_SECONDS / 2)
-            a.compute(0.0)
-            a.done()
+            a.compute_all(0.0)
         machine.told.clear()
         machine.wait(MOST_PAUSE * 0.76)
         c.compute(SHORT)
@@ -208,8 +205,7 @@ def test_who_has_waited_long_goes_before_one_that_has_just_begun(machine: Machin
 
 def test_a_loop_that_waits_for_something_else_has_no_turn(machine: Machine) -> None:
     with workers(machine, "ab") as (a, b):
-        a.compute(LONG)
-        a.done()
+        a.compute_all(LONG)
         b.compute(LONG)
         waits(machine, 1)
         machine.wait(STALE_SECONDS)
@@ -220,8 +216,7 @@ def test_a_loop_that_waits_for_something_else_has_no_turn(machine: Machine) -> N
 def test_no_pause_is_long(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fair_share, "STALE_SECONDS", 2 * MOST_PAUSE)
     with workers(machine, "ab") as (a, b):
-        a.compute(LONG)
-        a.done()
+        a.compute_all(LONG)
         b.compute(LONG)
         waits(machine, 1)
         machine.wait(MOST_PAUSE)
@@ -234,18 +229,15 @@ def test_what_is_computed_for_another_request_is_another_loop(machine: Machine) 
         b.compute(LONG)
         b.do("request")
         b.done()
-        a.compute(LONG)
-        a.done()
+        a.compute_all(LONG)
         b.compute(0.0)
-        b.compute(FREE_SECONDS * 0.9)
-        b.done()
+        b.compute_all(FREE_SECONDS * 0.9)
         assert machine.told == ["b", "a", "b", "b"]
 
 
 def test_a_request_needs_no_turn_for_a_little(machine: Machine) -> None:
     with workers(machine, "a") as (a,):
-        a.compute(LONG)
-        a.done()
+        a.compute_all(LONG)
         with answering(machine):
             machine.compute(0.0)
             machine.compute(REQUEST_SECONDS * 0.9)
@@ -267,8 +259,7 @@ def test_a_request_that_takes_long_holds_nobody_up(machine: Machine, monkeypatch
     monkeypatch.setattr(fair_share, "PASS_SECONDS", LONG_WAIT)
     with workers(machine, "a") as (a,), answering(machine):
         machine.wait(0.5)
-        a.compute(LONG)
-        a.done()
+        a.compute_all(LONG)
         assert machine.told == ["a"]
 
 
@@ -291,7 +282,6 @@ def test_after_a_fork_the_child_computes() -> None:
 
 
 def test_rows_in_turns_all_come_and_leave_the_turn_to_others(machine: Machine) -> None:
-
     def rows() -> Iterator[int]:
         for number in range(10):
             machine.compute(LONG)
@@ -299,6 +289,5 @@ def test_rows_in_turns_all_come_and_leave_the_turn_to_others(machine: Machine) -
 
     with workers(machine, "a") as (a,):
         assert list(machine.share.in_turns(rows())) == list(range(10))
-        a.compute(LONG)
-        a.done()
+        a.compute_all(LONG)
         assert machine.told == ["a"]

@@ -11,7 +11,7 @@ from pfstorage.actions.registry import Caller, Context, action
 from pfstorage.errors import ForbiddenError, MessageError, UnknownJobError
 from pfstorage.fields import ANY_LENGTH, camel_case
 from pfstorage.files import Ground
-from pfstorage.jobs.job import CANCELLED, Job, Order
+from pfstorage.jobs.job import CANCELLED, MOST_LISTED, Job, Order
 from pfstorage.jobs.origin import Origin, store_name
 from pfstorage.message import Message
 from pfstorage.reply import Reply
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 LONGEST_WAIT = 60
 ROWS = 100
-MOST_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class StatusMeta(JobMeta):
 
 @dataclass(frozen=True)
 class JobsMeta:
-    limit: int | None = field(default=None, metadata={"schema": {"minimum": 1, "maximum": MOST_ROWS}})
+    limit: int | None = field(default=None, metadata={"schema": {"minimum": 1, "maximum": MOST_LISTED}})
 
 
 def begun(context: Context, message: Message, meta: LongMeta) -> Reply:

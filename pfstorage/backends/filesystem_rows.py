@@ -50,9 +50,9 @@ class KnownRows:
 
     def keep(self, row: ObjectInfo, before: os.stat_result, after: os.stat_result) -> None:
         """Keep *row*, which was found out between two looks at its file, unless that was changed then or lately."""
-        which, version = (before.st_dev, before.st_ino), version_of(before)
         if not shows_changes_at_once(before):
             return
+        which, version = (before.st_dev, before.st_ino), version_of(before)
         is_settled = before.st_ctime_ns < time.time_ns() - SETTLED_SECONDS * 1e9
         if is_settled and (which, version) == ((after.st_dev, after.st_ino), version_of(after)):
             with self._lock:

@@ -16,6 +16,8 @@ from pfstorage.transfer import Progress
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
 OVER = (DONE, FAILED, CANCELLED)
 STATES = (QUEUED, RUNNING, *OVER)
+MOST_LISTED = 1000
+"""Jobs that a list has at most."""
 MOST_REASON = 1000
 """Characters of a reason in a list and in the progress. The reply has all of them."""
 NOBODY = "\0"

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pfstorage.errors import PfstorageError, TooLargeError
-from pfstorage.jobs.job import FAILED, NOBODY, STATES, Job, Order
+from pfstorage.jobs.job import FAILED, MOST_LISTED, NOBODY, STATES, Job, Order
 from pfstorage.jobs.origin import Origin
 from pfstorage.jobs.outcome import MOST_TEXT
 from pfstorage.packed import Packed, TooLongError
@@ -17,8 +17,6 @@ from pfstorage.rights import LEVELS, Rights
 
 MOST_MESSAGE = 2 * MOST_TEXT
 """Characters of JSON that a message has at most: escapes make it longer than it came."""
-MOST_LISTED = 1000
-"""Jobs that a list has at most."""
 _MOST_SHORT = 64 * 1024
 """Bytes of each value that is not a message or a reply."""
 _LAST_TIME = 253402300799.0  # the last second of the year 9999, which is the last that Python can write
