@@ -110,7 +110,7 @@ def besiege(
         serving(directory, *flags_of_store, *flags, "--stateDir", str(directory / "state")) as (port, pid),
     ):
         _fill(port)
-        calm = soak(port, pid, clients, calm_seconds, say, every=every, token=HONEST, pause=pause)
+        calm = soak(port, pid, clients, calm_seconds, say, every=every, token=HONEST, pause=pause, patience=1)
         with attacking(port, kinds) as hostile_clients:
             rest = seconds - calm_seconds
             hostile = soak(port, pid, clients, rest, say, every=every, token=HONEST, pause=pause)

@@ -36,6 +36,8 @@ EVERY = 10.0
 """Seconds of a line of the report."""
 WARM_SECONDS = 10.0
 """How long the server may take more and more at least, beside the time until each client has done each thing once."""
+PATIENCE = 4
+"""How many times as long as asked for a soak takes at most."""
 MOST_GROWTH = 0.06
 """How much more, as a share, the server may hold at the end of the second half of the time than at its beginning.
 
@@ -80,12 +82,7 @@ class Result:
     @property
     def complaints(self) -> list[str]:
         """What did not go well; nothing, if all did."""
-        found = [f"{count} x {error}" for error, count in self.errors.most_common()]
-        for name in ("memory", "descriptors"):
-            first, last = trend([getattr(sample, name) for sample in self.samples])
-            if last > (1 + MOST_GROWTH) * first:
-                found.append(f"{name} grew from {first:.0f} to {last:.0f} in the second half of the time")
-        return found
+        return [*(f"{count} x {error}" for error, count in self.errors.most_common()), *_growth(self.samples)]
 
 
 def flags_of(store: Store) -> list[str]:
@@ -131,10 +128,12 @@ def soak(
     every: float = EVERY,
     token: str = "",
     pause: float = 0.0,
+    patience: float = PATIENCE,
 ) -> Result:
     """Let so many *clients* work for *seconds*, or twice as long as they take to get warm.
 
-    *say* a line *every* so many seconds. *token* and *pause* are those of `Client`.
+    While the server grows, it goes on, up to *patience* times as long: a leak does not end, but what a slow machine
+    takes long to fill does. *say* a line *every* so many seconds. *token* and *pause* are those of `Client`.
     """
     tally, is_over = Tally(), threading.Event()
     samples: list[tuple[float, Sample]] = []
@@ -143,11 +142,15 @@ def soak(
         threading.Thread(target=Client(number, port, tally, token=token, pause=pause).run, args=(is_over,))
         for number in range(clients)
     ]
-    started = time.monotonic()
+    started, most = time.monotonic(), patience * seconds
     for thread in threads:
         thread.start()
     try:
-        while not samples or samples[-1][0] < max(seconds, 2 * warm_after):
+        while (
+            not samples
+            or samples[-1][0] < max(seconds, 2 * warm_after)
+            or (samples[-1][0] < most and _growth(_second_half(samples, every)))
+        ):
             time.sleep(every)
             elapsed, sample = time.monotonic() - started, Sample.of(pid)
             say(_line(elapsed, tally, sample))
@@ -159,8 +162,21 @@ def soak(
         for thread in threads:
             thread.join()
     p50, p99 = quantiles(tally.seconds)
-    second_half = [sample for elapsed, sample in samples if elapsed > samples[-1][0] / 2 - every / 2]
-    return Result(len(tally.seconds), tally.errors, p50, p99, second_half)
+    return Result(len(tally.seconds), tally.errors, p50, p99, _second_half(samples, every))
+
+
+def _second_half(samples: Sequence[tuple[float, Sample]], every: float) -> list[Sample]:
+    return [sample for elapsed, sample in samples if elapsed > samples[-1][0] / 2 - every / 2]
+
+
+def _growth(samples: Sequence[Sample]) -> list[str]:
+    """Tell what grew in *samples* more than it may."""
+    found = []
+    for name in ("memory", "descriptors"):
+        first, last = trend([getattr(sample, name) for sample in samples])
+        if last > (1 + MOST_GROWTH) * first:
+            found.append(f"{name} grew from {first:.0f} to {last:.0f} in the second half of the time")
+    return found
 
 
 def _line(elapsed: float, tally: Tally, sample: Sample) -> str:

@@ -114,6 +114,14 @@ class Stream:
         self._rows = iter(())
 
 
+class KnownRow(dict[str, Any]):
+    """A row of a list that is written again and again: *text* is its JSON, and stays that."""
+
+    def __init__(self, members: Mapping[str, Any], text: str) -> None:
+        super().__init__(members)
+        self.text = text
+
+
 class Writable(Protocol):
     """A file that takes texts."""
 
@@ -185,7 +193,7 @@ class Reply:
     def to_json(self) -> str:
         """Return what `write` writes."""
         if self._is_plain or not _streams(self.body):
-            return _text(self.body, "")
+            return text_of(self.body, "")
         text = io.StringIO()
         self.write(text)
         return text.getvalue()
@@ -291,7 +299,7 @@ def _pieces(value: Any, pad: str) -> Iterator[str]:
     elif type(value) is Packed:
         yield from value.pieces(pad)
     else:
-        yield _text(value, pad)
+        yield text_of(value, pad)
 
 
 def _object(members: Iterable[tuple[str, Any]], pad: str) -> Iterator[str]:
@@ -307,14 +315,14 @@ def _object(members: Iterable[tuple[str, Any]], pad: str) -> Iterator[str]:
 def _array(rows: Iterator[Any], pad: str) -> Iterator[str]:
     inner = pad + INDENT
     before = "["
-    while batch := [_text(row, inner) for row in itertools.islice(rows, ROWS_AT_ONCE)]:
+    while batch := [text_of(row, inner) for row in itertools.islice(rows, ROWS_AT_ONCE)]:
         yield f"{before}\n{inner}" + f",\n{inner}".join(batch)
         before = ","
     yield "[]" if before == "[" else f"\n{pad}]"
 
 
-def _text(value: Any, pad: str) -> str:
-    """Return the JSON of *value* in one piece."""
+def text_of(value: Any, pad: str = "") -> str:
+    """Return the JSON of *value* in one piece. It stands on a line that is indented by *pad*."""
     kind = type(value)
     if kind is str:
         return quoted(value)
@@ -323,18 +331,18 @@ def _text(value: Any, pad: str) -> str:
     if value is None or kind is bool:
         return _CONSTANTS[value]
     inner = pad + INDENT
-    if isinstance(value, dict) and value:
+    if isinstance(value, dict) and value and kind is not KnownRow:
         # most members are texts: each call that they are spared shows
         members = [
             f"{quoted(name) if type(name) is str else _name(name)}: "
-            f"{quoted(each) if type(each) is str else _text(each, inner)}"
+            f"{quoted(each) if type(each) is str else text_of(each, inner)}"
             for name, each in value.items()
         ]
         return f"{{\n{inner}" + f",\n{inner}".join(members) + f"\n{pad}}}"
     if isinstance(value, _LISTS):
-        rows = f",\n{inner}".join([_text(row, inner) for row in value])
+        rows = f",\n{inner}".join([text_of(row, inner) for row in value])
         return f"[\n{inner}{rows}\n{pad}]" if rows else "[]"
-    text = value.text if kind is Packed else _encode(value)
+    text = value.text if kind in (Packed, KnownRow) else _encode(value)
     return text.replace("\n", "\n" + pad)  # within a text, JSON has no newline
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import signal
@@ -62,6 +63,23 @@ def test_a_soak_tells_of_a_leak() -> None:
     assert memory.startswith("memory grew from 71")
     [descriptors] = complaints_of([74.6, 75.3, 75.6, 76.3], [300, 307, 315, 321])
     assert descriptors.startswith("descriptors grew from 300")
+
+
+@pytest.mark.parametrize(
+    ("growing", "is_leak", "most"), [(0, False, 6), (6, False, 20), (1000, True, 21)], ids=str
+)
+def test_a_soak_goes_on_until_it_is_known_whether_a_server_leaks(
+    monkeypatch: pytest.MonkeyPatch, growing: int, is_leak: bool, most: int
+) -> None:
+    taken = itertools.count()
+
+    def sample(pid: int) -> soak.Sample:
+        return soak.Sample(50_000_000 + 10_000_000 * min(next(taken), growing), 300, 207)
+
+    monkeypatch.setattr(soak.Sample, "of", sample)
+    result = soak.soak(0, 0, clients=0, seconds=0.05, say=len, every=0.01)
+    assert bool(result.complaints) is is_leak
+    assert next(taken) <= most
 
 
 @contextlib.contextmanager

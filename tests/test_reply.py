@@ -21,7 +21,7 @@ from pfstorage.actions import Caller
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.config import Settings
 from pfstorage.errors import MessageError, NotFoundError, PfstorageError, UnavailableError
-from pfstorage.reply import ROWS_AT_ONCE, Reply, Stream, Texts
+from pfstorage.reply import ROWS_AT_ONCE, KnownRow, Reply, Stream, Texts, text_of
 from tests.conftest import Command, ask, serving, write_tree
 
 ANY_TEXT = st.text(st.characters(exclude_categories=[])) | st.just('\ud800\udc00\udcff/\0\x7f"\\\n')
@@ -68,6 +68,14 @@ def test_an_error_is_a_reply_with_its_facts() -> None:
 @given(st.dictionaries(KEYS, ANY_JSON))
 def test_any_body_is_written_as_2x_wrote_it(body: dict[str, Any]) -> None:
     assert Reply(body).to_json() == written(Reply(body)) == as_2x(body)
+
+
+@given(st.lists(st.dictionaries(KEYS, ANY_JSON)))
+def test_a_row_whose_json_is_known_is_written_as_any_other(rows: list[dict[str, Any]]) -> None:
+    known = [KnownRow(row, text_of(row)) for row in rows]
+    assert known == rows
+    for kind in (list, Stream):
+        assert written(Reply({"deeper": {"rows": kind(known)}})) == as_2x({"deeper": {"rows": rows}})
 
 
 @given(ROWS)

@@ -94,7 +94,7 @@ def job_list(context: Context, meta: JobsMeta) -> Reply:
     limit = ROWS if meta.limit is None else meta.limit
     caller = context.caller
     jobs = _jobs_of(caller).list(limit, None if _sees_all(caller) else caller.owner, caller.rights.prefix)
-    return Reply({"status": True, "jobs": [job.as_body() for job in context.stop.watched(jobs)]})
+    return Reply({"status": True, "jobs": [job.as_row() for job in context.stop.watched(jobs)]})
 
 
 @action("jobCancel", meta=JobMeta, text="Have a job end soon.")

@@ -10,6 +10,7 @@ from typing import Any
 from pfstorage.backends.common import iso_time
 from pfstorage.jobs.origin import Origin
 from pfstorage.packed import Packed
+from pfstorage.reply import KnownRow, text_of
 from pfstorage.rights import Rights
 from pfstorage.transfer import Progress
 
@@ -68,6 +69,14 @@ class Job:
     def as_body(self) -> dict[str, Any]:
         """Return what a reply and an event tell of it."""
         return dict(self._body)
+
+    def as_row(self) -> KnownRow:
+        """Return what a list tells of it."""
+        return KnownRow(self._body, self._text)
+
+    @functools.cached_property
+    def _text(self) -> str:
+        return text_of(self._body)
 
     @functools.cached_property
     def _body(self) -> dict[str, Any]:

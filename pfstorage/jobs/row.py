@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pfstorage.errors import PfstorageError, TooLargeError
-from pfstorage.jobs.job import FAILED, MOST_LISTED, NOBODY, STATES, Job, Order
+from pfstorage.jobs.job import FAILED, NOBODY, STATES, Job, Order
 from pfstorage.jobs.origin import Origin
 from pfstorage.jobs.outcome import MOST_TEXT
 from pfstorage.packed import Packed, TooLongError
@@ -61,12 +60,6 @@ def job_of(row: Row) -> Job:
         return read_job(row)
     except DamagedRowError as e:
         return failed_job_of(row, reason_of(e))
-
-
-@functools.lru_cache(maxsize=MOST_LISTED)
-def listed_job_of(row: Row) -> Job:
-    """Return the job of a row of `COLUMNS`, as `job_of` does. Most rows are the same from one list to the next."""
-    return job_of(row)
 
 
 def reason_of(error: DamagedRowError) -> str:

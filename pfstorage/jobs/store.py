@@ -15,14 +15,16 @@ from pfstorage.fair_share import LOOPS
 from pfstorage.jobs import mending
 from pfstorage.jobs.database import Database, tells_damage
 from pfstorage.jobs.directory import StateDirectory, guarded
-from pfstorage.jobs.job import CANCELLED, MOST_REASON, OVER, QUEUED, RUNNING, STATES, Job, Order
+from pfstorage.jobs.job import CANCELLED, MOST_LISTED, MOST_REASON, OVER, QUEUED, RUNNING, STATES, Job, Order
 from pfstorage.jobs.queue import Place
-from pfstorage.jobs.row import COLUMNS, ORDER, REPLY, job_of, listed_job_of, read_order, rights_text
+from pfstorage.jobs.row import COLUMNS, ORDER, REPLY, job_of, read_order, rights_text
 from pfstorage.packed import Packed
 
 log = logging.getLogger(__name__)
 
 _PREFIX = "coalesce(CASE WHEN json_valid(rights) THEN json_extract(rights, '$.prefix') END, '')"
+_NAME = "number || '/' || hex(id)"
+"""What names a job in a list: no later one has its number, and whatever a damaged row has for an id is in hex."""
 
 
 class JobStore:
@@ -47,6 +49,7 @@ class JobStore:
                     f"{self._directory.path}-wal"
                 )  # where SQLite keeps what was written last
             self._open = opening.pop_all()
+        self._known: dict[str, Job] = {}  # by `_NAME`; it is replaced as a whole, as any thread may read it
 
     def close(self) -> None:
         """Let others have the file."""
@@ -117,13 +120,23 @@ class JobStore:
 
     def latest(self, limit: int, owner: str | None, prefix: str = "") -> list[Job]:
         """Return jobs for keys that begin with *prefix*, without their replies, the last first: *owner*'s, or all."""
+        known = self._known
         with self._database.view() as rows:
-            found = rows.execute(
-                f"SELECT {COLUMNS} FROM job WHERE (owner = ? OR ? IS NULL)"
-                f" AND substr({_PREFIX}, 1, length(?)) = ? ORDER BY number DESC LIMIT ?",
+            # in one row: Python lets other threads go first before each
+            [(found,)] = rows.execute(
+                f"SELECT group_concat(name) FROM (SELECT {_NAME} AS name FROM job WHERE (owner = ? OR ? IS NULL)"
+                f" AND substr({_PREFIX}, 1, length(?)) = ? ORDER BY number DESC LIMIT ?)",
                 (owner, owner, prefix, prefix, limit),
             ).fetchall()
-        return [listed_job_of(row) for row in LOOPS.in_turns(found)]
+            names = found.split(",") if found else []
+            numbers = ",".join(name.partition("/")[0] for name in names if name not in known)
+            unknown = rows.execute(
+                f"SELECT {_NAME}, {COLUMNS} FROM job WHERE number IN ({numbers})"
+            ).fetchall()
+        jobs = {name: job_of(row) for name, *row in LOOPS.in_turns(unknown)}
+        listed = [jobs.get(name) or known[name] for name in names]
+        self._know({name: job for name, job in zip(names, listed, strict=True) if job.is_over})
+        return listed
 
     def counts(self) -> dict[str, int]:
         """Return how many jobs are in each state."""
@@ -201,6 +214,11 @@ class JobStore:
     def empty_log(self) -> bool:
         """Remove deleted rows from SQLite's log, too. Return False if another reader prevents that now."""
         return self._database.empty_log()
+
+    def _know(self, jobs: Mapping[str, Job]) -> None:
+        """Keep jobs that are over for the next list: they change no more, and no other one gets their name."""
+        known = {**self._known, **jobs}
+        self._known = known if len(known) <= 2 * MOST_LISTED else dict(jobs)
 
     def _set(self, job_id: str, **values: object) -> None:
         assignments = ", ".join(f"{name} = ?" for name in values)
