@@ -37,7 +37,7 @@ setup(
     long_description_content_type="text/x-rst",
     license="MIT",
     packages=find_packages(include=["pfstorage", "pfstorage.*"]),
-    package_data={"pfstorage": ["py.typed"], "pfstorage.serving.page": ["*.html", "*.css", "*.js", "*.svg"]},
+    package_data={"pfstorage": ["py.typed"], "pfstorage.server.page": ["*.html", "*.css", "*.js", "*.svg"]},
     python_requires=">=3.10",
     install_requires=[
         "certifi",  # what requests trusts

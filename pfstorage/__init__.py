@@ -13,24 +13,24 @@ from pfstorage._version import __version__
 
 if TYPE_CHECKING:
     from pfstorage.backends import ObjectInfo, Storage, open_storage
-    from pfstorage.compat import D, FL2dict, PfStorage, swiftStorage
-    from pfstorage.config import Settings
+    from pfstorage.compat.v2 import D, FL2dict, PfStorage, swiftStorage
     from pfstorage.errors import PfstorageError
     from pfstorage.handler import StoreHandler
-    from pfstorage.serving.server import ThreadedHTTPServer
+    from pfstorage.server.server import ThreadedHTTPServer
+    from pfstorage.settings.model import Settings
 
 _HOME = {
-    "D": "compat",
-    "FL2dict": "compat",
+    "D": "compat.v2",
+    "FL2dict": "compat.v2",
     "ObjectInfo": "backends",
-    "PfStorage": "compat",
+    "PfStorage": "compat.v2",
     "PfstorageError": "errors",
-    "Settings": "config",
+    "Settings": "settings.model",
     "Storage": "backends",
     "StoreHandler": "handler",
-    "ThreadedHTTPServer": "serving.server",
+    "ThreadedHTTPServer": "server.server",
     "open_storage": "backends",
-    "swiftStorage": "compat",
+    "swiftStorage": "compat.v2",
 }
 
 __all__ = [

@@ -7,7 +7,7 @@ if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
     # until the command line has its own, Ctrl-C ends the program without a word: nothing has begun
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from pfstorage.cli import main
+from pfstorage.cli.main import main
 
 __all__ = ["main"]
 

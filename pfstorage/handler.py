@@ -13,24 +13,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pfstorage._version import __version__
+from pfstorage.access.scoped import confined
 from pfstorage.actions import ACTIONS, Caller, Context, find_action, jobs, service
 from pfstorage.actions.options import LongMeta, MoveMeta, work_of
 from pfstorage.backends import Storage, open_settings
-from pfstorage.backends.base import SupportsClosing, SupportsGivingUp
-from pfstorage.backends.confined import confined
-from pfstorage.config import Document, Settings, load_settings, size_of
+from pfstorage.backends.contract import SupportsClosing, SupportsGivingUp
 from pfstorage.errors import ForbiddenError, JobConflictError, MethodNotAllowedError, PfstorageError, bare
-from pfstorage.files import Ground, Roots
-from pfstorage.jobs.job import Order
+from pfstorage.jobs.model import Order
 from pfstorage.jobs.origin import store_name
-from pfstorage.message import Message, read_meta
-from pfstorage.record import write_record
-from pfstorage.reply import Reply
-from pfstorage.sources import from_environment, from_flags, read_settings_file
-from pfstorage.state import StateTree
-from pfstorage.stop import Stop
-from pfstorage.surprises import unforeseen
+from pfstorage.local import Ground, Roots
+from pfstorage.logs.record import write_record
+from pfstorage.runtime.cancellation import Stop
+from pfstorage.runtime.unexpected import unforeseen
+from pfstorage.settings.model import Document, Settings, load_settings, size_of
+from pfstorage.settings.sources import from_environment, from_flags, read_settings_file
+from pfstorage.settings.state import StateTree
 from pfstorage.transfer import Progress, Throttle, Work
+from pfstorage.wire.message import Message, read_meta
+from pfstorage.wire.reply import Reply
 
 if TYPE_CHECKING:
     from typing_extensions import Self

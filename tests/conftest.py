@@ -23,7 +23,7 @@ import pytest
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.backends import Storage
 from pfstorage.devswift import DevSwift, running
-from pfstorage.serving.options import ServerOptions
+from pfstorage.server.options import ServerOptions
 from tests.exchange import TOKEN, Door, client, doors
 from tests.faults import Proxy, proxy_to
 

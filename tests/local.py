@@ -17,7 +17,7 @@ import pytest
 from pfstorage import StoreHandler, open_storage
 from pfstorage.actions import Caller
 from pfstorage.backends import Storage
-from pfstorage.files import Roots, is_part
+from pfstorage.local import Roots, is_part
 
 Answer = Callable[..., dict[str, Any]]
 

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
-from pfstorage.actions import sweeping
+from pfstorage.actions import sweep as sweeping
 from pfstorage.backends import Storage
-from pfstorage.backends.base import Span
+from pfstorage.backends.contract import Span
 from pfstorage.backends.leftovers import Leftover, Leftovers
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import IntegrityError

@@ -22,9 +22,9 @@ import pytest
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.errors import ForbiddenError, SettingsError
-from pfstorage.serving.access import Access
-from pfstorage.serving.head import Headers
-from pfstorage.serving.options import ServerOptions
+from pfstorage.server.access import Access
+from pfstorage.server.http1.head import Headers
+from pfstorage.server.options import ServerOptions
 from tests.conftest import Command, ask, make_certificate, running_server, write_tree
 from tests.exchange import MULTIPART, Door, exchange, multipart, request, server_process
 
@@ -200,7 +200,7 @@ def test_no_page_gives_orders_whatever_its_token(serving: Serving, token_file: s
 def test_a_token_that_has_expired_is_told_so_and_an_upload_that_ends_later_is_not_stored(
     serving: Serving, token_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pfstorage.serving import tokens
+    from pfstorage.server import tokens
 
     text = Path(token_file).read_text().replace(f"boss = {BOSS}", f"boss = {BOSS} expires=2030-01-01")
     Path(token_file).write_text(text)

@@ -15,7 +15,7 @@ import pytest
 
 from pfstorage import StoreHandler, open_storage
 from pfstorage.backends import Storage
-from pfstorage.backends.base import Attributes
+from pfstorage.backends.contract import Attributes
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import (
     ContainerNotFoundError,

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
-from pfstorage.serving.options import ServerOptions
+from pfstorage.server.options import ServerOptions
 from tests.attacks import ROWS
 from tests.attacks.row import ADMIN, EXPIRED, HASHED, PART, READER, SECRET, TOKENS, WRITER, Row
 from tests.conftest import read_tree, running_server, write_tree

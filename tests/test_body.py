@@ -11,14 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pfstorage.errors import MessageError, TooLargeError
-from pfstorage.serving import body
-from pfstorage.serving.body import (
-    ChunkedReader,
-    SizedReader,
-    body_of,
-    read_text,
-)
-from pfstorage.serving.head import read_headers
+from pfstorage.server.http1 import body
+from pfstorage.server.http1.body import ChunkedReader, SizedReader, body_of, read_text
+from pfstorage.server.http1.head import read_headers
 
 
 class Trickle(io.BytesIO):

@@ -18,14 +18,15 @@ import pytest
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.actions import Caller
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends.base import Sink, Span
+from pfstorage.backends.contract import Sink, Span
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.handler import TRUSTED
-from pfstorage.reply import Reply
-from pfstorage.serving import gate, timed
-from pfstorage.serving.gate import WAITING_PER_WORKING
-from pfstorage.serving.load import Load
-from pfstorage.serving.options import ServerOptions
+from pfstorage.server import admission as gate
+from pfstorage.server.admission import WAITING_PER_WORKING
+from pfstorage.server.http1 import timed
+from pfstorage.server.load import Load
+from pfstorage.server.options import ServerOptions
+from pfstorage.wire.reply import Reply
 from tests.conftest import ask, running_server
 from tests.exchange import HELLO, answers, post, request
 from tests.waiting import until

@@ -30,12 +30,12 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from pfstorage import StoreHandler, open_storage
-from pfstorage.config import load_settings
 from pfstorage.devswift import KEY, USER, DevSwift
 from pfstorage.errors import PfstorageError, UnauthorizedError
-from pfstorage.serving.access import Access
-from pfstorage.serving.options import ServerOptions
-from pfstorage.serving.tokens import TokenFile
+from pfstorage.server.access import Access
+from pfstorage.server.options import ServerOptions
+from pfstorage.server.tokens import TokenFile
+from pfstorage.settings.model import load_settings
 from tests.conftest import ROOT, Command, swift_options, write_tree
 from tests.exchange import Door, Served, connected, message, multipart
 from tests.faults import Exchange, Fault, Proxy, is_listing, is_login

@@ -14,17 +14,17 @@ from typing import Any
 import pytest
 
 from pfstorage import Settings, StoreHandler, ThreadedHTTPServer, open_storage
+from pfstorage.access.permissions import Rights
 from pfstorage.actions import Caller
-from pfstorage.changes import AT_RUN_TIME
-from pfstorage.config import load_settings, to_document
+from pfstorage.cli.flags import build_parser
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import SettingsError
-from pfstorage.flags import build_parser
-from pfstorage.jobs.job import Order
+from pfstorage.jobs.model import Order
 from pfstorage.jobs.origin import Origin
-from pfstorage.masks import MASK
-from pfstorage.rights import Rights
-from pfstorage.stop import Stop
+from pfstorage.runtime.cancellation import Stop
+from pfstorage.settings.changes import AT_RUN_TIME
+from pfstorage.settings.model import load_settings, to_document
+from pfstorage.settings.redaction import MASK
 from tests.conftest import ask, serving, swift_options
 from tests.exchange import Door, Served, answer, message, post, server_process
 

@@ -21,8 +21,8 @@ from pfstorage import StoreHandler, open_storage
 from pfstorage.actions import Caller
 from pfstorage.backends import Storage
 from pfstorage.errors import PermissionDeniedError
-from pfstorage.files import LocalTree, Roots
-from pfstorage.files.closed import Closed, ClosedFileError
+from pfstorage.local import LocalTree, Roots
+from pfstorage.local.deny_list import Closed, ClosedFileError
 from tests.conftest import Command, make_certificate, read_tree, serving, write_tree
 from tests.exchange import (
     TOKEN,
@@ -203,7 +203,7 @@ def test_links_that_come_to_lead_elsewhere_are_followed(
     roots.close([str(root / "key")])
     (root / "..new").symlink_to("..two")
     (root / "..new").replace(root / "..data")
-    monkeypatch.setattr("pfstorage.files.closed._SECONDS", 0)
+    monkeypatch.setattr("pfstorage.local.deny_list._SECONDS", 0)
     order = {"action": "objPut", "meta": {"file": "..two/key", "inLocation": "new"}}
     assert not StoreHandler(storage).run(order, Caller(roots=roots))["status"]
 

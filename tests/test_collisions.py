@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pfstorage.collisions import Collisions
+from pfstorage.keys.collisions import Collisions
 
 PARTS = st.text("aAb!0", min_size=1, max_size=2)
 KEYS = st.builds(

@@ -13,7 +13,7 @@ import pytest
 import swiftclient
 
 from pfstorage import D, FL2dict, PfStorage, StoreHandler, ThreadedHTTPServer, swiftStorage
-from pfstorage.compat import key_dereference, storagePath_get
+from pfstorage.compat.v2 import key_dereference, storagePath_get
 from pfstorage.devswift import DevSwift
 from tests.conftest import ask, read_tree, write_tree
 

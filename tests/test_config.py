@@ -8,15 +8,9 @@ from typing import Any
 
 import pytest
 
-from pfstorage.config import (
-    MASK,
-    Settings,
-    load_settings,
-    size_of,
-    to_document,
-)
 from pfstorage.errors import SettingsError
-from pfstorage.sources import from_environment, from_flags, read_settings_file
+from pfstorage.settings.model import MASK, Settings, load_settings, size_of, to_document
+from pfstorage.settings.sources import from_environment, from_flags, read_settings_file
 
 
 def load(*documents: Any) -> Settings:

@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 
 from pfstorage import open_storage
+from pfstorage.access.permissions import Rights
+from pfstorage.access.scoped import confined
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends.base import NO_ATTRIBUTES, Span, SupportsPatience, SupportsSegments
-from pfstorage.backends.confined import confined
+from pfstorage.backends.contract import NO_ATTRIBUTES, Span, SupportsPatience, SupportsSegments
 from pfstorage.backends.leftovers import Leftover
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.backends.retry import Patience
-from pfstorage.config import Settings
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import InvalidKeyError, PermissionDeniedError, StorageError
-from pfstorage.rights import Rights
+from pfstorage.settings.model import Settings
 from tests.conftest import read_tree, run, swift_options, write_tree
 from tests.test_faults import segments
 from tests.test_storage import get, keys, put

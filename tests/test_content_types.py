@@ -19,8 +19,8 @@ import swiftclient
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.backends import Storage
-from pfstorage.backends.base import Attributes
 from pfstorage.backends.content_types import BY_SUFFIX
+from pfstorage.backends.contract import Attributes
 from pfstorage.devswift import DevSwift
 from tests.conftest import read_tree, run, serving, swift_options, write_tree
 from tests.local import refuse

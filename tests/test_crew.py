@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from pfstorage.transfer.crew import Crew
-from pfstorage.transfer.pace import WorkerLimit
+from pfstorage.transfer.pool import Crew
+from pfstorage.transfer.rate import WorkerLimit
 from tests.waiting import settle
 
 SOON = 10.0

@@ -15,13 +15,13 @@ from urllib.parse import quote
 import pytest
 
 from pfstorage import StoreHandler, open_storage
-from pfstorage.config import load_settings
-from pfstorage.decoding import decoded
 from pfstorage.errors import SettingsError
-from pfstorage.message import Message
-from pfstorage.serving.tokens import TokenFile
-from pfstorage.sources import from_environment, from_flags, read_settings_file
-from pfstorage.texts import secret_of
+from pfstorage.server.tokens import TokenFile
+from pfstorage.settings.model import load_settings
+from pfstorage.settings.sources import from_environment, from_flags, read_settings_file
+from pfstorage.settings.values import secret_of
+from pfstorage.wire.decoding import decoded
+from pfstorage.wire.message import Message
 from tests.conftest import Command, make_certificate, serving, write_tree
 from tests.exchange import answer, post, request
 

@@ -13,7 +13,7 @@ import pytest
 
 from pfstorage.devswift import DevSwift
 from pfstorage.transfer.descriptors import KEPT, free_descriptors, most_workers
-from pfstorage.transfer.pace import AUTO_FIRST, AUTO_MOST, WorkerLimit
+from pfstorage.transfer.rate import AUTO_FIRST, AUTO_MOST, WorkerLimit
 from tests.conftest import ROOT, read_tree, swift_options, write_tree
 from tests.exchange import answered, server_process
 
@@ -106,7 +106,7 @@ def test_a_server_keeps_descriptors_for_its_connections(tmp_path: Path) -> None:
 
 
 def test_a_server_says_that_it_has_fewer_workers(tmp_path: Path) -> None:
-    program = f"{LIMITED}; import sys; from pfstorage.cli import main; sys.exit(main())"
+    program = f"{LIMITED}; import sys; from pfstorage.cli.main import main; sys.exit(main())"
     flags = ["--server", "--type", "memory", "--portSelf", "0", "--maxWorkers", "200", "--tokenPath", "none"]
     done = subprocess.run(
         [sys.executable, "-c", program, *flags, "--enableTokenAuth"], capture_output=True, text=True

@@ -20,9 +20,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
-from pfstorage.serving import head
-from pfstorage.serving.exchange import Answer, Request
-from pfstorage.serving.request import MOST_EMPTY_LINES, RequestHandler
+from pfstorage.server.exchange import Answer, Request
+from pfstorage.server.http1 import head
+from pfstorage.server.http1.connection import MOST_EMPTY_LINES, RequestHandler
 
 STREAMS = 50_000
 LONGEST = 150_000

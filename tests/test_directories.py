@@ -14,11 +14,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pfstorage import StoreHandler, open_storage
+from pfstorage.access.permissions import Rights
 from pfstorage.actions import Caller
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends.base import Attributes
+from pfstorage.backends.contract import Attributes
 from pfstorage.devswift import DevSwift
-from pfstorage.rights import Rights
 from tests.conftest import ask, read_tree, run, serving, swift_options, write_tree
 from tests.faults import Fault, Proxy
 from tests.test_verify import verdict
@@ -190,7 +190,7 @@ def test_a_push_below_a_mark_leaves_it(storage: Storage, tmp_path: Path) -> None
 def test_names_that_fold_are_judged_with_marks_as_with_directories(
     storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pfstorage.files.LocalTree.folds_names", lambda *_: True)
+    monkeypatch.setattr("pfstorage.local.LocalTree.folds_names", lambda *_: True)
     mark(storage, "s/d")
     put(storage, "s/d/f", "s/e")
     assert run(storage, "objPull", **PULL)["failed"] == []

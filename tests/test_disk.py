@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pfstorage.files import LocalTree
+from pfstorage.local import LocalTree
 from tests.conftest import write_tree
 from tests.local import mounted, refuse
 

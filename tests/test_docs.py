@@ -27,25 +27,28 @@ import docutils.nodes
 import pytest
 import yaml
 
-from pfstorage import StoreHandler, ThreadedHTTPServer, config, errors, open_storage, sources
+from pfstorage import StoreHandler, ThreadedHTTPServer, errors, open_storage
 from pfstorage._version import __version__
+from pfstorage.access.permissions import LEVELS, Rights
 from pfstorage.actions import ACTIONS, Action, Caller
 from pfstorage.actions.jobs import LONGEST_WAIT
 from pfstorage.actions.service import ECHO_GROWTH
-from pfstorage.fields import LONGEST_TEXT, MOST_ITEMS, FromTo, camel_case
-from pfstorage.flags import build_parser
-from pfstorage.jobs.job import Order
-from pfstorage.jobs.runner import Jobs
-from pfstorage.message import MAX_DEPTH, MOST_CONTAINERS
-from pfstorage.rights import LEVELS, Rights
-from pfstorage.selection import MAX_GLOBS
-from pfstorage.serving import body, gate
-from pfstorage.serving.head import MAX_HEAD
-from pfstorage.serving.options import FLAGS, WANTED, ServerOptions
-from pfstorage.serving.server import seconds_to_end
-from pfstorage.serving.tokens import make_token
-from pfstorage.state import MAX_DEPTH as MOST_NAMES
-from pfstorage.status import STATUS_BY_ERROR, status_of
+from pfstorage.cli.flags import build_parser
+from pfstorage.jobs.model import Order
+from pfstorage.jobs.scheduler import Jobs
+from pfstorage.keys.selection import MAX_GLOBS
+from pfstorage.server import admission as gate
+from pfstorage.server.http1 import body
+from pfstorage.server.http1.head import MAX_HEAD
+from pfstorage.server.options import FLAGS, WANTED, ServerOptions
+from pfstorage.server.server import seconds_to_end
+from pfstorage.server.tokens import make_token
+from pfstorage.settings import model as config
+from pfstorage.settings import sources
+from pfstorage.settings.state import MAX_DEPTH as MOST_NAMES
+from pfstorage.wire.fields import LONGEST_TEXT, MOST_ITEMS, FromTo, camel_case
+from pfstorage.wire.message import MAX_DEPTH, MOST_CONTAINERS
+from pfstorage.wire.status import STATUS_BY_ERROR, status_of
 from tests.conftest import ROOT, Command, ask, running_server, serving, write_tree
 from tests.test_image import instructions
 

@@ -12,7 +12,7 @@ import pytest
 from selenium import webdriver
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
-from pfstorage.backends.base import Attributes
+from pfstorage.backends.contract import Attributes
 from tests.conftest import serving
 from tests.exchange import Answer, answer, answers, exchange, message, post, request
 from tests.test_access import token_file

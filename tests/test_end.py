@@ -19,11 +19,11 @@ import pytest
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.memory import MemoryStorage
-from pfstorage.config import Settings
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import StoppedError
-from pfstorage.log_batches import MOST_LINES
-from pfstorage.serving import server as server_module
+from pfstorage.logs.batches import MOST_LINES
+from pfstorage.server import server as server_module
+from pfstorage.settings.model import Settings
 from tests.conftest import make_certificate, running_server, swift_options, write_tree
 from tests.exchange import answer, answered, client, connected, message, post, request, server_process
 from tests.waiting import settle, until

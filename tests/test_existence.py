@@ -15,12 +15,12 @@ import pytest
 import swiftclient
 
 from pfstorage import StoreHandler, open_storage
+from pfstorage.access.permissions import Rights
 from pfstorage.actions import Caller
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.devswift import DevSwift
-from pfstorage.rights import Rights
-from pfstorage.stop import Stop
+from pfstorage.runtime.cancellation import Stop
 from tests.conftest import ask, read_tree, run, serving, swift_options, write_tree
 from tests.faults import Exchange, Fault, Proxy
 from tests.test_verify import verdict

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from pfstorage import fair_share
-from pfstorage.fair_share import (
+from pfstorage.runtime import fair_share
+from pfstorage.runtime.fair_share import (
     FREE_SECONDS,
     LONG_SECONDS,
     MOST_PAUSE,

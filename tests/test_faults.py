@@ -21,11 +21,11 @@ import swiftclient
 
 from pfstorage import StoreHandler, open_storage
 from pfstorage.backends import Storage
-from pfstorage.backends.base import Attributes
-from pfstorage.backends.http_connection import ConnectionBroken, Refusal
-from pfstorage.backends.swift import SwiftStorage
-from pfstorage.backends.swift_objects import noted_if_unanswered
-from pfstorage.backends.swift_segments import _etag_told
+from pfstorage.backends.contract import Attributes
+from pfstorage.backends.http.connection import ConnectionBroken, Refusal
+from pfstorage.backends.swift.objects import noted_if_unanswered
+from pfstorage.backends.swift.segments import _etag_told
+from pfstorage.backends.swift.store import SwiftStorage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import ExistsError, StorageError
 from tests.conftest import read_tree, swift_options, write_tree

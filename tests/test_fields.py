@@ -17,10 +17,10 @@ from pfstorage.actions import ACTIONS
 from pfstorage.actions.listing import ATTRIBUTES
 from pfstorage.actions.options import MAX_GLOB_LENGTH, MAX_GLOBS, MAX_GLOBS_LENGTH
 from pfstorage.backends.memory import MemoryStorage
-from pfstorage.config import Settings
-from pfstorage.fields import LONGEST_TEXT, MOST_ITEMS, camel_case
-from pfstorage.serving.body import MAX_MESSAGE
-from pfstorage.serving.schemas import schemas
+from pfstorage.server.endpoints.schemas import schemas
+from pfstorage.server.http1.body import MAX_MESSAGE
+from pfstorage.settings.model import Settings
+from pfstorage.wire.fields import LONGEST_TEXT, MOST_ITEMS, camel_case
 from tests.conftest import ask, run, serving
 
 LONG = "x" * (LONGEST_TEXT + 1)

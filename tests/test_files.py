@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pfstorage.errors import FullDiskError, LocalFileError
-from pfstorage.files import LocalTree, is_part, local_errors, open_body, sync_file_systems
+from pfstorage.local import LocalTree, is_part, local_errors, open_body, sync_file_systems
 from tests.conftest import read_tree, write_tree
 from tests.local import descriptors, in_threads, mounted, parts_in
 
@@ -327,7 +327,7 @@ def test_what_is_told_only_at_the_closing_keeps_the_file_from_its_name(
 
 
 def calls_of_syncfs(monkeypatch: pytest.MonkeyPatch, *, there: bool = True) -> list[int]:
-    from pfstorage.files import disk
+    from pfstorage.local import disk
 
     calls: list[int] = []
     monkeypatch.setattr(disk, "_libc_call", lambda *_: calls.append if there else None)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from pfstorage import StoreHandler
 from pfstorage.backends import Storage
 from pfstorage.errors import FullDiskError, LocalFileError, MessageError
-from pfstorage.serving.body import SizedReader
-from pfstorage.serving.form import Form, boundary_of, read_form
+from pfstorage.server.http1.body import SizedReader
+from pfstorage.server.http1.form import Form, boundary_of, read_form
 from tests.conftest import serving
 from tests.exchange import MULTIPART, answer, message, multipart, post
 from tests.test_body import STEPS, Trickle

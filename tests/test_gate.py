@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pfstorage.errors import BusyError, StoppedError
-from pfstorage.serving import gate
-from pfstorage.serving.gate import WAITING_PER_WORKING, Gate, Turn
-from pfstorage.serving.load import Load
+from pfstorage.server import admission as gate
+from pfstorage.server.admission import WAITING_PER_WORKING, Gate, Turn
+from pfstorage.server.load import Load
 from tests.local import in_threads
 
 

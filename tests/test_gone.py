@@ -20,10 +20,10 @@ from pfstorage.actions import Caller
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.leftovers import Leftovers, Share
 from pfstorage.backends.memory import MemoryStorage
-from pfstorage.config import Settings
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import StoppedError
-from pfstorage.stop import LOOK_SECONDS, Stop
+from pfstorage.runtime.cancellation import LOOK_SECONDS, Stop
+from pfstorage.settings.model import Settings
 from tests.conftest import ask, serving, swift_options
 from tests.exchange import answers, message, multipart, post, request
 from tests.faults import Fault, Proxy

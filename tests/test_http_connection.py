@@ -18,8 +18,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from pfstorage.backends.base import CHUNK
-from pfstorage.backends.http_connection import CONTINUE_ABOVE, ConnectionBroken, HttpConnection, Route
+from pfstorage.backends.contract import CHUNK
+from pfstorage.backends.http.connection import CONTINUE_ABOVE, ConnectionBroken, HttpConnection, Route
 from pfstorage.errors import LocalFileError
 
 LARGE = CONTINUE_ABOVE + 100_000

@@ -17,9 +17,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from pfstorage.flags import build_parser
-from pfstorage.serving.server import seconds_to_end
-from pfstorage.serving.tokens import TokenFile, make_token
+from pfstorage.cli.flags import build_parser
+from pfstorage.server.server import seconds_to_end
+from pfstorage.server.tokens import TokenFile, make_token
 from tests.conftest import ROOT
 
 LOCKS = ("requirements.lock", "requirements-build.lock")

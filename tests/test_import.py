@@ -60,9 +60,9 @@ with pfstorage.open_storage(type="swift", auth_url="http://127.0.0.1:9/", retrie
 
 DOORS = {
     "import": "import pfstorage",
-    "command line": "from pfstorage.cli import main; main(['--type', 'memory', '--action', 'hello'])",
+    "command line": "from pfstorage.cli.main import main; main(['--type', 'memory', '--action', 'hello'])",
     "coloured console": COLOURED,
-    "remote": "from pfstorage.cli import main; main(['--remote', '127.0.0.1:9', '--action', 'hello'])",
+    "remote": "from pfstorage.cli.main import main; main(['--remote', '127.0.0.1:9', '--action', 'hello'])",
     "server": SERVER,
     "library": LIBRARY,
     "2.x": "from pfstorage import swiftStorage; swiftStorage(args={'portSwift': '9', 'verbosity': '0'})",
@@ -81,7 +81,7 @@ def test_no_door_changes_the_hosts_logging(door: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "code", ["import pfstorage; dir(pfstorage)", "from pfstorage.cli import main; main(['--version'])"]
+    "code", ["import pfstorage; dir(pfstorage)", "from pfstorage.cli.main import main; main(['--version'])"]
 )
 def test_no_sdk_is_imported_before_it_is_needed(code: str, tmp_path: Path) -> None:
     done = run_python(f"{code}\nimport sys, json; print(json.dumps(sorted(sys.modules)))", tmp_path)
@@ -91,7 +91,7 @@ def test_no_sdk_is_imported_before_it_is_needed(code: str, tmp_path: Path) -> No
 
 def test_a_directory_store_needs_no_sdk(tmp_path: Path) -> None:
     code = (
-        "from pfstorage.cli import main; main(['--type', 'filesystem', '--storeBase', 's', '--action', 'ls'])\n"
+        "from pfstorage.cli.main import main; main(['--type', 'filesystem', '--storeBase', 's', '--action', 'ls'])\n"
         "import sys, json; print(json.dumps(sorted(sys.modules)))"
     )
     loaded = {

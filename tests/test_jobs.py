@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from pfstorage import StoreHandler, open_storage
+from pfstorage.access.permissions import Rights
 from pfstorage.actions import Caller, Upload
 from pfstorage.backends import Storage
 from pfstorage.errors import UnauthorizedError
 from pfstorage.handler import TRUSTED
-from pfstorage.jobs.runner import Jobs
-from pfstorage.reply import Reply
-from pfstorage.rights import Rights
-from pfstorage.status import http_status
+from pfstorage.jobs.scheduler import Jobs
+from pfstorage.wire.reply import Reply
+from pfstorage.wire.status import http_status
 from tests.conftest import read_tree, write_tree
 from tests.old_jobs import unpacked
 

@@ -21,18 +21,19 @@ import pytest
 from pfstorage import StoreHandler
 from pfstorage.actions import Caller
 from pfstorage.backends.memory import MemoryStorage
-from pfstorage.config import Settings
 from pfstorage.errors import BusyError, SettingsError, TooLargeError
-from pfstorage.jobs import ends, limits
-from pfstorage.jobs.job import Order
+from pfstorage.jobs import final_states as ends
+from pfstorage.jobs import limits
+from pfstorage.jobs.model import Order
 from pfstorage.jobs.queue import LARGE, Place, Queue
-from pfstorage.jobs.runner import Jobs
-from pfstorage.packed import Packed, Packer, TooLongError
-from pfstorage.reply import Reply
-from pfstorage.serving.events import _OneLine
-from pfstorage.serving.options import ServerOptions
-from pfstorage.stop import Stop
+from pfstorage.jobs.scheduler import Jobs
+from pfstorage.runtime.cancellation import Stop
+from pfstorage.server.endpoints.events import _OneLine
+from pfstorage.server.options import ServerOptions
+from pfstorage.settings.model import Settings
 from pfstorage.transfer import Progress
+from pfstorage.wire.packed import Packed, Packer, TooLongError
+from pfstorage.wire.reply import Reply
 from tests.conftest import ROOT, ask, client, serving
 from tests.exchange import answered, server_process
 from tests.waiting import LONG, until

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
+from pfstorage.access.permissions import Rights
 from pfstorage.errors import JobConflictError, SettingsError, StateFileError
-from pfstorage.jobs.job import Order
-from pfstorage.jobs.runner import Jobs
-from pfstorage.reply import Reply
-from pfstorage.rights import Rights
-from pfstorage.stop import Stop
+from pfstorage.jobs.model import Order
+from pfstorage.jobs.scheduler import Jobs
+from pfstorage.runtime.cancellation import Stop
 from pfstorage.transfer import Progress
+from pfstorage.wire.reply import Reply
 from tests.conftest import Command
 from tests.exchange import answered, server_process
 from tests.old_jobs import old_schema

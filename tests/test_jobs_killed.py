@@ -18,7 +18,7 @@ import pytest
 from pfstorage import StoreHandler, open_storage
 from pfstorage.actions import Caller
 from pfstorage.devswift import DevSwift
-from pfstorage.jobs.runner import Jobs
+from pfstorage.jobs.scheduler import Jobs
 from tests.conftest import ROOT, read_tree, swift_options, write_tree
 from tests.faults import Fault, Proxy, proxy_to
 from tests.test_faults import orphans, raw_connection, stored

@@ -15,18 +15,18 @@ from typing import Any
 import pytest
 
 from pfstorage import StoreHandler, open_storage
+from pfstorage.access.permissions import Rights
 from pfstorage.actions import Caller
 from pfstorage.backends import Storage
-from pfstorage.config import Settings, SwiftSettings
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import ContainerNotFoundError
-from pfstorage.files import Roots
-from pfstorage.jobs.job import Order
+from pfstorage.jobs.model import Order
 from pfstorage.jobs.origin import Origin, store_name
-from pfstorage.jobs.row import packed_message
-from pfstorage.jobs.runner import Jobs
+from pfstorage.jobs.rows import packed_message
+from pfstorage.jobs.scheduler import Jobs
 from pfstorage.jobs.store import JobStore
-from pfstorage.rights import Rights
+from pfstorage.local import Roots
+from pfstorage.settings.model import Settings, SwiftSettings
 from tests.conftest import read_tree, swift_options, write_tree
 from tests.exchange import answered, server_process
 from tests.old_jobs import old_schema

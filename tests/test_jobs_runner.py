@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from pfstorage.access.permissions import Rights
 from pfstorage.errors import (
     BusyError,
     NotFoundError,
@@ -28,16 +29,17 @@ from pfstorage.errors import (
     UnavailableError,
     UnknownJobError,
 )
-from pfstorage.jobs import database, ends, limits, run, runner, store
-from pfstorage.jobs.job import CANCELLED, DONE, FAILED, QUEUED, RUNNING, Order
-from pfstorage.jobs.outcome import kept
-from pfstorage.jobs.row import packed_message
-from pfstorage.jobs.runner import Jobs
-from pfstorage.reply import Reply, Texts
-from pfstorage.rights import Rights
-from pfstorage.status import status_of
-from pfstorage.stop import Stop
+from pfstorage.jobs import database, limits, run, store
+from pfstorage.jobs import final_states as ends
+from pfstorage.jobs import scheduler as runner
+from pfstorage.jobs.model import CANCELLED, DONE, FAILED, QUEUED, RUNNING, Order
+from pfstorage.jobs.rows import packed_message
+from pfstorage.jobs.scheduler import Jobs
+from pfstorage.jobs.stored_reply import kept
+from pfstorage.runtime.cancellation import Stop
 from pfstorage.transfer import Progress
+from pfstorage.wire.reply import Reply, Texts
+from pfstorage.wire.status import status_of
 from tests.conftest import ROOT
 
 LONG = 30
@@ -730,7 +732,7 @@ def test_an_event_is_repeated_where_nothing_happens(worker: Worker, monkeypatch:
 
 def test_two_processes_do_not_share_a_directory(worker: Worker, tmp_path: Path) -> None:
     jobs = Jobs(worker, str(tmp_path))
-    code = "import sys; from pfstorage.jobs.runner import Jobs; Jobs(None, sys.argv[1])"
+    code = "import sys; from pfstorage.jobs.scheduler import Jobs; Jobs(None, sys.argv[1])"
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code, str(tmp_path)]
     second = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=60)

@@ -20,8 +20,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from pfstorage import open_storage
-from pfstorage.backends.swift_session import SwiftSession
-from pfstorage.config import Settings, SwiftSettings
+from pfstorage.backends.swift.session import SwiftSession
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import (
     MisconfiguredError,
@@ -30,6 +29,7 @@ from pfstorage.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from pfstorage.settings.model import Settings, SwiftSettings
 from tests.conftest import swift_options
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 import pfstorage
-from pfstorage.backends import filesystem, filesystem_rows
-from pfstorage.backends.base import ObjectInfo
+from pfstorage.backends.contract import ObjectInfo
+from pfstorage.backends.filesystem import rows as filesystem_rows
+from pfstorage.backends.filesystem import store as filesystem
 from tests.waiting import settle
 
 OLD_NS = 1_600_000_000_000_000_000

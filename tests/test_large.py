@@ -21,10 +21,10 @@ import swiftclient
 
 from pfstorage import StoreHandler, open_storage
 from pfstorage.backends import Storage
-from pfstorage.backends.swift import SwiftStorage
+from pfstorage.backends.swift.store import SwiftStorage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import ContainerNotFoundError, NoSpaceError
-from pfstorage.files import LocalTree
+from pfstorage.local import LocalTree
 from pfstorage.transfer import Options, Transfer, Work, pull, push
 from tests.conftest import ROOT, open_backend, read_tree, swift_options, write_tree
 from tests.faults import Exchange, Fault, Proxy, is_object

@@ -18,12 +18,12 @@ from pfstorage.actions import Caller
 from pfstorage.actions.service import ECHO_ALWAYS, ECHO_GROWTH
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.memory import MemoryStorage
-from pfstorage.config import Settings
 from pfstorage.errors import MessageError
-from pfstorage.message import MOST_CONTAINERS, decode_form, decode_json
-from pfstorage.reply import Reply
-from pfstorage.serving.body import MAX_MESSAGE
-from pfstorage.serving.gate import LARGE, Gate, Turn
+from pfstorage.server.admission import LARGE, Gate, Turn
+from pfstorage.server.http1.body import MAX_MESSAGE
+from pfstorage.settings.model import Settings
+from pfstorage.wire.message import MOST_CONTAINERS, decode_form, decode_json
+from pfstorage.wire.reply import Reply
 from tests.conftest import ask, serving
 from tests.exchange import message
 

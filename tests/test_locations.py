@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from pfstorage import StoreHandler, open_storage, swiftStorage
+from pfstorage.access.permissions import Rights
 from pfstorage.actions import Caller
 from pfstorage.actions.registry import Upload
 from pfstorage.backends import Storage
-from pfstorage.rights import Rights
 from tests.conftest import ask, read_tree, run, serving, write_tree
 from tests.test_moving import put_raw
 

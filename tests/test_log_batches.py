@@ -14,8 +14,8 @@ import sys
 import threading
 from pathlib import Path
 
-from pfstorage import log_batches
-from pfstorage.log_batches import BatchHandler
+from pfstorage.logs import batches as log_batches
+from pfstorage.logs.batches import BatchHandler
 from tests.exchange import ROOT, answer, message, post, server_process
 
 PIPE = 65536

@@ -10,8 +10,8 @@ import pytest
 
 from pfstorage import StoreHandler
 from pfstorage.actions.options import MOST_PLACES
-from pfstorage.config import Settings
-from pfstorage.pathmap import MAX_KEY_BYTES
+from pfstorage.keys.mapping import MAX_KEY_BYTES
+from pfstorage.settings.model import Settings
 from pfstorage.transfer.plan import MOST_FAILURE_TEXT
 
 LONG = "d/" * 7000

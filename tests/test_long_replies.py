@@ -19,12 +19,12 @@ import requests
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.memory import MemoryStorage
-from pfstorage.backends.swift_rows import rows_coming, rows_of
-from pfstorage.config import Settings
+from pfstorage.backends.swift.rows import rows_coming, rows_of
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import UnavailableError
-from pfstorage.reply import ROWS_AT_ONCE, Reply
-from pfstorage.serving.exchange import MOST_HELD
+from pfstorage.server.exchange import MOST_HELD
+from pfstorage.settings.model import Settings
+from pfstorage.wire.reply import ROWS_AT_ONCE, Reply
 from tests.conftest import serving, swift_options
 from tests.exchange import exchange, message, post, request
 from tests.faults import Fault, is_listing, proxy_to

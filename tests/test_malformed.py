@@ -17,10 +17,10 @@ from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.actions import Caller
 from pfstorage.backends import Storage
 from pfstorage.handler import TRUSTED
-from pfstorage.reply import Reply
-from pfstorage.serving.head import MAX_HEADERS
-from pfstorage.serving.request import MOST_EMPTY_LINES, RequestHandler
-from pfstorage.serving.sending import METHODS
+from pfstorage.server.http1.connection import MOST_EMPTY_LINES, RequestHandler
+from pfstorage.server.http1.head import MAX_HEADERS
+from pfstorage.server.http1.sending import METHODS
+from pfstorage.wire.reply import Reply
 from tests.conftest import ask, serving
 from tests.exchange import (
     HELLO,

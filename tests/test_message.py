@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pfstorage.actions import ACTIONS
 from pfstorage.errors import MessageError
-from pfstorage.message import (
+from pfstorage.wire.message import (
     MOST_TOLD,
     Message,
     decode_form,

@@ -21,8 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from pfstorage import StoreHandler, open_storage
-from pfstorage.backends.http_connection import HttpConnection, Mistake, Route
-from pfstorage.config import SwiftSettings, load_settings
+from pfstorage.backends.http.connection import HttpConnection, Mistake, Route
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import (
     MisconfiguredError,
@@ -31,9 +30,10 @@ from pfstorage.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from pfstorage.jobs.job import Order
+from pfstorage.jobs.model import Order
 from pfstorage.jobs.queue import Place
 from pfstorage.jobs.run import Run
+from pfstorage.settings.model import SwiftSettings, load_settings
 from tests.conftest import Command, ask, serving, swift_options
 from tests.faults import proxy_to
 from tests.test_http_connection import Peer, Serving

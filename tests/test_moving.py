@@ -20,9 +20,9 @@ from pfstorage.actions import Caller, Context
 from pfstorage.actions.options import MoveMeta, reply_of
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.memory import MemoryStorage
-from pfstorage.config import load_settings
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import LocalFileError, PermissionDeniedError, PfstorageError, UnavailableError
+from pfstorage.settings.model import load_settings
 from pfstorage.transfer import Failure, TransferReport
 from tests.conftest import ROOT, read_tree, write_tree
 
@@ -364,7 +364,7 @@ def test_a_few_files_are_not_looked_for_among_millions(data: Path, monkeypatch: 
                 self.listed += 1
                 yield row
 
-    monkeypatch.setattr("pfstorage.actions.pushing.LOOK_AHEAD", 20)
+    monkeypatch.setattr("pfstorage.actions.push.LOOK_AHEAD", 20)
     storage = Counted()
     put(storage, "a", *(f"b/{number:04}" for number in range(500)), "z")
     write_tree(data, {"only/a": b"a", "only/z": b"z"})

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from pfstorage import StoreHandler, open_storage
 from pfstorage.actions import Caller
 from pfstorage.backends import Storage
-from pfstorage.backends.base import Attributes
+from pfstorage.backends.contract import Attributes
 from pfstorage.devswift import READER, DevSwift
-from pfstorage.files import Roots, disk
-from pfstorage.files import tree as tree_module
-from pfstorage.jobs.runner import Jobs
-from pfstorage.stop import Stop
+from pfstorage.jobs.scheduler import Jobs
+from pfstorage.local import Roots, disk
+from pfstorage.local import tree as tree_module
+from pfstorage.runtime.cancellation import Stop
 from tests.conftest import Command, ask, read_tree, run, serving, swift_options, write_tree
 from tests.faults import Fault, Proxy, is_listing
 from tests.test_moving import put_raw
@@ -432,7 +432,7 @@ def test_two_series_may_share_a_directory(storage: Storage, tmp_path: Path) -> N
 def test_names_that_fold_collide_across_the_list(
     storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pfstorage.files.LocalTree.folds_names", lambda *_: True)
+    monkeypatch.setattr("pfstorage.local.LocalTree.folds_names", lambda *_: True)
     put(storage, "k/one", "k/other", "k/s/z")
     pairs = [{"from": "k/one", "to": "d/x"}, {"from": "k/other", "to": "d/X"}, {"from": "k/s", "to": "D"}]
     reply = run(storage, "objPull", fileList=pairs)

@@ -19,14 +19,14 @@ import pytest
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends.base import Attributes, Sink, Span
 from pfstorage.backends.common import another_object
+from pfstorage.backends.contract import Attributes, Sink, Span
 from pfstorage.backends.memory import MemoryStorage
-from pfstorage.config import Settings
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import ContainerNotFoundError
-from pfstorage.serving.exchange import names_etag
-from pfstorage.serving.options import ServerOptions
+from pfstorage.server.exchange import names_etag
+from pfstorage.server.options import ServerOptions
+from pfstorage.settings.model import Settings
 from tests.conftest import run, running_server, serving, swift_options, write_tree
 from tests.exchange import MULTIPART, answer, connected, exchange, multipart, request
 from tests.faults import Fault, proxy_to

@@ -18,10 +18,10 @@ import pytest
 
 from pfstorage import open_storage
 from pfstorage.backends import Storage
-from pfstorage.backends.base import Span
+from pfstorage.backends.contract import Span
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import IntegrityError, LocalFileError, RejectedError
-from pfstorage.files import disk, open_body
+from pfstorage.local import disk, open_body
 from tests.conftest import open_backend, run, swift_options, write_tree
 from tests.faults import Exchange, Fault, Proxy, is_object
 from tests.local import in_threads, refuse

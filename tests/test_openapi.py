@@ -25,15 +25,15 @@ import schemathesis
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.actions import ACTIONS, Action
 from pfstorage.backends import Storage
-from pfstorage.config import Settings
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import MethodNotAllowedError, UnknownPathError
-from pfstorage.fields import camel_case
-from pfstorage.reply import Reply
-from pfstorage.serving.openapi import template_of
-from pfstorage.serving.options import ServerOptions
-from pfstorage.serving.schemas import kinds
-from pfstorage.status import status_of
+from pfstorage.server.endpoints.openapi import template_of
+from pfstorage.server.endpoints.schemas import kinds
+from pfstorage.server.options import ServerOptions
+from pfstorage.settings.model import Settings
+from pfstorage.wire.fields import camel_case
+from pfstorage.wire.reply import Reply
+from pfstorage.wire.status import status_of
 from tests.conftest import ROOT, ask, running_server, serving, swift_options, write_tree
 
 OPENAPI = "/api/v1/openapi.json"

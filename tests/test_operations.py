@@ -21,14 +21,15 @@ import pytest
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.backends import ObjectInfo
-from pfstorage.backends.base import Sink, Span
+from pfstorage.backends.contract import Sink, Span
 from pfstorage.backends.memory import MemoryStorage
-from pfstorage.config import Settings, load_settings
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import PermissionDeniedError, StorageError, UnavailableError
-from pfstorage.jobs import runner
-from pfstorage.serving import gate, health
-from pfstorage.serving.options import ServerOptions
+from pfstorage.jobs import scheduler as runner
+from pfstorage.server import admission as gate
+from pfstorage.server.endpoints import health
+from pfstorage.server.options import ServerOptions
+from pfstorage.settings.model import Settings, load_settings
 from tests.conftest import Command, ask, running_server, serving, swift_options, write_tree
 from tests.exchange import HELLO, answer, answered, exchange, message, post, request, server_process
 from tests.faults import Fault, proxy_to

@@ -14,12 +14,12 @@ import pytest
 from pfstorage import StoreHandler, open_storage
 from pfstorage.actions.registry import MOST_WARNINGS
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends.base import Sink, Span
 from pfstorage.backends.common import another_object
+from pfstorage.backends.contract import Sink, Span
 from pfstorage.backends.memory import MemoryStorage
-from pfstorage.config import Settings
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import ContainerNotFoundError, RejectedError
+from pfstorage.settings.model import Settings
 from pfstorage.transfer import Options, Transfer, Work, push
 from pfstorage.transfer.engine import BATCH
 from tests.conftest import read_tree, run, swift_options, write_tree

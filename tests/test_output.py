@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 
 from benchmarks.bench import free_port, wait_until_up
-from pfstorage import output
-from pfstorage.log_batches import BatchHandler
-from pfstorage.output import LogOutlet, Outlet
+from pfstorage.logs import output
+from pfstorage.logs.batches import BatchHandler
+from pfstorage.logs.output import LogOutlet, Outlet
 from tests.conftest import ROOT, Command, write_tree
 from tests.exchange import answer, message, post, server_process
 from tests.test_log_batches import logger_to
@@ -310,7 +310,7 @@ def test_the_log_of_a_server_that_nobody_reads_holds_up_nobody(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader, writer = pipe
-    monkeypatch.setattr("pfstorage.log_batches.MOST_LINES", 10)
+    monkeypatch.setattr("pfstorage.logs.batches.MOST_LINES", 10)
     fill(writer)
     with open(writer, "w", encoding="utf-8", closefd=False) as stream:
         handler = BatchHandler(LogOutlet(stream, str, patience=0.05))

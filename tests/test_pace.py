@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pfstorage.errors import StoppedError, UnavailableError
-from pfstorage.stop import Stop
-from pfstorage.transfer.pace import (
+from pfstorage.runtime.cancellation import Stop
+from pfstorage.transfer.rate import (
     AUTO_FIRST,
     AUTO_MOST,
     SETTLED_SECONDS,

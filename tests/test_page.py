@@ -28,10 +28,10 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from pfstorage import Settings, StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends.base import Sink, Span
+from pfstorage.backends.contract import Sink, Span
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.errors import RejectedError, UnavailableError
-from pfstorage.serving.options import ServerOptions
+from pfstorage.server.options import ServerOptions
 from tests.conftest import ask, running_server, write_tree
 from tests.test_operations import Held
 

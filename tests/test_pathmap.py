@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pfstorage import StoreHandler, open_storage
 from pfstorage.errors import InvalidKeyError
-from pfstorage.pathmap import below, check_key, join, local_parts, local_to_key, without_dot
+from pfstorage.keys.mapping import below, check_key, join, local_parts, local_to_key, without_dot
 from tests.conftest import read_tree, write_tree
 
 NAMES = st.one_of(

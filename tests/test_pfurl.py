@@ -20,9 +20,9 @@ import pytest
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, errors, open_storage
 from pfstorage.backends import Storage
-from pfstorage.message import Message
-from pfstorage.remote import send
-from pfstorage.serving.options import ServerOptions
+from pfstorage.cli.remote import send
+from pfstorage.server.options import ServerOptions
+from pfstorage.wire.message import Message
 from tests.conftest import ROOT, Command, ask, running_server, serving
 from tests.exchange import HELLO, TOKEN, message
 

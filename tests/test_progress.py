@@ -23,8 +23,8 @@ from pfstorage import StoreHandler
 from pfstorage.actions import Caller
 from pfstorage.backends import Storage
 from pfstorage.backends.memory import MemoryStorage
-from pfstorage.progress import LINE_SECONDS, Bar, Lines, in_words, shown_on_stderr
-from pfstorage.stop import Stop
+from pfstorage.cli.progress import LINE_SECONDS, Bar, Lines, in_words, shown_on_stderr
+from pfstorage.runtime.cancellation import Stop
 from pfstorage.transfer import Progress
 from tests.conftest import ROOT, write_tree
 
@@ -122,7 +122,7 @@ def test_verbosity_and_the_terminal_decide_what_shows_progress(monkeypatch: pyte
 
 
 def test_lines_come_now_and_then_and_the_first_not_at_once(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "pfstorage.progress")
+    caplog.set_level(logging.INFO, "pfstorage.cli.progress")
     now = 1000.0
     lines = Lines(lambda: now)
     told = []
@@ -137,7 +137,7 @@ def test_lines_come_now_and_then_and_the_first_not_at_once(caplog: pytest.LogCap
 
 
 def test_a_short_run_has_no_line(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "pfstorage.progress")
+    caplog.set_level(logging.INFO, "pfstorage.cli.progress")
     now = 0.0
     lines = Lines(lambda: now)
     for now in (0.2, 5.0, LINE_SECONDS - 0.1):

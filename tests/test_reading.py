@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pfstorage.errors import LocalFileError
-from pfstorage.files import Body, open_body
+from pfstorage.local import Body, open_body
 from tests.conftest import write_tree
 from tests.local import in_threads
 

@@ -20,8 +20,8 @@ import docutils.nodes
 import pytest
 
 from pfstorage.actions import ACTIONS
-from pfstorage.fields import known_names
-from pfstorage.flags import build_parser
+from pfstorage.cli.flags import build_parser
+from pfstorage.wire.fields import known_names
 from tests.conftest import ROOT
 from tests.test_doors import without_volatile
 

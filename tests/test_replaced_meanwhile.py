@@ -16,12 +16,12 @@ import swiftclient
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.backends import Storage
-from pfstorage.backends.base import ObjectInfo, Sink, Span
 from pfstorage.backends.common import another_object
+from pfstorage.backends.contract import ObjectInfo, Sink, Span
 from pfstorage.backends.memory import MemoryStorage
-from pfstorage.config import Settings
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import IntegrityError, RejectedError
+from pfstorage.settings.model import Settings
 from pfstorage.transfer.replaced import MOST_TIMES
 from tests.conftest import read_tree, run, serving, swift_options, write_tree
 from tests.exchange import client

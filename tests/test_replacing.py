@@ -21,8 +21,8 @@ from pfstorage import open_storage
 from pfstorage.backends import Storage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import InvalidKeyError, SettingsError
-from pfstorage.files import LocalTree
 from pfstorage.jobs.directory import guarded
+from pfstorage.local import LocalTree
 from tests.conftest import ROOT, Command, open_backend, read_tree, run, swift_options, write_tree
 from tests.faults import Fault, proxy_to
 from tests.local import mounted, parts_in, refuse
@@ -397,7 +397,7 @@ def test_a_store_of_files_keeps_what_it_cannot_give_its_time(
 def test_where_nothing_can_be_brought_to_the_disk_files_are_kept_with_one_warning(
     storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: str, number: int
 ) -> None:
-    from pfstorage.files import disk
+    from pfstorage.local import disk
 
     for name in "abc":
         put(storage, f"s/{name}", b"content")
@@ -426,7 +426,7 @@ def test_what_the_disk_does_not_take_is_an_error_where_it_is_brought_there(
 def test_room_need_not_be_had_in_advance(
     storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    from pfstorage.files import disk
+    from pfstorage.local import disk
 
     put(storage, "s/a", LARGE)
     libc_call = disk._libc_call
@@ -614,7 +614,7 @@ def test_an_object_of_zeros_takes_no_room_in_a_store_of_files(filesystem: Storag
 def test_zeros_are_zeros_with_holes_and_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, where: str
 ) -> None:
-    from pfstorage.files import disk
+    from pfstorage.local import disk
 
     content = {"all": bytes(size), "first": bytes(size) + b"x", "last": b"x" + bytes(size)}[where]
     parts = [content[:1], content[1:]] if where == "last" else [content[:size], content[size:]]
@@ -633,7 +633,7 @@ def test_zeros_are_zeros_with_holes_and_without(
 def test_zeros_replace_what_was_there_before_a_second_try(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pfstorage.files import disk
+    from pfstorage.local import disk
 
     for holes in (True, False):
         if not holes:

@@ -16,12 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pfstorage import ObjectInfo, StoreHandler, cli
+from pfstorage import ObjectInfo, StoreHandler
 from pfstorage.actions import Caller
 from pfstorage.backends.memory import MemoryStorage
-from pfstorage.config import Settings
+from pfstorage.cli import main as cli
 from pfstorage.errors import MessageError, NotFoundError, PfstorageError, UnavailableError
-from pfstorage.reply import ROWS_AT_ONCE, KnownRow, Reply, Stream, Texts, text_of
+from pfstorage.settings.model import Settings
+from pfstorage.wire.reply import ROWS_AT_ONCE, KnownRow, Reply, Stream, Texts, text_of
 from tests.conftest import Command, ask, serving, write_tree
 
 ANY_TEXT = st.text(st.characters(exclude_categories=[])) | st.just('\ud800\udc00\udcff/\0\x7f"\\\n')

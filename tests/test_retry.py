@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pfstorage.backends.pages import AHEAD, FROM_BOTH_ENDS_AFTER, Row, fetched_ahead
 from pfstorage.backends.retry import (
     BUDGET,
     BUDGET_FOR_SUCCESS,
@@ -20,6 +19,7 @@ from pfstorage.backends.retry import (
     Patience,
     _pause,
 )
+from pfstorage.backends.swift.pages import AHEAD, FROM_BOTH_ENDS_AFTER, Row, fetched_ahead
 from pfstorage.errors import (
     IntegrityError,
     NotFoundError,
@@ -28,7 +28,7 @@ from pfstorage.errors import (
     StorageError,
     UnavailableError,
 )
-from pfstorage.stop import Stop
+from pfstorage.runtime.cancellation import Stop
 from tests.waiting import settle, until
 
 AT_ONCE = UnavailableError("busy", retry_after=0)

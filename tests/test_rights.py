@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pfstorage.rights import LEVELS, Rights
+from pfstorage.access.permissions import LEVELS, Rights
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from pfstorage.actions import Caller
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.errors import ForbiddenError, LocalFileError, SettingsError
-from pfstorage.files import Ground, LocalFile, Roots, find_files, open_body
+from pfstorage.local import Ground, LocalFile, Roots, find_files, open_body
 from tests.conftest import read_tree, write_tree
 from tests.local import Answer, answers_below, descriptors, everything, mounted, two_objects
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from pfstorage import StoreHandler, open_storage
-from pfstorage.backends.routes import find_proxy, is_exempt
-from pfstorage.cli import main
+from pfstorage.backends.http.routes import find_proxy, is_exempt
+from pfstorage.cli.main import main
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import MisconfiguredError, SettingsError, StorageError
 from tests.conftest import Command, swift_options
@@ -201,7 +201,7 @@ def test_a_keystone_that_leads_elsewhere_is_not_followed_with_the_password(
 
 
 def test_a_tunnel_to_an_ipv6_address_is_asked_for_in_brackets(serving: Serving, connect: Connecting) -> None:
-    from pfstorage.backends.http_connection import HttpConnection, Mistake, Route
+    from pfstorage.backends.http.connection import HttpConnection, Mistake, Route
 
     def refuse(peer: Peer) -> None:
         heads.append(peer.head())
@@ -218,7 +218,7 @@ def test_a_tunnel_to_an_ipv6_address_is_asked_for_in_brackets(serving: Serving, 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
 def test_a_store_at_an_ipv6_address_is_told_it_in_brackets() -> None:
-    from pfstorage.backends.http_connection import HttpConnection, Route
+    from pfstorage.backends.http.connection import HttpConnection, Route
 
     heads: list[bytes] = []
 

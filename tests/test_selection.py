@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pfstorage.errors import MessageError
-from pfstorage.globs import Automaton, Steps
-from pfstorage.selection import MAX_GLOB_LENGTH, MAX_GLOBS, Selection
+from pfstorage.keys.globs import Automaton, Steps
+from pfstorage.keys.selection import MAX_GLOB_LENGTH, MAX_GLOBS, Selection
 
 NAMES = st.text("ab.*[", min_size=1, max_size=4).filter(lambda name: name not in (".", ".."))
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)

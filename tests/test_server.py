@@ -19,8 +19,8 @@ import pytest
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.backends import Storage
-from pfstorage.config import Settings
 from pfstorage.devswift import running
+from pfstorage.settings.model import Settings
 from tests.conftest import ask, serving, swift_options
 from tests.exchange import (
     HELLO,

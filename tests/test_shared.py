@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from pfstorage import StoreHandler, open_storage
-from pfstorage.backends import Storage, shared
-from pfstorage.backends.shared import AT_ONCE, Shared
+from pfstorage.backends import Storage
+from pfstorage.backends import coalescing as shared
+from pfstorage.backends.coalescing import AT_ONCE, Shared
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import StoppedError
 from tests.conftest import swift_options

@@ -16,10 +16,11 @@ import pytest
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.errors import BusyError
-from pfstorage.jobs import runner
-from pfstorage.serving import gate, listener, load
-from pfstorage.serving.gate import Gate
-from pfstorage.serving.options import ServerOptions
+from pfstorage.jobs import scheduler as runner
+from pfstorage.server import admission as gate
+from pfstorage.server import listener, load
+from pfstorage.server.admission import Gate
+from pfstorage.server.options import ServerOptions
 from tests.conftest import ask, running_server
 from tests.exchange import HELLO, answers, message, post, request
 from tests.test_bounds import Held
@@ -263,7 +264,7 @@ def test_who_waits_for_a_turn_makes_room_for_another_address(start: Start, clien
 def test_a_reader_that_takes_its_time_makes_room_where_a_request_finds_none(
     start: Start, clients: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pfstorage.serving.timed.CHECK_SECONDS", 0.02)
+    monkeypatch.setattr("pfstorage.server.http1.timed.CHECK_SECONDS", 0.02)
     server = start(max_connections=1, head_seconds=0.3)
     content = bytes(1 << 24)
     server.handler.storage.put("big", io.BytesIO(content), len(content))

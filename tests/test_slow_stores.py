@@ -16,11 +16,11 @@ import pytest
 
 from pfstorage import open_storage
 from pfstorage.backends import Storage
-from pfstorage.backends.base import NO_ATTRIBUTES, Piece
 from pfstorage.backends.common import md5_of_md5s
-from pfstorage.backends.http_connection import ConnectionBroken, HttpConnection, Route
+from pfstorage.backends.contract import NO_ATTRIBUTES, Piece
+from pfstorage.backends.http.connection import ConnectionBroken, HttpConnection, Route
 from pfstorage.backends.retry import Patience
-from pfstorage.backends.swift import SwiftStorage
+from pfstorage.backends.swift.store import SwiftStorage
 from pfstorage.errors import NotFoundError, PfstorageError, UnavailableError
 from tests.conftest import run
 from tests.test_http_connection import Peer, Serving, certificate, serving, tls, trusts

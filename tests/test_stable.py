@@ -17,9 +17,9 @@ from pfstorage.actions import Caller
 from pfstorage.actions.registry import Upload
 from pfstorage.backends import Storage
 from pfstorage.backends.memory import MemoryStorage
-from pfstorage.config import Settings
 from pfstorage.errors import ContainerNotFoundError
-from pfstorage.files import Roots
+from pfstorage.local import Roots
+from pfstorage.settings.model import Settings
 from tests.conftest import ask, run, serving, write_tree
 from tests.waiting import until
 

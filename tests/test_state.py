@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from pfstorage import Settings, StoreHandler, open_storage
-from pfstorage.config import load_settings
 from pfstorage.errors import NotFoundError, SettingsError
 from pfstorage.handler import Caller
-from pfstorage.state import MAX_DEPTH, StateTree
+from pfstorage.settings.model import load_settings
+from pfstorage.settings.state import MAX_DEPTH, StateTree
 from tests.conftest import ask, serving, write_tree
 
 

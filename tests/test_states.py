@@ -18,9 +18,9 @@ import swiftclient
 
 from pfstorage import open_storage
 from pfstorage.backends import Storage
-from pfstorage.backends.http_connection import Refusal
-from pfstorage.backends.login import DOUBT_SECONDS, Login
-from pfstorage.backends.swift_answers import Asked, error_of_answer, error_of_login
+from pfstorage.backends.http.connection import Refusal
+from pfstorage.backends.swift.errors import Asked, error_of_answer, error_of_login
+from pfstorage.backends.swift.login import DOUBT_SECONDS, Login
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import (
     ConflictError,
@@ -317,7 +317,7 @@ def test_a_login_that_moves_the_storage_empties_the_pool(
 def test_a_storage_that_has_moved_and_whose_old_host_is_gone_is_found(
     swift: DevSwift, moving: Moving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pfstorage.backends.login.DOUBT_SECONDS", 0.0)
+    monkeypatch.setattr("pfstorage.backends.swift.login.DOUBT_SECONDS", 0.0)
     with proxy_to(swift.port) as new:
         with proxy_to(swift.port) as old:
             moving.port = old.port

@@ -20,8 +20,8 @@ from pfstorage.actions import Caller
 from pfstorage.backends import Storage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import StoppedError
-from pfstorage.files import is_part
-from pfstorage.stop import Stop
+from pfstorage.local import is_part
+from pfstorage.runtime.cancellation import Stop
 from tests.conftest import ROOT, read_tree, swift_options, write_tree
 from tests.faults import Exchange, Fault, Proxy, is_listing
 from tests.local import parts_in
@@ -194,8 +194,8 @@ def test_a_stop_while_a_later_page_stalls_tells_what_was_done(
 def test_a_listing_from_the_other_end_that_stalls_does_not_delay_a_stop(
     slow: Storage, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pfstorage.backends.swift_listing.PAGE", 5)
-    monkeypatch.setattr("pfstorage.backends.pages.FROM_BOTH_ENDS_AFTER", 1)
+    monkeypatch.setattr("pfstorage.backends.swift.listing.PAGE", 5)
+    monkeypatch.setattr("pfstorage.backends.swift.pages.FROM_BOTH_ENDS_AFTER", 1)
     proxy.fault(Fault("stall", seconds=0.05), "GET", where=is_listing)
 
     def is_reverse(exchange: Exchange) -> bool:

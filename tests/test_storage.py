@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends import filesystem as filesystem_module
-from pfstorage.backends.base import CHUNK, Attributes, Span
 from pfstorage.backends.common import is_no_part, is_unmet
-from pfstorage.backends.filesystem_info import ObjectFile
+from pfstorage.backends.contract import CHUNK, Attributes, Span
+from pfstorage.backends.filesystem import store as filesystem_module
+from pfstorage.backends.filesystem.info import ObjectFile
 from pfstorage.backends.streams import HashedBody
 from pfstorage.errors import (
     ContainerNotFoundError,
@@ -33,8 +33,8 @@ from pfstorage.errors import (
     StorageError,
     UnavailableError,
 )
-from pfstorage.files import LocalTree
-from pfstorage.files.unfinished import PART_PREFIX, PART_SUFFIX
+from pfstorage.local import LocalTree
+from pfstorage.local.unfinished import PART_PREFIX, PART_SUFFIX
 from tests.conftest import BACKENDS, open_backend
 from tests.local import refuse
 
@@ -324,7 +324,7 @@ def test_a_delimiter_rolls_keys_up(listed: Storage) -> None:
 
 
 def test_a_listing_goes_page_by_page(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pfstorage.backends.swift_listing.PAGE", 3)
+    monkeypatch.setattr("pfstorage.backends.swift.listing.PAGE", 3)
     expected = [f"object-{number}" for number in range(7)]
     for key in expected:
         put(storage, key)
@@ -448,7 +448,7 @@ def test_an_object_that_is_written_over_while_it_is_copied_is_not_copied(
 
     put(filesystem, "a", b"x" * 3 * CHUNK)
     time.sleep(0.02)
-    monkeypatch.setattr("pfstorage.backends.filesystem.HashedBody", Interrupting)
+    monkeypatch.setattr("pfstorage.backends.filesystem.store.HashedBody", Interrupting)
     with pytest.raises(RejectedError, match="another object by now"):
         filesystem.copy("a", "b")
     assert keys(filesystem) == ["a"]

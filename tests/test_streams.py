@@ -17,14 +17,14 @@ import pytest
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends.base import CHUNK, NO_ATTRIBUTES, Attributes, Source
+from pfstorage.backends.contract import CHUNK, NO_ATTRIBUTES, Attributes, Source
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import BusyError, ContainerNotFoundError, UnavailableError
-from pfstorage.serving import spool
-from pfstorage.serving.options import ServerOptions
-from pfstorage.serving.spool import Room
-from pfstorage.serving.stream import WINDOW, UploadStream
+from pfstorage.server import spool
+from pfstorage.server.endpoints.upload_stream import WINDOW, UploadStream
+from pfstorage.server.options import ServerOptions
+from pfstorage.server.spool import Room
 from tests.conftest import running_server, swift_options
 from tests.exchange import MULTIPART, Answer, answers, multipart, request
 from tests.faults import Fault, Proxy

@@ -18,12 +18,12 @@ import pytest
 import swiftclient
 
 from pfstorage import StoreHandler, open_storage
+from pfstorage.access.permissions import Rights
+from pfstorage.access.scoped import confined
 from pfstorage.actions import Caller
 from pfstorage.backends import Storage
-from pfstorage.backends.confined import confined
-from pfstorage.backends.swift_names import home_of, key_of, segment_container
+from pfstorage.backends.swift.names import home_of, key_of, segment_container
 from pfstorage.devswift import DevSwift
-from pfstorage.rights import Rights
 from tests.conftest import Command, ask, run, serving, swift_options, write_tree
 from tests.faults import Exchange, Fault, Proxy, is_listing
 from tests.test_faults import raw_connection, segments
@@ -401,7 +401,7 @@ def test_versions_are_read_page_by_page(
     for number in range(4):
         push(store, random.Random(number).randbytes(2 * PIECE))
 
-    monkeypatch.setattr("pfstorage.backends.swift_listing.PAGE", 1)
+    monkeypatch.setattr("pfstorage.backends.swift.listing.PAGE", 1)
     assert run(store, "objSweep", **SWEEP)["removed"] == 0
     assert [len(content) for content in old()] == [2 * PIECE] * 3
 

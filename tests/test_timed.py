@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from pfstorage.serving import timed
-from pfstorage.serving.timed import TimedSocket, TimedStream, TimedWriter
-from pfstorage.sockets import unsent
+from pfstorage.runtime.sockets import unsent
+from pfstorage.server.http1 import timed
+from pfstorage.server.http1.timed import TimedSocket, TimedStream, TimedWriter
 
 Pair = tuple[TimedStream, socket.socket]
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from pfstorage.access.permissions import Rights
 from pfstorage.errors import LocalFileError, SettingsError
-from pfstorage.rights import Rights
-from pfstorage.serving.token_making import new_token
-from pfstorage.serving.tokens import TokenFile
+from pfstorage.server.token_making import new_token
+from pfstorage.server.tokens import TokenFile
 from tests.conftest import Command
 
 ANN = "ann-0123456789abcdef"

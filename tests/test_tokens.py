@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from pfstorage.access.permissions import Rights
 from pfstorage.errors import SettingsError, UnauthorizedError
-from pfstorage.rights import Rights
-from pfstorage.serving import tokens
-from pfstorage.serving.tokens import Grant, TokenFile, make_token
-from pfstorage.status import status_of
+from pfstorage.server import tokens
+from pfstorage.server.tokens import Grant, TokenFile, make_token
+from pfstorage.wire.status import status_of
 
 ANN, BOB, ODD = "ann-0123456789abcdef", "bob-0123456789abcdef", "clé-日本-%(x)s=#;0123456789"
 INI = f"""\
@@ -645,7 +645,7 @@ def test_a_file_that_has_more_tokens_than_it_says_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some file systems tell a size of 0 for what is not empty."""
-    from pfstorage.serving import tokens
+    from pfstorage.server import tokens
 
     path = tmp_path / "many"
     path.write_text("token-of-some-length\n" * 100)

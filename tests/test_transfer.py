@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from pfstorage.backends import Storage, open_storage
-from pfstorage.backends.base import ObjectInfo, Sink, Span
+from pfstorage.backends.contract import ObjectInfo, Sink, Span
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.errors import (
     ContainerNotFoundError,
@@ -30,8 +30,8 @@ from pfstorage.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from pfstorage.files import LocalTree
-from pfstorage.stop import Stop
+from pfstorage.local import LocalTree
+from pfstorage.runtime.cancellation import Stop
 from pfstorage.transfer import Failure, Options, SharedWorkers, Transfer, TransferReport, Work, pull, push
 from pfstorage.transfer.engine import MOST_WAITING
 from tests.conftest import read_tree, write_tree

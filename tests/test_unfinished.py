@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from pfstorage import open_storage
-from pfstorage.files import LocalTree
-from pfstorage.files.unfinished import sweep
+from pfstorage.local import LocalTree
+from pfstorage.local.unfinished import sweep
 from tests.conftest import ROOT, read_tree, run, write_tree
 from tests.local import descriptors, in_threads, parts_in, refuse
 
@@ -79,7 +79,7 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_in_the_directory(
 def test_a_tree_sweeps_a_directory_once(
     tmp_path: Path, writer: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pfstorage.files.tree._MOST_SWEPT", 3)
+    monkeypatch.setattr("pfstorage.local.tree._MOST_SWEPT", 3)
     writer.kill()
     writer.wait()
     tree = LocalTree("out")
@@ -141,7 +141,7 @@ def test_a_sweep_that_fails_is_no_reason_not_to_write(
             patched.setattr(os, failing, refuse(errno.EIO))
             sweep(directory)
 
-    monkeypatch.setattr("pfstorage.files.tree.sweep", hampered)
+    monkeypatch.setattr("pfstorage.local.tree.sweep", hampered)
     with tree.whole_file(("d", "a")) as file:
         file.write(b"x")
     assert read_tree(tmp_path / "out" / "d") == {"a": b"x", ".pfstorage-0a.part": b""}

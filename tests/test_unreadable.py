@@ -16,8 +16,8 @@ import pytest
 
 from pfstorage import StoreHandler, open_storage
 from pfstorage.errors import PermissionDeniedError
-from pfstorage.files import LocalFile, find_files
-from pfstorage.selection import Selection
+from pfstorage.keys.selection import Selection
+from pfstorage.local import LocalFile, find_files
 from tests.conftest import ROOT, ask, serving, write_tree
 
 NOBODY = """
@@ -112,7 +112,7 @@ def test_a_listing_goes_on_and_warns(store: Path, top: Path) -> None:
 
 def test_the_command_line_tells_it_after_the_rows(store: Path, top: Path) -> None:
     program = NOBODY[: NOBODY.index("order =")] + (
-        "from pfstorage.cli import main\n"
+        "from pfstorage.cli.main import main\n"
         "if os.geteuid() == 0:\n    os.setegid(65534)\n    os.seteuid(65534)\n"
         "sys.exit(main(['--type', 'filesystem', '--storeBase', 'store', '--msg', '{\"action\": \"ls\"}']))"
     )

@@ -18,7 +18,7 @@ from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import PermissionDeniedError, StorageError, UnavailableError
-from pfstorage.files import Roots
+from pfstorage.local import Roots
 from tests.conftest import Command, read_tree, run, swift_options, write_tree
 from tests.faults import proxy_to
 from tests.test_faults import raw_connection

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pfstorage.errors import LocalFileError
-from pfstorage.files import LocalFile, Place, find_files
+from pfstorage.local import LocalFile, Place, find_files
 from tests.conftest import write_tree
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from pfstorage import StoreHandler, open_storage
 from pfstorage.actions import Caller
-from pfstorage.files import Roots
+from pfstorage.local import Roots
 from tests.conftest import ROOT, read_tree, run, write_tree
 
 
@@ -97,7 +97,7 @@ def run_in(directory: Path, *flags: str, removed: bool = False, **environ: str) 
     """Run the command in *directory*, *removed* before it starts; return its reply, or what it says on stderr."""
     script = f'cd {directory}; {f"rmdir {directory};" if removed else ""} exec "$@"'
     # not -m, for which Python looks into the working directory
-    program = [sys.executable, "-c", "from pfstorage.cli import main; import sys; sys.exit(main())"]
+    program = [sys.executable, "-c", "from pfstorage.cli.main import main; import sys; sys.exit(main())"]
     done = subprocess.run(
         ["sh", "-c", script, "sh", *program, *flags],
         capture_output=True,

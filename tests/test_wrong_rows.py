@@ -14,10 +14,10 @@ import pytest
 
 from pfstorage import StoreHandler, open_storage
 from pfstorage.backends import Storage
-from pfstorage.backends.base import NO_ATTRIBUTES, Attributes, ObjectInfo
-from pfstorage.backends.swift import SwiftStorage
-from pfstorage.backends.swift_limits import Limits, asked_limits
-from pfstorage.backends.swift_rows import LONGEST_ROW, rows_coming
+from pfstorage.backends.contract import NO_ATTRIBUTES, Attributes, ObjectInfo
+from pfstorage.backends.swift.limits import Limits, asked_limits
+from pfstorage.backends.swift.rows import LONGEST_ROW, rows_coming
+from pfstorage.backends.swift.store import SwiftStorage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import MisconfiguredError, RejectedError, UnavailableError
 from tests.conftest import ask, run, swift_options, write_tree

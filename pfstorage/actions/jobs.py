@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 from pfstorage.actions.options import LongMeta
 from pfstorage.actions.registry import Caller, Context, action
 from pfstorage.errors import ForbiddenError, MessageError, UnknownJobError
-from pfstorage.fields import ANY_LENGTH, camel_case
-from pfstorage.files import Ground
-from pfstorage.jobs.job import CANCELLED, MOST_LISTED, Job, Order
+from pfstorage.jobs.model import CANCELLED, MOST_LISTED, Job, Order
 from pfstorage.jobs.origin import Origin, store_name
-from pfstorage.message import Message
-from pfstorage.reply import Reply
+from pfstorage.local import Ground
+from pfstorage.wire.fields import ANY_LENGTH, camel_case
+from pfstorage.wire.message import Message
+from pfstorage.wire.reply import Reply
 
 if TYPE_CHECKING:
-    from pfstorage.jobs.runner import Jobs
+    from pfstorage.jobs.scheduler import Jobs
 
 LONGEST_WAIT = 60
 ROWS = 100

@@ -22,10 +22,10 @@ from pfstorage.errors import (
     StorageError,
     UnauthenticatedError,
 )
-from pfstorage.fields import Schema
-from pfstorage.pathmap import join, plain_location, plain_prefix, without_dot
-from pfstorage.reply import Reply, Stream, Texts
+from pfstorage.keys.mapping import join, plain_location, plain_prefix, without_dot
 from pfstorage.transfer.existence import existing
+from pfstorage.wire.fields import Schema
+from pfstorage.wire.reply import Reply, Stream, Texts
 
 ATTRIBUTES = {
     "name": "key",

@@ -8,21 +8,16 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from pfstorage.actions.auditing import local_files, with_extra_files
+from pfstorage.actions.audit import local_files, with_extra_files
 from pfstorage.actions.listing import is_denied, location_in
 from pfstorage.actions.target import Target, led, refused
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.collisions import Collisions, fold
-from pfstorage.errors import (
-    InvalidKeyError,
-    NotFoundError,
-    PfstorageError,
-    StorageError,
-)
-from pfstorage.files import LocalFile
-from pfstorage.pathmap import below, is_marker, join, plain_location
-from pfstorage.selection import Selection
-from pfstorage.stop import Stop
+from pfstorage.errors import InvalidKeyError, NotFoundError, PfstorageError, StorageError
+from pfstorage.keys.collisions import Collisions, fold
+from pfstorage.keys.mapping import below, is_marker, join, plain_location
+from pfstorage.keys.selection import Selection
+from pfstorage.local import LocalFile
+from pfstorage.runtime.cancellation import Stop
 from pfstorage.transfer import Failure, Plan, Transfer, TransferReport, Work, heads_of, pull, pull_named
 
 Items = Iterator[Transfer | Failure]

@@ -9,13 +9,13 @@ from typing import Any
 
 from pfstorage.actions.registry import Context
 from pfstorage.backends import Storage
-from pfstorage.config import size_of
 from pfstorage.errors import MessageError, PfstorageError, StoppedError, UnavailableError
-from pfstorage.fields import Schema
-from pfstorage.reply import Reply
-from pfstorage.selection import MAX_GLOB_LENGTH, MAX_GLOBS, MAX_GLOBS_LENGTH, Selection
-from pfstorage.stop import Stop
+from pfstorage.keys.selection import MAX_GLOB_LENGTH, MAX_GLOBS, MAX_GLOBS_LENGTH, Selection
+from pfstorage.runtime.cancellation import Stop
+from pfstorage.settings.model import size_of
 from pfstorage.transfer import Options, TransferReport, Work
+from pfstorage.wire.fields import Schema
+from pfstorage.wire.reply import Reply
 
 OVERWRITE = ("changed", "always", "never")
 REPLIES = ("full", "summary")

@@ -6,20 +6,20 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from pfstorage.access.permissions import Rights
 from pfstorage.backends import Storage
-from pfstorage.backends.base import Source, SupportsPatience, leaving_out
+from pfstorage.backends.contract import Source, SupportsPatience, leaving_out
 from pfstorage.backends.retry import Patience
 from pfstorage.errors import UnknownActionError
-from pfstorage.files import Roots
-from pfstorage.reply import Reply
-from pfstorage.rights import Rights
-from pfstorage.state import StateTree
-from pfstorage.stop import Stop
+from pfstorage.local import Roots
+from pfstorage.runtime.cancellation import Stop
+from pfstorage.settings.state import StateTree
 from pfstorage.transfer import Progress, SharedWorkers, Throttle
-from pfstorage.transfer.work import no_progress
+from pfstorage.transfer.context import no_progress
+from pfstorage.wire.reply import Reply
 
 if TYPE_CHECKING:
-    from pfstorage.jobs.runner import Jobs  # it takes long to import, and only a server has any
+    from pfstorage.jobs.scheduler import Jobs  # it takes long to import, and only a server has any
 
 M = TypeVar("M")
 

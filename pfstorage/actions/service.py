@@ -13,10 +13,10 @@ from typing import Any
 
 from pfstorage.actions.registry import Context, action
 from pfstorage.errors import ForbiddenError, MessageError, NotFoundError
-from pfstorage.fields import ANY_LENGTH
-from pfstorage.message import Message
-from pfstorage.reply import INDENT, Reply
-from pfstorage.state import nested
+from pfstorage.settings.state import nested
+from pfstorage.wire.fields import ANY_LENGTH
+from pfstorage.wire.message import Message
+from pfstorage.wire.reply import INDENT, Reply
 
 ECHO_GROWTH = 8
 """A reply is at most so many times as long as what it gives back."""

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from pfstorage.backends import ObjectInfo
 from pfstorage.errors import InvalidKeyError, LocalFileError
-from pfstorage.files import Ground, local_errors, require_no_part
-from pfstorage.pathmap import below, join, local_parts
-from pfstorage.selection import Selection
+from pfstorage.keys.mapping import below, join, local_parts
+from pfstorage.keys.selection import Selection
+from pfstorage.local import Ground, local_errors, require_no_part
 from pfstorage.transfer import Failure, Transfer
 
 

@@ -7,17 +7,17 @@ import importlib
 import os
 from typing import Any
 
-from pfstorage.backends.base import ObjectInfo, Storage
-from pfstorage.config import BLOCKS, CommonSettings, Settings, load_settings
+from pfstorage.backends.contract import ObjectInfo, Storage
 from pfstorage.errors import SettingsError
-from pfstorage.fields import camel_case
-from pfstorage.sources import from_environment
+from pfstorage.settings.model import BLOCKS, CommonSettings, Settings, load_settings
+from pfstorage.settings.sources import from_environment
+from pfstorage.wire.fields import camel_case
 
 __all__ = ["BACKENDS", "ObjectInfo", "Storage", "open_settings", "open_storage"]
 
 BACKENDS = {
-    "swift": "pfstorage.backends.swift",
-    "filesystem": "pfstorage.backends.filesystem",
+    "swift": "pfstorage.backends.swift.store",
+    "filesystem": "pfstorage.backends.filesystem.store",
     "memory": "pfstorage.backends.memory",
 }
 

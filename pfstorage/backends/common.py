@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 
-from pfstorage.backends.base import ObjectInfo, Span
+from pfstorage.backends.contract import ObjectInfo, Span
 from pfstorage.errors import ExistsError, IntegrityError, RejectedError, StorageError
 
 _FIRST_MOMENT, _LAST_MOMENT = -62_135_596_800, 253_402_300_799

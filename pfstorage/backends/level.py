@@ -9,8 +9,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 
-from pfstorage.backends.base import ObjectInfo, Storage
-from pfstorage.pathmap import FIRST_CHARACTER, just_before
+from pfstorage.backends.contract import ObjectInfo, Storage
+from pfstorage.keys.mapping import FIRST_CHARACTER, just_before
 
 SLASH = "/"
 

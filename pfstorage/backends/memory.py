@@ -7,13 +7,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from pfstorage.backends.base import CHUNK, NO_ATTRIBUTES, Attributes, ObjectInfo, Sink, Source, Span
 from pfstorage.backends.common import exists, iso_time, part_of, select
 from pfstorage.backends.content_types import guess_content_type
+from pfstorage.backends.contract import CHUNK, NO_ATTRIBUTES, Attributes, ObjectInfo, Sink, Source, Span
 from pfstorage.backends.streams import HashedBody, announce
-from pfstorage.config import Settings
 from pfstorage.errors import ContainerNotFoundError, NotFoundError
-from pfstorage.pathmap import check_key
+from pfstorage.keys.mapping import check_key
+from pfstorage.settings.model import Settings
 
 
 def open_storage(settings: Settings) -> MemoryStorage:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from pfstorage.errors import StorageError, UnavailableError
-from pfstorage.stop import Stop
+from pfstorage.runtime.cancellation import Stop
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pfstorage.backends.base import ObjectInfo, Piece, Sink, Source, window_of
 from pfstorage.backends.common import new_md5, wrong_segment
+from pfstorage.backends.contract import ObjectInfo, Piece, Sink, Source, window_of
 from pfstorage.errors import IntegrityError, LocalFileError
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pfstorage.devswift import HOST, KEY, USER, DevSwiftError
 from pfstorage.devswift.middleware import SETTINGS, paste_config
-from pfstorage.output import Parser, standard_streams, tell
+from pfstorage.logs.output import Parser, standard_streams, tell
 
 KINDS = ("account", "container", "object", "proxy")
 RINGS = ("account", "container", "object", "object-1")

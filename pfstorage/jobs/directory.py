@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from pfstorage.errors import SettingsError, StateFileError
-from pfstorage.files import require_regular
+from pfstorage.local import require_regular
 
 FILES = ("jobs.sqlite", "jobs.sqlite-wal", "jobs.sqlite-shm", "jobs.lock")
 """The names of what may be in such a directory: SQLite makes the second and the third."""

@@ -10,8 +10,8 @@ import json
 import os
 from dataclasses import dataclass
 
-from pfstorage.config import Settings
-from pfstorage.masks import says_secret, without_password
+from pfstorage.settings.model import Settings
+from pfstorage.settings.redaction import says_secret, without_password
 
 _ACCOUNT_OPTIONS = ("tenant_", "project_", "object_storage_url", "region_name")
 

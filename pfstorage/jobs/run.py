@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pfstorage.errors import StoppedError, UnavailableError
-from pfstorage.jobs.job import CANCELLED, DONE, FAILED, MOST_REASON, QUEUED, Job, Order, row_of
+from pfstorage.jobs.model import CANCELLED, DONE, FAILED, MOST_REASON, QUEUED, Job, Order, row_of
 from pfstorage.jobs.queue import Place
-from pfstorage.reply import Reply
-from pfstorage.stop import Stop
+from pfstorage.runtime.cancellation import Stop
 from pfstorage.transfer import Progress
+from pfstorage.wire.reply import Reply
 
 log = logging.getLogger(__name__)
 

@@ -11,14 +11,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from pfstorage.errors import JobConflictError, PfstorageError, SettingsError, StateFileError, UnknownJobError
-from pfstorage.fair_share import LOOPS
-from pfstorage.jobs import mending
+from pfstorage.jobs import repair as mending
 from pfstorage.jobs.database import Database, tells_damage
 from pfstorage.jobs.directory import StateDirectory, guarded
-from pfstorage.jobs.job import CANCELLED, MOST_LISTED, MOST_REASON, OVER, QUEUED, RUNNING, STATES, Job, Order
+from pfstorage.jobs.model import (
+    CANCELLED,
+    MOST_LISTED,
+    MOST_REASON,
+    OVER,
+    QUEUED,
+    RUNNING,
+    STATES,
+    Job,
+    Order,
+)
 from pfstorage.jobs.queue import Place
-from pfstorage.jobs.row import COLUMNS, ORDER, REPLY, job_of, read_order, rights_text
-from pfstorage.packed import Packed
+from pfstorage.jobs.rows import COLUMNS, ORDER, REPLY, job_of, read_order, rights_text
+from pfstorage.runtime.fair_share import LOOPS
+from pfstorage.wire.packed import Packed
 
 log = logging.getLogger(__name__)
 

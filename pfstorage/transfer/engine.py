@@ -20,10 +20,10 @@ from pfstorage.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from pfstorage.files import NewFile, local_errors, sync_file_systems
-from pfstorage.surprises import unforeseen
+from pfstorage.local import NewFile, local_errors, sync_file_systems
+from pfstorage.runtime.unexpected import unforeseen
+from pfstorage.transfer.context import Work
 from pfstorage.transfer.plan import Failure, Moved, Plan, Progress, Transfer, TransferReport
-from pfstorage.transfer.work import Work
 
 log = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ from concurrent.futures import Future
 from dataclasses import replace
 
 from pfstorage.backends import ObjectInfo
-from pfstorage.backends.base import Span, SupportsSegments
 from pfstorage.backends.common import lacks_segments
+from pfstorage.backends.contract import Span, SupportsSegments
 from pfstorage.errors import NotFoundError, PfstorageError, RejectedError
+from pfstorage.transfer.context import Work, no_progress
 from pfstorage.transfer.engine import run
 from pfstorage.transfer.plan import SAME, Failure, Moved, Plan, Transfer
-from pfstorage.transfer.work import Work, no_progress
 
 ASKED = 1000
 """Objects of a plan that a HEAD asks for: the first so many, and as many of the others."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from pfstorage.backends import ObjectInfo
 from pfstorage.errors import PfstorageError, bare
-from pfstorage.files import LocalTree, NewFile
-from pfstorage.pathmap import is_marker
-from pfstorage.reply import Texts
+from pfstorage.keys.mapping import is_marker
+from pfstorage.local import LocalTree, NewFile
+from pfstorage.wire.reply import Texts
 
 MOST_FAILURES = 10_000
 """Failures that a report names; further ones are counted."""

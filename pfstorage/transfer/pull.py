@@ -11,14 +11,14 @@ from dataclasses import replace
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.common import is_unmet
 from pfstorage.errors import IntegrityError, InvalidKeyError, LocalFileError, NotFoundError, RejectedError
-from pfstorage.files import LocalTree, NewFile, body_of, is_of_disk, local_errors
-from pfstorage.pathmap import is_marker
-from pfstorage.transfer import large
+from pfstorage.keys.mapping import is_marker
+from pfstorage.local import LocalTree, NewFile, body_of, is_of_disk, local_errors
+from pfstorage.transfer import multipart as large
+from pfstorage.transfer.compare import has_same_bytes
+from pfstorage.transfer.context import Work
 from pfstorage.transfer.engine import run
 from pfstorage.transfer.plan import SAME, Moved, Plan, Transfer, TransferReport
 from pfstorage.transfer.replaced import fetched_as_it_is
-from pfstorage.transfer.same import has_same_bytes
-from pfstorage.transfer.work import Work
 
 DIRECTORY = Moved(verdict="directory")
 NO_KEY = Moved(verdict="no key")

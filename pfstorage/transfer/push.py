@@ -10,15 +10,15 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from pfstorage.backends import ObjectInfo
-from pfstorage.backends.base import NO_ATTRIBUTES, Attributes, Source, SupportsSegments
 from pfstorage.backends.content_types import PEEKED, content_type_of
+from pfstorage.backends.contract import NO_ATTRIBUTES, Attributes, Source, SupportsSegments
 from pfstorage.errors import ExistsError, FileChangedError, NotFoundError
-from pfstorage.files import Body, is_stable, open_body
-from pfstorage.transfer import large
+from pfstorage.local import Body, is_stable, open_body
+from pfstorage.transfer import multipart as large
+from pfstorage.transfer.compare import has_same_bytes
+from pfstorage.transfer.context import Work
 from pfstorage.transfer.engine import run
 from pfstorage.transfer.plan import SAME, UNSTABLE, Moved, Plan, Transfer, TransferReport
-from pfstorage.transfer.same import has_same_bytes
-from pfstorage.transfer.work import Work
 
 B = TypeVar("B")
 

@@ -12,13 +12,13 @@ from dataclasses import replace
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.common import MD5_OF_NOTHING
 from pfstorage.errors import IntegrityError, InvalidKeyError, NotFoundError
-from pfstorage.files import Body, body_of, local_errors, open_body
-from pfstorage.reply import Texts
+from pfstorage.local import Body, body_of, local_errors, open_body
+from pfstorage.transfer.compare import has_same_bytes, has_those_bytes
+from pfstorage.transfer.context import Work
 from pfstorage.transfer.engine import run
 from pfstorage.transfer.existence import Inquiry, asked, is_readable
 from pfstorage.transfer.plan import SAME, Moved, Plan, Transfer, TransferReport
-from pfstorage.transfer.same import has_same_bytes, has_those_bytes
-from pfstorage.transfer.work import Work
+from pfstorage.wire.reply import Texts
 
 CHANGED = Moved(verdict="changed")
 MISSING = Moved(verdict="missing")

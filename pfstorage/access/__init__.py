@@ -1,0 +1,1 @@
+"""Permissions, and a storage that is limited to them."""

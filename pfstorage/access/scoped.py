@@ -1,0 +1,197 @@
+"""A storage as somebody sees it who may not do all: other keys are neither told of nor touched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from pfstorage.access.permissions import Rights
+from pfstorage.backends.contract import (
+    NO_ATTRIBUTES,
+    Attributes,
+    ObjectInfo,
+    Piece,
+    SegmentedUpload,
+    Sink,
+    Source,
+    Span,
+    Storage,
+    SupportsPatience,
+    SupportsSegments,
+    leaving_out,
+    takes_streams,
+)
+from pfstorage.backends.leftovers import Leftover, Leftovers, Share
+from pfstorage.backends.retry import Patience
+from pfstorage.errors import PermissionDeniedError
+from pfstorage.keys.mapping import check_key
+from pfstorage.settings.model import Settings
+
+ELSEWHERE = "something in the account"
+"""What is told of keys that are for others."""
+
+
+def confined(storage: Storage, rights: Rights) -> Storage:
+    """Return *storage* for whoever has *rights*: itself, or what offers the same, patience and segments too."""
+    if not rights.prefix and rights.allows("write"):
+        return storage
+    kinds: dict[tuple[bool, bool], type[_Confined]] = {
+        (False, False): _Confined,
+        (True, False): _Patient,
+        (False, True): _Segmented,
+        (True, True): _PatientAndSegmented,
+    }
+    offers = (isinstance(storage, SupportsPatience), isinstance(storage, SupportsSegments))
+    return kinds[offers](storage, rights)
+
+
+def require_write(rights: Rights, key: str) -> None:
+    """Raise `PermissionDeniedError` if *rights* don't allow to write *key*."""
+    if not rights.allows("write"):
+        raise PermissionDeniedError(f"{key!r}: this token may read, and change nothing", key=key)
+    _require_touch(rights, key)
+
+
+def _require_touch(rights: Rights, key: str) -> None:
+    if not rights.may_touch(key):
+        raise PermissionDeniedError(
+            f"{key!r}: this token is for the keys that begin with {rights.prefix!r}", key=key
+        )
+
+
+class _Confined:
+    """See `Storage`. Raise `PermissionDeniedError` for what the rights don't allow.
+
+    A key with ``..`` is refused where it begins as it should, too: what stands between here
+    and a store may take it for a path.
+    """
+
+    def __init__(self, storage: Any, rights: Rights) -> None:
+        self._storage: Storage = storage
+        self._rights = rights
+
+    @property
+    def settings(self) -> Settings:
+        return self._storage.settings
+
+    @property
+    def takes_streams(self) -> bool:
+        return takes_streams(self._storage)
+
+    def _within(self, start: str) -> str:
+        _require_touch(self._rights, start)
+        return start
+
+    def _readable(self, key: str) -> str:
+        return check_key(self._within(key))
+
+    def _writable(self, key: str) -> str:
+        require_write(self._rights, key)
+        return check_key(key)
+
+    def list(
+        self,
+        prefix: str = "",
+        *,
+        marker: str = "",
+        end_marker: str = "",
+        limit: int | None = None,
+        delimiter: str = "",
+    ) -> Iterator[ObjectInfo]:
+        """Yield the rows of those keys alone: a shorter *prefix* stands for the whole of them."""
+        within = self._rights.prefix if self._rights.prefix.startswith(prefix) else self._within(prefix)
+        rows = self._storage.list(
+            within, marker=marker, end_marker=end_marker, limit=limit, delimiter=delimiter
+        )
+        # what lies between here and the store may drop what was asked for
+        return (row for row in rows if row.key.startswith(within))
+
+    def with_left_out(self, note: Callable[[str, str], None]) -> Storage:
+        """See `SupportsLeavingOut`: a listing looks at nothing but what begins as it should."""
+        return confined(leaving_out(self._storage, note), self._rights)
+
+    def head(self, key: str) -> ObjectInfo:
+        return self._storage.head(self._readable(key))
+
+    def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
+        return self._storage.get(self._readable(key), sink, span)
+
+    def put(
+        self,
+        key: str,
+        body: Source,
+        size: int,
+        attributes: Attributes = NO_ATTRIBUTES,
+        *,
+        only_new: bool = False,
+    ) -> ObjectInfo:
+        return self._storage.put(self._writable(key), body, size, attributes, only_new=only_new)
+
+    def delete(self, key: str) -> None:
+        self._storage.delete(self._writable(key))
+
+    def copy(self, source: str, target: str) -> ObjectInfo:
+        return self._storage.copy(self._readable(source), self._writable(target))
+
+    def close(self) -> None:
+        """Do nothing: the storage is others', too."""
+
+    def __enter__(self) -> Storage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _PatientStorage(Storage, SupportsPatience, Protocol):
+    pass
+
+
+class _SegmentedStorage(Storage, SupportsSegments, Protocol):
+    pass
+
+
+class _PatientAndSegmentedStorage(_PatientStorage, _SegmentedStorage, Protocol):
+    pass
+
+
+class _Patient(_Confined):
+    _storage: _PatientStorage
+
+    def with_patience(self, patience: Patience) -> Storage:
+        return confined(self._storage.with_patience(patience), self._rights)
+
+
+class _Segmented(_Confined):
+    """Of a large object, the segments lie below its key in a container of their own. Nothing here names them."""
+
+    _storage: _SegmentedStorage
+
+    def piece_size(self, size: int, wanted: int) -> int:
+        return self._storage.piece_size(size, wanted)
+
+    def segmented_upload(
+        self, key: str, size: int, piece_size: int, attributes: Attributes, replaced: ObjectInfo | None
+    ) -> SegmentedUpload:
+        if replaced:
+            self._writable(replaced.key)
+        return self._storage.segmented_upload(self._writable(key), size, piece_size, attributes, replaced)
+
+    def pieces(self, info: ObjectInfo) -> Sequence[Piece]:
+        self._readable(info.key)
+        return self._storage.pieces(info)
+
+    def leftovers(self, takes: Callable[[str], bool], older_than: float, share: Share) -> Leftovers:
+        """Return those of the keys that the rights are for. What others have that could not be read, is not told."""
+        rights = self._rights
+        found = self._storage.leftovers(lambda key: rights.may_touch(key) and takes(key), older_than, share)
+        return replace(found, unread=[ELSEWHERE] * len(found.unread) if rights.prefix else found.unread)
+
+    def remove_leftover(self, leftover: Leftover) -> bool:
+        require_write(self._rights, leftover.key)
+        return self._storage.remove_leftover(leftover)
+
+
+class _PatientAndSegmented(_Patient, _Segmented):
+    _storage: _PatientAndSegmentedStorage

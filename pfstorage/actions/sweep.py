@@ -1,0 +1,137 @@
+"""What broken uploads and replaced objects have left in the store: objSweep."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pfstorage.actions.options import LongMeta
+from pfstorage.actions.registry import Context, action
+from pfstorage.backends.contract import SupportsSegments
+from pfstorage.backends.leftovers import Leftover, Leftovers, Share
+from pfstorage.errors import PfstorageError, RejectedError, StoppedError, StorageError
+from pfstorage.keys.mapping import below, plain_location, without_dot
+from pfstorage.transfer import Options, Work, sum_of
+from pfstorage.wire.reply import Reply
+
+T = TypeVar("T")
+
+WEEK = 7 * 24 * 3600
+LONGEST = 10**9
+MOST_UNREAD = 20
+"""Of what could not be read, so much is told."""
+
+
+@dataclass(frozen=True)
+class SweepMeta(LongMeta):
+    path: str = ""
+    older_than: int | None = field(default=WEEK, metadata={"schema": {"minimum": 0, "maximum": LONGEST}})
+    dry_run: bool = True
+
+
+@action(
+    "objSweep",
+    meta=SweepMeta,
+    text="List the segments that no large object is made of; remove them if ``dryRun`` is false.",
+)
+def obj_sweep(context: Context, meta: SweepMeta) -> Reply:
+    meta.check()
+    older_than = WEEK if meta.older_than is None else meta.older_than
+    settings, caller = context.state.settings, context.caller
+    options = Options(settings.worker_count, settings.retries, shared=caller.workers, stop=context.stop)
+    work, started = Work(context.storage, options), time.monotonic()
+    storage = work.storage
+    if not isinstance(storage, SupportsSegments):
+        kind = settings.type
+        return Reply({"status": True, "leftovers": [], "msg": f"a store of the type {kind} has no segments"})
+    with work.under_way():
+        reply = work.result(work.submitted(lambda: _swept(work, storage, meta, older_than)))
+    reply.body["seconds"] = round(time.monotonic() - started, 3)
+    return reply
+
+
+def _swept(work: Work, storage: SupportsSegments, meta: SweepMeta, older_than: int) -> Reply:
+    spellings = {
+        plain_location(meta.path),
+        without_dot(meta.path),
+    }  # others may have keys with empty components
+    share = _stoppable(work)
+
+    def takes(key: str) -> bool:
+        work.stop.heed()
+        return any(below(key, each) is not None for each in spellings)
+
+    found = storage.leftovers(takes, older_than, share)
+    body = _body_of(found, meta.dry_run)
+    if found.unread:
+        return _refused(body, found)
+    if not meta.dry_run:
+        body |= _removed(storage, found.segments, share)
+    return Reply(body)
+
+
+def _stoppable(work: Work) -> Callable[[Sequence[Callable[[], T]]], list[T]]:
+    """Return what does tasks by the crew of *work*, and begins none once it is to stop."""
+
+    def checked(task: Callable[[], T]) -> T:
+        if work.stop.is_requested:
+            raise work.stop.error()
+        return task()
+
+    def share(tasks: Sequence[Callable[[], T]]) -> list[T]:
+        return work.crew.share([lambda task=task: checked(task) for task in tasks])  # type: ignore[misc]
+
+    return share
+
+
+def _body_of(found: Leftovers, dry_run: bool) -> dict[str, Any]:
+    rows = [
+        {"name": each.name, "bytes": each.size, "last_modified": each.last_modified}
+        for each in found.segments
+    ]
+    return {
+        "status": True,
+        "leftovers": rows,
+        "bytes": sum_of(*(each.size for each in found.segments)),
+        "manifests": found.manifests,
+        **({"dryRun": True} if dry_run else {}),
+    }
+
+
+def _refused(body: dict[str, Any], found: Leftovers) -> Reply:
+    """Reply that nothing is removed: an object that could not be read may be made of what seems to be left over."""
+    error = RejectedError(
+        f"nothing is removed, for {len(found.unread)} things could not be read that may be made of segments, "
+        f"such as {found.unread[0]}; see that they can, and send the message again"
+    )
+    body |= {"status": False, "unread": [*found.unread[:MOST_UNREAD]]}
+    return Reply({**body, "msg": str(error), "error": dict(error.facts)}, error)
+
+
+def _removed(
+    storage: SupportsSegments,
+    segments: Sequence[Leftover],
+    share: Share,
+) -> dict[str, Any]:
+    """Remove *segments*; return what the reply tells of that."""
+
+    def remove(leftover: Leftover) -> bool | PfstorageError:
+        try:
+            return storage.remove_leftover(leftover)
+        except StoppedError:
+            raise
+        except StorageError as e:
+            return e
+
+    made = share([lambda each=each: remove(each) for each in segments])  # type: ignore[misc]
+    failed = [
+        {"object": each.name, "msg": str(error)}
+        for each, error in zip(segments, made, strict=True)
+        if isinstance(error, PfstorageError)
+    ]
+    body: dict[str, Any] = {"removed": sum(each is True for each in made), "failed": failed}
+    if failed:
+        body |= {"status": False, "msg": f"{len(failed)} segments could not be removed: {failed[0]['msg']}"}
+    return body

@@ -1,0 +1,1 @@
+"""A directory of plain files as a store."""

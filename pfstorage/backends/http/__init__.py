@@ -1,0 +1,1 @@
+"""HTTP connections to a store: pooled, with TLS, proxies and bounds in time."""

@@ -1,0 +1,194 @@
+"""The answer to an HTTP request: `http.client`'s, but for its headers and its bounds.
+
+`http.client` reads headers with the parser for mail, which takes a third of the
+client's time for a small object (docs/performance.rst has the numbers). And it bounds neither how long
+an answer takes, nor how long its head and its trailers are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import math
+import re
+import socket
+import ssl
+from typing import Any
+
+from pfstorage.backends.http.pace import Allowance
+
+BUFFER = 64 * 1024
+"""Bytes: headers, and the rest of what the system has got by then."""
+MAX_LINE = 65536
+MAX_HEADERS = 100
+"""The limits of `http.client`."""
+MAX_HEAD = 256 * 1024
+"""Bytes of the head of an answer, with the heads before it that only announce it, or of its trailers."""
+MAX_CHUNK_LINE = 4096
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
+
+
+class Response(http.client.HTTPResponse):
+    """An answer whose headers are *fields*, by their names in lower case; where one came twice, the last.
+
+    Its head may keep this end waiting for *seconds* in all. So may its body, and a second longer for each *min_rate*
+    bytes of content that come; with a *min_rate* of 0, only silence is bounded. Reading raises `TooSlowError`.
+    """
+
+    fields: dict[str, str]
+
+    def __init__(
+        self, sock: socket.socket, *args: Any, seconds: float = math.inf, min_rate: float = 0, **kwargs: Any
+    ) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp.close()
+        self._min_rate = min_rate
+        self._received = _Received(sock, Allowance(seconds, "answers"))
+        self.fp = io.BufferedReader(self._received, BUFFER)
+
+    def begin(self) -> None:
+        """Read the status and the headers of the answer, past those that only announce it (1xx)."""
+        if self.headers is not None:
+            return
+        received, size, status = self._received, 0, 0
+        received.allowance.begin()
+        while status < http.HTTPStatus.OK and status != http.HTTPStatus.SWITCHING_PROTOCOLS:
+            first, *rest = _head(self.fp, MAX_HEAD - size)
+            size += sum(map(len, rest), len(first))
+            version, status, reason = _status(first.decode("latin-1"))
+            self.fields = dict(map(_field, rest[:-1]))
+        received.pending -= size
+        self.version = 11 if version != "HTTP/1.0" else 10
+        self.code = self.status = status
+        self.reason = reason
+        self.headers = self.msg = http.client.HTTPMessage()  # for whoever looks: all is in fields
+        self._prepare_body()
+
+    def _prepare_body(self) -> None:
+        """Tell the readers of `http.client` how the body ends (RFC 9112, 6.3)."""
+        length = self.fields.get("content-length", "")
+        is_empty = self._method == "HEAD" or self.status in (  # type: ignore[attr-defined]
+            http.HTTPStatus.NO_CONTENT,
+            http.HTTPStatus.NOT_MODIFIED,
+        )
+        self.chunked = not is_empty and self.fields.get("transfer-encoding", "").lower() == "chunked"
+        self.chunk_left = None
+        self.length = int(length) if length.isdecimal() and not self.chunked else None
+        if is_empty:
+            self.length = 0
+        connection = self.fields.get("connection", "").lower()
+        stays_open = "keep-alive" in connection if self.version == 10 else "close" not in connection
+        if self.length:
+            self._received.expect(self.length)
+        self.will_close = not stays_open or (self.length is None and not self.chunked)
+        self._received.allowance.begin(self._min_rate)
+        self._received.is_content = not self.chunked  # what is content in chunks, only `readinto` knows
+
+    def allow(self, seconds: float) -> None:
+        """Let what is left of the body keep this end waiting for *seconds* in all, whatever comes."""
+        self._received.allowance = Allowance(seconds, "answers")
+
+    @property
+    def socket(self) -> socket.socket:
+        """The socket that the answer comes over, also if nothing else uses it any more."""
+        return self._received.socket
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill *buffer* as far as the body goes; return the bytes."""
+        if not self.chunked:
+            return super().readinto(buffer)
+        room, count = memoryview(buffer), 0
+        while count < len(room) and self.fp is not None:
+            left = self._get_chunk_left()  # type: ignore[attr-defined] # None, and no fp, is the end
+            if left is not None:
+                got = self.fp.readinto1(room[count : count + left])
+                if not got:
+                    raise http.client.IncompleteRead(b"")
+                self._received.allowance.credit(got)
+                self.chunk_left = left - got
+                count += got
+        return count
+
+    def _read_next_chunk_size(self) -> int:
+        """Return the size that the next chunk has. `http.client` takes numbers that are none, and longer lines."""
+        found = _CHUNK_LINE.fullmatch(self.fp.readline(MAX_CHUNK_LINE))
+        if not found:
+            raise http.client.HTTPException("a chunk without its size, or with an endless line")
+        return int(found[1], 16)
+
+    def _read_and_discard_trailer(self) -> None:
+        """Read the trailers, of which `http.client` takes any number."""
+        with contextlib.suppress(http.client.RemoteDisconnected):  # some leave out the empty line
+            _head(self.fp, MAX_HEAD)
+
+
+class _Received(io.RawIOBase):
+    """What comes over *socket*. A wait that the system has bounded ends with `TimeoutError`, not as if all had come.
+
+    All waits together are bounded by *allowance*, to which bytes add if they are *is_content*.
+    *pending* are the bytes that came, and that nobody has taken note of.
+    """
+
+    def __init__(self, sock: socket.socket, allowance: Allowance) -> None:
+        self.pending = 0
+        self.socket = sock
+        self.allowance = allowance
+        self.is_content = False
+        self._file = sock.makefile("rb", buffering=0)
+        self._expected = 0
+
+    def expect(self, size: int) -> None:
+        """Let a body of *size* bytes be waited for buffer by buffer, not packet by packet; *pending* belongs to it."""
+        if not isinstance(self.socket, ssl.SSLSocket):
+            self._expected = size - self.pending
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self.allowance.timed(lambda: self._receive(buffer))
+        if count is None:
+            raise TimeoutError("nothing came in time")
+        if self.is_content:
+            self.allowance.credit(count)
+        self.pending += count
+        self._expected -= count
+        return count
+
+    def _receive(self, buffer: Any) -> int | None:
+        if self._expected > 0:
+            return self.socket.recv_into(buffer, min(len(buffer), self._expected), socket.MSG_WAITALL)
+        return self._file.readinto(buffer)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _head(file: io.BufferedReader, most: int) -> list[bytes]:
+    """Return the lines of an answer up to its body, *most* bytes at most; the last is empty but for its end."""
+    lines = [file.readline(MAX_LINE + 1)]
+    if not lines[0]:
+        raise http.client.RemoteDisconnected("the server closed the connection")
+    while lines[-1] not in (b"\r\n", b"\n", b""):
+        most -= len(lines[-1])
+        if len(lines[-1]) > MAX_LINE or most <= 0:
+            raise http.client.LineTooLong("header line")
+        if len(lines) > MAX_HEADERS:
+            raise http.client.HTTPException(f"got more than {MAX_HEADERS} headers")
+        lines.append(file.readline(MAX_LINE + 1))
+    return lines
+
+
+def _status(line: str) -> tuple[str, int, str]:
+    version, _, rest = line.partition(" ")
+    status, _, reason = rest.partition(" ")
+    if not version.startswith("HTTP/1.") or not (status.isdecimal() and 100 <= int(status) <= 999):
+        raise http.client.BadStatusLine(line[:80])
+    return version, int(status), reason.strip()
+
+
+def _field(line: bytes) -> tuple[str, str]:
+    name, _, value = line.decode("utf-8", "replace").partition(":")
+    return name.strip().lower(), value.strip()

@@ -1,0 +1,231 @@
+"""The meaning of a refusal, by the request that it answers.
+
+A status says nothing by itself. The 404 of a login means a wrong path, that of a container a missing container, and
+the 404 of an ingress whose store restarts says nothing about any object. Swift and Ceph RGW name a transaction in
+each of their answers (``X-Trans-Id``). A server in front of them does not: so the two can be distinguished.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+from pfstorage.backends.common import time_of_http
+from pfstorage.backends.http.connection import Refusal
+from pfstorage.errors import (
+    ConflictError,
+    ContainerNotFoundError,
+    Fact,
+    IntegrityError,
+    MisconfiguredError,
+    NoSpaceError,
+    NotFoundError,
+    ObjectTooLargeError,
+    PermissionDeniedError,
+    RejectedError,
+    StorageError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+
+Kind = Literal["info", "account", "container", "object"]
+
+_PASSING = {408, 425, 429, 498, 499}
+"""498 is Swift's own rate limit; 499 means that the client went away."""
+_ANYBODYS = {400, 401, 403, 407, 409, 411, 413, 414, 417, 431, 451, 497, 507, *_PASSING}
+"""Statuses that mean the same from any server: they are about the request or its caller."""
+
+_ERROR_BY_STATUS: dict[int, type[StorageError]] = {
+    401: UnauthenticatedError,
+    403: PermissionDeniedError,
+    507: NoSpaceError,
+}
+_OF_OTHERS = {"basic", "bearer", "digest", "negotiate", "ntlm"}
+"""Schemes of HTTP logins. Swift and Keystone ask by ``Swift`` and ``Keystone``, so another server asks by these."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The subject of a request: its *method*, and the *key* or *container* at *address*."""
+
+    address: str
+    kind: Kind
+    method: str = ""
+    container: str = ""
+    key: str = ""
+
+
+def asked(e: Refusal, address: str, storage_url: str, key: str = "") -> Asked:
+    """Return the subject of a refused request, from its path. *key* is the key that the caller gave."""
+    base = urlsplit(storage_url).path.rstrip("/")
+    path = e.path.partition("?")[0]
+    if not path:
+        return Asked(address, "object" if key else "account", e.method, "", key)
+    if not path.startswith(base):
+        return Asked(address, "info", e.method)
+    container, _, rest = path[len(base) :].strip("/").partition("/")
+    kind: Kind = "object" if rest else "container" if container else "account"
+    return Asked(address, kind, e.method, unquote(container), key if rest else "")
+
+
+def is_signed(headers: Mapping[str, str]) -> bool:
+    """Tell whether an answer names its transaction, as those of Swift and of Ceph RGW do."""
+    return "x-trans-id" in headers or "x-openstack-request-id" in headers
+
+
+def error_of_answer(e: Refusal, about: Asked, is_own: Callable[[], bool]) -> StorageError:
+    """Return the error for the refusal *e* of a request. *is_own* says whether the store itself refused."""
+    facts = _facts(e, about.address, about.key)
+    what = f" about {about.key!r}" if about.key else ""
+    text = f"the store at {about.address} answered {e.status} {e.reason}{what}{_words(e)}"
+    if e.status < 300:
+        return UnavailableError(f"{text}: {STRANGER}", **facts, stranger=True)
+    if e.status < 400 or _is_of_proxy(e):
+        return MisconfiguredError(f"{text}{_elsewhere(e) if e.status < 400 else OF_PROXY}", **facts)
+    if (e.status >= 500 and e.status != 507) or e.status in _PASSING:
+        return UnavailableError(text, **facts)
+    if about.kind == "info":
+        return RejectedError(text, **facts)
+    if (e.status == 403 or e.status not in _ANYBODYS) and not is_own():
+        facts["stranger"] = True
+        kind = RejectedError if e.status == 403 else UnavailableError
+        return kind(f"{text}: {STRANGER}", **facts)
+    return _own_refusal(e, about, text, facts)
+
+
+def _own_refusal(e: Refusal, about: Asked, text: str, facts: dict[str, Fact]) -> StorageError:
+    if e.status == 404:
+        return _not_found(about, text, facts)
+    if e.status == 409:
+        return _conflict(about, text, facts)
+    if e.status == 413:
+        return _too_large(e, text, facts)
+    if e.status == 422 and (about.kind, about.method) == ("object", "PUT"):
+        return IntegrityError(text, **facts)
+    return _ERROR_BY_STATUS.get(e.status, RejectedError)(text, **facts)
+
+
+STRANGER = "the answer has no X-Trans-Id, so a proxy or an ingress gave it, not the store"
+
+
+def _conflict(about: Asked, text: str, facts: dict[str, Fact]) -> StorageError:
+    """Distinguish a broken large object from two writers of one name, which passes.
+
+    Swift's middleware slo answers 409 to a GET of a large object whose first segment is missing or has changed.
+    """
+    if about.method in ("GET", "HEAD"):
+        return RejectedError(f"{text}: one of its segments is missing or has changed", **facts)
+    return ConflictError(text, **facts)
+
+
+def _too_large(e: Refusal, text: str, facts: dict[str, Fact]) -> StorageError:
+    """Distinguish one too large object from a full account or container, by the words of the store."""
+    words = e.words.lower()
+    if "too large" in words and "quota" not in words:
+        return ObjectTooLargeError(f"{text}: use smaller segments (--segmentSize)", **facts)
+    return NoSpaceError(text, **facts)
+
+
+def _not_found(about: Asked, text: str, facts: dict[str, Fact]) -> StorageError:
+    if about.kind == "object" and about.method != "PUT":
+        return NotFoundError(f"there is no object {about.key!r}", **facts)
+    if about.kind == "account" or (about.kind, about.method) == ("container", "PUT"):
+        return MisconfiguredError(
+            f"{text}: there is no such account; see OS_STORAGE_URL, --swiftUsername", **facts
+        )
+    return no_container(about.container, about.address, facts)
+
+
+def no_container(
+    container: str, address: str, facts: Mapping[str, Fact] | None = None
+) -> ContainerNotFoundError:
+    text = f"there is no container {container!r} at {address}; a push creates it"
+    return ContainerNotFoundError(text, **{**(facts or {}), "container": container})
+
+
+def error_of_login(e: Refusal, address: str, url: str, user: str) -> StorageError:
+    """Return the error for the refusal *e* of the login of *user* at *url*, which contains no password."""
+    facts = _facts(e, address)
+    text = f"the login at {url} answered {e.status} {e.reason}{_words(e)}"
+    if e.status < 400:
+        return MisconfiguredError(f"{text}{_elsewhere(e)}; see --swiftAuthUrl, SWIFT_AUTH_URL", **facts)
+    if e.status >= 500 or e.status in _PASSING:
+        return UnavailableError(text, **facts)
+    if _is_of_proxy(e):
+        return MisconfiguredError(f"{text}{OF_PROXY}", **facts)
+    if e.status == 401 or (e.status == 403 and is_signed(e.headers)):
+        text = f"cannot log in: the store at {address} does not accept the key of {user!r}"
+        return UnauthenticatedError(f"{text}: see --swiftKey, SWIFT_KEY, OS_PASSWORD", **facts)
+    if is_signed(e.headers) or e.status in _ANYBODYS - {403, 409}:
+        return MisconfiguredError(
+            f"{text}: this is not the address of a login; see --swiftAuthUrl, SWIFT_AUTH_URL", **facts
+        )
+    return UnavailableError(
+        f"{text}: {STRANGER}. The store may be restarting, or the address is wrong: see --swiftAuthUrl, SWIFT_AUTH_URL",
+        **facts,
+    )
+
+
+OF_PROXY = ": a proxy in front of the store asks for its own login; see --httpProxy USER:PASSWORD@HOST:PORT"
+
+
+def _is_of_proxy(e: Refusal) -> bool:
+    scheme = e.headers.get("www-authenticate", "").partition(" ")[0].lower()
+    return e.status == 407 or (e.status == 401 and scheme in _OF_OTHERS)
+
+
+def _facts(e: Refusal, address: str, key: str = "") -> dict[str, Fact]:
+    facts: dict[str, Fact] = {"address": address, "status": e.status}
+    if key:
+        facts["key"] = key
+    if "x-trans-id" in e.headers:
+        facts["transaction"] = e.headers["x-trans-id"]
+    wait = _seconds_to_wait(e.headers)
+    if wait is not None:
+        facts["retry_after"] = wait
+    return facts
+
+
+def _seconds_to_wait(headers: Mapping[str, str]) -> int | None:
+    """Return the seconds that Retry-After asks for (RFC 9110, 10.2.3), None without a valid value.
+
+    A date is compared with the Date of the answer, since the store's clock may differ. A past date counts as none.
+
+    >>> _seconds_to_wait({"retry-after": "7"}), _seconds_to_wait({"retry-after": "soon"})
+    (7, None)
+    >>> dates = {"date": "Fri, 31 Dec 1999 23:59:50 GMT", "retry-after": "Sat, 01 Jan 2000 00:00:02 GMT"}
+    >>> _seconds_to_wait(dates)
+    12
+    """
+    told = headers.get("retry-after", "")
+    if re.fullmatch(r"[0-9]{1,9}", told):
+        return int(told)
+    moment = time_of_http(told)
+    if not moment:
+        return None
+    now = time_of_http(headers.get("date", "")) or datetime.now(timezone.utc)
+    seconds = math.ceil((moment - now).total_seconds())
+    return seconds if seconds > 0 else None
+
+
+_TELLING = {400, 409, 413, 507}
+"""Statuses whose body says more: the error in the request, or the limit that it reached."""
+
+
+def _words(e: Refusal) -> str:
+    return f" ({e.words})" if e.status in _TELLING and e.words else ""
+
+
+def _elsewhere(e: Refusal) -> str:
+    """Return the target of a redirection. pfstorage follows none: a token is for the configured host only."""
+    try:
+        target = urlsplit(e.headers.get("location", ""))
+        place = f"{target.scheme}://{target.hostname}" + (f":{target.port}" if target.port else "")
+        return f", a redirection to {place}: use the final address" if target.hostname else ""
+    except ValueError:
+        return ""

@@ -1,0 +1,206 @@
+"""Listings of a Swift: pages of rows, fetched ahead, each asked for once by all who want it at the same time."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+from pfstorage.backends.coalescing import Shared
+from pfstorage.backends.contract import ObjectInfo
+from pfstorage.backends.http.connection import ConnectionBroken
+from pfstorage.backends.http.response import Response
+from pfstorage.backends.swift.pages import fetched_ahead
+from pfstorage.backends.swift.rows import (
+    NO_JSON,
+    SMALL,
+    Row,
+    WrongRowError,
+    info_of_row,
+    name_of,
+    require_row,
+    rows_coming,
+    rows_of,
+)
+from pfstorage.backends.swift.session import Connection, SwiftSession, path_of
+from pfstorage.errors import MisconfiguredError, RejectedError, UnavailableError
+from pfstorage.keys.mapping import FIRST_CHARACTER, MAX_KEY_BYTES
+
+PAGE = 10_000
+"""Rows of one listing page: Swift's ``container_listing_limit`` unless an operator lowered it."""
+
+MOST_OF_PAGE = 256 * 1024**2
+"""Bytes of a page; its rows have some 5000 at most."""
+LONGEST_PATH = 8000
+"""Bytes of what is asked for in a request line: Swift takes 8192 (``MAX_REQUEST_LINE``), with the method."""
+SHORT = 64
+"""Characters of a prefix beside which two markers fit in, whatever they are."""
+
+
+R = TypeVar("R")
+
+
+class SwiftListings:
+    """Requests for listings, by *session*."""
+
+    def __init__(self, session: SwiftSession) -> None:
+        self._session = session
+        self._pages: Shared[Sequence[Row]] = session.pages
+
+    def rows(
+        self, container: str, query: Mapping[str, str], limit: int | None = None
+    ) -> Iterator[ObjectInfo]:
+        """Yield what *query*, the parameters of Swift, asks for, *limit* at most. Raise `ContainerNotFoundError`."""
+        rows, prefix = self._rows(container, query, limit), query.get("prefix", "")
+        if len(prefix) > SHORT:  # not all of it may be asked for
+            rows = (row for row in rows if name_of(row).startswith(prefix))
+        return itertools.islice(map(info_of_row, rows), limit)
+
+    def _rows(self, container: str, query: Mapping[str, str], limit: int | None) -> Iterator[Row]:
+        try:
+            "".join(query.values()).encode()
+        except UnicodeEncodeError:
+            return  # a lone surrogate is in no key
+        query = _as_short_as_keys(query)
+        size = min(limit or PAGE, PAGE)
+        packed = functools.partial(self._packed_page, container)
+
+        def page_after(marker: str) -> tuple[Sequence[Row], str | None]:
+            """Return a page, and the marker of the next one if there may be one."""
+            page, is_last = self._page(container, {**query, "marker": marker}, size, packed)
+            last = name_of(page[-1]) if page else ""
+            if page and last <= marker:
+                raise RejectedError(
+                    f"the store at {self._session.address} lists the same page again and again"
+                )
+            return page, None if is_last or _ends_before(last, query.get("end_marker", "")) else last
+
+        def page_before(marker: str) -> tuple[Sequence[Row], str | None]:
+            """Return a page in descending order, in which the markers change their places."""
+            bounds = {"marker": marker or query.get("end_marker", ""), "end_marker": query.get("marker", "")}
+            page, is_last = self._page(container, {**query, **bounds, "reverse": "true"}, size, packed)
+            return page, None if is_last else name_of(page[-1])
+
+        is_whole = limit is None and not query.get("delimiter")
+        back = page_before if is_whole else None
+        for page in fetched_ahead(page_after, query.get("marker", ""), limit, back, name_of):
+            yield from page
+
+    def page(
+        self, container: str, query: Mapping[str, str], size: int
+    ) -> tuple[Sequence[dict[str, Any]], bool]:
+        """Return a page of *size* rows with all that Swift tells, and whether it is known to be the last.
+
+        It has fewer rows where the store allows no more. Raise `ContainerNotFoundError`.
+        """
+        return self._page(container, query, size, lambda asked: self._fetched(container, asked, _as_they_are))
+
+    def _page(
+        self, container: str, query: Mapping[str, str], size: int, fetch: Callable[..., Sequence[R]]
+    ) -> tuple[Sequence[R], bool]:
+        asked = {name: value for name, value in query.items() if value}
+        try:
+            page = fetch({**asked, "limit": str(size)})
+            return page, len(page) < size
+        except RejectedError as e:
+            if e.facts.get("status") != 412 or isinstance(e, MisconfiguredError):
+                raise
+        page = fetch(asked)  # the operator allows less than we ask for
+        return page, not page
+
+    def _packed_page(self, container: str, query: Mapping[str, str]) -> Sequence[Row]:
+        name = (container, *sorted(query.items()))
+        return self._pages.get(name, lambda: self._fetched(container, query, _packed))
+
+    def _fetched(
+        self, container: str, query: Mapping[str, str], read: Callable[[Connection, Response], Sequence[R]]
+    ) -> Sequence[R]:
+        def get_page(connection: Connection, url: str, token: str) -> Sequence[R]:
+            path = _with_query(path_of(url, container), {"format": "json", **query})
+            answer = self._session.send(connection, "GET", path, {"X-Auth-Token": token})
+            with self.wrong_rows(f"the container {container!r}"):
+                return read(connection, answer)
+
+        for is_last_try in (False, True):  # a page that was cut short in between is whole the next time
+            try:
+                return self._session.tried(get_page)
+            except NO_JSON as e:
+                if is_last_try:
+                    text = f"what the store at {self._session.address} answers is no listing: is it a Swift?"
+                    raise RejectedError(text, address=self._session.address) from e
+        raise AssertionError("the loop above returns or raises")
+
+    @contextlib.contextmanager
+    def wrong_rows(self, what: str) -> Iterator[None]:
+        """Turn a `WrongRowError` about *what* into an `UnavailableError`: a store that is well lists no such row."""
+        try:
+            yield
+        except WrongRowError as e:
+            address = self._session.address
+            raise UnavailableError(
+                f"the store at {address} lists {what} wrongly: {e}", address=address
+            ) from e
+
+
+def _as_short_as_keys(query: Mapping[str, str]) -> dict[str, str]:
+    """Return *query* without what is longer than any key: what is asked for has to fit into the line of a request.
+
+    The marker ends behind the character with which it is longer than a key: the same keys come after it, where the
+    store keeps to `MAX_KEY_BYTES`. A longer delimiter is in no key.
+    """
+    short = dict(query)
+    if marker := short.get("marker"):
+        short["marker"] = marker.encode()[: MAX_KEY_BYTES + 4].decode(errors="ignore")
+    if len(short.get("delimiter", "").encode()) > MAX_KEY_BYTES:
+        del short["delimiter"]
+    return short
+
+
+def _packed(connection: Connection, answer: Response) -> Sequence[Row]:
+    if answer.length is not None and answer.length <= SMALL:
+        return rows_of(_whole(connection.http.read_all(answer), answer.status))
+    return rows_coming(_chunks(connection, answer))
+
+
+def _as_they_are(connection: Connection, answer: Response) -> Sequence[dict[str, Any]]:
+    rows = json.loads(_whole(connection.http.read_all(answer), answer.status))
+    if not isinstance(rows, list):
+        raise ValueError("it is no list")
+    for row in rows:
+        require_row(row)
+    return rows
+
+
+def _whole(content: bytes, status: int) -> bytes:
+    if not content and status != 204:
+        raise ConnectionBroken("the connection broke (the listing is cut off)")
+    return content or b"[]"
+
+
+def _chunks(connection: Connection, answer: Response) -> Iterator[bytes]:
+    """Yield what comes of the body of *answer*, to its end."""
+    http, left = connection.http, MOST_OF_PAGE
+    while left >= 0 and (count := http.read_into(answer, http.buffer)):
+        left -= count
+        yield bytes(http.buffer[:count])
+    if left < 0:
+        raise ConnectionBroken(f"a page of its listing has more than {MOST_OF_PAGE} bytes")
+    if left == MOST_OF_PAGE:
+        yield _whole(b"", answer.status)
+
+
+def _with_query(path: str, query: Mapping[str, str]) -> str:
+    """Return *path* with *query*, and less of the prefix where that would be too long: the markers bound it, too."""
+    whole = f"{path}?{urlencode(query)}"
+    if len(whole) <= LONGEST_PATH or "delimiter" in query:
+        return whole
+    return f"{path}?{urlencode({**query, 'prefix': query.get('prefix', '')[:SHORT]})}"
+
+
+def _ends_before(last: str, end_marker: str) -> bool:
+    """Tell whether no key lies between *last* and *end_marker*."""
+    return bool(end_marker) and last + FIRST_CHARACTER >= end_marker

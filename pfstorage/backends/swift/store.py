@@ -1,0 +1,133 @@
+"""OpenStack Swift: one container as a `Storage`. How its requests are sent is `swift_session`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from urllib.parse import quote
+
+from pfstorage.backends.common import text_of_mtime
+from pfstorage.backends.content_types import guess_content_type
+from pfstorage.backends.contract import NO_ATTRIBUTES, Attributes, ObjectInfo, Piece, Sink, Source, Span
+from pfstorage.backends.leftovers import Leftover, Leftovers, Share
+from pfstorage.backends.retry import Patience
+from pfstorage.backends.swift.headers import MTIME
+from pfstorage.backends.swift.objects import SwiftObjects, only_if_new
+from pfstorage.backends.swift.segments import SwiftSegments, SwiftUpload
+from pfstorage.backends.swift.session import SwiftSession
+from pfstorage.backends.swift.sweep import SwiftSweep
+from pfstorage.keys.mapping import check_key
+from pfstorage.settings.model import Settings
+
+
+def open_storage(settings: Settings) -> SwiftStorage:
+    return SwiftStorage(settings)
+
+
+class SwiftStorage:
+    """One container of an OpenStack Swift."""
+
+    takes_streams = True
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._container = settings.swift.container_name
+        self._use(SwiftSession(settings))
+
+    def _use(self, session: SwiftSession) -> None:
+        self._session = session
+        self._objects = SwiftObjects(session, makes_containers=self.settings.swift.auto_create_container)
+        self._segments = SwiftSegments(self._objects, self._container)
+
+    @property
+    def connections(self) -> tuple[int, int]:
+        return self._session.connections
+
+    def with_patience(self, patience: Patience) -> SwiftStorage:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._use(self._session.with_patience(patience))
+        return other
+
+    def give_up(self, reason: str) -> None:
+        self._session.patience.give_up(reason)
+
+    def list(
+        self,
+        prefix: str = "",
+        *,
+        marker: str = "",
+        end_marker: str = "",
+        limit: int | None = None,
+        delimiter: str = "",
+    ) -> Iterator[ObjectInfo]:
+        return self._objects.list(
+            self._container,
+            limit=limit,
+            prefix=prefix,
+            marker=marker,
+            end_marker=end_marker,
+            delimiter=delimiter,
+        )
+
+    def head(self, key: str) -> ObjectInfo:
+        return self._objects.head(self._container, check_key(key))
+
+    def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
+        return self._objects.get(self._container, check_key(key), sink, span)
+
+    def put(
+        self,
+        key: str,
+        body: Source,
+        size: int,
+        attributes: Attributes = NO_ATTRIBUTES,
+        *,
+        only_new: bool = False,
+    ) -> ObjectInfo:
+        headers = _headers_of(check_key(key), attributes)
+        with only_if_new(key, headers, only_new):
+            return self._objects.put(self._container, key, body, size, headers)
+
+    def delete(self, key: str) -> None:
+        self._session.ask("DELETE", self._container, check_key(key))
+
+    def copy(self, source: str, target: str) -> ObjectInfo:
+        destination = quote(f"/{self._container}/{check_key(target)}")
+        self._session.ask("COPY", self._container, check_key(source), {"Destination": destination})
+        return self.head(target)
+
+    def piece_size(self, size: int, wanted: int) -> int:
+        return self._segments.piece_size(size, wanted)
+
+    def segmented_upload(
+        self, key: str, size: int, piece_size: int, attributes: Attributes, replaced: ObjectInfo | None
+    ) -> SwiftUpload:
+        headers = _headers_of(check_key(key), attributes)
+        stamp = text_of_mtime(time.time_ns() if attributes.mtime_ns is None else attributes.mtime_ns)
+        return SwiftUpload(self._segments, key, f"{stamp}/{size}/{piece_size}", headers, replaced)
+
+    def pieces(self, info: ObjectInfo) -> Sequence[Piece]:
+        return self._segments.pieces(info)
+
+    def leftovers(self, takes: Callable[[str], bool], older_than: float, share: Share) -> Leftovers:
+        return SwiftSweep(self._segments).leftovers(takes, older_than, share)
+
+    def remove_leftover(self, leftover: Leftover) -> bool:
+        return SwiftSweep(self._segments).remove(leftover)
+
+    def close(self) -> None:
+        self._session.close()
+
+    def __enter__(self) -> SwiftStorage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _headers_of(key: str, attributes: Attributes) -> dict[str, str]:
+    headers = {"Content-Type": attributes.content_type or guess_content_type(key)}
+    if attributes.mtime_ns is not None:
+        headers[MTIME] = text_of_mtime(attributes.mtime_ns)
+    return headers

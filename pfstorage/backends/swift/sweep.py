@@ -1,0 +1,248 @@
+"""The segments in a Swift of which no large object is made: found by reading every manifest of the account."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+from urllib.parse import quote, unquote, urlencode, urlsplit
+
+from pfstorage.backends.common import iso_time, time_of_http
+from pfstorage.backends.leftovers import Leftover, Leftovers, Share
+from pfstorage.backends.swift import listing as swift_listing
+from pfstorage.backends.swift.headers import LARGE
+from pfstorage.backends.swift.manifests import Unreadable, parsed
+from pfstorage.backends.swift.names import key_of, try_of
+from pfstorage.backends.swift.rows import NO_JSON, require_row
+from pfstorage.backends.swift.segments import SwiftSegments
+from pfstorage.backends.swift.session import Connection, path_of
+from pfstorage.errors import (
+    ContainerNotFoundError,
+    NotFoundError,
+    RejectedError,
+    StorageError,
+    UnavailableError,
+)
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 1000
+"""Objects that are asked for their manifests before the next ones are listed."""
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Named:
+    """What one object names: *names* are paths with their container, *prefix* is the beginning of some."""
+
+    names: frozenset[str] = frozenset()
+    prefix: str = ""
+    unread: str = ""
+
+
+@dataclass
+class _Look:
+    """What is known of all objects that were looked at. *left* are the segments that none of them names.
+
+    *named* are those that one of them names and that are yet to be looked at: they may be manifests themselves.
+    """
+
+    left: dict[str, Leftover]
+    unread: list[str]
+    read: set[tuple[str, ...]] = field(default_factory=set)
+    named: set[str] = field(default_factory=set)
+
+    def note(self, which: tuple[str, ...], named: _Named) -> None:
+        if named.unread:
+            self.unread.append(named.unread)
+        if named.names or named.prefix:
+            self.read.add(which)
+        found = named.names & self.left.keys()
+        if named.prefix:
+            found |= {name for name in self.left if name.startswith(named.prefix)}
+        for name in found:
+            del self.left[name]
+        self.named |= found
+
+
+class SwiftSweep:
+    """Looks for what is left over of the segments in a container. Whoever may name one is asked, wherever they are.
+
+    The segments are listed first: what names one by then is found after that. The manifests are read a second
+    time in the end, since one that was copied and removed meanwhile may have been missed in both places.
+    """
+
+    def __init__(self, segments: SwiftSegments) -> None:
+        self._segments = segments
+        self._objects = segments.objects
+
+    def leftovers(self, takes: Callable[[str], bool], older_than: float, share: Share) -> Leftovers:
+        """Do what `SupportsSegments.leftovers` says."""
+        home = self._segments.segment_container
+        listed, moment, unread = self._containers()
+        oldest = iso_time(moment - older_than) if older_than else ""
+        look = _Look(dict(self._old_segments(home, takes, oldest)), unread)
+        containers = sorted({*listed, self._segments.container, home})
+        for is_listed_as_large in (True, False, True):
+            for container in containers:
+                if look.left:
+                    self._look_through(container, look, is_listed_as_large, share)
+        while look.left and look.named:
+            names = [look.named.pop() for _ in range(min(AT_ONCE, len(look.named)))]
+            self._look_at(home, [{"name": name.removeprefix(f"/{home}/")} for name in names], look, share)
+        return Leftovers([*look.left.values()], len(look.read), [*dict.fromkeys(look.unread)])
+
+    def _containers(self) -> tuple[list[str], float, list[str]]:
+        """Return the containers of the account, the time of the store, and why they are not known."""
+        names: list[str] = []
+        moment = 0.0
+
+        def get_page(connection: Connection, url: str, token: str) -> list[str]:
+            nonlocal moment
+            query = urlencode({"format": "json", **({"marker": names[-1]} if names else {})})
+            path = f"{urlsplit(url).path}?{query}"
+            answer = self._objects.session.send(connection, "GET", path, {"X-Auth-Token": token})
+            told = time_of_http(answer.fields.get("date", ""))
+            if told is None:
+                raise ValueError("it does not tell the time")
+            moment = told.timestamp()
+            rows = json.loads(connection.http.read_all(answer) or b"[]")
+            with self._objects.listings.wrong_rows("the account"):
+                for row in rows:
+                    require_row(row)
+            return [row["name"] for row in rows]
+
+        try:
+            while page := self._objects.session.tried(get_page):
+                if names and page[-1] <= names[-1]:
+                    raise RejectedError("the same page is listed again and again")
+                names += page
+        except UnavailableError:
+            raise
+        except (StorageError, *NO_JSON) as e:
+            return names, moment, [f"the containers of the account can't be listed: {e}"]
+        return names, moment, []
+
+    def _old_segments(
+        self, home: str, takes: Callable[[str], bool], oldest: str
+    ) -> Iterator[tuple[str, Leftover]]:
+        """Yield the segments, by their path, of each try that has stored none since *oldest*; "" is now."""
+        latest: dict[str, str] = {}
+        found = []
+        try:
+            for row in self._objects.list(home):
+                key = key_of(row.key)
+                if key is not None and takes(key):
+                    found.append(Leftover(row.key, key, row.size, row.last_modified))
+                    of_try = try_of(row.key)
+                    latest[of_try] = max(latest.get(of_try, ""), row.last_modified)
+        except ContainerNotFoundError:
+            return
+        for each in found:
+            if not oldest or latest[try_of(each.name)] < oldest:
+                yield f"/{home}/{each.name}", each
+
+    def _look_through(self, container: str, look: _Look, is_listed_as_large: bool, share: Share) -> None:
+        """Note what the objects in *container* name: those that it lists as large, or else all others."""
+        rows = (
+            row
+            for row in self._rows(container, look.unread)
+            if ("slo_etag" in row) == is_listed_as_large
+            and _identity(container, row) not in look.read
+            and f"/{container}/{row['name']}" not in look.left
+        )
+        while some := list(islice(rows, AT_ONCE)):
+            self._look_at(container, some, look, share)
+
+    def _look_at(self, container: str, rows: Sequence[Row], look: _Look, share: Share) -> None:
+        look.named -= {f"/{container}/{row['name']}" for row in rows}
+        named = share([functools.partial(self._named_by, container, row) for row in rows])
+        for row, each in zip(rows, named, strict=True):
+            look.note(_identity(container, row), each)
+
+    def _rows(self, container: str, unread: list[str]) -> Iterator[Row]:
+        """Yield the rows of *container*, old versions too."""
+        marks: dict[str, str] = {}
+        is_last = False
+        try:
+            while not is_last:
+                page, is_last = self._objects.listings.page(
+                    container, {"versions": "true", **marks}, swift_listing.PAGE
+                )
+                yield from page
+                last = page[-1] if page else {"name": ""}
+                before = marks
+                marks = {"marker": last["name"], "version_marker": last.get("version_id") or ""}
+                if marks == before:
+                    raise RejectedError("the same page is listed again and again")
+        except ContainerNotFoundError:
+            return
+        except UnavailableError:
+            raise
+        except StorageError as e:
+            unread.append(f"container {container!r}: {e}")
+
+    def _named_by(self, container: str, row: Row) -> _Named:
+        key, is_large = str(row["name"]), "slo_etag" in row
+        query = "" if row.get("is_latest", True) else f"version-id={quote(str(row['version_id']))}"
+        if "symlink_path" in row:  # /v1/account/container/key
+            return _Named(frozenset(["/" + unquote(row["symlink_path"]).split("/", 3)[-1]]))
+        try:
+            if is_large or self._is_large(container, key, query):
+                prefix, content = self._segments.manifests.read(container, key, query and f"&{query}")
+                names = () if prefix else (str(each["name"]) for each in parsed(content))
+                return _Named(frozenset(names), prefix and f"/{prefix}")
+            return _Named()
+        except UnavailableError:
+            raise
+        except (StorageError, Unreadable, *NO_JSON) as e:
+            if isinstance(e, NotFoundError) and not (is_large and self._is_there(container, key, query)):
+                return _Named()  # it is listed for a while after its end
+            log.debug("%r in %r: %s", key, container, e)
+            return _Named(unread=f"object {key!r} in container {container!r}: its manifest can't be read")
+
+    def _is_there(self, container: str, key: str, query: str) -> bool:
+        """Tell whether any replica is left of an object that the store denies: of its segments, none may be removed."""
+        try:
+            self._head(container, key, query, {"X-Newest": "true"})
+        except NotFoundError:
+            return False
+        except UnavailableError:
+            raise
+        except StorageError:
+            return True
+        return True
+
+    def _is_large(self, container: str, key: str, query: str) -> bool:
+        return not LARGE.isdisjoint(self._head(container, key, query, {}))
+
+    def _head(self, container: str, key: str, query: str, headers: Mapping[str, str]) -> Mapping[str, str]:
+        def head(connection: Connection, url: str, token: str) -> Mapping[str, str]:
+            path = path_of(url, container, key) + (query and f"?{query}")
+            asked = {"X-Auth-Token": token, **headers}
+            answer = self._objects.session.send(connection, "HEAD", path, asked)
+            connection.http.skip(answer)
+            return answer.fields
+
+        return self._objects.session.tried(head, key)
+
+    def remove(self, leftover: Leftover) -> bool:
+        """Do what `SupportsSegments.remove_leftover` says."""
+        home = self._segments.segment_container
+        try:
+            if self._objects.head(home, leftover.name).last_modified[:19] > leftover.last_modified[:19]:
+                return False
+            self._objects.session.ask("DELETE", home, leftover.name)
+        except NotFoundError:
+            return False
+        return True
+
+
+def _identity(container: str, row: Row) -> tuple[str, ...]:
+    """Return what tells an object in a listing from any other, and from what it was before."""
+    return container, str(row.get("name")), str(row.get("version_id")), str(row.get("hash"))

@@ -1,0 +1,91 @@
+"""How far a transfer is, for whoever waits: a bar on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from pfstorage.transfer import Progress
+
+log = logging.getLogger("pfstorage.cli.progress")
+
+LINE_SECONDS = 10.0
+
+
+def shown_on_stderr(verbosity: int) -> Callable[[Progress], None]:
+    """Return what shows progress as *verbosity* wants it: not at all with 0."""
+    if verbosity <= 0 or sys.stderr is None:
+        return lambda _: None
+    return Bar() if _has_screen(sys.stderr) else Lines()
+
+
+def _has_screen(file: TextIO) -> bool:
+    """Tell whether *file* is a terminal of some size: on one of no lines, tqdm shows nothing."""
+    try:
+        return file.isatty() and os.get_terminal_size(file.fileno()).lines > 0
+    except OSError:
+        return False
+
+
+def in_words(progress: Progress) -> str:
+    """
+    >>> in_words(Progress(done=70, failed=1, skipped=20, size=3 * 2**20, seconds=2.0, total=100))
+    '71 of 100 files, 3.0 MiB, 1.5 MiB/s, 20 unchanged, 1 failed'
+    """
+    files = progress.done + progress.failed
+    total = f" of {progress.total}" if progress.total is not None else ""
+    rate = progress.size / progress.seconds if progress.seconds else 0.0
+    words = [f"{files}{total} files", _bytes(progress.size), f"{_bytes(rate)}/s"]
+    words += [f"{progress.skipped} unchanged"] if progress.skipped else []
+    words += [f"{progress.failed} failed"] if progress.failed else []
+    return ", ".join(words)
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+class Lines:
+    """A line to the log, the first after `LINE_SECONDS`: what is done sooner needs none."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._said_at = clock()
+
+    def __call__(self, progress: Progress) -> None:
+        if self._clock() - self._said_at >= LINE_SECONDS:
+            self._said_at = self._clock()
+            log.info("%s", in_words(progress))
+
+
+class Bar:
+    """A bar of tqdm's: files, bytes, rate, the time that is left, failures."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def __call__(self, progress: Progress) -> None:
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(unit=" files", file=sys.stderr, dynamic_ncols=True, leave=False)
+        bar = self._bar
+        bar.total = progress.total
+        bar.n = progress.done + progress.failed
+        rate = progress.size / progress.seconds if progress.seconds else 0.0
+        facts = {"bytes": _bytes(progress.size), "rate": f"{_bytes(rate)}/s"}
+        if progress.failed:
+            facts["failed"] = str(progress.failed)
+        bar.set_postfix(facts, refresh=False)
+        bar.refresh()
+        if progress.is_last:
+            bar.close()
+            self._bar = None

@@ -1,0 +1,1 @@
+"""The names and calls of pfstorage 2.x."""

@@ -1,0 +1,1 @@
+"""Pure functions of keys: the mapping to paths, filters and name clashes."""

@@ -1,0 +1,1 @@
+"""Log lines, standard output, and records of messages."""

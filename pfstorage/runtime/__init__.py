@@ -1,0 +1,1 @@
+"""Cancellation, fair scheduling, sockets and unexpected errors of this process."""

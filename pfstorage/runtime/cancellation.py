@@ -1,0 +1,127 @@
+"""One signal that ends what is under way, soon and tidily."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from pfstorage.errors import StoppedError
+from pfstorage.runtime.fair_share import LOOPS, SLICE_SECONDS
+
+T = TypeVar("T")
+
+TICK = 0.1
+"""Seconds after which a sleeper looks whether a parent's end is requested."""
+
+LOOK_SECONDS = 0.2
+"""Seconds after which a client is looked at again, whether it is still there."""
+
+
+class Stop:
+    """Tells work that it should end. It is asked between pieces of work, from any thread.
+
+    Once it is requested, nothing new should begin; what runs has *patience* seconds to
+    come to its end, and is then to be given up.
+    """
+
+    def __init__(
+        self,
+        patience: float = 2.0,
+        parent: Stop | None = None,
+        is_unwanted: Callable[[], bool] | None = None,
+    ) -> None:
+        """A request of *parent* is one of this, too, but not the other way round.
+
+        *is_unwanted* tells whether nobody waits any more for what runs. Whoever looks at this has it asked, some
+        times a second at most; what it is true of is requested to end.
+        """
+        self._parent = parent
+        self._is_unwanted = is_unwanted
+        self._look_at = self._heed_at = 0.0
+        self._reason = ""
+        self._patience = patience
+        self._requested = threading.Event()
+        self._deadline = float("inf")
+        self._listeners = 0
+        self._lock = threading.Lock()
+
+    def request(self, reason: str = "it was told to stop") -> None:
+        """Ask for the end. Only the first *reason* counts; a signal handler may call this."""
+        if not self._requested.is_set():
+            self._reason, self._deadline = reason, time.monotonic() + self._patience
+            self._requested.set()
+
+    @property
+    def reason(self) -> str:
+        return self._reason or (self._parent.reason if self._parent else "")
+
+    @property
+    def is_requested(self) -> bool:
+        if self._requested.is_set() or (self._parent and self._parent.is_requested):
+            return True
+        if self._is_unwanted and (now := time.monotonic()) >= self._look_at:
+            self._look_at = now + LOOK_SECONDS
+            if self._is_unwanted():
+                self.request("nobody waits for it any more")
+        return self._requested.is_set()
+
+    @property
+    def is_overdue(self) -> bool:
+        """Tell whether what still runs is to be given up."""
+        return time.monotonic() > self._deadline or bool(self._parent and self._parent.is_overdue)
+
+    @property
+    def is_heeded(self) -> bool:
+        """Tell whether anybody looks at it now: if not, a signal must end the program in another way."""
+        return self._listeners > 0
+
+    @contextlib.contextmanager
+    def heeded(self) -> Iterator[None]:
+        """Promise to look at it often for the length of the block."""
+        with self._lock:
+            self._listeners += 1
+        try:
+            with self._parent.heeded() if self._parent else contextlib.nullcontext():
+                yield
+        finally:
+            with self._lock:
+                self._listeners -= 1
+
+    def error(self) -> StoppedError:
+        return StoppedError(
+            f"stopped before the end: {self.reason}; send the same message again: what is done is not done twice"
+        )
+
+    def check(self) -> None:
+        """Raise `StoppedError` if what runs is to be given up."""
+        if self.is_overdue:
+            raise self.error()
+
+    def heed(self) -> None:
+        """Raise `StoppedError` if the end was requested; else, wait until this thread may compute.
+
+        It is cheap enough for each row of a plan.
+        """
+        if time.monotonic() >= self._heed_at:
+            if self.is_requested:
+                self._heed_at = 0.0
+                raise self.error()
+            LOOPS.pause()
+            self._heed_at = time.monotonic() + SLICE_SECONDS
+
+    def watched(self, rows: Iterable[T]) -> Iterator[T]:
+        """Pass *rows* on as they come, of which perhaps none is wanted. Raise as `heed` does."""
+        return LOOPS.in_turns(rows, self.heed)
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep. Raise `StoppedError` soon after the end is requested."""
+        end = time.monotonic() + seconds
+        while not self.is_requested:
+            left = end - time.monotonic()
+            if left <= 0:
+                return
+            self._requested.wait(min(left, TICK))
+        raise self.error()

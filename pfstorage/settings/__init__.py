@@ -1,0 +1,1 @@
+"""The settings of a process: their sources, their tree and their secrets."""

@@ -1,0 +1,146 @@
+"""Secrets, and how they are kept out of what is written for somebody to read.
+
+What goes back to a sender is never searched for secrets: whoever sends a guess would learn
+from the mask that it is right. A reply is made without them. Masks are for what the sender does
+not see, the log and the records of ``--debugToDir``, and for whom the settings obey anyway.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import quote, quote_plus, unquote
+
+from pfstorage.wire.decoding import without_mark
+
+MASK = "********"
+
+_NAME = re.compile(r"(swift|api)?key|osoptions|.*(password|passwd|secret|token|authorization|credentials?)")
+
+
+class Secret(str):
+    """A text that reads `MASK` in a ``repr``: of what it is part of, or in a traceback that shows values."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(MASK)
+
+
+def without_line_end(text: str) -> str:
+    """Return *text*, a secret as somebody has kept it, without the line end that an editor or ``echo`` put after it.
+
+    So is a byte order mark before it.
+
+    >>> without_line_end("\ufeffsecret\\r\\n"), without_line_end(" in between\\n is one ")
+    ('secret', ' in between\\n is one ')
+    """
+    return without_mark(text).rstrip("\r\n")
+
+
+def says_secret(name: str) -> bool:
+    """Tell whether what somebody calls *name* is most likely a secret.
+
+    >>> says_secret("authToken"), says_secret("OS_PASSWORD"), says_secret("tokenPath"), says_secret("path")
+    (True, True, False, False)
+    """
+    return _NAME.fullmatch(re.sub("[^a-z]", "", name.lower())) is not None
+
+
+def without_password(text: str) -> str:
+    """Return *text*, a URL with its scheme or without, with all masked that may be its user and password.
+
+    So is a URL within a sentence.
+
+    >>> without_password("http://me:secr@t@host/auth"), without_password("me:secret@proxy:3128")
+    ('http://********@host/auth', '********@proxy:3128')
+    """
+    before, user, host = _parts(text)
+    return f"{before}{MASK}@{host}" if user else text
+
+
+def passwords_of(url: str) -> set[str]:
+    """Return the password in *url* as it is written there and as it is meant, or what stands for one.
+
+    >>> sorted(passwords_of("http://me:a%20b@host")), passwords_of("http://host")
+    (['a b', 'a%20b'], set())
+    """
+    _, user, _ = _parts(url)
+    written = user.partition(":")[2] or user
+    return {written, unquote(written)} - {""}
+
+
+def _parts(url: str) -> tuple[str, str, str]:
+    """Return what stands before the user and password, these two, and what stands behind their ``@``.
+
+    It is the last one: who has not escaped a "/" or an "@" in a password tells it no less.
+    """
+    scheme, slashes, rest = url.partition("//")
+    user, _, host = rest.rpartition("@") if slashes else url.rpartition("@")
+    return (scheme + slashes if slashes else ""), user, host
+
+
+def without(value: Any, secrets: frozenset[str]) -> Any:
+    """Return *value*, a text or what JSON decodes to, with each of *secrets* masked wherever it stands.
+
+    It is found as it is, and as a URL, JSON or Python's ``repr`` writes it.
+
+    >>> without({"url": "/?token=a%26b", "n": 1}, frozenset({"a&b"}))
+    {'url': '/?token=********', 'n': 1}
+    """
+    if isinstance(value, str):
+        return _pattern(secrets).sub(MASK, value) if secrets else value
+    if isinstance(value, Mapping):
+        return {without(name, secrets): without(each, secrets) for name, each in value.items()}
+    return [without(each, secrets) for each in value] if isinstance(value, list | tuple) else value
+
+
+@functools.lru_cache(maxsize=8)
+def _pattern(secrets: frozenset[str]) -> re.Pattern[str]:
+    forms = {form for secret in secrets for form in _forms(secret)}
+    return re.compile("|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True)))
+
+
+def _forms(secret: str) -> set[str]:
+    plain = str(secret)
+    quoted = {quote(plain, errors="replace"), quote(plain, safe="", errors="replace")}
+    as_json = {json.dumps(plain)[1:-1], json.dumps(plain, ensure_ascii=False)[1:-1]}
+    return {plain, quote_plus(plain, errors="replace"), repr(plain)[1:-1]} | quoted | as_json
+
+
+def without_named(value: Any) -> Any:
+    """Return *value*, what JSON decodes to, with that masked in it whose name says that it is a secret.
+
+    >>> without_named({"path": "a", "login": {"password": "p", "keys": ["x"]}})
+    {'path': 'a', 'login': {'password': '********', 'keys': ['x']}}
+    """
+    if isinstance(value, Mapping):
+        return {name: MASK if _is_named(name, each) else without_named(each) for name, each in value.items()}
+    return [without_named(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def texts_named(value: Any) -> Iterator[str]:
+    """Yield the texts that `without_named` masks in *value*."""
+    if isinstance(value, Mapping):
+        for name, each in value.items():
+            yield from _texts_in(each) if _is_named(name, each) else texts_named(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from texts_named(each)
+
+
+def _is_named(name: object, value: object) -> bool:
+    return says_secret(str(name)) and value not in ("", None, True, False) and value != {}
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _texts_in(each)
+    elif value not in ("", None):
+        yield str(value)

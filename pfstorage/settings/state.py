@@ -1,0 +1,204 @@
+"""The settings as the tree that ``internalctl`` reads and writes: ``/swift/container_name``."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pfstorage._version import __version__
+from pfstorage.errors import ForbiddenError, NotFoundError, SettingsError
+from pfstorage.settings.changes import AT_RUN_TIME, leaves, require_new_secrets
+from pfstorage.settings.model import (
+    BLOCKS,
+    CommonSettings,
+    Document,
+    Settings,
+    is_masked,
+    load_settings,
+    to_document,
+)
+from pfstorage.settings.redaction import MASK, without_named, without_password
+from pfstorage.settings.sources import SECRET_FLAGS
+from pfstorage.wire.fields import known_names
+
+Tree = dict[str, Any]
+MAX_DEPTH = 16
+"""Names on the way to a leaf. Settings have two; what is nested much deeper can't be copied."""
+_TREES = {"", "this", "this/args", *BLOCKS}
+_COMMON = known_names(CommonSettings)
+
+
+class StateTree:
+    """A tree of texts and numbers, begun from *settings*; what is changed in it changes them.
+
+    Nodes that are no settings may be made and read, as in 2.x, and mean nothing
+    to pfstorage. A secret reads as `MASK`; setting it to `MASK` leaves it. So does what is
+    called one beside the settings, such as ``/swift/password``.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        name: str = "pfstorage",
+        version: str = __version__,
+        args: Mapping[str, Any] | None = None,
+    ) -> None:
+        """*args* are the parsed flags, shown under ``/this/args`` without their secrets."""
+        self.settings = settings
+        self.on_change: Callable[[Settings], None] = lambda _: None
+        """Called with the settings after each change."""
+        self._lock = threading.Lock()
+        self._tree: Tree = to_document(settings, with_secrets=True)
+        shown = {key: _shown_flag(key, value) for key, value in (args or {}).items()}
+        self._tree["this"] = {"name": name, "version": version, **self._tree["this"], "args": shown}
+        self._masked = self._mask()
+
+    def renew(self, settings: Settings, documents: tuple[Document, ...] = ()) -> None:
+        """Begin again from *settings*, made of *documents*; nodes that are no settings stay.
+
+        Raise `SettingsError` if a new address has an old secret; then all stays.
+        """
+        tree = to_document(settings, with_secrets=True)
+        with self._lock:
+            require_new_secrets(self.settings, settings, documents, with_proxy=True)
+            for name, block in tree.items():
+                self._tree[name] = {**self._tree[name], **block}
+            self.settings = settings
+            self._masked = self._mask()
+            self.on_change(settings)
+
+    def get(self, var: str) -> Any:
+        """Return the value at *var*, a dict for an inner node.
+
+        Raise `NotFoundError`, or `SettingsError` for more than `MAX_DEPTH` names.
+        """
+        node: Any = self._masked
+        for part in _parts(var):
+            if not isinstance(node, dict) or part not in node:
+                raise NotFoundError(f"the state has no {var!r}", var=var)
+            node = node[part]
+        return copy.deepcopy(node) if isinstance(node, dict | list) else node
+
+    def set(self, var: str, value: Any, *, at_run_time: bool = False) -> None:
+        """Put *value* at *var*; a dict is merged into what is there. Raise `SettingsError`.
+
+        Nothing is changed if the settings would not be valid, or an old secret would go to a new address. With
+        *at_run_time*, raise `ForbiddenError` for what is not in `AT_RUN_TIME`, unless it is what `get` returns.
+        """
+        if var.strip("/") in _TREES and not isinstance(value, Mapping):
+            raise SettingsError(f"{var!r} is a tree: set one of its leaves, or an object")
+        change = nested(var, value)
+        self._change(self._allowed(change) if at_run_time else change)
+
+    def _allowed(self, change: Mapping[str, Any]) -> Tree:
+        """Return what *change* changes. What it brings back as it was shown tells nothing of what is behind a mask."""
+        allowed: Tree = {}
+        for path, value in leaves(change):
+            if path in AT_RUN_TIME:
+                _merge(allowed, nested("/".join(path), value))
+            elif value != _at(self._masked, path):
+                names = ", ".join(sorted("/".join(("", *each)) for each in AT_RUN_TIME))
+                raise ForbiddenError(
+                    f"{'/'.join(('', *path))[:80]!r} does not change over HTTP, as {names} do: change the file of"
+                    " --configFileLoad and send SIGHUP, or start the server anew"
+                )
+        return allowed
+
+    def replace(self, old: str, new: str, *, at_run_time: bool = False) -> list[str]:
+        """Put *new* wherever the value is *old*; return the paths of those leaves.
+
+        With *at_run_time*, only what is in `AT_RUN_TIME` is looked at: what is found tells of no secret.
+        """
+        with self._lock:
+            found = [path for path, value in leaves(self._tree) if value == old]
+        if at_run_time:
+            found = [path for path in found if path in AT_RUN_TIME]
+        paths = ["/".join(("", *path)) for path in found]
+        change: Tree = {}
+        for path in paths:
+            _merge(change, nested(path, new))
+        self._change(change)
+        return paths
+
+    def _change(self, change: Mapping[str, Any]) -> None:
+        if _depth(change) > MAX_DEPTH:
+            raise _too_deep()
+        with self._lock:
+            tree = copy.deepcopy(self._tree)
+            _merge(tree, change)
+            blocks = {name: tree.get(name, {}) for name in ("this", *BLOCKS)}
+            if isinstance(blocks["this"], Mapping):  # else it is refused as it is
+                blocks["this"] = {key: blocks["this"][key] for key in _COMMON if key in blocks["this"]}
+            settings = load_settings(blocks)[0]
+            require_new_secrets(self.settings, settings, (change,))
+            self.settings = settings
+            self._tree = tree
+            self._masked = self._mask()
+            self.on_change(settings)
+
+    def _mask(self) -> Tree:
+        """Return the tree as anybody may see it. It is another one after each change, and never changed itself."""
+        tree = copy.deepcopy(self._tree)
+        shown = to_document(self.settings)
+        for name in ("this", *BLOCKS):
+            tree[name] = {**without_named(tree[name]), **shown[name]}
+        return tree
+
+
+def _shown_flag(name: str, value: Any) -> Any:
+    if value and name in SECRET_FLAGS:
+        return MASK
+    if name in ("swiftAuthUrl", "httpProxy"):
+        return without_password(str(value or ""))
+    return (
+        value if isinstance(value, str | int | float | None) else str(value)
+    )  # whatever a caller kept there
+
+
+def nested(var: str, value: Any) -> Any:
+    """Return *value* under each of the names in *var*, the first outermost.
+
+    Raise `SettingsError` if there are more than `MAX_DEPTH`.
+
+    >>> nested("/swift/key", "k")
+    {'swift': {'key': 'k'}}
+    """
+    for part in reversed(_parts(var)):
+        value = {part: value}
+    return value
+
+
+def _parts(var: str) -> list[str]:
+    parts = [part for part in var.split("/") if part]
+    if len(parts) > MAX_DEPTH:
+        raise _too_deep()
+    return parts
+
+
+def _depth(value: object) -> int:
+    """Return how many names, or places in lists, lead to the deepest leaf of *value*."""
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return max((1 + _depth(each) for each in inner), default=0)
+
+
+def _too_deep() -> SettingsError:
+    return SettingsError(
+        f"a path of the state has at most {MAX_DEPTH} names, with those in the value that is set"
+    )
+
+
+def _merge(tree: Tree, change: Mapping[str, Any]) -> None:
+    for name, value in change.items():
+        if isinstance(value, Mapping) and isinstance(tree.get(name), dict):
+            _merge(tree[name], value)
+        elif not is_masked(value) or name not in tree:
+            tree[name] = copy.deepcopy(value)
+
+
+def _at(tree: Any, path: tuple[str, ...]) -> Any:
+    """Return what *tree* has at *path*, None if it has nothing there."""
+    for part in path:
+        tree = tree.get(part) if isinstance(tree, Mapping) else None
+    return tree

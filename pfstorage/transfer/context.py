@@ -1,0 +1,164 @@
+"""What the files of one message share: the storage, the threads, the pace, and the sign to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYetError
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from pfstorage.backends import Storage
+from pfstorage.backends.contract import Sink, Source, SupportsPatience
+from pfstorage.backends.retry import Patience
+from pfstorage.errors import PfstorageError, bare
+from pfstorage.local import NewFile
+from pfstorage.runtime.cancellation import TICK, Stop
+from pfstorage.transfer.descriptors import PER_WORKER, free_descriptors, most_workers
+from pfstorage.transfer.plan import SAME, Moved, Progress
+from pfstorage.transfer.pool import Crew
+from pfstorage.transfer.rate import PacedSink, PacedSource, SharedWorkers, Throttle, WorkerLimit
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+MOST_UNNAMED = 512
+
+
+def no_progress(_: Progress) -> None:
+    """Show nothing."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How files are moved. Sizes are in bytes.
+
+    *workers* 0 finds the best number itself. *overwrite* is ``changed``, ``always``
+    or ``never``. With *dry_run*, all is compared and nothing moved. A file larger
+    than *segment_size* is stored in segments, an object larger than *range_size*
+    pulled in several ranges at once. *durable* is ``none``, ``file`` or ``batch``:
+    whether pulled files are brought to the disk before they get their names, each for itself or many at once.
+    *progress* is called some times a second, by the thread that runs the plan. *shared* is what
+    other transfers of this process take their workers from, too. *warn* is told what is not as it
+    should be, and no reason to fail.
+    """
+
+    workers: int = 0
+    retries: int = 3
+    overwrite: str = "changed"
+    dry_run: bool = False
+    segment_size: int = 1024**3
+    range_size: int = 64 * 1024**2
+    durable: str = "none"
+    names_kept: bool = True
+    throttle: Throttle = field(default_factory=Throttle)
+    shared: SharedWorkers = field(default_factory=SharedWorkers)
+    stop: Stop = field(default_factory=Stop)
+    progress: Callable[[Progress], None] = no_progress
+    warn: Callable[[str], None] = log.warning
+
+    @property
+    def only_new(self) -> bool:
+        """Whether what is there stays, whatever it is."""
+        return self.overwrite == "never"
+
+
+class Work:
+    """The means to work off one plan on *storage*."""
+
+    def __init__(self, storage: Storage, options: Options) -> None:
+        self.options = options
+        self.stop = Stop(parent=options.stop)  # its own, for an error of this plan ends no other
+        self.limit = WorkerLimit(options.workers, workers=options.shared, most=most_workers())
+        self.crew = Crew(self.limit)
+        self.size = 0
+        self._lock = threading.Lock()
+        self._warned: set[str] = set()
+        self.batch_room = threading.Semaphore(_batch_room(self.limit.most))
+        """Of the files that wait, open, for their batch: what finds none is brought to the disk for itself."""
+        self.patience = Patience(
+            options.retries, stop=self.stop, noticed=self.limit.note_failure, is_bounded=True
+        )
+        self.storage = storage
+        if isinstance(storage, SupportsPatience):
+            self.storage = storage.with_patience(self.patience)
+
+    @contextlib.contextmanager
+    def under_way(self) -> Iterator[None]:
+        """Let the crew work for the length of the block; what is not done then is given up."""
+        with self.stop.heeded(), self.options.shared.shared(lambda: self.crew.busy):
+            try:
+                yield
+            finally:
+                self.crew.cancel()
+                self.patience.break_off()  # nobody waits for what is under way
+                self.crew.close(0.0)
+
+    def submitted(self, call: Callable[[], T]) -> Future[T]:
+        """Have the crew call *call*; return what comes of it."""
+        answer: Future[T] = Future()
+
+        def task() -> None:
+            try:
+                answer.set_result(call())
+            except PfstorageError as e:
+                answer.set_exception(bare(e))
+            except BaseException as e:  # noqa: BLE001 - it is raised again where the answer is used
+                answer.set_exception(e)
+
+        self.crew.submit(task)
+        return answer
+
+    def result(self, answer: Future[T]) -> T:
+        """Wait for *answer*. Raise `StoppedError` as soon as a stop is requested."""
+        while not self.stop.is_requested:
+            with contextlib.suppress(NotYetError):
+                return answer.result(TICK)
+        raise self.stop.error()
+
+    def commit(self, file: NewFile, *, durable: bool = False) -> Moved:
+        """Give *file*, which has all its bytes, its name, unless that is taken and is to stay. Raise `OSError`."""
+        with file:
+            try:
+                file.commit(durable, only_new=self.options.only_new)
+            except FileExistsError:  # it was not there when its object was asked for
+                return SAME
+            if file.refusal:
+                self.warn_unsynced(file.refusal)
+            return Moved(file.size)
+
+    def warn_unsynced(self, refusal: OSError) -> None:
+        self.warn_once(
+            f"the file system does not tell when files are on the disk (--durable): {refusal.strerror}"
+        )
+
+    def warn_once(self, what: str, example: str = "") -> None:
+        """Warn of *what* is wrong, of which *example* is the first file, once for all files."""
+        with self._lock:
+            is_new = what not in self._warned
+            self._warned.add(what)
+        if is_new:
+            self.options.warn(f"{what}; the first was {example}" if example else what)
+
+    def passed(self, size: int) -> None:
+        """Count *size* bytes, and wait for as long as the pace wants it. Raise `StoppedError`."""
+        self.stop.check()
+        self.options.throttle.take(size, self.stop)
+        with self._lock:
+            self.size += size
+
+    def sink(self, sink: Sink) -> Sink:
+        """Return *sink*, what goes into it counted and paced."""
+        return PacedSink(sink, self.passed)
+
+    def source(self, source: Source) -> Source:
+        """Return *source*, what is read from it counted and paced."""
+        return PacedSource(source, self.passed)
+
+
+def _batch_room(workers: int) -> int:
+    """Return how many finished files may be open beside those that *workers* work on, with two descriptors each."""
+    return max(0, min(MOST_UNNAMED, (free_descriptors() - PER_WORKER * workers) // 2))
