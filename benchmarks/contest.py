@@ -40,7 +40,7 @@ class Sample:
         return self.other_seconds > DISTURBING * self.run.seconds
 
 
-Turn = Callable[[Peer, int], Sample]
+Permit = Callable[[Peer, int], Sample]
 """Does the work once, as a peer does it, in the round of a number."""
 
 
@@ -62,11 +62,13 @@ class Contest:
     ours: Peer = OURS
 
     @classmethod
-    def held(cls, bench: Bench, work: str, peers: Iterable[Peer], turn: Turn, ours: Peer = OURS) -> Contest:
+    def held(
+        cls, bench: Bench, work: str, peers: Iterable[Peer], permit: Permit, ours: Peer = OURS
+    ) -> Contest:
         samples: dict[Peer, list[Sample]] = defaultdict(list)
         present = [peer for peer in (ours, *peers) if _is_installed(peer, bench.cache)]
         for number, peer in bench.turns(present):
-            samples[peer].append(turn(peer, number))
+            samples[peer].append(permit(peer, number))
         return cls(work, samples, ours)
 
     def wall(self, bounds: Bounds) -> list[Row]:

@@ -46,8 +46,8 @@ def measure(bench: Bench) -> list[Row]:
         tree = Tree.written(directory, [f"{number:04}.dcm" for number in range(FILES)], SIZE)
         try:
             with serving(home, tree, LOCATION) as site:
-                turn = pulling(bench, site, tree, LOCATION)
-                return Contest.held(bench, work, BOUNDS, turn, OURS_THREADS).wall(BOUNDS)
+                permit = pulling(bench, site, tree, LOCATION)
+                return Contest.held(bench, work, BOUNDS, permit, OURS_THREADS).wall(BOUNDS)
         except NotInstalledError as e:
             print(f"\n  left out: {e}", file=sys.stderr)
             return []

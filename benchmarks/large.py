@@ -22,7 +22,7 @@ def measure(bench: Bench) -> list[Row]:
     with bench.place("large") as directory:
         tree = Tree.written(directory, ["volume.dcm"], SIZE)
         with tree.stored(bench.store, LOCATION):
-            turn = pulling(bench, bench.store, tree, LOCATION)
-            pull = Contest.held(bench, f"pull {work}", BOUNDS, turn)
+            permit = pulling(bench, bench.store, tree, LOCATION)
+            pull = Contest.held(bench, f"pull {work}", BOUNDS, permit)
         push = Contest.held(bench, f"push {work}", BOUNDS, pushing(bench, bench.store, tree))
     return [row for each in (pull, push) for row in (*each.wall(BOUNDS), each.peak(OLD, MOST))]

@@ -43,7 +43,7 @@ def _filled_store(bench: Bench) -> Iterator[Store]:
 
 
 def _listing(bench: Bench, store: Store) -> list[Row]:
-    def turn(peer: Peer, number: int) -> Sample:
+    def permit(peer: Peer, number: int) -> Sample:
         with bench.place("listing") as directory:
             directory.mkdir()
             printed = directory / "stdout"
@@ -52,8 +52,8 @@ def _listing(bench: Bench, store: Store) -> list[Row]:
             checked(peer, sample, lambda: _check_listing(printed))
         return sample
 
-    contest = Contest.held(bench, f"ls of {ROWS:,} objects", BOUNDS, turn)
-    old = turn(OLD, 0)  # once is enough: it is held to no time
+    contest = Contest.held(bench, f"ls of {ROWS:,} objects", BOUNDS, permit)
+    old = permit(OLD, 0)  # once is enough: it is held to no time
     samples = {**contest.samples, OLD: [old]}
     return [*contest.wall(BOUNDS), Contest(contest.work, samples).peak(OLD, MOST)]
 

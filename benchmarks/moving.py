@@ -6,35 +6,35 @@ import re
 from collections.abc import Callable
 
 from benchmarks.bench import Bench
-from benchmarks.contest import Sample, Turn, take
+from benchmarks.contest import Permit, Sample, take
 from benchmarks.peers import Peer, Task
 from benchmarks.store import Site
 from benchmarks.trees import Tree
 
 
-def pushing(bench: Bench, site: Site, tree: Tree) -> Turn:
+def pushing(bench: Bench, site: Site, tree: Tree) -> Permit:
     """Push *tree* to *site*, which is the store of *bench* or a way to it."""
 
-    def turn(peer: Peer, number: int) -> Sample:
+    def permit(peer: Peer, number: int) -> Sample:
         location = f"pushed-{number}-{slug(peer)}"
         sample = take(bench, peer, site, peer.push(Task(site, location, tree.directory, tree.names)))
         checked(peer, sample, lambda: tree.check_pushed(bench.store, location))
         tree.dropped(bench.store, location)
         return sample
 
-    return turn
+    return permit
 
 
-def pulling(bench: Bench, site: Site, tree: Tree, location: str) -> Turn:
+def pulling(bench: Bench, site: Site, tree: Tree, location: str) -> Permit:
     """Pull from *site* what is the same as *tree*. All pull the same objects."""
 
-    def turn(peer: Peer, number: int) -> Sample:
+    def permit(peer: Peer, number: int) -> Sample:
         with bench.place("pulled") as target:
             sample = take(bench, peer, site, peer.pull(Task(site, location, target, tree.names)))
             checked(peer, sample, lambda: tree.check_pulled(target))
         return sample
 
-    return turn
+    return permit
 
 
 def checked(peer: Peer, sample: Sample, check: Callable[[], None]) -> None:

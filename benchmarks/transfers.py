@@ -27,8 +27,8 @@ def measure(bench: Bench) -> list[Row]:
     with bench.place("series") as directory:
         tree = Tree.written(directory, series(FILES), SIZE)
         with tree.stored(bench.store, LOCATION):
-            turn = pulling(bench, bench.store, tree, LOCATION)
-            pull = Contest.held(bench, f"pull {work}", PULL, turn)
+            permit = pulling(bench, bench.store, tree, LOCATION)
+            pull = Contest.held(bench, f"pull {work}", PULL, permit)
         push = Contest.held(bench, f"push {work}", PUSH, pushing(bench, bench.store, tree))
     rows = []
     for contest, bounds in ((pull, PULL), (push, PUSH)):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pfstorage._version import __version__
-from pfstorage.access.scoped import confined
+from pfstorage.access.scoped import scoped
 from pfstorage.actions import ACTIONS, Caller, Context, find_action, jobs, service
 from pfstorage.actions.options import LongMeta, MoveMeta, work_of
 from pfstorage.backends import Storage, open_settings
@@ -21,14 +21,14 @@ from pfstorage.backends.contract import SupportsClosing, SupportsGivingUp
 from pfstorage.errors import ForbiddenError, JobConflictError, MethodNotAllowedError, PfstorageError, bare
 from pfstorage.jobs.model import Order
 from pfstorage.jobs.origin import store_name
-from pfstorage.local import Ground, Roots
+from pfstorage.local import AllowedRoots, LocalAccess
 from pfstorage.logs.record import write_record
-from pfstorage.runtime.cancellation import Stop
+from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.runtime.unexpected import unforeseen
 from pfstorage.settings.model import Document, Settings, load_settings, size_of
 from pfstorage.settings.sources import from_environment, from_flags, read_settings_file
 from pfstorage.settings.state import StateTree
-from pfstorage.transfer import Progress, Throttle, Work
+from pfstorage.transfer import Progress, RateLimiter, TransferContext
 from pfstorage.wire.message import Message, read_meta
 from pfstorage.wire.reply import Reply
 
@@ -66,7 +66,7 @@ class StoreHandler:
         self._lock = threading.Lock()
         self._storage = storage
         self._is_ours = storage is None
-        self._throttle = Throttle()
+        self._throttle = RateLimiter()
         self._flags: Mapping[str, Any] | None = None
 
     @classmethod
@@ -105,8 +105,8 @@ class StoreHandler:
 
         Raise `BusyError`, `StoppedError`, or `JobConflictError` if it is not the one that the message was meant for.
         """
-        if caller.turn:
-            caller.turn.begin()
+        if caller.permit:
+            caller.permit.begin()
         storage = self.storage
         if caller.store and (name := store_name(storage.settings)) != caller.store:
             raise JobConflictError(
@@ -114,7 +114,7 @@ class StoreHandler:
             )
         if caller.roots and isinstance(storage, SupportsClosing):
             storage = storage.with_closed(caller.roots.closed)
-        return confined(storage, caller.rights)
+        return scoped(storage, caller.permissions)
 
     def give_up(self, reason: str) -> None:
         """End what waits for the store, but for transfers and jobs, which have a stop of their own.
@@ -150,9 +150,9 @@ class StoreHandler:
             elif caller.holds:
                 reply.settle(caller.holds)
         except PfstorageError as e:
-            reply = Reply.of_error(bare(e))
+            reply = Reply.from_error(bare(e))
         except Exception as e:  # noqa: BLE001 - it is logged
-            reply = Reply.of_error(unforeseen(e, "an action"))
+            reply = Reply.from_error(unforeseen(e, "an action"))
         seconds = time.monotonic() - started
         observe = caller.observe or _log
         reply.when_known(lambda: observe(name, reply, time.monotonic() - started))
@@ -169,13 +169,23 @@ class StoreHandler:
         is_known = message.action in ACTIONS or self._extension(message.action)
         return message.action if is_known else ""
 
-    def performer(self, caller: Caller) -> Perform:
+    def job_runner(self, caller: Caller) -> Perform:
         """Return what does the jobs that come by the door of *caller*: for whom, each order tells."""
 
-        def perform(order: Order, stop: Stop, progress: Callable[[Progress], None]) -> Reply:
-            owned = replace(caller, owner=order.owner, rights=order.rights, trusted=False)
+        def perform(
+            order: Order, cancellation: CancellationToken, progress: Callable[[Progress], None]
+        ) -> Reply:
+            owned = replace(caller, owner=order.owner, permissions=order.permissions, trusted=False)
             meant = replace(owned, roots=_roots_of(order, caller), store=order.origin.store)
-            mine = replace(meant, upload=None, jobs=None, streams=True, holds=0, stop=stop, progress=progress)
+            mine = replace(
+                meant,
+                upload=None,
+                jobs=None,
+                streams=True,
+                holds=0,
+                cancellation=cancellation,
+                progress=progress,
+            )
             return self.answer(order.message, mine)
 
         return perform
@@ -187,8 +197,8 @@ class StoreHandler:
         extension = None if caller.read_only else self._extension(message.action)
         if extension:
             _require_rights("write", message.action, caller)
-            if caller.turn:
-                caller.turn.begin()
+            if caller.permit:
+                caller.permit.begin()
             return functools.partial(_reply_of, extension, message)
         action = find_action(message.action)
         _require_rights("read" if action.read_only else "write", action.name, caller)
@@ -202,25 +212,25 @@ class StoreHandler:
             return lambda: _with_warnings(jobs.begun(context, message, meta), context, warnings)
 
         def perform() -> Reply:
-            if isinstance(meta, LongMeta) and caller.turn:
-                caller.turn.begin_transfer()
+            if isinstance(meta, LongMeta) and caller.permit:
+                caller.permit.begin_transfer()
             return _with_warnings(action.run(context, meta), context, warnings)
 
         return perform
 
-    def work_for(self, caller: Caller, meta: MoveMeta) -> Work:
+    def work_for(self, caller: Caller, meta: MoveMeta) -> TransferContext:
         """Return the means to move something as *meta* says, for *caller*, also when they have gone."""
-        return work_of(self._context(caller), meta, stop=caller.stop)
+        return work_of(self._context(caller), meta, cancellation=caller.cancellation)
 
     def _context(self, caller: Caller) -> Context:
-        return Context(lambda: self.storage_for(caller), self.state, caller, self.throttle)
+        return Context(lambda: self.storage_for(caller), self.state, caller, self.rate_limiter)
 
-    def throttle(self) -> Throttle:
+    def rate_limiter(self) -> RateLimiter:
         """Return what all that moves bytes shares, so that it keeps within the bandwidth of the present settings."""
         rate = size_of(self.settings.bw_limit)
         with self._lock:
             if self._throttle.rate != rate:
-                self._throttle = Throttle(rate)
+                self._throttle = RateLimiter(rate)
             return self._throttle
 
     def _extension(self, name: str) -> Callable[..., object] | None:
@@ -263,17 +273,17 @@ def _storage_part(settings: Settings) -> tuple[Any, ...]:
     return settings.type, getattr(settings, settings.type), *(transport if settings.type == "swift" else ())
 
 
-def _roots_of(order: Order, caller: Caller) -> Roots | None:
+def _roots_of(order: Order, caller: Caller) -> AllowedRoots | None:
     """Return the roots of *caller*, by which the paths of *order* mean what they did when it came."""
     before = order.origin.roots
     if caller.roots:
         return caller.roots.as_named(before)
-    is_elsewhere = before and before[0][1] != Ground().cwd_if_any
-    return Roots(("/",)).as_named(before) if is_elsewhere else None
+    is_elsewhere = before and before[0][1] != LocalAccess().cwd_if_any
+    return AllowedRoots(("/",)).as_named(before) if is_elsewhere else None
 
 
 def _require_rights(level: str, name: str, caller: Caller) -> None:
-    if not caller.rights.allows(level):
+    if not caller.permissions.allows(level):
         raise ForbiddenError(f"{name} takes a token with the right to {level}", action=name)
 
 

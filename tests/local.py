@@ -17,7 +17,7 @@ import pytest
 from pfstorage import StoreHandler, open_storage
 from pfstorage.actions import Caller
 from pfstorage.backends import Storage
-from pfstorage.local import Roots, is_part
+from pfstorage.local import AllowedRoots, is_part
 
 Answer = Callable[..., dict[str, Any]]
 
@@ -40,7 +40,7 @@ def two_objects() -> Iterator[Storage]:
         yield storage
 
 
-def answers_below(roots: Roots, storage: Storage) -> Answer:
+def answers_below(roots: AllowedRoots, storage: Storage) -> Answer:
     """Return what answers a message that may name files below *roots*."""
 
     def run(action: str, **meta: Any) -> dict[str, Any]:

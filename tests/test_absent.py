@@ -18,7 +18,7 @@ import pytest
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.actions import sweep as sweeping
 from pfstorage.backends import Storage
-from pfstorage.backends.contract import Span
+from pfstorage.backends.contract import ByteRange
 from pfstorage.backends.leftovers import Leftover, Leftovers
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import IntegrityError
@@ -144,7 +144,7 @@ def test_a_part_of_which_nobody_tells_where_it_lies_is_not_taken_for_the_one_tha
     status, _, text = ask(server, "GET", Range="bytes=5-9")
     assert (status, json.loads(text)["error"]["type"]) == (502, "IntegrityError")
     with pytest.raises(IntegrityError, match="which part"):
-        storage.get("x/a", io.BytesIO(), Span(5, 5, MD5))
+        storage.get("x/a", io.BytesIO(), ByteRange(5, 5, MD5))
 
 
 def test_no_condition_holds_of_an_etag_that_nobody_tells(server: ThreadedHTTPServer, proxy: Proxy) -> None:

@@ -57,7 +57,7 @@ OPERATIONS: dict[str, Callable[[Storage], Any]] = {
     "head": lambda storage: storage.head("s/a"),
     "get": lambda storage: storage.get("s/a", io.BytesIO()),
     "put": lambda storage: storage.put("s/b", io.BytesIO(b"x"), 1),
-    "put-new": lambda storage: storage.put("s/b", io.BytesIO(b"x"), 1, only_new=True),
+    "put-new": lambda storage: storage.put("s/b", io.BytesIO(b"x"), 1, if_absent=True),
     "delete": lambda storage: storage.delete("s/a"),
     "copy": lambda storage: storage.copy("s/a", "s/b"),
     "list": lambda storage: list(storage.list()),

@@ -18,13 +18,13 @@ import pytest
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.actions import Caller
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends.contract import Sink, Span
+from pfstorage.backends.contract import ByteRange, Sink
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.handler import TRUSTED
-from pfstorage.server import admission as gate
+from pfstorage.server import admission
 from pfstorage.server.admission import WAITING_PER_WORKING
 from pfstorage.server.http1 import timed
-from pfstorage.server.load import Load
+from pfstorage.server.load import ServerLoad
 from pfstorage.server.options import ServerOptions
 from pfstorage.wire.reply import Reply
 from tests.conftest import ask, running_server
@@ -43,7 +43,7 @@ Start = Callable[..., ThreadedHTTPServer]
 def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Start a server over a storage; it looks at its clients often, and is patient unless its options say otherwise."""
     monkeypatch.setattr(timed, "CHECK_SECONDS", 0.02)
-    monkeypatch.setattr(gate, "WAIT_SECONDS", 600.0)
+    monkeypatch.setattr(admission, "WAIT_SECONDS", 600.0)
     with contextlib.ExitStack() as stack:
 
         def started(storage: Storage, **options: Any) -> ThreadedHTTPServer:
@@ -135,8 +135,8 @@ def test_a_download_that_fails_or_whose_client_goes_away_gives_its_place_back(
 def test_what_breaks_before_there_is_an_answer_gives_its_place_back(memory: Storage) -> None:
     class Broken(StoreHandler):
         def answer(self, source: Any, caller: Caller = TRUSTED) -> Reply:
-            assert caller.turn
-            caller.turn.begin_transfer()
+            assert caller.permit
+            caller.permit.begin_transfer()
             raise ConnectionResetError
 
     made = ThreadedHTTPServer(("127.0.0.1", 0), Broken(memory), ServerOptions(max_requests=1))
@@ -260,7 +260,7 @@ def test_a_connection_whose_request_is_on_its_way_is_not_closed_for_a_new_one(
 
 @pytest.mark.parametrize("state", ["closed", "ended", "broken"])
 def test_a_connection_that_is_no_more_makes_room_before_all(state: str) -> None:
-    load = Load(2, 1, 1)
+    load = ServerLoad(2, 1, 1)
     with contextlib.ExitStack() as stack:
         near, far, other, third, *_ = itertools.chain.from_iterable(
             map(stack.enter_context, socket.socketpair()) for _ in range(2)
@@ -334,7 +334,7 @@ class Held(MemoryStorage):
         super().__init__()
         self.release = threading.Event()
 
-    def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
+    def get(self, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
         assert self.release.wait(60)
         return super().get(key, sink, span)
 

@@ -422,9 +422,9 @@ def written_tokens(path: Path, *, ini: bool) -> Path:
     path.touch(0o600)
     known = f"sha256:{hashlib.sha256(write.encode()).hexdigest()}"  # what was sent is masked all the same
     lines = f"boss = {admin}\nwriter = {known}\nrevoked = {revoked}\n"
-    rights = "boss = admin\nwriter = write\nrevoked = read\n"
+    permissions = "boss = admin\nwriter = write\nrevoked = read\n"
     path.write_text(
-        f"[AUTH TOKENS]\n{lines}[TOKEN RIGHTS]\n{rights}" if ini else f"{admin}\n{write}\n{revoked}\n"
+        f"[AUTH TOKENS]\n{lines}[TOKEN RIGHTS]\n{permissions}" if ini else f"{admin}\n{write}\n{revoked}\n"
     )
     return path
 

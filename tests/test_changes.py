@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from pfstorage import Settings, StoreHandler, ThreadedHTTPServer, open_storage
-from pfstorage.access.permissions import Rights
+from pfstorage.access.permissions import Permissions
 from pfstorage.actions import Caller
 from pfstorage.cli.flags import build_parser
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import SettingsError
 from pfstorage.jobs.model import Order
 from pfstorage.jobs.origin import Origin
-from pfstorage.runtime.cancellation import Stop
+from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.settings.changes import AT_RUN_TIME
 from pfstorage.settings.model import load_settings, to_document
 from pfstorage.settings.redaction import MASK
@@ -228,10 +228,10 @@ def test_a_replacement_finds_the_name_of_the_container(server: ThreadedHTTPServe
 
 def test_a_job_changes_no_settings() -> None:
     handler = StoreHandler(settings=SETTINGS)
-    perform = handler.performer(Caller(is_remote=True))
+    perform = handler.job_runner(Caller(is_remote=True))
     for meta in ({"var": "/swift/container_name", "set": "x"}, {"var": "users", "valueReplace": "x"}):
-        order = Order({"action": "internalctl", "meta": meta}, "", Rights(), "", Origin("", ()))
-        reply = perform(order, Stop(), lambda _: None)
+        order = Order({"action": "internalctl", "meta": meta}, "", Permissions(), "", Origin("", ()))
+        reply = perform(order, CancellationToken(), lambda _: None)
         assert reply.body["error"]["type"] == "ForbiddenError"
     assert handler.settings == SETTINGS
 

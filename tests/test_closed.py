@@ -21,8 +21,8 @@ from pfstorage import StoreHandler, open_storage
 from pfstorage.actions import Caller
 from pfstorage.backends import Storage
 from pfstorage.errors import PermissionDeniedError
-from pfstorage.local import LocalTree, Roots
-from pfstorage.local.deny_list import Closed, ClosedFileError
+from pfstorage.local import AllowedRoots, LocalTree
+from pfstorage.local.deny_list import ClosedFileError, DenyList
 from tests.conftest import Command, make_certificate, read_tree, serving, write_tree
 from tests.exchange import (
     TOKEN,
@@ -94,7 +94,7 @@ def storage() -> Iterator[Storage]:
 
 @pytest.fixture
 def say(root: Path, storage: Storage) -> Answer:
-    roots = Roots([str(root)])
+    roots = AllowedRoots([str(root)])
     roots.close(str(root / own) for own in OWN)
     return answers_below(roots, storage)
 
@@ -166,7 +166,7 @@ def test_it_counts_when_another_file_takes_the_name(root: Path, storage: Storage
 
 @pytest.mark.parametrize("parts", [("tokens",), ("state",), ("state", "jobs.sqlite")])
 def test_a_tree_does_nothing_with_what_is_closed(root: Path, parts: tuple[str, ...]) -> None:
-    tree = LocalTree(str(root), closed=Closed([str(root / "tokens"), str(root / "state")]))
+    tree = LocalTree(str(root), closed=DenyList([str(root / "tokens"), str(root / "state")]))
     before = everything(root)
     for touch in (tree.open, tree.status, tree.new_file, tree.remove):
         with pytest.raises(ClosedFileError):
@@ -181,7 +181,7 @@ def test_the_way_to_one_is_gone_as_the_system_goes_it(root: Path, storage: Stora
     write_tree(root, {"deep/inner/x": b"x", "deep/secret": b"precious", "secret": b"no secret"})
     (root / "into").symlink_to("deep/inner")
     (root / "here").symlink_to("here")
-    roots = Roots([str(root)])
+    roots = AllowedRoots([str(root)])
     roots.close([f"{root}/into/../secret", f"{root}/./deep/inner/.", f"{root}/here/x", f"{root}/{'x' * 300}"])
 
     def status(path: str) -> bool:
@@ -199,7 +199,7 @@ def test_links_that_come_to_lead_elsewhere_are_followed(
     write_tree(root, {"..one/key": b"precious", "..two/key": b"precious"})
     (root / "..data").symlink_to("..one")
     (root / "key").symlink_to("..data/key")
-    roots = Roots([str(root)])
+    roots = AllowedRoots([str(root)])
     roots.close([str(root / "key")])
     (root / "..new").symlink_to("..two")
     (root / "..new").replace(root / "..data")
@@ -257,7 +257,7 @@ def test_a_file_is_closed_by_whatever_name(
     root: Path, storage: Storage, say: Answer, appear: Appear, own: str
 ) -> None:
     outside = write_tree(root.parent / "outside", FILES)
-    roots = Roots([str(root)])
+    roots = AllowedRoots([str(root)])
     roots.close([str(outside / own)])
     say = answers_below(roots, storage)
     appear(outside / own, root / "again")
@@ -277,7 +277,7 @@ def test_a_file_is_closed_by_whatever_name(
 @pytest.mark.parametrize("source", ["state", "."])
 def test_a_directory_is_closed_wherever_it_is_mounted(root: Path, storage: Storage, source: str) -> None:
     outside = write_tree(root.parent / "outside", FILES)
-    roots = Roots([str(root)])
+    roots = AllowedRoots([str(root)])
     roots.close([str(outside / "state")])
     say = answers_below(roots, storage)
     mounted_again(outside / source, root / "again")
@@ -300,7 +300,7 @@ def test_a_directory_is_closed_wherever_it_is_mounted(root: Path, storage: Stora
 )
 def test_no_object_of_a_store_of_files_is_one_of_them(root: Path, appear: Appear, own: str) -> None:
     outside = write_tree(root.parent / "outside", FILES)
-    roots = Roots([str(root)])
+    roots = AllowedRoots([str(root)])
     roots.close([str(outside / own), str(root)])
     appear(outside / own, root / "again")
     before, key = everything(outside), "again/jobs.sqlite" if own == "state" else "again"
@@ -343,7 +343,7 @@ def test_the_directory_of_the_jobs_is_closed_from_the_first_message_on(root: Pat
 
 
 def test_a_number_that_a_closed_file_has_left_to_another_closes_nothing(root: Path) -> None:
-    closed = Closed([str(root / "tokens")])
+    closed = DenyList([str(root / "tokens")])
     tree = LocalTree(str(root), closed=closed)
     os.rename(root / "tokens", root / "was-closed")  # and nothing has looked again since
     assert tree.status(("was-closed",)).st_size == len(b"precious")

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from pfstorage import open_storage
-from pfstorage.access.permissions import Rights
-from pfstorage.access.scoped import confined
+from pfstorage.access.permissions import Permissions
+from pfstorage.access.scoped import scoped
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends.contract import NO_ATTRIBUTES, Span, SupportsPatience, SupportsSegments
+from pfstorage.backends.contract import NO_ATTRIBUTES, ByteRange, SupportsMultipart, SupportsRetryPolicy
 from pfstorage.backends.leftovers import Leftover
 from pfstorage.backends.memory import MemoryStorage
-from pfstorage.backends.retry import Patience
+from pfstorage.backends.retry import RetryPolicy
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import InvalidKeyError, PermissionDeniedError, StorageError
 from pfstorage.settings.model import Settings
@@ -76,22 +76,22 @@ def full(storage: Storage) -> Storage:
 
 @pytest.fixture
 def mine(full: Storage) -> Storage:
-    return confined(full, Rights("write", MINE))
+    return scoped(full, Permissions("write", MINE))
 
 
 @pytest.fixture
 def reader(full: Storage) -> Storage:
-    return confined(full, Rights("read"))
+    return scoped(full, Permissions("read"))
 
 
 READS: dict[str, Callable[[Storage, str], object]] = {
     "head": lambda storage, key: storage.head(key),
     "get": get,
-    "get a span": lambda storage, key: storage.get(key, io.BytesIO(), Span(0, 1, "etag")),
+    "get a span": lambda storage, key: storage.get(key, io.BytesIO(), ByteRange(0, 1, "etag")),
 }
 CHANGES: dict[str, Callable[[Storage, str], object]] = {
     "put": put,
-    "put a new one": lambda storage, key: storage.put(key, io.BytesIO(b"x"), 1, only_new=True),
+    "put a new one": lambda storage, key: storage.put(key, io.BytesIO(b"x"), 1, if_absent=True),
     "delete": lambda storage, key: storage.delete(key),
     "copy to": lambda storage, key: storage.copy(INSIDE[0], key),
 }
@@ -103,7 +103,7 @@ COPY_FROM: dict[str, Callable[[Storage, str], object]] = {
 @pytest.mark.parametrize("operation", [*READS, *CHANGES, *COPY_FROM])
 @pytest.mark.parametrize("level", ["read", "write", "admin"])
 def test_other_keys_are_neither_told_of_nor_touched(full: Storage, operation: str, level: str) -> None:
-    mine = confined(full, Rights(level, MINE))
+    mine = scoped(full, Permissions(level, MINE))
     for key in HOSTILE:
         with pytest.raises(PermissionDeniedError) as caught:
             {**READS, **CHANGES, **COPY_FROM}[operation](mine, key)
@@ -137,7 +137,7 @@ def test_within_its_prefix_all_is_as_ever(full: Storage, mine: Storage) -> None:
     mine.delete(f"{MINE}new")
     assert keys(full, MINE) == [*INSIDE, f"{MINE}copy"]
     with pytest.raises(StorageError, match="already"):
-        mine.put(f"{MINE}copy", io.BytesIO(b"x"), 1, only_new=True)
+        mine.put(f"{MINE}copy", io.BytesIO(b"x"), 1, if_absent=True)
 
 
 @pytest.mark.parametrize("prefix", ["", "c", "chris", "chris/", "chris/feed_1", "chris/feed_12", MINE])
@@ -174,11 +174,11 @@ def test_a_store_that_drops_the_prefix_shows_nothing_more(tmp_path: Path) -> Non
     storage = Deaf(Settings(type="memory"))
     for key in KEYS:
         put(storage, key, key.encode())
-    assert keys(confined(storage, Rights("read", MINE))) == INSIDE
+    assert keys(scoped(storage, Permissions("read", MINE))) == INSIDE
 
 
 def test_a_prefix_without_a_slash_is_a_plain_text(full: Storage) -> None:
-    mine = confined(full, Rights("write", "chris/feed_12"))
+    mine = scoped(full, Permissions("write", "chris/feed_12"))
     assert keys(mine) == [key for key in KEYS if key.startswith("chris/feed_12")]
     assert keys(mine, delimiter="/") == ["chris/feed_12/", "chris/feed_123/"]
     with pytest.raises(PermissionDeniedError):
@@ -188,7 +188,7 @@ def test_a_prefix_without_a_slash_is_a_plain_text(full: Storage) -> None:
 @pytest.mark.parametrize("prefix", ["", MINE])
 @pytest.mark.parametrize("operation", [*CHANGES, *COPY_FROM])
 def test_who_may_read_changes_nothing(full: Storage, operation: str, prefix: str) -> None:
-    reader = confined(full, Rights("read", prefix))
+    reader = scoped(full, Permissions("read", prefix))
     with pytest.raises(PermissionDeniedError, match="may read, and change nothing"):
         {**CHANGES, **COPY_FROM}[operation](reader, INSIDE[0])
     assert {key: get(full, key) for key in keys(full)} == {key: key.encode() for key in KEYS}
@@ -202,12 +202,12 @@ def test_who_may_read_all_reads_all(reader: Storage) -> None:
 
 @pytest.mark.parametrize("level", ["write", "admin"])
 def test_who_may_change_all_has_the_storage_itself(storage: Storage, level: str) -> None:
-    assert confined(storage, Rights(level)) is storage
+    assert scoped(storage, Permissions(level)) is storage
 
 
 def test_it_offers_what_the_storage_does(mine: Storage, full: Storage) -> None:
-    assert isinstance(mine, SupportsPatience) is isinstance(full, SupportsPatience)
-    assert isinstance(mine, SupportsSegments) is isinstance(full, SupportsSegments)
+    assert isinstance(mine, SupportsRetryPolicy) is isinstance(full, SupportsRetryPolicy)
+    assert isinstance(mine, SupportsMultipart) is isinstance(full, SupportsMultipart)
 
 
 def test_its_end_is_not_that_of_the_storage(mine: Storage, full: Storage) -> None:
@@ -269,11 +269,11 @@ def container_of(storage: Storage) -> str:
 
 
 def test_another_patience_lets_nobody_out(large: Storage) -> None:
-    mine: Any = confined(large, Rights("read", MINE))
+    mine: Any = scoped(large, Permissions("read", MINE))
     for _ in range(2):
-        mine = mine.with_patience(Patience(1))
-        assert isinstance(mine, SupportsPatience)
-        assert isinstance(mine, SupportsSegments)
+        mine = mine.with_retry_policy(RetryPolicy(1))
+        assert isinstance(mine, SupportsRetryPolicy)
+        assert isinstance(mine, SupportsMultipart)
         assert keys(mine) == [LARGE]
         with pytest.raises(PermissionDeniedError):
             mine.head(THEIRS)
@@ -282,7 +282,7 @@ def test_another_patience_lets_nobody_out(large: Storage) -> None:
 
 
 def test_large_objects_are_moved_within_the_prefix(swift: DevSwift, large: Storage, tmp_path: Path) -> None:
-    mine = confined(large, Rights("write", MINE))
+    mine = scoped(large, Permissions("write", MINE))
     write_tree(tmp_path / "data", {"large": OTHER, "second": CONTENT})
     reply = run(mine, "objPut", putSpec="data", mapLocationOver="data", inLocation="chris/feed_12")
     assert (reply["status"], reply["bytes"]) == (True, 2 * len(OTHER))
@@ -293,7 +293,7 @@ def test_large_objects_are_moved_within_the_prefix(swift: DevSwift, large: Stora
 
 
 def test_the_segments_of_others_are_neither_told_of_nor_touched(swift: DevSwift, large: Storage) -> None:
-    mine: Any = confined(large, Rights("write", MINE))
+    mine: Any = scoped(large, Permissions("write", MINE))
     theirs, before = info_of(large, THEIRS), segments(swift, container_of(large))
     size = len(OTHER)
     refused: list[Callable[[], object]] = [
@@ -318,7 +318,7 @@ def test_what_is_left_over_of_its_own_is_swept_and_nothing_of_others(swift: DevS
     for key in (above, THEIRS):
         store_large(large, key, CONTENT)  # what was there is left over
     theirs = {name for name in segments(swift, container_of(large)) if not name.startswith(LARGE)}
-    mine: Any = confined(large, Rights("write", MINE))
+    mine: Any = scoped(large, Permissions("write", MINE))
     for key in (LARGE, f"{MINE}0.000000000", f"{MINE}0.000000000/{len(CONTENT)}/{PIECE}/00000000"):
         store_large(mine, key, OTHER, info_of(mine, LARGE) if key == LARGE else None)
         upload = mine.segmented_upload(key, 1, PIECE, NO_ATTRIBUTES, None)
@@ -338,10 +338,10 @@ def test_what_is_left_over_of_its_own_is_swept_and_nothing_of_others(swift: DevS
 def test_who_may_read_begins_no_large_object_and_ends_none(swift: DevSwift, large: Storage) -> None:
     before = segments(swift, container_of(large))
     for prefix in ("", MINE):
-        reader: Any = confined(large, Rights("read", prefix))
+        reader: Any = scoped(large, Permissions("read", prefix))
         info = info_of(reader, LARGE)
         assert [piece.size for piece in reader.pieces(info)] == [PIECE, PIECE, PIECE, 1]
-        assert reader.piece_size(10**6, PIECE) == PIECE
+        assert reader.part_size(10**6, PIECE) == PIECE
         for replaced in (info, None):
             with pytest.raises(PermissionDeniedError, match="change nothing"):
                 reader.segmented_upload(LARGE, len(OTHER), PIECE, NO_ATTRIBUTES, replaced)

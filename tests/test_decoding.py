@@ -114,7 +114,7 @@ def test_a_file_of_tokens_is_taken_with_a_mark_and_refused_in_utf_16(
     head = f"[AUTH TOKENS]{end}ann = " if name == "t.cfg" else f"# ours{end}"
     (tmp_path / name).touch(0o600)
     (tmp_path / name).write_bytes(f"{head}{TOKEN}{end}".encode("utf-8-sig"))
-    assert TokenFile(str(tmp_path / name)).grant(f"Bearer {TOKEN}").rights.allows("write")
+    assert TokenFile(str(tmp_path / name)).grant(f"Bearer {TOKEN}").permissions.allows("write")
     (tmp_path / name).write_bytes(f"{head}{TOKEN}{end}".encode("utf-16"))
     with pytest.raises(SettingsError, match="it is not UTF-8"):
         TokenFile(str(tmp_path / name))

@@ -13,7 +13,7 @@ import pytest
 
 from pfstorage.devswift import DevSwift
 from pfstorage.transfer.descriptors import KEPT, free_descriptors, most_workers
-from pfstorage.transfer.rate import AUTO_FIRST, AUTO_MOST, WorkerLimit
+from pfstorage.transfer.rate import AUTO_FIRST, AUTO_MOST, AdaptiveConcurrency
 from tests.conftest import ROOT, read_tree, swift_options, write_tree
 from tests.exchange import answered, server_process
 
@@ -82,9 +82,12 @@ def test_what_is_open_already_counts() -> None:
 
 
 def test_a_limit_of_workers_is_no_higher_than_what_there_are_descriptors_for() -> None:
-    assert (WorkerLimit(200, most=5).allowed, WorkerLimit(3, most=5).allowed) == (3 + 2, 3)
-    assert (WorkerLimit(most=5).allowed, WorkerLimit(most=5).most) == (5, 5)
-    assert (WorkerLimit(most=500).allowed, WorkerLimit(most=500).most) == (AUTO_FIRST, AUTO_MOST)
+    assert (AdaptiveConcurrency(200, most=5).allowed, AdaptiveConcurrency(3, most=5).allowed) == (3 + 2, 3)
+    assert (AdaptiveConcurrency(most=5).allowed, AdaptiveConcurrency(most=5).most) == (5, 5)
+    assert (AdaptiveConcurrency(most=500).allowed, AdaptiveConcurrency(most=500).most) == (
+        AUTO_FIRST,
+        AUTO_MOST,
+    )
 
 
 def test_a_server_keeps_descriptors_for_its_connections(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pfstorage import StoreHandler, open_storage
-from pfstorage.access.permissions import Rights
+from pfstorage.access.permissions import Permissions
 from pfstorage.actions import Caller
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.contract import Attributes
@@ -225,7 +225,7 @@ def test_a_level_by_http_shows_the_same(store: Storage) -> None:
 def test_who_sees_a_part_of_a_store_sees_its_directories(store: Storage) -> None:
     mark(store, "s/d")
     put(store, "s/d-1", "t/x")
-    caller = Caller(rights=Rights("read", "s/"))
+    caller = Caller(permissions=Permissions("read", "s/"))
     for meta in ({"path": "s/"}, {"path": "s/", "marker": "s/d-1"}, {"marker": "t-1"}):
         reply = StoreHandler(store).run({"action": "ls", "meta": {**meta, "delimiter": "/"}}, caller)
         assert "error" not in reply

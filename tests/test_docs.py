@@ -29,7 +29,7 @@ import yaml
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, errors, open_storage
 from pfstorage._version import __version__
-from pfstorage.access.permissions import LEVELS, Rights
+from pfstorage.access.permissions import LEVELS, Permissions
 from pfstorage.actions import ACTIONS, Action, Caller
 from pfstorage.actions.jobs import LONGEST_WAIT
 from pfstorage.actions.service import ECHO_GROWTH
@@ -37,7 +37,7 @@ from pfstorage.cli.flags import build_parser
 from pfstorage.jobs.model import Order
 from pfstorage.jobs.scheduler import Jobs
 from pfstorage.keys.selection import MAX_GLOBS
-from pfstorage.server import admission as gate
+from pfstorage.server import admission
 from pfstorage.server.http1 import body
 from pfstorage.server.http1.head import MAX_HEAD
 from pfstorage.server.options import FLAGS, WANTED, ServerOptions
@@ -281,8 +281,8 @@ def test_the_words_of_the_troubles_are_those_of_the_code(pages: dict[str, Page])
 
 
 def test_a_copy_of_the_jobs_of_a_running_server_is_whole(pages: dict[str, Page], tmp_path: Path) -> None:
-    jobs = Jobs(StoreHandler(open_storage("memory")).performer(Caller()), str(tmp_path / "state"))
-    order = Order({"action": "objPull", "meta": {"fromLocation": "chris"}}, "pfcon", Rights())
+    jobs = Jobs(StoreHandler(open_storage("memory")).job_runner(Caller()), str(tmp_path / "state"))
+    order = Order({"action": "objPull", "meta": {"fromLocation": "chris"}}, "pfcon", Permissions())
     job = jobs.submit(order)
     text = block_of(pages["deployment"], "a copy of the jobs")
     run_block(text.replace("/var/lib/pfstorage", str(tmp_path / "state")), tmp_path)
@@ -290,7 +290,7 @@ def test_a_copy_of_the_jobs_of_a_running_server_is_whole(pages: dict[str, Page],
     (tmp_path / "restored").mkdir()
     copy = (tmp_path / "jobs.copy").rename(tmp_path / "restored" / "jobs.sqlite")
     assert copy.stat().st_mode & 0o077 == 0
-    restored = Jobs(StoreHandler(open_storage("memory")).performer(Caller()), str(tmp_path / "restored"))
+    restored = Jobs(StoreHandler(open_storage("memory")).job_runner(Caller()), str(tmp_path / "restored"))
     assert restored._store.begin(job, 1.0)[1] == order
     restored.close(10)
 
@@ -389,7 +389,8 @@ def test_the_settings_of_nginx_fit_those_of_the_server() -> None:
     seconds = {name: float(value[:-1]) for name, value in found.items() if name.endswith("_timeout")}
     assert seconds["keepalive_timeout"] < known.idle_seconds
     assert (
-        seconds["proxy_read_timeout"] >= (1 + settings.retries) * settings.timeout + 3.5 + gate.WAIT_SECONDS
+        seconds["proxy_read_timeout"]
+        >= (1 + settings.retries) * settings.timeout + 3.5 + admission.WAIT_SECONDS
     )
     assert seconds["proxy_read_timeout"] > LONGEST_WAIT
     assert seconds["client_body_timeout"] >= known.idle_seconds
@@ -481,7 +482,7 @@ def test_every_action_has_an_example(pages: dict[str, Page]) -> None:
 
 
 def test_the_examples_give_the_replies_that_are_shown(pages: dict[str, Page], handler: StoreHandler) -> None:
-    jobs = Jobs(handler.performer(Caller()), "state")
+    jobs = Jobs(handler.job_runner(Caller()), "state")
     jobs.start()
     for request, reply in examples(pages["messages"]):
         answer = handler.answer(request, Caller(jobs=jobs)).to_json()

@@ -15,12 +15,12 @@ import pytest
 import swiftclient
 
 from pfstorage import StoreHandler, open_storage
-from pfstorage.access.permissions import Rights
+from pfstorage.access.permissions import Permissions
 from pfstorage.actions import Caller
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.devswift import DevSwift
-from pfstorage.runtime.cancellation import Stop
+from pfstorage.runtime.cancellation import CancellationToken
 from tests.conftest import ask, read_tree, run, serving, swift_options, write_tree
 from tests.faults import Exchange, Fault, Proxy
 from tests.test_verify import verdict
@@ -173,7 +173,7 @@ def test_a_deleted_object_that_is_still_listed_is_missing_behind_a_token(
     list_more(1, 3)
     store.put("s/00000", io.BytesIO(b"x"), 1)
     write_tree(tmp_path / "data", {f"0000{number}": b"x" for number in range(3)})
-    caller = Caller(rights=Rights("write", "s/"))
+    caller = Caller(permissions=Permissions("write", "s/"))
     reply = StoreHandler(store).run({"action": "objVerify", "meta": PULL}, caller)
     assert verdict(reply) == (False, 1, [], ["s/00001", "s/00002"], [])
 
@@ -408,14 +408,16 @@ def test_ls_that_is_sure_fails_where_a_head_does(store: Storage, proxy: Proxy) -
 def test_ls_that_is_sure_ends_when_it_is_told_to(store: Storage, proxy: Proxy) -> None:
     for number in range(3):
         store.put(f"s/{number}", io.BytesIO(b"x"), 1)
-    stop = Stop()
+    cancellation = CancellationToken()
 
     def asks(_: Exchange) -> bool:
-        stop.request()
+        cancellation.request()
         return True
 
     proxy.fault(Fault("stall", seconds=30, side="request"), "HEAD", where=asks)
-    reply = StoreHandler(store).run({"action": "ls", "meta": {"path": "s", "sure": True}}, Caller(stop=stop))
+    reply = StoreHandler(store).run(
+        {"action": "ls", "meta": {"path": "s", "sure": True}}, Caller(cancellation=cancellation)
+    )
     assert reply["error"]["type"] == "StoppedError"
 
 

@@ -384,7 +384,7 @@ def test_a_new_object_whose_answer_is_lost_is_stored_all_the_same(
         return True
 
     proxy.fault(Fault("close", side="request" if meanwhile else "answer"), "PUT", [1], where=store)
-    put = partial(storage.put, "new", io.BytesIO(b"x" * size), size, only_new=True)
+    put = partial(storage.put, "new", io.BytesIO(b"x" * size), size, if_absent=True)
     if meanwhile:
         with pytest.raises(ExistsError):
             put()
@@ -407,7 +407,7 @@ def test_an_object_of_the_same_bytes_that_was_there_before_is_anothers(
     if fault:
         proxy.fault(fault, "PUT", [1])
     with pytest.raises(ExistsError):
-        storage.put("done", io.BytesIO(content), len(content), only_new=True)
+        storage.put("done", io.BytesIO(content), len(content), if_absent=True)
 
 
 @pytest.mark.parametrize(
@@ -422,12 +422,12 @@ def test_a_large_new_object_whose_answer_is_lost_is_stored_all_the_same(
     upload.stored()
     pieces = [upload.put(io.BytesIO(b"x" * MIB), number * MIB, MIB) for number in range(2)]
     proxy.fault(fault, "PUT", [1], where=lambda exchange: exchange.key == "large")
-    made = upload.finish(pieces, only_new=True)
+    made = upload.finish(pieces, if_absent=True)
     assert direct.head("large").etag == made.etag
     again = storage.segmented_upload("large", 2 * MIB, MIB, Attributes(), None)
     pieces = [again.put(io.BytesIO(b"x" * MIB), number * MIB, MIB) for number in range(2)]
     with pytest.raises(ExistsError):
-        again.finish(pieces, only_new=True)
+        again.finish(pieces, if_absent=True)
 
 
 @pytest.mark.parametrize("told", [b"nonsense", b"[]", b'{"Response Status": "400 x", "Errors": [1]}', b'""'])
@@ -462,7 +462,7 @@ def test_a_new_object_that_is_refused_is_not_told_to_be_there(
     proxy.fault(Fault("close"), "PUT", [1])
     proxy.fault(Fault("answer", status=status), "PUT", [2])
     with pytest.raises(StorageError, match=str(status)):
-        storage.put("new", io.BytesIO(b"x"), 1, only_new=True)
+        storage.put("new", io.BytesIO(b"x"), 1, if_absent=True)
 
 
 def test_a_body_that_breaks_off_goes_on_where_it_was(cell: MakeCell, proxy: Proxy) -> None:

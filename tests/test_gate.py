@@ -11,27 +11,27 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pfstorage.errors import BusyError, StoppedError
-from pfstorage.server import admission as gate
-from pfstorage.server.admission import WAITING_PER_WORKING, Gate, Turn
-from pfstorage.server.load import Load
+from pfstorage.server import admission
+from pfstorage.server.admission import WAITING_PER_WORKING, AdmissionQueue, Permit
+from pfstorage.server.load import ServerLoad
 from tests.local import in_threads
 
 
 @contextlib.contextmanager
-def turn(
-    quick: Gate, long: Gate | None = None, is_gone: Callable[[], bool] = lambda: False
-) -> Iterator[Turn]:
-    with Turn(quick, long or Gate(1), is_gone) as made:
+def permit(
+    quick: AdmissionQueue, long: AdmissionQueue | None = None, is_gone: Callable[[], bool] = lambda: False
+) -> Iterator[Permit]:
+    with Permit(quick, long or AdmissionQueue(1), is_gone) as made:
         made.begin()
         yield made
 
 
 def test_so_many_are_at_work_at_once_and_all_get_their_turn() -> None:
-    entrance, lock, present, most = Gate(3), threading.Lock(), 0, 0
+    entrance, lock, present, most = AdmissionQueue(3), threading.Lock(), 0, 0
 
     def pass_through() -> None:
         nonlocal present, most
-        with turn(entrance):
+        with permit(entrance):
             with lock:
                 present += 1
                 most = max(most, present)
@@ -45,11 +45,11 @@ def test_so_many_are_at_work_at_once_and_all_get_their_turn() -> None:
 
 
 def test_too_many_that_wait_are_sent_away_at_once() -> None:
-    entrance, release = Gate(1), threading.Event()
+    entrance, release = AdmissionQueue(1), threading.Event()
     errors = []
 
     def hold() -> None:
-        with turn(entrance):
+        with permit(entrance):
             release.wait(10)
 
     threads = [threading.Thread(target=hold) for _ in range(1 + WAITING_PER_WORKING)]
@@ -57,64 +57,64 @@ def test_too_many_that_wait_are_sent_away_at_once() -> None:
         thread.start()
     while entrance.counts() != {"busy": 1, "waiting": WAITING_PER_WORKING}:
         threading.Event().wait(0.01)
-    with pytest.raises(BusyError, match="too much to do"), turn(entrance):
+    with pytest.raises(BusyError, match="too much to do"), permit(entrance):
         errors.append("it was let in")
     release.set()
     for thread in threads:
         thread.join()
     assert errors == []
-    with turn(entrance):
+    with permit(entrance):
         pass
 
 
 def test_who_waits_too_long_is_sent_away_and_stands_in_nobodys_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "WAIT_SECONDS", 0.05)
-    entrance = Gate(1)
-    with turn(entrance), pytest.raises(BusyError), turn(entrance):
+    monkeypatch.setattr(admission, "WAIT_SECONDS", 0.05)
+    entrance = AdmissionQueue(1)
+    with permit(entrance), pytest.raises(BusyError), permit(entrance):
         pass
-    with turn(entrance):
+    with permit(entrance):
         pass
 
 
 def test_what_fails_inside_gives_its_place_back() -> None:
-    entrance = Gate(1)
+    entrance = AdmissionQueue(1)
     for _ in range(3):
-        with pytest.raises(ValueError, match="inside"), turn(entrance):
+        with pytest.raises(ValueError, match="inside"), permit(entrance):
             raise ValueError("inside")
 
 
 def test_transfers_leave_their_places_to_others_and_are_bounded_themselves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gate, "WAIT_SECONDS", 0.05)
-    quick, long = Gate(1), Gate(2)
+    monkeypatch.setattr(admission, "WAIT_SECONDS", 0.05)
+    quick, long = AdmissionQueue(1), AdmissionQueue(2)
     with contextlib.ExitStack() as stack:
         for _ in range(2):
-            stack.enter_context(turn(quick, long)).begin_transfer()
+            stack.enter_context(permit(quick, long)).begin_transfer()
         assert (quick.counts()["busy"], long.counts()["busy"]) == (0, 2)
-        with turn(quick, long) as third, pytest.raises(BusyError):
+        with permit(quick, long) as third, pytest.raises(BusyError):
             third.begin_transfer()
-        with turn(quick, long):
+        with permit(quick, long):
             pass
     assert (quick.counts()["busy"], long.counts()["busy"]) == (0, 0)
 
 
 def test_who_needs_no_store_takes_no_place() -> None:
-    entrance = Gate(1)
-    with Turn(entrance, Gate(1)), turn(entrance) as inside:
+    entrance = AdmissionQueue(1)
+    with Permit(entrance, AdmissionQueue(1)), permit(entrance) as inside:
         inside.begin()  # once more is no second place
         assert entrance.counts() == {"busy": 1, "waiting": 0}
     assert entrance.counts()["busy"] == 0
 
 
 def test_whose_client_has_gone_meanwhile_gives_the_place_on() -> None:
-    entrance, told = Gate(1), []
+    entrance, told = AdmissionQueue(1), []
 
     def wait() -> None:
-        with pytest.raises(StoppedError, match="went away"), turn(entrance, is_gone=lambda: True):
+        with pytest.raises(StoppedError, match="went away"), permit(entrance, is_gone=lambda: True):
             told.append("it went on")
 
-    with turn(entrance):
+    with permit(entrance):
         thread = threading.Thread(target=wait)
         thread.start()
         while entrance.counts()["waiting"] == 0:
@@ -125,14 +125,14 @@ def test_whose_client_has_gone_meanwhile_gives_the_place_on() -> None:
 
 
 def test_who_waits_is_let_in_in_the_order_of_arrival() -> None:
-    entrance, order = Gate(1), []
+    entrance, order = AdmissionQueue(1), []
 
     def pass_through(number: int) -> None:
-        with turn(entrance):
+        with permit(entrance):
             order.append(number)
 
     threads = [threading.Thread(target=pass_through, args=(number,)) for number in range(8)]
-    with turn(entrance):
+    with permit(entrance):
         for number, thread in enumerate(threads):
             thread.start()
             while entrance.counts()["waiting"] <= number:
@@ -143,13 +143,13 @@ def test_who_waits_is_let_in_in_the_order_of_arrival() -> None:
 
 
 def test_whose_turn_comes_as_they_give_up_has_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "WAIT_SECONDS", 0.001)
-    entrance, passed = Gate(1), 0
+    monkeypatch.setattr(admission, "WAIT_SECONDS", 0.001)
+    entrance, passed = AdmissionQueue(1), 0
 
     def pass_through() -> None:
         nonlocal passed
         for _ in range(200):
-            with contextlib.suppress(BusyError), turn(entrance):
+            with contextlib.suppress(BusyError), permit(entrance):
                 passed += 1
                 threading.Event().wait(0.001)
 
@@ -159,25 +159,25 @@ def test_whose_turn_comes_as_they_give_up_has_the_place(monkeypatch: pytest.Monk
 
 
 def test_after_the_end_nobody_comes_in_and_who_waits_is_told() -> None:
-    gate = Gate(1)
-    gate.enter()
+    admission = AdmissionQueue(1)
+    admission.enter()
     with ThreadPoolExecutor(3) as threads:
-        waiting = [threads.submit(gate.enter) for _ in range(3)]
-        while gate.counts()["waiting"] < 3:
+        waiting = [threads.submit(admission.enter) for _ in range(3)]
+        while admission.counts()["waiting"] < 3:
             time.sleep(0.01)
-        gate.end()
-        gate.end()
-        gate.leave()
+        admission.end()
+        admission.end()
+        admission.leave()
         for each in waiting:
             with pytest.raises(StoppedError, match="the server ends"):
                 each.result(10)
     with pytest.raises(StoppedError):
-        gate.enter()
-    assert gate.counts() == {"busy": 0, "waiting": 0}
+        admission.enter()
+    assert admission.counts() == {"busy": 0, "waiting": 0}
 
 
 def test_the_end_is_for_all_who_wait_for_a_turn() -> None:
-    load = Load(10, 1, 1)
+    load = ServerLoad(10, 1, 1)
     load.end_turns()
     for begin in (load.new_turn(lambda: False).begin, load.new_turn(lambda: False).begin_transfer):
         with pytest.raises(StoppedError):

@@ -22,7 +22,7 @@ from pfstorage.backends.leftovers import Leftovers, Share
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import StoppedError
-from pfstorage.runtime.cancellation import LOOK_SECONDS, Stop
+from pfstorage.runtime.cancellation import LOOK_SECONDS, CancellationToken
 from pfstorage.settings.model import Settings
 from tests.conftest import ask, serving, swift_options
 from tests.exchange import answers, message, multipart, post, request
@@ -55,10 +55,10 @@ class Endless(MemoryStorage):
             takes(row.key)
         raise AssertionError("the listing has no end")
 
-    def piece_size(self, *_: Any) -> Any:
+    def part_size(self, *_: Any) -> Any:
         raise AssertionError("nothing is moved")
 
-    segmented_upload = pieces = remove_leftover = piece_size
+    segmented_upload = pieces = remove_leftover = part_size
 
 
 @contextlib.contextmanager
@@ -72,7 +72,7 @@ def is_free(server: ThreadedHTTPServer) -> bool:
     """Tell whether nobody has a place at work, and no thread reads a plan."""
     gates = (server.load.quick, server.load.long)
     plans = [each for each in threading.enumerate() if each.name == "plan"]
-    return not plans and all(gate.counts()["busy"] == 0 for gate in gates)
+    return not plans and all(admission.counts()["busy"] == 0 for admission in gates)
 
 
 NOTHING_OF_IT = {"include": ["*.dcm"]}
@@ -221,25 +221,25 @@ def test_a_stop_asks_whether_it_is_unwanted_a_few_times_a_second_and_never_after
         asked.append(True)
         return len(asked) > 1
 
-    stop = Stop(is_unwanted=is_unwanted)
-    child = Stop(parent=stop)
-    assert not any(stop.is_requested for _ in range(1000))
+    cancellation = CancellationToken(is_unwanted=is_unwanted)
+    child = CancellationToken(parent=cancellation)
+    assert not any(cancellation.is_requested for _ in range(1000))
     assert len(asked) == 1
     until(lambda: child.is_requested)
-    assert stop.is_requested
+    assert cancellation.is_requested
     assert len(asked) == 2
     assert "nobody waits" in child.reason
 
 
 def test_rows_pass_until_the_stop_is_requested() -> None:
-    stop = Stop()
-    assert list(stop.watched(range(10_000))) == list(range(10_000))
-    stop.request()
+    cancellation = CancellationToken()
+    assert list(cancellation.checked(range(10_000))) == list(range(10_000))
+    cancellation.request()
     with pytest.raises(StoppedError):
-        for _ in stop.watched(itertools.count()):
+        for _ in cancellation.checked(itertools.count()):
             pass
     with contextlib.closing(StoreHandler(Endless())) as handler:
-        reply = handler.answer({"action": "ls", "meta": {"substr": "x"}}, Caller(stop=stop))
+        reply = handler.answer({"action": "ls", "meta": {"substr": "x"}}, Caller(cancellation=cancellation))
         assert isinstance(reply.error, StoppedError)
 
 

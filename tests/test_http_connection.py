@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pfstorage.backends.contract import CHUNK
-from pfstorage.backends.http.connection import CONTINUE_ABOVE, ConnectionBroken, HttpConnection, Route
+from pfstorage.backends.http.connection import CONTINUE_ABOVE, ConnectionBroken, HttpConnection, NetworkRoute
 from pfstorage.errors import LocalFileError
 
 LARGE = CONTINUE_ABOVE + 100_000
@@ -128,7 +128,7 @@ def connect() -> Iterator[Connecting]:
             timeout: float = 10.0,
             context: ssl.SSLContext | None = None,
         ) -> HttpConnection:
-            route = Route(f"{scheme}://127.0.0.1:{port}", proxy, 2.0, timeout, context)
+            route = NetworkRoute(f"{scheme}://127.0.0.1:{port}", proxy, 2.0, timeout, context)
             return stack.enter_context(contextlib.closing(HttpConnection(route)))
 
         yield make

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from pfstorage import StoreHandler, open_storage
-from pfstorage.access.permissions import Rights
+from pfstorage.access.permissions import Permissions
 from pfstorage.actions import Caller, Upload
 from pfstorage.backends import Storage
 from pfstorage.errors import UnauthorizedError
@@ -36,15 +36,15 @@ class Desk:
 
     def __init__(self, storage: Storage, directory: str = "", **options: Any) -> None:
         self.handler = StoreHandler(storage)
-        self.jobs = Jobs(self.handler.performer(Caller(trusted=False)), directory, **options)
+        self.jobs = Jobs(self.handler.job_runner(Caller(trusted=False)), directory, **options)
         self.caller = Caller(trusted=False, jobs=self.jobs)
 
-    def answer(self, action: str, owner: str = "", rights: str = "admin", **meta: Any) -> Reply:
-        caller = replace(self.caller, owner=owner, rights=Rights.parse(rights))
+    def answer(self, action: str, owner: str = "", permissions: str = "admin", **meta: Any) -> Reply:
+        caller = replace(self.caller, owner=owner, permissions=Permissions.parse(permissions))
         return self.handler.answer({"action": action, "meta": meta}, caller)
 
-    def ask(self, action: str, owner: str = "", rights: str = "admin", **meta: Any) -> dict[str, Any]:
-        return self.answer(action, owner, rights, **meta).body
+    def ask(self, action: str, owner: str = "", permissions: str = "admin", **meta: Any) -> dict[str, Any]:
+        return self.answer(action, owner, permissions, **meta).body
 
     def finish(self, action: str, **meta: Any) -> dict[str, Any]:
         """Begin a job, and return its status when it is over."""
@@ -200,18 +200,18 @@ def test_two_owners_may_use_the_same_jid(desk: Desk) -> None:
     assert desk.ask("jobStatus", "root", "admin", jid="1")["job"] == bob
 
 
-def asked_each_way(desk: Desk, owner: str, rights: str, job: str, jid: str) -> list[Reply]:
+def asked_each_way(desk: Desk, owner: str, permissions: str, job: str, jid: str) -> list[Reply]:
     """Return the replies to *owner* for each way to name a job."""
     ways = (("jobStatus", {"job": job}), ("jobStatus", {"jid": jid}), ("jobCancel", {"job": job}))
-    return [desk.answer(action, owner, rights, **named) for action, named in ways]
+    return [desk.answer(action, owner, permissions, **named) for action, named in ways]
 
 
-@pytest.mark.parametrize("rights", ["write", "admin chris/feed_1/"])
-def test_only_an_admin_of_all_sees_the_jobs_of_others(desk: Desk, rights: str) -> None:
+@pytest.mark.parametrize("permissions", ["write", "admin chris/feed_1/"])
+def test_only_an_admin_of_all_sees_the_jobs_of_others(desk: Desk, permissions: str) -> None:
     ann = desk.ask("objPush", "ann", "write", **PUT, jid="1", **{"async": True})["job"]
-    for reply in asked_each_way(desk, "bob", rights, ann, "1"):
+    for reply in asked_each_way(desk, "bob", permissions, ann, "1"):
         assert (reply.body["error"]["type"], http_status(reply)) == ("UnknownJobError", 404)
-    assert desk.ask("jobList", "bob", rights)["jobs"] == []
+    assert desk.ask("jobList", "bob", permissions)["jobs"] == []
     for owner, level in (("ann", "write"), ("ann", "read"), ("root", "admin")):
         assert [(each["job"], each["owner"]) for each in desk.ask("jobList", owner, level)["jobs"]] == [
             (ann, "ann")
@@ -241,7 +241,7 @@ def test_jobs_of_more_keys_than_a_token_is_for_now_are_not_shown(desk: Desk) -> 
     assert desk.ask("jobList", "ann", "write chris/feed_2/")["jobs"] == []
     assert [each["job"] for each in desk.ask("jobList", "ann", wide)["jobs"]] == [new, old, other]
     assert desk.ask("jobStatus", "ann", "read chris/feed_1/", job=new)["state"] == "done"
-    revoked = replace(desk.caller, owner="ann", rights=Rights.parse(wide), renew=refused)
+    revoked = replace(desk.caller, owner="ann", permissions=Permissions.parse(wide), renew=refused)
     waiting = {"action": "jobStatus", "meta": {"job": new, "wait": 1}}
     assert desk.handler.run(waiting, revoked)["error"]["type"] == "UnauthorizedError"
 
@@ -260,14 +260,18 @@ def test_a_job_has_the_rights_of_who_sent_it() -> None:
             return super().answer(source, caller)
 
     with open_storage("memory") as storage, contextlib.closing(Handler(storage)) as handler:
-        jobs = Jobs(handler.performer(Caller(trusted=True, is_anonymous=True)))
+        jobs = Jobs(handler.job_runner(Caller(trusted=True, is_anonymous=True)))
         jobs.start()
-        caller = Caller(owner="ann", rights=Rights("write", "chris/"), jobs=jobs)
+        caller = Caller(owner="ann", permissions=Permissions("write", "chris/"), jobs=jobs)
         reply = handler.run({"action": "objPull", "meta": {**PULL, "async": True}}, caller)
         handler.run({"action": "jobStatus", "meta": {"job": reply["job"], "wait": 30}}, caller)
         jobs.close(10)
     [worked] = [each for each in seen if each is not caller]
-    assert (worked.owner, worked.rights, worked.trusted) == ("ann", Rights("write", "chris/"), False)
+    assert (worked.owner, worked.permissions, worked.trusted) == (
+        "ann",
+        Permissions("write", "chris/"),
+        False,
+    )
     assert worked.is_anonymous
     assert worked.jobs is None
 

@@ -25,9 +25,9 @@ from pfstorage.errors import BusyError, SettingsError, TooLargeError
 from pfstorage.jobs import final_states as ends
 from pfstorage.jobs import limits
 from pfstorage.jobs.model import Order
-from pfstorage.jobs.queue import LARGE, Place, Queue
+from pfstorage.jobs.queue import LARGE, Queue, QueuedJob
 from pfstorage.jobs.scheduler import Jobs
-from pfstorage.runtime.cancellation import Stop
+from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.server.endpoints.events import _OneLine
 from pfstorage.server.options import ServerOptions
 from pfstorage.settings.model import Settings
@@ -55,14 +55,14 @@ class Held:
         self.begun: list[str] = []
         self.free = threading.Event()
 
-    def __call__(self, given: Order, stop: Stop, _: Callable[[Progress], None]) -> Reply:
+    def __call__(self, given: Order, cancellation: CancellationToken, _: Callable[[Progress], None]) -> Reply:
         self.begun.append(f"{given.owner} {given.message['meta']['path'][:8]}")
-        while not (self.free.wait(0.01) or stop.is_requested):
+        while not (self.free.wait(0.01) or cancellation.is_requested):
             pass
-        return Reply({"status": not stop.is_requested})
+        return Reply({"status": not cancellation.is_requested})
 
 
-def done(given: Order, stop: Stop, progress: Callable[[Progress], None]) -> Reply:
+def done(given: Order, cancellation: CancellationToken, progress: Callable[[Progress], None]) -> Reply:
     """Reply what the path is."""
     return Reply({"status": True, "names": [given.message["meta"]["path"]]})
 
@@ -83,13 +83,13 @@ def working(perform: Any, directory: Path | str = "", **options: Any) -> Iterato
 def queue_of(*places: str) -> Queue:
     queue = Queue()
     for number, owner in enumerate(places):
-        queue.add(Place(f"{owner}{number}", owner, 1, LARGE + 1 if owner.isupper() else 1))
+        queue.add(QueuedJob(f"{owner}{number}", owner, 1, LARGE + 1 if owner.isupper() else 1))
     return queue
 
 
-def begun(queue: Queue, most: int, most_of_one: int | None = None) -> list[Place]:
+def begun(queue: Queue, most: int, most_of_one: int | None = None) -> list[QueuedJob]:
     """Give out places until none is left; return who has them."""
-    at_work: list[Place] = []
+    at_work: list[QueuedJob] = []
     while place := queue.next(at_work, most, most_of_one or most):
         queue.take(place)
         at_work.append(place)
@@ -104,7 +104,7 @@ def test_four_costly_jobs_of_one_owner_do_not_hold_those_of_others() -> None:
     queue = queue_of(*"aaaaaa")
     at_work = begun(queue, 4)
     for number, owner in enumerate("bbcdef"):
-        queue.add(Place(f"{owner}{number}", owner, 1, 1))
+        queue.add(QueuedJob(f"{owner}{number}", owner, 1, 1))
     more = []
     while place := queue.next(at_work, 4, 4):
         queue.take(place)
@@ -124,7 +124,7 @@ def test_owners_take_turns_where_there_is_one_place() -> None:
         queue.take(place)
         order_of.append(place.owner)
         if len(order_of) == 2:
-            queue.add(Place("b9", "b", 1, 1))
+            queue.add(QueuedJob("b9", "b", 1, 1))
     assert order_of == ["a", "b", "a", "b", "a"]
 
 
@@ -136,16 +136,20 @@ def test_an_owner_has_no_more_places_than_the_flag_says() -> None:
 def test_of_large_messages_each_owner_has_one_at_work_and_small_ones_pass() -> None:
     queue = Queue()
     for number, length in enumerate([LARGE + 1, LARGE + 1, 1, LARGE]):
-        queue.add(Place(str(number), "a", 1, length))
-    queue.add(Place("other", "b", 1, LARGE + 1))
+        queue.add(QueuedJob(str(number), "a", 1, length))
+    queue.add(QueuedJob("other", "b", 1, LARGE + 1))
     assert [place.job_id for place in begun(queue, 4)] == ["0", "other", "2", "3"]
 
 
 def test_the_job_of_another_token_is_done_while_one_holds_all_places() -> None:
     held = Held()
 
-    def perform(given: Order, stop: Stop, progress: Callable[[Progress], None]) -> Reply:
-        return held(given, stop, progress) if given.owner == "ann" else done(given, stop, progress)
+    def perform(given: Order, cancellation: CancellationToken, progress: Callable[[Progress], None]) -> Reply:
+        return (
+            held(given, cancellation, progress)
+            if given.owner == "ann"
+            else done(given, cancellation, progress)
+        )
 
     with working(perform, most=4) as jobs:
         for number in range(8):
@@ -304,7 +308,7 @@ def test_the_threads_of_a_server_share_what_memory_they_have_freed(tmp_path: Pat
 def test_a_long_reason_is_cut_in_the_list_and_whole_in_the_reply(tmp_path: Path) -> None:
     text = noise(1, 200_000)
 
-    def perform(given: Order, stop: Stop, progress: Callable[[Progress], None]) -> Reply:
+    def perform(given: Order, cancellation: CancellationToken, progress: Callable[[Progress], None]) -> Reply:
         return Reply({"status": False, "msg": text})
 
     with working(perform, tmp_path / "state") as jobs:

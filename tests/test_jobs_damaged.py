@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from pfstorage.access.permissions import Rights
+from pfstorage.access.permissions import Permissions
 from pfstorage.errors import JobConflictError, SettingsError, StateFileError
 from pfstorage.jobs.model import Order
 from pfstorage.jobs.scheduler import Jobs
-from pfstorage.runtime.cancellation import Stop
+from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.transfer import Progress
 from pfstorage.wire.reply import Reply
 from tests.conftest import Command
@@ -33,7 +33,7 @@ def order(number: int = 0, **more: Any) -> Order:
     return Order({"action": "objPull", "meta": {"path": str(number)}}, **more)
 
 
-def perform(given: Order, stop: Stop, progress: Callable[[Progress], None]) -> Reply:
+def perform(given: Order, cancellation: CancellationToken, progress: Callable[[Progress], None]) -> Reply:
     return Reply({"status": True, "path": given.message["meta"]["path"]})
 
 
@@ -154,7 +154,7 @@ def test_four_damaged_jobs_hold_no_place(tmp_path: Path) -> None:
 
 
 def test_a_damaged_job_is_seen_by_its_owner_and_not_by_who_may_touch_fewer_keys(tmp_path: Path) -> None:
-    [bad] = queued(tmp_path / "state", 1, owner="ann", rights=Rights("write", "chris/"), jid="1")
+    [bad] = queued(tmp_path / "state", 1, owner="ann", permissions=Permissions("write", "chris/"), jid="1")
     with rows_of(tmp_path / "state") as rows:
         rows.execute("UPDATE job SET rights = '{'")
     with working(tmp_path / "state") as jobs:

@@ -183,7 +183,7 @@ def test_a_job_that_is_cancelled_in_its_middle_ends_soon_and_the_same_message_go
     container = options["container_name"]
     message = _prepared(swift, container, action)
     with _stalling(swift, options, action) as (handler, proxy):
-        jobs = Jobs(handler.performer(Caller(trusted=False)), "state")
+        jobs = Jobs(handler.job_runner(Caller(trusted=False)), "state")
         caller = Caller(trusted=False, jobs=jobs)
         jobs.start()
 
@@ -218,13 +218,13 @@ def test_a_process_that_ends_parks_its_jobs_for_the_next(
     container = options["container_name"]
     message = _prepared(swift, container, action)
     with _stalling(swift, options, action) as (handler, proxy):
-        jobs = Jobs(handler.performer(Caller(trusted=False)), "state")
+        jobs = Jobs(handler.job_runner(Caller(trusted=False)), "state")
         jobs.start()
         job = handler.run(message, Caller(jobs=jobs))["job"]
         _until_two_are_moved(jobs, job)
         jobs.close(10)
         proxy.forget()
-        jobs = Jobs(handler.performer(Caller(trusted=False)), "state")
+        jobs = Jobs(handler.job_runner(Caller(trusted=False)), "state")
         assert jobs.status(job).state == "queued"
         jobs.start()
         over = jobs.status(job, 30)

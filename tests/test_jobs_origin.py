@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from pfstorage import StoreHandler, open_storage
-from pfstorage.access.permissions import Rights
+from pfstorage.access.permissions import Permissions
 from pfstorage.actions import Caller
 from pfstorage.backends import Storage
 from pfstorage.devswift import DevSwift
@@ -25,7 +25,7 @@ from pfstorage.jobs.origin import Origin, store_name
 from pfstorage.jobs.rows import packed_message
 from pfstorage.jobs.scheduler import Jobs
 from pfstorage.jobs.store import JobStore
-from pfstorage.local import Roots
+from pfstorage.local import AllowedRoots
 from pfstorage.settings.model import Settings, SwiftSettings
 from tests.conftest import read_tree, swift_options, write_tree
 from tests.exchange import answered, server_process
@@ -58,8 +58,8 @@ def places(tmp_path: Path) -> tuple[Path, Path]:
 def jobs_of(storage: Storage, state: Path, *roots: Path | str) -> Iterator[tuple[StoreHandler, Caller]]:
     """A dispatcher and who sends it messages, as a server has them whose ``--fsRoot`` are *roots*."""
     handler = StoreHandler(storage)
-    caller = Caller(trusted=False, roots=Roots([str(each) for each in roots]) if roots else None)
-    jobs = Jobs(handler.performer(caller), str(state))
+    caller = Caller(trusted=False, roots=AllowedRoots([str(each) for each in roots]) if roots else None)
+    jobs = Jobs(handler.job_runner(caller), str(state))
     try:
         yield handler, replace(caller, jobs=jobs)
     finally:
@@ -375,7 +375,7 @@ def test_jobs_that_3_0_kept_are_done_as_they_are(places: tuple[Path, Path], tmp_
     rows.execute(
         "INSERT INTO job (id, jid, owner, rights, message, state, created) VALUES ('a', 'once', '', ?,"
         ' \'{"action": "objPush", "meta": {"putSpec": "data"}}\', \'running\', 1.0)',
-        (json.dumps(asdict(Rights())),),
+        (json.dumps(asdict(Permissions())),),
     )
     rows.commit()
     rows.close()

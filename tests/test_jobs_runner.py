@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from pfstorage.access.permissions import Rights
+from pfstorage.access.permissions import Permissions
 from pfstorage.errors import (
     BusyError,
     NotFoundError,
@@ -36,9 +36,9 @@ from pfstorage.jobs.model import CANCELLED, DONE, FAILED, QUEUED, RUNNING, Order
 from pfstorage.jobs.rows import packed_message
 from pfstorage.jobs.scheduler import Jobs
 from pfstorage.jobs.stored_reply import kept
-from pfstorage.runtime.cancellation import Stop
+from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.transfer import Progress
-from pfstorage.wire.reply import Reply, Texts
+from pfstorage.wire.reply import PackedStrings, Reply
 from pfstorage.wire.status import status_of
 from tests.conftest import ROOT
 
@@ -66,19 +66,21 @@ class Worker:
         self.tell: Callable[[Progress], None] = lambda _: None
         self._lock = threading.Lock()
 
-    def __call__(self, given: Order, stop: Stop, progress: Callable[[Progress], None]) -> Reply:
+    def __call__(
+        self, given: Order, cancellation: CancellationToken, progress: Callable[[Progress], None]
+    ) -> Reply:
         with self._lock:
             self.begun.append(given.message["meta"]["path"])
             self.at_once += 1
             self.most_at_once = max(self.at_once, self.most_at_once)
         self.tell = progress
         self.is_busy.release()
-        while not self.free.wait(0.01) and not stop.is_requested:
+        while not self.free.wait(0.01) and not cancellation.is_requested:
             pass
         with self._lock:
             self.at_once -= 1
-        if stop.is_requested:
-            return Reply({"status": False, "bytes": 5, "msg": str(stop.error())})
+        if cancellation.is_requested:
+            return Reply({"status": False, "bytes": 5, "msg": str(cancellation.error())})
         return Reply({"status": True, "bytes": 10})
 
 
@@ -169,7 +171,7 @@ def test_a_job_that_is_done_can_not_be_cancelled(worker: Worker) -> None:
 
 
 def test_an_error_that_nobody_expects_fails_the_job_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
-    def perform(given: Order, stop: Stop, progress: Callable[[Progress], None]) -> Reply:
+    def perform(given: Order, cancellation: CancellationToken, progress: Callable[[Progress], None]) -> Reply:
         if given.message["meta"]["path"] == "0":
             raise ZeroDivisionError
         return Reply({"status": True})
@@ -191,9 +193,9 @@ def test_an_error_that_nobody_expects_fails_the_job_and_no_other(caplog: pytest.
 def test_the_log_tells_how_a_job_ended_and_names_no_file(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def perform(given: Order, stop: Stop, progress: Callable[[Progress], None]) -> Reply:
+    def perform(given: Order, cancellation: CancellationToken, progress: Callable[[Progress], None]) -> Reply:
         progress(Progress(2, 1, 0, 3000, 1.0, 3, is_last=True))
-        return Reply.of_error(NotFoundError("there is no object 'DOE-JANE/1.dcm'"))
+        return Reply.from_error(NotFoundError("there is no object 'DOE-JANE/1.dcm'"))
 
     jobs = Jobs(perform)
     jobs.start()
@@ -211,7 +213,7 @@ def test_the_end_of_the_process_parks_what_runs_and_the_next_one_resumes_it(tmp_
     first = Worker()
     jobs = Jobs(first, str(tmp_path), most=2)
     jobs.start()
-    given = Order({"action": "objPull", "meta": {"path": "x"}}, "ann", Rights("write", "chris/"), "jid")
+    given = Order({"action": "objPull", "meta": {"path": "x"}}, "ann", Permissions("write", "chris/"), "jid")
     ids = [jobs.submit(given), *(jobs.submit(order(number)) for number in range(4))]
     for _ in range(2):
         assert first.is_busy.acquire(timeout=LONG)
@@ -232,7 +234,9 @@ def test_what_does_not_end_in_time_is_parked_too_and_says_nothing_more(
 ) -> None:
     begun, end = threading.Event(), threading.Event()
 
-    def stubborn(given: Order, stop: Stop, progress: Callable[[Progress], None]) -> Reply:
+    def stubborn(
+        given: Order, cancellation: CancellationToken, progress: Callable[[Progress], None]
+    ) -> Reply:
         begun.set()
         end.wait(LONG)
         progress(Progress(1, 0, 0, 1, 1.0, is_last=True))
@@ -547,9 +551,9 @@ def test_a_job_that_can_not_be_begun_waits_until_it_can(
 def test_a_job_that_was_cancelled_stays_so_over_the_end_of_the_process(tmp_path: Path, grace: float) -> None:
     begun, end = threading.Event(), threading.Event()
 
-    def perform(given: Order, stop: Stop, progress: Callable[[Progress], None]) -> Reply:
+    def perform(given: Order, cancellation: CancellationToken, progress: Callable[[Progress], None]) -> Reply:
         begun.set()
-        while not (end.is_set() or (grace == LONG and stop.is_requested)):
+        while not (end.is_set() or (grace == LONG and cancellation.is_requested)):
             time.sleep(0.01)
         return Reply({"status": False, "msg": "stopped"})
 
@@ -830,7 +834,7 @@ def test_what_the_file_can_not_take_is_told_from_memory(
 
 
 def test_a_long_reply_is_kept_without_its_long_lists() -> None:
-    names = Texts(f"chris/uploads/DICOM/{number:09}.dcm" for number in range(5000))
+    names = PackedStrings(f"chris/uploads/DICOM/{number:09}.dcm" for number in range(5000))
     failed = [{"object": "a", "local": "b", "msg": "c"}]
     body = {"status": False, "localFileList": names, "objectFileList": names, "failed": failed, "bytes": 7}
     whole = Reply({**body, "audit": {"status": False, "changed": list(names)}})
@@ -851,12 +855,14 @@ class Interrupted:
         self._files = files
         self._size = size
 
-    def __call__(self, given: Order, stop: Stop, progress: Callable[[Progress], None]) -> Reply:
+    def __call__(
+        self, given: Order, cancellation: CancellationToken, progress: Callable[[Progress], None]
+    ) -> Reply:
         self.count += 1
         progress(Progress(self.count, 0, self.count - self._files, self._size, 1.0, is_last=True))
         self.left -= 1
         if self.left >= 0:
-            return Reply.of_error(UnavailableError("the store does not answer"))
+            return Reply.from_error(UnavailableError("the store does not answer"))
         return Reply({"status": True})
 
 
@@ -876,7 +882,7 @@ def test_the_log_tells_that_a_job_waits_for_its_store_and_names_no_file(
 ) -> None:
     monkeypatch.setattr(run, "FIRST_PAUSE", 0.01)
     replies = [UnavailableError("the store answered 503 about 'DOE-JANE/1.dcm'"), None]
-    jobs = Jobs(lambda *_: Reply.of_error(error) if (error := replies.pop(0)) else Reply({"status": True}))
+    jobs = Jobs(lambda *_: Reply.from_error(error) if (error := replies.pop(0)) else Reply({"status": True}))
     jobs.start()
     with caplog.at_level(logging.INFO):
         job = jobs.submit(order())
@@ -893,7 +899,7 @@ def test_the_pauses_of_a_job_that_waits_for_its_store_grow_and_are_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr(Stop, "sleep", lambda _, seconds: pauses.append(seconds))
+    monkeypatch.setattr(CancellationToken, "sleep", lambda _, seconds: pauses.append(seconds))
     jobs = Jobs(Interrupted(8))
     jobs.start()
     assert jobs.status(jobs.submit(order()), LONG).state == "done"
@@ -916,7 +922,7 @@ def test_a_job_that_waits_for_its_store_keeps_its_numbers(monkeypatch: pytest.Mo
     monkeypatch.setattr(run, "FIRST_PAUSE", 0.01)
     tries: list[int] = []
 
-    def perform(given: Order, stop: Stop, progress: Callable[[Progress], None]) -> Reply:
+    def perform(given: Order, cancellation: CancellationToken, progress: Callable[[Progress], None]) -> Reply:
         tries.append(1)
         if len(tries) == 1:
             progress(Progress(40, 0, 0, 6000, 1.0, total=1408))
@@ -924,10 +930,10 @@ def test_a_job_that_waits_for_its_store_keeps_its_numbers(monkeypatch: pytest.Mo
         elif len(tries) < 5:
             progress(Progress(0, 0, 0, 0, 0.0, is_last=True))
         else:
-            while not stop.is_requested:
+            while not cancellation.is_requested:
                 time.sleep(0.01)
             return Reply({"status": False, "msg": "stopped"})
-        return Reply.of_error(UnavailableError("the store does not answer"))
+        return Reply.from_error(UnavailableError("the store does not answer"))
 
     jobs = Jobs(perform)
     jobs.start()
@@ -973,10 +979,10 @@ def test_a_job_that_once_got_further_is_given_up_when_it_does_no_more(
     monkeypatch.setattr(run, "FIRST_PAUSE", 0.02)
     first = Interrupted(1, files=1)
 
-    def perform(given: Order, stop: Stop, progress: Callable[[Progress], None]) -> Reply:
+    def perform(given: Order, cancellation: CancellationToken, progress: Callable[[Progress], None]) -> Reply:
         if first.left > 0:
-            return first(given, stop, progress)
-        return Reply.of_error(UnavailableError("the store does not answer"))  # not even a listing
+            return first(given, cancellation, progress)
+        return Reply.from_error(UnavailableError("the store does not answer"))  # not even a listing
 
     jobs = Jobs(perform)
     jobs.start()

@@ -25,7 +25,7 @@ from pfstorage.backends.swift.store import SwiftStorage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import ContainerNotFoundError, NoSpaceError
 from pfstorage.local import LocalTree
-from pfstorage.transfer import Options, Transfer, Work, pull, push
+from pfstorage.transfer import Options, Transfer, TransferContext, pull, push
 from tests.conftest import ROOT, open_backend, read_tree, swift_options, write_tree
 from tests.faults import Exchange, Fault, Proxy, is_object
 from tests.local import parts_in
@@ -204,13 +204,13 @@ def test_a_byte_that_differs_is_seen(store: Storage) -> None:
 
 def test_limits_come_from_the_cluster_or_are_swifts_own(store: SwiftStorage, proxy: Proxy) -> None:
     for _ in range(2):
-        assert store.piece_size(10**6, PIECE) == PIECE
-        assert store.piece_size(10**9, PIECE) == 10**6  # of 1000 segments
-        assert store.piece_size(10**12, 2**40) in (5 * 2**30, 5 * 2**30 + 2)
+        assert store.part_size(10**6, PIECE) == PIECE
+        assert store.part_size(10**9, PIECE) == 10**6  # of 1000 segments
+        assert store.part_size(10**12, 2**40) in (5 * 2**30, 5 * 2**30 + 2)
         with pytest.raises(NoSpaceError, match="too large"):
-            store.piece_size(10**13, 2**40)
+            store.part_size(10**13, 2**40)
         proxy.fault(Fault("answer", status=404), "GET", where=lambda exchange: exchange.path == "/info")
-        store = store.with_patience(Work(store, Options()).patience)
+        store = store.with_retry_policy(TransferContext(store, Options()).retry_policy)
 
 
 # taken up again, and given up
@@ -347,12 +347,12 @@ def test_an_object_that_no_listing_showed_and_was_not_to_be_replaced_stays_whole
 ) -> None:
     write(CONTENT)
     run(store, "objPut", **PUT)
-    work = Work(store, Options(workers=2, overwrite="never", segment_size=PIECE))
+    work = TransferContext(store, Options(workers=2, overwrite="never", segment_size=PIECE))
     report = push([Transfer("s/large", "data/large")], work)
     assert (report.skipped, report.failed) == (1, [])
     assert content_of(store) == CONTENT
     write(OTHER, MTIME + 1)
-    work = Work(store, Options(workers=2, overwrite="never", segment_size=PIECE))
+    work = TransferContext(store, Options(workers=2, overwrite="never", segment_size=PIECE))
     assert push([Transfer("s/large", "data/large")], work).skipped == 1
     assert content_of(store) == CONTENT
     assert orphans(swift, container_of(store)) == set()
@@ -606,7 +606,7 @@ def test_a_row_that_is_not_what_the_store_has_by_now_is_pulled_as_it_is_there(
     write(OTHER, MTIME + 1)
     run(store, "objPut", **PUT)
     tree = LocalTree("out")
-    work = Work(store, Options(workers=2, retries=0, range_size=PIECE))
+    work = TransferContext(store, Options(workers=2, retries=0, range_size=PIECE))
     report = pull([Transfer("s/large", "out/large", row, tree, ("large",))], work)
     assert (report.failed, report.count, report.size) == ([], 1, len(OTHER))
     assert read_tree(Path("out")) == {"large": OTHER}

@@ -19,7 +19,7 @@ from pfstorage.actions.service import ECHO_ALWAYS, ECHO_GROWTH
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.errors import MessageError
-from pfstorage.server.admission import LARGE, Gate, Turn
+from pfstorage.server.admission import LARGE, AdmissionQueue, Permit
 from pfstorage.server.http1.body import MAX_MESSAGE
 from pfstorage.settings.model import Settings
 from pfstorage.wire.message import MOST_CONTAINERS, decode_form, decode_json
@@ -126,10 +126,10 @@ def test_a_form_of_too_many_lists_and_objects_is_not_read() -> None:
 
 
 def test_one_large_message_at_a_time_is_decoded_until_the_store_is_needed_or_it_is_answered() -> None:
-    decoding, quick, long = Gate(1), Gate(8), Gate(8)
+    decoding, quick, long = AdmissionQueue(1), AdmissionQueue(8), AdmissionQueue(8)
 
-    def new_turn() -> Turn:
-        return Turn(quick, long, decoding=decoding)
+    def new_turn() -> Permit:
+        return Permit(quick, long, decoding=decoding)
 
     first, second, third = new_turn(), new_turn(), new_turn()
     first.begin_decoding(LARGE + 1)
@@ -194,7 +194,7 @@ def test_large_messages_that_are_answered_leave_no_place_taken() -> None:
         ):
             ask(server, content)
         load = server.load
-        assert all(gate.counts()["busy"] == 0 for gate in (load.decoding, load.quick, load.long))
+        assert all(admission.counts()["busy"] == 0 for admission in (load.decoding, load.quick, load.long))
 
 
 def test_an_error_keeps_nothing_of_the_calls_that_led_to_it() -> None:

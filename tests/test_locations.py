@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pfstorage import StoreHandler, open_storage, swiftStorage
-from pfstorage.access.permissions import Rights
+from pfstorage.access.permissions import Permissions
 from pfstorage.actions import Caller
 from pfstorage.actions.registry import Upload
 from pfstorage.backends import Storage
@@ -117,7 +117,7 @@ def test_objects_of_http_are_named_exactly_and_none_is_made_with_an_empty_compon
 
 def test_who_may_use_a_part_of_the_store_may_spell_it_any_way(storage: Storage, tmp_path: Path) -> None:
     write_tree(tmp_path / "data", TREE)
-    caller = Caller(rights=Rights("write", "k/w/"))
+    caller = Caller(permissions=Permissions("write", "k/w/"))
     for location, is_done in (("/k//w", True), ("k//w2", False), ("k/w/../w2", False)):
         meta = {"putSpec": "data", "inLocation": location, "mapLocationOver": "data"}
         reply = StoreHandler(storage).run({"action": "objPush", "meta": meta}, caller)

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from pfstorage import StoreHandler, open_storage
-from pfstorage.backends.http.connection import HttpConnection, Mistake, Route
+from pfstorage.backends.http.connection import HttpConnection, Mistake, NetworkRoute
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import (
     MisconfiguredError,
@@ -31,7 +31,7 @@ from pfstorage.errors import (
     UnavailableError,
 )
 from pfstorage.jobs.model import Order
-from pfstorage.jobs.queue import Place
+from pfstorage.jobs.queue import QueuedJob
 from pfstorage.jobs.run import Run
 from pfstorage.settings.model import SwiftSettings, load_settings
 from tests.conftest import Command, ask, serving, swift_options
@@ -298,7 +298,7 @@ def test_the_strictness_of_python_3_13_is_named(authority: Authority, fronted: F
     front, _ = fronted(authority.context(is_strict=False))
     context = ssl.create_default_context(cafile=authority.cert)
     context.verify_flags |= ssl.VERIFY_X509_STRICT
-    route = Route(f"https://127.0.0.1:{front.port}", "", 2.0, 5.0, context)
+    route = NetworkRoute(f"https://127.0.0.1:{front.port}", "", 2.0, 5.0, context)
     told = "Missing Authority Key Identifier.*Python 3.13 .*VERIFY_X509_STRICT"
     with contextlib.closing(HttpConnection(route)) as connection, pytest.raises(Mistake, match=told):
         connection.request("GET", "/a", {})
@@ -529,7 +529,9 @@ def test_a_job_does_not_wait_for_a_wrong_setting(authority: Authority, fronted: 
     message = {"action": "objPull", "meta": PULL}
     order = Order(message)
     with open_storage(**options) as storage, contextlib.closing(StoreHandler(storage)) as handler:
-        reply = Run(Place("1", "", 1, 1), lambda _: None).perform(lambda *_: handler.answer(message), order)
+        reply = Run(QueuedJob("1", "", 1, 1), lambda _: None).perform(
+            lambda *_: handler.answer(message), order
+        )
     assert reply.body["error"]["type"] == "MisconfiguredError"
 
 

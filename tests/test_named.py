@@ -22,9 +22,9 @@ from pfstorage.backends import Storage
 from pfstorage.backends.contract import Attributes
 from pfstorage.devswift import READER, DevSwift
 from pfstorage.jobs.scheduler import Jobs
-from pfstorage.local import Roots, disk
+from pfstorage.local import AllowedRoots, disk
 from pfstorage.local import tree as tree_module
-from pfstorage.runtime.cancellation import Stop
+from pfstorage.runtime.cancellation import CancellationToken
 from tests.conftest import Command, ask, read_tree, run, serving, swift_options, write_tree
 from tests.faults import Fault, Proxy, is_listing
 from tests.test_moving import put_raw
@@ -484,7 +484,7 @@ def test_no_name_goes_out_of_the_roots_and_nothing_is_pulled_then(
     root = tmp_path / "root"
     root.mkdir()
     (root / "out-link").symlink_to(tmp_path)
-    caller = Caller(roots=Roots([str(root)]))
+    caller = Caller(roots=AllowedRoots([str(root)]))
     meta = {"fileList": [{"from": "k/one", "to": "fine"}, {"from": "other", "to": to}]}
     reply = StoreHandler(filled).run({"action": "objPull", "meta": meta}, caller)
     assert reply["error"]["type"] == "ForbiddenError"
@@ -558,15 +558,15 @@ def test_a_store_that_fails_is_no_missing_name(store: Storage, proxy: Proxy) -> 
 
 def test_a_stop_ends_it(store: Storage, proxy: Proxy) -> None:
     put(store, "k/one", "k/two")
-    stop = Stop()
+    cancellation = CancellationToken()
 
     def asks(_: object) -> bool:
-        stop.request()
+        cancellation.request()
         return True
 
     proxy.fault(Fault("stall", seconds=30), where=asks)
     message = {"action": "objPull", "meta": {"fileList": ["k/one", "k/two"]}}
-    reply = StoreHandler(store).run(message, Caller(stop=stop))
+    reply = StoreHandler(store).run(message, Caller(cancellation=cancellation))
     assert reply["error"]["type"] == "StoppedError"
 
 
@@ -589,8 +589,8 @@ def test_a_server_and_its_jobs_take_names_below_its_roots(store: Storage, tmp_pa
         "fileList": [{"from": "k/s1", "to": "x"}, {"from": "k/one", "to": str(root / "y")}]
     }
     handler = StoreHandler(store)
-    caller = Caller(roots=Roots([str(root)]))
-    jobs = Jobs(handler.performer(caller), "")
+    caller = Caller(roots=AllowedRoots([str(root)]))
+    jobs = Jobs(handler.job_runner(caller), "")
     jobs.start()
     try:
         caller.jobs = jobs

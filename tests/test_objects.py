@@ -19,8 +19,8 @@ import pytest
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends.common import another_object
-from pfstorage.backends.contract import Attributes, Sink, Span
+from pfstorage.backends.common import object_changed_error
+from pfstorage.backends.contract import Attributes, ByteRange, Sink
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import ContainerNotFoundError
@@ -130,7 +130,7 @@ def test_a_part_of_an_object_may_be_asked_for(
     if part is not None:
         assert content == CONTENT[part]
     if status == 206:
-        start = len(CONTENT) - len(CONTENT[part]) if part and part.start and part.stop is None else 0
+        start = len(CONTENT) - len(CONTENT[part]) if part and part.start and part.cancellation is None else 0
         assert headers["Content-Range"] == f"bytes {start}-{start + len(content) - 1}/{len(CONTENT)}"
     if status == 416:
         assert headers["Content-Range"] == f"bytes */{len(CONTENT)}"
@@ -195,13 +195,13 @@ class Replaced(MemoryStorage):
         super().__init__(Settings(type="memory"))
         self.change: Callable[[], object] = lambda: None
 
-    def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
+    def get(self, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
         self.change()
         return super().get(key, sink, span)
 
     def replace_now(self) -> None:
         """Be replaced between two tries of a download."""
-        raise another_object("a")
+        raise object_changed_error("a")
 
 
 def test_an_object_that_is_replaced_or_removed_at_the_moment_is_told_as_such() -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from pfstorage import open_storage
 from pfstorage.backends import Storage
-from pfstorage.backends.contract import Span
+from pfstorage.backends.contract import ByteRange
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import IntegrityError, LocalFileError, RejectedError
 from pfstorage.local import disk, open_body
@@ -226,12 +226,12 @@ def test_a_file_that_was_written_just_now_is_read_when_its_next_change_can_be_to
 ) -> None:
     path = Path(directory) / f"pfstorage-test-{os.getpid()}"
     try:
-        for turn in range(30):
+        for permit in range(30):
             path.write_bytes(LARGE[:1_000_000])
             with open_body(str(path)) as (body, _):
                 body.read(10)
                 with path.open("r+b") as file:
-                    os.pwrite(file.fileno(), b"other", 500_000 + turn)
+                    os.pwrite(file.fileno(), b"other", 500_000 + permit)
                 with pytest.raises(LocalFileError, match="changed while it was read"):
                     body.read()
     finally:
@@ -455,7 +455,7 @@ def test_an_object_is_given_out_if_it_is_not_written_into_meanwhile(
             self.size += len(data)
 
     sink = Sink()
-    span = Span(1, 1_999_998, md5(LARGE)) if of == "part" else None
+    span = ByteRange(1, 1_999_998, md5(LARGE)) if of == "part" else None
     if change == "rights":
         filesystem.get("a", sink, span)
     else:
@@ -464,8 +464,8 @@ def test_an_object_is_given_out_if_it_is_not_written_into_meanwhile(
 
 
 def test_those_who_compute_an_md5_at_once_disturb_nobody(filesystem: Storage, tmp_path: Path) -> None:
-    for turn in range(5):
-        name = f"a{turn}"
+    for permit in range(5):
+        name = f"a{permit}"
         write_tree(tmp_path / "store", {name: LARGE})
 
         def look(name: str = name) -> None:

@@ -21,12 +21,12 @@ import pytest
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.backends import ObjectInfo
-from pfstorage.backends.contract import Sink, Span
+from pfstorage.backends.contract import ByteRange, Sink
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import PermissionDeniedError, StorageError, UnavailableError
 from pfstorage.jobs import scheduler as runner
-from pfstorage.server import admission as gate
+from pfstorage.server import admission
 from pfstorage.server.endpoints import health
 from pfstorage.server.options import ServerOptions
 from pfstorage.settings.model import Settings, load_settings
@@ -284,7 +284,7 @@ class Held(MemoryStorage):
         super().__init__(Settings(type="memory"))
         self.asked, self.release = threading.Semaphore(0), threading.Event()
 
-    def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
+    def get(self, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
         self.asked.release()
         assert self.release.wait(60)
         return super().get(key, sink, span)
@@ -527,7 +527,7 @@ def test_too_many_connections_are_sent_away_and_room_comes_back(caplog: pytest.L
 
 
 def test_too_many_requests_are_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(admission, "WAIT_SECONDS", 0.2)
     entered, release = threading.Event(), threading.Event()
 
     class Slow(StoreHandler):
@@ -705,18 +705,18 @@ def test_a_job_is_taken_on_at_once_and_its_events_lead_to_its_reply(
 
 
 @pytest.mark.parametrize(
-    ("rights", "end", "status"),
+    ("permissions", "end", "status"),
     [("write chris/x/other/", "", 403), (None, "", 401), ("write chris/x/", " expires=2020-01-01", 401)],
     ids=["narrowed", "revoked", "expired"],
 )
 def test_events_end_with_the_right_to_see_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rights: str | None, end: str, status: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, permissions: str | None, end: str, status: int
 ) -> None:
     monkeypatch.setattr(runner, "HEARTBEAT", 0.02)
     token, path = "w-0123456789abcdef", tmp_path / "tokens.cfg"
 
-    def write(rights: str | None, end: str = "") -> None:
-        names = {"boss": "admin", **({"ann": rights} if rights else {})}
+    def write(permissions: str | None, end: str = "") -> None:
+        names = {"boss": "admin", **({"ann": permissions} if permissions else {})}
         tokens = "".join(f"{name} = {token + end if name == 'ann' else token[::-1]}\n" for name in names)
         grants = "".join(f"{name} = {grant}\n" for name, grant in names.items())
         path.write_text(f"[AUTH TOKENS]\n{tokens}[TOKEN RIGHTS]\n{grants}")
@@ -737,7 +737,7 @@ def test_events_end_with_the_right_to_see_them(
             connection.request("GET", f"/api/v1/jobs/{job}/events", headers=bearer)
             events = connection.getresponse()
             assert events.readline().startswith(b"data: ")
-            write(rights, end)
+            write(permissions, end)
             with pytest.raises(http.client.IncompleteRead):
                 sum(len(events.read(200)) for _ in range(1000))  # they would come for ever
         assert get(server, f"/api/v1/jobs/{job}/events", **bearer)[0] == status

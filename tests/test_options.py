@@ -14,13 +14,13 @@ import pytest
 from pfstorage import StoreHandler, open_storage
 from pfstorage.actions.registry import MOST_WARNINGS
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends.common import another_object
-from pfstorage.backends.contract import Sink, Span
+from pfstorage.backends.common import object_changed_error
+from pfstorage.backends.contract import ByteRange, Sink
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import ContainerNotFoundError, RejectedError
 from pfstorage.settings.model import Settings
-from pfstorage.transfer import Options, Transfer, Work, push
+from pfstorage.transfer import Options, Transfer, TransferContext, push
 from pfstorage.transfer.engine import BATCH
 from tests.conftest import read_tree, run, swift_options, write_tree
 from tests.faults import proxy_to
@@ -107,7 +107,7 @@ def test_never_leaves_what_is_on_the_disk_whatever_it_is(
 @pytest.mark.parametrize("durable", ["none", "file", "batch"])
 def test_never_leaves_what_comes_to_the_disk_meanwhile(tmp_path: Path, durable: str) -> None:
     class Racing(MemoryStorage):
-        def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
+        def get(self, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
             local = tmp_path / "out" / key.removeprefix("s/")
             if local.name == "a":
                 local.write_bytes(b"precious")
@@ -130,7 +130,7 @@ def test_never_leaves_what_comes_to_the_disk_meanwhile(tmp_path: Path, durable: 
 @pytest.mark.parametrize("got", [b"new", b"odd"])
 def test_bytes_that_come_without_an_etag_are_held_against_the_listing(tmp_path: Path, got: bytes) -> None:
     class Mute(MemoryStorage):
-        def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
+        def get(self, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
             sink.write(got)
             return ObjectInfo(key, 3)
 
@@ -148,7 +148,7 @@ def test_an_object_that_is_refused_is_asked_for_once(tmp_path: Path) -> None:
     asked = []
 
     class Refusing(MemoryStorage):
-        def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
+        def get(self, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
             asked.append(key)
             raise RejectedError("416", status=416)
 
@@ -163,11 +163,11 @@ def test_an_object_that_is_replaced_while_it_is_pulled_is_asked_for_again(tmp_pa
     tries = []
 
     class Replaced(MemoryStorage):
-        def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
+        def get(self, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
             tries.append(key)
             if len(tries) <= times:
                 sink.write(b"half")
-                raise another_object(key)
+                raise object_changed_error(key)
             return super().get(key, sink, span)
 
     storage = Replaced(Settings(type="memory", retries=0))
@@ -186,7 +186,7 @@ def test_never_leaves_what_no_listing_showed(storage: Storage, tmp_path: Path, s
     write_tree(tmp_path, {"a": b"x" * size, "b": b"y"})
     storage.put("a", io.BytesIO(b"precious"), 8)
     plan = [Transfer("a", "a"), Transfer("b", "b")]
-    report = push(plan, Work(storage, Options(overwrite="never")))
+    report = push(plan, TransferContext(storage, Options(overwrite="never")))
     assert (report.count, report.skipped, report.size, report.failed) == (2, 1, 1, [])
     assert contents(storage) == {"a": b"precious", "b": b"y"}
 

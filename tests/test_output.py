@@ -268,7 +268,7 @@ def test_a_line_that_is_taken_piece_by_piece_is_whole(pipe: tuple[int, int]) -> 
 def test_lines_that_nobody_reads_are_counted_and_told_of_later(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     with open(writer, "w", encoding="utf-8", closefd=False) as stream:
-        outlet = LogOutlet(stream, str, patience=0.05)
+        outlet = LogOutlet(stream, str, retry_policy=0.05)
         before = fill(writer)
         for number in range(3):
             outlet.write(f"{number}\n")
@@ -282,7 +282,7 @@ def test_lines_that_nobody_reads_are_counted_and_told_of_later(pipe: tuple[int, 
 def test_lines_that_a_full_disk_does_not_take_are_all_counted(tmp_path: Path) -> None:
     disk = os.open("/dev/full", os.O_WRONLY)
     with open(disk, "w", encoding="utf-8") as stream, (tmp_path / "log").open("wb") as room:
-        outlet = LogOutlet(stream, str, patience=0.05)
+        outlet = LogOutlet(stream, str, retry_policy=0.05)
         for number in range(3):
             outlet.write(f"{number}\n" * 5)
         os.dup2(room.fileno(), disk)
@@ -295,7 +295,7 @@ def test_lines_that_a_full_disk_does_not_take_are_all_counted(tmp_path: Path) ->
 def test_a_line_that_was_cut_is_not_joined_to_the_next(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     with open(writer, "w", encoding="utf-8", closefd=False) as stream:
-        outlet = LogOutlet(stream, str, patience=0.05)
+        outlet = LogOutlet(stream, str, retry_policy=0.05)
         outlet.write("x" * (fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ) + 10) + "\n")
         os.read(reader, 1 << 20)
         outlet.write("next\n")
@@ -313,7 +313,7 @@ def test_the_log_of_a_server_that_nobody_reads_holds_up_nobody(
     monkeypatch.setattr("pfstorage.logs.batches.MOST_LINES", 10)
     fill(writer)
     with open(writer, "w", encoding="utf-8", closefd=False) as stream:
-        handler = BatchHandler(LogOutlet(stream, str, patience=0.05))
+        handler = BatchHandler(LogOutlet(stream, str, retry_policy=0.05))
         log = logger_to(handler)
         before = in_pipe(reader)
         for number in range(1000):

@@ -11,14 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pfstorage.errors import StoppedError, UnavailableError
-from pfstorage.runtime.cancellation import Stop
+from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.transfer.rate import (
     AUTO_FIRST,
     AUTO_MOST,
     SETTLED_SECONDS,
-    SharedWorkers,
-    Throttle,
-    WorkerLimit,
+    AdaptiveConcurrency,
+    RateLimiter,
+    WorkerBudget,
 )
 from tests.waiting import until
 
@@ -30,11 +30,11 @@ class Store:
     """Time, and a store that moves *most* files a second, or fewer with fewer workers."""
 
     def __init__(
-        self, fixed: int = 0, most: float = float("inf"), workers: SharedWorkers | None = None
+        self, fixed: int = 0, most: float = float("inf"), workers: WorkerBudget | None = None
     ) -> None:
         self.now = 1000.0
         self.most = most
-        self.limit = WorkerLimit(fixed, clock=lambda: self.now, workers=workers)
+        self.limit = AdaptiveConcurrency(fixed, clock=lambda: self.now, workers=workers)
         self.seen = {self.limit.allowed}
 
     def work(self, seconds: float, size: int = MIB) -> None:
@@ -47,7 +47,7 @@ class Store:
 
 
 def test_what_a_share_keeps_from_being_tried_is_not_taken_for_proven() -> None:
-    workers = SharedWorkers(AUTO_FIRST)
+    workers = WorkerBudget(AUTO_FIRST)
     store = Store(workers=workers)
     with workers.shared(lambda: 0), workers.shared(lambda: 0):
         store.work(0.5)
@@ -56,7 +56,7 @@ def test_what_a_share_keeps_from_being_tried_is_not_taken_for_proven() -> None:
 
 
 def test_a_store_that_has_too_much_to_do_is_given_half_of_what_was_at_work() -> None:
-    workers = SharedWorkers(AUTO_FIRST)
+    workers = WorkerBudget(AUTO_FIRST)
     store = Store(workers=workers)
     with workers.shared(lambda: 0), workers.shared(lambda: 0):
         store.limit.note_failure(BUSY)
@@ -160,16 +160,16 @@ def test_what_was_halved_is_left_alone_for_a_while_and_grows_again() -> None:
     assert store.limit.allowed == AUTO_MOST
 
 
-def rate_of(throttle: Throttle, threads: int, piece: int) -> float:
+def rate_of(rate_limiter: RateLimiter, threads: int, piece: int) -> float:
     """Return how many bytes a second many threads get passed for about a second."""
-    passed, lock, stop = 0, threading.Lock(), Stop()
+    passed, lock, cancellation = 0, threading.Lock(), CancellationToken()
     started = time.monotonic()
 
     def take() -> None:
         nonlocal passed
         while True:
             try:
-                throttle.take(piece, stop)
+                rate_limiter.take(piece, cancellation)
             except StoppedError:
                 return
             with lock:
@@ -178,7 +178,7 @@ def rate_of(throttle: Throttle, threads: int, piece: int) -> float:
     with ThreadPoolExecutor(threads) as pool:
         for _ in range(threads):
             pool.submit(take)
-        threading.Timer(1.0, stop.request).start()
+        threading.Timer(1.0, cancellation.request).start()
     return passed / (time.monotonic() - started)
 
 
@@ -187,29 +187,29 @@ def test_a_rate_is_kept_whoever_sends(threads: int, piece: int) -> None:
     rate = 1_000_000
     found = []
     while not found or (found[-1] < 0.8 * rate and len(found) < 5):  # the machine may have stood still
-        found.append(rate_of(Throttle(rate), threads, piece))
+        found.append(rate_of(RateLimiter(rate), threads, piece))
         assert found[-1] <= 1.05 * rate
     assert found[-1] >= 0.8 * rate
 
 
 def test_no_rate_is_no_limit() -> None:
-    throttle, stop = Throttle(), Stop()
+    rate_limiter, cancellation = RateLimiter(), CancellationToken()
     started = time.monotonic()
     for _ in range(1000):
-        throttle.take(10**9, stop)
+        rate_limiter.take(10**9, cancellation)
     assert time.monotonic() - started < 1.0
 
 
 def test_a_wait_for_the_pace_ends_as_soon_as_it_should() -> None:
-    throttle, stop, other = Throttle(1.0), Stop(), Stop()
-    throttle.take(3600, stop)
+    rate_limiter, cancellation, other = RateLimiter(1.0), CancellationToken(), CancellationToken()
+    rate_limiter.take(3600, cancellation)
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(throttle.take, 1, other)
+        first = pool.submit(rate_limiter.take, 1, other)
         time.sleep(0.05)
         started = time.monotonic()
-        threading.Timer(0.05, stop.request).start()
+        threading.Timer(0.05, cancellation.request).start()
         with pytest.raises(StoppedError):
-            throttle.take(1, stop)  # behind one who waits on
+            rate_limiter.take(1, cancellation)  # behind one who waits on
         assert not first.done()
         other.request()
         assert isinstance(first.exception(), StoppedError)
@@ -218,53 +218,53 @@ def test_a_wait_for_the_pace_ends_as_soon_as_it_should() -> None:
 
 @pytest.mark.parametrize("how", ["stopped", "gone"])
 def test_who_leaves_holds_up_nobody(how: str) -> None:
-    throttle, stop = Throttle(1000.0), Stop()
-    throttle.take(1000, Stop())
+    rate_limiter, cancellation = RateLimiter(1000.0), CancellationToken()
+    rate_limiter.take(1000, CancellationToken())
     has_gone = threading.Event()
     with ThreadPoolExecutor(50) as pool:
-        those = [pool.submit(throttle.take, 10_000, stop, has_gone.is_set) for _ in range(50)]
+        those = [pool.submit(rate_limiter.take, 10_000, cancellation, has_gone.is_set) for _ in range(50)]
         time.sleep(0.2)
-        stop.request() if how == "stopped" else has_gone.set()
+        cancellation.request() if how == "stopped" else has_gone.set()
         assert all(isinstance(each.exception(), StoppedError) for each in those)
     started = time.monotonic()
-    throttle.take(1, Stop())
+    rate_limiter.take(1, CancellationToken())
     assert time.monotonic() - started < 60  # each of them would have taken ten seconds
 
 
 def test_who_came_first_passes_first_and_who_passed_waits_behind_the_others() -> None:
-    throttle, passed, stop = Throttle(1000.0), [], Stop()
+    rate_limiter, passed, cancellation = RateLimiter(1000.0), [], CancellationToken()
 
     class Turns(deque[threading.Event]):
-        def remove(self, turn: threading.Event) -> None:
+        def remove(self, permit: threading.Event) -> None:
             passed.append(threading.current_thread().name)
-            super().remove(turn)
+            super().remove(permit)
 
     def take() -> None:
         for _ in range(3):
-            throttle.take(30, stop)
+            rate_limiter.take(30, cancellation)
 
-    throttle._turns = Turns()
-    throttle._free_at = time.monotonic() + 3600  # until all are there, one after the other
+    rate_limiter._turns = Turns()
+    rate_limiter._free_at = time.monotonic() + 3600  # until all are there, one after the other
     threads = [threading.Thread(target=take, name=name) for name in "abcde"]
     for number, thread in enumerate(threads, 1):
         thread.start()
-        until(lambda number=number: len(throttle._turns) == number)  # type: ignore[misc]
-    throttle._free_at = time.monotonic() + 0.1
+        until(lambda number=number: len(rate_limiter._turns) == number)  # type: ignore[misc]
+    rate_limiter._free_at = time.monotonic() + 0.1
     for thread in threads:
         thread.join()
     assert "".join(passed) == "abcde" * 3
 
 
 def test_nothing_passes_at_once() -> None:
-    throttle, stop = Throttle(1.0), Stop()
-    throttle.take(3600, stop)
-    stop.request()
-    throttle.take(0, stop)
+    rate_limiter, cancellation = RateLimiter(1.0), CancellationToken()
+    rate_limiter.take(3600, cancellation)
+    cancellation.request()
+    rate_limiter.take(0, cancellation)
 
 
 def test_transfers_share_workers_evenly_and_get_them_back() -> None:
-    workers = SharedWorkers(10)
-    limits = [WorkerLimit(fixed, workers=workers) for fixed in (0, 3, 100)]
+    workers = WorkerBudget(10)
+    limits = [AdaptiveConcurrency(fixed, workers=workers) for fixed in (0, 3, 100)]
     with workers.shared(lambda: 4):
         assert [limit.allowed for limit in limits] == [8, 3, 10]
         with workers.shared(lambda: 5), workers.shared(lambda: 0):
@@ -280,10 +280,10 @@ def test_transfers_share_workers_evenly_and_get_them_back() -> None:
 
 
 def test_a_pause_is_not_made_up_for_by_a_burst() -> None:
-    throttle, stop = Throttle(1_000_000), Stop()
-    throttle.take(1, stop)
+    rate_limiter, cancellation = RateLimiter(1_000_000), CancellationToken()
+    rate_limiter.take(1, cancellation)
     time.sleep(0.3)
     started = time.monotonic()
     for _ in range(3):
-        throttle.take(100_000, stop)
+        rate_limiter.take(100_000, cancellation)
     assert time.monotonic() - started >= 0.19

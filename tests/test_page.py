@@ -28,7 +28,7 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from pfstorage import Settings, StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends.contract import Sink, Span
+from pfstorage.backends.contract import ByteRange, Sink
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.errors import RejectedError, UnavailableError
 from pfstorage.server.options import ServerOptions
@@ -609,7 +609,7 @@ class Breaking(MemoryStorage):
         super().__init__(Settings(type="memory"))
         self.is_broken = True
 
-    def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
+    def get(self, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
         if not self.is_broken:
             return super().get(key, sink, span)
         sink.write(b"x" * 100_000)

@@ -24,7 +24,7 @@ from pfstorage.actions import Caller
 from pfstorage.backends import Storage
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.cli.progress import LINE_SECONDS, Bar, Lines, in_words, shown_on_stderr
-from pfstorage.runtime.cancellation import Stop
+from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.transfer import Progress
 from tests.conftest import ROOT, write_tree
 
@@ -195,15 +195,15 @@ def test_a_program_is_told_numbers_that_grow_and_a_last_time(storage: Storage, a
 def test_how_many_there_are_stays_unknown_if_they_were_not_all_seen() -> None:
     write_tree(Path("data"), {f"{number:03}": b"x" * 1000 for number in range(500)})
     told: list[Progress] = []
-    stop = Stop()
+    cancellation = CancellationToken()
 
     def show(progress: Progress) -> None:
         told.append(progress)
-        stop.request("that is enough")
+        cancellation.request("that is enough")
 
     handler = StoreHandler(MemoryStorage())
     handler.state.set("/this/bwLimit", "100K")
-    reply = handler.run({"action": "objPut", "meta": PUT}, Caller(progress=show, stop=stop))
+    reply = handler.run({"action": "objPut", "meta": PUT}, Caller(progress=show, cancellation=cancellation))
     assert reply["error"]["type"] == "StoppedError"
     assert told[-1].is_last
     assert told[-1].total is None

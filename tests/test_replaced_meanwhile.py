@@ -16,8 +16,8 @@ import swiftclient
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.backends import Storage
-from pfstorage.backends.common import another_object
-from pfstorage.backends.contract import ObjectInfo, Sink, Span
+from pfstorage.backends.common import object_changed_error
+from pfstorage.backends.contract import ByteRange, ObjectInfo, Sink
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import IntegrityError, RejectedError
@@ -188,7 +188,7 @@ class Changing(MemoryStorage):
     def store(self, content: bytes) -> None:
         self.put("a", io.BytesIO(content), len(content))
 
-    def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
+    def get(self, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
         self.gets += 1
         if not self.failures:
             return super().get(key, sink, span)
@@ -215,7 +215,9 @@ GONE = RejectedError("a segment is missing", key="a", status=409)
 
 
 @pytest.mark.parametrize("sent", [0, 6])
-@pytest.mark.parametrize("error", [another_object("a"), GONE, IntegrityError("5 bytes came of 6", key="a")])
+@pytest.mark.parametrize(
+    "error", [object_changed_error("a"), GONE, IntegrityError("5 bytes came of 6", key="a")]
+)
 def test_a_download_of_which_nothing_has_left_begins_anew(error: Exception, sent: int) -> None:
     storage = Changing(b"abcdef")
     storage.failures = [(sent, error)]
@@ -228,7 +230,7 @@ def test_a_download_of_which_nothing_has_left_begins_anew(error: Exception, sent
 
 def test_the_part_of_an_object_that_is_replaced_meanwhile_is_one_of_the_new_object() -> None:
     storage = Changing(b"abcdef")
-    storage.failures = [(0, another_object("a"))]
+    storage.failures = [(0, object_changed_error("a"))]
     with serving(StoreHandler(storage)) as server:
         status, content, headers = get(server, Range="bytes=1-2")
         assert (status, content, headers["Content-Range"]) == (206, b"ed", "bytes 1-2/7")
@@ -236,7 +238,7 @@ def test_the_part_of_an_object_that_is_replaced_meanwhile_is_one_of_the_new_obje
 
 def test_a_download_of_which_something_has_left_breaks_off_rather_than_being_a_mixture() -> None:
     storage = Changing(bytes(3_000_000))
-    storage.failures = [(2_000_000, another_object("a"))]
+    storage.failures = [(2_000_000, object_changed_error("a"))]
     with serving(StoreHandler(storage)) as server, pytest.raises(http.client.IncompleteRead) as broken:
         get(server)
     assert storage.gets == 1
@@ -245,7 +247,7 @@ def test_a_download_of_which_something_has_left_breaks_off_rather_than_being_a_m
 
 def test_a_download_whose_object_is_replaced_without_end_is_told_to_ask_again() -> None:
     storage = Changing(b"abcdef")
-    storage.failures = [(0, another_object("a"))] * (MOST_TIMES + 5)
+    storage.failures = [(0, object_changed_error("a"))] * (MOST_TIMES + 5)
     with serving(StoreHandler(storage)) as server:
         status, _, headers = get(server)
         assert (status, "Retry-After" in headers) == (503, True)

@@ -151,14 +151,14 @@ def test_the_settings_are_not_saved_over_the_output(command: Command) -> None:
 
 
 @pytest.mark.parametrize("make", SPECIAL)
-@pytest.mark.parametrize("only_new", [False, True])
+@pytest.mark.parametrize("if_absent", [False, True])
 def test_a_store_of_files_replaces_no_pipe_device_or_socket(
-    filesystem: Storage, tmp_path: Path, make: Callable[[Path], None], only_new: bool
+    filesystem: Storage, tmp_path: Path, make: Callable[[Path], None], if_absent: bool
 ) -> None:
     put(filesystem, "other", b"x")
     make(tmp_path / "store" / "a")
     with pytest.raises(InvalidKeyError):
-        put(filesystem, "a", b"content", only_new=only_new)
+        put(filesystem, "a", b"content", if_absent=if_absent)
     with pytest.raises(InvalidKeyError):
         filesystem.copy("other", "a")
     assert is_special(tmp_path / "store" / "a")

@@ -22,7 +22,7 @@ from pfstorage.backends.memory import MemoryStorage
 from pfstorage.cli import main as cli
 from pfstorage.errors import MessageError, NotFoundError, PfstorageError, UnavailableError
 from pfstorage.settings.model import Settings
-from pfstorage.wire.reply import ROWS_AT_ONCE, KnownRow, Reply, Stream, Texts, text_of
+from pfstorage.wire.reply import ROWS_AT_ONCE, KnownRow, PackedStrings, Reply, RowStream, text_of
 from tests.conftest import Command, ask, serving, write_tree
 
 ANY_TEXT = st.text(st.characters(exclude_categories=[])) | st.just('\ud800\udc00\udcff/\0\x7f"\\\n')
@@ -58,7 +58,7 @@ def test_a_reply_is_indented_by_four_in_its_own_order_and_in_ascii() -> None:
 
 
 def test_an_error_is_a_reply_with_its_facts() -> None:
-    reply = Reply.of_error(NotFoundError("there is no\nobject", key="a"))
+    reply = Reply.from_error(NotFoundError("there is no\nobject", key="a"))
     assert reply.body == {
         "status": False,
         "msg": "there is no object",
@@ -75,7 +75,7 @@ def test_any_body_is_written_as_2x_wrote_it(body: dict[str, Any]) -> None:
 def test_a_row_whose_json_is_known_is_written_as_any_other(rows: list[dict[str, Any]]) -> None:
     known = [KnownRow(row, text_of(row)) for row in rows]
     assert known == rows
-    for kind in (list, Stream):
+    for kind in (list, RowStream):
         assert written(Reply({"deeper": {"rows": kind(known)}})) == as_2x({"deeper": {"rows": rows}})
 
 
@@ -83,7 +83,7 @@ def test_a_row_whose_json_is_known_is_written_as_any_other(rows: list[dict[str, 
 def test_rows_that_are_streamed_or_packed_are_written_as_a_list_of_them_is(rows: list[Any]) -> None:
     texts = [row for row in rows if isinstance(row, str)]
     for depth in (lambda value: value, lambda value: {"deeper": value, "status": True}):
-        streamed = {"a": 1, "rows": depth(Stream(rows)), "texts": depth(Texts(texts)), "b": {}}
+        streamed = {"a": 1, "rows": depth(RowStream(rows)), "texts": depth(PackedStrings(texts)), "b": {}}
         plain = {"a": 1, "rows": depth(rows), "texts": depth(texts), "b": {}}
         assert written(Reply(streamed)) == as_2x(plain)
 
@@ -91,7 +91,7 @@ def test_rows_that_are_streamed_or_packed_are_written_as_a_list_of_them_is(rows:
 @pytest.mark.parametrize("count", [0, 1, ROWS_AT_ONCE - 1, ROWS_AT_ONCE, ROWS_AT_ONCE + 1, 3 * ROWS_AT_ONCE])
 def test_no_row_is_lost_between_two_pieces(count: int) -> None:
     rows = [{"name": str(number), "bytes": number} for number in range(count)]
-    assert written(Reply({"ls": Stream(rows)})) == as_2x({"ls": rows})
+    assert written(Reply({"ls": RowStream(rows)})) == as_2x({"ls": rows})
 
 
 @pytest.mark.parametrize("value", [object(), {1}, b"bytes", {"a": {(): 1}}])
@@ -103,11 +103,11 @@ def test_what_is_no_json_is_refused_as_json_does(value: object) -> None:
 def test_writing_tells_whether_the_status_is_true() -> None:
     for body, status in (({"status": True}, True), ({"status": False}, False), ({}, False)):
         assert Reply(dict(body)).write(io.StringIO()) is status
-        assert Reply({**body, "ls": Stream([])}).write(io.StringIO()) is status
+        assert Reply({**body, "ls": RowStream([])}).write(io.StringIO()) is status
 
 
 def test_what_a_file_raises_passes_through() -> None:
-    rows = Stream({"name": "a" * 100} for _ in range(1000))
+    rows = RowStream({"name": "a" * 100} for _ in range(1000))
     with pytest.raises(OSError, match="No space left"), open("/dev/full", "w", buffering=1) as full:
         Reply({"status": True, "ls": rows}).write(full)
 
@@ -121,7 +121,7 @@ def breaking(error: Exception, rows: int = 3) -> Iterator[dict[str, Any]]:
 
 
 def test_the_outcome_stands_after_the_rows_that_it_depends_on() -> None:
-    body = {"status": True, "msg": "m", "ls": Stream(["a"]), "warnings": ["w"]}
+    body = {"status": True, "msg": "m", "ls": RowStream(["a"]), "warnings": ["w"]}
     assert list(json.loads(written(Reply(body)))) == ["ls", "warnings", "status", "msg"]
     settled = Reply({**body, "ls": ["a"]})
     assert list(json.loads(written(settled))) == ["status", "msg", "ls", "warnings"]
@@ -130,7 +130,7 @@ def test_the_outcome_stands_after_the_rows_that_it_depends_on() -> None:
 @pytest.mark.parametrize("rows", [0, 3, ROWS_AT_ONCE, ROWS_AT_ONCE + 1])
 def test_a_stream_that_breaks_off_gives_the_rows_that_came_and_its_error(rows: int) -> None:
     error = UnavailableError("the store went away", key="k")
-    reply = Reply({"status": True, "msg": "m", "ls": Stream(breaking(error, rows)), "warnings": ["w"]})
+    reply = Reply({"status": True, "msg": "m", "ls": RowStream(breaking(error, rows)), "warnings": ["w"]})
     file = io.StringIO()
     assert reply.write(file) is False
     assert json.loads(file.getvalue()) == {
@@ -144,7 +144,7 @@ def test_a_stream_that_breaks_off_gives_the_rows_that_came_and_its_error(rows: i
 
 
 def test_an_error_that_nobody_foresaw_leaves_the_json_whole(caplog: pytest.LogCaptureFixture) -> None:
-    reply = Reply({"status": True, "ls": Stream(breaking(ZeroDivisionError("in a row")))})
+    reply = Reply({"status": True, "ls": RowStream(breaking(ZeroDivisionError("in a row")))})
     told = json.loads(written(reply))
     assert (told["status"], len(told["ls"])) == (False, 3)
     assert told["msg"] == "unexpected ZeroDivisionError; the log has the details"
@@ -157,11 +157,18 @@ def test_an_interrupt_is_no_error_of_a_stream() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        written(Reply({"ls": Stream(interrupted())}))
+        written(Reply({"ls": RowStream(interrupted())}))
 
 
 def test_a_settled_reply_has_plain_lists_alone() -> None:
-    reply = Reply({"a": Stream(["x"]), "b": Texts(["y"]), "c": {"d": Stream([{"e": 1}]), "f": 2}, "g": [3]})
+    reply = Reply(
+        {
+            "a": RowStream(["x"]),
+            "b": PackedStrings(["y"]),
+            "c": {"d": RowStream([{"e": 1}]), "f": 2},
+            "g": [3],
+        }
+    )
     reply.settle()
     assert reply.body == {"a": ["x"], "b": ["y"], "c": {"d": [{"e": 1}], "f": 2}, "g": [3]}
     assert {type(reply.body["a"]), type(reply.body["b"]), type(reply.body["c"]["d"])} == {list}
@@ -169,14 +176,14 @@ def test_a_settled_reply_has_plain_lists_alone() -> None:
 
 def test_to_settle_raises_what_breaks_a_stream_off() -> None:
     with pytest.raises(UnavailableError):
-        Reply({"ls": {"deeper": Stream(breaking(UnavailableError("gone")))}}).settle()
+        Reply({"ls": {"deeper": RowStream(breaking(UnavailableError("gone")))}}).settle()
 
 
 def test_what_waits_for_the_outcome_is_called_once_when_it_is_known() -> None:
     seen: list[bool] = []
     plain, streamed = (
         Reply({"status": True}),
-        Reply({"status": True, "ls": Stream(breaking(MessageError("")))}),
+        Reply({"status": True, "ls": RowStream(breaking(MessageError("")))}),
     )
     for reply in (plain, streamed):
         reply.when_known(lambda reply=reply: seen.append(reply.body["status"]))  # type: ignore[misc]
@@ -191,11 +198,11 @@ def test_what_waits_for_the_outcome_is_called_once_when_it_is_known() -> None:
 
 @given(st.lists(ANY_TEXT), st.integers(-10, 10), st.slices(8))
 def test_texts_are_what_a_list_of_them_is(texts: list[str], place: int, part: slice) -> None:
-    packed = Texts()
+    packed = PackedStrings()
     for text in texts:
         packed.append(text)
     assert packed == texts == list(packed)
-    assert packed == Texts(texts)
+    assert packed == PackedStrings(texts)
     assert (len(packed), bool(packed)) == (len(texts), bool(texts))
     assert packed[part] == texts[part]
     assert list(reversed(packed)) == texts[::-1]
@@ -207,14 +214,14 @@ def test_texts_are_what_a_list_of_them_is(texts: list[str], place: int, part: sl
 
 
 def test_texts_differ_from_what_is_not_their_list() -> None:
-    assert Texts(["a", "b"]) not in (["a"], ["a", "c"], Texts(["ab"]), ("a", "b"), "ab", None)
-    assert repr(Texts(["a"])) == "Texts(['a'])"
+    assert PackedStrings(["a", "b"]) not in (["a"], ["a", "c"], PackedStrings(["ab"]), ("a", "b"), "ab", None)
+    assert repr(PackedStrings(["a"])) == "Texts(['a'])"
     with pytest.raises(TypeError):
-        hash(Texts())
+        hash(PackedStrings())
 
 
 def test_a_text_that_cannot_be_packed_is_not_there() -> None:
-    packed = Texts(["a"])
+    packed = PackedStrings(["a"])
     with pytest.raises(AttributeError):
         packed.append(b"bytes")  # type: ignore[arg-type]
     assert packed == ["a"]
@@ -223,9 +230,9 @@ def test_a_text_that_cannot_be_packed_is_not_there() -> None:
 def test_a_packed_text_costs_its_bytes_and_eight() -> None:
     texts = (f"chris/feed_{number:05}/data/{number:040}.dcm" for number in range(50_000))
     tracemalloc.start()
-    packed = Texts(texts)
+    packed = PackedStrings(texts)
     used = tracemalloc.get_traced_memory()[0]
-    tracemalloc.stop()
+    tracemalloc.cancellation()
     size = sum(len(text) for text in packed)
     assert used < (size + 8 * len(packed)) * 1.2  # what grows is given some room ahead
 
@@ -246,12 +253,12 @@ class Longest:
 
 def test_a_reply_of_many_rows_is_written_in_pieces_and_never_whole_in_memory() -> None:
     rows = ({"name": f"chris/feed/data/{number:060}.dcm", "bytes": number} for number in range(100_000))
-    texts = Texts(f"{number:060}.dcm" for number in range(10_000))
+    texts = PackedStrings(f"{number:060}.dcm" for number in range(10_000))
     file = Longest()
     tracemalloc.start()
-    done = Reply({"status": True, "ls": Stream(rows), "localFileList": texts}).write(file)  # type: ignore[arg-type]
+    done = Reply({"status": True, "ls": RowStream(rows), "localFileList": texts}).write(file)  # type: ignore[arg-type]
     peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+    tracemalloc.cancellation()
     assert done
     assert peak < 1_000_000
     assert file.longest < 200 * ROWS_AT_ONCE
@@ -283,7 +290,7 @@ def test_only_a_caller_who_streams_gets_a_stream() -> None:
     rows = [{"name": f"chris/000000{number}.dcm"} for number in range(3)]
     assert handler.run(LS) == handler.answer(LS).body == {"status": True, "ls": rows}
     assert type(handler.run(LS)["ls"]) is list
-    assert isinstance(handler.answer(LS, STREAMING).body["ls"], Stream)
+    assert isinstance(handler.answer(LS, STREAMING).body["ls"], RowStream)
     assert json.loads(written(handler.answer(LS, STREAMING))) == handler.run(LS)
 
 
@@ -316,9 +323,9 @@ def test_a_streamed_listing_is_limited_and_filtered_like_any(meta: dict[str, Any
 def test_a_listing_that_breaks_off_has_no_rows_where_it_cannot_be_streamed() -> None:
     error = UnavailableError("the store went away")
     handler = StoreHandler(Shelf(3, error))
-    assert handler.run(LS) == Reply.of_error(error).body
+    assert handler.run(LS) == Reply.from_error(error).body
     with serving(handler) as server:
-        assert ask(server, LS) == (503, Reply.of_error(error).body)
+        assert ask(server, LS) == (503, Reply.from_error(error).body)
     assert len(json.loads(written(handler.answer(LS, STREAMING)))["ls"]) == 3
 
 

@@ -15,8 +15,8 @@ from pfstorage.backends.retry import (
     BUDGET_FOR_SUCCESS,
     CONNECT_PATIENCE,
     LONGEST_PAUSE,
-    Outage,
-    Patience,
+    OutageTracker,
+    RetryPolicy,
     _pause,
 )
 from pfstorage.backends.swift.pages import AHEAD, FROM_BOTH_ENDS_AFTER, Row, fetched_ahead
@@ -28,7 +28,7 @@ from pfstorage.errors import (
     StorageError,
     UnavailableError,
 )
-from pfstorage.runtime.cancellation import Stop
+from pfstorage.runtime.cancellation import CancellationToken
 from tests.waiting import settle, until
 
 AT_ONCE = UnavailableError("busy", retry_after=0)
@@ -52,7 +52,7 @@ class Failing:
 
 def test_what_succeeds_in_the_end_is_returned() -> None:
     call = Failing(AT_ONCE, AT_ONCE, AT_ONCE)
-    assert Patience(3).tried(call) == 7
+    assert RetryPolicy(3).call(call) == 7
     assert call.count == 4
 
 
@@ -60,28 +60,28 @@ def test_what_succeeds_in_the_end_is_returned() -> None:
 def test_tries_end_with_the_last_error(retries: int) -> None:
     call = Failing(*[UnavailableError(str(number), retry_after=0) for number in range(9)])
     with pytest.raises(UnavailableError, match=str(retries)):
-        Patience(retries).tried(call)
+        RetryPolicy(retries).call(call)
     assert call.count == retries + 1
 
 
 def test_one_call_may_have_other_tries_and_other_errors() -> None:
     call = Failing(IntegrityError("damaged", retry_after=0), IntegrityError("damaged", retry_after=0))
-    assert Patience(0).tried(call, (IntegrityError,), retries=2) == 7
+    assert RetryPolicy(0).call(call, (IntegrityError,), retries=2) == 7
     call = Failing(NotFoundError("gone"))
     with pytest.raises(NotFoundError):
-        Patience(3).tried(call, (IntegrityError,))
+        RetryPolicy(3).call(call, (IntegrityError,))
     assert call.count == 1
 
 
 def test_who_gets_further_each_time_is_tried_as_often_as_it_takes() -> None:
     call = Failing(*[AT_ONCE] * 50)
-    assert Patience(2).tried(call, progress=lambda: call.count // 2) == 7
+    assert RetryPolicy(2).call(call, progress=lambda: call.count // 2) == 7
 
 
 def test_who_gets_no_further_any_more_has_the_tries_that_are_left() -> None:
     call = Failing(*[AT_ONCE] * 50)
     with pytest.raises(UnavailableError):
-        Patience(3).tried(call, progress=lambda: min(call.count, 10))
+        RetryPolicy(3).call(call, progress=lambda: min(call.count, 10))
     assert call.count == 10 + 3
 
 
@@ -89,7 +89,7 @@ def test_a_store_that_takes_no_connection_is_given_up_after_a_while() -> None:
     call = Failing(*[UnavailableError("nothing listens", connecting=True, retry_after=1)] * 50)
     started = time.monotonic()
     with pytest.raises(UnavailableError):
-        Patience(100).tried(call)
+        RetryPolicy(100).call(call)
     assert CONNECT_PATIENCE <= time.monotonic() - started < CONNECT_PATIENCE + 5
 
 
@@ -97,18 +97,18 @@ DOWN = UnavailableError("nothing listens", connecting=True)
 
 
 def test_who_comes_to_a_store_that_is_known_to_be_down_tries_once() -> None:
-    outage = Outage()
+    outage = OutageTracker()
     outage.note(DOWN)
     outage._began -= CONNECT_PATIENCE
     call = Failing(*[DOWN] * 50)
     with pytest.raises(UnavailableError):
-        Patience(100).tried(call, outage=outage)
+        RetryPolicy(100).call(call, outage=outage)
     assert call.count == 1
 
 
 @pytest.mark.parametrize("error", [None, UnavailableError("it answered 503")])
 def test_an_outage_is_over_once_the_store_takes_a_connection(error: UnavailableError | None) -> None:
-    outage = Outage()
+    outage = OutageTracker()
     outage.note(DOWN)
     outage._began -= 100
     assert outage.seconds >= 100
@@ -119,7 +119,7 @@ def test_an_outage_is_over_once_the_store_takes_a_connection(error: UnavailableE
 
 
 def test_an_outage_that_nobody_has_seen_for_a_while_begins_anew() -> None:
-    outage = Outage()
+    outage = OutageTracker()
     outage.note(DOWN)
     outage._began -= 1000
     outage._seen -= LONGEST_PAUSE + 1
@@ -129,84 +129,84 @@ def test_an_outage_that_nobody_has_seen_for_a_while_begins_anew() -> None:
 
 
 def test_all_share_a_budget_so_that_a_failing_store_is_not_asked_many_times_as_often() -> None:
-    patience = Patience(100, is_bounded=True)
+    retry_policy = RetryPolicy(100, is_bounded=True)
     count = 0
     for _ in range(50):
         call = Failing(*[AT_ONCE] * 200)
         with pytest.raises(UnavailableError):
-            patience.tried(call)
+            retry_policy.call(call)
         count += call.count - 1
     assert count == BUDGET
 
 
 def test_each_success_adds_to_the_budget() -> None:
-    patience = Patience(1000, is_bounded=True)
+    retry_policy = RetryPolicy(1000, is_bounded=True)
     with pytest.raises(UnavailableError):
-        patience.tried(Failing(*[AT_ONCE] * 1000))
+        retry_policy.call(Failing(*[AT_ONCE] * 1000))
     for _ in range(int(20 / BUDGET_FOR_SUCCESS)):
-        assert patience.tried(Failing()) == 7
+        assert retry_policy.call(Failing()) == 7
     call = Failing(*[AT_ONCE] * 1000)
     with pytest.raises(UnavailableError):
-        patience.tried(call)
+        retry_policy.call(call)
     assert 20 - 1 <= call.count <= 20 + 1  # the failure before cost one that was not there
 
 
 def test_without_a_bound_there_is_no_budget() -> None:
-    assert Patience(1000).tried(Failing(*[AT_ONCE] * 900)) == 7
+    assert RetryPolicy(1000).call(Failing(*[AT_ONCE] * 900)) == 7
 
 
 def test_each_failure_that_is_worth_another_try_is_told() -> None:
     noticed: list[StorageError] = []
     errors = [UnavailableError("one", retry_after=0), UnavailableError("two", retry_after=0)]
-    Patience(3, noticed=noticed.append).tried(Failing(*errors))
+    RetryPolicy(3, noticed=noticed.append).call(Failing(*errors))
     assert noticed == errors
 
 
 def test_the_budget_is_right_in_many_threads() -> None:
-    patience = Patience(1000, is_bounded=True)
+    retry_policy = RetryPolicy(1000, is_bounded=True)
     with ThreadPoolExecutor(16) as pool:
-        assert list(pool.map(patience.tried, [Failing(AT_ONCE) for _ in range(300)])) == [7] * 300
+        assert list(pool.map(retry_policy.call, [Failing(AT_ONCE) for _ in range(300)])) == [7] * 300
     call = Failing(*[AT_ONCE] * 1000)
     with pytest.raises(UnavailableError):
-        patience.tried(call)
+        retry_policy.call(call)
     assert call.count - 1 == BUDGET - 300 + 300 * BUDGET_FOR_SUCCESS
 
 
 def test_a_pause_ends_as_soon_as_it_should() -> None:
-    stop = Stop()
-    threading.Timer(0.05, stop.request).start()
+    cancellation = CancellationToken()
+    threading.Timer(0.05, cancellation.request).start()
     started = time.monotonic()
     with pytest.raises(StoppedError):
-        Patience(3, stop=stop).tried(Failing(LATER))
+        RetryPolicy(3, cancellation=cancellation).call(Failing(LATER))
     assert time.monotonic() - started < SOON
 
 
 def test_nothing_is_tried_any_more_once_it_is_given_up() -> None:
-    stop = Stop(patience=0.0)
-    stop.request()
+    cancellation = CancellationToken(retry_policy=0.0)
+    cancellation.request()
     time.sleep(0.001)
     call = Failing()
     with pytest.raises(StoppedError):
-        Patience(3, stop=stop).tried(call)
+        RetryPolicy(3, cancellation=cancellation).call(call)
     assert call.count == 0
 
 
 def test_what_runs_while_there_is_patience_comes_to_its_end() -> None:
-    stop = Stop(patience=SOON)
-    stop.request()
-    assert Patience(3, stop=stop).tried(Failing()) == 7
+    cancellation = CancellationToken(retry_policy=SOON)
+    cancellation.request()
+    assert RetryPolicy(3, cancellation=cancellation).call(Failing()) == 7
 
 
 def test_breaking_off_ends_what_waits_now_and_nothing_else() -> None:
-    patience, broken = Patience(0), []
-    with patience.breakable(lambda: broken.append("first")):
-        with patience.breakable(lambda: broken.append("second")):
-            patience.break_off()
+    retry_policy, broken = RetryPolicy(0), []
+    with retry_policy.breakable(lambda: broken.append("first")):
+        with retry_policy.breakable(lambda: broken.append("second")):
+            retry_policy.break_off()
         assert sorted(broken) == ["first", "second"]
         broken.clear()
-        patience.break_off()
+        retry_policy.break_off()
         assert broken == ["first"]
-    patience.break_off()
+    retry_policy.break_off()
     assert broken == ["first"]
 
 
@@ -420,22 +420,22 @@ def test_a_store_that_knows_no_other_order_is_believed_one_way() -> None:
 
 @pytest.mark.parametrize("retries", [0, 3])
 def test_what_is_given_up_ends_at_once_and_nothing_begins_any_more(retries: int) -> None:
-    patience, broken = Patience(retries), threading.Event()
+    retry_policy, broken = RetryPolicy(retries), threading.Event()
     begun = threading.Event()
 
     def wait() -> None:
-        with patience.breakable(broken.set):
+        with retry_policy.breakable(broken.set):
             begun.set()
             assert broken.wait(30)
             raise UnavailableError("the connection broke")
 
     with ThreadPoolExecutor(1) as threads:
-        waiting = threads.submit(patience.tried, wait)
+        waiting = threads.submit(retry_policy.call, wait)
         assert begun.wait(30)
-        patience.give_up("the server ends")
+        retry_policy.give_up("the server ends")
         with pytest.raises(StoppedError, match="the server ends"):
             waiting.result(30)
     with pytest.raises(StoppedError):
-        patience.tried(lambda: 7)
-    with pytest.raises(StoppedError), patience.breakable(broken.set):
+        retry_policy.call(lambda: 7)
+    with pytest.raises(StoppedError), retry_policy.breakable(broken.set):
         raise AssertionError("it has begun")

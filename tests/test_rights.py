@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from pfstorage.access.permissions import LEVELS, Rights
+from pfstorage.access.permissions import LEVELS, Permissions
 
 
 @pytest.mark.parametrize(
-    ("text", "rights"),
+    ("text", "permissions"),
     [
-        ("read", Rights("read")),
-        ("write", Rights("write")),
-        ("admin", Rights()),
-        ("  write   chris/feed_12/ ", Rights("write", "chris/feed_12/")),
-        ("read\tchris/feed_12", Rights("read", "chris/feed_12")),
-        ("read My Files/of  2026", Rights("read", "My Files/of  2026")),
-        ("read read", Rights("read", "read")),
-        ("admin Müller/%(x)s/日本/", Rights("admin", "Müller/%(x)s/日本/")),
+        ("read", Permissions("read")),
+        ("write", Permissions("write")),
+        ("admin", Permissions()),
+        ("  write   chris/feed_12/ ", Permissions("write", "chris/feed_12/")),
+        ("read\tchris/feed_12", Permissions("read", "chris/feed_12")),
+        ("read My Files/of  2026", Permissions("read", "My Files/of  2026")),
+        ("read read", Permissions("read", "read")),
+        ("admin Müller/%(x)s/日本/", Permissions("admin", "Müller/%(x)s/日本/")),
     ],
 )
-def test_rights_are_a_level_and_a_prefix(text: str, rights: Rights) -> None:
-    assert Rights.parse(text) == rights
+def test_rights_are_a_level_and_a_prefix(text: str, permissions: Permissions) -> None:
+    assert Permissions.parse(text) == permissions
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_rights_are_a_level_and_a_prefix(text: str, rights: Rights) -> None:
 )
 def test_what_is_no_right_is_refused_and_not_repeated(text: str) -> None:
     with pytest.raises(ValueError, match="rights are one of read, write, admin") as caught:
-        Rights.parse(text)
+        Permissions.parse(text)
     assert "secret" not in str(caught.value)
 
 
@@ -55,16 +55,16 @@ def test_what_is_no_right_is_refused_and_not_repeated(text: str) -> None:
 )
 def test_a_prefix_that_no_key_has_is_refused(prefix: str) -> None:
     with pytest.raises(ValueError, match="a key prefix is a plain text like 'chris/feed_12/'"):
-        Rights.parse(f"read {prefix}")
+        Permissions.parse(f"read {prefix}")
 
 
 @pytest.mark.parametrize("prefix", ["a", "a/", ".a", "a/.b", "..a/b", "a*b/", "a b/", "a/b/c"])
 def test_any_other_prefix_is_taken(prefix: str) -> None:
-    assert Rights.parse(f"read {prefix}") == Rights("read", prefix)
+    assert Permissions.parse(f"read {prefix}") == Permissions("read", prefix)
 
 
 def test_each_level_allows_what_those_before_it_do() -> None:
-    allowed = {level: [asked for asked in LEVELS if Rights(level).allows(asked)] for level in LEVELS}
+    allowed = {level: [asked for asked in LEVELS if Permissions(level).allows(asked)] for level in LEVELS}
     assert allowed == {"read": ["read"], "write": ["read", "write"], "admin": ["read", "write", "admin"]}
 
 
@@ -83,6 +83,6 @@ def test_each_level_allows_what_those_before_it_do() -> None:
     ],
 )
 def test_a_prefix_is_for_the_keys_that_begin_with_it(key: str, inside: bool, loosely: bool) -> None:
-    assert Rights("write", "chris/feed_12/").may_touch(key) is inside
-    assert Rights("write", "chris/feed_12").may_touch(key) is loosely
-    assert Rights("read").may_touch(key)
+    assert Permissions("write", "chris/feed_12/").may_touch(key) is inside
+    assert Permissions("write", "chris/feed_12").may_touch(key) is loosely
+    assert Permissions("read").may_touch(key)

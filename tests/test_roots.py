@@ -17,7 +17,7 @@ from pfstorage.actions import Caller
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.errors import ForbiddenError, LocalFileError, SettingsError
-from pfstorage.local import Ground, LocalFile, Roots, find_files, open_body
+from pfstorage.local import AllowedRoots, LocalAccess, LocalFile, find_files, open_body
 from tests.conftest import read_tree, write_tree
 from tests.local import Answer, answers_below, descriptors, everything, mounted, two_objects
 
@@ -63,7 +63,7 @@ def storage() -> Iterator[Storage]:
 @pytest.fixture
 def answer(site: Path, storage: Storage) -> Answer:
     """Return what answers a message that may name files below the roots."""
-    return answers_below(Roots([str(site / "root"), str(site / "second")]), storage)
+    return answers_below(AllowedRoots([str(site / "root"), str(site / "second")]), storage)
 
 
 def objects(storage: Storage) -> dict[str, bytes]:
@@ -135,7 +135,7 @@ MESSAGES: dict[str, Callable[[str], dict[str, Any]]] = {
 def test_a_path_out_of_the_roots_is_refused(site: Path, storage: Storage, spelling: str, kind: str) -> None:
     path = spelling.format(tmp=site)
     before = everything(site), objects(storage)
-    caller = Caller(roots=Roots([str(site / "root"), str(site / "second")]))
+    caller = Caller(roots=AllowedRoots([str(site / "root"), str(site / "second")]))
     reply = StoreHandler(storage).run(MESSAGES[kind](path), caller)
     assert (reply["status"], reply["error"]["type"]) == (False, "ForbiddenError")
     assert repr(path) in reply["msg"]
@@ -145,7 +145,7 @@ def test_a_path_out_of_the_roots_is_refused(site: Path, storage: Storage, spelli
 
 @pytest.mark.parametrize("kind", MESSAGES)
 def test_a_refusal_does_not_tell_what_is_there(site: Path, storage: Storage, kind: str) -> None:
-    caller = Caller(roots=Roots([str(site / "root")]))
+    caller = Caller(roots=AllowedRoots([str(site / "root")]))
     replies = []
     for path in (
         f"{site}/outside",
@@ -179,7 +179,7 @@ def test_what_lies_below_a_root_is_stored(
     site: Path, storage: Storage, path: str, expected: dict[str, bytes]
 ) -> None:
     path = path.format(tmp=site)
-    caller = Caller(roots=Roots([str(site / "named"), str(site / "second")]))
+    caller = Caller(roots=AllowedRoots([str(site / "named"), str(site / "second")]))
     meta = {"putSpec": path, "inLocation": "new", "mapLocationOver": path, "audit": True}
     if list(expected) == [""]:
         meta["inLocation"] = "new/"
@@ -325,7 +325,7 @@ def test_an_audit_reads_what_a_listing_shows_late_below_the_root(site: Path) -> 
 
     meta = {"putSpec": "data", "inLocation": "new", "audit": True}
     with Late() as storage:
-        caller = Caller(roots=Roots([str(site / "root")]))
+        caller = Caller(roots=AllowedRoots([str(site / "root")]))
         reply = StoreHandler(storage).run({"action": "objPush", "meta": meta}, caller)
     assert reply["audit"] == {"status": True, "same": 3, "changed": [], "missing": []}
 
@@ -351,7 +351,7 @@ def swap(site: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["data/d", "data/a"])
 def test_what_becomes_a_link_after_it_was_found_is_not_read(site: Path, name: str) -> None:
-    found = list(find_files("data", warn=print, ground=Ground(Roots([str(site / "root")]))))
+    found = list(find_files("data", warn=print, local_access=LocalAccess(AllowedRoots([str(site / "root")]))))
     swap(site, name)
     read = []
     for file in found:
@@ -367,8 +367,8 @@ def test_what_becomes_a_link_after_it_was_found_is_not_read(site: Path, name: st
 
 @pytest.mark.parametrize("follow", [False, True])
 def test_what_becomes_a_link_before_it_is_reached_is_left_out(site: Path, follow: bool) -> None:
-    ground, warnings = Ground(Roots([str(site / "root")])), list[str]()
-    files = find_files("data", follow_symlinks=follow, warn=warnings.append, ground=ground)
+    local_access, warnings = LocalAccess(AllowedRoots([str(site / "root")])), list[str]()
+    files = find_files("data", follow_symlinks=follow, warn=warnings.append, local_access=local_access)
     first = next(files)
     swap(site, "data/d")
     found = [first, *files]
@@ -377,8 +377,8 @@ def test_what_becomes_a_link_before_it_is_reached_is_left_out(site: Path, follow
 
 
 def test_what_becomes_a_link_after_the_target_was_resolved_is_not_written_to(site: Path) -> None:
-    ground = Ground(Roots([str(site / "root")]))
-    tree, parts = ground.directory("data/d")
+    local_access = LocalAccess(AllowedRoots([str(site / "root")]))
+    tree, parts = local_access.directory("data/d")
     swap(site, "data/d")
     with pytest.raises(NotADirectoryError), tree.whole_file((*parts, "b")):
         pass
@@ -464,14 +464,14 @@ def test_a_message_leaves_no_descriptor_open(site: Path, answer: Answer) -> None
 
 def test_roots_may_lie_in_each_other(site: Path) -> None:
     (site / "root/data/up").symlink_to("../again")
-    ground = Ground(Roots([str(site / "root/data"), str(site / "root")]))
-    assert ground.place(f"{site}/root/again/a").parts == ("data", "a")
-    with open_body(*ground.place("up/a")) as (body, _):
+    local_access = LocalAccess(AllowedRoots([str(site / "root/data"), str(site / "root")]))
+    assert local_access.place(f"{site}/root/again/a").parts == ("data", "a")
+    with open_body(*local_access.place("up/a")) as (body, _):
         assert body.read() == b"a"
 
 
 def test_all_files_may_be_allowed(site: Path) -> None:
-    with open_body(*Ground(Roots(["/"])).place(f"{site}/root/out/a")) as (body, _):
+    with open_body(*LocalAccess(AllowedRoots(["/"])).place(f"{site}/root/out/a")) as (body, _):
         assert body.read() == b"precious"
 
 
@@ -479,16 +479,16 @@ def test_all_files_may_be_allowed(site: Path) -> None:
 def test_roots_are_directories_that_are_there(tmp_path: Path, directories: list[str]) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match="--fsRoot"):
-        Roots(directories)
+        AllowedRoots(directories)
 
 
 def test_a_path_that_the_system_cannot_spell_is_an_error(site: Path) -> None:
     with pytest.raises(LocalFileError):
-        Ground(Roots([str(site)])).place("\ud800")
+        LocalAccess(AllowedRoots([str(site)])).place("\ud800")
     with pytest.raises(LocalFileError, match="Too many levels"):
-        Ground(Roots([str(site)])).place("root/circle/a")
+        LocalAccess(AllowedRoots([str(site)])).place("root/circle/a")
     with pytest.raises(ForbiddenError) as raised:
-        Ground(Roots([str(site)])).place("../a")
+        LocalAccess(AllowedRoots([str(site)])).place("../a")
     assert raised.value.facts["local"] == "../a"
 
 
@@ -505,7 +505,7 @@ def test_a_path_that_the_system_does_not_take_is_not_gone_step_by_step(
     action: str, site: Path, storage: Storage
 ) -> None:
     before = sorted(site.rglob("*"))
-    run = answers_below(Roots((str(site / "root"),)), storage)
+    run = answers_below(AllowedRoots((str(site / "root"),)), storage)
     key = next(storage.list()).key
     meta: dict[str, dict[str, Any]] = {
         "objPull": {"fileList": [{"from": key, "to": "d/" * 2047 + "xx"}]},
@@ -521,7 +521,7 @@ def test_a_path_that_the_system_does_not_take_is_not_gone_step_by_step(
 
 
 def test_the_longest_path_that_the_system_takes_is_pulled_to(site: Path, storage: Storage) -> None:
-    run = answers_below(Roots((str(site / "root"),)), storage)
+    run = answers_below(AllowedRoots((str(site / "root"),)), storage)
     key = next(storage.list()).key
     longest = f"{'d' * 200}/" * 20 + "x" * 75  # of few levels: more of them are hard to remove
     assert len(longest) == 4095

@@ -201,7 +201,7 @@ def test_a_keystone_that_leads_elsewhere_is_not_followed_with_the_password(
 
 
 def test_a_tunnel_to_an_ipv6_address_is_asked_for_in_brackets(serving: Serving, connect: Connecting) -> None:
-    from pfstorage.backends.http.connection import HttpConnection, Mistake, Route
+    from pfstorage.backends.http.connection import HttpConnection, Mistake, NetworkRoute
 
     def refuse(peer: Peer) -> None:
         heads.append(peer.head())
@@ -209,7 +209,7 @@ def test_a_tunnel_to_an_ipv6_address_is_asked_for_in_brackets(serving: Serving, 
 
     heads: list[bytes] = []
     proxy = f"http://127.0.0.1:{serving(refuse).port}"
-    route = Route("https://[::1]:9", proxy, 2.0, 2.0, ssl.create_default_context())
+    route = NetworkRoute("https://[::1]:9", proxy, 2.0, 2.0, ssl.create_default_context())
     told = r"its proxy does not .* answered 403 Not there to CONNECT \[::1\]:9"
     with contextlib.closing(HttpConnection(route)) as made, pytest.raises(Mistake, match=told):
         made.request("GET", "/a", {})
@@ -218,7 +218,7 @@ def test_a_tunnel_to_an_ipv6_address_is_asked_for_in_brackets(serving: Serving, 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
 def test_a_store_at_an_ipv6_address_is_told_it_in_brackets() -> None:
-    from pfstorage.backends.http.connection import HttpConnection, Route
+    from pfstorage.backends.http.connection import HttpConnection, NetworkRoute
 
     heads: list[bytes] = []
 
@@ -232,7 +232,7 @@ def test_a_store_at_an_ipv6_address_is_told_it_in_brackets() -> None:
         thread = threading.Thread(target=serve, args=(listening,))
         thread.start()
         place = f"http://[::1]:{listening.getsockname()[1]}"
-        with contextlib.closing(HttpConnection(Route(place, "", 2.0, 2.0))) as made:
+        with contextlib.closing(HttpConnection(NetworkRoute(place, "", 2.0, 2.0))) as made:
             assert made.request("GET", "/a", {}).status == 204
         thread.join()
     assert f"\r\nHost: {place.removeprefix('http://')}\r\n".encode() in heads[0]

@@ -84,7 +84,7 @@ def says_that_it_ends(connection: http.client.HTTPConnection) -> bool:
     return reply.getheader("connection") == "close"
 
 
-def stop(served: Served, how: str) -> None:
+def cancellation(served: Served, how: str) -> None:
     if how == "quit":
         reply = answer(served.port, post(QUIT))
         assert (reply.status, reply.json, reply.headers["connection"]) == (200, SHUT_DOWN, "close")
@@ -102,7 +102,7 @@ def test_a_server_that_is_stopped_finishes_what_runs_and_ends_well(
     upload = SlowUpload(served.port)
     with kept_connection(served.port) as connection, connected(served.port):
         assert not says_that_it_ends(connection)
-        stop(served, how)
+        cancellation(served, how)
         deadline = time.monotonic() + 30
         while not says_that_it_ends(connection):
             assert time.monotonic() < deadline
@@ -125,7 +125,7 @@ def refuses_connections(port: int) -> bool:
 
 def test_a_server_that_is_stopped_takes_no_more_connections(served: Served) -> None:
     upload = SlowUpload(served.port)
-    stop(served, "SIGTERM")
+    cancellation(served, "SIGTERM")
     deadline = time.monotonic() + 30
     while not refuses_connections(served.port):
         assert time.monotonic() < deadline
@@ -140,7 +140,7 @@ def test_stdout_of_a_server_stays_empty(served: Served) -> None:
 @pytest.mark.parametrize("how", WAYS)
 def test_without_forever_a_server_can_be_stopped_before_its_request(tmp_path: Path, how: str) -> None:
     with server_process(tmp_path, "--type", "memory") as served:
-        stop(served, how)
+        cancellation(served, how)
         assert served.ends()[0] == 0
 
 
@@ -230,7 +230,7 @@ def test_clients_that_vanish_harm_nobody(served: Served, tmp_path: Path, reset: 
     vanish(served.port, long_replies, reset=reset)
     vanish(served.port, long_replies, read=1000, reset=reset)
     assert answer(served.port, post(json.dumps(HELLO))).status == 200
-    stop(served, "quit")
+    cancellation(served, "quit")
     status, said = served.ends()
     assert status == 0
     known = r"[\d-]+ [\d:,]+ INFO (id=\w+ client=|no more requests are taken|the server has ended)"

@@ -13,7 +13,7 @@ import pytest
 from pfstorage import StoreHandler, open_storage
 from pfstorage.backends import Storage
 from pfstorage.backends import coalescing as shared
-from pfstorage.backends.coalescing import AT_ONCE, Shared
+from pfstorage.backends.coalescing import AT_ONCE, RequestCoalescer
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import StoppedError
 from tests.conftest import swift_options
@@ -28,7 +28,7 @@ class Store:
     """Answers each question with a new number, once it may."""
 
     def __init__(self) -> None:
-        self.answers: Shared[int] = Shared()
+        self.answers: RequestCoalescer[int] = RequestCoalescer()
         self.may_answer = threading.Semaphore(0)
         self.asked = itertools.count()
         self.questions = 0
@@ -139,7 +139,7 @@ def test_a_question_that_is_never_answered_holds_up_nobody(monkeypatch: pytest.M
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
 def test_what_fails_fails_for_all_who_wait_and_is_then_forgotten(kind: type[BaseException]) -> None:
-    answers: Shared[int] = Shared()
+    answers: RequestCoalescer[int] = RequestCoalescer()
     may_answer = threading.Semaphore(0)
 
     def fail() -> int:
@@ -212,7 +212,7 @@ def test_who_lists_sees_what_they_have_stored_however_many_list(swift: DevSwift,
 
 
 def test_who_is_stopped_while_it_asks_for_others_stops_none_of_them(patient: None) -> None:
-    answers: Shared[int] = Shared()
+    answers: RequestCoalescer[int] = RequestCoalescer()
     may_answer, asked = threading.Semaphore(0), threading.Semaphore(0)
 
     def wait() -> int:

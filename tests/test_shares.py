@@ -17,9 +17,8 @@ import pytest
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.errors import BusyError
 from pfstorage.jobs import scheduler as runner
-from pfstorage.server import admission as gate
-from pfstorage.server import listener, load
-from pfstorage.server.admission import Gate
+from pfstorage.server import admission, listener, load
+from pfstorage.server.admission import AdmissionQueue
 from pfstorage.server.options import ServerOptions
 from tests.conftest import ask, running_server
 from tests.exchange import HELLO, answers, message, post, request
@@ -38,7 +37,7 @@ def bearer(name: str) -> str:
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., ThreadedHTTPServer]]:
     """Start a server with few connections that waits for nobody less than for minutes."""
-    monkeypatch.setattr(gate, "WAIT_SECONDS", 600.0)
+    monkeypatch.setattr(admission, "WAIT_SECONDS", 600.0)
     tokens = tmp_path / "tokens.cfg"
     grants = "".join(f"{name} = admin\n" for name in NAMES)
     values = "".join(f"{name} = token-of-{name}-0123456789\n" for name in NAMES)
@@ -138,9 +137,9 @@ def test_probes_are_answered_when_all_requests_are_taken(start: Start, clients: 
         for kind in (server.load.quick, server.load.long):
             kind.enter()
             stack.callback(kind.leave)
-        for _ in range(gate.WAITING_PER_WORKING):
+        for _ in range(admission.WAITING_PER_WORKING):
             clients(server, LS)
-        until(lambda: server.load.quick.counts()["waiting"] == gate.WAITING_PER_WORKING)
+        until(lambda: server.load.quick.counts()["waiting"] == admission.WAITING_PER_WORKING)
         assert said(clients(server, LS))[0] == 503
         for path in ("/healthz", "/readyz"):
             assert said(clients(server, request("GET", path)))[0] == 200
@@ -403,7 +402,7 @@ def test_a_stream_of_events_that_ends_with_its_job_asks_for_nothing(
 # turns
 
 
-def entered(door: Gate, order: list[str], owner: str) -> threading.Thread:
+def entered(door: AdmissionQueue, order: list[str], owner: str) -> threading.Thread:
     """Have *owner* wait for a place, and leave it at once."""
 
     def enter() -> None:
@@ -423,7 +422,7 @@ def entered(door: Gate, order: list[str], owner: str) -> threading.Thread:
 
 
 def test_who_sends_many_requests_waits_for_their_own() -> None:
-    door, order = Gate(1), []
+    door, order = AdmissionQueue(1), []
     door.enter("eve")
     threads = [entered(door, order, owner) for owner in ("eve", "eve", "eve", "ann", "bob")]
     door.leave("eve")
@@ -434,7 +433,7 @@ def test_who_sends_many_requests_waits_for_their_own() -> None:
 
 
 def test_a_place_is_wanted_of_whoever_has_most() -> None:
-    door, order = Gate(3), []
+    door, order = AdmissionQueue(3), []
     for owner in ("eve", "eve", "ann"):
         door.enter(owner)
     assert [door.is_wanted_of(owner) for owner in ("eve", "ann")] == [False, False]
@@ -446,7 +445,7 @@ def test_a_place_is_wanted_of_whoever_has_most() -> None:
 
 
 def test_where_too_many_wait_the_last_of_whoever_has_most_is_sent_away() -> None:
-    door, order = Gate(1, waiting=3), []
+    door, order = AdmissionQueue(1, waiting=3), []
     door.enter("eve")
     threads = [entered(door, order, "eve") for _ in range(3)]
     threads.append(entered(door, order, "ann"))

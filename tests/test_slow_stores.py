@@ -17,9 +17,9 @@ import pytest
 from pfstorage import open_storage
 from pfstorage.backends import Storage
 from pfstorage.backends.common import md5_of_md5s
-from pfstorage.backends.contract import NO_ATTRIBUTES, Piece
-from pfstorage.backends.http.connection import ConnectionBroken, HttpConnection, Route
-from pfstorage.backends.retry import Patience
+from pfstorage.backends.contract import NO_ATTRIBUTES, Part
+from pfstorage.backends.http.connection import ConnectionBroken, HttpConnection, NetworkRoute
+from pfstorage.backends.retry import RetryPolicy
 from pfstorage.backends.swift.store import SwiftStorage
 from pfstorage.errors import NotFoundError, PfstorageError, UnavailableError
 from tests.conftest import run
@@ -74,7 +74,7 @@ def connected(
     context: ssl.SSLContext | None = None,
     rate: float = FAST,
 ) -> Iterator[HttpConnection]:
-    route = Route(f"{scheme}://127.0.0.1:{port}", proxy, SECONDS, SECONDS, context, rate)
+    route = NetworkRoute(f"{scheme}://127.0.0.1:{port}", proxy, SECONDS, SECONDS, context, rate)
     with contextlib.closing(HttpConnection(route)) as connection:
         yield connection
 
@@ -442,10 +442,10 @@ def test_tries_begin_anew_while_progress_keeps_up_with_the_rate() -> None:
             raise UnavailableError("busy", retry_after=0)
         return tries
 
-    assert Patience(1).tried(call, progress=lambda: reached, least_rate=1000) == 9
+    assert RetryPolicy(1).tried(call, progress=lambda: reached, least_rate=1000) == 9
     tries = 0
     with pytest.raises(PfstorageError, match="busy"):
-        Patience(1).tried(call, progress=lambda: reached, least_rate=1e15)
+        RetryPolicy(1).tried(call, progress=lambda: reached, least_rate=1e15)
     assert tries == 2
 
 
@@ -467,6 +467,6 @@ def test_the_heartbeats_of_a_store_that_checks_a_manifest_are_no_slow_answer(
 
     store.answer = beat
     upload = storage.segmented_upload("a", size, 1, NO_ATTRIBUTES, None)
-    pieces = [Piece(offset, 1, "0" * 32) for offset in range(size)]
+    pieces = [Part(offset, 1, "0" * 32) for offset in range(size)]
     assert upload.finish(pieces).etag == etag
     assert store.asked == [b"PUT"]

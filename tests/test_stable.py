@@ -18,7 +18,7 @@ from pfstorage.actions.registry import Upload
 from pfstorage.backends import Storage
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.errors import ContainerNotFoundError
-from pfstorage.local import Roots
+from pfstorage.local import AllowedRoots
 from pfstorage.settings.model import Settings
 from tests.conftest import ask, run, serving, write_tree
 from tests.waiting import until
@@ -170,7 +170,7 @@ def test_it_does_not_go_with_a_file_that_comes_with_the_message() -> None:
 def test_below_a_root_and_as_a_job_the_files_of_just_now_are_left_as_well(
     storage: Storage, tree: Path
 ) -> None:
-    caller = Caller(trusted=False, roots=Roots(["data"]))
+    caller = Caller(trusted=False, roots=AllowedRoots(["data"]))
     meta = {**PUT, "putSpec": str(tree), "mapLocationOver": str(tree)}
     with contextlib.closing(StoreHandler(storage)) as handler:
         reply = handler.answer({"action": "objPut", "meta": meta}, caller)

@@ -253,7 +253,7 @@ def test_a_storage_url_with_a_final_slash_is_one(swift: DevSwift, slashes: str) 
         storage.copy("s/a", "s/b")
         storage.delete("s/a")
         assert storage.head("s/b").size == 3
-        assert storage.piece_size(10**6, 10**5) == 10**5  # type: ignore[attr-defined]
+        assert storage.part_size(10**6, 10**5) == 10**5  # type: ignore[attr-defined]
 
 
 class Moving:

@@ -21,7 +21,7 @@ from pfstorage.backends import Storage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import StoppedError
 from pfstorage.local import is_part
-from pfstorage.runtime.cancellation import Stop
+from pfstorage.runtime.cancellation import CancellationToken
 from tests.conftest import ROOT, read_tree, swift_options, write_tree
 from tests.faults import Exchange, Fault, Proxy, is_listing
 from tests.local import parts_in
@@ -39,7 +39,7 @@ def slow(swift: DevSwift, proxy: Proxy, tmp_path: Path) -> Iterator[Storage]:
     """A Swift behind the proxy that has what lies in the directory ``data``."""
     write_tree(tmp_path / "data", TREE)
     with open_storage(**swift_options(swift, auth_url=proxy.auth_url)) as storage:
-        assert run(storage, "objPut", Stop(), **PUT)["status"] is True
+        assert run(storage, "objPut", CancellationToken(), **PUT)["status"] is True
         proxy.forget()
         yield storage
 
@@ -49,8 +49,8 @@ def options_of(storage: Storage) -> dict[str, str]:
     return {"auth_url": swift.auth_url, "container_name": swift.container_name}
 
 
-def run(storage: Storage, action: str, stop: Stop, **meta: Any) -> dict[str, Any]:
-    return StoreHandler(storage).run({"action": action, "meta": meta}, Caller(stop=stop))
+def run(storage: Storage, action: str, cancellation: CancellationToken, **meta: Any) -> dict[str, Any]:
+    return StoreHandler(storage).run({"action": action, "meta": meta}, Caller(cancellation=cancellation))
 
 
 def finished_in(directory: Path) -> list[str]:
@@ -61,46 +61,51 @@ def stopped_when(
     ready: Callable[[], bool], storage: Storage, action: str, **meta: Any
 ) -> tuple[dict[str, Any], float]:
     """Run *action*, ask it to stop once *ready* holds; return the reply and how long it took from then on."""
-    stop, replies = Stop(), []
-    thread = threading.Thread(target=lambda: replies.append(run(storage, action, stop, **meta)))
+    cancellation, replies = CancellationToken(), []
+    thread = threading.Thread(target=lambda: replies.append(run(storage, action, cancellation, **meta)))
     thread.start()
     end = time.monotonic() + 30
     while not ready() and time.monotonic() < end and thread.is_alive():
         time.sleep(0.002)
     asked = time.monotonic()
-    stop.request("the test is tired")
+    cancellation.request("the test is tired")
     thread.join(30)
     assert not thread.is_alive()
     return replies[0], time.monotonic() - asked
 
 
 def test_a_stop_tells_who_asks_it() -> None:
-    stop = Stop(patience=60.0)
-    assert (stop.is_requested, stop.is_overdue, stop.is_heeded, stop.reason) == (False, False, False, "")
-    stop.check()
-    with stop.heeded(), stop.heeded():
-        assert stop.is_heeded
-    assert not stop.is_heeded
-    stop.request("first")
-    stop.request("second")
-    assert (stop.is_requested, stop.reason) == (True, "first")
-    stop.check()  # there is time yet
-    stop = Stop(patience=0.01)
-    stop.request("first")
+    cancellation = CancellationToken(patience=60.0)
+    assert (
+        cancellation.is_requested,
+        cancellation.is_overdue,
+        cancellation.has_listeners,
+        cancellation.reason,
+    ) == (False, False, False, "")
+    cancellation.raise_if_overdue()
+    with cancellation.listening(), cancellation.listening():
+        assert cancellation.has_listeners
+    assert not cancellation.has_listeners
+    cancellation.request("first")
+    cancellation.request("second")
+    assert (cancellation.is_requested, cancellation.reason) == (True, "first")
+    cancellation.raise_if_overdue()  # there is time yet
+    cancellation = CancellationToken(patience=0.01)
+    cancellation.request("first")
     time.sleep(0.02)
-    assert stop.is_overdue
+    assert cancellation.is_overdue
     with pytest.raises(StoppedError, match="stopped before the end: first"):
-        stop.check()
+        cancellation.raise_if_overdue()
 
 
 def test_a_request_of_the_parent_is_one_of_the_child_and_not_the_other_way_round() -> None:
-    parent = Stop(patience=0.0)
-    child, other = Stop(parent=parent), Stop(parent=parent)
+    parent = CancellationToken(patience=0.0)
+    child, other = CancellationToken(parent=parent), CancellationToken(parent=parent)
     child.request("mine")
     assert (child.is_requested, parent.is_requested, other.is_requested) == (True, False, False)
-    with other.heeded():
-        assert parent.is_heeded
-    assert not parent.is_heeded
+    with other.listening():
+        assert parent.has_listeners
+    assert not parent.has_listeners
     parent.request("all")
     time.sleep(0.001)
     assert (other.is_requested, other.is_overdue, other.reason, child.reason) == (True, True, "all", "mine")
@@ -108,25 +113,25 @@ def test_a_request_of_the_parent_is_one_of_the_child_and_not_the_other_way_round
 
 @pytest.mark.parametrize("of_parent", [False, True])
 def test_who_sleeps_is_woken(of_parent: bool) -> None:
-    parent = Stop()
-    stop = Stop(parent=parent)
-    stop.sleep(0.001)
-    threading.Timer(0.05, (parent if of_parent else stop).request).start()
+    parent = CancellationToken()
+    cancellation = CancellationToken(parent=parent)
+    cancellation.sleep(0.001)
+    threading.Timer(0.05, (parent if of_parent else cancellation).request).start()
     started = time.monotonic()
     with pytest.raises(StoppedError):
-        stop.sleep(3600)
+        cancellation.sleep(3600)
     assert time.monotonic() - started < MOST_SECONDS
     with pytest.raises(StoppedError):
-        stop.sleep(0)
+        cancellation.sleep(0)
 
 
 def test_what_is_stopped_before_it_begins_moves_nothing(storage: Storage, tmp_path: Path) -> None:
     write_tree(tmp_path / "data", TREE)
-    run(storage, "objPut", Stop(), **PUT)
-    stop = Stop()
-    stop.request()
+    run(storage, "objPut", CancellationToken(), **PUT)
+    cancellation = CancellationToken()
+    cancellation.request()
     for action, meta in (("objPut", {**PUT, "inLocation": "t"}), ("objPull", PULL), ("objVerify", PULL)):
-        reply = run(storage, action, stop, **meta)
+        reply = run(storage, action, cancellation, **meta)
         assert (reply["status"], reply["error"]["type"]) == (False, "StoppedError")
         if action != "objVerify":  # whoever reads them finds them
             assert (reply["localFileList"], reply["objectFileList"], reply["failed"]) == ([], [], [])
@@ -155,7 +160,7 @@ def test_a_stop_in_the_middle_tells_what_was_done_and_the_rest_comes_later(
         else [f"s/{name}" for name in read_tree(tmp_path / "out")]
     )
     assert set(done) <= set(there)
-    again = run(slow, action, Stop(), **meta)
+    again = run(slow, action, CancellationToken(), **meta)
     assert (again["status"], again["skipped"]) == (True, len(there))
 
 
@@ -229,10 +234,10 @@ def test_files_that_stall_are_given_up_and_leave_nothing(
 def test_a_pause_for_the_pace_is_no_reason_to_wait(slow: Storage, tmp_path: Path) -> None:
     handler = StoreHandler(slow)
     handler.state.set("/this/bwLimit", 1000)
-    stop = Stop()
-    threading.Timer(0.3, stop.request).start()
+    cancellation = CancellationToken()
+    threading.Timer(0.3, cancellation.request).start()
     started = time.monotonic()
-    reply = handler.run({"action": "objPull", "meta": PULL}, Caller(stop=stop))
+    reply = handler.run({"action": "objPull", "meta": PULL}, Caller(cancellation=cancellation))
     assert time.monotonic() - started < MOST_SECONDS
     assert reply["error"]["type"] == "StoppedError"
     assert parts_in("out") == []

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends.common import is_no_part, is_unmet
-from pfstorage.backends.contract import CHUNK, Attributes, Span
+from pfstorage.backends.common import is_no_part, is_precondition_failed
+from pfstorage.backends.contract import CHUNK, Attributes, ByteRange
 from pfstorage.backends.filesystem import store as filesystem_module
 from pfstorage.backends.filesystem.info import ObjectFile
 from pfstorage.backends.streams import HashedBody
@@ -181,15 +181,15 @@ def test_what_a_sink_raises_when_it_is_told_what_comes_passes_through(
 @pytest.mark.parametrize(
     ("span", "part"),
     [
-        (Span(3), slice(3, None)),
-        (Span(0), slice(None)),
-        (Span(3, 4), slice(3, 7)),
-        (Span(3, 400), slice(3, None)),
-        (Span(-3), slice(-3, None)),
-        (Span(-300), slice(None)),
+        (ByteRange(3), slice(3, None)),
+        (ByteRange(0), slice(None)),
+        (ByteRange(3, 4), slice(3, 7)),
+        (ByteRange(3, 400), slice(3, None)),
+        (ByteRange(-3), slice(-3, None)),
+        (ByteRange(-300), slice(None)),
     ],
 )
-def test_a_span_is_what_there_is_of_it(storage: Storage, span: Span, part: slice) -> None:
+def test_a_span_is_what_there_is_of_it(storage: Storage, span: ByteRange, part: slice) -> None:
     content = b"0123456789"
     etag = put(storage, "a", content)
     for each in (span, replace(span, etag=etag)):
@@ -199,12 +199,12 @@ def test_a_span_is_what_there_is_of_it(storage: Storage, span: Span, part: slice
         assert [(info.size, info.etag) for info in sink.infos] == [(10, etag)]
     with pytest.raises(RejectedError) as caught:
         storage.get("a", io.BytesIO(), replace(span, etag="0" * 32))
-    assert is_unmet(caught.value)
+    assert is_precondition_failed(caught.value)
 
 
-@pytest.mark.parametrize("span", [Span(10), Span(10**18), Span(10, 1), Span(11, 5)])
+@pytest.mark.parametrize("span", [ByteRange(10), ByteRange(10**18), ByteRange(10, 1), ByteRange(11, 5)])
 @pytest.mark.parametrize("content", [b"0123456789", b""])
-def test_a_span_without_bytes_is_refused(storage: Storage, span: Span, content: bytes) -> None:
+def test_a_span_without_bytes_is_refused(storage: Storage, span: ByteRange, content: bytes) -> None:
     put(storage, "a", content)
     with pytest.raises(RejectedError) as caught:
         storage.get("a", io.BytesIO(), span)
@@ -432,7 +432,7 @@ def test_an_object_that_is_written_over_while_it_is_read_is_not_given_out(
     time.sleep(0.02)  # the clock of the file system ticks
     sink = Interrupted()
     with pytest.raises(RejectedError, match="another object by now"):
-        filesystem.get("a", sink, Span(0, size - 1, etag) if is_part else None)
+        filesystem.get("a", sink, ByteRange(0, size - 1, etag) if is_part else None)
     assert sink.getvalue() == b"x" * CHUNK
 
 
@@ -562,9 +562,9 @@ def test_a_directory_whose_files_may_not_be_looked_at_is_named(
 
 
 def test_a_marker_that_is_there_is_not_new(filesystem: Storage) -> None:
-    filesystem.put("d/", io.BytesIO(), 0, only_new=True)
+    filesystem.put("d/", io.BytesIO(), 0, if_absent=True)
     with pytest.raises(ExistsError):
-        filesystem.put("d/", io.BytesIO(), 0, only_new=True)
+        filesystem.put("d/", io.BytesIO(), 0, if_absent=True)
     filesystem.put("d/", io.BytesIO(), 0)
 
 
@@ -618,15 +618,15 @@ def test_of_two_that_store_a_new_object_at_once_one_succeeds(
     class Racing(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
             if not self.tell():
-                filesystem.put("x/y", io.BytesIO(b"first"), 5, only_new=True)
+                filesystem.put("x/y", io.BytesIO(b"first"), 5, if_absent=True)
             return super().read(size)
 
     if not links:
         monkeypatch.setattr("os.link", refuse(errno.EPERM))
     with pytest.raises(ExistsError):
-        filesystem.put("x/y", Racing(b"second"), 6, only_new=True)
+        filesystem.put("x/y", Racing(b"second"), 6, if_absent=True)
     with pytest.raises(ExistsError):
-        filesystem.put("x/y", io.BytesIO(b"third"), 5, only_new=True)
+        filesystem.put("x/y", io.BytesIO(b"third"), 5, if_absent=True)
     assert get(filesystem, "x/y") == b"first"
     [only] = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert only.stat().st_nlink == 1
@@ -637,7 +637,7 @@ def test_a_file_system_that_refuses_a_new_name_is_told(
 ) -> None:
     monkeypatch.setattr("os.link", refuse(errno.EROFS))
     with pytest.raises(PermissionDeniedError):
-        filesystem.put("x/y", io.BytesIO(b"new"), 3, only_new=True)
+        filesystem.put("x/y", io.BytesIO(b"new"), 3, if_absent=True)
     assert keys(filesystem) == []
 
 
@@ -681,9 +681,9 @@ def test_a_marker_behind_a_link_is_not_there(filesystem: Storage, tmp_path: Path
 
 def test_puts_and_deletes_in_one_directory_do_not_disturb_each_other(filesystem: Storage) -> None:
     def work(number: int) -> None:
-        for turn in range(60):
-            put(filesystem, f"d/{number}-{turn}")
-            filesystem.delete(f"d/{number}-{turn}")
+        for permit in range(60):
+            put(filesystem, f"d/{number}-{permit}")
+            filesystem.delete(f"d/{number}-{permit}")
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))

@@ -143,7 +143,7 @@ class Reported(MemoryStorage):
         size: int,
         attributes: Attributes = NO_ATTRIBUTES,
         *,
-        only_new: bool = False,
+        if_absent: bool = False,
     ) -> ObjectInfo:
         storage = self
 
@@ -159,7 +159,7 @@ class Reported(MemoryStorage):
             def tell(self) -> int:
                 return body.tell()
 
-        return super().put(key, Counted(), size, attributes, only_new=only_new)
+        return super().put(key, Counted(), size, attributes, if_absent=if_absent)
 
 
 def test_the_store_gets_what_has_come_while_the_client_still_sends() -> None:

@@ -18,8 +18,8 @@ import pytest
 import swiftclient
 
 from pfstorage import StoreHandler, open_storage
-from pfstorage.access.permissions import Rights
-from pfstorage.access.scoped import confined
+from pfstorage.access.permissions import Permissions
+from pfstorage.access.scoped import scoped
 from pfstorage.actions import Caller
 from pfstorage.backends import Storage
 from pfstorage.backends.swift.names import home_of, key_of, segment_container
@@ -450,7 +450,9 @@ def test_each_door_leads_to_it_for_whom_it_is(
         assert done["reply"]["removed"] == len(left)
     with contextlib.closing(StoreHandler(store)) as handler:
         message = {"action": "objSweep", "meta": SWEEP}
-        assert handler.run(message, Caller(rights=Rights("read")))["error"]["type"] == "ForbiddenError"
+        assert (
+            handler.run(message, Caller(permissions=Permissions("read")))["error"]["type"] == "ForbiddenError"
+        )
 
 
 def test_what_others_have_is_not_told_to_who_sees_a_part(
@@ -461,11 +463,11 @@ def test_what_others_have_is_not_told_to_who_sees_a_part(
     raw.put_container("anna")
     copy_manifest(raw, f"{container_of(store)}/s/large", "anna/patient")
     proxy.fault(Fault("answer", status=403), "GET", where=lambda exchange: exchange.container == "anna")
-    mine = confined(store, Rights("write", "s/"))
+    mine = scoped(store, Permissions("write", "s/"))
     reply = run(mine, "objSweep", olderThan=0)
     assert reply["status"] is False
     assert "anna" not in json.dumps(reply)
-    theirs = confined(store, Rights("write", "t/"))
+    theirs = scoped(store, Permissions("write", "t/"))
     assert run(theirs, "objSweep", olderThan=0)["leftovers"] == []
     raw.delete_object("anna", "patient")
 

@@ -22,7 +22,7 @@ import swiftclient
 
 from pfstorage import StoreHandler, open_storage
 from pfstorage.backends import Storage, open_settings
-from pfstorage.backends.contract import Span
+from pfstorage.backends.contract import ByteRange
 from pfstorage.devswift import DevSwift, running
 from pfstorage.errors import (
     IntegrityError,
@@ -124,7 +124,7 @@ def test_a_part_comes_right_from_a_store_that_sends_the_whole(
     wire.to_server = replaced(b"Range: ", b"Ringe: ")
     wire.to_client = hold
     sink = io.BytesIO()
-    wired.get("object", sink, Span(offset, size, hashlib.md5(CONTENT).hexdigest()))
+    wired.get("object", sink, ByteRange(offset, size, hashlib.md5(CONTENT).hexdigest()))
     assert sink.getvalue() == CONTENT[offset : offset + size]
     is_done.set()
     assert not is_waited_for  # the rest is not waited for
@@ -135,14 +135,14 @@ def test_a_part_of_another_object_is_refused_where_the_condition_is_lost(wired: 
     """What lies between may know nothing of If-Match."""
     wire.to_server = replaced(b"If-Match: ", b"If-Motch: ", times=3)
     with pytest.raises(RejectedError, match="another object by now"):
-        wired.get("object", io.BytesIO(), Span(1000, 10, hashlib.md5(b"before").hexdigest()))
+        wired.get("object", io.BytesIO(), ByteRange(1000, 10, hashlib.md5(b"before").hexdigest()))
     assert get(wired) == CONTENT
 
 
 def test_a_part_from_elsewhere_is_refused(wired: Storage, wire: Wire) -> None:
     wire.to_client = replaced(b"Content-Range: bytes 1000-", b"Content-Range: bytes 1001-", times=3)
     with pytest.raises(RejectedError, match="another object by now"):
-        wired.get("object", io.BytesIO(), Span(1000, 10, hashlib.md5(CONTENT).hexdigest()))
+        wired.get("object", io.BytesIO(), ByteRange(1000, 10, hashlib.md5(CONTENT).hexdigest()))
     assert get(wired) == CONTENT
 
 
@@ -383,7 +383,7 @@ def test_no_object_is_ever_whole_in_memory(swift_storage: Storage) -> None:
         assert swift_storage.get("zeros", Nothing()).size == size
         assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
     finally:
-        tracemalloc.stop()
+        tracemalloc.cancellation()
 
 
 def test_the_proxy_that_is_set_is_used_for_the_login_and_for_the_data(swift: DevSwift) -> None:

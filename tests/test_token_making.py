@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pfstorage.access.permissions import Rights
+from pfstorage.access.permissions import Permissions
 from pfstorage.errors import LocalFileError, SettingsError
 from pfstorage.server.token_making import new_token
 from pfstorage.server.tokens import TokenFile
@@ -20,7 +20,7 @@ from tests.conftest import Command
 ANN = "ann-0123456789abcdef"
 
 
-def rights_of(token: str, path: str = "tokens.cfg") -> Rights:
+def rights_of(token: str, path: str = "tokens.cfg") -> Permissions:
     return TokenFile(path).grant(f"Bearer {token}").rights
 
 
@@ -39,7 +39,7 @@ def test_a_token_is_printed_once_with_its_lines_which_have_its_hash(command: Com
     path.touch(0o600)
     path.write_text("".join(f"{line}\n" for line in lines))
     grant = TokenFile("tokens.cfg").grant(f"Bearer {token}")
-    assert (grant.rights, grant.expires) == (Rights("read", "chris/x"), 32503593600.0)
+    assert (grant.rights, grant.expires) == (Permissions("read", "chris/x"), 32503593600.0)
 
 
 def test_a_token_alone_is_printed_without_lines() -> None:
@@ -52,7 +52,7 @@ def test_tokens_are_added_to_a_file_that_their_owner_alone_can_read(command: Com
     second = command("--makeToken", "--rights", "read", "--prefix", "My Files/", "--tokenPath", "tokens.cfg")
     assert (first.returncode, first.stderr, second.returncode) == (0, "", 0)
     [admin], [reader] = first.stdout.splitlines(), second.stdout.splitlines()
-    assert (rights_of(admin), rights_of(reader)) == (Rights(), Rights("read", "My Files/"))
+    assert (rights_of(admin), rights_of(reader)) == (Permissions(), Permissions("read", "My Files/"))
     assert stat.S_IMODE(os.stat("tokens.cfg").st_mode) == 0o600
     text = Path("tokens.cfg").read_text()
     assert admin not in text
@@ -66,7 +66,7 @@ def test_what_is_in_the_file_stays_and_keeps_its_rights() -> None:
     os.chmod(path, 0o640)
     path.write_text(f"# ours\n[AUTH TOKENS]\nAnn = {ANN}\n\n# the end\n")
     made = new_token("read", path="tokens.cfg")
-    assert (rights_of(ANN), rights_of(made)) == (Rights("write"), Rights("read"))
+    assert (rights_of(ANN), rights_of(made)) == (Permissions("write"), Permissions("read"))
     assert path.read_text().startswith(f"# ours\n[AUTH TOKENS]\nAnn = {ANN}\n")
     assert "# the end\n" in path.read_text()
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
@@ -74,7 +74,7 @@ def test_what_is_in_the_file_stays_and_keeps_its_rights() -> None:
 
 def test_a_file_of_a_token_a_line_takes_a_hash_without_rights() -> None:
     made = [new_token(path="tokens") for _ in range(2)]
-    assert [rights_of(token, "tokens") for token in made] == [Rights("write")] * 2
+    assert [rights_of(token, "tokens") for token in made] == [Permissions("write")] * 2
     with pytest.raises(SettingsError, match=r"give it a name that ends in \.cfg"):
         new_token("read", path="tokens")
     with pytest.raises(SettingsError, match=r"give it a name that ends in \.cfg"):
@@ -86,7 +86,7 @@ def test_a_link_to_the_file_stays_one() -> None:
     os.symlink("real.cfg", "tokens.cfg")
     made = new_token(path="tokens.cfg")
     assert os.path.islink("tokens.cfg")
-    assert rights_of(made, "real.cfg") == Rights("write")
+    assert rights_of(made, "real.cfg") == Permissions("write")
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_tokens_that_are_made_at_once_are_all_added() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [rights_of(token) for token in made] == [Rights("read")] * 8
+    assert [rights_of(token) for token in made] == [Permissions("read")] * 8
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pfstorage.access.permissions import Rights
+from pfstorage.access.permissions import Permissions
 from pfstorage.errors import SettingsError, UnauthorizedError
 from pfstorage.server import tokens
 from pfstorage.server.tokens import Grant, TokenFile, make_token
@@ -67,14 +67,14 @@ def aged(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_ini_file_names_its_tokens_and_their_rights() -> None:
     path = file_of(INI + RIGHTS)
-    assert grant_of(path, ANN) == Grant("Ann", Rights("read"))
-    assert grant_of(path, BOB) == Grant("bob:2", Rights("write", "chris/feed_12/"))
-    assert grant_of(path, ODD) == Grant("odd one", Rights("admin", "My Files/"))
+    assert grant_of(path, ANN) == Grant("Ann", Permissions("read"))
+    assert grant_of(path, BOB) == Grant("bob:2", Permissions("write", "chris/feed_12/"))
+    assert grant_of(path, ODD) == Grant("odd one", Permissions("admin", "My Files/"))
 
 
 def test_without_rights_each_token_may_write_and_not_administer() -> None:
-    assert grant_of(file_of(INI), ANN) == Grant("Ann", Rights("write"))
-    assert grant_of(file_of(f"{ANN}\n", "tokens"), ANN).rights == Rights("write")
+    assert grant_of(file_of(INI), ANN) == Grant("Ann", Permissions("write"))
+    assert grant_of(file_of(f"{ANN}\n", "tokens"), ANN).permissions == Permissions("write")
 
 
 @pytest.mark.parametrize("name", ["tokens", "tokens.txt", "tokens.CFG"])
@@ -82,7 +82,7 @@ def test_any_other_file_has_a_token_a_line(name: str) -> None:
     path = file_of(f"# ours\n\n{ANN}\r\n  {BOB}  \n#{'x' * 20}\n{ODD}\n", name)
     file = TokenFile(path)
     assert file.secrets() == {ANN, BOB, ODD}
-    assert file.grant(bearer(BOB)).rights == Rights("write")
+    assert file.grant(bearer(BOB)).permissions == Permissions("write")
     assert not is_let_in(file, "x" * 20)
     assert not is_let_in(file, f"#{'x' * 20}")
 
@@ -98,7 +98,7 @@ def test_a_token_is_revoked_by_its_line_alone(caplog: pytest.LogCaptureFixture) 
     file_of(INI.replace(f"Ann = {ANN}\n", "") + RIGHTS)
     file.reload()
     assert not is_let_in(file, ANN)
-    assert file.grant(bearer(BOB)).rights == Rights("write", "chris/feed_12/")
+    assert file.grant(bearer(BOB)).permissions == Permissions("write", "chris/feed_12/")
     for _ in range(3):  # it was changed just now, and is read each time
         assert not is_let_in(file, ANN)
     assert [record.message for record in caplog.records] == [
@@ -436,8 +436,8 @@ def test_a_file_that_is_not_valid_leaves_the_old_one_in_force_with_one_warning(
     file = TokenFile(file_of(INI + RIGHTS))
     file_of(REFUSED[way])
     for _ in range(3):
-        assert file.grant(bearer(ANN)) == Grant("Ann", Rights("read"))
-        assert file.grant(bearer(BOB)) == Grant("bob:2", Rights("write", "chris/feed_12/"))
+        assert file.grant(bearer(ANN)) == Grant("Ann", Permissions("read"))
+        assert file.grant(bearer(BOB)) == Grant("bob:2", Permissions("write", "chris/feed_12/"))
         assert not is_let_in(file, "nobody")
     [record] = caplog.records
     assert record.levelno == logging.WARNING
@@ -454,8 +454,8 @@ def test_a_file_that_is_written_line_by_line_is_warned_of_once(caplog: pytest.Lo
     for end in range(len(whole) - 1):
         file_of(whole[:end])
         try:
-            assert file.grant(bearer(ANN)).rights == Rights("read"), whole[:end]
-            assert file.grant(bearer(BOB)).rights == Rights("write", "chris/feed_12/"), whole[:end]
+            assert file.grant(bearer(ANN)).permissions == Permissions("read"), whole[:end]
+            assert file.grant(bearer(BOB)).permissions == Permissions("write", "chris/feed_12/"), whole[:end]
         except UnauthorizedError:  # what is cut between two lines may be a file without the others
             pytest.fail(f"kept out at {end}")
     assert len(caplog.records) == 1
@@ -465,14 +465,14 @@ def test_the_rights_go_from_no_file_of_a_server_that_runs(aged: None) -> None:
     file = TokenFile(file_of(INI + RIGHTS))
     file_of(INI)
     file.reload()
-    assert file.grant(bearer(ANN)).rights == Rights("read")
-    assert grant_of("tokens.cfg", ANN).rights == Rights("write")
+    assert file.grant(bearer(ANN)).permissions == Permissions("read")
+    assert grant_of("tokens.cfg", ANN).permissions == Permissions("write")
     os.unlink("tokens.cfg")
     assert not is_let_in(file, ANN)
     file_of(INI)  # as one that is written anew has it for a moment
     assert not is_let_in(file, ANN)
     file_of(INI + RIGHTS)
-    assert file.grant(bearer(ANN)).rights == Rights("read")
+    assert file.grant(bearer(ANN)).permissions == Permissions("read")
 
 
 def test_other_tokens_without_rights_are_taken_at_once() -> None:
@@ -511,7 +511,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_taken(
 
     file_of(INI)
     monkeypatch.setattr(tokens, "_check", write_on)
-    assert file.grant(bearer(ANN)).rights == Rights("read")
+    assert file.grant(bearer(ANN)).permissions == Permissions("read")
     assert "is written while it is read" in caplog.text
 
 
@@ -521,8 +521,11 @@ def test_a_file_that_is_rewritten_in_place_never_gives_more_rights() -> None:
 
     def come_in() -> None:
         while not ends.is_set():
-            for token, rights in ((ANN, Rights("read")), (BOB, Rights("write", "chris/feed_12/"))):
-                if (given := file.grant(bearer(token)).rights) != rights:
+            for token, permissions in (
+                (ANN, Permissions("read")),
+                (BOB, Permissions("write", "chris/feed_12/")),
+            ):
+                if (given := file.grant(bearer(token)).permissions) != permissions:
                     errors.append(given)
 
     thread = threading.Thread(target=come_in)
@@ -550,7 +553,7 @@ def hashed(token: str) -> str:
 def test_a_token_may_be_on_file_as_its_hash(name: str) -> None:
     head = "[AUTH TOKENS]\nodd = " if name.endswith(".cfg") else ""
     file = TokenFile(file_of(f"{head}{hashed(ODD)}\n", name))
-    assert file.grant(bearer(ODD)).rights == Rights("write")
+    assert file.grant(bearer(ODD)).permissions == Permissions("write")
     for wrong in (hashed(ODD), hashed(ODD).partition(":")[2], hashed(ODD).upper(), ODD[1:]):
         assert not is_let_in(file, wrong)
 
@@ -630,10 +633,10 @@ def test_many_threads_are_let_in_while_the_file_changes() -> None:
     for thread in threads:
         thread.start()
     try:
-        for turn in range(200):
-            os.replace(file_of(f"{INI}t{turn} = {turn:020}\n", "other"), "tokens.cfg")
-            assert is_let_in(file, f"{turn:020}")
-            assert turn == 0 or not is_let_in(file, f"{turn - 1:020}")
+        for permit in range(200):
+            os.replace(file_of(f"{INI}t{permit} = {permit:020}\n", "other"), "tokens.cfg")
+            assert is_let_in(file, f"{permit:020}")
+            assert permit == 0 or not is_let_in(file, f"{permit - 1:020}")
     finally:
         stays.set()
         for thread in threads:

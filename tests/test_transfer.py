@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from pfstorage.backends import Storage, open_storage
-from pfstorage.backends.contract import ObjectInfo, Sink, Span
+from pfstorage.backends.contract import ByteRange, ObjectInfo, Sink
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.errors import (
     ContainerNotFoundError,
@@ -31,8 +31,17 @@ from pfstorage.errors import (
     UnavailableError,
 )
 from pfstorage.local import LocalTree
-from pfstorage.runtime.cancellation import Stop
-from pfstorage.transfer import Failure, Options, SharedWorkers, Transfer, TransferReport, Work, pull, push
+from pfstorage.runtime.cancellation import CancellationToken
+from pfstorage.transfer import (
+    Failure,
+    Options,
+    Transfer,
+    TransferContext,
+    TransferReport,
+    WorkerBudget,
+    pull,
+    push,
+)
 from pfstorage.transfer.engine import MOST_WAITING
 from tests.conftest import read_tree, write_tree
 from tests.local import mounted, parts_in
@@ -66,7 +75,7 @@ class Watched(MemoryStorage):
         self._now = 0
         self._count = threading.Lock()
 
-    def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
+    def get(self, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
         with self._count:
             self.calls.append(key)
             self._now += 1
@@ -82,8 +91,8 @@ class Watched(MemoryStorage):
                 self._now -= 1
 
 
-def work_on(storage: Storage, workers: int = 4, **options: Any) -> Work:
-    return Work(storage, Options(workers=workers, **options))
+def work_on(storage: Storage, workers: int = 4, **options: Any) -> TransferContext:
+    return TransferContext(storage, Options(workers=workers, **options))
 
 
 def left_threads() -> set[str]:
@@ -126,7 +135,7 @@ def test_so_many_files_are_moved_at_once(workers: int) -> None:
 
 
 def test_who_has_few_files_does_not_wait_for_who_has_many() -> None:
-    workers, large, small = SharedWorkers(4), Watched(), Watched()
+    workers, large, small = WorkerBudget(4), Watched(), Watched()
     many, few = filled(large, 60), filled(small, 2, directory="few")
     release = threading.Semaphore(0)
     large.waits = {item.key: lambda: release.acquire(timeout=SOON) for item in many}
@@ -344,7 +353,7 @@ def test_failures_beyond_a_bound_are_only_counted(monkeypatch: pytest.MonkeyPatc
 
 def test_damaged_bytes_and_objects_that_come_late_are_asked_for_again(tmp_path: Path) -> None:
     class Damaging(Watched):
-        def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
+        def get(self, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
             first = self.calls.count(key) == 0
             self.calls.append(key)
             if first and key == "0001":
@@ -376,16 +385,16 @@ def test_a_file_that_grows_while_it_is_pushed_fails(tmp_path: Path) -> None:
 
 
 def test_a_listing_that_a_stop_breaks_off_is_told_as_the_stop() -> None:
-    storage, stop = Watched(), Stop()
+    storage, cancellation = Watched(), CancellationToken()
     transfers = filled(storage, 10)
-    work = work_on(storage, stop=stop)
+    work = work_on(storage, cancellation=cancellation)
     broken, ended = threading.Event(), threading.Event()
 
     def plan() -> Iterator[Transfer]:
         yield from transfers
         try:
-            with work.patience.breakable(broken.set):
-                threading.Timer(0.1, stop.request, ["tired"]).start()
+            with work.retry_policy.breakable(broken.set):
+                threading.Timer(0.1, cancellation.request, ["tired"]).start()
                 broken.wait(SOON)
                 time.sleep(0.2)
                 raise UnavailableError("the connection broke")
@@ -402,15 +411,15 @@ def test_a_listing_that_a_stop_breaks_off_is_told_as_the_stop() -> None:
 
 
 def test_files_that_a_stop_breaks_off_are_not_told_as_failed() -> None:
-    storage, stop = Watched(), Stop(patience=0.1)
+    storage, cancellation = Watched(), CancellationToken(retry_policy=0.1)
     plan = filled(storage, 100, 4000)
 
     def wait() -> None:
-        stop.request("tired")
+        cancellation.request("tired")
         time.sleep(0.2)
 
     storage.waits = {item.key: wait for item in plan[10:]}
-    report = pull(plan, work_on(storage, stop=stop))
+    report = pull(plan, work_on(storage, cancellation=cancellation))
     assert report.keys == [item.key for item in plan[:10]]
     assert (report.failed, type(report.error)) == ([], StoppedError)
     assert len(storage.calls) < 20
@@ -438,7 +447,7 @@ def test_an_interrupt_ends_within_five_seconds_though_the_store_hangs() -> None:
     released = threading.Event()
 
     def hang() -> None:
-        with work.patience.breakable(released.set):
+        with work.retry_policy.breakable(released.set):
             released.wait(60)
         raise UnavailableError("broken off")
 

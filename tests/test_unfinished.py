@@ -184,8 +184,8 @@ def test_a_file_that_nobody_lets_be_written_is_an_error(
 
 def test_sweeps_and_writers_at_the_same_time_do_not_disturb_each_other(tmp_path: Path) -> None:
     def write(number: int) -> None:
-        for turn in range(60):
-            with LocalTree("out").whole_file((f"{number}-{turn}",)) as file:
+        for permit in range(60):
+            with LocalTree("out").whole_file((f"{number}-{permit}",)) as file:
                 file.write(b"x" * 100)
 
     assert in_threads([lambda number=number: write(number) for number in range(8)]) == []  # type: ignore[misc]

@@ -18,7 +18,7 @@ from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import PermissionDeniedError, StorageError, UnavailableError
-from pfstorage.local import Roots
+from pfstorage.local import AllowedRoots
 from tests.conftest import Command, read_tree, run, swift_options, write_tree
 from tests.faults import proxy_to
 from tests.test_faults import raw_connection
@@ -114,7 +114,7 @@ def test_a_link_is_what_it_leads_to_within_the_tree_as_for_a_push(
     write_tree(tmp_path, {"data/a": b"aaa", "data/d/b": b"b", "outside": b"aaa"})
     for name, target in {"link": "a", "d/up": "../a", "absolute": f"{tmp_path}/data/d/b"}.items():
         (tmp_path / "data" / name).symlink_to(target)
-    roots = Roots([str(tmp_path)]) if has_roots else None
+    roots = AllowedRoots([str(tmp_path)]) if has_roots else None
 
     def answer(action: str, **meta: Any) -> dict[str, Any]:
         return StoreHandler(storage).run({"action": action, "meta": meta}, Caller(roots=roots))

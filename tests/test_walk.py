@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pfstorage.errors import LocalFileError
-from pfstorage.local import LocalFile, Place, find_files
+from pfstorage.local import LocalFile, ResolvedPath, find_files
 from tests.conftest import write_tree
 
 
@@ -70,7 +70,9 @@ def test_the_order_is_that_of_the_bytes_whatever_the_names(paths: list[list[byte
 def test_a_path_begins_with_the_root_as_it_is_spelled(tmp_path: Path, root: str) -> None:
     write_tree(tmp_path, {"d/sub/a": b"12345"})
     os.utime("d/sub/a", ns=(1, 1_234_567_891))
-    assert Found(root).items == [LocalFile(Place(os.path.join(root, "sub/a")), "sub/a", 5, 1_234_567_891)]
+    assert Found(root).items == [
+        LocalFile(ResolvedPath(os.path.join(root, "sub/a")), "sub/a", 5, 1_234_567_891)
+    ]
 
 
 def test_a_root_that_is_a_file_is_the_file(tmp_path: Path) -> None:
@@ -211,7 +213,7 @@ def test_a_directory_is_read_when_it_is_reached(tmp_path: Path) -> None:
     write_tree(tmp_path, {"a": b"", "b/c": b"", "d/e": b"", "f": b""})
     warnings: list[str] = []
     files: Iterator[LocalFile | LocalFileError] = find_files(".", warn=warnings.append)
-    assert next(files) == LocalFile(Place("./a"), "a", 0, Path("a").stat().st_mtime_ns)
+    assert next(files) == LocalFile(ResolvedPath("./a"), "a", 0, Path("a").stat().st_mtime_ns)
     write_tree(tmp_path, {"b/new": b""})
     Path("f").unlink()
     assert [file.rest for file in files if isinstance(file, LocalFile)] == ["b/c", "b/new", "d/e"]

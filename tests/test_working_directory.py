@@ -14,7 +14,7 @@ import pytest
 
 from pfstorage import StoreHandler, open_storage
 from pfstorage.actions import Caller
-from pfstorage.local import Roots
+from pfstorage.local import AllowedRoots
 from tests.conftest import ROOT, read_tree, run, write_tree
 
 
@@ -88,7 +88,7 @@ def test_roots_have_their_names_too(linked: Path, spec: str, over: str) -> None:
     names = {"link": linked, "real": os.path.realpath(linked)}
     meta = {"putSpec": spec.format(**names), "inLocation": "s", "mapLocationOver": over.format(**names)}
     with open_storage(type="memory") as storage:
-        caller = Caller(roots=Roots([str(linked)]))
+        caller = Caller(roots=AllowedRoots([str(linked)]))
         reply = StoreHandler(storage).run({"action": "objPut", "meta": meta}, caller)
         assert (reply["status"], reply["objectFileList"]) == (True, ["s/a", "s/d/b"])
 

@@ -10,7 +10,7 @@ LEVELS = ("read", "write", "admin")
 
 
 @dataclass(frozen=True)
-class Rights:
+class Permissions:
     """To *level*, with the keys that begin with *prefix*.
 
     *prefix* is a plain text: ``chris/feed_1`` is for ``chris/feed_12/a`` too, ``chris/feed_1/`` is not.
@@ -20,7 +20,7 @@ class Rights:
     prefix: str = ""
 
     @classmethod
-    def parse(cls, text: str) -> Rights:
+    def parse(cls, text: str) -> Permissions:
         """Read ``LEVEL [PREFIX]``; the prefix may have blanks in it. Raise `ValueError`, which quotes nothing.
 
         A prefix that no key can have is refused: whoever writes it means another one.
@@ -54,7 +54,7 @@ class Rights:
         """Tell whether they reach as far as *level*."""
         return LEVELS.index(self.level) >= LEVELS.index(level)
 
-    def reach(self, others: Rights) -> bool:
+    def reach(self, others: Permissions) -> bool:
         """Tell whether each key of *others* is one of those that these are for, too."""
         return self.may_touch(others.prefix)
 

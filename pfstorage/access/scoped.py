@@ -6,24 +6,24 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from pfstorage.access.permissions import Rights
+from pfstorage.access.permissions import Permissions
 from pfstorage.backends.contract import (
     NO_ATTRIBUTES,
     Attributes,
+    ByteRange,
     ObjectInfo,
-    Piece,
+    Part,
     SegmentedUpload,
     Sink,
     Source,
-    Span,
     Storage,
-    SupportsPatience,
-    SupportsSegments,
+    SupportsMultipart,
+    SupportsRetryPolicy,
     leaving_out,
     takes_streams,
 )
 from pfstorage.backends.leftovers import Leftover, Leftovers, Share
-from pfstorage.backends.retry import Patience
+from pfstorage.backends.retry import RetryPolicy
 from pfstorage.errors import PermissionDeniedError
 from pfstorage.keys.mapping import check_key
 from pfstorage.settings.model import Settings
@@ -32,9 +32,9 @@ ELSEWHERE = "something in the account"
 """What is told of keys that are for others."""
 
 
-def confined(storage: Storage, rights: Rights) -> Storage:
-    """Return *storage* for whoever has *rights*: itself, or what offers the same, patience and segments too."""
-    if not rights.prefix and rights.allows("write"):
+def scoped(storage: Storage, permissions: Permissions) -> Storage:
+    """Return *storage* for whoever has *permissions*: itself, or what offers the same, patience and segments too."""
+    if not permissions.prefix and permissions.allows("write"):
         return storage
     kinds: dict[tuple[bool, bool], type[_Confined]] = {
         (False, False): _Confined,
@@ -42,21 +42,21 @@ def confined(storage: Storage, rights: Rights) -> Storage:
         (False, True): _Segmented,
         (True, True): _PatientAndSegmented,
     }
-    offers = (isinstance(storage, SupportsPatience), isinstance(storage, SupportsSegments))
-    return kinds[offers](storage, rights)
+    offers = (isinstance(storage, SupportsRetryPolicy), isinstance(storage, SupportsMultipart))
+    return kinds[offers](storage, permissions)
 
 
-def require_write(rights: Rights, key: str) -> None:
-    """Raise `PermissionDeniedError` if *rights* don't allow to write *key*."""
-    if not rights.allows("write"):
+def require_write(permissions: Permissions, key: str) -> None:
+    """Raise `PermissionDeniedError` if *permissions* don't allow to write *key*."""
+    if not permissions.allows("write"):
         raise PermissionDeniedError(f"{key!r}: this token may read, and change nothing", key=key)
-    _require_touch(rights, key)
+    _require_touch(permissions, key)
 
 
-def _require_touch(rights: Rights, key: str) -> None:
-    if not rights.may_touch(key):
+def _require_touch(permissions: Permissions, key: str) -> None:
+    if not permissions.may_touch(key):
         raise PermissionDeniedError(
-            f"{key!r}: this token is for the keys that begin with {rights.prefix!r}", key=key
+            f"{key!r}: this token is for the keys that begin with {permissions.prefix!r}", key=key
         )
 
 
@@ -67,9 +67,9 @@ class _Confined:
     and a store may take it for a path.
     """
 
-    def __init__(self, storage: Any, rights: Rights) -> None:
+    def __init__(self, storage: Any, permissions: Permissions) -> None:
         self._storage: Storage = storage
-        self._rights = rights
+        self._rights = permissions
 
     @property
     def settings(self) -> Settings:
@@ -109,12 +109,12 @@ class _Confined:
 
     def with_left_out(self, note: Callable[[str, str], None]) -> Storage:
         """See `SupportsLeavingOut`: a listing looks at nothing but what begins as it should."""
-        return confined(leaving_out(self._storage, note), self._rights)
+        return scoped(leaving_out(self._storage, note), self._rights)
 
     def head(self, key: str) -> ObjectInfo:
         return self._storage.head(self._readable(key))
 
-    def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
+    def get(self, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
         return self._storage.get(self._readable(key), sink, span)
 
     def put(
@@ -124,9 +124,9 @@ class _Confined:
         size: int,
         attributes: Attributes = NO_ATTRIBUTES,
         *,
-        only_new: bool = False,
+        if_absent: bool = False,
     ) -> ObjectInfo:
-        return self._storage.put(self._writable(key), body, size, attributes, only_new=only_new)
+        return self._storage.put(self._writable(key), body, size, attributes, if_absent=if_absent)
 
     def delete(self, key: str) -> None:
         self._storage.delete(self._writable(key))
@@ -144,11 +144,11 @@ class _Confined:
         self.close()
 
 
-class _PatientStorage(Storage, SupportsPatience, Protocol):
+class _PatientStorage(Storage, SupportsRetryPolicy, Protocol):
     pass
 
 
-class _SegmentedStorage(Storage, SupportsSegments, Protocol):
+class _SegmentedStorage(Storage, SupportsMultipart, Protocol):
     pass
 
 
@@ -159,8 +159,8 @@ class _PatientAndSegmentedStorage(_PatientStorage, _SegmentedStorage, Protocol):
 class _Patient(_Confined):
     _storage: _PatientStorage
 
-    def with_patience(self, patience: Patience) -> Storage:
-        return confined(self._storage.with_patience(patience), self._rights)
+    def with_retry_policy(self, retry_policy: RetryPolicy) -> Storage:
+        return scoped(self._storage.with_retry_policy(retry_policy), self._rights)
 
 
 class _Segmented(_Confined):
@@ -168,25 +168,27 @@ class _Segmented(_Confined):
 
     _storage: _SegmentedStorage
 
-    def piece_size(self, size: int, wanted: int) -> int:
-        return self._storage.piece_size(size, wanted)
+    def part_size(self, size: int, wanted: int) -> int:
+        return self._storage.part_size(size, wanted)
 
     def segmented_upload(
-        self, key: str, size: int, piece_size: int, attributes: Attributes, replaced: ObjectInfo | None
+        self, key: str, size: int, part_size: int, attributes: Attributes, replaced: ObjectInfo | None
     ) -> SegmentedUpload:
         if replaced:
             self._writable(replaced.key)
-        return self._storage.segmented_upload(self._writable(key), size, piece_size, attributes, replaced)
+        return self._storage.segmented_upload(self._writable(key), size, part_size, attributes, replaced)
 
-    def pieces(self, info: ObjectInfo) -> Sequence[Piece]:
+    def pieces(self, info: ObjectInfo) -> Sequence[Part]:
         self._readable(info.key)
         return self._storage.pieces(info)
 
     def leftovers(self, takes: Callable[[str], bool], older_than: float, share: Share) -> Leftovers:
         """Return those of the keys that the rights are for. What others have that could not be read, is not told."""
-        rights = self._rights
-        found = self._storage.leftovers(lambda key: rights.may_touch(key) and takes(key), older_than, share)
-        return replace(found, unread=[ELSEWHERE] * len(found.unread) if rights.prefix else found.unread)
+        permissions = self._rights
+        found = self._storage.leftovers(
+            lambda key: permissions.may_touch(key) and takes(key), older_than, share
+        )
+        return replace(found, unread=[ELSEWHERE] * len(found.unread) if permissions.prefix else found.unread)
 
     def remove_leftover(self, leftover: Leftover) -> bool:
         require_write(self._rights, leftover.key)

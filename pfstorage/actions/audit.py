@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from pfstorage.errors import LocalFileError
-from pfstorage.local import Ground, LocalFile, find_files
-from pfstorage.runtime.cancellation import Stop
+from pfstorage.local import LocalAccess, LocalFile, find_files
+from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.transfer import Failure, Plan, Transfer
 from pfstorage.transfer.verify import Comparison
 
@@ -60,15 +60,17 @@ def with_extra_files(
         file = next(files, None)
 
 
-def local_files(root: str, ground: Ground, takes: Callable[[str], bool], stop: Stop) -> Iterator[LocalFile]:
-    """Yield the files below *root* of whose path below it *takes* is true, in ascending order. Heed *stop*."""
+def local_files(
+    root: str, local_access: LocalAccess, takes: Callable[[str], bool], cancellation: CancellationToken
+) -> Iterator[LocalFile]:
+    """Yield the files below *root* of whose path below it *takes* is true, in ascending order. Heed *cancellation*."""
 
     def leaves_out(_: str) -> bool:
-        stop.heed()  # at directories without files, too
+        cancellation.checkpoint()  # at directories without files, too
         return False
 
     try:
-        for file in find_files(root, warn=lambda _: None, ground=ground, leaves_out=leaves_out):
+        for file in find_files(root, warn=lambda _: None, local_access=local_access, leaves_out=leaves_out):
             if isinstance(file, LocalFile) and takes(file.rest):
                 yield file
     except LocalFileError:

@@ -11,7 +11,7 @@ from pfstorage.actions.registry import Caller, Context, action
 from pfstorage.errors import ForbiddenError, MessageError, UnknownJobError
 from pfstorage.jobs.model import CANCELLED, MOST_LISTED, Job, Order
 from pfstorage.jobs.origin import Origin, store_name
-from pfstorage.local import Ground
+from pfstorage.local import LocalAccess
 from pfstorage.wire.fields import ANY_LENGTH, camel_case
 from pfstorage.wire.message import Message
 from pfstorage.wire.reply import Reply
@@ -48,7 +48,7 @@ def begun(context: Context, message: Message, meta: LongMeta) -> Reply:
     order = Order(
         {"action": message.action, "meta": _known(message, meta)},
         context.caller.owner,
-        context.caller.rights,
+        context.caller.permissions,
         meta.jid,
         _origin(context),
     )
@@ -58,7 +58,7 @@ def begun(context: Context, message: Message, meta: LongMeta) -> Reply:
 
 
 def _origin(context: Context) -> Origin:
-    roots, cwd = context.caller.roots, Ground().cwd_if_any
+    roots, cwd = context.caller.roots, LocalAccess().cwd_if_any
     named = roots.named if roots else ((cwd, cwd),) if cwd else ()
     return Origin(store_name(context.state.settings), named)
 
@@ -80,8 +80,8 @@ def job_status(context: Context, meta: StatusMeta) -> Reply:
     wait = meta.wait or 0
     jobs, job = _jobs_of(context.caller), _named(context.caller, meta)
     if wait:
-        if context.caller.turn and not job.is_over:
-            context.caller.turn.begin_following()
+        if context.caller.permit and not job.is_over:
+            context.caller.permit.begin_following()
         job = jobs.status(job.id, wait)
         require_sight(context.caller.renewed(), job)  # as it is now, which may be long after
     return Reply({"status": True, **job.as_body()})
@@ -93,8 +93,10 @@ def job_status(context: Context, meta: StatusMeta) -> Reply:
 def job_list(context: Context, meta: JobsMeta) -> Reply:
     limit = ROWS if meta.limit is None else meta.limit
     caller = context.caller
-    jobs = _jobs_of(caller).list(limit, None if _sees_all(caller) else caller.owner, caller.rights.prefix)
-    return Reply({"status": True, "jobs": [job.as_row() for job in context.stop.watched(jobs)]})
+    jobs = _jobs_of(caller).list(
+        limit, None if _sees_all(caller) else caller.owner, caller.permissions.prefix
+    )
+    return Reply({"status": True, "jobs": [job.as_row() for job in context.cancellation.checked(jobs)]})
 
 
 @action("jobCancel", meta=JobMeta, text="Have a job end soon.")
@@ -116,7 +118,7 @@ def require_sight(caller: Caller, job: Job) -> None:
         return
     if job.owner != caller.owner:
         raise UnknownJobError(f"there is no job {job.id!r}", job=job.id)
-    if not caller.rights.reach(job.rights):
+    if not caller.permissions.reach(job.permissions):
         raise ForbiddenError("the job was begun with rights to more keys than the token has now", job=job.id)
 
 
@@ -132,7 +134,7 @@ def _named(caller: Caller, meta: JobMeta) -> Job:
 
 
 def _sees_all(caller: Caller) -> bool:
-    return caller.rights.are_all
+    return caller.permissions.are_all
 
 
 def _jobs_of(caller: Caller) -> Jobs:

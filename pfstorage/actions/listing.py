@@ -25,7 +25,7 @@ from pfstorage.errors import (
 from pfstorage.keys.mapping import join, plain_location, plain_prefix, without_dot
 from pfstorage.transfer.existence import existing
 from pfstorage.wire.fields import Schema
-from pfstorage.wire.reply import Reply, Stream, Texts
+from pfstorage.wire.reply import PackedStrings, Reply, RowStream
 
 ATTRIBUTES = {
     "name": "key",
@@ -130,7 +130,7 @@ def ls(context: Context, meta: LsMeta) -> Reply:
     _check_fields(meta.ret_spec)
     storage = context.listing()
     full_path = prefix_in(storage, meta.prepend_bucket_path, meta.path)
-    missing, most = Texts(), context.caller.max_rows
+    missing, most = PackedStrings(), context.caller.max_rows
     is_bounded = bool(most) and (meta.limit is None or meta.limit > most)
     if is_bounded:  # one more than there may be shows whether there are more
         meta = replace(meta, limit=most + 1)
@@ -144,7 +144,7 @@ def ls(context: Context, meta: LsMeta) -> Reply:
     body: dict[str, Any] = {"status": bool(first), **({"maxRows": most} if is_bounded else {})}
     if meta.ret_spec:
         picked = [(name, ATTRIBUTES[_field(name)]) for name in meta.ret_spec]
-        body["ls"] = Stream(_picked(found, picked))
+        body["ls"] = RowStream(_picked(found, picked))
     else:
         body["ls"] = _long_form(found, full_path, is_any=bool(first))
     if meta.sure:
@@ -179,7 +179,7 @@ def _rows(
         rows = rows_of_level(storage, full_path, marker=meta.marker, limit=limit)
     else:
         rows = storage.list(full_path, marker=meta.marker, limit=limit, delimiter=meta.delimiter)
-    rows = context.stop.watched(rows)
+    rows = context.cancellation.checked(rows)
     found = (row for row in rows if meta.substr in row.key) if meta.substr else rows
     if meta.sure:
         found = existing(found, work_of(context, MoveMeta()), note_missing, at_once=meta.limit)
@@ -198,14 +198,14 @@ def _picked(found: Iterable[ObjectInfo], picked: list[tuple[str, str]]) -> Itera
 
 
 def _long_form(found: Iterable[ObjectInfo], full_path: str, *, is_any: bool) -> dict[str, Any]:
-    keys = Texts()  # which grow as the rows are read
+    keys = PackedStrings()  # which grow as the rows are read
 
     def rows() -> Iterator[dict[str, Any]]:
         for row in found:
             keys.append(row.key)
             yield row.as_row()
 
-    return {"status": is_any, "objectDict": Stream(rows()), "lsList": keys, "fullPath": full_path}
+    return {"status": is_any, "objectDict": RowStream(rows()), "lsList": keys, "fullPath": full_path}
 
 
 def _check_fields(ret_spec: tuple[str, ...]) -> None:

@@ -10,15 +10,24 @@ from dataclasses import dataclass, replace
 
 from pfstorage.actions.audit import local_files, with_extra_files
 from pfstorage.actions.listing import is_denied, location_in
-from pfstorage.actions.target import Target, led, refused
+from pfstorage.actions.target import Target, refused, resolved
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.errors import InvalidKeyError, NotFoundError, PfstorageError, StorageError
 from pfstorage.keys.collisions import Collisions, fold
 from pfstorage.keys.mapping import below, is_marker, join, plain_location
 from pfstorage.keys.selection import Selection
 from pfstorage.local import LocalFile
-from pfstorage.runtime.cancellation import Stop
-from pfstorage.transfer import Failure, Plan, Transfer, TransferReport, Work, heads_of, pull, pull_named
+from pfstorage.runtime.cancellation import CancellationToken
+from pfstorage.transfer import (
+    Failure,
+    Plan,
+    Transfer,
+    TransferContext,
+    TransferReport,
+    heads_of,
+    pull,
+    pull_named,
+)
 
 Items = Iterator[Transfer | Failure]
 NotThere = Callable[[Transfer, PfstorageError], Transfer | Failure]
@@ -78,7 +87,7 @@ class Names:
             return self.target
         location = name.rpartition("/")[0] if to.endswith("/") and not is_location else name
         if (location, to) not in self._targets:
-            self._targets[location, to] = Target(location, to, self.target.ground, keeps_open=False)
+            self._targets[location, to] = Target(location, to, self.target.local_access, keeps_open=False)
         return self._targets[location, to]
 
     def _forget(self) -> None:
@@ -88,7 +97,7 @@ class Names:
         self._marks: set[str] = set()
         self._claims = _Claims(self._folds)
 
-    def pull(self, means: Callable[[], Work]) -> TransferReport:
+    def pull(self, means: Callable[[], TransferContext]) -> TransferReport:
         """Write the objects to their files. What is surely a key, if there is one, takes one GET."""
         work = means()
         if self._has_room is None:
@@ -110,18 +119,18 @@ class Names:
         if is_mark:
             self._marks.add(item.key)
 
-    def compared(self, work: Work, note_extra: Callable[[str], None] | None = None) -> Plan:
+    def compared(self, work: TransferContext, note_extra: Callable[[str], None] | None = None) -> Plan:
         """Return the plan to compare them with their files. What is not there is a transfer, and found missing."""
         return self._plan(work, lambda item, _: item, note_extra)
 
-    def led(self, transfer: Transfer) -> Transfer:
-        """See the function `led`."""
+    def resolved(self, transfer: Transfer) -> Transfer:
+        """See the function `resolved`."""
         tops = (self.target.top, *(each.target.root for each in self._names if each.to))
         above = (top for top in tops if below(transfer.path, top) is not None)
-        return led(transfer, self.target.ground, max(above, key=len))
+        return resolved(transfer, self.target.local_access, max(above, key=len))
 
     def _plan(
-        self, work: Work, not_there: NotThere, note_extra: Callable[[str], None] | None = None
+        self, work: TransferContext, not_there: NotThere, note_extra: Callable[[str], None] | None = None
     ) -> Items:
         self._forget()
         self._known = heads_of((each.name for each in self._names if not each.is_location), work)
@@ -176,7 +185,7 @@ class Names:
 
     def _below(
         self,
-        work: Work,
+        work: TransferContext,
         not_there: NotThere,
         note_extra: Callable[[str], None] | None = None,
         has_room: HasRoom = _as_it_is,
@@ -188,7 +197,11 @@ class Names:
                 yield from has_room(plan, each.target)
 
     def _at(
-        self, each: _Name, work: Work, not_there: NotThere, note_extra: Callable[[str], None] | None
+        self,
+        each: _Name,
+        work: TransferContext,
+        not_there: NotThere,
+        note_extra: Callable[[str], None] | None,
     ) -> Items:
         storage = work.storage
         location = location_in(storage, "", each.name)
@@ -197,14 +210,14 @@ class Names:
 
         def planned() -> Items:
             nonlocal is_empty
-            for row in work.stop.watched(_rows_at(storage, location, each)):
+            for row in work.cancellation.checked(_rows_at(storage, location, each)):
                 is_empty = False
                 if target.takes(self.selection, row.key):
                     yield target.planned(row)
 
         plan: Plan = planned()
         if note_extra is not None:
-            plan = with_extra_files(plan, self._files_of(target, location, work.stop), note_extra)
+            plan = with_extra_files(plan, self._files_of(target, location, work.cancellation), note_extra)
         try:
             yield from plan
         except StorageError as e:
@@ -232,13 +245,18 @@ class Names:
         except (NotFoundError, InvalidKeyError):
             return None
 
-    def _files_of(self, target: Target, location: str, stop: Stop) -> Iterator[LocalFile]:
+    def _files_of(
+        self, target: Target, location: str, cancellation: CancellationToken
+    ) -> Iterator[LocalFile]:
         rest = target.rest_of(location)
         if rest is None:
             return iter(())
         root = join(target.root, rest) if rest else target.root
         return local_files(
-            root, target.ground, lambda below_it: target.takes(self.selection, join(location, below_it)), stop
+            root,
+            target.local_access,
+            lambda below_it: target.takes(self.selection, join(location, below_it)),
+            cancellation,
         )
 
     @staticmethod

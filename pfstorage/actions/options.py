@@ -11,9 +11,9 @@ from pfstorage.actions.registry import Context
 from pfstorage.backends import Storage
 from pfstorage.errors import MessageError, PfstorageError, StoppedError, UnavailableError
 from pfstorage.keys.selection import MAX_GLOB_LENGTH, MAX_GLOBS, MAX_GLOBS_LENGTH, Selection
-from pfstorage.runtime.cancellation import Stop
+from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.settings.model import size_of
-from pfstorage.transfer import Options, TransferReport, Work
+from pfstorage.transfer import Options, TransferContext, TransferReport
 from pfstorage.wire.fields import Schema
 from pfstorage.wire.reply import Reply
 
@@ -83,9 +83,14 @@ _SEE_LIMIT = " open files allows, see ulimit -n"
 
 
 def work_of(
-    context: Context, meta: MoveMeta, storage: Storage | None = None, *, stop: Stop | None = None
-) -> Work:
-    """Return the means for an action with *meta*, on *storage* and until *stop* if they are others than in *context*.
+    context: Context,
+    meta: MoveMeta,
+    storage: Storage | None = None,
+    *,
+    cancellation: CancellationToken | None = None,
+) -> TransferContext:
+    """Return the means for an action with *meta*, on *storage* and until *cancellation* if they are others than in
+    *context*.
 
     Raise `MessageError`.
     """
@@ -100,13 +105,13 @@ def work_of(
         range_size=size_of(settings.range_size),
         durable=settings.durable,
         names_kept=meta.reply == "full",
-        throttle=context.throttle(),
+        rate_limiter=context.rate_limiter(),
         shared=context.caller.workers,
-        stop=stop or context.stop,
+        cancellation=cancellation or context.cancellation,
         progress=context.caller.progress,
         warn=context.warn,
     )
-    work = Work(storage or context.storage, options)
+    work = TransferContext(storage or context.storage, options)
     if work.limit.most < settings.worker_count:
         text = f"{work.limit.most} files are moved at once, not {settings.worker_count}: that is what the limit of"
         text += _SEE_LIMIT

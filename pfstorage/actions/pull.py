@@ -13,17 +13,17 @@ from pfstorage.actions.listing import is_denied, location_in, prefix_in, prepend
 from pfstorage.actions.named import HasRoom, Names
 from pfstorage.actions.options import MoveMeta, check_places, reply_of, when_nothing, work_of
 from pfstorage.actions.registry import Context, action
-from pfstorage.actions.target import Target, led, refused
+from pfstorage.actions.target import Target, refused, resolved
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.errors import FullDiskError, MessageError
 from pfstorage.keys.collisions import Collisions
 from pfstorage.keys.mapping import below, check_location, join, plain_location, without_dot
 from pfstorage.keys.selection import Selection
-from pfstorage.local import Ground
-from pfstorage.transfer import Failure, Plan, Transfer, TransferReport, Work, pull, verify
+from pfstorage.local import LocalAccess
+from pfstorage.transfer import Failure, Plan, Transfer, TransferContext, TransferReport, pull, verify
 from pfstorage.transfer.verify import Comparison
 from pfstorage.wire.fields import FromTo
-from pfstorage.wire.reply import Reply, Texts
+from pfstorage.wire.reply import PackedStrings, Reply
 
 NOTHING = "no object is selected"
 
@@ -63,23 +63,23 @@ class PullMeta(MoveMeta):
 
 @action("objPull", meta=PullMeta, text="Write the objects that a path and a selection choose to local files.")
 def obj_pull(context: Context, meta: PullMeta) -> Reply:
-    with Ground(context.caller.roots) as ground:
-        return _pulled(context, meta, ground)
+    with LocalAccess(context.caller.roots) as local_access:
+        return _pulled(context, meta, local_access)
 
 
-def _pulled(context: Context, meta: PullMeta, ground: Ground) -> Reply:
+def _pulled(context: Context, meta: PullMeta, local_access: LocalAccess) -> Reply:
     storage = _listing(context, meta)
     means = functools.partial(work_of, context, meta, storage)
-    choice = _choice(storage, meta, ground)
+    choice = _choice(storage, meta, local_access)
     report = choice.pull(means)
-    if _is_denied(report) and (by_name := _by_name(storage, meta, ground)):
+    if _is_denied(report) and (by_name := _by_name(storage, meta, local_access)):
         choice, report = by_name, by_name.pull(means)
     places = {"localpath": choice.target.path, "currentWorkingDir": choice.target.cwd}
     if not (report.count or report.failed or report.error):
         return Reply({**reply_of(report, meta, places).body, **when_nothing(meta, NOTHING)})
     audit = None
     if meta.audit and not (meta.dry_run or report.error):
-        audit = body_of(verify(choice.compared, means, choice.led, sure=meta.sure), context.left_out)
+        audit = body_of(verify(choice.compared, means, choice.resolved, sure=meta.sure), context.left_out)
     return reply_of(report, meta, places, audit)
 
 
@@ -89,27 +89,27 @@ def _pulled(context: Context, meta: PullMeta, ground: Ground) -> Reply:
     text="Compare local files with the objects that they would be pulled from; move nothing.",
 )
 def obj_verify(context: Context, meta: PullMeta) -> Reply:
-    with Ground(context.caller.roots) as ground:
-        return _verified(context, meta, ground)
+    with LocalAccess(context.caller.roots) as local_access:
+        return _verified(context, meta, local_access)
 
 
-def _verified(context: Context, meta: PullMeta, ground: Ground) -> Reply:
+def _verified(context: Context, meta: PullMeta, local_access: LocalAccess) -> Reply:
     storage = _listing(context, meta)
     means = functools.partial(work_of, context, meta, storage)
     means()  # what is wrong with the message is told first
-    extra = Texts()
+    extra = PackedStrings()
 
     def compared(choice: Choice) -> Comparison:
-        def plan(work: Work) -> Plan:
+        def plan(work: TransferContext) -> Plan:
             nonlocal extra
-            extra = Texts()
+            extra = PackedStrings()
             return choice.compared(work, extra.append)
 
-        return verify(plan, means, choice.led, sure=meta.sure)
+        return verify(plan, means, choice.resolved, sure=meta.sure)
 
-    choice = _choice(storage, meta, ground)
+    choice = _choice(storage, meta, local_access)
     comparison = compared(choice)
-    if _is_denied(comparison) and (by_name := _by_name(storage, meta, ground)):
+    if _is_denied(comparison) and (by_name := _by_name(storage, meta, local_access)):
         choice, comparison = by_name, compared(by_name)
     body = body_of(comparison, context.left_out)
     if not (comparison.count or comparison.failed or comparison.error or context.left_out):
@@ -138,12 +138,12 @@ def _listing(context: Context, meta: PullMeta) -> Storage:
     return context.listing(ignores)
 
 
-def _choice(storage: Storage, meta: PullMeta, ground: Ground) -> Choice:
+def _choice(storage: Storage, meta: PullMeta, local_access: LocalAccess) -> Choice:
     meta.check()
     target = Target(
         location_in(storage, meta.prepend_bucket_path, meta.from_location),
         meta.map_location_over,
-        ground,
+        local_access,
     )
     selection = meta.selection
     has_room = None if meta.dry_run else functools.partial(_with_room, keeps=meta.overwrite == "never")
@@ -159,9 +159,9 @@ def _choice(storage: Storage, meta: PullMeta, ground: Ground) -> Choice:
     return Listed(prefix, target, selection, has_room)
 
 
-def _by_name(storage: Storage, meta: PullMeta, ground: Ground) -> Names | None:
+def _by_name(storage: Storage, meta: PullMeta, local_access: LocalAccess) -> Names | None:
     """Return the choice of the one object that *meta* may name, for a store that does not list it."""
-    choice = _choice(storage, meta, ground)
+    choice = _choice(storage, meta, local_access)
     if not isinstance(choice, Listed) or not choice.prefix:
         return None
     return Names([(choice.prefix, None)], choice.target, choice.selection, choice.has_room)
@@ -172,16 +172,16 @@ class Choice(Protocol):
 
     target: Target
 
-    def pull(self, means: Callable[[], Work]) -> TransferReport:
+    def pull(self, means: Callable[[], TransferContext]) -> TransferReport:
         """Write them to their files."""
         ...
 
-    def compared(self, work: Work, note_extra: Callable[[str], None] | None = None) -> Plan:
+    def compared(self, work: TransferContext, note_extra: Callable[[str], None] | None = None) -> Plan:
         """Return the plan to compare them with their files; *note_extra* is told of files of no object."""
         ...
 
-    def led(self, transfer: Transfer) -> Transfer:
-        """See the function `led`."""
+    def resolved(self, transfer: Transfer) -> Transfer:
+        """See the function `resolved`."""
         ...
 
 
@@ -198,26 +198,26 @@ class Listed:
         self.has_room = has_room
         self._only_below = prefix is None
 
-    def pull(self, means: Callable[[], Work]) -> TransferReport:
+    def pull(self, means: Callable[[], TransferContext]) -> TransferReport:
         work = means()
         plan = self.compared(work)
         return pull(self.has_room(plan, self.target) if self.has_room else plan, work)
 
-    def compared(self, work: Work, note_extra: Callable[[str], None] | None = None) -> Plan:
-        rows = work.stop.watched(work.storage.list(self.prefix))
+    def compared(self, work: TransferContext, note_extra: Callable[[str], None] | None = None) -> Plan:
+        rows = work.cancellation.checked(work.storage.list(self.prefix))
         plan = self._plan(row for row in rows if self._takes(row.key))
         if note_extra is None:
             return plan
         files = local_files(
             self.target.top,
-            self.target.ground,
+            self.target.local_access,
             lambda rest: self._takes(key := join(self.target.location, rest)) and key.startswith(self.prefix),
-            work.stop,
+            work.cancellation,
         )
         return with_extra_files(plan, files, note_extra)
 
-    def led(self, transfer: Transfer) -> Transfer:
-        return led(transfer, self.target.ground, self.target.top)
+    def resolved(self, transfer: Transfer) -> Transfer:
+        return resolved(transfer, self.target.local_access, self.target.top)
 
     def _takes(self, key: str) -> bool:
         is_below = below(key, self.target.location) is not None

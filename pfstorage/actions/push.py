@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from pfstorage.access.permissions import Rights
+from pfstorage.access.permissions import Permissions
 from pfstorage.access.scoped import require_write
 from pfstorage.actions.audit import body_of
 from pfstorage.actions.listing import prepended
@@ -39,9 +39,17 @@ from pfstorage.keys.mapping import (
     plain_prefix,
     without_dot,
 )
-from pfstorage.local import Ground, LocalFile, Place, find_files, local_errors
-from pfstorage.runtime.cancellation import Stop
-from pfstorage.transfer import Failure, Moved, Transfer, TransferReport, Work, push, verify
+from pfstorage.local import LocalAccess, LocalFile, ResolvedPath, find_files, local_errors
+from pfstorage.runtime.cancellation import CancellationToken
+from pfstorage.transfer import (
+    Failure,
+    Transfer,
+    TransferContext,
+    TransferReport,
+    TransferResult,
+    push,
+    verify,
+)
 from pfstorage.transfer.push import store_alone, unless_there
 from pfstorage.transfer.verify import Comparison
 from pfstorage.wire.reply import Reply
@@ -51,7 +59,7 @@ AT_ONCE = 10_000
 LOOK_AHEAD = 10_000
 LOOK_AHEAD_PER_FILE = 10
 
-Found = tuple[Place, str] | ForbiddenError | LocalFileError
+Found = tuple[ResolvedPath, str] | ForbiddenError | LocalFileError
 
 LONGEST_STABLE = 366 * 24 * 3600
 """Seconds for which a file may have to be as it is before it is pushed."""
@@ -88,16 +96,16 @@ _PUT_TEXT = "Store a tree, a file or a list of files; or the file that came with
 def obj_put(context: Context, meta: PutMeta) -> Reply:
     if meta.to_object:
         return _put_upload(context, meta)
-    with Ground(context.caller.roots) as ground:
-        return _pushed(context, meta, ground)
+    with LocalAccess(context.caller.roots) as local_access:
+        return _pushed(context, meta, local_access)
 
 
-def _pushed(context: Context, meta: PutMeta, ground: Ground) -> Reply:
-    work, is_tree = work_of(context, meta), _is_tree(meta, ground)
+def _pushed(context: Context, meta: PutMeta, local_access: LocalAccess) -> Reply:
+    work, is_tree = work_of(context, meta), _is_tree(meta, local_access)
 
     def items(warn: Callable[[str], None]) -> Iterator[Transfer | Failure]:
-        found = _items(meta, ground, warn, context.stop)
-        return map(functools.partial(_if_allowed, context.caller.rights), found)
+        found = _items(meta, local_access, warn, context.cancellation)
+        return map(functools.partial(_if_allowed, context.caller.permissions), found)
 
     report = push(_with_known(items(context.warn), work), work, meta.stable)
     if not (report.count or report.failed or report.unstable or report.error or meta.shard):
@@ -117,7 +125,7 @@ def _audited(
 ) -> Comparison:
     """Compare the files of a push with the store; what that does not have, whatever it lists, is stored again."""
 
-    def means() -> Work:
+    def means() -> TransferContext:
         return work_of(context, meta)
 
     def pushed() -> Iterator[Transfer | Failure]:
@@ -143,12 +151,12 @@ def _first_path(meta: PutMeta) -> str:
     return next(filter(None, (meta.put_spec, meta.file, *meta.file_list)), "")
 
 
-def _is_tree(meta: PutMeta, ground: Ground) -> bool:
+def _is_tree(meta: PutMeta, local_access: LocalAccess) -> bool:
     """Tell whether putSpec is a directory. Raise `LocalFileError` if there is none of that name."""
     if not meta.put_spec:
         return False
     try:
-        place = ground.place(meta.put_spec)
+        place = local_access.place(meta.put_spec)
         with local_errors(meta.put_spec):
             return stat.S_ISDIR(place.status(follow=True).st_mode)
     except LocalFileError as e:
@@ -156,13 +164,13 @@ def _is_tree(meta: PutMeta, ground: Ground) -> bool:
 
 
 def _items(
-    meta: PutMeta, ground: Ground, warn: Callable[[str], None], stop: Stop
+    meta: PutMeta, local_access: LocalAccess, warn: Callable[[str], None], cancellation: CancellationToken
 ) -> Iterator[Transfer | Failure]:
     """Yield what is selected of the files, without what the store has of them; a tree in order of the keys."""
     selection = meta.selection
 
     def leaves_out(rest: str) -> bool:
-        stop.heed()  # also where nothing is selected
+        cancellation.checkpoint()  # also where nothing is selected
         return selection.leaves_out(rest)
 
     if meta.put_spec:
@@ -170,13 +178,15 @@ def _items(
             meta.put_spec,
             follow_symlinks=meta.follow_symlinks,
             warn=warn,
-            ground=ground,
+            local_access=local_access,
             leaves_out=leaves_out,
         )
-        return _put_of_each(map(_place_of, found), meta, ground)
+        return _put_of_each(map(_place_of, found), meta, local_access)
     listed = [*([meta.file] if meta.file else []), *meta.file_list]
-    return _without_doubles(
-        _put_of_each((_listed(path, ground) for path in stop.watched(listed)), meta, ground)
+    return _reject_duplicates(
+        _put_of_each(
+            (_listed(path, local_access) for path in cancellation.checked(listed)), meta, local_access
+        )
     )
 
 
@@ -184,15 +194,17 @@ def _place_of(file: LocalFile | LocalFileError) -> Found:
     return (file.place, file.rest) if isinstance(file, LocalFile) else file
 
 
-def _listed(path: str, ground: Ground) -> Found:
+def _listed(path: str, local_access: LocalAccess) -> Found:
     try:
-        return ground.place(path), path
+        return local_access.place(path), path
     except (ForbiddenError, LocalFileError) as e:
         return e
 
 
-def _put_of_each(found: Iterable[Found], meta: PutMeta, ground: Ground) -> Iterator[Transfer | Failure]:
-    selection, cwd, names = meta.selection, ground.cwd_if_any, ground.names
+def _put_of_each(
+    found: Iterable[Found], meta: PutMeta, local_access: LocalAccess
+) -> Iterator[Transfer | Failure]:
+    selection, cwd, names = meta.selection, local_access.cwd_if_any, local_access.names
     location = check_location(plain_location(prepended(meta.prepend_bucket_path, meta.in_location)))
     if location and meta.in_location.endswith("/"):
         location += "/"  # a file can't be put there under no name
@@ -207,7 +219,7 @@ def _put_of_each(found: Iterable[Found], meta: PutMeta, ground: Ground) -> Itera
 
 
 def _put_of(
-    place: Place, over: str, location: str, cwd: str, names: Sequence[tuple[str, str]]
+    place: ResolvedPath, over: str, location: str, cwd: str, names: Sequence[tuple[str, str]]
 ) -> Transfer | Failure:
     try:
         key = _key_of_file(local_to_key(place.path, over, location, cwd, names))
@@ -216,11 +228,12 @@ def _put_of(
         return Failure(str(e.facts.get("key", "")), place.path, e)
 
 
-def _if_allowed(rights: Rights, item: Transfer | Failure) -> Transfer | Failure:
-    """Return *item*, or that *rights* don't reach so far: the store would say so, but of a dry run it is not asked."""
+def _if_allowed(permissions: Permissions, item: Transfer | Failure) -> Transfer | Failure:
+    """Return *item*, or that *permissions* don't reach so far: the store would say so, but of a dry run it is not
+    asked."""
     try:
         if isinstance(item, Transfer):
-            require_write(rights, item.key)
+            require_write(permissions, item.key)
         return item
     except PermissionDeniedError as e:
         return Failure(item.key, item.path, e)
@@ -234,7 +247,7 @@ def _key_of_file(key: str) -> str:
     return key
 
 
-def _without_doubles(plan: Iterable[Transfer | Failure]) -> Iterator[Transfer | Failure]:
+def _reject_duplicates(plan: Iterable[Transfer | Failure]) -> Iterator[Transfer | Failure]:
     """Let a key be put once: of two files for one object, only the first could be told to be there."""
     seen: set[str] = set()
     for item in plan:
@@ -246,11 +259,13 @@ def _without_doubles(plan: Iterable[Transfer | Failure]) -> Iterator[Transfer | 
             yield item
 
 
-def _with_known(items: Iterator[Transfer | Failure], work: Work) -> Iterator[Transfer | Failure]:
+def _with_known(items: Iterator[Transfer | Failure], work: TransferContext) -> Iterator[Transfer | Failure]:
     """Add to each transfer what the store has under its key, which is asked for `AT_ONCE` of them at once."""
     storage = leaving_out(work.storage, lambda *_: None)  # what is not listed is sent, or asked for by itself
     while batch := list(itertools.islice(items, AT_ONCE)):
-        known = known_objects(storage, [item.key for item in batch if isinstance(item, Transfer)], work.stop)
+        known = known_objects(
+            storage, [item.key for item in batch if isinstance(item, Transfer)], work.cancellation
+        )
         for item in batch:
             if isinstance(item, Transfer) and item.key in known:
                 yield replace(item, known=known[item.key])
@@ -258,7 +273,9 @@ def _with_known(items: Iterator[Transfer | Failure], work: Work) -> Iterator[Tra
                 yield item
 
 
-def known_objects(storage: Storage, keys: list[str], stop: Stop) -> dict[str, ObjectInfo]:
+def known_objects(
+    storage: Storage, keys: list[str], cancellation: CancellationToken
+) -> dict[str, ObjectInfo]:
     """Return what the store is known to hold under *keys*, from a listing of the range that they lie in.
 
     A few files that go among millions of others are not looked for among them all: what
@@ -271,7 +288,7 @@ def known_objects(storage: Storage, keys: list[str], stop: Stop) -> dict[str, Ob
     try:
         most = LOOK_AHEAD + LOOK_AHEAD_PER_FILE * len(keys)
         rows = storage.list(prefix, marker=marker, end_marker=end_marker, limit=most)
-        return {row.key: row for row in stop.watched(rows) if row.key in wanted}
+        return {row.key: row for row in cancellation.checked(rows) if row.key in wanted}
     except (ContainerNotFoundError, PermissionDeniedError):
         return {}  # the first put makes the container or is told that it may not; who may write may not list
 
@@ -288,16 +305,16 @@ def _put_upload(context: Context, meta: PutMeta) -> Reply:
     key = _key_of_file(
         check_key(plain_prefix(prepended(meta.prepend_bucket_path, without_dot(meta.to_object))))
     )
-    require_write(context.caller.rights, key)
+    require_write(context.caller.permissions, key)
     report = TransferReport(meta.reply == "full")
     # of a client that has gone, too: it sent all of it
-    work = work_of(context, meta, stop=context.caller.stop)
+    work = work_of(context, meta, cancellation=context.caller.cancellation)
     report.note(Transfer(key, upload.filename), _stored_upload(work, key, upload))
     return reply_of(report, meta, {"localpath": os.path.dirname(upload.filename)})
 
 
-def _stored_upload(work: Work, key: str, upload: Upload) -> Moved:
-    known = known_objects(work.storage, [key], work.stop).get(key)
+def _stored_upload(work: TransferContext, key: str, upload: Upload) -> TransferResult:
+    known = known_objects(work.storage, [key], work.cancellation).get(key)
 
     def store(body: Source, size: int) -> int:
         return store_alone(work, key, body, size, known, Attributes(upload.content_type))[1]

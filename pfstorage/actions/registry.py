@@ -6,15 +6,15 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from pfstorage.access.permissions import Rights
+from pfstorage.access.permissions import Permissions
 from pfstorage.backends import Storage
-from pfstorage.backends.contract import Source, SupportsPatience, leaving_out
-from pfstorage.backends.retry import Patience
+from pfstorage.backends.contract import Source, SupportsRetryPolicy, leaving_out
+from pfstorage.backends.retry import RetryPolicy
 from pfstorage.errors import UnknownActionError
-from pfstorage.local import Roots
-from pfstorage.runtime.cancellation import Stop
+from pfstorage.local import AllowedRoots
+from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.settings.state import StateTree
-from pfstorage.transfer import Progress, SharedWorkers, Throttle
+from pfstorage.transfer import Progress, RateLimiter, WorkerBudget
 from pfstorage.transfer.context import no_progress
 from pfstorage.wire.reply import Reply
 
@@ -40,7 +40,7 @@ class Upload:
     content_type: str = ""
 
 
-class Turn(Protocol):
+class Permit(Protocol):
     """One of so many places at work with the store."""
 
     @property
@@ -68,16 +68,18 @@ class Caller:
 
     *trusted* callers may change the settings and end the server. One who *is_remote* comes over HTTP, and may
     change only what leads to no other store. What they may do with
-    objects is in *rights*; *owner* is the name of their token; *is_anonymous* tells that
+    objects is in *permissions*; *owner* is the name of their token; *is_anonymous* tells that
     anybody in the network may come in as they did. *shut_down* ends
     the server that the message came to, where there is one. One who *streams* may be
-    given a reply with a `Stream` or `Texts` in it, and writes it with `Reply.write`. Lists of up to so many rows as
+    given a reply with a `RowStream` or `PackedStrings` in it, and writes it with `Reply.write`. Lists of up to so
+    many rows as
     they *hold* are whole there all the same: what breaks one off until then makes the reply one of an error.
-    A listing has *max_rows* at most, if that is not 0. What takes long heeds *stop*, and calls *progress* some times
+    A listing has *max_rows* at most, if that is not 0. What takes long heeds *cancellation*, and calls *progress*
+    some times
     a second; it may become one of the *jobs* instead, where the door has any. *observe* is told the action, the
     reply and the seconds, where they are not to be logged. Local paths in the
     message lie below *roots*, where there are any, and its keys in *store*, as `store_name`
-    says it, if that is not "". *turn* is their place among those
+    says it, if that is not "". *permit* is their place among those
     at work with the store, and *workers* are shared by all of them. *secrets* are
     those of the door, which are masked in what is written of the message. *renew* returns
     the caller anew, with what the door lets them do by then, or raises `UnauthorizedError`.
@@ -85,7 +87,7 @@ class Caller:
 
     trusted: bool = True
     is_remote: bool = False
-    rights: Rights = field(default_factory=Rights)
+    permissions: Permissions = field(default_factory=Permissions)
     owner: str = ""
     is_anonymous: bool = False
     read_only: bool = False
@@ -94,14 +96,14 @@ class Caller:
     streams: bool = False
     holds: int = 0
     max_rows: int = 0
-    stop: Stop = field(default_factory=Stop)
+    cancellation: CancellationToken = field(default_factory=CancellationToken)
     progress: Callable[[Progress], None] = no_progress
     observe: Callable[[str, Reply, float], None] | None = None
     jobs: Jobs | None = None
-    roots: Roots | None = None
+    roots: AllowedRoots | None = None
     store: str = ""
-    turn: Turn | None = None
-    workers: SharedWorkers = field(default_factory=SharedWorkers)
+    permit: Permit | None = None
+    workers: WorkerBudget = field(default_factory=WorkerBudget)
     secrets: Callable[[], Set[str]] = frozenset
     renew: Callable[[], Caller] | None = None
 
@@ -116,12 +118,12 @@ class Context:
     open_storage: Callable[[], Storage]
     state: StateTree
     caller: Caller
-    throttle: Callable[[], Throttle] = Throttle
+    rate_limiter: Callable[[], RateLimiter] = RateLimiter
     warnings: list[str] = field(default_factory=list)
     left_out: set[str] = field(default_factory=set)
     _more_warnings: int = 0
     _storage: Storage | None = None
-    _stop: Stop | None = None
+    _stop: CancellationToken | None = None
 
     def warn(self, text: str) -> None:
         """Add *text* to the warnings, of which `MOST_WARNINGS` are told and further ones counted."""
@@ -146,11 +148,13 @@ class Context:
         return leaving_out(self.storage, note)
 
     @property
-    def stop(self) -> Stop:
+    def cancellation(self) -> CancellationToken:
         """The end of what is done for the reply alone: that of the caller, or that they have gone."""
         if self._stop is None:
-            turn = self.caller.turn
-            self._stop = Stop(parent=self.caller.stop, is_unwanted=turn.is_gone if turn else None)
+            permit = self.caller.permit
+            self._stop = CancellationToken(
+                parent=self.caller.cancellation, is_unwanted=permit.is_gone if permit else None
+            )
         return self._stop
 
     @property
@@ -159,9 +163,11 @@ class Context:
         # no cached_property: before Python 3.12, one that waits for its turn would hold up all others
         if self._storage is None:
             storage = self.open_storage()
-            if isinstance(storage, SupportsPatience):
-                patience = Patience(storage.settings.retries, stop=self.stop, is_watched=True)
-                storage = storage.with_patience(patience)
+            if isinstance(storage, SupportsRetryPolicy):
+                retry_policy = RetryPolicy(
+                    storage.settings.retries, cancellation=self.cancellation, is_watched=True
+                )
+                storage = storage.with_retry_policy(retry_policy)
             self._storage = storage
         return self._storage
 

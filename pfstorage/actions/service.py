@@ -49,7 +49,7 @@ def hello(context: Context, meta: HelloMeta) -> Reply:
         now = datetime.now().isoformat("-", "microseconds")
         answer["timestamp"] = {"now": now.replace("-", "").replace(":", "")}
     elif meta.ask_about == "sysinfo":
-        if context.caller.is_anonymous or context.caller.rights.prefix:
+        if context.caller.is_anonymous or context.caller.permissions.prefix:
             raise ForbiddenError(
                 "sysinfo tells of this machine: it is not for anybody, nor for a part of the store"
             )
@@ -131,7 +131,7 @@ def _address(interfaces: dict[str, list[Any]]) -> str:
 def internalctl(context: Context, meta: InternalctlMeta) -> Reply:
     if not meta.var:
         raise MessageError("meta 'var' must name a part of the state, such as /swift/container_name")
-    if context.caller.rights.prefix:
+    if context.caller.permissions.prefix:
         raise ForbiddenError("internalctl is not for a token that sees a part of the store alone")
     if meta.set is not None:
         require_trust(context, "internalctl set")

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 
 from pfstorage.actions.options import LongMeta
 from pfstorage.actions.registry import Context, action
-from pfstorage.backends.contract import SupportsSegments
+from pfstorage.backends.contract import SupportsMultipart
 from pfstorage.backends.leftovers import Leftover, Leftovers, Share
 from pfstorage.errors import PfstorageError, RejectedError, StoppedError, StorageError
 from pfstorage.keys.mapping import below, plain_location, without_dot
-from pfstorage.transfer import Options, Work, sum_of
+from pfstorage.transfer import Options, TransferContext, sum_of
 from pfstorage.wire.reply import Reply
 
 T = TypeVar("T")
@@ -40,10 +40,12 @@ def obj_sweep(context: Context, meta: SweepMeta) -> Reply:
     meta.check()
     older_than = WEEK if meta.older_than is None else meta.older_than
     settings, caller = context.state.settings, context.caller
-    options = Options(settings.worker_count, settings.retries, shared=caller.workers, stop=context.stop)
-    work, started = Work(context.storage, options), time.monotonic()
+    options = Options(
+        settings.worker_count, settings.retries, shared=caller.workers, cancellation=context.cancellation
+    )
+    work, started = TransferContext(context.storage, options), time.monotonic()
     storage = work.storage
-    if not isinstance(storage, SupportsSegments):
+    if not isinstance(storage, SupportsMultipart):
         kind = settings.type
         return Reply({"status": True, "leftovers": [], "msg": f"a store of the type {kind} has no segments"})
     with work.under_way():
@@ -52,7 +54,7 @@ def obj_sweep(context: Context, meta: SweepMeta) -> Reply:
     return reply
 
 
-def _swept(work: Work, storage: SupportsSegments, meta: SweepMeta, older_than: int) -> Reply:
+def _swept(work: TransferContext, storage: SupportsMultipart, meta: SweepMeta, older_than: int) -> Reply:
     spellings = {
         plain_location(meta.path),
         without_dot(meta.path),
@@ -60,7 +62,7 @@ def _swept(work: Work, storage: SupportsSegments, meta: SweepMeta, older_than: i
     share = _stoppable(work)
 
     def takes(key: str) -> bool:
-        work.stop.heed()
+        work.cancellation.checkpoint()
         return any(below(key, each) is not None for each in spellings)
 
     found = storage.leftovers(takes, older_than, share)
@@ -72,16 +74,16 @@ def _swept(work: Work, storage: SupportsSegments, meta: SweepMeta, older_than: i
     return Reply(body)
 
 
-def _stoppable(work: Work) -> Callable[[Sequence[Callable[[], T]]], list[T]]:
+def _stoppable(work: TransferContext) -> Callable[[Sequence[Callable[[], T]]], list[T]]:
     """Return what does tasks by the crew of *work*, and begins none once it is to stop."""
 
     def checked(task: Callable[[], T]) -> T:
-        if work.stop.is_requested:
-            raise work.stop.error()
+        if work.cancellation.is_requested:
+            raise work.cancellation.error()
         return task()
 
     def share(tasks: Sequence[Callable[[], T]]) -> list[T]:
-        return work.crew.share([lambda task=task: checked(task) for task in tasks])  # type: ignore[misc]
+        return work.pool.share([lambda task=task: checked(task) for task in tasks])  # type: ignore[misc]
 
     return share
 
@@ -111,7 +113,7 @@ def _refused(body: dict[str, Any], found: Leftovers) -> Reply:
 
 
 def _removed(
-    storage: SupportsSegments,
+    storage: SupportsMultipart,
     segments: Sequence[Leftover],
     share: Share,
 ) -> dict[str, Any]:

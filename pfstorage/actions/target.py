@@ -9,23 +9,25 @@ from pfstorage.backends import ObjectInfo
 from pfstorage.errors import InvalidKeyError, LocalFileError
 from pfstorage.keys.mapping import below, join, local_parts
 from pfstorage.keys.selection import Selection
-from pfstorage.local import Ground, local_errors, require_no_part
+from pfstorage.local import LocalAccess, local_errors, require_no_part
 from pfstorage.transfer import Failure, Transfer
 
 
 class Target:
     """Where objects go: from below *location* to below *over*, or without that under their whole keys to below *cwd*.
 
-    Raise `ForbiddenError` if that is not on the *ground*.
+    Raise `ForbiddenError` if that is not on the *local_access*.
     """
 
-    def __init__(self, location: str, over: str, ground: Ground, *, keeps_open: bool = True) -> None:
-        self.ground = ground
-        self.cwd = ground.cwd_if_any if over else ground.cwd
+    def __init__(
+        self, location: str, over: str, local_access: LocalAccess, *, keeps_open: bool = True
+    ) -> None:
+        self.local_access = local_access
+        self.cwd = local_access.cwd_if_any if over else local_access.cwd
         self.location = location
         self.over = over
         self.root = (self.over.rstrip("/") or "/") if self.over else self.cwd
-        self._tree, self._parts = ground.directory(self.root, keeps_open=keeps_open)
+        self._tree, self._parts = local_access.directory(self.root, keeps_open=keeps_open)
 
     @property
     def path(self) -> str:
@@ -56,7 +58,7 @@ class Target:
             return Transfer(row.key, self.root, row, self._tree, self._parts)
         # one object, and over is its file
         require_no_part(local_parts(os.path.basename(self.root), row.key), row.key)
-        tree, parts = self.ground.file(self.root)
+        tree, parts = self.local_access.file(self.root)
         return Transfer(row.key, self.root, row, tree, parts)
 
     def planned(self, row: ObjectInfo) -> Transfer | Failure:
@@ -89,13 +91,13 @@ def refused(item: Transfer, reason: str) -> Failure:
     return Failure(item.key, item.path, InvalidKeyError(f"the key {item.key!r}: {reason}", key=item.key))
 
 
-def led(transfer: Transfer, ground: Ground, top: str) -> Transfer:
+def resolved(transfer: Transfer, local_access: LocalAccess, top: str) -> Transfer:
     """Return *transfer* with the file that a link in its place leads to, as a push takes it.
 
     Raise `LocalFileError` if that is not in the directory *top*, and `OSError` if it leads nowhere.
     """
-    place = ground.led(ground.place(transfer.path, follow=False))
-    if not place.is_below(ground.place(top)):
+    place = local_access.resolved(local_access.place(transfer.path, follow=False))
+    if not place.is_below(local_access.place(top)):
         raise LocalFileError(f"{transfer.path!r} is a link that leads out of the tree", local=transfer.path)
     place.status(follow=True)
     return replace(transfer, tree=place.tree, parts=place.parts)

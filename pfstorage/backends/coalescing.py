@@ -19,7 +19,7 @@ LONGEST_WAIT = 1.0
 
 
 @dataclass(eq=False)
-class _Group(Generic[T]):
+class _SharedRequest(Generic[T]):
     """Those who wait: the first of them asks, when it *may_begin*, and all have the *answer*."""
 
     may_begin: threading.Event = field(default_factory=threading.Event)
@@ -31,10 +31,10 @@ class _Question(Generic[T]):
     """How often it is being asked, and those who wait to ask it next."""
 
     under_way: int = 0
-    next: _Group[T] | None = None
+    next: _SharedRequest[T] | None = None
 
 
-class Shared(Generic[T]):
+class RequestCoalescer(Generic[T]):
     """Answers of a store that nobody changes. Safe in many threads.
 
     Whoever asks has an answer that was asked for after they came: it shows what they did before.
@@ -48,14 +48,14 @@ class Shared(Generic[T]):
 
     def get(self, name: Hashable, ask: Callable[[], T]) -> T:
         """Return what *ask* returns, called here or for another who asks for the same *name*. Raise what it raises."""
-        group: _Group[T] | None = None
+        group: _SharedRequest[T] | None = None
         with self._lock:
             question = self._questions.setdefault(name, _Question())
             is_first = question.next is None
             if is_first and question.under_way < AT_ONCE:
                 question.under_way += 1
             else:
-                group = question.next = question.next or _Group()
+                group = question.next = question.next or _SharedRequest()
         if group is None:
             try:
                 return ask()
@@ -71,7 +71,7 @@ class Shared(Generic[T]):
             return ask()  # nobody waits any more for whoever asked for all
 
     def _ask_for(
-        self, group: _Group[T], name: Hashable, question: _Question[T], ask: Callable[[], T]
+        self, group: _SharedRequest[T], name: Hashable, question: _Question[T], ask: Callable[[], T]
     ) -> None:
         """Set the answer of *group*. Whatever happens, it has one: the others wait for nothing else."""
         try:

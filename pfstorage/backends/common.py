@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 
-from pfstorage.backends.contract import ObjectInfo, Span
+from pfstorage.backends.contract import ByteRange, ObjectInfo
 from pfstorage.errors import ExistsError, IntegrityError, RejectedError, StorageError
 
 _FIRST_MOMENT, _LAST_MOMENT = -62_135_596_800, 253_402_300_799
@@ -36,15 +36,16 @@ def md5_of_md5s(md5s: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def another_object(key: str) -> RejectedError:
+def object_changed_error(key: str) -> RejectedError:
     """Return the error for a part of an object that is not the one that was listed any more."""
     return RejectedError(f"{key!r} is another object by now: try again", key=key, status=412)
 
 
-def is_unmet(error: StorageError) -> bool:
+def is_precondition_failed(error: StorageError) -> bool:
     """Tell whether a condition of a request about an object, such as If-Match, did not hold.
 
-    So it is of `another_object`. A login or a container may be answered 412, too: that says nothing of the object.
+    So it is of `object_changed_error`. A login or a container may be answered 412, too: that says nothing of the
+    object.
     """
     return error.facts.get("status") == 412 and bool(error.facts.get("key"))
 
@@ -62,7 +63,7 @@ def no_part(key: str, size: int) -> RejectedError:
     return RejectedError(f"{key!r} has {size} bytes: there are none in this range", key=key, status=416)
 
 
-def part_of(span: Span | None, info: ObjectInfo) -> tuple[int, int]:
+def part_of(span: ByteRange | None, info: ObjectInfo) -> tuple[int, int]:
     """Return which byte of the object *info*, whose size is known, comes first for *span*, and how many come.
 
     Raise `RejectedError` if the object is another than that of *span*, or has no such part.
@@ -71,7 +72,7 @@ def part_of(span: Span | None, info: ObjectInfo) -> tuple[int, int]:
     if span is None:
         return 0, info.size
     if span.etag not in ("", info.etag):
-        raise another_object(info.key)
+        raise object_changed_error(info.key)
     start, size = span.bounds(info.size)
     if not size and span.size != 0:
         raise no_part(info.key, info.size)
@@ -88,7 +89,7 @@ def wrong_segment(key: str) -> IntegrityError:
     return IntegrityError(f"{key!r}: a segment does not have the store's MD5; pull it again", key=key)
 
 
-def exists(key: str) -> ExistsError:
+def already_exists_error(key: str) -> ExistsError:
     """Return the error for an object that was not to be replaced."""
     return ExistsError(f"there is an object {key!r} already, and it was not to be replaced", key=key)
 

@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import Protocol, runtime_checkable
 
 from pfstorage.backends.leftovers import Leftover, Leftovers, Share
-from pfstorage.backends.retry import Patience
+from pfstorage.backends.retry import RetryPolicy
 from pfstorage.keys.mapping import is_marker
-from pfstorage.local import Closed
+from pfstorage.local import DenyList
 from pfstorage.settings.model import Settings
 
 CHUNK = 256 * 1024
@@ -88,7 +88,7 @@ class ObjectInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class ByteRange:
     """*size* bytes of an object from *offset* on, or all from there on; with a negative *offset*, its last ones.
 
     With *etag*, the bytes of the object must still be those of that one. *md5* is that of the span, in hexadecimal,
@@ -181,7 +181,7 @@ class Storage(Protocol):
         """Return what the store says of *key*. Raise `NotFoundError` if it isn't there."""
         ...
 
-    def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
+    def get(self, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
         """Write the bytes of *key* into *sink*, in order, each once; return what they are.
 
         It is one request to the store. The bytes are checked against the size and, where it is known, the MD5 that
@@ -199,12 +199,12 @@ class Storage(Protocol):
         size: int,
         attributes: Attributes = NO_ATTRIBUTES,
         *,
-        only_new: bool = False,
+        if_absent: bool = False,
     ) -> ObjectInfo:
         """Store *size* bytes of *body* as *key*, replacing what was there, whole or not at all.
 
         *body* is read from its present position. A missing container is made if the
-        settings say so. With *only_new*, an object that is there stays: raise `ExistsError`.
+        settings say so. With *if_absent*, an object that is there stays: raise `ExistsError`.
         Raise `LocalFileError` if *body* has not that size, and `IntegrityError` if
         other bytes arrive than were sent.
         """
@@ -251,17 +251,17 @@ def leaving_out(storage: Storage, note: Callable[[str, str], None]) -> Storage:
 class SupportsClosing(Protocol):
     """A storage whose objects are local files, among which some of the server's own may come to lie."""
 
-    def with_closed(self, closed: Closed) -> Storage:
+    def with_closed(self, closed: DenyList) -> Storage:
         """Return this storage without what is *closed*: nobody may list, read or replace that."""
         ...
 
 
 @runtime_checkable
-class SupportsPatience(Protocol):
+class SupportsRetryPolicy(Protocol):
     """A storage whose requests may fail and be repeated."""
 
-    def with_patience(self, patience: Patience) -> Storage:
-        """Return this storage, its connections and its login, to be used with another *patience*."""
+    def with_retry_policy(self, retry_policy: RetryPolicy) -> Storage:
+        """Return this storage, its connections and its login, to be used with another *retry_policy*."""
         ...
 
 
@@ -272,7 +272,7 @@ class SupportsGivingUp(Protocol):
     def give_up(self, reason: str) -> None:
         """End what waits for the store with `StoppedError`, soon, and let nothing wait any more.
 
-        It is not asked again. What has another patience, see `SupportsPatience`, goes on, but for a
+        It is not asked again. What has another patience, see `SupportsRetryPolicy`, goes on, but for a
         login, which all share.
         """
         ...
@@ -314,7 +314,7 @@ class SupportsConnections(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Part:
     """*size* bytes of an object from *offset* on, and their MD5; "" is not known."""
 
     offset: int
@@ -325,25 +325,25 @@ class Piece:
 class SegmentedUpload(Protocol):
     """A large object on its way into a store, piece by piece: nothing of it is seen before `finish`."""
 
-    def stored(self) -> Set[Piece]:
+    def stored(self) -> Set[Part]:
         """Return the pieces that earlier tries have left in the store, or that others are storing."""
         ...
 
-    def reuse(self, piece: Piece) -> bool:
+    def reuse(self, piece: Part) -> bool:
         """Make one of `stored` a piece of this object, too; tell whether it is still there.
 
         From several threads at once.
         """
         ...
 
-    def put(self, body: Source, offset: int, size: int) -> Piece:
+    def put(self, body: Source, offset: int, size: int) -> Part:
         """Store *size* bytes of *body* as the piece at *offset*. From several threads at once."""
         ...
 
-    def finish(self, pieces: Sequence[Piece], *, only_new: bool = False) -> ObjectInfo:
+    def finish(self, pieces: Sequence[Part], *, if_absent: bool = False) -> ObjectInfo:
         """Make the object of *pieces*, in order. Nothing is removed: others may use what it replaces.
 
-        With *only_new*, an object that is there stays: raise `ExistsError`.
+        With *if_absent*, an object that is there stays: raise `ExistsError`.
         """
         ...
 
@@ -353,10 +353,10 @@ class SegmentedUpload(Protocol):
 
 
 @runtime_checkable
-class SupportsSegments(Protocol):
+class SupportsMultipart(Protocol):
     """A storage that makes a large object of segments."""
 
-    def piece_size(self, size: int, wanted: int) -> int:
+    def part_size(self, size: int, wanted: int) -> int:
         """Return of how many bytes each piece of an object of *size* bytes is to be.
 
         That is *wanted*, or what the store's limits leave. Raise `ObjectTooLargeError` if
@@ -365,12 +365,12 @@ class SupportsSegments(Protocol):
         ...
 
     def segmented_upload(
-        self, key: str, size: int, piece_size: int, attributes: Attributes, replaced: ObjectInfo | None
+        self, key: str, size: int, part_size: int, attributes: Attributes, replaced: ObjectInfo | None
     ) -> SegmentedUpload:
         """Begin to store *key*, in place of *replaced* as a listing showed it."""
         ...
 
-    def pieces(self, info: ObjectInfo) -> Sequence[Piece]:
+    def pieces(self, info: ObjectInfo) -> Sequence[Part]:
         """Return of what pieces the object of a listing row is made, in order. It is one request.
 
         Raise `NotFoundError` if it is gone, or another object by now. Where the store does not

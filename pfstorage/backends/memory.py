@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from pfstorage.backends.common import exists, iso_time, part_of, select
+from pfstorage.backends.common import already_exists_error, iso_time, part_of, select
 from pfstorage.backends.content_types import guess_content_type
-from pfstorage.backends.contract import CHUNK, NO_ATTRIBUTES, Attributes, ObjectInfo, Sink, Source, Span
+from pfstorage.backends.contract import CHUNK, NO_ATTRIBUTES, Attributes, ByteRange, ObjectInfo, Sink, Source
 from pfstorage.backends.streams import HashedBody, announce
 from pfstorage.errors import ContainerNotFoundError, NotFoundError
 from pfstorage.keys.mapping import check_key
@@ -47,7 +47,7 @@ class MemoryStorage:
     def head(self, key: str) -> ObjectInfo:
         return self._object(key)[0]
 
-    def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
+    def get(self, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
         info, content = self._object(key)
         first, size = part_of(span, info)
         announce(sink, info)
@@ -62,7 +62,7 @@ class MemoryStorage:
         size: int,
         attributes: Attributes = NO_ATTRIBUTES,
         *,
-        only_new: bool = False,
+        if_absent: bool = False,
     ) -> ObjectInfo:
         check_key(key)
         hashed = HashedBody(body, size, key)
@@ -71,8 +71,8 @@ class MemoryStorage:
         info = ObjectInfo(key, size, hashed.md5, now, kind, mtime_ns=attributes.mtime_ns)
         with self._lock:
             objects = self._objects(create=self.settings.memory.auto_create_container)
-            if only_new and key in objects:
-                raise exists(key)
+            if if_absent and key in objects:
+                raise already_exists_error(key)
             objects[key] = (info, content)
         return info
 

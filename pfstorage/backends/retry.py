@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from pfstorage.errors import StorageError, UnavailableError
-from pfstorage.runtime.cancellation import Stop
+from pfstorage.runtime.cancellation import CancellationToken
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ BUDGET_FOR_SUCCESS = 0.5
 WATCH_SECONDS = 0.25
 
 
-class Tally:
+class RetryCounter:
     """A count that any thread may add to."""
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Tally:
             self.value += 1
 
 
-REPEATED = Tally()
+REPEATED = RetryCounter()
 """How often something was tried again in this process, for its metrics."""
 
 
@@ -58,7 +58,7 @@ def no_progress() -> int:
     return 0
 
 
-class Outage:
+class OutageTracker:
     """For how long a store has taken no connection, as all those know together who ask it. Safe in many threads."""
 
     def __init__(self) -> None:
@@ -81,27 +81,27 @@ class Outage:
         return now - self._began if now - self._seen <= LONGEST_PAUSE else 0.0
 
 
-class Patience:
+class RetryPolicy:
     """What failures of a store are borne: by each request, and by all that share this together.
 
     A request is repeated up to *retries* times; one that gets further each time, such
     as a download over a bad line, as often as it takes. With *is_bounded*, all of them
     share a budget: where most requests fail, repeating each does harm and helps nobody.
     *noticed* is told of each failure that is worth another try. With *is_watched*, what waits for the store is given up
-    soon after *stop* is requested, whether or not anybody looks at that. Safe in many threads.
+    soon after *cancellation* is requested, whether or not anybody looks at that. Safe in many threads.
     """
 
     def __init__(
         self,
         retries: int,
         *,
-        stop: Stop | None = None,
+        cancellation: CancellationToken | None = None,
         noticed: Callable[[StorageError], None] = lambda _: None,
         is_bounded: bool = False,
         is_watched: bool = False,
     ) -> None:
         self._retries = retries
-        self._stop = stop or Stop()
+        self._stop = cancellation or CancellationToken()
         self._noticed = noticed
         self._budget = BUDGET if is_bounded else float("inf")
         self._lock = threading.Lock()
@@ -109,18 +109,18 @@ class Patience:
         self._is_given_up = False
         self._is_watched = is_watched
 
-    def tried(
+    def call(
         self,
         call: Callable[[], T],
-        again_on: tuple[type[StorageError], ...] = (UnavailableError,),
+        retry_on: tuple[type[StorageError], ...] = (UnavailableError,),
         *,
         retries: int | None = None,
         progress: Callable[[], float] = no_progress,
         least_rate: float = 0.0,
-        outage: Outage | None = None,
+        outage: OutageTracker | None = None,
         can_repeat: Callable[[], bool] = lambda: True,
     ) -> T:
-        """Return what *call* returns; on an error of *again_on*, call it again, after a pause.
+        """Return what *call* returns; on an error of *retry_on*, call it again, after a pause.
 
         Raise the last error, or `StoppedError`. *call* must be able to run again, or *can_repeat* says no: rewind
         what it read. Where *progress* has grown since the count of tries began, and by *least_rate* each second, the
@@ -131,13 +131,13 @@ class Patience:
         reached = progress()
         attempts = itertools.count()
         while True:
-            self._stop.check()
+            self._stop.raise_if_overdue()
             if self._is_given_up:
                 raise self._stop.error()
             try:
                 with WATCH.over(self) if self._is_watched else contextlib.nullcontext():
                     result = call()
-            except again_on as e:
+            except retry_on as e:
                 if self._is_given_up:
                     raise self._stop.error() from e
                 self._noticed(e)
@@ -204,15 +204,15 @@ class Watch:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiting: Counter[Patience] = Counter()  # a listing waits in two threads
+        self._waiting: Counter[RetryPolicy] = Counter()  # a listing waits in two threads
         self._is_needed = threading.Event()
         self._thread: threading.Thread | None = None
 
     @contextlib.contextmanager
-    def over(self, patience: Patience) -> Iterator[None]:
-        """Give *patience* up once it is to stop, for the length of the block."""
+    def over(self, retry_policy: RetryPolicy) -> Iterator[None]:
+        """Give *retry_policy* up once it is to stop, for the length of the block."""
         with self._lock:
-            self._waiting[patience] += 1
+            self._waiting[retry_policy] += 1
             self._is_needed.set()
             if self._thread is None or not self._thread.is_alive():  # as in a child of a fork
                 self._thread = threading.Thread(target=self._look, name="watch", daemon=True)
@@ -221,9 +221,9 @@ class Watch:
             yield
         finally:
             with self._lock:
-                self._waiting[patience] -= 1
-                if not self._waiting[patience]:
-                    del self._waiting[patience]
+                self._waiting[retry_policy] -= 1
+                if not self._waiting[retry_policy]:
+                    del self._waiting[retry_policy]
 
     def _look(self) -> None:
         while self._is_needed.wait():
@@ -232,8 +232,8 @@ class Watch:
                 waiting = [*self._waiting]
                 if not waiting:
                     self._is_needed.clear()
-            for patience in waiting:
-                patience.give_up_if_stopped()
+            for retry_policy in waiting:
+                retry_policy.give_up_if_stopped()
 
 
 WATCH = Watch()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pfstorage.backends.common import new_md5, wrong_segment
-from pfstorage.backends.contract import ObjectInfo, Piece, Sink, Source, window_of
+from pfstorage.backends.contract import ObjectInfo, Part, Sink, Source, window_of
 from pfstorage.errors import IntegrityError, LocalFileError
 
 
@@ -82,7 +82,7 @@ class HashedSink:
 class PiecewiseSink:
     """A sink for a whole object of *pieces*, each of which is hashed; what completes a wrong one is not passed on."""
 
-    def __init__(self, sink: Sink, key: str, pieces: Iterable[Piece]) -> None:
+    def __init__(self, sink: Sink, key: str, pieces: Iterable[Part]) -> None:
         self._sink = sink
         self._key = key
         self._pieces = iter(pieces)

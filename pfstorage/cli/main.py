@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pfstorage._version import __version__
 from pfstorage.cli.flags import DESCRIPTION, DETAILS, SYNOPSIS, build_parser
 from pfstorage.logs import output
-from pfstorage.runtime.cancellation import Stop
+from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.settings.values import is_elsewhere, secret_of, text_of
 
 if TYPE_CHECKING:
@@ -27,13 +27,13 @@ DONE, FAILED, MALFORMED = 0, 1, 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line *argv* and return its exit status."""
-    stop = Stop()
+    cancellation = CancellationToken()
     try:
-        with output.standard_streams(_line_of), _Signals(stop) as signals:
-            status = _main(argv, stop, signals)
+        with output.standard_streams(_line_of), _Signals(cancellation) as signals:
+            status = _main(argv, cancellation, signals)
     except Ended as e:
         return e.status
-    return STATUS_BY_REASON.get(stop.reason, status)
+    return STATUS_BY_REASON.get(cancellation.reason, status)
 
 
 def _line_of(text: str) -> str:
@@ -42,7 +42,7 @@ def _line_of(text: str) -> str:
     return line_of(text)
 
 
-def _main(argv: Sequence[str] | None, stop: Stop, signals: _Signals) -> int:
+def _main(argv: Sequence[str] | None, cancellation: CancellationToken, signals: _Signals) -> int:
     parser = build_parser()
     options = parser.parse_args(argv)
     told = _told(parser, options)
@@ -52,7 +52,7 @@ def _main(argv: Sequence[str] | None, stop: Stop, signals: _Signals) -> int:
     _check_combination(parser, options)
     if options.server:
         signals.wait_for_server()
-    return _run(parser, options, stop, signals)
+    return _run(parser, options, cancellation, signals)
 
 
 def _told(parser: argparse.ArgumentParser, options: argparse.Namespace) -> str | None:
@@ -92,14 +92,14 @@ class Ended(KeyboardInterrupt):
 
 
 class _Signals:
-    """Has signals request *stop*, which ends a transfer tidily, for the length of its ``with``.
+    """Has signals request *cancellation*, which ends a transfer tidily, for the length of its ``with``.
 
     Where nothing heeds it, and the second time, they end the program as an interrupt does; at once
     before anything has begun. Those that the program was started to ignore, as by nohup, it ignores.
     """
 
-    def __init__(self, stop: Stop) -> None:
-        self._stop = stop
+    def __init__(self, cancellation: CancellationToken) -> None:
+        self._stop = cancellation
         self._has_begun = False
         self._before: dict[int, Any] = {}
 
@@ -129,7 +129,7 @@ class _Signals:
         name = signal.Signals(number).name
         if not self._has_begun:  # an exception in the middle of an import may be lost
             os._exit(STATUS_BY_REASON[name])
-        if not self._stop.is_heeded or self._stop.is_requested:
+        if not self._stop.has_listeners or self._stop.is_requested:
             raise Ended(name)
         self._stop.request(name)
 
@@ -150,7 +150,7 @@ def _check_combination(parser: argparse.ArgumentParser, options: argparse.Namesp
     sources = [options.msg is not None, bool(options.str_action), options.b_test, options.server]
     if sum(sources) > 1:
         parser.error("--msg, --action, --test and --server are four ways; give one")
-    if options.rights or options.prefix is not None or options.expires:
+    if options.permissions or options.prefix is not None or options.expires:
         parser.error("--rights, --prefix and --expires go with --makeToken")
     if options.str_args and not options.str_action:
         parser.error("--args goes with --action")
@@ -162,7 +162,12 @@ def _check_combination(parser: argparse.ArgumentParser, options: argparse.Namesp
         )
 
 
-def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, stop: Stop, signals: _Signals) -> int:
+def _run(
+    parser: argparse.ArgumentParser,
+    options: argparse.Namespace,
+    cancellation: CancellationToken,
+    signals: _Signals,
+) -> int:
     from pfstorage.actions import Caller
     from pfstorage.cli.progress import shown_on_stderr
     from pfstorage.errors import LocalFileError, MessageError, SettingsError
@@ -184,7 +189,7 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, stop: Sto
             document = to_document(handler.settings, with_secrets=options.saveSecrets)
             _save(options.str_configFileSave, document)
     except MessageError as e:
-        return _print(Reply.of_error(e))
+        return _print(Reply.from_error(e))
     except (SettingsError, LocalFileError) as e:
         parser.exit(MALFORMED, f"pfstorage: {e}\n")
     console.set_up_logging(
@@ -206,8 +211,10 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, stop: Sto
         parser.error("there is nothing to do: give --msg, --action, --test or --server")
     try:
         show = shown_on_stderr(handler.settings.verbosity)
-        here = Caller(streams=True, stop=stop, progress=show)
-        return _print(_remote(options, message, stop) if options.remote else handler.answer(message, here))
+        here = Caller(streams=True, cancellation=cancellation, progress=show)
+        return _print(
+            _remote(options, message, cancellation) if options.remote else handler.answer(message, here)
+        )
     finally:
         handler.close()
 
@@ -251,7 +258,9 @@ def _save(path: str, document: Mapping[str, Any]) -> None:
         file.write(json.dumps(document, indent=4).encode() + b"\n")
 
 
-def _remote(options: argparse.Namespace, message: str | dict[str, Any], stop: Stop) -> Reply:
+def _remote(
+    options: argparse.Namespace, message: str | dict[str, Any], cancellation: CancellationToken
+) -> Reply:
     from pfstorage.cli.remote import Way, send
     from pfstorage.errors import PfstorageError
     from pfstorage.settings.urls import proxy_url
@@ -260,9 +269,9 @@ def _remote(options: argparse.Namespace, message: str | dict[str, Any], stop: St
 
     way = Way(proxy_url(options.httpProxy or ""), options.caCert or "", bool(options.insecure))
     try:
-        return send(options.remote, Message.parse(message), options.authToken, stop, way)
+        return send(options.remote, Message.parse(message), options.authToken, cancellation, way)
     except PfstorageError as e:
-        return Reply.of_error(e)
+        return Reply.from_error(e)
 
 
 def _print(reply: Reply) -> int:
@@ -286,6 +295,6 @@ def _new_token(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
     from pfstorage.server.token_making import new_token
 
     try:
-        return new_token(options.rights, options.prefix, options.expires, options.tokenPath)
+        return new_token(options.permissions, options.prefix, options.expires, options.tokenPath)
     except (SettingsError, LocalFileError) as e:
         parser.exit(MALFORMED, f"pfstorage: {e}\n")

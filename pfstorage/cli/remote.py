@@ -22,7 +22,7 @@ from pfstorage import errors
 from pfstorage.backends.http.routes import is_exempt, marked_certificates
 from pfstorage.errors import PfstorageError, RemoteError
 from pfstorage.logs.console import import_tidily
-from pfstorage.runtime.cancellation import Stop
+from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.settings.redaction import without_password
 from pfstorage.wire.message import Message
 from pfstorage.wire.reply import Reply
@@ -46,22 +46,26 @@ class Way:
 
 
 def send(
-    address: str, message: Message, token: str = "", stop: Stop | None = None, way: Way = Way()
+    address: str,
+    message: Message,
+    token: str = "",
+    cancellation: CancellationToken | None = None,
+    way: Way = Way(),
 ) -> Reply:
     """Return what the server at *address*, ``HOST:PORT`` or a URL, replies to *message*.
 
     Raise `RemoteError` if nothing there answers, or what answers is no pfstorage, and `StoppedError`
-    about a second after *stop* is requested.
+    about a second after *cancellation* is requested.
     """
     shown = without_password(address)
-    stop = stop or Stop()
-    with _quiet() as scratch, stop.heeded():
+    cancellation = cancellation or CancellationToken()
+    with _quiet() as scratch, cancellation.listening():
         client = _client_class()(verb="POST", authToken=token, b_quiet=True, b_raw=True)
-        client.url, client.stop, client.way = _url(address), stop, way
+        client.url, client.cancellation, client.way = _url(address), cancellation, way
         client.certificates = _certificates(way, scratch)
         answer = client.push_core({"action": message.action, "meta": message.meta, **message.beside})
-    if stop.is_requested:
-        raise stop.error()
+    if cancellation.is_requested:
+        raise cancellation.error()
     if client.failure:
         failure = without_password(client.failure)  # curl quotes the URL of a proxy
         text = f"no pfstorage server answers at {shown}: {failure}{_hint(client.url, failure)}"
@@ -136,7 +140,7 @@ def _client_class() -> Any:
 
         url = failure = certificates = ""
         HTTPheaders: list[Any]
-        stop = Stop()
+        cancellation = CancellationToken()
         way = Way()
 
         def curl_URL_resolveAndSet(self, *_: Any) -> str:
@@ -161,7 +165,7 @@ def _client_class() -> Any:
             self.c.setopt(pycurl.LOW_SPEED_TIME, SILENCE_SECONDS)
             # curl asks this every second, also where nothing comes; a signal is handled then, and not before
             self.c.setopt(pycurl.NOPROGRESS, 0)
-            self.c.setopt(pycurl.XFERINFOFUNCTION, lambda *_: self.stop.is_requested)
+            self.c.setopt(pycurl.XFERINFOFUNCTION, lambda *_: self.cancellation.is_requested)
 
         def curl_doCall(self) -> dict[str, Any]:
             self.HTTPheaders = [

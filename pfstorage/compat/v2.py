@@ -133,7 +133,7 @@ class PfStorage:
         try:
             message = Message.parse(str_msg)
         except PfstorageError as e:
-            return Reply.of_error(e).body
+            return Reply.from_error(e).body
         method = getattr(self, f"{message.action}_process", None)
         request = {"action": message.action, "meta": dict(message.meta)}
         result: dict[str, Any] = method(request=request) if callable(method) else self._handler.run(request)

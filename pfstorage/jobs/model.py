@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pfstorage.access.permissions import Rights
+from pfstorage.access.permissions import Permissions
 from pfstorage.backends.common import iso_time
 from pfstorage.jobs.origin import Origin
 from pfstorage.transfer import Progress
@@ -27,7 +27,7 @@ NOBODY = "\0"
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be done: a *message*, from who has the token *owner* with these *rights*.
+    """What is to be done: a *message*, from who has the token *owner* with these *permissions*.
 
     *jid* is what the owner calls the job, if they call it anything. *origin* is where its paths and keys
     mean what they do.
@@ -35,7 +35,7 @@ class Order:
 
     message: Mapping[str, Any]
     owner: str = ""
-    rights: Rights = field(default_factory=Rights)
+    permissions: Permissions = field(default_factory=Permissions)
     jid: str = ""
     origin: Origin = field(default_factory=Origin)
 
@@ -44,7 +44,7 @@ class Order:
 class Job:
     """How far an order is. Times are in seconds since 1970.
 
-    *owner*, *rights* and *jid* are those of the order, and *action* that of its message, which is not kept in
+    *owner*, *permissions* and *jid* are those of the order, and *action* that of its message, which is not kept in
     memory. *created* is None only in a damaged row. *reply* is None until the job is over, and if it was cancelled
     before it had begun, and in a list of jobs. *reason* says why a job has failed or was cancelled.
     """
@@ -56,7 +56,7 @@ class Job:
     started: float | None = None
     finished: float | None = None
     owner: str = ""
-    rights: Rights = field(default_factory=Rights)
+    permissions: Permissions = field(default_factory=Permissions)
     jid: str = ""
     progress: Mapping[str, Any] = field(default_factory=dict)
     reply: Packed | None = None

@@ -18,7 +18,7 @@ _ACCOUNT_OPTIONS = ("tenant_", "project_", "object_storage_url", "region_name")
 
 @dataclass(frozen=True)
 class Origin:
-    """The store of a message by name, "" if it may be any, and `Roots.named` of the door that it came by."""
+    """The store of a message by name, "" if it may be any, and `AllowedRoots.named` of the door that it came by."""
 
     store: str = ""
     roots: tuple[tuple[str, str], ...] = ()

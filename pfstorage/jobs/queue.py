@@ -11,7 +11,7 @@ LARGE = 64 * 1024
 
 
 @dataclass(frozen=True)
-class Place:
+class QueuedJob:
     """A job that waits or is at work: its message has *size* bytes in the file, and *length* characters."""
 
     job_id: str
@@ -28,8 +28,8 @@ class Queue:
     """Jobs that wait, by their ids. One thread at a time may call a method."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, Place] = {}
-        self._of_owner: dict[str, dict[str, Place]] = {}
+        self._waiting: dict[str, QueuedJob] = {}
+        self._of_owner: dict[str, dict[str, QueuedJob]] = {}
         self._bytes: Counter[str] = Counter()
         self._turns: dict[str, int] = {}  # when each owner was last given a place
         self._turn = 0
@@ -50,7 +50,7 @@ class Queue:
     def bytes_of(self, owner: str) -> int:
         return self._bytes[owner]
 
-    def add(self, place: Place) -> None:
+    def add(self, place: QueuedJob) -> None:
         self._waiting[place.job_id] = place
         self._of_owner.setdefault(place.owner, {})[place.job_id] = place
         self._bytes[place.owner] += place.size
@@ -62,7 +62,7 @@ class Queue:
         if not self._of_owner[place.owner]:
             del self._of_owner[place.owner], self._bytes[place.owner]
 
-    def next(self, at_work: Collection[Place], most: int, most_of_one: int) -> Place | None:
+    def next(self, at_work: Collection[QueuedJob], most: int, most_of_one: int) -> QueuedJob | None:
         """Return the job to begin, None if none may: of the owner with the fewest *at_work*, and in turns.
 
         *most* may be at work, *most_of_one* of one owner. Beyond *most*, there are *most* - 1 further places, only for
@@ -84,11 +84,11 @@ class Queue:
             default=None,
         )
 
-    def _first_of(self, owner: str, *, without_large: bool) -> Place | None:
+    def _first_of(self, owner: str, *, without_large: bool) -> QueuedJob | None:
         places = self._of_owner[owner].values()
         return next((place for place in places if not (place.is_large and without_large)), None)
 
-    def take(self, place: Place) -> None:
+    def take(self, place: QueuedJob) -> None:
         """Remove a job that begins: its owner is the last to have a turn."""
         self._turn += 1
         self._turns[place.owner] = self._turn

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pfstorage.access.permissions import LEVELS, Rights
+from pfstorage.access.permissions import LEVELS, Permissions
 from pfstorage.errors import PfstorageError, TooLargeError
 from pfstorage.jobs.model import FAILED, NOBODY, STATES, Job, Order
 from pfstorage.jobs.origin import Origin
@@ -88,7 +88,7 @@ def failed_job_of(row: Row, reason: str) -> Job:
         time("started"),
         time("finished"),
         text("owner", default=NOBODY),
-        Rights(),  # to all keys, so that a token with a prefix does not see the job
+        Permissions(),  # to all keys, so that a token with a prefix does not see the job
         jid=text("jid"),
         reason=reason,
     )
@@ -127,12 +127,12 @@ def read_job(row: Row) -> Job:
 
 def read_order(row: Row) -> Order:
     """Return the order in a row of `ORDER`. Raise `PfstorageError` if it can't be read."""
-    message, owner, jid, rights, origin = row
+    message, owner, jid, permissions, origin = row
     try:
         return Order(
             message_of(_packed(message, "message", MOST_MESSAGE)),
             owner,
-            _rights_of(rights),
+            _rights_of(permissions),
             jid or "",
             _origin_of(origin),
         )
@@ -158,8 +158,8 @@ def packed_message(message: Mapping[str, Any]) -> Packed:
         raise TooLargeError(f"the message of a job has at most {MOST_MESSAGE} characters") from None
 
 
-def rights_text(rights: Rights) -> str:
-    return json.dumps(dataclasses.asdict(rights))
+def rights_text(permissions: Permissions) -> str:
+    return json.dumps(dataclasses.asdict(permissions))
 
 
 def _packed(data: object, name: str, most: int) -> Packed:
@@ -169,13 +169,13 @@ def _packed(data: object, name: str, most: int) -> Packed:
         raise DamagedRowError(f"its {name} can't be read, {e}") from e
 
 
-def _rights_of(text: object) -> Rights:
+def _rights_of(text: object) -> Permissions:
     try:
-        rights = Rights(**_object_of(text, "rights"))
+        permissions = Permissions(**_object_of(text, "rights"))
     except TypeError as e:
         raise DamagedRowError("its rights can't be read") from e
-    _require(rights.level in LEVELS and isinstance(rights.prefix, str), "rights")
-    return rights
+    _require(permissions.level in LEVELS and isinstance(permissions.prefix, str), "rights")
+    return permissions
 
 
 def _origin_of(text: object) -> Origin:

@@ -9,14 +9,14 @@ from typing import Any
 
 from pfstorage.errors import StoppedError, UnavailableError
 from pfstorage.jobs.model import CANCELLED, DONE, FAILED, MOST_REASON, QUEUED, Job, Order, row_of
-from pfstorage.jobs.queue import Place
-from pfstorage.runtime.cancellation import Stop
+from pfstorage.jobs.queue import QueuedJob
+from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.transfer import Progress
 from pfstorage.wire.reply import Reply
 
 log = logging.getLogger(__name__)
 
-Perform = Callable[[Order, Stop, Callable[[Progress], None]], Reply]
+Perform = Callable[[Order, CancellationToken, Callable[[Progress], None]], Reply]
 """Answers the message of an order; it heeds the stop, and tells its progress. It does not raise."""
 
 NOTED_EVERY = 1.0
@@ -34,11 +34,11 @@ LONGEST_PAUSE = 30.0
 class Run:
     """The job of *place* at work. *tell* is called with it where there is something new to tell of it."""
 
-    def __init__(self, place: Place, tell: Callable[[Run], None]) -> None:
+    def __init__(self, place: QueuedJob, tell: Callable[[Run], None]) -> None:
         self.place = place
         self.job_id = place.job_id
         self.job: Job | None = None
-        self.stop = Stop(STOP_PATIENCE)
+        self.cancellation = CancellationToken(STOP_PATIENCE)
         self.is_cancelled = False
         self.progress: Mapping[str, Any] = {}
         self.changes = 0
@@ -52,7 +52,7 @@ class Run:
         pause, given_up_at = FIRST_PAUSE, whole_at + STORE_PATIENCE
         while True:
             self._is_moved = self._got_further = self._has_whole = False
-            reply = perform(order, self.stop, self._note)
+            reply = perform(order, self.cancellation, self._note)
             now, has_bytes = time.monotonic(), bool(reply.body.get("bytes"))
             if self._has_whole or has_bytes:
                 whole_at = now
@@ -65,7 +65,7 @@ class Run:
             self.progress = {**self.progress, "waiting": reply.body["msg"][:MOST_REASON]}
             self._tell(self)
             try:
-                self.stop.sleep(pause)
+                self.cancellation.sleep(pause)
             except StoppedError:
                 return reply
             pause = min(2 * pause, LONGEST_PAUSE)

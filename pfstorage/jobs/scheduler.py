@@ -22,7 +22,7 @@ from pfstorage.jobs import limits as bounds
 from pfstorage.jobs.final_states import Ends
 from pfstorage.jobs.limits import Limits
 from pfstorage.jobs.model import CANCELLED, DONE, QUEUED, RUNNING, Job, Order
-from pfstorage.jobs.queue import Place, Queue
+from pfstorage.jobs.queue import Queue, QueuedJob
 from pfstorage.jobs.rows import packed_message
 from pfstorage.jobs.run import FIRST_PAUSE, Perform, Run
 from pfstorage.jobs.store import JobStore
@@ -95,7 +95,7 @@ class Jobs:
                 self._require_room(order.owner, len(message.data))
             job_id, is_new = self._store.add(order, message, self._clock())
             if is_new:
-                self._queue.add(Place(job_id, order.owner, len(message.data), message.size))
+                self._queue.add(QueuedJob(job_id, order.owner, len(message.data), message.size))
                 self._start_waiting()
             return job_id
 
@@ -161,7 +161,7 @@ class Jobs:
                 self._announce(job_id)
             elif run := self._runs.get(job_id):
                 run.is_cancelled = True
-                run.stop.request("the job was cancelled")
+                run.cancellation.request("the job was cancelled")
                 self._store.note_unwanted(job_id)
         return self._read(job_id)
 
@@ -184,7 +184,7 @@ class Jobs:
                 return
             self._is_closed = True
             for run in self._runs.values():
-                run.stop.request("the server ends")
+                run.cancellation.request("the server ends")
         for news in self._news:
             _wake(news)
         with self._changed:
@@ -270,7 +270,7 @@ class Jobs:
             answer = kept(reply)
         except Exception as e:  # noqa: BLE001 - it is logged
             error = e if isinstance(e, PfstorageError) else unforeseen(e, "a job")
-            reply = Reply.of_error(error)
+            reply = Reply.from_error(error)
             answer = kept(reply)
         with self._lock:
             if self._runs.get(run.job_id) is run:  # else it was left alone

@@ -25,7 +25,7 @@ from pfstorage.jobs.model import (
     Job,
     Order,
 )
-from pfstorage.jobs.queue import Place
+from pfstorage.jobs.queue import QueuedJob
 from pfstorage.jobs.rows import COLUMNS, ORDER, REPLY, job_of, read_order, rights_text
 from pfstorage.runtime.fair_share import LOOPS
 from pfstorage.wire.packed import Packed
@@ -91,7 +91,7 @@ class JobStore:
                 "action": order.message["action"],
                 "size": len(message.data),
                 "length": message.size,
-                "rights": rights_text(order.rights),
+                "rights": rights_text(order.permissions),
                 "origin": order.origin.to_json(),
                 "message": message.data,
             }
@@ -99,7 +99,7 @@ class JobStore:
             rows.execute(f"INSERT INTO job ({', '.join(values)}) VALUES ({marks})", tuple(values.values()))
             return job_id, True
 
-    def resume(self, now: float) -> list[Place]:
+    def resume(self, now: float) -> list[QueuedJob]:
         """Queue again what was running when the process ended; return what is queued, the first first."""
         with self._change() as rows:
             rows.execute(
@@ -111,7 +111,7 @@ class JobStore:
                 "SELECT id, owner, length(message), CAST(coalesce(length, 0) AS INTEGER) FROM job"
                 f" WHERE state = '{QUEUED}' ORDER BY number"
             )
-            return [Place(*row) for row in queued]
+            return [QueuedJob(*row) for row in queued]
 
     def read(self, job_id: str) -> Job | None:
         """Return a job with its reply."""

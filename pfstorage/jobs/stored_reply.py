@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pfstorage.wire.packed import Packed, Packer, TooLongError
-from pfstorage.wire.reply import Reply, Stream, Texts
+from pfstorage.wire.reply import PackedStrings, Reply, RowStream
 
 MOST_TEXT = 8 * 1024**2
 """Characters of JSON, which is ASCII, that are kept of one reply."""
@@ -45,9 +45,9 @@ def _without_lists(body: Mapping[str, Any], longest: int) -> Iterator[tuple[str,
     for name, value in body.items():
         if isinstance(value, Mapping):
             yield name, dict(_without_lists(value, longest))
-        elif not isinstance(value, Stream | Texts | list) or _is_short(value, longest):
+        elif not isinstance(value, RowStream | PackedStrings | list) or _is_short(value, longest):
             yield name, value
 
 
-def _is_short(rows: Stream | Texts | list[Any], longest: int) -> bool:
-    return not isinstance(rows, Stream) and len(rows) <= longest
+def _is_short(rows: RowStream | PackedStrings | list[Any], longest: int) -> bool:
+    return not isinstance(rows, RowStream) and len(rows) <= longest

@@ -9,11 +9,11 @@ from pfstorage.local.common import (
     settled_status,
     version_of,
 )
-from pfstorage.local.deny_list import Closed, is_on_the_way
+from pfstorage.local.deny_list import DenyList, is_on_the_way
 from pfstorage.local.disk import sync_one
 from pfstorage.local.reading import Body, body_of, open_body
-from pfstorage.local.resolved import Place
-from pfstorage.local.sandbox import Ground, Roots, name_by_shell, working_directory
+from pfstorage.local.resolved import ResolvedPath
+from pfstorage.local.sandbox import AllowedRoots, LocalAccess, name_by_shell, working_directory
 from pfstorage.local.tree import LocalTree
 from pfstorage.local.unfinished import PART_PREFIX, PART_SUFFIX, is_part, require_no_part
 from pfstorage.local.walking import LocalFile, find_files
@@ -22,14 +22,14 @@ from pfstorage.local.writing import NewFile, sync_file_systems
 __all__ = [
     "PART_PREFIX",
     "PART_SUFFIX",
+    "AllowedRoots",
     "Body",
-    "Closed",
-    "Ground",
+    "DenyList",
+    "LocalAccess",
     "LocalFile",
     "LocalTree",
     "NewFile",
-    "Place",
-    "Roots",
+    "ResolvedPath",
     "body_of",
     "find_files",
     "is_of_disk",

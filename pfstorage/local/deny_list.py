@@ -20,7 +20,7 @@ class ClosedFileError(PermissionError):
         super().__init__(errno.EACCES, "it is the server's own, and not for messages")
 
 
-class Closed:
+class DenyList:
     """Files and directories that nobody may read, replace or go into, whatever bears their names at the time.
 
     So are the links on the way to one, but to follow them, and what is not there yet. They may be changed to lead

@@ -10,20 +10,20 @@ from typing import NamedTuple
 from pfstorage.local.tree import LocalTree, Parts
 
 
-class Place(NamedTuple):
+class ResolvedPath(NamedTuple):
     """The file or directory *parts* of *tree*; without a tree, whatever *path* leads to.
 
     *path* is how a message or a reply spells it. Methods raise `OSError`. In a tree they
-    follow no link: `Ground.place` has done that, and what is a link since then is none to follow.
+    follow no link: `LocalAccess.place` has done that, and what is a link since then is none to follow.
     """
 
     path: str
     tree: LocalTree | None = None
     parts: Parts = ()
 
-    def child(self, name: str, path: str) -> Place:
+    def child(self, name: str, path: str) -> ResolvedPath:
         """Return the place of *name* in this directory, spelled *path*."""
-        return Place(path, self.tree, (*self.parts, name) if self.tree else ())
+        return ResolvedPath(path, self.tree, (*self.parts, name) if self.tree else ())
 
     def status(self, *, follow: bool = False) -> os.stat_result:
         """Return the status of it, or with *follow*, where there is no tree, of what it leads to."""
@@ -40,7 +40,7 @@ class Place(NamedTuple):
                 directory = stack.enter_context(self.tree.open_directory(self.parts))
             yield stack.enter_context(os.scandir(directory))
 
-    def is_below(self, top: Place) -> bool:
+    def is_below(self, top: ResolvedPath) -> bool:
         """Tell whether it is *top* or in it, after all links."""
         if self.tree or top.tree:
             return self.tree is top.tree and self.parts[: len(top.parts)] == top.parts

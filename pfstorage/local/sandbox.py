@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from pfstorage.errors import ForbiddenError, LocalFileError, SettingsError
 from pfstorage.local.common import Directory, local_errors
-from pfstorage.local.deny_list import MOST_LINKS, Closed, is_same
-from pfstorage.local.resolved import Place
+from pfstorage.local.deny_list import MOST_LINKS, DenyList, is_same
+from pfstorage.local.resolved import ResolvedPath
 from pfstorage.local.tree import LocalTree, Parts
 
 Spot = tuple[LocalTree, Parts]
@@ -27,7 +27,7 @@ class Root(NamedTuple):
     directory: Directory
 
 
-class Roots:
+class AllowedRoots:
     """The directories that messages from elsewhere may name local paths below: ``--fsRoot``.
 
     Each is resolved and opened once, here. From then on it is this directory, even if
@@ -42,19 +42,19 @@ class Roots:
         if not all(directories) or not directories:
             raise SettingsError("--fsRoot: name a directory that messages may name paths below")
         self.all = tuple(_opened(directory) for directory in directories)
-        self.closed = Closed()
+        self.closed = DenyList()
         self.before: tuple[tuple[str, str], ...] = ()
 
     def close(self, paths: Iterable[str], *, everything: bool = False) -> None:
         """Keep messages from the files and directories *paths*, or from *everything*: from no more than that."""
-        self.closed = Closed(paths, everything=everything)
+        self.closed = DenyList(paths, everything=everything)
 
     @property
     def named(self) -> tuple[tuple[str, str], ...]:
         """The absolute path of each, as it was given and without links: what `as_named` takes."""
         return tuple(("/" + "/".join(root.names[-1]), root.path) for root in self.all)
 
-    def as_named(self, before: tuple[tuple[str, str], ...]) -> Roots:
+    def as_named(self, before: tuple[tuple[str, str], ...]) -> AllowedRoots:
         """Return these roots for a message whose paths mean what they did where the roots were *before*.
 
         They are spelled as the message spells them all the same.
@@ -107,7 +107,7 @@ def name_by_shell(cwd: str) -> str:
     return name if is_name else cwd
 
 
-class Ground:
+class LocalAccess:
     """The local files that one message may touch: those below *roots*, or all that its process may.
 
     Below roots, a path that is relative begins at the first, and one that is absolute must
@@ -116,12 +116,12 @@ class Ground:
     lead to, as long as each leads to below a root; ``..`` is not taken, but in a link. What
     is elsewhere is not even looked at, so nobody learns whether it is there.
 
-    A `Place` that comes of it is opened from the descriptor of its root, component by
+    A `ResolvedPath` that comes of it is opened from the descriptor of its root, component by
     component and without following links: what is put there meanwhile leads nowhere.
     Directories used last stay open until the end of its ``with``. Several threads may ask.
     """
 
-    def __init__(self, roots: Roots | None = None) -> None:
+    def __init__(self, roots: AllowedRoots | None = None) -> None:
         self._roots = roots.all if roots else ()
         self._before = roots.before if roots else ()
         self._named = roots.named if roots else ()
@@ -133,7 +133,7 @@ class Ground:
         self._made: dict[tuple[str, bool], LocalTree] = {}
         self._recent: tuple[tuple[Spot, Parts], Spot] | None = None
 
-    def __enter__(self) -> Ground:
+    def __enter__(self) -> LocalAccess:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -163,7 +163,7 @@ class Ground:
         cwd = self.cwd_if_any
         return ((name, cwd),) if (name := name_by_shell(cwd)) != cwd else ()
 
-    def place(self, path: str, *, follow: bool = True) -> Place:
+    def place(self, path: str, *, follow: bool = True) -> ResolvedPath:
         """Return where *path* leads; without *follow*, the last component is no link to follow.
 
         It need not be there. Raise `ForbiddenError`, or `LocalFileError` if it can't be a path.
@@ -171,14 +171,14 @@ class Ground:
         with local_errors(path):
             length = len(os.fsencode(path))
             if not self._roots:
-                return Place(path)
+                return ResolvedPath(path)
             if length >= PATH_MAX:
                 raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
             if "\0" in path or ".." in path.split("/"):
                 raise _forbidden(path)
             spot, names = self._begun(path)
             directory = self._directory(path, spot, names[:-1])
-            return Place(path, *self._led(path, directory, names[-1:], follow=follow))
+            return ResolvedPath(path, *self._led(path, directory, names[-1:], follow=follow))
 
     def directory(self, path: str, *, keeps_open: bool = True) -> tuple[LocalTree, Parts]:
         """Return the tree to write below the directory *path* by, and what comes before the parts of each file.
@@ -199,12 +199,12 @@ class Ground:
         new = LocalTree(directory, keeps_open=keeps_open)
         return self._made.setdefault((directory, keeps_open), new)
 
-    def led(self, place: Place) -> Place:
+    def resolved(self, place: ResolvedPath) -> ResolvedPath:
         """Return where *place*, which may be a link, leads. Raise `ForbiddenError` or `OSError`."""
         if place.tree is None:
             return place  # it is opened by its path, and the system follows links
         spot = place.tree, place.parts[:-1]
-        return Place(place.path, *self._led(place.path, spot, place.parts[-1:]))
+        return ResolvedPath(place.path, *self._led(place.path, spot, place.parts[-1:]))
 
     def _begun(self, path: str) -> tuple[Spot, Parts]:
         """Return the root that *path* begins at, and the names to go from there."""

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from pfstorage.local import disk
 from pfstorage.local.common import READ, TOP, Directory, require_regular
-from pfstorage.local.deny_list import Closed
+from pfstorage.local.deny_list import DenyList
 from pfstorage.local.replacing import replaceable
 from pfstorage.local.syncing import SyncedNames
 from pfstorage.local.unfinished import sweep
@@ -51,7 +51,7 @@ class LocalTree:
         *,
         keeps_open: bool = False,
         top: Directory | None = None,
-        closed: Closed | None = None,
+        closed: DenyList | None = None,
     ) -> None:
         """With *keeps_open*, the directories used last stay open, which is for one piece of work.
 
@@ -61,14 +61,14 @@ class LocalTree:
         """
         self.directory = directory or "."
         self._top = top
-        self._closed = closed or Closed()
+        self._closed = closed or DenyList()
         self._most_kept = _MOST_KEPT if keeps_open else 0
         self._kept: dict[Parts, Directory] = {}
         self._swept: set[Parts] = set()
         self._names = SyncedNames(remembers=keeps_open)
         self._lock = threading.Lock()
 
-    def with_closed(self, closed: Closed) -> LocalTree:
+    def with_closed(self, closed: DenyList) -> LocalTree:
         """Return this tree, of which what is *closed* is not touched."""
         made = copy.copy(self)
         made._closed = closed
@@ -186,18 +186,18 @@ class LocalTree:
         mode: int = 0o666,
         *,
         size: int | None = None,
-        only_new: bool = False,
+        if_absent: bool = False,
         durable: bool = False,
     ) -> Iterator[NewFile]:
         """Yield a new file that appears as *parts* when the block ends, and not before.
 
-        It replaces what was there at once; with *only_new*, that stays, and the end of the
+        It replaces what was there at once; with *if_absent*, that stays, and the end of the
         block raises `FileExistsError`. If the block raises, nothing is left of it and what
         was there stays. *durable* is that of `NewFile.commit`.
         """
         with self.new_file(parts, mode, size) as file:
             yield file
-            file.commit(durable, only_new=only_new)
+            file.commit(durable, if_absent=if_absent)
 
     def sync_above(self, parts: Parts) -> None:
         """Bring the name of the directory *parts* to the disk, and those of all directories that it is in.

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pfstorage.errors import ForbiddenError, LocalFileError
 from pfstorage.local.common import local_error, local_errors
 from pfstorage.local.deny_list import ClosedFileError
-from pfstorage.local.resolved import Place
-from pfstorage.local.sandbox import Ground
+from pfstorage.local.resolved import ResolvedPath
+from pfstorage.local.sandbox import LocalAccess
 from pfstorage.local.unfinished import is_part
 
 _NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}  # of a link, or of what has gone meanwhile
@@ -31,7 +31,7 @@ class LocalFile:
     *rest* is what lies below the root, "" for the root itself.
     """
 
-    place: Place
+    place: ResolvedPath
     rest: str
     size: int
     mtime_ns: int
@@ -47,7 +47,7 @@ def find_files(
     *,
     follow_symlinks: bool = False,
     warn: Callable[[str], None],
-    ground: Ground | None = None,
+    local_access: LocalAccess | None = None,
     leaves_out: Callable[[str], bool] = _nothing,
 ) -> Iterator[LocalFile | LocalFileError]:
     """Yield every regular file below *root*, or *root* itself, in ascending order of the bytes of its `LocalFile.rest`.
@@ -56,25 +56,25 @@ def find_files(
     the bytes of names are the UTF-8 of keys. One directory is read at a time, when it is
     reached; names of those on the way to a file are held. What can't be read is yielded
     as an error in its place, with the fact *local*. Raise `LocalFileError`, at once, if
-    *root* is missing, and `ForbiddenError` if the *ground* has no such place.
+    *root* is missing, and `ForbiddenError` if the *local_access* has no such place.
 
     *warn* is told what is left out: an empty directory, a device, a pipe, a socket, what
     has gone meanwhile, and a link to a directory, out of the tree or nowhere. With
-    *follow_symlinks*, links count as what they lead to, wherever that is on the *ground*;
+    *follow_symlinks*, links count as what they lead to, wherever that is on the *local_access*;
     only one that leads back to a directory that it is in, or nowhere, is left out. Files
     that pfstorage has not finished are left out as if they were not there. So is what *leaves_out* is true of: it is
     asked for each path below the root, and for each directory, with a slash, whether that holds for all below it.
     Where it holds for the directory itself alone, nothing is told if there is nothing in it to yield.
 
-    Below the roots of a *ground* the walk goes by descriptors, of which its trees keep some
+    Below the roots of a *local_access* the walk goes by descriptors, of which its trees keep some
     open; elsewhere it goes by paths and holds none.
     """
-    ground = ground or Ground()
-    top = ground.place(root)
+    local_access = local_access or LocalAccess()
+    top = local_access.place(root)
     with local_errors(root):
         status = top.status(follow=True)
         if stat.S_ISDIR(status.st_mode):
-            return _Walker(top, ground, follow_symlinks, warn, leaves_out).files()
+            return _Walker(top, local_access, follow_symlinks, warn, leaves_out).files()
     if stat.S_ISREG(status.st_mode):
         return iter([LocalFile(top, "", status.st_size, status.st_mtime_ns)])
     warn(f"{root!r} is no regular file")
@@ -88,7 +88,7 @@ class _Level:
     The name of a directory ends in a slash, which is how it sorts.
     """
 
-    place: Place
+    place: ResolvedPath
     rest: str
     names: list[str]
     identity: tuple[int, int] | None
@@ -99,15 +99,15 @@ class _Walker:
 
     def __init__(
         self,
-        top: Place,
-        ground: Ground,
+        top: ResolvedPath,
+        local_access: LocalAccess,
         follow_symlinks: bool,
         warn: Callable[[str], None],
         leaves_out: Callable[[str], bool],
     ) -> None:
         self._top = top
         self._base = os.path.join(top.path, "")
-        self._ground = ground
+        self._ground = local_access
         self._follow = follow_symlinks
         self._warn = warn
         self._leaves_out = leaves_out
@@ -128,7 +128,9 @@ class _Walker:
             place = level.place.child(name, self._base + level.rest + name)
             found = self._visit(place, rest, is_directory=name != entry)
 
-    def _visit(self, place: Place, rest: str, *, is_directory: bool) -> LocalFile | LocalFileError | None:
+    def _visit(
+        self, place: ResolvedPath, rest: str, *, is_directory: bool
+    ) -> LocalFile | LocalFileError | None:
         """Return the file at *place*, or what keeps it from being read; go down into a directory."""
         is_named = bool(rest) and self._leaves_out(rest.removesuffix("/"))
         if is_named if not is_directory else (rest and self._leaves_out(rest)):
@@ -154,11 +156,11 @@ class _Walker:
         is_of_system = error.errno == errno.EACCES and rest.split("/")[-2:] == [_OF_FSCK, ""]
         return error.errno in _NOWHERE or isinstance(error, ClosedFileError) or is_of_system
 
-    def _enter(self, place: Place, rest: str) -> str | None:
+    def _enter(self, place: ResolvedPath, rest: str) -> str | None:
         """Read a directory, to go on in it; return why it is left out, if it is."""
         identity = None
         if self._follow:
-            place = self._ground.led(place)
+            place = self._ground.resolved(place)
             status = place.status(follow=True)
             identity = (status.st_dev, status.st_ino)
             if any(level.identity == identity for level in self._levels):
@@ -171,22 +173,22 @@ class _Walker:
         self._levels.append(_Level(place, rest, names, identity))
         return "it is empty" if rest and not names else None
 
-    def _is_directory(self, entry: os.DirEntry[str], directory: Place) -> bool:
+    def _is_directory(self, entry: os.DirEntry[str], directory: ResolvedPath) -> bool:
         try:
             if not (self._follow and entry.is_symlink()):
                 return entry.is_dir(follow_symlinks=False)
             place = directory.child(entry.name, os.path.join(directory.path, entry.name))
-            return stat.S_ISDIR(self._ground.led(place).status(follow=True).st_mode)
+            return stat.S_ISDIR(self._ground.resolved(place).status(follow=True).st_mode)
         except (OSError, ForbiddenError):
             return False  # a link in a circle, to what is closed or out of the roots: as a file it tells
 
-    def _file(self, place: Place, rest: str) -> LocalFile | str | None:
+    def _file(self, place: ResolvedPath, rest: str) -> LocalFile | str | None:
         """Return the file at *place*, or why it is left out: None is not worth a word."""
         if is_part(rest.rpartition("/")[2]):
             return None
         status = place.status()
         if stat.S_ISLNK(status.st_mode):
-            place = self._ground.led(place)
+            place = self._ground.resolved(place)
             if not self._follow and not place.is_below(self._top):
                 return "it is a link that leads out of the tree"
             status = place.status(follow=True)

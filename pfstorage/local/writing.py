@@ -143,18 +143,18 @@ class NewFile:
         except OverflowError as e:
             raise OSError(errno.EOVERFLOW, f"{ns} is no time that a file can have") from e
 
-    def commit(self, durable: bool = False, *, only_new: bool = False) -> None:
+    def commit(self, durable: bool = False, *, if_absent: bool = False) -> None:
         """Give the file its name, and close it.
 
         If *durable*, its content is on the disk before that, and its name when this
-        returns, with those of the directories that it is in. With *only_new*, a file that has
+        returns, with those of the directories that it is in. With *if_absent*, a file that has
         the name stays: raise `FileExistsError`. If the name can't be given, it can still be discarded.
         """
         if self._directory is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         directory = self._directory.descriptor
         there = replaceable(self._name, directory)
-        if there and not only_new:
+        if there and not if_absent:
             keep_rights(self._descriptor, there, self._name, directory, self._mode)
         if durable:
             self._sync(self._descriptor)
@@ -162,7 +162,7 @@ class NewFile:
             os.close(
                 os.dup(self._descriptor)
             )  # the file itself stays open till it has its name, for its lock
-        (_name_new if only_new else _rename)(self._part, self._name, directory)
+        (_name_new if if_absent else _rename)(self._part, self._name, directory)
         self._part = ""
         try:
             if durable:

@@ -95,14 +95,16 @@ class Outlet(io.TextIOBase):
 class LogOutlet(Outlet):
     """The same for log lines, which are lost rather than break or hold up the program. Any thread may write.
 
-    After *patience* seconds in which the stream takes nothing, lines are dropped for as long as that
+    After *retry_policy* seconds in which the stream takes nothing, lines are dropped for as long as that
     lasts. Then one line says how many there were, made by *note* of the text.
     """
 
-    def __init__(self, stream: TextIO, note: Callable[[str], str], patience: float = LOG_PATIENCE) -> None:
+    def __init__(
+        self, stream: TextIO, note: Callable[[str], str], retry_policy: float = LOG_PATIENCE
+    ) -> None:
         super().__init__(stream)
         self._note = note
-        self._patience = patience
+        self._patience = retry_policy
         self._lost = 0
         self._is_cut = False
         self._lock = threading.RLock()

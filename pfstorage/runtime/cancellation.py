@@ -20,7 +20,7 @@ LOOK_SECONDS = 0.2
 """Seconds after which a client is looked at again, whether it is still there."""
 
 
-class Stop:
+class CancellationToken:
     """Tells work that it should end. It is asked between pieces of work, from any thread.
 
     Once it is requested, nothing new should begin; what runs has *patience* seconds to
@@ -30,7 +30,7 @@ class Stop:
     def __init__(
         self,
         patience: float = 2.0,
-        parent: Stop | None = None,
+        parent: CancellationToken | None = None,
         is_unwanted: Callable[[], bool] | None = None,
     ) -> None:
         """A request of *parent* is one of this, too, but not the other way round.
@@ -74,17 +74,17 @@ class Stop:
         return time.monotonic() > self._deadline or bool(self._parent and self._parent.is_overdue)
 
     @property
-    def is_heeded(self) -> bool:
+    def has_listeners(self) -> bool:
         """Tell whether anybody looks at it now: if not, a signal must end the program in another way."""
         return self._listeners > 0
 
     @contextlib.contextmanager
-    def heeded(self) -> Iterator[None]:
+    def listening(self) -> Iterator[None]:
         """Promise to look at it often for the length of the block."""
         with self._lock:
             self._listeners += 1
         try:
-            with self._parent.heeded() if self._parent else contextlib.nullcontext():
+            with self._parent.listening() if self._parent else contextlib.nullcontext():
                 yield
         finally:
             with self._lock:
@@ -95,12 +95,12 @@ class Stop:
             f"stopped before the end: {self.reason}; send the same message again: what is done is not done twice"
         )
 
-    def check(self) -> None:
+    def raise_if_overdue(self) -> None:
         """Raise `StoppedError` if what runs is to be given up."""
         if self.is_overdue:
             raise self.error()
 
-    def heed(self) -> None:
+    def checkpoint(self) -> None:
         """Raise `StoppedError` if the end was requested; else, wait until this thread may compute.
 
         It is cheap enough for each row of a plan.
@@ -112,9 +112,9 @@ class Stop:
             LOOPS.pause()
             self._heed_at = time.monotonic() + SLICE_SECONDS
 
-    def watched(self, rows: Iterable[T]) -> Iterator[T]:
-        """Pass *rows* on as they come, of which perhaps none is wanted. Raise as `heed` does."""
-        return LOOPS.in_turns(rows, self.heed)
+    def checked(self, rows: Iterable[T]) -> Iterator[T]:
+        """Pass *rows* on as they come, of which perhaps none is wanted. Raise as `checkpoint` does."""
+        return LOOPS.in_turns(rows, self.checkpoint)
 
     def sleep(self, seconds: float) -> None:
         """Sleep. Raise `StoppedError` soon after the end is requested."""

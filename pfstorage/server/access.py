@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import re
 
-from pfstorage.access.permissions import Rights
+from pfstorage.access.permissions import Permissions
 from pfstorage.errors import ForbiddenError
 from pfstorage.server.http1.head import Headers
 from pfstorage.server.options import ServerOptions
 from pfstorage.server.tokens import Grant, TokenFile
 from pfstorage.settings.model import FEW, is_loopback
 
-ANONYMOUS = Grant("", Rights())
+ANONYMOUS = Grant("", Permissions())
 _BEHIND = frozenset(("forwarded", "x-forwarded-for", "x-real-ip", "via"))
 """Headers of a request that came by way of a proxy: who sent it is not who connects."""
 _PARTS = frozenset(
@@ -105,7 +105,7 @@ class Access:
         if "origin" in headers:
             return False
         if self.tokens is not None:
-            return grant.rights.are_all
+            return grant.permissions.are_all
         is_near = self._is_local and (client == self._host or is_loopback(client))
         return is_near and _BEHIND.isdisjoint(headers)
 

@@ -27,7 +27,7 @@ class _Ticket:
         self.lock.acquire()
 
 
-class Gate:
+class AdmissionQueue:
     """Lets *most* at once in, and *each* at most of one owner; *waiting* times as many wait for some seconds.
 
     Those of one owner come in in the order of their arrival, and owners in turns: who sends many requests waits for
@@ -146,25 +146,26 @@ LARGE = 64 * 1024
 """Characters of a message beyond which no two are decoded at once: what it decodes to may take thirty times as much."""
 
 
-class Turn:
+class Permit:
     """One request's place among those at work: inside one of the gates, of which *long* is for those that move files.
 
     While its message is decoded, if that is a large one, it is inside the gate *decoding*.
 
     A place is taken when it is needed, and given back when all of the answer has left. So an ``ls`` never waits
     for those that pull a hundred thousand files, and what needs no store waits for nobody.
-    *is_gone* tells whether the client has gone meanwhile. `Load.admit` sets the *owner* of the token and the *address*.
+    *is_gone* tells whether the client has gone meanwhile. `ServerLoad.admit` sets the *owner* of the token and the
+    *address*.
     """
 
     def __init__(
         self,
-        quick: Gate,
-        long: Gate,
+        quick: AdmissionQueue,
+        long: AdmissionQueue,
         is_gone: Callable[[], bool] = lambda: False,
         *,
-        followers: Gate | None = None,
-        decoding: Gate | None = None,
-        uploads: Gate | None = None,
+        followers: AdmissionQueue | None = None,
+        decoding: AdmissionQueue | None = None,
+        uploads: AdmissionQueue | None = None,
     ) -> None:
         self._quick = quick
         self._long = long
@@ -173,7 +174,7 @@ class Turn:
         self._uploads = uploads
         self.is_gone = is_gone
         self.owner = self.address = ""
-        self._inside: Gate | None = None
+        self._inside: AdmissionQueue | None = None
         self._name = ""  # under which it is inside
 
     @property
@@ -190,7 +191,7 @@ class Turn:
     def is_following(self) -> bool:
         return self._inside is not None and self._inside is self._followers
 
-    def __enter__(self) -> Turn:
+    def __enter__(self) -> Permit:
         return self
 
     def __exit__(
@@ -248,11 +249,11 @@ class Turn:
             self._inside.leave(self._name)
             self._inside = None
 
-    def _enter(self, gate: Gate) -> None:
+    def _enter(self, admission: AdmissionQueue) -> None:
         # an address may be that of a proxy, whose clients all may follow jobs
-        self._name = self.owner or ("" if gate is self._followers else self.address)
-        has_waited = gate.enter(self._name)
-        self._inside = gate
+        self._name = self.owner or ("" if admission is self._followers else self.address)
+        has_waited = admission.enter(self._name)
+        self._inside = admission
         if has_waited and self.is_gone():
             raise StoppedError("the client went away before its turn came")
 

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 from pfstorage.actions import Caller
 from pfstorage.errors import MessageError
 from pfstorage.handler import StoreHandler
-from pfstorage.server.admission import Turn
+from pfstorage.server.admission import Permit
 from pfstorage.server.http1.body import MAX_UPLOAD, Outlet, Reader, Writer
 from pfstorage.server.http1.head import Headers
 from pfstorage.server.spool import Room, Spool
@@ -33,7 +33,7 @@ class Request:
 
     *path* is as it came, its escapes included; *query* is what follows the question mark.
     *client* is the address of whoever sent it, *id* what the log calls it. What is done
-    for it once its body is there, however slowly that came, is done within its *turn*. *admit* takes a place among
+    for it once its body is there, however slowly that came, is done within its *permit*. *admit* takes a place among
     the connections for the owner of its token, or raises `BusyError`. What
     is moved without a message is told to *moved*. Uploads that lie on the disk take of the *room*. Events are
     streamed for *stream_seconds*. *route* is the path of the endpoint, *action* that of the message. The answer has
@@ -49,7 +49,7 @@ class Request:
     handler: StoreHandler
     open_body: Callable[[int], Reader]
     new_caller: Callable[..., Caller]
-    turn: Turn
+    permit: Permit
     admit: Callable[[str], None] = lambda _owner: None
     max_upload: int = MAX_UPLOAD
     room: Room = field(default_factory=Room)

@@ -20,7 +20,7 @@ from pfstorage.runtime.unexpected import NO_DESCRIPTORS, lacks_descriptors
 from pfstorage.server.exchange import answer_of
 from pfstorage.server.http1.connection import RequestHandler
 from pfstorage.server.http1.sending import send
-from pfstorage.server.load import Load
+from pfstorage.server.load import ServerLoad
 from pfstorage.server.options import ServerOptions
 from pfstorage.wire.reply import Reply
 
@@ -41,7 +41,7 @@ class Listener(ThreadingMixIn, HTTPServer):
     request_queue_size = 128
     allow_reuse_address = True
 
-    load: Load
+    load: ServerLoad
     options: ServerOptions
     tls: ssl.SSLContext | None
 
@@ -155,5 +155,5 @@ class Listener(ThreadingMixIn, HTTPServer):
 
 def _refusal() -> bytes:
     out = io.BytesIO()
-    send(answer_of(Reply.of_error(NoDescriptorError(NO_DESCRIPTORS))), out, "GET", "HTTP/1.1", ends=True)
+    send(answer_of(Reply.from_error(NoDescriptorError(NO_DESCRIPTORS))), out, "GET", "HTTP/1.1", ends=True)
     return out.getvalue()

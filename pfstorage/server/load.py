@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from pfstorage.errors import BusyError
 from pfstorage.runtime.sockets import hang_up, has_news
-from pfstorage.server.admission import Gate, Turn
+from pfstorage.server.admission import AdmissionQueue, Permit
 from pfstorage.server.spool import Room
-from pfstorage.transfer import SharedWorkers
+from pfstorage.transfer import WorkerBudget
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +30,14 @@ Gauge = tuple[str, str, Callable[[], Mapping[str, float]]]
 
 @dataclass
 class Holder:
-    """Who holds a connection: an *address*; while a request is at work, the *owner* of its token, and its *turn*."""
+    """Who holds a connection: an *address*; while a request is at work, the *owner* of its token, and its *permit*."""
 
     address: str
     owner: str = ""
-    turn: Turn | None = None
+    permit: Permit | None = None
 
 
-class Load:
+class ServerLoad:
     """Counts the connections and the requests of one server, and bounds them. Any thread may call a method."""
 
     def __init__(
@@ -48,16 +48,16 @@ class Load:
         most_streams: int | None = None,
         most_spooled: float = math.inf,
     ) -> None:
-        self.workers = SharedWorkers(most_workers)
+        self.workers = WorkerBudget(most_workers)
         self.room = Room(most_spooled)
-        self.quick, self.long = Gate(most_requests), Gate(most_requests)
-        self.decoding = Gate(1, most_connections)
+        self.quick, self.long = AdmissionQueue(most_requests), AdmissionQueue(most_requests)
+        self.decoding = AdmissionQueue(1, most_connections)
         # who finds no place there goes to disk first
-        self.uploads = Gate(most_requests, 0)
+        self.uploads = AdmissionQueue(most_requests, 0)
         # who follows a job does no work, and holds a connection: half of them are left to others
         half = max(1, most_connections // 2)
         each = min(half if most_streams is None else most_streams, max(1, half // 2))
-        self.followers = Gate(half, 0, "too many clients follow jobs", each)
+        self.followers = AdmissionQueue(half, 0, "too many clients follow jobs", each)
         self._most = most_connections
         self._holders: dict[socket.socket, Holder] = {}  # whose request began first comes first
         self._open: set[socket.socket] = set()  # those that have a place
@@ -90,9 +90,9 @@ class Load:
         holder = self._holders.get(connection)
         return holder is not None and (holder.address, holder.owner) in self._crowd
 
-    def new_turn(self, is_gone: Callable[[], bool]) -> Turn:
+    def new_turn(self, is_gone: Callable[[], bool]) -> Permit:
         """Return the place that a request is to take among those at work, unless its client *is_gone* by then."""
-        return Turn(
+        return Permit(
             self.quick,
             self.long,
             is_gone,
@@ -124,7 +124,7 @@ class Load:
     def is_guest(self, connection: socket.socket) -> bool:
         return connection in self._guests
 
-    def admit(self, connection: socket.socket, turn: Turn, owner: str = "") -> None:
+    def admit(self, connection: socket.socket, permit: Permit, owner: str = "") -> None:
         """Give the request of *connection*, which is one of *owner*, a place if it has none. Raise `BusyError`.
 
         Where all are taken, it may have that of whoever holds most: an address, or else the owner of a token.
@@ -132,8 +132,8 @@ class Load:
         holder = self._holders.get(connection)
         if holder is None:  # its place was given to another
             raise no_place()
-        turn.owner, turn.address = owner, holder.address
-        holder.owner, holder.turn = owner, turn
+        permit.owner, permit.address = owner, holder.address
+        holder.owner, holder.permit = owner, permit
         if connection in self._guests:
             with self._lock:
                 if not (len(self._open) < self._most or self._made_room() or self._took_room(holder)):
@@ -175,10 +175,10 @@ class Load:
             if most <= counts[getattr(newcomer, kind)] + 1:
                 continue
             resting = [
-                (not (turn and turn.is_following), number, connection)
+                (not (permit and permit.is_following), number, connection)
                 for number, (connection, holder) in enumerate(self._holders.items())
                 if connection in self._open and getattr(holder, kind) == other
-                if not ((turn := holder.turn) and turn.is_at_work)
+                if not ((permit := holder.permit) and permit.is_at_work)
             ]
             if resting:
                 self._evict(min(resting)[-1])
@@ -242,7 +242,7 @@ class Load:
             if connection in self._open:
                 self._idle[connection] = None
             if holder := self._holders.get(connection):
-                holder.owner, holder.turn = "", None
+                holder.owner, holder.permit = "", None
             self._answered += 1
             if self._is_awaited:
                 self._changed.notify_all()
@@ -261,8 +261,8 @@ class Load:
 
     def end_turns(self) -> None:
         """Let no request begin to work any more; who waits for that is told so."""
-        for gate in (self.quick, self.long, self.followers, self.decoding, self.uploads):
-            gate.end()
+        for admission in (self.quick, self.long, self.followers, self.decoding, self.uploads):
+            admission.end()
 
     def hang_up(self) -> None:
         """End the connections of the requests that are not answered yet: no client is waited for any more."""

@@ -6,7 +6,7 @@ import logging
 import os
 
 from pfstorage.jobs.directory import FILES
-from pfstorage.local import Roots, is_on_the_way
+from pfstorage.local import AllowedRoots, is_on_the_way
 from pfstorage.server.options import ServerOptions
 from pfstorage.settings.model import Settings
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 class OwnFiles:
     """What *options*, and the settings of the time, name: closed to the messages that name files below *roots*."""
 
-    def __init__(self, roots: Roots, options: ServerOptions) -> None:
+    def __init__(self, roots: AllowedRoots, options: ServerOptions) -> None:
         self.roots = roots
         self._options = options
         self._settings: Settings | None = None

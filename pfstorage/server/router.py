@@ -100,9 +100,9 @@ class Site:
     def _caller(self, request: Request) -> Caller:
         grant = self.access.grant(request.headers)
         return request.new_caller(
-            turn=request.turn,
+            permit=request.permit,
             trusted=self.access.is_trusted(grant, request.headers, request.client),
-            rights=grant.rights,
+            permissions=grant.permissions,
             owner=grant.name,
             is_anonymous=self.access.is_open,
             renew=functools.partial(self._caller, request),

@@ -13,15 +13,15 @@ from pfstorage.backends.contract import SupportsConnections
 from pfstorage.errors import SettingsError
 from pfstorage.handler import StoreHandler
 from pfstorage.jobs.scheduler import Jobs
-from pfstorage.local import Roots, name_by_shell, working_directory
-from pfstorage.runtime.cancellation import Stop
+from pfstorage.local import AllowedRoots, name_by_shell, working_directory
+from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.server.access import Access
 from pfstorage.server.endpoints.events import JOBS, job_events
 from pfstorage.server.endpoints.health import Readiness, healthz
 from pfstorage.server.endpoints.objects import OBJECT_HEADERS, OBJECTS, list_objects, one_object
 from pfstorage.server.endpoints.openapi import Description
 from pfstorage.server.listener import Listener
-from pfstorage.server.load import GUESTS, Load
+from pfstorage.server.load import GUESTS, ServerLoad
 from pfstorage.server.options import ServerOptions
 from pfstorage.server.own_files import OwnFiles
 from pfstorage.server.page import PAGE, page
@@ -81,7 +81,7 @@ class ThreadedHTTPServer(Listener):
         self._handler = handler
         self._handler_lock = threading.Lock()
         self._stopping = threading.Event()
-        self.end_of_work = Stop()
+        self.end_of_work = CancellationToken()
         self._jobs: Jobs | None = None
         self.configure(options or ServerOptions(), address[0])
         super().__init__(address)
@@ -99,8 +99,10 @@ class ThreadedHTTPServer(Listener):
         """Take *options* for a server on the address *host*. Raise `SettingsError`."""
         self.options = options
         self.tls = tls_of(options) if options.tls_cert else None
-        self._own_files = OwnFiles(Roots(options.fs_roots or (name_by_shell(working_directory()),)), options)
-        self.load = Load(
+        self._own_files = OwnFiles(
+            AllowedRoots(options.fs_roots or (name_by_shell(working_directory()),)), options
+        )
+        self.load = ServerLoad(
             options.max_connections,
             options.max_requests,
             _workers_of(options),
@@ -161,7 +163,7 @@ class ThreadedHTTPServer(Listener):
             holds=ROWS_AT_ONCE,
             max_rows=self.options.max_rows,
             shut_down=self.stop,
-            stop=self.end_of_work,
+            cancellation=self.end_of_work,
             jobs=self._jobs,
             roots=self._own_files.roots,
             workers=self.load.workers,
@@ -237,7 +239,7 @@ class ThreadedHTTPServer(Listener):
         """
         if self._jobs:
             return
-        perform = self.handler.performer(self.caller(observe=self.metrics.observe))
+        perform = self.handler.job_runner(self.caller(observe=self.metrics.observe))
         options = self.options
         jobs = Jobs(
             perform,
@@ -288,8 +290,8 @@ class ThreadedHTTPServer(Listener):
             (GIVE_UP_AFTER, lambda: self.handler.give_up("the server ends")),
             (HANG_UP_AFTER, self._hang_up),
         )
-        for patience, step in steps:
-            if self.load.wait_until_idle(patience):
+        for retry_policy, step in steps:
+            if self.load.wait_until_idle(retry_policy):
                 return True
             step()
         return self.load.wait_until_idle(HANGING_UP_SECONDS)

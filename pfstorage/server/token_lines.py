@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from pfstorage.access.permissions import LEVELS, Rights
+from pfstorage.access.permissions import LEVELS, Permissions
 from pfstorage.errors import SettingsError
 
 TOKENS, RIGHTS = "[AUTH TOKENS]", "[TOKEN RIGHTS]"
-UNNAMED = Rights("write")
+UNNAMED = Permissions("write")
 """The rights of a token in a file that does not say which: those of an administrator are always written."""
 
 _Lines = list[tuple[int, str]]
@@ -34,13 +34,13 @@ class RefusedError(SettingsError):
 
 @dataclass(frozen=True)
 class Grant:
-    """What a token is worth: *name* is that of its line in the file, *rights* are what it allows.
+    """What a token is worth: *name* is that of its line in the file, *permissions* are what it allows.
 
     *expires* is the time, in seconds since the epoch, from which on it is worth nothing.
     """
 
     name: str
-    rights: Rights
+    permissions: Permissions
     expires: float = math.inf
 
 
@@ -84,10 +84,10 @@ def read_entries(path: str, text: str) -> tuple[list[Entry], list[str] | None]:
         sections = _sections(_told(lines, "#;"), refused)
         if TOKENS not in sections:
             raise RefusedError(f"{path!r} has no section {TOKENS}")
-        rights = sections.get(RIGHTS)
-        entries = list(_named(sections[TOKENS], rights, refused))
+        permissions = sections.get(RIGHTS)
+        entries = list(_named(sections[TOKENS], permissions, refused))
     else:
-        rights = None
+        permissions = None
         entries = [_unnamed(number, line, refused) for number, line in _told(lines, "#")]
     if not entries:
         raise RefusedError(f"{path!r} has no token: 'pfstorage --makeToken' makes one")
@@ -96,7 +96,7 @@ def read_entries(path: str, text: str) -> tuple[list[Entry], list[str] | None]:
         if entry.digest in known:
             raise refused(entry.line, "a token twice: remove the line, or give it another token")
         known.add(entry.digest)
-    return entries, None if rights is None else list(rights)
+    return entries, None if permissions is None else list(permissions)
 
 
 def _told(lines: _Lines, comments: str) -> _Lines:
@@ -137,26 +137,26 @@ def _sections(lines: _Lines, refused: _Refused) -> dict[str, _Section]:
 
 
 def _named(tokens: _Section, texts: _Section | None, refused: _Refused) -> Iterator[Entry]:
-    rights = {}
+    permissions = {}
     if texts is not None:
         if names := sorted(tokens.keys() - texts.keys()):
             text = f"give each token its rights, like 'NAME = read': the section {RIGHTS} lacks"
             raise refused(tokens[names[0]][0], f"{text} {', '.join(names)}")
-        rights = {name: _rights(line, refused) for name, line in texts.items()}
-    return (_entry(name, line, rights.get(name, UNNAMED), refused) for name, line in tokens.items())
+        permissions = {name: _rights(line, refused) for name, line in texts.items()}
+    return (_entry(name, line, permissions.get(name, UNNAMED), refused) for name, line in tokens.items())
 
 
-def _rights(line: tuple[int, str], refused: _Refused) -> Rights:
+def _rights(line: tuple[int, str], refused: _Refused) -> Permissions:
     number, text = line
     if re.search(r"(^|\s)expires\s*[=:]", text, re.IGNORECASE):  # it would be a part of the prefix
         raise refused(number, f"'expires=' follows the token, in the section {TOKENS}")
     try:
-        return Rights.parse(text)
+        return Permissions.parse(text)
     except ValueError as e:
         raise refused(number, str(e)) from None
 
 
-def _entry(name: str, line: tuple[int, str], rights: Rights, refused: _Refused) -> Entry:
+def _entry(name: str, line: tuple[int, str], permissions: Permissions, refused: _Refused) -> Entry:
     """Read ``TOKEN`` or ``sha256:HEX``, and ``expires=WHEN`` behind it if that is there."""
     number, value = line
     found = _VALUE.fullmatch(value)
@@ -173,7 +173,7 @@ def _entry(name: str, line: tuple[int, str], rights: Rights, refused: _Refused) 
     else:
         digest, text = digest_of(token.encode()), token
     try:
-        return Entry(digest, text, Grant(name, rights, moment_of(when) if when else math.inf), number)
+        return Entry(digest, text, Grant(name, permissions, moment_of(when) if when else math.inf), number)
     except ValueError as e:
         raise refused(number, str(e)) from None
 

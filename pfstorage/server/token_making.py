@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 
-from pfstorage.access.permissions import Rights
+from pfstorage.access.permissions import Permissions
 from pfstorage.errors import SettingsError
 from pfstorage.local import LocalTree, local_errors
 from pfstorage.server.token_lines import (
@@ -42,13 +42,13 @@ def new_token(level: str = "", prefix: str | None = None, expires: str = "", pat
     return token
 
 
-def _rights(level: str, prefix: str | None) -> Rights:
+def _rights(level: str, prefix: str | None) -> Permissions:
     if prefix is not None and (not prefix or prefix != prefix.strip()):  # an unset variable, most likely
         raise SettingsError(
             "--prefix is empty, or has blanks around it: leave it out for all keys, or correct it"
         )
     try:
-        return Rights.parse(f"{level or UNNAMED.level} {prefix or ''}")
+        return Permissions.parse(f"{level or UNNAMED.level} {prefix or ''}")
     except ValueError as e:
         raise SettingsError(f"--prefix: {e}") from None
 
@@ -63,7 +63,7 @@ def _end(expires: str) -> float:
     return end
 
 
-def _lines(token: str, rights: Rights, end: float) -> dict[str, str]:
+def _lines(token: str, rights: Permissions, end: float) -> dict[str, str]:
     """Return the line of a new token in each section; it has the hash instead of the token."""
     digest = digest_of(token.encode()).hex()
     until = "" if end == math.inf else f" expires={told_moment(end)}"
@@ -74,7 +74,7 @@ def _lines(token: str, rights: Rights, end: float) -> dict[str, str]:
     }
 
 
-def _add(path: str, lines: dict[str, str], rights: Rights) -> None:
+def _add(path: str, lines: dict[str, str], rights: Permissions) -> None:
     directory, name = os.path.split(path)
     with _alone_in(directory):
         is_there = os.path.exists(path)

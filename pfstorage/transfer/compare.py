@@ -5,10 +5,10 @@ from __future__ import annotations
 from pfstorage.backends import ObjectInfo
 from pfstorage.local import Body
 from pfstorage.transfer import multipart as large
-from pfstorage.transfer.context import Work
+from pfstorage.transfer.context import TransferContext
 
 
-def has_same_bytes(work: Work, body: Body, known: ObjectInfo) -> bool:
+def has_same_bytes(work: TransferContext, body: Body, known: ObjectInfo) -> bool:
     """Tell whether *body* has the bytes of *known*. What is listed as empty is not known to be the same.
 
     For large objects that are made of whatever begins with a prefix (DLO), and
@@ -21,7 +21,7 @@ def has_same_bytes(work: Work, body: Body, known: ObjectInfo) -> bool:
     return has_those_bytes(work, body, known)
 
 
-def has_those_bytes(work: Work, body: Body, known: ObjectInfo) -> bool:
+def has_those_bytes(work: TransferContext, body: Body, known: ObjectInfo) -> bool:
     """Tell whether *body* has the bytes of *known*, and some at all."""
     if known.size == 0 or known.size not in (None, body.size):
         return False

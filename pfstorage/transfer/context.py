@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from pfstorage.backends import Storage
-from pfstorage.backends.contract import Sink, Source, SupportsPatience
-from pfstorage.backends.retry import Patience
+from pfstorage.backends.contract import Sink, Source, SupportsRetryPolicy
+from pfstorage.backends.retry import RetryPolicy
 from pfstorage.errors import PfstorageError, bare
 from pfstorage.local import NewFile
-from pfstorage.runtime.cancellation import TICK, Stop
+from pfstorage.runtime.cancellation import TICK, CancellationToken
 from pfstorage.transfer.descriptors import PER_WORKER, free_descriptors, most_workers
-from pfstorage.transfer.plan import SAME, Moved, Progress
-from pfstorage.transfer.pool import Crew
-from pfstorage.transfer.rate import PacedSink, PacedSource, SharedWorkers, Throttle, WorkerLimit
+from pfstorage.transfer.plan import SAME, Progress, TransferResult
+from pfstorage.transfer.pool import WorkerPool
+from pfstorage.transfer.rate import AdaptiveConcurrency, PacedSink, PacedSource, RateLimiter, WorkerBudget
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -54,48 +54,50 @@ class Options:
     range_size: int = 64 * 1024**2
     durable: str = "none"
     names_kept: bool = True
-    throttle: Throttle = field(default_factory=Throttle)
-    shared: SharedWorkers = field(default_factory=SharedWorkers)
-    stop: Stop = field(default_factory=Stop)
+    rate_limiter: RateLimiter = field(default_factory=RateLimiter)
+    shared: WorkerBudget = field(default_factory=WorkerBudget)
+    cancellation: CancellationToken = field(default_factory=CancellationToken)
     progress: Callable[[Progress], None] = no_progress
     warn: Callable[[str], None] = log.warning
 
     @property
-    def only_new(self) -> bool:
+    def if_absent(self) -> bool:
         """Whether what is there stays, whatever it is."""
         return self.overwrite == "never"
 
 
-class Work:
+class TransferContext:
     """The means to work off one plan on *storage*."""
 
     def __init__(self, storage: Storage, options: Options) -> None:
         self.options = options
-        self.stop = Stop(parent=options.stop)  # its own, for an error of this plan ends no other
-        self.limit = WorkerLimit(options.workers, workers=options.shared, most=most_workers())
-        self.crew = Crew(self.limit)
+        self.cancellation = CancellationToken(
+            parent=options.cancellation
+        )  # its own, for an error of this plan ends no other
+        self.limit = AdaptiveConcurrency(options.workers, workers=options.shared, most=most_workers())
+        self.pool = WorkerPool(self.limit)
         self.size = 0
         self._lock = threading.Lock()
         self._warned: set[str] = set()
         self.batch_room = threading.Semaphore(_batch_room(self.limit.most))
         """Of the files that wait, open, for their batch: what finds none is brought to the disk for itself."""
-        self.patience = Patience(
-            options.retries, stop=self.stop, noticed=self.limit.note_failure, is_bounded=True
+        self.retry_policy = RetryPolicy(
+            options.retries, cancellation=self.cancellation, noticed=self.limit.note_failure, is_bounded=True
         )
         self.storage = storage
-        if isinstance(storage, SupportsPatience):
-            self.storage = storage.with_patience(self.patience)
+        if isinstance(storage, SupportsRetryPolicy):
+            self.storage = storage.with_retry_policy(self.retry_policy)
 
     @contextlib.contextmanager
     def under_way(self) -> Iterator[None]:
         """Let the crew work for the length of the block; what is not done then is given up."""
-        with self.stop.heeded(), self.options.shared.shared(lambda: self.crew.busy):
+        with self.cancellation.listening(), self.options.shared.shared(lambda: self.pool.busy):
             try:
                 yield
             finally:
-                self.crew.cancel()
-                self.patience.break_off()  # nobody waits for what is under way
-                self.crew.close(0.0)
+                self.pool.cancel()
+                self.retry_policy.break_off()  # nobody waits for what is under way
+                self.pool.close(0.0)
 
     def submitted(self, call: Callable[[], T]) -> Future[T]:
         """Have the crew call *call*; return what comes of it."""
@@ -109,26 +111,26 @@ class Work:
             except BaseException as e:  # noqa: BLE001 - it is raised again where the answer is used
                 answer.set_exception(e)
 
-        self.crew.submit(task)
+        self.pool.submit(task)
         return answer
 
     def result(self, answer: Future[T]) -> T:
         """Wait for *answer*. Raise `StoppedError` as soon as a stop is requested."""
-        while not self.stop.is_requested:
+        while not self.cancellation.is_requested:
             with contextlib.suppress(NotYetError):
                 return answer.result(TICK)
-        raise self.stop.error()
+        raise self.cancellation.error()
 
-    def commit(self, file: NewFile, *, durable: bool = False) -> Moved:
+    def commit(self, file: NewFile, *, durable: bool = False) -> TransferResult:
         """Give *file*, which has all its bytes, its name, unless that is taken and is to stay. Raise `OSError`."""
         with file:
             try:
-                file.commit(durable, only_new=self.options.only_new)
+                file.commit(durable, if_absent=self.options.if_absent)
             except FileExistsError:  # it was not there when its object was asked for
                 return SAME
             if file.refusal:
                 self.warn_unsynced(file.refusal)
-            return Moved(file.size)
+            return TransferResult(file.size)
 
     def warn_unsynced(self, refusal: OSError) -> None:
         self.warn_once(
@@ -145,8 +147,8 @@ class Work:
 
     def passed(self, size: int) -> None:
         """Count *size* bytes, and wait for as long as the pace wants it. Raise `StoppedError`."""
-        self.stop.check()
-        self.options.throttle.take(size, self.stop)
+        self.cancellation.raise_if_overdue()
+        self.options.rate_limiter.take(size, self.cancellation)
         with self._lock:
             self.size += size
 

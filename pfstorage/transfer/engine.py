@@ -22,12 +22,12 @@ from pfstorage.errors import (
 )
 from pfstorage.local import NewFile, local_errors, sync_file_systems
 from pfstorage.runtime.unexpected import unforeseen
-from pfstorage.transfer.context import Work
-from pfstorage.transfer.plan import Failure, Moved, Plan, Progress, Transfer, TransferReport
+from pfstorage.transfer.context import TransferContext
+from pfstorage.transfer.plan import Failure, Plan, Progress, Transfer, TransferReport, TransferResult
 
 log = logging.getLogger(__name__)
 
-Move = Callable[[Transfer], Moved]
+Move = Callable[[Transfer], TransferResult]
 
 MOST_WAITING = 10_000
 """Finished files that wait for an unfinished one before them: a large file does not hold up the others."""
@@ -54,23 +54,25 @@ class _Slot:
 
     def __init__(self, item: Transfer | Failure) -> None:
         self.item = item
-        self.made: Moved | Failure | None = None
-        self.outcome: Moved | Failure | None = item if isinstance(item, Failure) else None
+        self.made: TransferResult | Failure | None = None
+        self.outcome: TransferResult | Failure | None = item if isinstance(item, Failure) else None
 
 
-def run(plan: Plan, move: Move, work: Work, report: TransferReport | None = None) -> TransferReport:
+def run(
+    plan: Plan, move: Move, work: TransferContext, report: TransferReport | None = None
+) -> TransferReport:
     """Call *move* for each transfer of *plan*, in several threads; return what came of it, in *report*.
 
     What fails is listed; it never ends the run, unless nothing more can succeed. If
     *work*'s stop is requested, what was done until then is returned, within 5 s, with `StoppedError`.
     """
     engine = _Engine(move, work, report or TransferReport(work.options.names_kept))
-    with work.stop.heeded(), work.options.shared.shared(lambda: work.crew.busy):
+    with work.cancellation.listening(), work.options.shared.shared(lambda: work.pool.busy):
         try:
             engine.start(plan)
             engine.wait()
         except BaseException:  # such as Ctrl-C where nobody turns it into a request to stop
-            work.stop.request("an error")
+            work.cancellation.request("an error")
             raise
         finally:
             engine.end()
@@ -80,7 +82,7 @@ def run(plan: Plan, move: Move, work: Work, report: TransferReport | None = None
 class _Engine:
     """Three kinds of threads: one takes the plan, the crew moves the files, the caller's notes what came of it."""
 
-    def __init__(self, move: Move, work: Work, report: TransferReport) -> None:
+    def __init__(self, move: Move, work: TransferContext, report: TransferReport) -> None:
         self.report = report
         self._move = move
         self._work = work
@@ -107,19 +109,19 @@ class _Engine:
             for item in plan:
                 if self._is_full():
                     self._await_room()
-                if self._work.stop.is_requested:
+                if self._work.cancellation.is_requested:
                     break
                 count += 1
                 slot = _Slot(item)
                 self._slots.append(slot)
                 if slot.outcome is None:
-                    self._work.crew.submit(functools.partial(self._attempt, slot))
+                    self._work.pool.submit(functools.partial(self._attempt, slot))
                     with self._room:
                         self._running += 1
             else:
                 self._total = count
         except PfstorageError as e:
-            if not self._work.stop.is_requested:  # else that is what broke it off
+            if not self._work.cancellation.is_requested:  # else that is what broke it off
                 self.report.error = e
         except BaseException as e:  # noqa: BLE001 - it is raised again where it can be seen
             self._fault = e
@@ -132,17 +134,17 @@ class _Engine:
 
     def _await_room(self) -> None:
         with self._room:
-            while self._is_full() and not self._work.stop.is_requested:
+            while self._is_full() and not self._work.cancellation.is_requested:
                 self._room.wait()
 
     def wait(self) -> None:
         """Wait until all is done, or given up."""
-        stop = self._work.stop
-        while not self._is_done and not stop.is_requested:
+        cancellation = self._work.cancellation
+        while not self._is_done and not cancellation.is_requested:
             self._take_finished()
-        if stop.is_requested:
-            self._work.crew.cancel()
-            while self._work.crew.busy and not stop.is_overdue:
+        if cancellation.is_requested:
+            self._work.pool.cancel()
+            while self._work.pool.busy and not cancellation.is_overdue:
                 self._take_finished()
         self._commit_batch()
         if self._fault:
@@ -154,15 +156,15 @@ class _Engine:
 
     def end(self) -> None:
         """End the threads, and make the report complete."""
-        if self._work.stop.is_requested:
-            if not self._work.crew.close(0.0) or not self._is_fed:
-                self._work.patience.break_off()
-            self._work.crew.close(LAST_SECONDS)
-            self.report.error = self._work.stop.error()
+        if self._work.cancellation.is_requested:
+            if not self._work.pool.close(0.0) or not self._is_fed:
+                self._work.retry_policy.break_off()
+            self._work.pool.close(LAST_SECONDS)
+            self.report.error = self._work.cancellation.error()
             with self._room:
                 self._room.notify_all()
         else:
-            self._work.crew.close()
+            self._work.pool.close()
         for slot in list(self._slots):  # not from the queue: an interrupt may have lost what it gave out
             self._note_finished(slot)
         self._commit_batch()
@@ -174,7 +176,7 @@ class _Engine:
         assert isinstance(slot.item, Transfer)
         try:
             made = slot.made = _attempt(slot.item, self._move, self._breaker)
-            if isinstance(made, Moved):
+            if isinstance(made, TransferResult):
                 self._work.limit.note(made.size or 0)
         except BaseException as e:  # noqa: BLE001 - it is raised again where it can be seen
             self._fault = e  # such as a lack of memory to tell of a lack of memory
@@ -184,7 +186,7 @@ class _Engine:
                 self._running -= 1
                 if self._running <= 2 * self._work.limit.allowed:  # not for each: see TICK
                     self._room.notify()
-            if self._is_done or len(self._finished) >= BATCH or self._work.stop.is_requested:
+            if self._is_done or len(self._finished) >= BATCH or self._work.cancellation.is_requested:
                 self._is_noteworthy.set()
 
     def _take_finished(self) -> None:
@@ -204,7 +206,9 @@ class _Engine:
 
     def _note_finished(self, slot: _Slot) -> None:
         made = slot.made
-        if isinstance(made, Moved) and made.file is not None:  # it is not done before it has its name
+        if (
+            isinstance(made, TransferResult) and made.file is not None
+        ):  # it is not done before it has its name
             if not self._batch:
                 self._batch_begun_at = time.monotonic()
             self._batch[slot] = made.file
@@ -277,7 +281,7 @@ def _failure_of(slot: _Slot, error: OSError) -> Failure:
         return Failure(slot.item.key, slot.item.path, e)
 
 
-def _attempt(item: Transfer, move: Move, breaker: _Breaker) -> Moved | Failure:
+def _attempt(item: Transfer, move: Move, breaker: _Breaker) -> TransferResult | Failure:
     try:
         breaker.check()
         moved = move(item)

@@ -12,11 +12,11 @@ from dataclasses import replace
 
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.common import lacks_segments
-from pfstorage.backends.contract import Span, SupportsSegments
+from pfstorage.backends.contract import ByteRange, SupportsMultipart
 from pfstorage.errors import NotFoundError, PfstorageError, RejectedError
-from pfstorage.transfer.context import Work, no_progress
+from pfstorage.transfer.context import TransferContext, no_progress
 from pfstorage.transfer.engine import run
-from pfstorage.transfer.plan import SAME, Failure, Moved, Plan, Transfer
+from pfstorage.transfer.plan import SAME, Failure, Plan, Transfer, TransferResult
 
 ASKED = 1000
 """Objects of a plan that a HEAD asks for: the first so many, and as many of the others."""
@@ -72,7 +72,7 @@ def _exchanged(sample: list[Transfer], item: Transfer, place: int) -> Transfer:
     return item
 
 
-def asked(work: Work, transfer: Transfer) -> ObjectInfo:
+def asked(work: TransferContext, transfer: Transfer) -> ObjectInfo:
     """Return what the store has under the key of *transfer*, by a HEAD. Raise `NotFoundError`.
 
     What is not listed was stored just now, and is asked for again: large clusters lag.
@@ -80,16 +80,16 @@ def asked(work: Work, transfer: Transfer) -> ObjectInfo:
     known = transfer.known
     head = functools.partial(work.storage.head, transfer.key)
     if known is None:
-        return work.patience.tried(head, (NotFoundError,), retries=TRIES)
+        return work.retry_policy.call(head, (NotFoundError,), retries=TRIES)
     return newer(known, head())
 
 
-def heads_of(keys: Iterable[str], work: Work) -> dict[str, ObjectInfo | PfstorageError]:
+def heads_of(keys: Iterable[str], work: TransferContext) -> dict[str, ObjectInfo | PfstorageError]:
     """Return what the store says of each of *keys*, by a HEAD, or the error that says why it does not."""
     found: dict[str, ObjectInfo | PfstorageError] = {}
-    quiet = Work(work.storage, replace(work.options, progress=no_progress))
+    quiet = TransferContext(work.storage, replace(work.options, progress=no_progress))
 
-    def ask(item: Transfer) -> Moved:
+    def ask(item: Transfer) -> TransferResult:
         found[item.key] = quiet.storage.head(item.key)
         return SAME
 
@@ -112,21 +112,21 @@ def newer(listed: ObjectInfo, told: ObjectInfo) -> ObjectInfo:
     return told if is_other else listed
 
 
-def is_readable(work: Work, known: ObjectInfo) -> bool:
+def is_readable(work: TransferContext, known: ObjectInfo) -> bool:
     """Tell whether all segments of a large object are there: a HEAD tells of their list alone.
 
     A byte of each is asked for.
     """
-    if not known.segments_etag or not isinstance(work.storage, SupportsSegments):
+    if not known.segments_etag or not isinstance(work.storage, SupportsMultipart):
         return True
 
     def read(offset: int) -> None:
-        work.stop.check()
-        work.storage.get(known.key, work.sink(_Nowhere()), Span(offset, 1, known.segments_etag))
+        work.cancellation.raise_if_overdue()
+        work.storage.get(known.key, work.sink(_Nowhere()), ByteRange(offset, 1, known.segments_etag))
 
     try:
         pieces = work.storage.pieces(known)
-        work.crew.share([functools.partial(read, piece.offset) for piece in pieces if piece.size])
+        work.pool.share([functools.partial(read, piece.offset) for piece in pieces if piece.size])
     except NotFoundError:
         return False
     except RejectedError as e:
@@ -137,7 +137,7 @@ def is_readable(work: Work, known: ObjectInfo) -> bool:
 
 
 def existing(
-    rows: Iterable[ObjectInfo], work: Work, note: Callable[[str], None], at_once: int | None = None
+    rows: Iterable[ObjectInfo], work: TransferContext, note: Callable[[str], None], at_once: int | None = None
 ) -> Generator[ObjectInfo, None, None]:
     """Yield those of *rows* that the store has, as it has them; *note* the keys of the others.
 
@@ -162,7 +162,7 @@ def existing(
             yield from next_one()
 
 
-def _future(row: ObjectInfo, work: Work) -> Future[ObjectInfo]:
+def _future(row: ObjectInfo, work: TransferContext) -> Future[ObjectInfo]:
     def ask() -> ObjectInfo:
         found = work.storage.head(row.key)
         work.limit.note(0)

@@ -9,10 +9,18 @@ from dataclasses import replace
 
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.common import md5_of_md5s, new_md5, wrong_segment
-from pfstorage.backends.contract import CHUNK, Attributes, Piece, Source, Span, SupportsSegments, window_of
+from pfstorage.backends.contract import (
+    CHUNK,
+    Attributes,
+    ByteRange,
+    Part,
+    Source,
+    SupportsMultipart,
+    window_of,
+)
 from pfstorage.errors import IntegrityError, NotFoundError, PfstorageError, StoppedError, UnavailableError
 from pfstorage.local import Body, NewFile
-from pfstorage.transfer.context import Work
+from pfstorage.transfer.context import TransferContext
 
 
 def md5_of(source: Source) -> str:
@@ -23,25 +31,25 @@ def md5_of(source: Source) -> str:
     return digest.hexdigest()
 
 
-def cut(size: int, piece_size: int) -> list[Piece]:
+def cut(size: int, part_size: int) -> list[Part]:
     """Return the pieces of *size* bytes.
 
     >>> cut(5, 2)
     [Piece(offset=0, size=2, md5=''), Piece(offset=2, size=2, md5=''), Piece(offset=4, size=1, md5='')]
     """
-    return [Piece(start, min(piece_size, size - start)) for start in range(0, size, piece_size)]
+    return [Part(start, min(part_size, size - start)) for start in range(0, size, part_size)]
 
 
-def is_same(work: Work, body: Body, known: ObjectInfo) -> bool:
+def is_same(work: TransferContext, body: Body, known: ObjectInfo) -> bool:
     """Tell whether *body*, of the size of *known* if that is known, has the bytes of that object of segments.
 
     Its segments most likely have the size that they would be given now; only if they
     don't is the store asked what they are.
     """
     storage = work.storage
-    if not isinstance(storage, SupportsSegments):
+    if not isinstance(storage, SupportsMultipart):
         return False
-    likely = cut(body.size, storage.piece_size(body.size, work.options.segment_size))
+    likely = cut(body.size, storage.part_size(body.size, work.options.segment_size))
     if md5_of_md5s(_md5s(work, body, likely)) == known.segments_etag:
         return True
     pieces = storage.pieces(known)
@@ -52,29 +60,34 @@ def is_same(work: Work, body: Body, known: ObjectInfo) -> bool:
     return all(piece.md5 for piece in pieces) and _md5s(work, body, pieces) == [p.md5 for p in pieces]
 
 
-def _md5s(work: Work, body: Body, pieces: Sequence[Piece]) -> list[str]:
-    def md5(piece: Piece) -> str:
-        work.stop.check()
+def _md5s(work: TransferContext, body: Body, pieces: Sequence[Part]) -> list[str]:
+    def md5(piece: Part) -> str:
+        work.cancellation.raise_if_overdue()
         return md5_of(body.part(piece.offset, piece.size))
 
-    return work.crew.share([functools.partial(md5, piece) for piece in pieces])
+    return work.pool.share([functools.partial(md5, piece) for piece in pieces])
 
 
 def push(
-    work: Work, key: str, body: Body, piece_size: int, attributes: Attributes, known: ObjectInfo | None
+    work: TransferContext,
+    key: str,
+    body: Body,
+    part_size: int,
+    attributes: Attributes,
+    known: ObjectInfo | None,
 ) -> tuple[ObjectInfo, int]:
-    """Store *body* in segments of *piece_size* bytes, in place of *known*; return it, and the bytes that were sent.
+    """Store *body* in segments of *part_size* bytes, in place of *known*; return it, and the bytes that were sent.
 
     Segments that an earlier try left are used. Those of this one are left for a later one if
     it is stopped, or if the store does not answer: that may pass.
     """
-    assert isinstance(work.storage, SupportsSegments)
-    upload = work.storage.segmented_upload(key, body.size, piece_size, attributes, known)
+    assert isinstance(work.storage, SupportsMultipart)
+    upload = work.storage.segmented_upload(key, body.size, part_size, attributes, known)
     stored = upload.stored()
     known_offsets = {piece.offset for piece in stored}
 
-    def put(piece: Piece) -> tuple[Piece, int]:
-        work.stop.check()
+    def put(piece: Part) -> tuple[Part, int]:
+        work.cancellation.raise_if_overdue()
         part = body.part(piece.offset, piece.size)
         if piece.offset in known_offsets:
             there = replace(piece, md5=md5_of(part))
@@ -84,8 +97,8 @@ def push(
         return upload.put(work.source(part), piece.offset, piece.size), piece.size
 
     try:
-        put_now = work.crew.share([functools.partial(put, piece) for piece in cut(body.size, piece_size)])
-        info = upload.finish([piece for piece, _ in put_now], only_new=work.options.only_new)
+        put_now = work.pool.share([functools.partial(put, piece) for piece in cut(body.size, part_size)])
+        info = upload.finish([piece for piece, _ in put_now], if_absent=work.options.if_absent)
     except (StoppedError, UnavailableError):
         raise
     except PfstorageError:
@@ -115,11 +128,11 @@ class _Part:
 
 
 def push_in_order(
-    work: Work,
+    work: TransferContext,
     key: str,
     body: Source,
     size: int,
-    piece_size: int,
+    part_size: int,
     attributes: Attributes,
     known: ObjectInfo | None,
 ) -> tuple[ObjectInfo, int]:
@@ -128,14 +141,14 @@ def push_in_order(
     Its segments go one after the other, and nobody can use them for a later try: if it fails, it removes them,
     unless the store is silent; then they are for `swift_sweep`.
     """
-    assert isinstance(work.storage, SupportsSegments)
-    upload = work.storage.segmented_upload(key, size, piece_size, attributes, known)
+    assert isinstance(work.storage, SupportsMultipart)
+    upload = work.storage.segmented_upload(key, size, part_size, attributes, known)
     source = work.source(body)
     try:
         pieces = [
-            upload.put(_Part(source, piece.size), piece.offset, piece.size) for piece in cut(size, piece_size)
+            upload.put(_Part(source, piece.size), piece.offset, piece.size) for piece in cut(size, part_size)
         ]
-        return upload.finish(pieces, only_new=work.options.only_new), size
+        return upload.finish(pieces, if_absent=work.options.if_absent), size
     except BaseException as e:
         # it would be silent for each of them
         if not (isinstance(e, UnavailableError) and e.facts.get("silent")):
@@ -143,28 +156,28 @@ def push_in_order(
         raise
 
 
-def pull(work: Work, known: ObjectInfo, file: NewFile) -> ObjectInfo:
+def pull(work: TransferContext, known: ObjectInfo, file: NewFile) -> ObjectInfo:
     """Fetch the object *known*, whose size is known, into *file*, ranges of it side by side; return what it is.
 
     Raise `IntegrityError` if the bytes are not those of its MD5, or of those of its segments.
     """
     assert known.size is not None
-    pieces: Sequence[Piece] = cut(known.size, work.options.range_size)
-    if known.segments_etag and isinstance(work.storage, SupportsSegments):
+    pieces: Sequence[Part] = cut(known.size, work.options.range_size)
+    if known.segments_etag and isinstance(work.storage, SupportsMultipart):
         pieces = work.storage.pieces(known)
     ordered = _OrderedMd5(file) if known.md5 else None
     file.preallocate(known.size)
     etag = known.segments_etag or known.etag
 
-    def get(piece: Piece) -> ObjectInfo:
+    def get(piece: Part) -> ObjectInfo:
         sink = _At(file, piece.offset)
-        span = Span(piece.offset, piece.size, etag, piece.md5)
+        span = ByteRange(piece.offset, piece.size, etag, piece.md5)
         info = work.storage.get(known.key, work.sink(sink), span)
         if ordered:
             ordered.came(piece.offset, piece.size)
         return info
 
-    infos = work.crew.share([functools.partial(get, piece) for piece in pieces])
+    infos = work.pool.share([functools.partial(get, piece) for piece in pieces])
     _tell_unproven(work, known, file, pieces)
     if ordered and ordered.hexdigest() != known.md5:
         raise IntegrityError(
@@ -182,9 +195,9 @@ def verify_whole(known: ObjectInfo, file: NewFile) -> None:
         )
 
 
-def verify(work: Work, info: ObjectInfo, file: NewFile) -> None:
+def verify(work: TransferContext, info: ObjectInfo, file: NewFile) -> None:
     """Raise `IntegrityError` unless *file* has the bytes of the segments of *info*."""
-    if not isinstance(work.storage, SupportsSegments):
+    if not isinstance(work.storage, SupportsMultipart):
         return
     try:
         pieces = work.storage.pieces(info)
@@ -198,15 +211,15 @@ def verify(work: Work, info: ObjectInfo, file: NewFile) -> None:
     _tell_unproven(work, info, file, pieces)
 
 
-def _tell_unproven(work: Work, known: ObjectInfo, file: NewFile, pieces: Sequence[Piece]) -> None:
+def _tell_unproven(work: TransferContext, known: ObjectInfo, file: NewFile, pieces: Sequence[Part]) -> None:
     """Warn if the store does not tell the MD5 of each of *pieces*, unless *file* has the etag of *known* all the same.
 
     It has, if the segments are of the size that a push would give them now.
     """
     if not known.segments_etag or all(piece.md5 for piece in pieces):
         return
-    assert isinstance(work.storage, SupportsSegments)
-    likely = cut(file.size, work.storage.piece_size(file.size, work.options.segment_size))
+    assert isinstance(work.storage, SupportsMultipart)
+    likely = cut(file.size, work.storage.part_size(file.size, work.options.segment_size))
     if md5_of_md5s(_md5_in(file, piece.offset, piece.size) for piece in likely) != known.segments_etag:
         now = work.storage.head(known.key)
         if (now.size, now.segments_etag) != (file.size, known.segments_etag):

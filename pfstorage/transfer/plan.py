@@ -9,7 +9,7 @@ from pfstorage.backends import ObjectInfo
 from pfstorage.errors import PfstorageError, bare
 from pfstorage.keys.mapping import is_marker
 from pfstorage.local import LocalTree, NewFile
-from pfstorage.wire.reply import Texts
+from pfstorage.wire.reply import PackedStrings
 
 MOST_FAILURES = 10_000
 """Failures that a report names; further ones are counted."""
@@ -72,7 +72,7 @@ def sum_of(*sizes: int | None) -> int | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class TransferResult:
     """What came of a transfer: *size* bytes were moved, or, with a *verdict*, none.
 
     *size* is None where nothing is moved, and nobody tells how many there would be.
@@ -88,8 +88,8 @@ class Moved:
         return self.verdict == "same"
 
 
-SAME = Moved(verdict="same")
-UNSTABLE = Moved(verdict="unstable")
+SAME = TransferResult(verdict="same")
+UNSTABLE = TransferResult(verdict="unstable")
 """A file that was modified just now, and may be written still: it is not moved."""
 
 
@@ -120,11 +120,11 @@ class TransferReport:
     """
 
     names_kept: bool = True
-    keys: Texts = field(default_factory=Texts)
-    paths: Texts = field(default_factory=Texts)
+    keys: PackedStrings = field(default_factory=PackedStrings)
+    paths: PackedStrings = field(default_factory=PackedStrings)
     failed: list[Failure] = field(default_factory=list)
     failed_count: int = 0
-    unstable: Texts = field(default_factory=Texts)
+    unstable: PackedStrings = field(default_factory=PackedStrings)
     count: int = 0
     size: int | None = 0
     skipped: int = 0
@@ -132,7 +132,7 @@ class TransferReport:
     error: PfstorageError | None = None
     _failure_text: int = field(default=0, init=False, repr=False)
 
-    def note(self, item: Transfer, moved: Moved) -> None:
+    def note(self, item: Transfer, moved: TransferResult) -> None:
         if moved is UNSTABLE:
             self.unstable.append(item.path)
             return
@@ -148,7 +148,10 @@ class TransferReport:
         not_moved = {*again.unstable, *(failure.path for failure in again.failed)}
         if not_moved and self.names_kept:
             rows = [row for row in zip(self.keys, self.paths, strict=True) if row[1] not in not_moved]
-            self.keys, self.paths = Texts(key for key, _ in rows), Texts(path for _, path in rows)
+            self.keys, self.paths = (
+                PackedStrings(key for key, _ in rows),
+                PackedStrings(path for _, path in rows),
+            )
         self.count -= again.failed_count + len(again.unstable)
         self.size = sum_of(self.size, again.size)
         self.skipped = max(0, self.skipped - again.count - again.failed_count - len(again.unstable))

@@ -8,19 +8,19 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
-from pfstorage.transfer.rate import WorkerLimit
+from pfstorage.transfer.rate import AdaptiveConcurrency
 
 T = TypeVar("T")
 
 
-class Crew:
+class WorkerPool:
     """Does tasks in the order in which they are submitted, as many at once as *limit* allows at the time.
 
     A task may share out its pieces, which go before other tasks. The threads are
     made when they are needed. They don't keep the program from ending.
     """
 
-    def __init__(self, limit: WorkerLimit) -> None:
+    def __init__(self, limit: AdaptiveConcurrency) -> None:
         self._limit = limit
         self._changed = threading.Condition()
         self._tasks: deque[Callable[[], object]] = deque()
@@ -46,7 +46,7 @@ class Crew:
         If one raises, those that have not begun are left out, and its error is raised.
         Called by a task, which itself does what nobody else is free for.
         """
-        group = _Group(tasks)
+        group = _TaskGroup(tasks)
         with self._changed:
             self._pieces.extend([group.do_one] * (len(tasks) - 1))
             self._wake()
@@ -116,7 +116,7 @@ class Crew:
         return not any(thread.is_alive() for thread in self._threads)
 
 
-class _Group(Generic[T]):
+class _TaskGroup(Generic[T]):
     """Tasks that belong together, and their results."""
 
     def __init__(self, tasks: Sequence[Callable[[], T]]) -> None:

@@ -9,29 +9,31 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from pfstorage.backends import ObjectInfo
-from pfstorage.backends.common import is_unmet
+from pfstorage.backends.common import is_precondition_failed
 from pfstorage.errors import IntegrityError, InvalidKeyError, LocalFileError, NotFoundError, RejectedError
 from pfstorage.keys.mapping import is_marker
 from pfstorage.local import LocalTree, NewFile, body_of, is_of_disk, local_errors
 from pfstorage.transfer import multipart as large
 from pfstorage.transfer.compare import has_same_bytes
-from pfstorage.transfer.context import Work
+from pfstorage.transfer.context import TransferContext
 from pfstorage.transfer.engine import run
-from pfstorage.transfer.plan import SAME, Moved, Plan, Transfer, TransferReport
+from pfstorage.transfer.plan import SAME, Plan, Transfer, TransferReport, TransferResult
 from pfstorage.transfer.replaced import fetched_as_it_is
 
-DIRECTORY = Moved(verdict="directory")
-NO_KEY = Moved(verdict="no key")
+DIRECTORY = TransferResult(verdict="directory")
+NO_KEY = TransferResult(verdict="no key")
 TRIES = 2
 """How often an object is asked for again that came damaged, or was listed and is not there yet."""
 
 
-def pull(plan: Plan, work: Work) -> TransferReport:
+def pull(plan: Plan, work: TransferContext) -> TransferReport:
     """Write each object of *plan* to its file, unless the file is the same already."""
     return run(plan, functools.partial(_pull_one, work), work)
 
 
-def pull_named(plan: Plan, work: Work, elsewhere: Callable[[Transfer, bool], None]) -> TransferReport:
+def pull_named(
+    plan: Plan, work: TransferContext, elsewhere: Callable[[Transfer, bool], None]
+) -> TransferReport:
     """Write each object of *plan* to its file, as `pull` does, without knowing which there are: by one GET each.
 
     *elsewhere* is told of each name that is no key, which is no failure, and of each that marks a directory, for
@@ -41,12 +43,14 @@ def pull_named(plan: Plan, work: Work, elsewhere: Callable[[Transfer, bool], Non
 
 
 class _Named(TransferReport):
-    def note(self, item: Transfer, moved: Moved) -> None:
+    def note(self, item: Transfer, moved: TransferResult) -> None:
         if moved is not NO_KEY:
             super().note(item, moved)
 
 
-def _pull_named(work: Work, elsewhere: Callable[[Transfer, bool], None], transfer: Transfer) -> Moved:
+def _pull_named(
+    work: TransferContext, elsewhere: Callable[[Transfer, bool], None], transfer: Transfer
+) -> TransferResult:
     try:
         moved = _pull_one(work, transfer)
     except (NotFoundError, InvalidKeyError):  # which says that a store of files has a directory there
@@ -56,7 +60,7 @@ def _pull_named(work: Work, elsewhere: Callable[[Transfer, bool], None], transfe
     return moved
 
 
-def _pull_one(work: Work, transfer: Transfer) -> Moved:
+def _pull_one(work: TransferContext, transfer: Transfer) -> TransferResult:
     tree = transfer.tree
     assert tree is not None
     with local_errors(transfer.path):
@@ -64,24 +68,26 @@ def _pull_one(work: Work, transfer: Transfer) -> Moved:
             transfer = replace(transfer, known=work.storage.head(transfer.key))
         if transfer.is_directory and not _has_content(work, transfer):
             return _make_directory(work, transfer)
-        if work.options.only_new or work.options.dry_run:  # else who writes it is told
+        if work.options.if_absent or work.options.dry_run:  # else who writes it is told
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 tree.require_place(transfer.parts)
         if _may_stay(work, transfer):
             return SAME
         if work.options.dry_run:
-            return Moved(transfer.known.size if transfer.known else None)
-        again_on = (IntegrityError, NotFoundError) if transfer.known else (IntegrityError,)
-        file, info = work.patience.tried(lambda: _fetched_as_it_is(work, transfer), again_on, retries=TRIES)
+            return TransferResult(transfer.known.size if transfer.known else None)
+        retry_on = (IntegrityError, NotFoundError) if transfer.known else (IntegrityError,)
+        file, info = work.retry_policy.call(
+            lambda: _fetched_as_it_is(work, transfer), retry_on, retries=TRIES
+        )
         if info.is_directory and not (transfer.known and transfer.known.is_directory):
             file.discard()
             return _make_directory(work, transfer)
         if work.options.durable == "batch" and work.batch_room.acquire(blocking=False):
-            return Moved(file.size, file=file)
+            return TransferResult(file.size, file=file)
         return work.commit(file, durable=work.options.durable != "none")
 
 
-def _matters(work: Work, tree: LocalTree, parts: tuple[str, ...]) -> bool:
+def _matters(work: TransferContext, tree: LocalTree, parts: tuple[str, ...]) -> bool:
     """Tell whether what the store has matters before it is fetched: a file may be the same, a directory in the way."""
     try:
         mode = tree.status(parts).st_mode
@@ -90,15 +96,15 @@ def _matters(work: Work, tree: LocalTree, parts: tuple[str, ...]) -> bool:
     return stat.S_ISDIR(mode) or (stat.S_ISREG(mode) and work.options.overwrite == "changed")
 
 
-def _has_content(work: Work, transfer: Transfer) -> bool:
+def _has_content(work: TransferContext, transfer: Transfer) -> bool:
     """Tell whether what its type marks as a directory is a file all the same: a large one may be listed as empty."""
     if is_marker(transfer.key) or work.options.dry_run:
         return False
     head = functools.partial(work.storage.head, transfer.key)
-    return not work.patience.tried(head, (NotFoundError,), retries=TRIES).is_directory
+    return not work.retry_policy.call(head, (NotFoundError,), retries=TRIES).is_directory
 
 
-def _make_directory(work: Work, transfer: Transfer) -> Moved:
+def _make_directory(work: TransferContext, transfer: Transfer) -> TransferResult:
     assert transfer.tree is not None
     if transfer.known and transfer.known.size != 0:
         has = "may have" if transfer.known.size is None else "has"
@@ -109,7 +115,7 @@ def _make_directory(work: Work, transfer: Transfer) -> Moved:
     return DIRECTORY
 
 
-def _may_stay(work: Work, transfer: Transfer) -> bool:
+def _may_stay(work: TransferContext, transfer: Transfer) -> bool:
     """Tell whether the local file, if there is one, is what it should be."""
     known, tree, overwrite = transfer.known, transfer.tree, work.options.overwrite
     if overwrite == "always" or tree is None or (overwrite == "changed" and known is None):
@@ -117,7 +123,7 @@ def _may_stay(work: Work, transfer: Transfer) -> bool:
     if overwrite == "changed" and tree.is_new(transfer.parts[:-1]):
         return False
     try:
-        if work.options.only_new:
+        if work.options.if_absent:
             return _is_taken(tree, transfer.parts)
         with tree.open_file(transfer.parts) as file, body_of(file, transfer.path) as body:
             return known is not None and has_same_bytes(work, body, known)
@@ -125,7 +131,7 @@ def _may_stay(work: Work, transfer: Transfer) -> bool:
         # missing, in the way, or changed while it was read, as by another pull; or another object: writing it will tell
         return False
     except RejectedError as e:
-        if not is_unmet(e):  # it is replaced at this moment
+        if not is_precondition_failed(e):  # it is replaced at this moment
             raise
         return False
 
@@ -135,7 +141,7 @@ def _is_taken(tree: LocalTree, parts: tuple[str, ...]) -> bool:
     return not stat.S_ISDIR(tree.status(parts).st_mode)
 
 
-def _fetched_as_it_is(work: Work, transfer: Transfer) -> tuple[NewFile, ObjectInfo]:
+def _fetched_as_it_is(work: TransferContext, transfer: Transfer) -> tuple[NewFile, ObjectInfo]:
     """Do as `_fetched` does; an object that is replaced meanwhile is fetched as it is by then."""
 
     def fetch(known: ObjectInfo | None) -> tuple[NewFile, ObjectInfo]:
@@ -144,7 +150,7 @@ def _fetched_as_it_is(work: Work, transfer: Transfer) -> tuple[NewFile, ObjectIn
     return fetched_as_it_is(work.storage, transfer.key, transfer.known, fetch)
 
 
-def _fetched(work: Work, transfer: Transfer) -> tuple[NewFile, ObjectInfo]:
+def _fetched(work: TransferContext, transfer: Transfer) -> tuple[NewFile, ObjectInfo]:
     """Return a new file with the bytes of the object, which does not have its name yet, and what the object is."""
     assert transfer.tree is not None
     file = transfer.tree.new_file(
@@ -159,7 +165,7 @@ def _fetched(work: Work, transfer: Transfer) -> tuple[NewFile, ObjectInfo]:
     return file, info
 
 
-def _set_time(work: Work, transfer: Transfer, file: NewFile, info: ObjectInfo) -> None:
+def _set_time(work: TransferContext, transfer: Transfer, file: NewFile, info: ObjectInfo) -> None:
     """Give *file* the time of its object, where its file system lets it have that one: the bytes count for more."""
     try:
         if info.mtime_ns is not None:
@@ -171,19 +177,19 @@ def _set_time(work: Work, transfer: Transfer, file: NewFile, info: ObjectInfo) -
         work.warn_once(what, repr(transfer.path))
 
 
-def _fetch(work: Work, transfer: Transfer, file: NewFile) -> ObjectInfo:
+def _fetch(work: TransferContext, transfer: Transfer, file: NewFile) -> ObjectInfo:
     known = transfer.known
     if known and _goes_in_ranges(work, known):
         try:
             return large.pull(work, known, file)
         except (NotFoundError, RejectedError) as e:
-            if not (isinstance(e, NotFoundError) or is_unmet(e)):
+            if not (isinstance(e, NotFoundError) or is_precondition_failed(e)):
                 raise
             file.truncate(0)  # it is another by now, or of a kind that the listing does not tell
     try:
         info = work.storage.get(transfer.key, work.sink(file))
     except RejectedError as e:
-        if not is_unmet(e):
+        if not is_precondition_failed(e):
             raise
         raise IntegrityError(str(e), key=transfer.key) from e  # it is asked for again
     if info.segments_etag:  # a listing does not tell of every kind of large object
@@ -197,7 +203,7 @@ def _fetch(work: Work, transfer: Transfer, file: NewFile) -> ObjectInfo:
     return info
 
 
-def _goes_in_ranges(work: Work, known: ObjectInfo) -> bool:
+def _goes_in_ranges(work: TransferContext, known: ObjectInfo) -> bool:
     if known.size is None:
         return False
     return bool(known.segments_etag or (known.md5 and known.size > work.options.range_size))

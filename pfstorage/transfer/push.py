@@ -11,14 +11,14 @@ from typing import TypeVar
 
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.content_types import PEEKED, content_type_of
-from pfstorage.backends.contract import NO_ATTRIBUTES, Attributes, Source, SupportsSegments
+from pfstorage.backends.contract import NO_ATTRIBUTES, Attributes, Source, SupportsMultipart
 from pfstorage.errors import ExistsError, FileChangedError, NotFoundError
 from pfstorage.local import Body, is_stable, open_body
 from pfstorage.transfer import multipart as large
 from pfstorage.transfer.compare import has_same_bytes
-from pfstorage.transfer.context import Work
+from pfstorage.transfer.context import TransferContext
 from pfstorage.transfer.engine import run
-from pfstorage.transfer.plan import SAME, UNSTABLE, Moved, Plan, Transfer, TransferReport
+from pfstorage.transfer.plan import SAME, UNSTABLE, Plan, Transfer, TransferReport, TransferResult
 
 B = TypeVar("B")
 
@@ -33,7 +33,7 @@ TRIES = 2
 """How often a file is read that changes while it is read: a change of its rights or of its links looks the same."""
 
 
-def push(plan: Plan, work: Work, stable: float = 0.0) -> TransferReport:
+def push(plan: Plan, work: TransferContext, stable: float = 0.0) -> TransferReport:
     """Store each file of *plan* under its key, unless the store is known to hold the same.
 
     A file that was modified less than *stable* seconds ago is left for later: see `TransferReport.unstable`.
@@ -41,17 +41,17 @@ def push(plan: Plan, work: Work, stable: float = 0.0) -> TransferReport:
     return run(plan, functools.partial(_push_one, work, stable), work)
 
 
-def _push_one(work: Work, stable: float, transfer: Transfer) -> Moved:
+def _push_one(work: TransferContext, stable: float, transfer: Transfer) -> TransferResult:
     for _ in range(TRIES - 1):
         try:
             return _pushed(work, stable, transfer)
         except FileChangedError:
-            if work.stop.is_requested:
+            if work.cancellation.is_requested:
                 raise
     return _pushed(work, stable, transfer)
 
 
-def _pushed(work: Work, stable: float, transfer: Transfer) -> Moved:
+def _pushed(work: TransferContext, stable: float, transfer: Transfer) -> TransferResult:
     key, known = transfer.key, transfer.known
     if stable and not _is_stable(transfer, stable):
         return UNSTABLE
@@ -80,31 +80,31 @@ def _is_stable(transfer: Transfer, seconds: float) -> bool:
 
 
 def unless_there(
-    work: Work,
+    work: TransferContext,
     known: ObjectInfo | None,
     opened: contextlib.AbstractContextManager[tuple[B, int]],
     store: Callable[[B, int], int],
     is_same: Callable[[B], bool] = lambda _: False,
-) -> Moved:
+) -> TransferResult:
     """Open a body, and *store* what the options of *work* let be stored where *known* is.
 
     *opened* gives the body and its size in bytes, *store* returns how many were sent.
     """
     options = work.options
-    if options.only_new and known:
+    if options.if_absent and known:
         return SAME
     with opened as (body, size):
         if is_same(body):
             return SAME
         if options.dry_run:
-            return Moved(size)
+            return TransferResult(size)
         try:
-            return Moved(store(body, size))
+            return TransferResult(store(body, size))
         except ExistsError:
             return SAME  # the listing did not show it
 
 
-def _is_same(work: Work, body: Body, known: ObjectInfo) -> bool:
+def _is_same(work: TransferContext, body: Body, known: ObjectInfo) -> bool:
     try:
         return has_same_bytes(work, body, known)
     except NotFoundError:  # a listing may show for a while what has gone
@@ -112,7 +112,7 @@ def _is_same(work: Work, body: Body, known: ObjectInfo) -> bool:
 
 
 def store_one(
-    work: Work,
+    work: TransferContext,
     key: str,
     body: Source,
     size: int,
@@ -128,17 +128,17 @@ def store_one(
     kind = content_type_of(key, _beginning(body), attributes.content_type)
     attributes = Attributes(kind, attributes.mtime_ns)
     # the size first: to ask for a protocol takes long, for each small file
-    if size > min(options.segment_size, ASK_ABOVE) and isinstance(storage, SupportsSegments):
-        piece_size = storage.piece_size(size, options.segment_size)
-        if size > piece_size and isinstance(body, Body):
-            return large.push(work, key, body, piece_size, attributes, known)
-        if size > piece_size:
-            return large.push_in_order(work, key, body, size, piece_size, attributes, known)
-    return storage.put(key, work.source(body), size, attributes, only_new=options.only_new), size
+    if size > min(options.segment_size, ASK_ABOVE) and isinstance(storage, SupportsMultipart):
+        part_size = storage.part_size(size, options.segment_size)
+        if size > part_size and isinstance(body, Body):
+            return large.push(work, key, body, part_size, attributes, known)
+        if size > part_size:
+            return large.push_in_order(work, key, body, size, part_size, attributes, known)
+    return storage.put(key, work.source(body), size, attributes, if_absent=options.if_absent), size
 
 
 def store_alone(
-    work: Work,
+    work: TransferContext,
     key: str,
     body: Source,
     size: int,
@@ -146,11 +146,11 @@ def store_alone(
     attributes: Attributes = NO_ATTRIBUTES,
 ) -> tuple[ObjectInfo, int]:
     """Do as `store_one` does where no plan has the crew at work."""
-    with work.options.shared.shared(lambda: work.crew.busy):
+    with work.options.shared.shared(lambda: work.pool.busy):
         try:
             return store_one(work, key, body, size, known, attributes)
         finally:
-            work.crew.close()
+            work.pool.close()
 
 
 def _beginning(body: Source) -> bytes:

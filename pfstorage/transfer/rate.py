@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 from pfstorage.backends.contract import Sink, Source, window_of
 from pfstorage.errors import StoppedError, StorageError
-from pfstorage.runtime.cancellation import TICK, Stop
+from pfstorage.runtime.cancellation import TICK, CancellationToken
 
 AUTO_FIRST = 8
 AUTO_MOST = 64
@@ -30,7 +30,7 @@ LATE_SECONDS = 0.005
 CONGESTED = frozenset({429, 498, 503})
 
 
-class SharedWorkers:
+class WorkerBudget:
     """At most *most* files at once for all the transfers of a server, each an even share, of one at least.
 
     Who has ten files to move does not wait for who has a hundred thousand.
@@ -65,7 +65,7 @@ class SharedWorkers:
         return {"busy": busy, "idle": max(0, self.most - busy)}
 
 
-class WorkerLimit:
+class AdaptiveConcurrency:
     """How many files are moved at once: *fixed*, or grown while that moves more (0).
 
     That is no more than its share, nor than *most*, for which there are descriptors.
@@ -78,12 +78,12 @@ class WorkerLimit:
         self,
         fixed: int = 0,
         clock: Callable[[], float] = time.monotonic,
-        workers: SharedWorkers | None = None,
+        workers: WorkerBudget | None = None,
         most: int = sys.maxsize,
     ) -> None:
         self.most = min(fixed or AUTO_MOST, most)
         self._wanted = min(fixed or AUTO_FIRST, self.most)
-        self._workers = workers or SharedWorkers()
+        self._workers = workers or WorkerBudget()
         self._is_auto = not fixed
         self._clock = clock
         self._lock = threading.Lock()
@@ -144,7 +144,7 @@ class WorkerLimit:
             self._begin_sample(warm_up=True)
 
 
-class Throttle:
+class RateLimiter:
     """Lets *rate* bytes a second pass, whoever they are of, one after the other as they came; 0 is no limit."""
 
     def __init__(self, rate: float = 0.0) -> None:
@@ -154,36 +154,38 @@ class Throttle:
         """One of each who waits. Only the first is set, and only its owner touches the time."""
         self._free_at = 0.0
 
-    def take(self, size: int, stop: Stop, is_gone: Callable[[], bool] = lambda: False) -> None:
-        """Wait until *size* bytes may pass. Raise `StoppedError` if *stop* is requested meanwhile.
+    def take(
+        self, size: int, cancellation: CancellationToken, is_gone: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Wait until *size* bytes may pass. Raise `StoppedError` if *cancellation* is requested meanwhile.
 
         So it does if the one who wants them *is_gone*: nothing is taken before its turn has
         come, so those who leave hold up nobody.
         """
         if not self.rate or not size:
             return
-        turn = threading.Event()
+        permit = threading.Event()
         with self._lock:
-            self._turns.append(turn)
+            self._turns.append(permit)
             self._turns[0].set()
         try:
-            while not turn.wait(TICK):
-                _require_wanted(stop, is_gone)
+            while not permit.wait(TICK):
+                _require_wanted(cancellation, is_gone)
             while (early := self._free_at - time.monotonic()) > 0:
-                _require_wanted(stop, is_gone)
-                stop.sleep(min(early, TICK))
+                _require_wanted(cancellation, is_gone)
+                cancellation.sleep(min(early, TICK))
             # who woke up late makes up for that, but not for a pause
             self._free_at = max(self._free_at, time.monotonic() - LATE_SECONDS) + size / self.rate
         finally:
             with self._lock:
-                self._turns.remove(turn)
+                self._turns.remove(permit)
                 if self._turns:
                     self._turns[0].set()
 
 
-def _require_wanted(stop: Stop, is_gone: Callable[[], bool]) -> None:
-    if stop.is_requested:
-        raise stop.error()
+def _require_wanted(cancellation: CancellationToken, is_gone: Callable[[], bool]) -> None:
+    if cancellation.is_requested:
+        raise cancellation.error()
     if is_gone():
         raise StoppedError("nobody waits for it any more")
 

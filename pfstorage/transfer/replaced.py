@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends.common import is_unmet, lacks_segments
+from pfstorage.backends.common import is_precondition_failed, lacks_segments
 from pfstorage.errors import IntegrityError, StorageError
 from pfstorage.transfer.existence import newer
 
@@ -49,4 +49,4 @@ def fetched_as_it_is(
 
 
 def _may_be_replaced(error: StorageError) -> bool:
-    return isinstance(error, IntegrityError) or is_unmet(error) or lacks_segments(error)
+    return isinstance(error, IntegrityError) or is_precondition_failed(error) or lacks_segments(error)

@@ -14,18 +14,18 @@ from pfstorage.backends.common import MD5_OF_NOTHING
 from pfstorage.errors import IntegrityError, InvalidKeyError, NotFoundError
 from pfstorage.local import Body, body_of, local_errors, open_body
 from pfstorage.transfer.compare import has_same_bytes, has_those_bytes
-from pfstorage.transfer.context import Work
+from pfstorage.transfer.context import TransferContext
 from pfstorage.transfer.engine import run
 from pfstorage.transfer.existence import Inquiry, asked, is_readable
-from pfstorage.transfer.plan import SAME, Moved, Plan, Transfer, TransferReport
-from pfstorage.wire.reply import Texts
+from pfstorage.transfer.plan import SAME, Plan, Transfer, TransferReport, TransferResult
+from pfstorage.wire.reply import PackedStrings
 
-CHANGED = Moved(verdict="changed")
-MISSING = Moved(verdict="missing")
-GONE = Moved(verdict="gone")
+CHANGED = TransferResult(verdict="changed")
+MISSING = TransferResult(verdict="missing")
+GONE = TransferResult(verdict="gone")
 """The store does not have the object, whatever it lists."""
 
-MakePlan = Callable[[Work], Plan]
+MakePlan = Callable[[TransferContext], Plan]
 
 
 def _as_it_is(transfer: Transfer) -> Transfer:
@@ -41,12 +41,12 @@ class Comparison(TransferReport):
 
     def __init__(self) -> None:
         super().__init__()
-        self.changed = Texts()
-        self.missing = Texts()
+        self.changed = PackedStrings()
+        self.missing = PackedStrings()
         self.gone: set[str] = set()
         self.unasked = 0
 
-    def note(self, item: Transfer, moved: Moved) -> None:
+    def note(self, item: Transfer, moved: TransferResult) -> None:
         self.count += 1
         self.skipped += moved.is_same
         if moved is GONE:
@@ -62,7 +62,7 @@ class Comparison(TransferReport):
     def replace(self, gone: set[str], later: Comparison) -> None:
         """Have what *later* tells of the objects *gone* in place of what this tells of them."""
         self.gone = self.gone - gone | later.gone
-        self.missing = Texts(key for key in self.missing if key not in gone)
+        self.missing = PackedStrings(key for key in self.missing if key not in gone)
         for mine, theirs in ((self.missing, later.missing), (self.changed, later.changed)):
             for key in theirs:
                 mine.append(key)
@@ -73,41 +73,45 @@ class Comparison(TransferReport):
         self.sort()
 
 
-def _sorted(keys: Texts) -> Texts:
-    return Texts(sorted(keys, key=os.fsencode))
+def _sorted(keys: PackedStrings) -> PackedStrings:
+    return PackedStrings(sorted(keys, key=os.fsencode))
 
 
 def verify(
     plan: MakePlan,
-    means: Callable[[], Work],
-    led: Callable[[Transfer], Transfer] = _as_it_is,
+    means: Callable[[], TransferContext],
+    resolved: Callable[[Transfer], Transfer] = _as_it_is,
     *,
     sure: bool = False,
 ) -> Comparison:
-    """Compare each object of *plan* with its file, or with what *led* makes of one in whose place is a link.
+    """Compare each object of *plan* with its file, or with what *resolved* makes of one in whose place is a link.
 
     What a store lists need not be there. So it is asked for the objects that `Inquiry` chooses, for
     all of them if *sure*. If one of them is missing, all is compared once more, and no object
     is taken to be there that was not asked for. A transfer without *known* is one that
     the store should have and does not list; it is asked for in any case. One without a file is missing, too.
     """
-    report = _compared(plan, means(), led, sure=sure)
+    report = _compared(plan, means(), resolved, sure=sure)
     if report.gone and report.unasked and not report.error:
-        report = _compared(plan, means(), led, sure=True)
+        report = _compared(plan, means(), resolved, sure=True)
     return report
 
 
-def _compared(plan: MakePlan, work: Work, led: Callable[[Transfer], Transfer], *, sure: bool) -> Comparison:
+def _compared(
+    plan: MakePlan, work: TransferContext, resolved: Callable[[Transfer], Transfer], *, sure: bool
+) -> Comparison:
     report = Comparison()
     inquiry = Inquiry(lambda: sure or bool(report.gone))
-    run(inquiry.marked(plan(work)), functools.partial(_verify_one, work, led), work, report)
+    run(inquiry.marked(plan(work)), functools.partial(_verify_one, work, resolved), work, report)
     report.unasked = inquiry.unasked
     if report.unasked:  # what was chosen of them was compared last
         report.sort()
     return report
 
 
-def _verify_one(work: Work, led: Callable[[Transfer], Transfer], transfer: Transfer) -> Moved:
+def _verify_one(
+    work: TransferContext, resolved: Callable[[Transfer], Transfer], transfer: Transfer
+) -> TransferResult:
     if not transfer.told and (transfer.asked or transfer.known is None):
         try:
             transfer = replace(transfer, known=asked(work, transfer), told=True)
@@ -118,7 +122,7 @@ def _verify_one(work: Work, led: Callable[[Transfer], Transfer], transfer: Trans
             if transfer.is_directory:
                 return _verify_directory(transfer)
             if transfer.tree is not None and transfer.tree.link(transfer.parts) is not None:
-                transfer = led(transfer)
+                transfer = resolved(transfer)
             with _opened(transfer) as body:
                 return _verdict(work, transfer, body)
         except (FileNotFoundError, NotFoundError):
@@ -127,7 +131,7 @@ def _verify_one(work: Work, led: Callable[[Transfer], Transfer], transfer: Trans
             return CHANGED
 
 
-def _verdict(work: Work, transfer: Transfer, body: Body) -> Moved:
+def _verdict(work: TransferContext, transfer: Transfer, body: Body) -> TransferResult:
     known = transfer.known
     assert known is not None
     if not transfer.told:
@@ -138,7 +142,7 @@ def _verdict(work: Work, transfer: Transfer, body: Body) -> Moved:
     return SAME if is_readable(work, known) else GONE
 
 
-def _is_empty(work: Work, known: ObjectInfo) -> bool:
+def _is_empty(work: TransferContext, known: ObjectInfo) -> bool:
     """Tell whether the object is empty: what is listed so may be a large one, or a link."""
     return not known.size and _is_told_empty(work.storage.head(known.key))
 
@@ -150,7 +154,7 @@ def _is_told_empty(told: ObjectInfo) -> bool:
     return told.size == 0 if told.size is not None else told.md5 == MD5_OF_NOTHING
 
 
-def _verify_directory(transfer: Transfer) -> Moved:
+def _verify_directory(transfer: Transfer) -> TransferResult:
     if transfer.tree is None:
         return SAME if stat.S_ISDIR(os.stat(transfer.path).st_mode) else CHANGED
     with transfer.tree.open_directory(transfer.parts):

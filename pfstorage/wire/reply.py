@@ -31,7 +31,7 @@ OUTCOME = ("status", "msg", "error")
 _encode = json.JSONEncoder(indent=len(INDENT)).encode
 
 
-class Texts(Sequence[str]):
+class PackedStrings(Sequence[str]):
     """Texts in the order in which they were appended, in as many bytes as they have in UTF-8 and 8 each.
 
     They are equal to a list of the same texts. Lone surrogates, which a local name may have,
@@ -69,7 +69,7 @@ class Texts(Sequence[str]):
         return map(self._at, range(len(self)))
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Texts | list):
+        if not isinstance(other, PackedStrings | list):
             return NotImplemented
         return len(self) == len(other) and all(mine == its for mine, its in zip(self, other, strict=True))
 
@@ -79,7 +79,7 @@ class Texts(Sequence[str]):
         return f"Texts({list(self)!r})"
 
 
-class Stream:
+class RowStream:
     """The rows of a list in a body, flat objects or texts, which come one by one and are read once.
 
     What breaks them off ends the iteration and is then *error*: the rows that came are good. From one that
@@ -128,8 +128,8 @@ class Writable(Protocol):
     def write(self, text: str, /) -> object: ...
 
 
-_LISTS = (list, tuple, Stream, Texts)
-_LONG = (Stream, Texts, Packed)
+_LISTS = (list, tuple, RowStream, PackedStrings)
+_LONG = (RowStream, PackedStrings, Packed)
 _ROW = 256
 """Characters that a row has in JSON, more or less."""
 
@@ -138,7 +138,8 @@ _ROW = 256
 class Reply:
     """What goes back: *body* as JSON, and the error it tells of, if it tells of one.
 
-    In *body*, or in an object in it, a list may be a `Texts` or a `Stream`, and an object a `Packed`. *is_accepted*
+    In *body*, or in an object in it, a list may be a `PackedStrings` or a `RowStream`, and an object a `Packed`.
+    *is_accepted*
     tells that the work was taken on, and is yet to be done.
     """
 
@@ -150,19 +151,20 @@ class Reply:
     _is_plain: bool = field(default=False, init=False, repr=False, compare=False)
 
     @classmethod
-    def of_error(cls, error: PfstorageError) -> Reply:
+    def from_error(cls, error: PfstorageError) -> Reply:
         return cls(_outcome_of(error), error)
 
     def settle(self, most: int | None = None) -> None:
-        """Make plain what is a `Stream`, `Texts` or `Packed` in the body, but for one with more than *most* rows.
+        """Make plain what is a `RowStream`, `PackedStrings` or `Packed` in the body, but for one with more than
+        *most* rows.
 
-        Raise what breaks a `Stream` off until then.
+        Raise what breaks a `RowStream` off until then.
         """
         self._is_plain = not _longs(self.body)
         if not self._is_plain:
             limit = sys.maxsize - 1 if most is None else most
             rows = {id(stream): stream.first(limit) for stream in _streams(self.body)}
-            # a `Texts` may grow as long as rows are read
+            # a `PackedStrings` may grow as long as rows are read
             self.body = _settled(self.body, rows, -1 if None in rows.values() else limit)
             if not _streams(self.body):
                 self._tell_warnings()
@@ -202,7 +204,7 @@ class Reply:
         """Write the body as 2.x did, and return whether its status is true.
 
         That is JSON indented by four, in the order of insertion, in ASCII, and *end*. It is
-        written in pieces of `ROWS_AT_ONCE` rows at most. Where the body has a `Stream`,
+        written in pieces of `ROWS_AT_ONCE` rows at most. Where the body has a `RowStream`,
         ``status``, ``msg`` and ``error`` come last, since they may depend on it: what breaks it
         off becomes the error of the reply, and the JSON is whole all the same.
         Raise what *file* raises.
@@ -214,7 +216,7 @@ class Reply:
         return bool(self.body.get("status"))
 
     def write_whole(self, write: Callable[[str], object]) -> None:
-        """Have *write* write the body in its own order, piece by piece. What breaks a `Stream` off passes through.
+        """Have *write* write the body in its own order, piece by piece. What breaks a `RowStream` off passes through.
 
         What was written by then is no whole JSON.
         """
@@ -264,12 +266,12 @@ def _outcome_of(error: PfstorageError) -> dict[str, Any]:
     return {"status": False, "msg": str(error), "error": dict(error.facts)}
 
 
-def _streams(body: dict[str, Any]) -> list[Stream]:
-    return [each for each in _longs(body) if isinstance(each, Stream)]
+def _streams(body: dict[str, Any]) -> list[RowStream]:
+    return [each for each in _longs(body) if isinstance(each, RowStream)]
 
 
-def _longs(body: dict[str, Any]) -> list[Stream | Texts | Packed]:
-    found: list[Stream | Texts | Packed] = []
+def _longs(body: dict[str, Any]) -> list[RowStream | PackedStrings | Packed]:
+    found: list[RowStream | PackedStrings | Packed] = []
     for value in body.values():
         if isinstance(value, dict):
             found += _longs(value)
@@ -279,15 +281,16 @@ def _longs(body: dict[str, Any]) -> list[Stream | Texts | Packed]:
 
 
 def _settled(value: Any, rows: Mapping[int, list[Row] | None], most: int) -> Any:
-    """Return *value* with the *rows* of its streams, by their `id`, and a list of each `Texts` of *most* at most."""
+    """Return *value* with the *rows* of its streams, by their `id`, and a list of each `PackedStrings` of *most*
+    at most."""
     if isinstance(value, dict):
         return {name: _settled(each, rows, most) for name, each in value.items()}
-    if isinstance(value, Stream):
+    if isinstance(value, RowStream):
         found = rows[id(value)]
         return value if found is None else found
     if type(value) is Packed:
         return value.value if value.size <= _ROW * most else value
-    return list(value) if type(value) is Texts and len(value) <= most else value
+    return list(value) if type(value) is PackedStrings and len(value) <= most else value
 
 
 def _pieces(value: Any, pad: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ import os
 import re
 from typing import BinaryIO
 
-from pfstorage.backends.common import MD5_OF_NOTHING, another_object, iso_time_of_file, new_md5
+from pfstorage.backends.common import MD5_OF_NOTHING, iso_time_of_file, new_md5, object_changed_error
 from pfstorage.backends.content_types import PEEKED, content_type_of, guess_content_type
 from pfstorage.backends.contract import CHUNK, ObjectInfo
 from pfstorage.errors import RejectedError
@@ -46,7 +46,7 @@ class ObjectFile:
         if version != self._version:
             # where the size and the time are the same, somebody may have kept its MD5 or changed its rights
             if version[:2] != self._version[:2] or self._etag_now() != self.info.etag:
-                raise another_object(self.info.key)
+                raise object_changed_error(self.info.key)
             self._version = version_of(os.fstat(self._file.fileno()))
         return chunk
 
@@ -98,7 +98,7 @@ def info_of(key: str, descriptor: int) -> ObjectInfo:
                 _keep_md5(descriptor, md5)
         told = kind or guess_content_type(key)
         return ObjectInfo(key, size, md5, iso_time_of_file(status), told, mtime_ns=status.st_mtime_ns)
-    raise another_object(key)
+    raise object_changed_error(key)
 
 
 def _found_type(key: str, descriptor: int) -> str:

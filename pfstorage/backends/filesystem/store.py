@@ -17,9 +17,9 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 
-from pfstorage.backends.common import exists, iso_time_of_file, part_of, select
+from pfstorage.backends.common import already_exists_error, iso_time_of_file, part_of, select
 from pfstorage.backends.content_types import guess_content_type
-from pfstorage.backends.contract import CHUNK, NO_ATTRIBUTES, Attributes, ObjectInfo, Sink, Source, Span
+from pfstorage.backends.contract import CHUNK, NO_ATTRIBUTES, Attributes, ByteRange, ObjectInfo, Sink, Source
 from pfstorage.backends.filesystem.errors import store_errors
 from pfstorage.backends.filesystem.info import ObjectFile, finished, info_of, keep_type, marker_of, stored_md5
 from pfstorage.backends.filesystem.rows import KnownRows
@@ -34,7 +34,7 @@ from pfstorage.errors import (
 )
 from pfstorage.keys.mapping import MAX_KEY_BYTES, check_key, is_marker, local_parts
 from pfstorage.local import (
-    Closed,
+    DenyList,
     LocalTree,
     NewFile,
     is_of_disk,
@@ -67,7 +67,7 @@ class FilesystemStorage:
         self._note: Callable[[str, str], None] | None = None
         self._durable = settings.durable != "none"
 
-    def with_closed(self, closed: Closed) -> FilesystemStorage:
+    def with_closed(self, closed: DenyList) -> FilesystemStorage:
         """See `SupportsClosing`: somebody may mount, or link, a file of the server below the store."""
         made = copy.copy(self)
         made._tree = self._tree.with_closed(closed)
@@ -107,7 +107,7 @@ class FilesystemStorage:
             with self._tree.opened_file(parts) as descriptor:
                 return info_of(key, descriptor)
 
-    def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
+    def get(self, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
         parts = self._parts(key)
         if is_marker(key):
             info = self.head(key)
@@ -142,7 +142,7 @@ class FilesystemStorage:
         size: int,
         attributes: Attributes = NO_ATTRIBUTES,
         *,
-        only_new: bool = False,
+        if_absent: bool = False,
     ) -> ObjectInfo:
         parts = self._parts(key)
         if not self.settings.filesystem.auto_create_container:
@@ -151,16 +151,16 @@ class FilesystemStorage:
             if is_marker(key) or ObjectInfo(key, size, content_type=attributes.content_type).is_directory:
                 if size:
                     raise InvalidKeyError(f"{key!r} ends in '/': here it can only be empty", key=key)
-                if only_new and _is_there(self._tree.open_directory(parts)):
-                    raise exists(key)
+                if if_absent and _is_there(self._tree.open_directory(parts)):
+                    raise already_exists_error(key)
                 self._tree.make_directory(parts, durable=self._durable)
                 return self._head_empty(key, parts)
-            if only_new and _is_there(self._tree.open_file(parts)):  # before its body is read
-                raise exists(key)
+            if if_absent and _is_there(self._tree.open_file(parts)):  # before its body is read
+                raise already_exists_error(key)
             try:
-                return self._put_file(key, parts, body, size, attributes, only_new)
+                return self._put_file(key, parts, body, size, attributes, if_absent)
             except FileExistsError:
-                raise exists(key) from None
+                raise already_exists_error(key) from None
 
     def _put_file(
         self,
@@ -169,13 +169,13 @@ class FilesystemStorage:
         body: Source,
         size: int,
         attributes: Attributes,
-        only_new: bool,
+        if_absent: bool,
     ) -> ObjectInfo:
         start = body.tell()
         for tries_left in reversed(range(100)):  # each that fails has not read the body yet
             body.seek(start)
             try:
-                return self._put_once(key, parts, HashedBody(body, size, key), attributes, only_new)
+                return self._put_once(key, parts, HashedBody(body, size, key), attributes, if_absent)
             except FileNotFoundError:  # a delete took a directory that was just empty
                 if not tries_left:
                     raise
@@ -187,12 +187,12 @@ class FilesystemStorage:
         parts: tuple[str, ...],
         hashed: HashedBody,
         attributes: Attributes,
-        only_new: bool,
+        if_absent: bool,
     ) -> ObjectInfo:
         with contextlib.ExitStack() as stack:
             try:
                 with self._tree.whole_file(
-                    parts, size=hashed.size, only_new=only_new, durable=self._durable
+                    parts, size=hashed.size, if_absent=if_absent, durable=self._durable
                 ) as file:
                     while chunk := hashed.read(CHUNK):
                         file.write(chunk)

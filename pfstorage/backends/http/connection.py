@@ -32,7 +32,7 @@ from pfstorage.backends.http.response import Response
 from pfstorage.backends.http.tunnel import Tunnel
 from pfstorage.runtime.sockets import bound_silence, has_ended, is_readable
 
-__all__ = ["ConnectionBroken", "HttpConnection", "Mistake", "Refusal", "Route"]
+__all__ = ["ConnectionBroken", "HttpConnection", "Mistake", "NetworkRoute", "Refusal"]
 
 CONTINUE_ABOVE = 8 * 1024**2
 """Bytes of a body above which the server is asked first whether it wants it: that costs one round trip."""
@@ -57,7 +57,7 @@ _SETTINGS = {
 
 
 @dataclass(frozen=True)
-class Route:
+class NetworkRoute:
     """How to reach the server of *url*: directly or by the HTTP proxy of the URL *proxy*.
 
     *timeout* in seconds bounds each silence, and the head of each answer; *connect_timeout* the opening of a
@@ -76,7 +76,7 @@ class Route:
 class HttpConnection:
     """A connection along *route*, which is opened when it is needed. For one caller at a time."""
 
-    def __init__(self, route: Route) -> None:
+    def __init__(self, route: NetworkRoute) -> None:
         self._route = route
         self._prefix, self._own_headers, self._http = _prepared(route)
         self._sending = Allowance(route.timeout, "takes what is sent")
@@ -257,7 +257,7 @@ class HttpConnection:
             self._begun, self._http.response_class = None, _response_class(self._route)
 
 
-def meets_tls(route: Route) -> bool:
+def meets_tls(route: NetworkRoute) -> bool:
     """Tell whether the server of *route*, an address of plain HTTP, speaks TLS: such a one ends plain HTTP silently."""
     target = urlsplit(route.url)
     if route.proxy or target.scheme == "https":
@@ -273,7 +273,7 @@ def meets_tls(route: Route) -> bool:
         return False
 
 
-def _prepared(route: Route) -> tuple[str, dict[str, str], http.client.HTTPConnection]:
+def _prepared(route: NetworkRoute) -> tuple[str, dict[str, str], http.client.HTTPConnection]:
     """Return what goes before a path, the headers of each request, and the connection, not yet open."""
     target, proxy = urlsplit(route.url), urlsplit(route.proxy)
     context = (route.context or ssl.create_default_context()) if target.scheme == "https" else None
@@ -299,7 +299,7 @@ def _prepared(route: Route) -> tuple[str, dict[str, str], http.client.HTTPConnec
     return prefix, headers, kept
 
 
-def _response_class(route: Route) -> Any:
+def _response_class(route: NetworkRoute) -> Any:
     return functools.partial(Response, seconds=route.timeout, min_rate=route.min_rate)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pfstorage.backends.http.connection import Route
+from pfstorage.backends.http.connection import NetworkRoute
 from pfstorage.backends.http.errors import TALKING, Mistake
 from pfstorage.runtime.unexpected import lacks_descriptors
 from pfstorage.settings.model import Settings, size_of
@@ -21,7 +21,7 @@ _BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """The variables that name a file of certificates: OpenSSL's, then those of requests, which 2.x used."""
 
 
-def find_route(place: str, settings: Settings, environ: Mapping[str, str]) -> Route:
+def find_route(place: str, settings: Settings, environ: Mapping[str, str]) -> NetworkRoute:
     """Return the route to *place*, ``SCHEME://HOST:PORT``. Raise `Mistake` for a setting that cannot work.
 
     Raise `ConnectionBroken` if its files can't be read just now.
@@ -31,7 +31,7 @@ def find_route(place: str, settings: Settings, environ: Mapping[str, str]) -> Ro
     with TALKING:
         context = trusting(settings.swift.cacert, settings.insecure, environ) if is_tls else None
     min_rate = size_of(settings.min_rate)
-    return Route(place, proxy, settings.connect_timeout, settings.timeout, context, min_rate)
+    return NetworkRoute(place, proxy, settings.connect_timeout, settings.timeout, context, min_rate)
 
 
 def find_proxy(place: str, setting: str, environ: Mapping[str, str]) -> str:

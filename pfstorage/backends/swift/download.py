@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from pfstorage.backends.common import another_object, is_unmet, no_part
-from pfstorage.backends.contract import CHUNK, ObjectInfo, Sink, Span
+from pfstorage.backends.common import is_precondition_failed, no_part, object_changed_error
+from pfstorage.backends.contract import CHUNK, ByteRange, ObjectInfo, Sink
 from pfstorage.backends.http.errors import Refusal
 from pfstorage.backends.http.response import Response
 from pfstorage.backends.streams import HashedSink, announce
@@ -21,7 +21,7 @@ class Download:
     """The bytes of *key*, or of a *span* of it. What breaks off goes on where it was, if it is the same object."""
 
     def __init__(
-        self, session: SwiftSession, container: str, key: str, sink: Sink, span: Span | None
+        self, session: SwiftSession, container: str, key: str, sink: Sink, span: ByteRange | None
     ) -> None:
         self._session = session
         self._container = container
@@ -42,12 +42,12 @@ class Download:
     def run(self) -> ObjectInfo:
         """Do what `Storage.get` says."""
         try:
-            self._session.tried(self._get_rest, self._key, progress=self._progress)
+            self._session.call(self._get_rest, self._key, progress=self._progress)
         except RejectedError as e:
-            if not is_unmet(e):  # it is If-Match
+            if not is_precondition_failed(e):  # it is If-Match
                 raise
             if self._is_to_compare or not self._is_large_and_the_same():
-                raise another_object(self._key) from None
+                raise object_changed_error(self._key) from None
             self._is_to_compare = True
             return self.run()
         if self._refusal:
@@ -130,7 +130,7 @@ class Download:
         """
         told, part = etag_in(answer.fields), answer.fields.get("content-range", "")
         if self._etag and told != self._etag and (told or self._is_to_compare):
-            raise another_object(self._key)
+            raise object_changed_error(self._key)
         if answer.status != 206:
             return
         begin = re.match(r"bytes (\d+)-", part)
@@ -140,7 +140,7 @@ class Download:
             )
         wanted = self._start + self._hashed.received
         if wanted >= 0 and int(begin[1]) != wanted:
-            raise another_object(self._key)
+            raise object_changed_error(self._key)
 
     def _begin(self, answer: Response) -> None:
         """Take note of what comes, and tell the sink; what that raises ends the download."""
@@ -153,7 +153,7 @@ class Download:
         except Exception as e:  # noqa: BLE001 - it is raised again where no other try is made for it
             self._refusal = e
 
-    def _bounds(self, span: Span, answer: Response) -> tuple[int, int | None]:
+    def _bounds(self, span: ByteRange, answer: Response) -> tuple[int, int | None]:
         """Return the first byte of *span* and how many there are, as far as *answer* tells how large the object is."""
         if self._info.size is not None:
             start, size = span.bounds(self._info.size)
@@ -185,7 +185,7 @@ class Download:
                 return
 
 
-def _range_of(span: Span) -> str:
+def _range_of(span: ByteRange) -> str:
     """Return *span* as the header Range has it (RFC 9110, section 14.1.2)."""
     if span.offset < 0:
         return str(span.offset)

@@ -35,7 +35,7 @@ def asked_limits(session: SwiftSession) -> Limits:
         return json.loads(connection.http.read_all(answer))
 
     try:
-        told = session.tried(get_info)
+        told = session.call(get_info)
         return Limits(
             _told(told, "swift", "max_file_size", Limits.file_size),
             _told(told, "slo", "max_manifest_segments", Limits.segments),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
-from pfstorage.backends.coalescing import Shared
+from pfstorage.backends.coalescing import RequestCoalescer
 from pfstorage.backends.contract import ObjectInfo
 from pfstorage.backends.http.connection import ConnectionBroken
 from pfstorage.backends.http.response import Response
@@ -49,7 +49,7 @@ class SwiftListings:
 
     def __init__(self, session: SwiftSession) -> None:
         self._session = session
-        self._pages: Shared[Sequence[Row]] = session.pages
+        self._pages: RequestCoalescer[Sequence[Row]] = session.pages
 
     def rows(
         self, container: str, query: Mapping[str, str], limit: int | None = None
@@ -127,7 +127,7 @@ class SwiftListings:
 
         for is_last_try in (False, True):  # a page that was cut short in between is whole the next time
             try:
-                return self._session.tried(get_page)
+                return self._session.call(get_page)
             except NO_JSON as e:
                 if is_last_try:
                     text = f"what the store at {self._session.address} answers is no listing: is it a Swift?"

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from pfstorage.backends.common import md5_of_md5s, new_md5
-from pfstorage.backends.contract import ObjectInfo, Piece
+from pfstorage.backends.contract import ObjectInfo, Part
 from pfstorage.backends.swift.objects import SwiftObjects
 from pfstorage.backends.swift.rows import NO_JSON, require_row
 from pfstorage.backends.swift.session import Connection, path_of
@@ -33,12 +33,12 @@ class SwiftManifests:
     def __init__(self, objects: SwiftObjects) -> None:
         self._objects = objects
 
-    def pieces(self, container: str, info: ObjectInfo) -> list[Piece]:
+    def pieces(self, container: str, info: ObjectInfo) -> list[Part]:
         """Return the pieces of *info*, whose manifest must be that of its etag. Raise `Unreadable`."""
         rows = self.rows(container, info.key, info.segments_etag)
         return list(self._pieces_of(info.key, rows, 0, NESTED))
 
-    def _pieces_of(self, whole: str, rows: Sequence[Row], offset: int, depth: int) -> Iterator[Piece]:
+    def _pieces_of(self, whole: str, rows: Sequence[Row], offset: int, depth: int) -> Iterator[Part]:
         for row in rows:
             size = _size_of(row)
             if row.get("sub_slo") and depth and "range" not in row:
@@ -51,7 +51,7 @@ class SwiftManifests:
                 yield from self._pieces_of(whole, inner, offset, depth - 1)
             else:
                 is_whole = not row.get("sub_slo") and "range" not in row
-                yield Piece(offset, size, str(row["hash"]) if is_whole else "")
+                yield Part(offset, size, str(row["hash"]) if is_whole else "")
             offset += size
 
     def rows(self, container: str, key: str, etag: str) -> list[Row]:
@@ -84,7 +84,7 @@ class SwiftManifests:
                 raise Unreadable(f"{key!r} has a manifest that is too large to be one")
             return prefix_of(answer.fields), connection.http.read_all(answer)
 
-        return self._objects.session.tried(get_manifest, key)
+        return self._objects.session.call(get_manifest, key)
 
     def _listed(self, prefix: str) -> list[Row]:
         container, _, start = prefix.partition("/")

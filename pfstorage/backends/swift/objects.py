@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from pfstorage.backends.common import exists, is_unmet
-from pfstorage.backends.contract import CHUNK, ObjectInfo, Sink, Source, Span, window_of
+from pfstorage.backends.common import already_exists_error, is_precondition_failed
+from pfstorage.backends.contract import CHUNK, ByteRange, ObjectInfo, Sink, Source, window_of
 from pfstorage.backends.http.connection import ConnectionBroken, Refusal
 from pfstorage.backends.streams import HashedBody
 from pfstorage.backends.swift.download import Download
@@ -54,14 +54,14 @@ class SwiftObjects:
         def ask(connection: Connection, url: str, token: str) -> ObjectInfo:
             return info_of(key, self._head(connection, path_of(url, container, key), token))
 
-        return self.session.tried(ask, key)
+        return self.session.call(ask, key)
 
     def _head(self, connection: Connection, path: str, token: str) -> dict[str, str]:
         answer = self.session.send(connection, "HEAD", path, {"X-Auth-Token": token})
         connection.http.skip(answer)
         return answer.fields
 
-    def get(self, container: str, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
+    def get(self, container: str, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
         """Do what `Storage.get` says."""
         return Download(self.session, container, key, sink, span).run()
 
@@ -92,8 +92,8 @@ class SwiftObjects:
                 raise
 
         def put_repeatedly() -> ObjectInfo:
-            again_on = (IntegrityError,)
-            return self.session.tried(put_whole, key, again_on, can_repeat=can_repeat)
+            retry_on = (IntegrityError,)
+            return self.session.call(put_whole, key, retry_on, can_repeat=can_repeat)
 
         def can_repeat() -> bool:
             window = window_of(body)
@@ -106,7 +106,7 @@ class SwiftObjects:
             raise
         except RejectedError as e:
             # what is there is new, if it is of a try whose answer was lost
-            if unanswered and is_unmet(e):
+            if unanswered and is_precondition_failed(e):
                 with contextlib.suppress(StorageError):  # what is told is why the last try failed
                     if (info := self.head(container, key)).etag in unanswered:
                         return info
@@ -128,7 +128,7 @@ class SwiftObjects:
                 pass
         self._make(container, begun, like)
         # a cluster may take a moment to know it everywhere
-        return self.session.patience.tried(work, (ContainerNotFoundError,))
+        return self.session.retry_policy.call(work, (ContainerNotFoundError,))
 
     def _make(self, container: str, noticed: float, like: str) -> None:
         """Make *container*, unless another thread has done that since it was *noticed* that there is none."""
@@ -185,15 +185,15 @@ class SwiftObjects:
 
 
 @contextlib.contextmanager
-def only_if_new(key: str, headers: dict[str, str], only_new: bool) -> Iterator[None]:
-    """Let a PUT with *headers* fail with `ExistsError`, if *only_new*, where there is such an object."""
-    if only_new:
+def only_if_new(key: str, headers: dict[str, str], if_absent: bool) -> Iterator[None]:
+    """Let a PUT with *headers* fail with `ExistsError`, if *if_absent*, where there is such an object."""
+    if if_absent:
         headers["If-None-Match"] = "*"
     try:
         yield
     except RejectedError as e:
-        if only_new and is_unmet(e):
-            raise exists(key) from None
+        if if_absent and is_precondition_failed(e):
+            raise already_exists_error(key) from None
         raise
 
 

@@ -18,7 +18,7 @@ import requests
 import swiftclient.client as swift
 import urllib3
 
-from pfstorage.backends.http.connection import HttpConnection, Mistake, Refusal, Route
+from pfstorage.backends.http.connection import HttpConnection, Mistake, NetworkRoute, Refusal
 from pfstorage.backends.swift.rows import NO_JSON
 from pfstorage.errors import StorageError, UnavailableError
 from pfstorage.settings.model import Settings
@@ -141,7 +141,10 @@ class SdkConnection(swift.Connection):  # type: ignore[misc]
     """
 
     def __init__(
-        self, settings: Settings, log_in: Callable[[], tuple[str, str]], find_route: Callable[[str], Route]
+        self,
+        settings: Settings,
+        log_in: Callable[[], tuple[str, str]],
+        find_route: Callable[[str], NetworkRoute],
     ) -> None:
         block = settings.swift
         super().__init__(

@@ -19,8 +19,8 @@ import uuid
 from collections.abc import Mapping, Sequence, Set
 from urllib.parse import unquote
 
-from pfstorage.backends.common import is_unmet, md5_of_md5s
-from pfstorage.backends.contract import ObjectInfo, Piece, Source
+from pfstorage.backends.common import is_precondition_failed, md5_of_md5s
+from pfstorage.backends.contract import ObjectInfo, Part, Source
 from pfstorage.backends.http.connection import Refusal
 from pfstorage.backends.swift.limits import Limits, asked_limits
 from pfstorage.backends.swift.manifests import SwiftManifests, Unreadable
@@ -66,7 +66,7 @@ class SwiftSegments:
     def segment_container(self) -> str:
         return segment_container(self.container, self.limits.container)
 
-    def piece_size(self, size: int, wanted: int) -> int:
+    def part_size(self, size: int, wanted: int) -> int:
         largest, most = self.limits.file_size, self.limits.segments
         least = math.ceil(size / most)
         if least > largest:
@@ -76,7 +76,7 @@ class SwiftSegments:
             raise ObjectTooLargeError(text)
         return max(least, min(wanted, largest))
 
-    def pieces(self, info: ObjectInfo) -> list[Piece]:
+    def pieces(self, info: ObjectInfo) -> list[Part]:
         """Return the segments of *info*, whose manifest must be that of its etag; or the whole, if none can be read."""
         if not info.segments_etag:
             return [_whole(info)]
@@ -129,7 +129,7 @@ class SwiftUpload:
         self._piece_size = int(stem.rpartition("/")[2])
         self._headers = headers
         self._replaced = replaced
-        self._left: dict[Piece, str] = {}
+        self._left: dict[Part, str] = {}
         self._reused: dict[int, str] = {}
         self._own: set[str] = set()
         self._may_be_named = False
@@ -138,7 +138,7 @@ class SwiftUpload:
     def _of_all_tries(self) -> str:
         return f"{home_of(self._key, self._segments.limits.key)}/{self._stem}/"
 
-    def stored(self) -> Set[Piece]:
+    def stored(self) -> Set[Part]:
         with contextlib.suppress(ContainerNotFoundError, PermissionDeniedError, RejectedError):
             in_use = self._names_replaced()
             if in_use is None:
@@ -147,7 +147,7 @@ class SwiftUpload:
             for row in rows:
                 number = number_of(row.key[len(self._of_all_tries) :])
                 if number is not None and row.size and row.md5 and row.key not in in_use:
-                    self._left[Piece(number * self._piece_size, row.size, row.md5)] = row.key
+                    self._left[Part(number * self._piece_size, row.size, row.md5)] = row.key
         return self._left.keys()
 
     def _names_replaced(self) -> set[str] | None:
@@ -162,7 +162,7 @@ class SwiftUpload:
         except (NotFoundError, Unreadable):
             return None
 
-    def reuse(self, piece: Piece) -> bool:
+    def reuse(self, piece: Part) -> bool:
         name = self._left[piece]
         try:
             self._segments.take(name, self._try)
@@ -175,7 +175,7 @@ class SwiftUpload:
         own = f"{self._of_all_tries}{self._try}/{offset // self._piece_size:08}"
         return self._reused.get(offset, own)
 
-    def put(self, body: Source, offset: int, size: int) -> Piece:
+    def put(self, body: Source, offset: int, size: int) -> Part:
         segments = self._segments
         self._reused.pop(offset, None)
         name = self._name(offset)
@@ -183,9 +183,9 @@ class SwiftUpload:
         headers = {"Content-Type": "application/octet-stream"}
         home, like = segments.segment_container, segments.container
         info = segments.objects.put(home, name, body, size, headers, like)
-        return Piece(offset, size, info.etag)
+        return Part(offset, size, info.etag)
 
-    def finish(self, pieces: Sequence[Piece], *, only_new: bool = False) -> ObjectInfo:
+    def finish(self, pieces: Sequence[Part], *, if_absent: bool = False) -> ObjectInfo:
         etag = md5_of_md5s(piece.md5 for piece in pieces)
         manifest = [
             {
@@ -195,12 +195,12 @@ class SwiftUpload:
             }
             for piece in pieces
         ]
-        with only_if_new(self._key, self._headers, only_new):
+        with only_if_new(self._key, self._headers, if_absent):
             try:
                 self._put_manifest(json.dumps(manifest).encode(), etag, len(manifest))
             except RejectedError as e:
                 # what is there is new, if it is of a try whose answer was lost
-                if not (self._may_be_named and is_unmet(e) and self._is_live(etag)):
+                if not (self._may_be_named and is_precondition_failed(e) and self._is_live(etag)):
                     raise
         size = sum(piece.size for piece in pieces)
         kind = self._headers["Content-Type"]
@@ -241,7 +241,7 @@ class SwiftUpload:
         def put_intact() -> None:
             """Store it as it is: what comes damaged, a manifest that names nothing, is sent again."""
             try:
-                stored = session.tried(put, self._key)
+                stored = session.call(put, self._key)
             except RejectedError as e:
                 if e.facts.get("status") == 400:
                     raise IntegrityError(f"{self._key!r}: the manifest did not arrive whole: {e}") from e
@@ -253,9 +253,9 @@ class SwiftUpload:
 
         objects = self._segments.objects
         session = objects.session
-        patience = session.patience
+        retry_policy = session.retry_policy
         objects.in_container(
-            self._segments.container, lambda: patience.tried(put_intact, (IntegrityError,), retries=1)
+            self._segments.container, lambda: retry_policy.call(put_intact, (IntegrityError,), retries=1)
         )
 
     def discard(self) -> None:
@@ -265,10 +265,10 @@ class SwiftUpload:
             self._segments.remove_unless_taken(name)
 
 
-def _whole(info: ObjectInfo) -> Piece:
+def _whole(info: ObjectInfo) -> Part:
     if info.size is None:
         raise RejectedError(f"the store does not tell how many bytes {info.key!r} has", key=info.key)
-    return Piece(0, info.size, info.md5)
+    return Part(0, info.size, info.md5)
 
 
 def _is_no_clear_refusal(refusal: Refusal) -> bool:

@@ -17,13 +17,13 @@ from types import ModuleType
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
-from pfstorage.backends.coalescing import Shared
+from pfstorage.backends.coalescing import RequestCoalescer
 from pfstorage.backends.http.connection import ConnectionBroken, HttpConnection, Mistake, Refusal, meets_tls
 from pfstorage.backends.http.errors import SPEAKS_TLS
 from pfstorage.backends.http.pool import Pool
 from pfstorage.backends.http.response import Response
 from pfstorage.backends.http.routes import find_route
-from pfstorage.backends.retry import Outage, Patience, no_progress
+from pfstorage.backends.retry import OutageTracker, RetryPolicy, no_progress
 from pfstorage.backends.swift.errors import asked, error_of_answer, error_of_login, is_signed
 from pfstorage.backends.swift.login import Login
 from pfstorage.errors import (
@@ -71,15 +71,15 @@ class SwiftSession:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.address = urlsplit(settings.swift.auth_url).netloc.rpartition("@")[2]
-        self.patience = Patience(settings.retries)
+        self.retry_policy = RetryPolicy(settings.retries)
         self.timeout = settings.timeout
         self.min_rate = size_of(settings.min_rate)
-        self._outage = Outage()
+        self._outage = OutageTracker()
         self._login = Login(self._log_in)
         self._route = functools.lru_cache(lambda place: find_route(place, settings, os.environ))
         self._known = _Known()
-        self.pages: Shared[Any] = Shared()
-        """Pages of listings, for whoever asks by any of the sessions `with_patience`."""
+        self.pages: RequestCoalescer[Any] = RequestCoalescer()
+        """Pages of listings, for whoever asks by any of the sessions `with_retry_policy`."""
         self._pool: Pool[Connection] = Pool(self._connect, Connection.close)
 
     @property
@@ -87,12 +87,12 @@ class SwiftSession:
         """How many are lent, and how many idle."""
         return self._pool.counts
 
-    def with_patience(self, patience: Patience) -> SwiftSession:
+    def with_retry_policy(self, retry_policy: RetryPolicy) -> SwiftSession:
         """Return a session with the same login and connections."""
         other = object.__new__(
             type(self)
         )  # each request makes one, and copy.copy takes several times as long
-        other.__dict__.update(self.__dict__, patience=patience)
+        other.__dict__.update(self.__dict__, retry_policy=retry_policy)
         return other
 
     def ask(
@@ -106,13 +106,13 @@ class SwiftSession:
             connection.http.skip(answer)
             return answer.fields
 
-        return self.tried(work, key)
+        return self.call(work, key)
 
-    def tried(
+    def call(
         self,
         work: Callable[[Connection, str, str], T],
         key: str = "",
-        again_on: tuple[type[StorageError], ...] = (),
+        retry_on: tuple[type[StorageError], ...] = (),
         progress: Callable[[], float] = no_progress,
         can_repeat: Callable[[], bool] = lambda: True,
     ) -> T:
@@ -131,10 +131,10 @@ class SwiftSession:
             self._outage.note(None)
             return result
 
-        again_on = (UnavailableError, ConflictError, *again_on)
+        retry_on = (UnavailableError, ConflictError, *retry_on)
         rate = self.min_rate
-        return self.patience.tried(
-            once, again_on, progress=progress, least_rate=rate, outage=self._outage, can_repeat=can_repeat
+        return self.retry_policy.call(
+            once, retry_on, progress=progress, least_rate=rate, outage=self._outage, can_repeat=can_repeat
         )
 
     def _as_logged_in(self, work: Callable[[Connection, str, str], T], key: str) -> T:
@@ -154,7 +154,7 @@ class SwiftSession:
     ) -> T:
         place = _place_of(url)
         try:
-            with self._pool.borrowed(place) as connection, self.patience.breakable(connection.http.abort):
+            with self._pool.borrowed(place) as connection, self.retry_policy.breakable(connection.http.abort):
                 result = work(connection, url, token)
                 self._known.answered.add(place)
                 return result
@@ -211,7 +211,7 @@ class SwiftSession:
         try:
             with (
                 self._pool.borrowed(_place_of(url)) as connection,
-                self.patience.breakable(connection.http.abort),
+                self.retry_policy.breakable(connection.http.abort),
             ):
                 answer = connection.http.request("HEAD", path_of(url), {"X-Auth-Token": token})
                 connection.http.skip(answer)
@@ -231,7 +231,7 @@ class SwiftSession:
         """Give a connection for *url* that is not kept."""
         connection = self._connect(_place_of(url)).http
         try:
-            with self.patience.breakable(connection.abort):
+            with self.retry_policy.breakable(connection.abort):
                 yield connection
         finally:
             connection.close()

@@ -8,9 +8,9 @@ from urllib.parse import quote
 
 from pfstorage.backends.common import text_of_mtime
 from pfstorage.backends.content_types import guess_content_type
-from pfstorage.backends.contract import NO_ATTRIBUTES, Attributes, ObjectInfo, Piece, Sink, Source, Span
+from pfstorage.backends.contract import NO_ATTRIBUTES, Attributes, ByteRange, ObjectInfo, Part, Sink, Source
 from pfstorage.backends.leftovers import Leftover, Leftovers, Share
-from pfstorage.backends.retry import Patience
+from pfstorage.backends.retry import RetryPolicy
 from pfstorage.backends.swift.headers import MTIME
 from pfstorage.backends.swift.objects import SwiftObjects, only_if_new
 from pfstorage.backends.swift.segments import SwiftSegments, SwiftUpload
@@ -43,14 +43,14 @@ class SwiftStorage:
     def connections(self) -> tuple[int, int]:
         return self._session.connections
 
-    def with_patience(self, patience: Patience) -> SwiftStorage:
+    def with_retry_policy(self, retry_policy: RetryPolicy) -> SwiftStorage:
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
-        other._use(self._session.with_patience(patience))
+        other._use(self._session.with_retry_policy(retry_policy))
         return other
 
     def give_up(self, reason: str) -> None:
-        self._session.patience.give_up(reason)
+        self._session.retry_policy.give_up(reason)
 
     def list(
         self,
@@ -73,7 +73,7 @@ class SwiftStorage:
     def head(self, key: str) -> ObjectInfo:
         return self._objects.head(self._container, check_key(key))
 
-    def get(self, key: str, sink: Sink, span: Span | None = None) -> ObjectInfo:
+    def get(self, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
         return self._objects.get(self._container, check_key(key), sink, span)
 
     def put(
@@ -83,10 +83,10 @@ class SwiftStorage:
         size: int,
         attributes: Attributes = NO_ATTRIBUTES,
         *,
-        only_new: bool = False,
+        if_absent: bool = False,
     ) -> ObjectInfo:
         headers = _headers_of(check_key(key), attributes)
-        with only_if_new(key, headers, only_new):
+        with only_if_new(key, headers, if_absent):
             return self._objects.put(self._container, key, body, size, headers)
 
     def delete(self, key: str) -> None:
@@ -97,17 +97,17 @@ class SwiftStorage:
         self._session.ask("COPY", self._container, check_key(source), {"Destination": destination})
         return self.head(target)
 
-    def piece_size(self, size: int, wanted: int) -> int:
-        return self._segments.piece_size(size, wanted)
+    def part_size(self, size: int, wanted: int) -> int:
+        return self._segments.part_size(size, wanted)
 
     def segmented_upload(
-        self, key: str, size: int, piece_size: int, attributes: Attributes, replaced: ObjectInfo | None
+        self, key: str, size: int, part_size: int, attributes: Attributes, replaced: ObjectInfo | None
     ) -> SwiftUpload:
         headers = _headers_of(check_key(key), attributes)
         stamp = text_of_mtime(time.time_ns() if attributes.mtime_ns is None else attributes.mtime_ns)
-        return SwiftUpload(self._segments, key, f"{stamp}/{size}/{piece_size}", headers, replaced)
+        return SwiftUpload(self._segments, key, f"{stamp}/{size}/{part_size}", headers, replaced)
 
-    def pieces(self, info: ObjectInfo) -> Sequence[Piece]:
+    def pieces(self, info: ObjectInfo) -> Sequence[Part]:
         return self._segments.pieces(info)
 
     def leftovers(self, takes: Callable[[str], bool], older_than: float, share: Share) -> Leftovers:

@@ -82,7 +82,7 @@ class SwiftSweep:
         self._objects = segments.objects
 
     def leftovers(self, takes: Callable[[str], bool], older_than: float, share: Share) -> Leftovers:
-        """Do what `SupportsSegments.leftovers` says."""
+        """Do what `SupportsMultipart.leftovers` says."""
         home = self._segments.segment_container
         listed, moment, unread = self._containers()
         oldest = iso_time(moment - older_than) if older_than else ""
@@ -118,7 +118,7 @@ class SwiftSweep:
             return [row["name"] for row in rows]
 
         try:
-            while page := self._objects.session.tried(get_page):
+            while page := self._objects.session.call(get_page):
                 if names and page[-1] <= names[-1]:
                     raise RejectedError("the same page is listed again and again")
                 names += page
@@ -229,10 +229,10 @@ class SwiftSweep:
             connection.http.skip(answer)
             return answer.fields
 
-        return self._objects.session.tried(head, key)
+        return self._objects.session.call(head, key)
 
     def remove(self, leftover: Leftover) -> bool:
-        """Do what `SupportsSegments.remove_leftover` says."""
+        """Do what `SupportsMultipart.remove_leftover` says."""
         home = self._segments.segment_container
         try:
             if self._objects.head(home, leftover.name).last_modified[:19] > leftover.last_modified[:19]:

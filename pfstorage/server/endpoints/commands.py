@@ -20,7 +20,7 @@ def command(request: Request) -> Answer:
         reply = _of_query(request) if request.method in ("GET", "HEAD") else _of_body(request)
         answer = answer_of(reply, as_html=request.handler.settings.http_response)
     finally:
-        request.turn.end_decoding()
+        request.permit.end_decoding()
     if request.method == "HEAD":  # nobody reads what the reply has
         reply.close()
     return answer
@@ -35,14 +35,14 @@ def _of_body(request: Request) -> Reply:
     boundary = boundary_of(request.headers.only("content-type"))
     if boundary is None:
         return _of_text(request, body.read_text(request.open_body(body.MAX_MESSAGE)))
-    most = request.most_on_disk if request.caller.rights.allows("write") else 0
+    most = request.most_on_disk if request.caller.permissions.allows("write") else 0
     source = request.open_body(most + 2 * body.MAX_MESSAGE)  # the fields, and what divides them
     with contextlib.closing(read_form(source, boundary, most, request.new_spool)) as form:
         return _of_form(request, form)
 
 
 def _of_text(request: Request, text: str) -> Reply:
-    request.turn.begin_decoding(len(text))
+    request.permit.begin_decoding(len(text))
     if looks_like_json(text):
         return request.handler.answer(text, request.caller)
     return request.handler.answer(decode_form(text), dataclasses.replace(request.caller, trusted=False))
@@ -58,5 +58,5 @@ def _of_form(request: Request, form: Form) -> Reply:
     # what their token is worth now: the file may have been long in coming
     caller = dataclasses.replace(request.caller.renewed(), trusted=False, upload=upload)
     text = form.fields["d_msg"]
-    request.turn.begin_decoding(len(text))
+    request.permit.begin_decoding(len(text))
     return request.handler.answer(text, caller)

@@ -11,9 +11,9 @@ from types import MappingProxyType
 from urllib.parse import quote
 
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends.common import another_object, is_no_part, is_unmet, time_of_http
+from pfstorage.backends.common import is_no_part, is_precondition_failed, object_changed_error, time_of_http
 from pfstorage.backends.content_types import UNKNOWN
-from pfstorage.backends.contract import Piece, Sink, Span, SupportsSegments
+from pfstorage.backends.contract import ByteRange, Part, Sink, SupportsMultipart
 from pfstorage.backends.streams import PiecewiseSink
 from pfstorage.errors import BusyError, IntegrityError, MessageError, NotFoundError, RejectedError
 from pfstorage.server.exchange import Answer, Request, answer_of, names_etag
@@ -43,7 +43,7 @@ def give_out(request: Request, key: str) -> Answer:
         return _unless_needless(request, key, info) or answer
 
     def write(out: Outlet) -> None:
-        request.turn.begin_transfer()  # until the last byte has left
+        request.permit.begin_transfer()  # until the last byte has left
         sink = _ObjectSink(request, key, storage, answer, out)
         try:
             sink.fetch(_span_of(request))
@@ -80,16 +80,16 @@ class _ObjectSink:
         self._key = key
         self._storage = storage
         self._answer = answer
-        throttle, stop = request.handler.throttle(), request.caller.stop
-        pace = functools.partial(throttle.take, stop=stop, is_gone=request.turn.is_gone)
+        rate_limiter, cancellation = request.handler.rate_limiter(), request.caller.cancellation
+        pace = functools.partial(rate_limiter.take, cancellation=cancellation, is_gone=request.permit.is_gone)
         self._paced = PacedSink(out, pace)
         self._out = out
         self._sink: Sink = self._paced
-        self._span: Span | None = None
+        self._span: ByteRange | None = None
         self._headers = answer.headers
         self.size = 0
 
-    def fetch(self, span: Span | None) -> None:
+    def fetch(self, span: ByteRange | None) -> None:
         """Have the object, or *span* of it, written. Raise `_OtherwiseError`."""
         self._span = span
         try:
@@ -99,7 +99,7 @@ class _ObjectSink:
         except RejectedError as e:
             if is_no_part(e):
                 raise self._without_part() from e
-            if not is_unmet(e) or not self._out.take_back():
+            if not is_precondition_failed(e) or not self._out.take_back():
                 raise
             raise _replaced(self._key) from e
         if info.size is None:
@@ -113,7 +113,7 @@ class _ObjectSink:
         try:
             return self._storage.get(self._key, self, self._span)
         except RejectedError as e:
-            if not (is_unmet(e) and self._span and self._span.etag and self._out.take_back()):
+            if not (is_precondition_failed(e) and self._span and self._span.etag and self._out.take_back()):
                 raise
             self._span = None  # it is another than that of If-Range: all of it
             return self._get(None)
@@ -143,14 +143,14 @@ class _ObjectSink:
         if pieces := self._pieces_of(info):
             self._sink = PiecewiseSink(self._paced, self._key, pieces)
 
-    def _pieces_of(self, info: ObjectInfo) -> Sequence[Piece]:
+    def _pieces_of(self, info: ObjectInfo) -> Sequence[Part]:
         """Return of what the whole object is made, where the storage does not verify the whole by itself."""
         if not info.segments_etag:
-            return [Piece(0, info.size, info.md5)] if self._span and info.size else ()
+            return [Part(0, info.size, info.md5)] if self._span and info.size else ()
         try:
-            return self._storage.pieces(info) if isinstance(self._storage, SupportsSegments) else ()
+            return self._storage.pieces(info) if isinstance(self._storage, SupportsMultipart) else ()
         except NotFoundError as e:
-            raise another_object(self._key) from e
+            raise object_changed_error(self._key) from e
 
     def write(self, data: bytes | memoryview) -> None:
         self.size += len(data)
@@ -226,7 +226,7 @@ def _moment_of(info: ObjectInfo) -> datetime | None:
 
 def refused(status: int, text: str, headers: Mapping[str, str] = MappingProxyType({})) -> Answer:
     """Return the answer of *status* to a request that can't be met."""
-    answer = answer_of(Reply.of_error(MessageError(text)))
+    answer = answer_of(Reply.from_error(MessageError(text)))
     answer.status, answer.headers = status, {**headers}
     return answer
 
@@ -252,7 +252,7 @@ def _headers_of(key: str, info: ObjectInfo) -> dict[str, str]:
     }
 
 
-def _span_of(request: Request) -> Span | None:
+def _span_of(request: Request) -> ByteRange | None:
     """Return the part that is asked for. What is no range of bytes, or several, is all of them (RFC 9110, 14.2).
 
     So it is where If-Range does not name an object by its ETag: nothing else is sure to be the same.
@@ -266,12 +266,12 @@ def _span_of(request: Request) -> Span | None:
     first, last = found.groups()
     etag = named[1] if named else ""
     if not first:
-        return (Span(-int(last), etag=etag) if int(last) else _NO_BYTES) if last else None
+        return (ByteRange(-int(last), etag=etag) if int(last) else _NO_BYTES) if last else None
     if not last:
-        return Span(int(first), etag=etag)
+        return ByteRange(int(first), etag=etag)
     size = int(last) + 1 - int(first)
-    return Span(int(first), size, etag) if size > 0 else None
+    return ByteRange(int(first), size, etag) if size > 0 else None
 
 
-_NO_BYTES = Span(10**18)
+_NO_BYTES = ByteRange(10**18)
 """The last 0 bytes: they are as little to be had as what lies after the end."""

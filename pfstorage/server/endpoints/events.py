@@ -35,7 +35,7 @@ def job_events(request: Request) -> Answer:
     jobs = request.caller.jobs
     if reply.error or jobs is None:
         return answer_of(reply)
-    request.turn.begin_following()
+    request.permit.begin_following()
     job, events = jobs.status(job_id), jobs.events(job_id)
 
     def write(out: Writer) -> None:

@@ -53,7 +53,7 @@ class Readiness:
         if not failure:
             return answer_of(Reply({"status": True}))
         return answer_of(
-            Reply.of_error(UnavailableError("the store can't be used now; the log has the reason"))
+            Reply.from_error(UnavailableError("the store can't be used now; the log has the reason"))
         )
 
     def _ask(self, handler: StoreHandler) -> None:

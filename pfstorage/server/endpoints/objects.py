@@ -24,7 +24,7 @@ from pfstorage.server.http1.body import Reader, SizedReader
 from pfstorage.server.http1.head import KIND
 from pfstorage.server.spool import Spool
 from pfstorage.transfer.push import store_alone, store_one
-from pfstorage.wire.reply import ROWS_AT_ONCE, Reply, Stream
+from pfstorage.wire.reply import ROWS_AT_ONCE, Reply, RowStream
 
 OBJECTS = "/api/v1/objects"
 OBJECT_HEADERS = {
@@ -56,16 +56,16 @@ def list_objects(request: Request) -> Answer:
         found = as_directories(rows_of_level(storage, prefix, marker=marker, limit=size))
     else:
         found = storage.list(prefix, limit=size, delimiter=delimiter, marker=marker)
-    writable = caller.rights.allows("write")
+    writable = caller.permissions.allows("write")
     body: dict[str, Any] = {"status": True, "objects": [], "marker": None, "writable": writable}
 
     def rows() -> Iterator[dict[str, Any]]:
-        for number, row in enumerate(itertools.islice(context.stop.watched(found), size), 1):
+        for number, row in enumerate(itertools.islice(context.cancellation.checked(found), size), 1):
             if number == size:
                 reply.body["marker"] = row.key
             yield row.as_row()
 
-    body["objects"] = Stream(rows())
+    body["objects"] = RowStream(rows())
     reply = Reply(body)
     reply.warn(lambda: context.warnings)
     reply.settle(ROWS_AT_ONCE)
@@ -88,7 +88,7 @@ def _key_of(path: str) -> str:
 
 
 def _put(request: Request, key: str) -> Answer:
-    require_write(request.caller.rights, key)  # before the body comes
+    require_write(request.caller.permissions, key)  # before the body comes
     encoding = request.headers.only("content-encoding").strip()
     if encoding.lower() not in ("", "identity"):
         text = (
@@ -96,7 +96,7 @@ def _put(request: Request, key: str) -> Answer:
         )
         return refused(415, text)
     expected = _md5_of(request.headers.get("content-md5"))
-    only_new = _is_only_new(request)
+    if_absent = _is_only_new(request)
     kind = request.headers.only("content-type")
     if not KIND.fullmatch(kind):
         raise MessageError("Content-Type is printable ASCII, of 255 characters at most")
@@ -104,19 +104,19 @@ def _put(request: Request, key: str) -> Answer:
     def check(md5: str) -> None:
         if expected and md5 != expected:
             raise MessageError("the body does not have the MD5 that Content-MD5 says: send it again")
-        require_write(request.caller.renewed().rights, key)  # it may have been long in coming
+        require_write(request.caller.renewed().permissions, key)  # it may have been long in coming
 
-    work = request.handler.work_for(request.caller, MoveMeta(overwrite="never" if only_new else "always"))
+    work = request.handler.work_for(request.caller, MoveMeta(overwrite="never" if if_absent else "always"))
     body = request.open_body(request.max_upload)
     # who has no place goes to disk first: to hold a connection to the store for all who are slow would take too many
-    if isinstance(body, SizedReader) and takes_streams(work.storage) and request.turn.begin_upload():
+    if isinstance(body, SizedReader) and takes_streams(work.storage) and request.permit.begin_upload():
         size = body.left
         stream = UploadStream(body, size, check, hashes=bool(expected))
         info, _ = store_one(work, key, stream, size, attributes=Attributes(kind))
     else:
         with contextlib.closing(request.new_spool(request.most_on_disk)) as spool:
             check(_spooled(body, spool))
-            request.turn.begin_transfer()
+            request.permit.begin_transfer()
             # of a client that has gone, too: it sent all of it
             size = spool.size
             info, _ = store_alone(work, key, spool.body(), size, attributes=Attributes(kind))

@@ -71,7 +71,7 @@ class RequestHandler(BaseHTTPRequestHandler):
         """
         options = self._options
         is_in_the_way = self.server.load.is_in_the_way(self.connection)
-        if is_in_the_way or (self._request and self._request.turn.is_wanted):
+        if is_in_the_way or (self._request and self._request.permit.is_wanted):
             return options.head_seconds, options.min_rate * WANTED
         return options.idle_seconds, options.min_rate
 
@@ -119,7 +119,7 @@ class RequestHandler(BaseHTTPRequestHandler):
 
     def _end_turn(self) -> None:
         if self._request:
-            self._request.turn.end()
+            self._request.permit.end()
 
     def _respond(self, line: bytes) -> None:
         """Answer the request that begins with *line*. The connection ends with it unless all of it is read."""
@@ -212,7 +212,7 @@ class RequestHandler(BaseHTTPRequestHandler):
         return answer
 
     def _answer_of(self, error: PfstorageError) -> Answer:
-        return answer_of(Reply.of_error(error), as_html=self.server.handler.settings.http_response)
+        return answer_of(Reply.from_error(error), as_html=self.server.handler.settings.http_response)
 
     def _read_head(self, line: bytes) -> None:
         """Read what comes before the body. Raise `HeadError`."""
@@ -250,7 +250,7 @@ class RequestHandler(BaseHTTPRequestHandler):
             )
             raise MessageError("the address of the request can't be read") from None
 
-        turn = self.server.load.new_turn(self._is_gone)
+        permit = self.server.load.new_turn(self._is_gone)
         return Request(
             self.command,
             target.path,
@@ -261,8 +261,8 @@ class RequestHandler(BaseHTTPRequestHandler):
             self.server.handler,
             self._open_body,
             functools.partial(self.server.caller, observe=self._observe),
-            turn,
-            functools.partial(self.server.load.admit, self.connection, turn),
+            permit,
+            functools.partial(self.server.load.admit, self.connection, permit),
             self._options.max_upload,
             self.server.load.room,
             self._options.stream_seconds,
