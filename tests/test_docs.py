@@ -674,13 +674,6 @@ def test_the_example_backend_answers_messages(tree_with_example: Path) -> None:
 # architecture.rst, contributing.rst, the changelog
 
 
-def test_the_rooms_are_those_of_the_tree(pages: dict[str, Page]) -> None:
-    documented = [row["file"] for row in pages["architecture"].table("rooms")]
-    assert sorted(documented) == sorted(
-        str(path.relative_to(ROOT)) for path in ROOT.glob("pfstorage/**/*.py")
-    )
-
-
 def test_the_layers_are_those_that_are_checked(pages: dict[str, Page]) -> None:
     text = (ROOT / "pyproject.toml").read_text()
     [layers] = re.findall(r"^layers = \[\n(.*?)^\]", text, re.MULTILINE | re.DOTALL)

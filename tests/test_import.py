@@ -101,16 +101,16 @@ def test_a_directory_store_needs_no_sdk(tmp_path: Path) -> None:
 
 
 HOME_OF_SDK = {
-    "swiftclient": {"backends/swift_sdk.py"},
-    "keystoneauth1": {"backends/swift_sdk.py"},
-    "requests": {"backends/swift_sdk.py"},
-    "urllib3": {"backends/swift_sdk.py"},
-    "pfmisc": {"console.py"},
-    "pfurl": {"remote.py"},
-    "pycurl": {"remote.py"},
+    "swiftclient": {"backends/swift/sdk.py"},
+    "keystoneauth1": {"backends/swift/sdk.py"},
+    "requests": {"backends/swift/sdk.py"},
+    "urllib3": {"backends/swift/sdk.py"},
+    "pfmisc": {"logs/console.py"},
+    "pfurl": {"cli/remote.py"},
+    "pycurl": {"cli/remote.py"},
     "psutil": {"actions/service.py"},
-    "multipart": {"serving/form.py"},
-    "prometheus_client": {"serving/metrics.py"},
+    "multipart": {"server/http1/form.py"},
+    "prometheus_client": {"server/endpoints/metrics.py"},
 }
 
 

@@ -150,7 +150,7 @@ def _check_combination(parser: argparse.ArgumentParser, options: argparse.Namesp
     sources = [options.msg is not None, bool(options.str_action), options.b_test, options.server]
     if sum(sources) > 1:
         parser.error("--msg, --action, --test and --server are four ways; give one")
-    if options.permissions or options.prefix is not None or options.expires:
+    if options.rights or options.prefix is not None or options.expires:
         parser.error("--rights, --prefix and --expires go with --makeToken")
     if options.str_args and not options.str_action:
         parser.error("--args goes with --action")
@@ -295,6 +295,6 @@ def _new_token(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
     from pfstorage.server.token_making import new_token
 
     try:
-        return new_token(options.permissions, options.prefix, options.expires, options.tokenPath)
+        return new_token(options.rights, options.prefix, options.expires, options.tokenPath)
     except (SettingsError, LocalFileError) as e:
         parser.exit(MALFORMED, f"pfstorage: {e}\n")

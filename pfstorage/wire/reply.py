@@ -18,6 +18,7 @@ from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, Protocol, overload
 
 from pfstorage.errors import PfstorageError, bare
+from pfstorage.runtime.fair_share import LOOPS
 from pfstorage.runtime.unexpected import unforeseen
 from pfstorage.wire.packed import Packed
 
@@ -318,9 +319,14 @@ def _object(members: Iterable[tuple[str, Any]], pad: str) -> Iterator[str]:
 def _array(rows: Iterator[Any], pad: str) -> Iterator[str]:
     inner = pad + INDENT
     before = "["
-    while batch := [text_of(row, inner) for row in itertools.islice(rows, ROWS_AT_ONCE)]:
-        yield f"{before}\n{inner}" + f",\n{inner}".join(batch)
-        before = ","
+    try:
+        while batch := [text_of(row, inner) for row in itertools.islice(rows, ROWS_AT_ONCE)]:
+            yield f"{before}\n{inner}" + f",\n{inner}".join(batch)
+            before = ","
+            if len(batch) == ROWS_AT_ONCE:
+                LOOPS.pause()  # a long list of one reply must not delay the short replies of others
+    finally:
+        LOOPS.rest()
     yield "[]" if before == "[" else f"\n{pad}]"
 
 
