@@ -144,5 +144,5 @@ def test_few_keys_are_remembered_unless_names_are_folded(folds: bool, most: int)
     for number in range(20_000):
         assert collisions.check(f"chris/feed_{number // 100:05}/{number:0100}.dcm") is None
     used = tracemalloc.get_traced_memory()[0]
-    tracemalloc.cancellation()
+    tracemalloc.stop()
     assert used < most

@@ -206,7 +206,7 @@ def test_a_listing_of_many_rows_takes_little_memory(ret_spec: list[str]) -> None
                     size += len(block)
                 peak = tracemalloc.get_traced_memory()[1]
             finally:
-                tracemalloc.cancellation()
+                tracemalloc.stop()
     assert size > 4_000_000
     assert peak < (
         1_000_000 if ret_spec else 4_000_000

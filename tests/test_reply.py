@@ -232,7 +232,7 @@ def test_a_packed_text_costs_its_bytes_and_eight() -> None:
     tracemalloc.start()
     packed = PackedStrings(texts)
     used = tracemalloc.get_traced_memory()[0]
-    tracemalloc.cancellation()
+    tracemalloc.stop()
     size = sum(len(text) for text in packed)
     assert used < (size + 8 * len(packed)) * 1.2  # what grows is given some room ahead
 
@@ -258,7 +258,7 @@ def test_a_reply_of_many_rows_is_written_in_pieces_and_never_whole_in_memory() -
     tracemalloc.start()
     done = Reply({"status": True, "ls": RowStream(rows), "localFileList": texts}).write(file)  # type: ignore[arg-type]
     peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.cancellation()
+    tracemalloc.stop()
     assert done
     assert peak < 1_000_000
     assert file.longest < 200 * ROWS_AT_ONCE

@@ -383,7 +383,7 @@ def test_no_object_is_ever_whole_in_memory(swift_storage: Storage) -> None:
         assert swift_storage.get("zeros", Nothing()).size == size
         assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
     finally:
-        tracemalloc.cancellation()
+        tracemalloc.stop()
 
 
 def test_the_proxy_that_is_set_is_used_for_the_login_and_for_the_data(swift: DevSwift) -> None:

@@ -33,7 +33,7 @@ from pfstorage.wire.packed import Packed
 log = logging.getLogger(__name__)
 
 _PREFIX = "coalesce(CASE WHEN json_valid(rights) THEN json_extract(rights, '$.prefix') END, '')"
-_NAME = "number || '/' || hex(id)"
+_NAME = "number || '/' || hex(id) || '/' || hex(state)"
 """What names a job in a list: no later one has its number, and whatever a damaged row has for an id is in hex."""
 
 
@@ -145,7 +145,7 @@ class JobStore:
             ).fetchall()
         jobs = {name: job_of(row) for name, *row in LOOPS.in_turns(unknown)}
         listed = [jobs.get(name) or known[name] for name in names]
-        self._know({name: job for name, job in zip(names, listed, strict=True) if job.is_over})
+        self._know({name: job for name, job in zip(names, listed, strict=True) if job.state != RUNNING})
         return listed
 
     def counts(self) -> dict[str, int]:
@@ -226,7 +226,7 @@ class JobStore:
         return self._database.empty_log()
 
     def _know(self, jobs: Mapping[str, Job]) -> None:
-        """Keep jobs that are over for the next list: they change no more, and no other one gets their name."""
+        """Keep *jobs* for the next list: they do not change as long as their state is the same."""
         known = {**self._known, **jobs}
         self._known = known if len(known) <= 2 * MOST_LISTED else dict(jobs)
 

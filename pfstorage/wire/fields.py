@@ -254,7 +254,7 @@ def _number(value: object) -> float:
 def _texts(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         return (value,) if value else ()
-    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+    if not isinstance(value, list | tuple) or not set(map(type, value)) <= {str}:
         raise ValueError("a list of texts")
     return tuple(value)
 

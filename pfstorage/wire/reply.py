@@ -10,6 +10,7 @@ import io
 import itertools
 import json
 import logging
+import math
 import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -335,8 +336,8 @@ def text_of(value: Any, pad: str = "") -> str:
     kind = type(value)
     if kind is str:
         return quoted(value)
-    if kind is int:
-        return str(value)
+    if kind is int or (kind is float and math.isfinite(value)):
+        return repr(value)
     if value is None or kind is bool:
         return _CONSTANTS[value]
     inner = pad + INDENT
