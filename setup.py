@@ -1,4 +1,4 @@
-"""Packaging of pfstorage; what only configures tools stands in pyproject.toml."""
+"""Packaging of pfstorage. The configuration of tools is in pyproject.toml."""
 
 import re
 from pathlib import Path
@@ -9,6 +9,8 @@ HERE = Path(__file__).parent
 
 DEVSWIFT = ["swift>=2.38.3"]
 KEYSTONE = ["keystoneauth1>=5.0", "python-keystoneclient>=5.0"]
+DOCS = ["sphinx>=7.2"]
+PACKAGE_CHECKS = ["build>=1.2", "check-wheel-contents>=0.6", "twine>=6.1"]
 TEST = [
     "axe-core-python>=0.1.0",  # axe itself, as a file
     "coverage[toml]>=7.10",
@@ -26,7 +28,6 @@ TEST = [
     "ruff>=0.6",
     "schemathesis>=4.30",
     "selenium>=4.20",
-    "sphinx>=7.2",
 ]
 
 setup(
@@ -35,7 +36,15 @@ setup(
     description="One regular JSON interface to object storage, for the data of medical imaging",
     long_description=(HERE / "README.rst").read_text(),
     long_description_content_type="text/x-rst",
+    author="pfstorage developers",
+    url="https://github.com/FNNDSC/pfstorage",
+    project_urls={
+        "Source": "https://github.com/FNNDSC/pfstorage",
+        "Issues": "https://github.com/FNNDSC/pfstorage/issues",
+    },
+    keywords=["medical imaging", "DICOM", "ChRIS", "object storage", "OpenStack Swift", "file transfer"],
     license="MIT",
+    license_files=["LICENSE"],
     packages=find_packages(include=["pfstorage", "pfstorage.*"]),
     package_data={"pfstorage": ["py.typed"], "pfstorage.server.page": ["*.html", "*.css", "*.js", "*.svg"]},
     python_requires=">=3.10",
@@ -56,7 +65,8 @@ setup(
     extras_require={
         "devswift": DEVSWIFT,
         "keystone": KEYSTONE,
-        "test": TEST + DEVSWIFT + KEYSTONE,
+        "docs": DOCS,
+        "test": TEST + DOCS + PACKAGE_CHECKS + DEVSWIFT + KEYSTONE,
     },
     entry_points={"console_scripts": ["pfstorage = pfstorage.__main__:main"]},
     classifiers=[
@@ -64,8 +74,9 @@ setup(
         "Intended Audience :: Healthcare Industry",
         "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
-        *(f"Programming Language :: Python :: 3.{minor}" for minor in (10, 11, 12, 13)),
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in (10, 11, 12, 13, 14)),
         "Topic :: Scientific/Engineering :: Medical Science Apps.",
         "Topic :: System :: Archiving",
+        "Typing :: Typed",
     ],
 )
