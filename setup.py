@@ -9,7 +9,7 @@ HERE = Path(__file__).parent
 
 DEVSWIFT = ["swift>=2.38.3"]
 KEYSTONE = ["keystoneauth1>=5.0", "python-keystoneclient>=5.0"]
-DOCS = ["sphinx>=7.2"]
+DOCS = ["sphinx>=7.2", "towncrier>=24.8"]
 PACKAGE_CHECKS = ["build>=1.2", "check-wheel-contents>=0.6", "twine>=6.1"]
 TEST = [
     "axe-core-python>=0.1.0",  # axe itself, as a file
