@@ -46,8 +46,8 @@ from pfstorage.server.tokens import make_token
 from pfstorage.settings import model as config
 from pfstorage.settings import sources
 from pfstorage.settings.state import MAX_DEPTH as MOST_NAMES
+from pfstorage.wire.decoding import MAX_DEPTH, MOST_CONTAINERS
 from pfstorage.wire.fields import LONGEST_TEXT, MOST_ITEMS, FromTo, camel_case
-from pfstorage.wire.message import MAX_DEPTH, MOST_CONTAINERS
 from pfstorage.wire.status import STATUS_BY_ERROR, status_of
 from tests.conftest import ROOT, Command, ask, running_server, serving, write_tree
 from tests.test_image import instructions

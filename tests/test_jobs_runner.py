@@ -38,7 +38,8 @@ from pfstorage.jobs.scheduler import Jobs
 from pfstorage.jobs.stored_reply import kept
 from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.transfer import Progress
-from pfstorage.wire.reply import PackedStrings, Reply
+from pfstorage.wire.packed import PackedStrings
+from pfstorage.wire.reply import Reply
 from pfstorage.wire.status import status_of
 from tests.conftest import ROOT
 

@@ -22,7 +22,8 @@ from pfstorage.errors import MessageError
 from pfstorage.server.admission import LARGE, AdmissionQueue, Permit
 from pfstorage.server.http1.body import MAX_MESSAGE
 from pfstorage.settings.model import Settings
-from pfstorage.wire.message import MOST_CONTAINERS, decode_form, decode_json
+from pfstorage.wire.decoding import MOST_CONTAINERS, decode_json
+from pfstorage.wire.forms import decode_form
 from pfstorage.wire.reply import Reply
 from tests.conftest import ask, serving
 from tests.exchange import message

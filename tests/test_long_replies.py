@@ -24,7 +24,8 @@ from pfstorage.devswift import DevSwift
 from pfstorage.errors import UnavailableError
 from pfstorage.server.exchange import MOST_HELD
 from pfstorage.settings.model import Settings
-from pfstorage.wire.reply import ROWS_AT_ONCE, Reply
+from pfstorage.wire.json_text import ROWS_AT_ONCE
+from pfstorage.wire.reply import Reply
 from tests.conftest import serving, swift_options
 from tests.exchange import exchange, message, post, request
 from tests.faults import Fault, is_listing, proxy_to

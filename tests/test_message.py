@@ -14,15 +14,9 @@ from hypothesis import strategies as st
 
 from pfstorage.actions import ACTIONS
 from pfstorage.errors import MessageError
-from pfstorage.wire.message import (
-    MOST_TOLD,
-    Message,
-    decode_form,
-    decode_json,
-    decode_query,
-    looks_like_json,
-    read_meta,
-)
+from pfstorage.wire.decoding import decode_json
+from pfstorage.wire.forms import decode_form, decode_query, looks_like_json
+from pfstorage.wire.message import MOST_TOLD, Message, read_meta
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 NAMES = st.text(st.characters(exclude_categories=["Cs", "Nd"], exclude_characters="[]"), min_size=1)

@@ -22,7 +22,10 @@ from pfstorage.backends.memory import MemoryStorage
 from pfstorage.cli import main as cli
 from pfstorage.errors import MessageError, NotFoundError, PfstorageError, UnavailableError
 from pfstorage.settings.model import Settings
-from pfstorage.wire.reply import ROWS_AT_ONCE, KnownRow, PackedStrings, Reply, RowStream, text_of
+from pfstorage.wire.json_text import ROWS_AT_ONCE, dumps
+from pfstorage.wire.packed import PackedStrings
+from pfstorage.wire.reply import Reply
+from pfstorage.wire.rows import KnownRow, RowStream
 from tests.conftest import Command, ask, serving, write_tree
 
 ANY_TEXT = st.text(st.characters(exclude_categories=[])) | st.just('\ud800\udc00\udcff/\0\x7f"\\\n')
@@ -73,7 +76,7 @@ def test_any_body_is_written_as_2x_wrote_it(body: dict[str, Any]) -> None:
 
 @given(st.lists(st.dictionaries(KEYS, ANY_JSON)))
 def test_a_row_whose_json_is_known_is_written_as_any_other(rows: list[dict[str, Any]]) -> None:
-    known = [KnownRow(row, text_of(row)) for row in rows]
+    known = [KnownRow(row, dumps(row)) for row in rows]
     assert known == rows
     for kind in (list, RowStream):
         assert written(Reply({"deeper": {"rows": kind(known)}})) == as_2x({"deeper": {"rows": rows}})

@@ -25,7 +25,9 @@ from pfstorage.errors import (
 from pfstorage.keys.mapping import join, plain_location, plain_prefix, without_dot
 from pfstorage.transfer.existence import existing
 from pfstorage.wire.fields import Schema
-from pfstorage.wire.reply import PackedStrings, Reply, RowStream
+from pfstorage.wire.packed import PackedStrings
+from pfstorage.wire.reply import Reply
+from pfstorage.wire.rows import RowStream
 
 ATTRIBUTES = {
     "name": "key",

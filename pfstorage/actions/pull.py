@@ -23,7 +23,8 @@ from pfstorage.local import LocalAccess
 from pfstorage.transfer import Failure, Plan, Transfer, TransferContext, TransferReport, pull, verify
 from pfstorage.transfer.verify import Comparison
 from pfstorage.wire.fields import FromTo
-from pfstorage.wire.reply import PackedStrings, Reply
+from pfstorage.wire.packed import PackedStrings
+from pfstorage.wire.reply import Reply
 
 NOTHING = "no object is selected"
 

@@ -15,8 +15,9 @@ from pfstorage.actions.registry import Context, action
 from pfstorage.errors import ForbiddenError, MessageError, NotFoundError
 from pfstorage.settings.state import nested
 from pfstorage.wire.fields import ANY_LENGTH
+from pfstorage.wire.json_text import INDENT
 from pfstorage.wire.message import Message
-from pfstorage.wire.reply import INDENT, Reply
+from pfstorage.wire.reply import Reply
 
 ECHO_GROWTH = 8
 """A reply is at most so many times as long as what it gives back."""

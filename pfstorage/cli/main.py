@@ -229,7 +229,7 @@ def _take_all_descriptors() -> None:
 def _message(options: argparse.Namespace) -> str | dict[str, Any] | None:
     """Return the message that the flags ask for, None if they ask for none."""
     from pfstorage.errors import LocalFileError, MessageError, SettingsError
-    from pfstorage.wire.message import decode_json
+    from pfstorage.wire.decoding import decode_json
 
     if options.b_test:
         return {"action": "hello", "meta": {"askAbout": "sysinfo", "echoBack": "Hi there!"}}

@@ -16,7 +16,8 @@ from pfstorage.errors import PfstorageError
 from pfstorage.handler import StoreHandler
 from pfstorage.logs.console import debug_printer
 from pfstorage.settings.state import StateTree
-from pfstorage.wire.message import Message, decode_form
+from pfstorage.wire.forms import decode_form
+from pfstorage.wire.message import Message
 from pfstorage.wire.reply import Reply
 
 

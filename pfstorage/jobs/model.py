@@ -11,8 +11,9 @@ from pfstorage.access.permissions import Permissions
 from pfstorage.backends.common import iso_time
 from pfstorage.jobs.origin import Origin
 from pfstorage.transfer import Progress
+from pfstorage.wire.json_text import dumps
 from pfstorage.wire.packed import Packed
-from pfstorage.wire.reply import KnownRow, text_of
+from pfstorage.wire.rows import KnownRow
 
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
 OVER = (DONE, FAILED, CANCELLED)
@@ -76,7 +77,7 @@ class Job:
 
     @functools.cached_property
     def _text(self) -> str:
-        return text_of(self._body)
+        return dumps(self._body)
 
     @functools.cached_property
     def _body(self) -> dict[str, Any]:

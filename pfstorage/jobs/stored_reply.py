@@ -6,8 +6,9 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pfstorage.wire.packed import Packed, Packer, TooLongError
-from pfstorage.wire.reply import PackedStrings, Reply, RowStream
+from pfstorage.wire.packed import Packed, PackedStrings, Packer, TooLongError
+from pfstorage.wire.reply import Reply
+from pfstorage.wire.rows import RowStream
 
 MOST_TEXT = 8 * 1024**2
 """Characters of JSON, which is ASCII, that are kept of one reply."""

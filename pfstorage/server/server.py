@@ -28,7 +28,7 @@ from pfstorage.server.page import PAGE, page
 from pfstorage.server.router import ROUTES, Route, Site
 from pfstorage.server.tls import tls_of
 from pfstorage.transfer.descriptors import most_workers
-from pfstorage.wire.reply import ROWS_AT_ONCE
+from pfstorage.wire.json_text import ROWS_AT_ONCE
 
 if TYPE_CHECKING:
     from pfstorage.server.endpoints.metrics import Metrics

@@ -9,7 +9,7 @@ from pfstorage.backends import ObjectInfo
 from pfstorage.errors import PfstorageError, bare
 from pfstorage.keys.mapping import is_marker
 from pfstorage.local import LocalTree, NewFile
-from pfstorage.wire.reply import PackedStrings
+from pfstorage.wire.packed import PackedStrings
 
 MOST_FAILURES = 10_000
 """Failures that a report names; further ones are counted."""

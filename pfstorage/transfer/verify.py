@@ -18,7 +18,7 @@ from pfstorage.transfer.context import TransferContext
 from pfstorage.transfer.engine import run
 from pfstorage.transfer.existence import Inquiry, asked, is_readable
 from pfstorage.transfer.plan import SAME, Plan, Transfer, TransferReport, TransferResult
-from pfstorage.wire.reply import PackedStrings
+from pfstorage.wire.packed import PackedStrings
 
 CHANGED = TransferResult(verdict="changed")
 MISSING = TransferResult(verdict="missing")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import json
 import zlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, overload
 
 _LEVEL = 1  # names in JSON shrink to a tenth by the fastest way, too
 _CHUNK = 64 * 1024
@@ -111,3 +112,51 @@ def _texts(data: bytes) -> Iterator[str]:
         if not (piece or data):
             raise EOFError
         yield piece.decode("ascii")
+
+
+class PackedStrings(Sequence[str]):
+    """Texts in the order in which they were appended, in as many bytes as they have in UTF-8 and 8 each.
+
+    They are equal to a list of the same texts. Lone surrogates, which a local name may have,
+    come back as they were.
+    """
+
+    def __init__(self, texts: Iterable[str] = ()) -> None:
+        self._bytes = bytearray()
+        self._ends = array("Q")
+        for text in texts:
+            self.append(text)
+
+    def append(self, text: str) -> None:
+        self._bytes += text.encode("utf-8", "surrogatepass")
+        self._ends.append(len(self._bytes))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        places = range(len(self))[place]
+        return self._at(places) if isinstance(places, int) else [self._at(each) for each in places]
+
+    def _at(self, place: int) -> str:
+        start = self._ends[place - 1] if place else 0
+        return self._bytes[start : self._ends[place]].decode("utf-8", "surrogatepass")
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self._at, range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, PackedStrings | list):
+            return NotImplemented
+        return len(self) == len(other) and all(mine == its for mine, its in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]  # what is appended changes it
+
+    def __repr__(self) -> str:
+        return f"Texts({list(self)!r})"

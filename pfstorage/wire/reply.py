@@ -1,127 +1,19 @@
-"""The reply, and the values that keep a long one small in memory.
-
-A reply is JSON as 2.x wrote it, ``json.dumps(body, indent=4)``. With an indent the module
-json works in Python, a token at a time; here a row is made at once, to the same text.
-"""
+"""The reply to a message, and how it is written."""
 
 from __future__ import annotations
 
 import io
-import itertools
-import json
-import logging
-import math
 import sys
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from json.encoder import encode_basestring_ascii as quoted
-from typing import Any, Protocol, overload
+from typing import Any, Protocol
 
-from pfstorage.errors import PfstorageError, bare
-from pfstorage.runtime.fair_share import LOOPS
-from pfstorage.runtime.unexpected import unforeseen
-from pfstorage.wire.packed import Packed
+from pfstorage.errors import PfstorageError
+from pfstorage.wire.json_text import dumps, object_chunks
+from pfstorage.wire.packed import Packed, PackedStrings
+from pfstorage.wire.rows import Row, RowStream
 
-log = logging.getLogger(__name__)
-
-Row = dict[str, Any] | str
-INDENT = "    "
-ROWS_AT_ONCE = 256
-_CONSTANTS = {None: "null", True: "true", False: "false"}
 OUTCOME = ("status", "msg", "error")
-_encode = json.JSONEncoder(indent=len(INDENT)).encode
-
-
-class PackedStrings(Sequence[str]):
-    """Texts in the order in which they were appended, in as many bytes as they have in UTF-8 and 8 each.
-
-    They are equal to a list of the same texts. Lone surrogates, which a local name may have,
-    come back as they were.
-    """
-
-    def __init__(self, texts: Iterable[str] = ()) -> None:
-        self._bytes = bytearray()
-        self._ends = array("Q")
-        for text in texts:
-            self.append(text)
-
-    def append(self, text: str) -> None:
-        self._bytes += text.encode("utf-8", "surrogatepass")
-        self._ends.append(len(self._bytes))
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    @overload
-    def __getitem__(self, place: int) -> str: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> list[str]: ...
-
-    def __getitem__(self, place: int | slice) -> str | list[str]:
-        places = range(len(self))[place]
-        return self._at(places) if isinstance(places, int) else [self._at(each) for each in places]
-
-    def _at(self, place: int) -> str:
-        start = self._ends[place - 1] if place else 0
-        return self._bytes[start : self._ends[place]].decode("utf-8", "surrogatepass")
-
-    def __iter__(self) -> Iterator[str]:
-        return map(self._at, range(len(self)))
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, PackedStrings | list):
-            return NotImplemented
-        return len(self) == len(other) and all(mine == its for mine, its in zip(self, other, strict=True))
-
-    __hash__ = None  # type: ignore[assignment]  # what is appended changes it
-
-    def __repr__(self) -> str:
-        return f"Texts({list(self)!r})"
-
-
-class RowStream:
-    """The rows of a list in a body, flat objects or texts, which come one by one and are read once.
-
-    What breaks them off ends the iteration and is then *error*: the rows that came are good. From one that
-    *raises*, it passes on.
-    """
-
-    def __init__(self, rows: Iterable[Row]) -> None:
-        self._rows = iter(rows)
-        self.error: PfstorageError | None = None
-        self.raises = False
-
-    def __iter__(self) -> Iterator[Row]:
-        try:
-            yield from self._rows
-        except PfstorageError as e:
-            self.error = bare(e)
-        except Exception as e:  # noqa: BLE001 - it is logged
-            self.error = unforeseen(e, "a list")
-        if self.error and self.raises:
-            raise self.error
-
-    def first(self, most: int) -> list[Row] | None:
-        """Return all rows if they are *most* at most; None if there are more, which are all yet to come."""
-        rows = list(itertools.islice(self._rows, most + 1))
-        if len(rows) <= most:
-            return rows
-        self._rows = itertools.chain(rows, self._rows)
-        return None
-
-    def close(self) -> None:
-        """Let go what the rows come from: no more of them are wanted."""
-        self._rows = iter(())
-
-
-class KnownRow(dict[str, Any]):
-    """A row of a list that is written again and again: *text* is its JSON, and stays that."""
-
-    def __init__(self, members: Mapping[str, Any], text: str) -> None:
-        super().__init__(members)
-        self.text = text
 
 
 class Writable(Protocol):
@@ -130,7 +22,6 @@ class Writable(Protocol):
     def write(self, text: str, /) -> object: ...
 
 
-_LISTS = (list, tuple, RowStream, PackedStrings)
 _LONG = (RowStream, PackedStrings, Packed)
 _ROW = 256
 """Characters that a row has in JSON, more or less."""
@@ -197,7 +88,7 @@ class Reply:
     def to_json(self) -> str:
         """Return what `write` writes."""
         if self._is_plain or not _streams(self.body):
-            return text_of(self.body, "")
+            return dumps(self.body, "")
         text = io.StringIO()
         self.write(text)
         return text.getvalue()
@@ -211,7 +102,7 @@ class Reply:
         off becomes the error of the reply, and the JSON is whole all the same.
         Raise what *file* raises.
         """
-        for piece in _object(self._members(), ""):
+        for piece in object_chunks(self._members(), ""):
             file.write(piece)
         file.write(end)
         self._note()
@@ -226,7 +117,7 @@ class Reply:
         for stream in streams:
             stream.raises = True
         try:
-            for piece in _object(self._members_in_order(), ""):
+            for piece in object_chunks(self._members_in_order(), ""):
                 write(piece)
         finally:
             self.error = next((stream.error for stream in streams if stream.error), self.error)
@@ -293,69 +184,3 @@ def _settled(value: Any, rows: Mapping[int, list[Row] | None], most: int) -> Any
     if type(value) is Packed:
         return value.value if value.size <= _ROW * most else value
     return list(value) if type(value) is PackedStrings and len(value) <= most else value
-
-
-def _pieces(value: Any, pad: str) -> Iterator[str]:
-    """Yield the JSON of *value*, which stands on a line that is indented by *pad*."""
-    if isinstance(value, dict):
-        yield from _object(value.items(), pad)
-    elif isinstance(value, _LISTS):
-        yield from _array(iter(value), pad)
-    elif type(value) is Packed:
-        yield from value.pieces(pad)
-    else:
-        yield text_of(value, pad)
-
-
-def _object(members: Iterable[tuple[str, Any]], pad: str) -> Iterator[str]:
-    inner = pad + INDENT
-    before = "{"
-    for name, value in members:
-        yield f"{before}\n{inner}{_name(name)}: "
-        yield from _pieces(value, inner)
-        before = ","
-    yield "{}" if before == "{" else f"\n{pad}}}"
-
-
-def _array(rows: Iterator[Any], pad: str) -> Iterator[str]:
-    inner = pad + INDENT
-    before = "["
-    try:
-        while batch := [text_of(row, inner) for row in itertools.islice(rows, ROWS_AT_ONCE)]:
-            yield f"{before}\n{inner}" + f",\n{inner}".join(batch)
-            before = ","
-            if len(batch) == ROWS_AT_ONCE:
-                LOOPS.pause()  # a long list of one reply must not delay the short replies of others
-    finally:
-        LOOPS.rest()
-    yield "[]" if before == "[" else f"\n{pad}]"
-
-
-def text_of(value: Any, pad: str = "") -> str:
-    """Return the JSON of *value* in one piece. It stands on a line that is indented by *pad*."""
-    kind = type(value)
-    if kind is str:
-        return quoted(value)
-    if kind is int or (kind is float and math.isfinite(value)):
-        return repr(value)
-    if value is None or kind is bool:
-        return _CONSTANTS[value]
-    inner = pad + INDENT
-    if isinstance(value, dict) and value and kind is not KnownRow:
-        # most members are texts: each call that they are spared shows
-        members = [
-            f"{quoted(name) if type(name) is str else _name(name)}: "
-            f"{quoted(each) if type(each) is str else text_of(each, inner)}"
-            for name, each in value.items()
-        ]
-        return f"{{\n{inner}" + f",\n{inner}".join(members) + f"\n{pad}}}"
-    if isinstance(value, _LISTS):
-        rows = f",\n{inner}".join([text_of(row, inner) for row in value])
-        return f"[\n{inner}{rows}\n{pad}]" if rows else "[]"
-    text = value.text if kind in (Packed, KnownRow) else _encode(value)
-    return text.replace("\n", "\n" + pad)  # within a text, JSON has no newline
-
-
-def _name(key: object) -> str:
-    """Return the name of a member; of a key that is no text, json knows best what name it makes."""
-    return quoted(key if isinstance(key, str) else next(iter(json.loads(json.dumps({key: 0})))))

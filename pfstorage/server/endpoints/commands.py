@@ -10,7 +10,7 @@ from pfstorage.errors import MessageError
 from pfstorage.server.exchange import Answer, Request, answer_of
 from pfstorage.server.http1 import body
 from pfstorage.server.http1.form import Form, boundary_of, read_form
-from pfstorage.wire.message import decode_form, decode_query, looks_like_json
+from pfstorage.wire.forms import decode_form, decode_query, looks_like_json
 from pfstorage.wire.reply import Reply
 
 

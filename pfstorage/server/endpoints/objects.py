@@ -24,7 +24,9 @@ from pfstorage.server.http1.body import Reader, SizedReader
 from pfstorage.server.http1.head import KIND
 from pfstorage.server.spool import Spool
 from pfstorage.transfer.push import store_alone, store_one
-from pfstorage.wire.reply import ROWS_AT_ONCE, Reply, RowStream
+from pfstorage.wire.json_text import ROWS_AT_ONCE
+from pfstorage.wire.reply import Reply
+from pfstorage.wire.rows import RowStream
 
 OBJECTS = "/api/v1/objects"
 OBJECT_HEADERS = {

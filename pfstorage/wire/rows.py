@@ -1,0 +1,55 @@
+"""The rows of a list in a reply."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from pfstorage.errors import PfstorageError, bare
+from pfstorage.runtime.unexpected import unforeseen
+
+Row = dict[str, Any] | str
+
+
+class RowStream:
+    """The rows of a list in a body, flat objects or texts, which come one by one and are read once.
+
+    What breaks them off ends the iteration and is then *error*: the rows that came are good. From one that
+    *raises*, it passes on.
+    """
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._rows = iter(rows)
+        self.error: PfstorageError | None = None
+        self.raises = False
+
+    def __iter__(self) -> Iterator[Row]:
+        try:
+            yield from self._rows
+        except PfstorageError as e:
+            self.error = bare(e)
+        except Exception as e:  # noqa: BLE001 - it is logged
+            self.error = unforeseen(e, "a list")
+        if self.error and self.raises:
+            raise self.error
+
+    def first(self, most: int) -> list[Row] | None:
+        """Return all rows if they are *most* at most; None if there are more, which are all yet to come."""
+        rows = list(itertools.islice(self._rows, most + 1))
+        if len(rows) <= most:
+            return rows
+        self._rows = itertools.chain(rows, self._rows)
+        return None
+
+    def close(self) -> None:
+        """Let go what the rows come from: no more of them are wanted."""
+        self._rows = iter(())
+
+
+class KnownRow(dict[str, Any]):
+    """A row of a list that is written again and again: *text* is its JSON, and stays that."""
+
+    def __init__(self, members: Mapping[str, Any], text: str) -> None:
+        super().__init__(members)
+        self.text = text
