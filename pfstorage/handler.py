@@ -25,7 +25,8 @@ from pfstorage.local import AllowedRoots, LocalAccess
 from pfstorage.logs.record import write_record
 from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.runtime.unexpected import unforeseen
-from pfstorage.settings.model import Document, Settings, load_settings, size_of
+from pfstorage.settings.loading import load_settings
+from pfstorage.settings.model import Document, Settings, size_of
 from pfstorage.settings.sources import from_environment, from_flags, read_settings_file
 from pfstorage.settings.state import StateTree
 from pfstorage.transfer import Progress, RateLimiter, TransferContext

@@ -35,7 +35,7 @@ from pfstorage.errors import PfstorageError, UnauthorizedError
 from pfstorage.server.access import Access
 from pfstorage.server.options import ServerOptions
 from pfstorage.server.tokens import TokenFile
-from pfstorage.settings.model import load_settings
+from pfstorage.settings.loading import load_settings
 from tests.conftest import ROOT, Command, swift_options, write_tree
 from tests.exchange import Door, Served, connected, message, multipart
 from tests.faults import Exchange, Fault, Proxy, is_listing, is_login

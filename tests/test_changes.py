@@ -23,7 +23,8 @@ from pfstorage.jobs.model import Order
 from pfstorage.jobs.origin import Origin
 from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.settings.changes import AT_RUN_TIME
-from pfstorage.settings.model import load_settings, to_document
+from pfstorage.settings.loading import load_settings
+from pfstorage.settings.model import to_document
 from pfstorage.settings.redaction import MASK
 from tests.conftest import ask, serving, swift_options
 from tests.exchange import Door, Served, answer, message, post, server_process

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from pfstorage.errors import SettingsError
-from pfstorage.settings.model import MASK, Settings, load_settings, size_of, to_document
+from pfstorage.settings.loading import load_settings
+from pfstorage.settings.model import Settings, size_of, to_document
+from pfstorage.settings.redaction import MASK
 from pfstorage.settings.sources import from_environment, from_flags, read_settings_file
 
 

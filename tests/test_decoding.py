@@ -17,7 +17,7 @@ import pytest
 from pfstorage import StoreHandler, open_storage
 from pfstorage.errors import SettingsError
 from pfstorage.server.tokens import TokenFile
-from pfstorage.settings.model import load_settings
+from pfstorage.settings.loading import load_settings
 from pfstorage.settings.sources import from_environment, from_flags, read_settings_file
 from pfstorage.settings.values import secret_of
 from pfstorage.wire.decoding import decoded

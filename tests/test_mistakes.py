@@ -33,7 +33,8 @@ from pfstorage.errors import (
 from pfstorage.jobs.model import Order
 from pfstorage.jobs.queue import QueuedJob
 from pfstorage.jobs.run import Run
-from pfstorage.settings.model import SwiftSettings, load_settings
+from pfstorage.settings.loading import load_settings
+from pfstorage.settings.model import SwiftSettings
 from tests.conftest import Command, ask, serving, swift_options
 from tests.faults import proxy_to
 from tests.test_http_connection import Peer, Serving

@@ -22,7 +22,7 @@ from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import LocalFileError, PermissionDeniedError, PfstorageError, UnavailableError
-from pfstorage.settings.model import load_settings
+from pfstorage.settings.loading import load_settings
 from pfstorage.transfer import Failure, TransferReport
 from tests.conftest import ROOT, read_tree, write_tree
 

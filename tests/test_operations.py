@@ -29,7 +29,8 @@ from pfstorage.jobs import scheduler as runner
 from pfstorage.server import admission
 from pfstorage.server.endpoints import health
 from pfstorage.server.options import ServerOptions
-from pfstorage.settings.model import Settings, load_settings
+from pfstorage.settings.loading import load_settings
+from pfstorage.settings.model import Settings
 from tests.conftest import Command, ask, running_server, serving, swift_options, write_tree
 from tests.exchange import HELLO, answer, answered, exchange, message, post, request, server_process
 from tests.faults import Fault, proxy_to

@@ -11,7 +11,7 @@ import pytest
 from pfstorage import Settings, StoreHandler, open_storage
 from pfstorage.errors import NotFoundError, SettingsError
 from pfstorage.handler import Caller
-from pfstorage.settings.model import load_settings
+from pfstorage.settings.loading import load_settings
 from pfstorage.settings.state import MAX_DEPTH, StateTree
 from tests.conftest import ask, serving, write_tree
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from pfstorage.backends.contract import ObjectInfo, Storage
 from pfstorage.errors import SettingsError
-from pfstorage.settings.model import BLOCKS, CommonSettings, Settings, load_settings
+from pfstorage.settings.loading import load_settings
+from pfstorage.settings.model import BLOCKS, CommonSettings, Settings
 from pfstorage.settings.sources import from_environment
 from pfstorage.wire.fields import camel_case
 

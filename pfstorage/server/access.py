@@ -10,7 +10,8 @@ from pfstorage.errors import ForbiddenError
 from pfstorage.server.http1.head import Headers
 from pfstorage.server.options import ServerOptions
 from pfstorage.server.tokens import Grant, TokenFile
-from pfstorage.settings.model import FEW, is_loopback
+from pfstorage.settings.model import FEW
+from pfstorage.settings.urls import is_loopback
 
 ANONYMOUS = Grant("", Permissions())
 _BEHIND = frozenset(("forwarded", "x-forwarded-for", "x-real-ip", "via"))

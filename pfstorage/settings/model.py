@@ -10,15 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from pfstorage.errors import SettingsError
 from pfstorage.settings.redaction import (
     MASK,
     Secret,
@@ -27,8 +23,7 @@ from pfstorage.settings.redaction import (
     without_line_end,
     without_password,
 )
-from pfstorage.settings.urls import is_url, proxy_url
-from pfstorage.wire.fields import FieldError, camel_case, read_fields, snake_case
+from pfstorage.wire.fields import camel_case
 
 _SECRET = {"secret": True}
 
@@ -202,143 +197,6 @@ def secret_texts(value: object) -> set[str]:
         [each for name, each in value.items() if says_secret(name)] if isinstance(value, Mapping) else [value]
     )
     return {str(each) for each in values if each}
-
-
-def load_settings(*documents: Document) -> tuple[Settings, list[str]]:
-    """Build the settings from *documents*, the later over the earlier.
-
-    Return them with one warning a line for whoever started this. Raise
-    `SettingsError` for a wrong type, a value out of range or an unknown backend.
-    """
-    merged: dict[str, dict[str, Any]] = {"this": {}, **{name: {} for name in BLOCKS}}
-    warnings = []
-    for name, values in (block for document in documents for block in document.items()):
-        if not isinstance(values, Mapping):
-            raise SettingsError(f"the settings block {name!r} must be an object")
-        if name in merged:
-            merged[name].update(
-                {key: _as_meant(key, value) for key, value in values.items() if not is_masked(value)}
-            )
-        else:
-            warnings.append(f"the settings block {name!r} is not known and was left out")
-    common, unknown = _read_block(CommonSettings, "this", merged["this"])
-    warnings += unknown
-    blocks = {}
-    for name, cls in BLOCKS.items():
-        blocks[name], unknown = _read_block(cls, name, merged[name])
-        warnings += unknown
-    settings = Settings(**vars(common), **blocks)
-    _check(settings)
-    return settings, warnings + _credential_warnings(settings) + _insecurity_warnings(settings)
-
-
-def _as_meant(key: str, value: Any) -> Any:
-    """Return *value* without the line end and the blanks around it, where it is an address."""
-    is_address = key in ("auth_url", "httpProxy") and isinstance(value, str)
-    return without_line_end(value).strip() if is_address else value
-
-
-# What 2.x wrote into the block ``this`` of a configuration file and 3 has no use for.
-_OLD_NAMES = {"name", "version", "desc", "colorize", "configFileLoad", "configFileSave", "args"}
-
-
-def _read_block(cls: type[Any], name: str, values: Mapping[str, Any]) -> tuple[Any, list[str]]:
-    naming = camel_case if name == "this" else snake_case
-    try:
-        block, unknown = read_fields(cls, values, naming)
-    except FieldError as e:
-        raise SettingsError(f"settings, block {name!r}: {e.without_value}") from None
-    surplus = [key for key in unknown if name != "this" or key not in _OLD_NAMES]
-    return block, [f"the setting {name}.{key} is not known and was left out" for key in surplus]
-
-
-def _check(settings: Settings) -> None:
-    if settings.type not in BLOCKS:
-        raise SettingsError(f"there is no backend {settings.type!r}; --type takes one of {', '.join(BLOCKS)}")
-    if settings.type == "filesystem" and not settings.filesystem.store_base:
-        raise SettingsError("--type filesystem needs --storeBase DIR, the directory that is the store")
-    _check_workers(settings.workers)
-    for name in ("segment_size", "range_size", "bw_limit", "min_rate"):
-        _check_size(name, getattr(settings, name))
-    if settings.durable not in DURABLE:
-        raise SettingsError(f"durable must be one of {', '.join(DURABLE)}")
-    _check_range("retries", settings.retries, 0, 100)
-    _check_range("portSelf", settings.port_self, 0, 65535)
-    _check_range("timeout", settings.timeout, 0.1, 86400)
-    _check_range("connectTimeout", settings.connect_timeout, 0.1, 3600)
-    if not is_url(settings.swift.auth_url):
-        raise SettingsError(
-            "swift.auth_url must be a URL like http://HOST:8080/auth/v1.0, its port at most 65535;"
-            " see --swiftAuthUrl, --ipSwift, --portSwift, SWIFT_AUTH_URL"
-        )
-    try:
-        proxy_url(settings.http_proxy)
-    except ValueError as e:
-        raise SettingsError(f"httpProxy: {e}") from None
-    name = settings.swift.container_name
-    if name in ("", ".", "..") or "/" in name or not name.isprintable() or len(name.encode()) > 256:
-        raise SettingsError(
-            "swift.container_name must be a name of up to 256 bytes, not '.' or '..', and without '/' and control"
-            " characters"
-        )
-    if settings.swift.cacert and not Path(settings.swift.cacert).is_file():
-        raise SettingsError(
-            f"swift.cacert: there is no file {settings.swift.cacert!r}; see --caCert, OS_CACERT"
-        )
-
-
-def _check_workers(value: int | str) -> None:
-    if value != "auto" and not re.fullmatch(r"\d{1,9}", str(value), re.ASCII):
-        raise SettingsError("workers must be a number, or auto")
-    if value != "auto":
-        _check_range("workers", int(value), 1, 256)
-
-
-def _check_size(name: str, value: int | str) -> None:
-    try:
-        size = size_of(value)
-    except ValueError as e:
-        raise SettingsError(f"{camel_case(name)}: {e}") from None
-    least = 0 if name in ("bw_limit", "min_rate") else LEAST_PIECE
-    _check_range(camel_case(name), size, least, 2**50)
-
-
-def _check_range(name: str, value: float, least: float, most: float) -> None:
-    if not least <= value <= most:  # also refuses NaN
-        raise SettingsError(f"{name} must lie between {least} and {most}, not {value}")
-
-
-def _credential_warnings(settings: Settings) -> list[str]:
-    known_to_all = (settings.swift.username, settings.swift.key) == (
-        SwiftSettings.username,
-        SwiftSettings.key,
-    )
-    host = urlsplit(settings.swift.auth_url).hostname or ""
-    if settings.type != "swift" or not known_to_all or is_loopback(host):
-        return []
-    return [
-        f"the well-known development credentials are used against {host}: set SWIFT_USERNAME and SWIFT_KEY"
-    ]
-
-
-def _insecurity_warnings(settings: Settings) -> list[str]:
-    if settings.type != "swift" or not settings.insecure:
-        return []
-    text = "certificates are not verified (--insecure): others on the way can read keys and tokens, and change files"
-    return [f"{text}; use --caCert FILE instead"]
-
-
-@functools.lru_cache(FEW)
-def is_loopback(host: str) -> bool:
-    """Tell whether *host*, a name or an address, can only be this machine.
-
-    >>> is_loopback("localhost"), is_loopback("127.0.0.9"), is_loopback("::1"), is_loopback("10.0.0.1")
-    (True, True, True, False)
-    """
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def to_document(settings: Settings, *, with_secrets: bool = False) -> dict[str, dict[str, Any]]:

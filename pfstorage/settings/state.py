@@ -10,15 +10,8 @@ from typing import Any
 from pfstorage._version import __version__
 from pfstorage.errors import ForbiddenError, NotFoundError, SettingsError
 from pfstorage.settings.changes import AT_RUN_TIME, leaves, require_new_secrets
-from pfstorage.settings.model import (
-    BLOCKS,
-    CommonSettings,
-    Document,
-    Settings,
-    is_masked,
-    load_settings,
-    to_document,
-)
+from pfstorage.settings.loading import load_settings
+from pfstorage.settings.model import BLOCKS, CommonSettings, Document, Settings, is_masked, to_document
 from pfstorage.settings.redaction import MASK, without_named, without_password
 from pfstorage.settings.sources import SECRET_FLAGS
 from pfstorage.wire.fields import known_names

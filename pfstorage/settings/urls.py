@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import ipaddress
 import re
 from urllib.parse import urlsplit
 
@@ -42,3 +44,16 @@ def proxy_url(text: str) -> str:
     if not is_url(url):
         raise ValueError("it must be HOST:PORT, or a URL; a '/' in its password is written as %2F")
     return url
+
+
+@functools.lru_cache(8)
+def is_loopback(host: str) -> bool:
+    """Tell whether *host*, a name or an address, can only be this machine.
+
+    >>> is_loopback("localhost"), is_loopback("127.0.0.9"), is_loopback("::1"), is_loopback("10.0.0.1")
+    (True, True, True, False)
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
