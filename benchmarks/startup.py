@@ -17,13 +17,13 @@ SDKS = ("keystoneclient", "pfmisc", "pfurl", "psutil", "pycurl", "requests", "sw
 
 def measure(bench: Bench) -> list[Row]:
     """Take the median of whole processes, in milliseconds, those of the bare interpreter among them."""
-    bare: list[float] = []
+    without_traceback: list[float] = []
     times: dict[str, list[float]] = {bench.old.name: [], bench.new.name: []}
     for _, version in bench.turns(bench.versions, TIMES):
-        bare.append(bench.run(bench.new.python, "-c", "pass").seconds * 1e3)
+        without_traceback.append(bench.run(bench.new.python, "-c", "pass").seconds * 1e3)
         times[version.name].append(bench.run(*version.command("--version")).seconds * 1e3)
     old, new = times[bench.old.name], times[bench.new.name]
-    most = median(bare) * BOUND
+    most = median(without_traceback) * BOUND
     sdks = {version: _sdks(bench, version) for version in (bench.old, bench.new)}
     return [
         Row(
@@ -35,7 +35,7 @@ def measure(bench: Bench) -> list[Row]:
             f"<= {most:.0f} ms",
             median(new) <= most,
         ),
-        Row("python -c pass", "", "", spread(bare, "ms", 0)),
+        Row("python -c pass", "", "", spread(without_traceback, "ms", 0)),
         Row(
             "SDKs that --version imports",
             bench.old.name,

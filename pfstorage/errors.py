@@ -66,7 +66,7 @@ class PfstorageError(Exception):
         return {"type": type(self).__name__, **self._facts}
 
 
-def bare(error: E) -> E:
+def without_traceback(error: E) -> E:
     """Return *error* without the calls that led to it, which with all their variables are kept as long as it is."""
     error.__traceback__ = error.__cause__ = error.__context__ = None
     return error

@@ -17,14 +17,20 @@ from pfstorage.access.scoped import scoped
 from pfstorage.actions import ACTIONS, Caller, Context, find_action, jobs, service
 from pfstorage.actions.options import LongMeta, MoveMeta, work_of
 from pfstorage.backends import Storage, open_settings
-from pfstorage.backends.contract import SupportsClosing, SupportsGivingUp
-from pfstorage.errors import ForbiddenError, JobConflictError, MethodNotAllowedError, PfstorageError, bare
+from pfstorage.backends.contract import SupportsAbort, SupportsDenyList
+from pfstorage.errors import (
+    ForbiddenError,
+    JobConflictError,
+    MethodNotAllowedError,
+    PfstorageError,
+    without_traceback,
+)
 from pfstorage.jobs.model import Order
 from pfstorage.jobs.origin import store_name
 from pfstorage.local import AllowedRoots, LocalAccess
 from pfstorage.logs.record import write_record
 from pfstorage.runtime.cancellation import CancellationToken
-from pfstorage.runtime.unexpected import unforeseen
+from pfstorage.runtime.unexpected import unexpected_error
 from pfstorage.settings.loading import load_settings
 from pfstorage.settings.model import Document, Settings, size_of
 from pfstorage.settings.sources import from_environment, from_flags, read_settings_file
@@ -113,18 +119,18 @@ class StoreHandler:
             raise JobConflictError(
                 f"the job was for {caller.store}, and the server serves {name} now: send the message anew"
             )
-        if caller.roots and isinstance(storage, SupportsClosing):
-            storage = storage.with_closed(caller.roots.closed)
+        if caller.roots and isinstance(storage, SupportsDenyList):
+            storage = storage.with_deny_list(caller.roots.deny_list)
         return scoped(storage, caller.permissions)
 
-    def give_up(self, reason: str) -> None:
+    def abort(self, reason: str) -> None:
         """End what waits for the store, but for transfers and jobs, which have a stop of their own.
 
         A storage that is the caller's is not given up: they may go on with it.
         """
         with self._lock:
-            if self._storage and self._is_ours and isinstance(self._storage, SupportsGivingUp):
-                self._storage.give_up(reason)
+            if self._storage and self._is_ours and isinstance(self._storage, SupportsAbort):
+                self._storage.abort(reason)
                 self._close()
 
     def run(self, source: str | bytes | Mapping[str, Any], caller: Caller = TRUSTED) -> dict[str, Any]:
@@ -151,9 +157,9 @@ class StoreHandler:
             elif caller.holds:
                 reply.settle(caller.holds)
         except PfstorageError as e:
-            reply = Reply.from_error(bare(e))
+            reply = Reply.from_error(without_traceback(e))
         except Exception as e:  # noqa: BLE001 - it is logged
-            reply = Reply.from_error(unforeseen(e, "an action"))
+            reply = Reply.from_error(unexpected_error(e, "an action"))
         seconds = time.monotonic() - started
         observe = caller.observe or _log
         reply.when_known(lambda: observe(name, reply, time.monotonic() - started))
@@ -278,9 +284,9 @@ def _roots_of(order: Order, caller: Caller) -> AllowedRoots | None:
     """Return the roots of *caller*, by which the paths of *order* mean what they did when it came."""
     before = order.origin.roots
     if caller.roots:
-        return caller.roots.as_named(before)
+        return caller.roots.with_earlier_roots(before)
     is_elsewhere = before and before[0][1] != LocalAccess().cwd_if_any
-    return AllowedRoots(("/",)).as_named(before) if is_elsewhere else None
+    return AllowedRoots(("/",)).with_earlier_roots(before) if is_elsewhere else None
 
 
 def _require_rights(level: str, name: str, caller: Caller) -> None:

@@ -17,7 +17,7 @@ import pytest
 from pfstorage import StoreHandler, open_storage
 from pfstorage.actions import Caller
 from pfstorage.backends import Storage
-from pfstorage.local import AllowedRoots, is_part
+from pfstorage.local import AllowedRoots, is_unfinished
 
 Answer = Callable[..., dict[str, Any]]
 
@@ -86,7 +86,7 @@ def mounted(directory: Path, kind: str, *options: str) -> Iterator[Path]:
 
 def parts_in(directory: str) -> list[str]:
     """Return the names in *directory* of files that are not finished."""
-    return [name for name in os.listdir(directory) if is_part(name)]
+    return [name for name in os.listdir(directory) if is_unfinished(name)]
 
 
 def refuse(number: int) -> Callable[..., None]:

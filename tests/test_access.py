@@ -488,12 +488,12 @@ def test_by_tls_the_end_of_a_reply_is_told_from_a_cut(
             port = Door(context=context).port(server.server_port)
             assert exchange(port, asked).endswith(b"\r\n\r\nabcd")
 
-            def break_off(_: str, out: Any, __: object) -> None:
+            def abort_requests(_: str, out: Any, __: object) -> None:
                 out.write(b"ab")
                 out.flush()
                 raise ConnectionError
 
-            monkeypatch.setattr(storage, "get", break_off)
+            monkeypatch.setattr(storage, "get", abort_requests)
             with pytest.raises((ssl.SSLEOFError, ConnectionResetError)):
                 exchange(port, asked)
 

@@ -334,9 +334,9 @@ class Held(MemoryStorage):
         super().__init__()
         self.release = threading.Event()
 
-    def get(self, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
+    def get(self, key: str, sink: Sink, byte_range: ByteRange | None = None) -> ObjectInfo:
         assert self.release.wait(60)
-        return super().get(key, sink, span)
+        return super().get(key, sink, byte_range)
 
 
 def test_who_follows_a_job_does_no_work_and_leaves_half_of_the_connections_to_others(

@@ -22,7 +22,7 @@ from pfstorage.actions import Caller
 from pfstorage.backends import Storage
 from pfstorage.errors import PermissionDeniedError
 from pfstorage.local import AllowedRoots, LocalTree
-from pfstorage.local.deny_list import ClosedFileError, DenyList
+from pfstorage.local.deny_list import DeniedFileError, DenyList
 from tests.conftest import Command, make_certificate, read_tree, serving, write_tree
 from tests.exchange import (
     TOKEN,
@@ -95,7 +95,7 @@ def storage() -> Iterator[Storage]:
 @pytest.fixture
 def say(root: Path, storage: Storage) -> Answer:
     roots = AllowedRoots([str(root)])
-    roots.close(str(root / own) for own in OWN)
+    roots.deny(str(root / own) for own in OWN)
     return answers_below(roots, storage)
 
 
@@ -166,13 +166,13 @@ def test_it_counts_when_another_file_takes_the_name(root: Path, storage: Storage
 
 @pytest.mark.parametrize("parts", [("tokens",), ("state",), ("state", "jobs.sqlite")])
 def test_a_tree_does_nothing_with_what_is_closed(root: Path, parts: tuple[str, ...]) -> None:
-    tree = LocalTree(str(root), closed=DenyList([str(root / "tokens"), str(root / "state")]))
+    tree = LocalTree(str(root), deny_list=DenyList([str(root / "tokens"), str(root / "state")]))
     before = everything(root)
     for touch in (tree.open, tree.status, tree.new_file, tree.remove):
-        with pytest.raises(ClosedFileError):
+        with pytest.raises(DeniedFileError):
             touch(parts)
     if parts[0] == "state":
-        with pytest.raises(ClosedFileError), tree.open_directory(("state",)):
+        with pytest.raises(DeniedFileError), tree.open_directory(("state",)):
             pass
     assert everything(root) == before
 
@@ -182,7 +182,7 @@ def test_the_way_to_one_is_gone_as_the_system_goes_it(root: Path, storage: Stora
     (root / "into").symlink_to("deep/inner")
     (root / "here").symlink_to("here")
     roots = AllowedRoots([str(root)])
-    roots.close([f"{root}/into/../secret", f"{root}/./deep/inner/.", f"{root}/here/x", f"{root}/{'x' * 300}"])
+    roots.deny([f"{root}/into/../secret", f"{root}/./deep/inner/.", f"{root}/here/x", f"{root}/{'x' * 300}"])
 
     def status(path: str) -> bool:
         order = {"action": "objPut", "meta": {"file": path, "inLocation": "new"}}
@@ -200,7 +200,7 @@ def test_links_that_come_to_lead_elsewhere_are_followed(
     (root / "..data").symlink_to("..one")
     (root / "key").symlink_to("..data/key")
     roots = AllowedRoots([str(root)])
-    roots.close([str(root / "key")])
+    roots.deny([str(root / "key")])
     (root / "..new").symlink_to("..two")
     (root / "..new").replace(root / "..data")
     monkeypatch.setattr("pfstorage.local.deny_list._SECONDS", 0)
@@ -258,7 +258,7 @@ def test_a_file_is_closed_by_whatever_name(
 ) -> None:
     outside = write_tree(root.parent / "outside", FILES)
     roots = AllowedRoots([str(root)])
-    roots.close([str(outside / own)])
+    roots.deny([str(outside / own)])
     say = answers_below(roots, storage)
     appear(outside / own, root / "again")
     for meta in ({"putSpec": "again"}, {"file": "again"}, {"fileList": ["again"]}):
@@ -278,10 +278,13 @@ def test_a_file_is_closed_by_whatever_name(
 def test_a_directory_is_closed_wherever_it_is_mounted(root: Path, storage: Storage, source: str) -> None:
     outside = write_tree(root.parent / "outside", FILES)
     roots = AllowedRoots([str(root)])
-    roots.close([str(outside / "state")])
+    roots.deny([str(outside / "state")])
     say = answers_below(roots, storage)
     mounted_again(outside / source, root / "again")
-    before, below = everything(outside), os.path.normpath(f"again/{'' if source == 'state' else 'state'}")
+    before, below = (
+        everything(outside),
+        os.path.normpath(f"again/{'' if source == 'state' else 'state'}"),
+    )
     for path in (below, f"{below}/jobs.sqlite"):
         reply = say("objPut", file=path, inLocation="new")
         assert (reply["status"], "it is the server's own" in str(reply)) == (False, True)
@@ -301,7 +304,7 @@ def test_a_directory_is_closed_wherever_it_is_mounted(root: Path, storage: Stora
 def test_no_object_of_a_store_of_files_is_one_of_them(root: Path, appear: Appear, own: str) -> None:
     outside = write_tree(root.parent / "outside", FILES)
     roots = AllowedRoots([str(root)])
-    roots.close([str(outside / own), str(root)])
+    roots.deny([str(outside / own), str(root)])
     appear(outside / own, root / "again")
     before, key = everything(outside), "again/jobs.sqlite" if own == "state" else "again"
     caller = Caller(roots=roots)
@@ -344,7 +347,7 @@ def test_the_directory_of_the_jobs_is_closed_from_the_first_message_on(root: Pat
 
 def test_a_number_that_a_closed_file_has_left_to_another_closes_nothing(root: Path) -> None:
     closed = DenyList([str(root / "tokens")])
-    tree = LocalTree(str(root), closed=closed)
+    tree = LocalTree(str(root), deny_list=closed)
     os.rename(root / "tokens", root / "was-closed")  # and nothing has looked again since
     assert tree.status(("was-closed",)).st_size == len(b"precious")
 

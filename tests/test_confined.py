@@ -145,10 +145,10 @@ def test_a_listing_from_above_is_that_of_its_own(mine: Storage, prefix: str) -> 
     assert keys(mine, prefix) == INSIDE
     assert keys(mine, prefix, delimiter="/") == [f"{MINE}a", f"{MINE}b/"]
     assert keys(mine, prefix, limit=1) == INSIDE[:1]
-    assert keys(mine, prefix, marker="chris/feed_1/") == INSIDE
-    assert keys(mine, prefix, marker=INSIDE[0]) == INSIDE[1:]
-    assert keys(mine, prefix, end_marker=INSIDE[1]) == INSIDE[:1]
-    assert keys(mine, prefix, marker="chris/feed_123/") == []
+    assert keys(mine, prefix, start_after="chris/feed_1/") == INSIDE
+    assert keys(mine, prefix, start_after=INSIDE[0]) == INSIDE[1:]
+    assert keys(mine, prefix, stop_before=INSIDE[1]) == INSIDE[:1]
+    assert keys(mine, prefix, start_after="chris/feed_123/") == []
 
 
 def test_a_listing_below_its_prefix_is_that_which_is_asked_for(mine: Storage) -> None:
@@ -253,7 +253,7 @@ def large(swift: DevSwift) -> Iterator[Storage]:
 
 
 def store_large(storage: Any, key: str, content: bytes, replaced: ObjectInfo | None = None) -> None:
-    upload = storage.segmented_upload(key, len(content), PIECE, NO_ATTRIBUTES, replaced)
+    upload = storage.start_multipart_upload(key, len(content), PIECE, NO_ATTRIBUTES, replaced)
     upload.stored()
     cuts = range(0, len(content), PIECE)
     parts = [(offset, content[offset : offset + PIECE]) for offset in cuts]
@@ -299,15 +299,15 @@ def test_the_segments_of_others_are_neither_told_of_nor_touched(swift: DevSwift,
     refused: list[Callable[[], object]] = [
         lambda: mine.pieces(theirs),
         lambda: mine.remove_leftover(Leftover("x", THEIRS, 1, "")),
-        lambda: mine.segmented_upload(THEIRS, size, PIECE, NO_ATTRIBUTES, None),
-        lambda: mine.segmented_upload("chris/feed_12", size, PIECE, NO_ATTRIBUTES, None),
-        lambda: mine.segmented_upload(LARGE, size, PIECE, NO_ATTRIBUTES, theirs),
+        lambda: mine.start_multipart_upload(THEIRS, size, PIECE, NO_ATTRIBUTES, None),
+        lambda: mine.start_multipart_upload("chris/feed_12", size, PIECE, NO_ATTRIBUTES, None),
+        lambda: mine.start_multipart_upload(LARGE, size, PIECE, NO_ATTRIBUTES, theirs),
     ]
     for call in refused:
         with pytest.raises(PermissionDeniedError, match="begin with"):
             call()
     with pytest.raises(InvalidKeyError):
-        mine.segmented_upload(f"{MINE}../feed_123/large", size, PIECE, NO_ATTRIBUTES, None)
+        mine.start_multipart_upload(f"{MINE}../feed_123/large", size, PIECE, NO_ATTRIBUTES, None)
     assert segments(swift, container_of(large)) == before
 
 
@@ -321,7 +321,7 @@ def test_what_is_left_over_of_its_own_is_swept_and_nothing_of_others(swift: DevS
     mine: Any = scoped(large, Permissions("write", MINE))
     for key in (LARGE, f"{MINE}0.000000000", f"{MINE}0.000000000/{len(CONTENT)}/{PIECE}/00000000"):
         store_large(mine, key, OTHER, info_of(mine, LARGE) if key == LARGE else None)
-        upload = mine.segmented_upload(key, 1, PIECE, NO_ATTRIBUTES, None)
+        upload = mine.start_multipart_upload(key, 1, PIECE, NO_ATTRIBUTES, None)
         upload.put(io.BytesIO(b"x"), 0, 1)
         upload.discard()
         put(mine, key, b"small")
@@ -344,7 +344,7 @@ def test_who_may_read_begins_no_large_object_and_ends_none(swift: DevSwift, larg
         assert reader.part_size(10**6, PIECE) == PIECE
         for replaced in (info, None):
             with pytest.raises(PermissionDeniedError, match="change nothing"):
-                reader.segmented_upload(LARGE, len(OTHER), PIECE, NO_ATTRIBUTES, replaced)
+                reader.start_multipart_upload(LARGE, len(OTHER), PIECE, NO_ATTRIBUTES, replaced)
         with pytest.raises(PermissionDeniedError, match="change nothing"):
             reader.remove_leftover(Leftover("x", LARGE, 1, ""))
     assert segments(swift, container_of(large)) == before

@@ -197,11 +197,11 @@ def test_a_request_that_nothing_ends_is_told_by_the_end(monkeypatch: pytest.Monk
 def test_the_storage_of_somebody_else_is_not_given_up(swift: DevSwift) -> None:
     with open_storage(**swift_options(swift)) as storage:
         storage.put("a", io.BytesIO(b"x"), 1)
-        StoreHandler(storage).give_up("the server ends")
+        StoreHandler(storage).abort("the server ends")
         assert [row.key for row in storage.list()] == ["a"]
         with contextlib.closing(StoreHandler(settings=storage.settings)) as handler:
             given_up = handler.storage
-            handler.give_up("the server ends")
+            handler.abort("the server ends")
             with pytest.raises(StoppedError):
                 list(given_up.list())
             assert [row.key for row in handler.storage.list()] == ["a"]

@@ -411,7 +411,7 @@ def test_ls_that_is_sure_ends_when_it_is_told_to(store: Storage, proxy: Proxy) -
     cancellation = CancellationToken()
 
     def asks(_: Exchange) -> bool:
-        cancellation.request()
+        cancellation.cancel()
         return True
 
     proxy.fault(Fault("stall", seconds=30, side="request"), "HEAD", where=asks)

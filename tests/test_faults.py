@@ -418,13 +418,13 @@ def test_a_large_new_object_whose_answer_is_lost_is_stored_all_the_same(
 ) -> None:
     direct, storage = both
     assert isinstance(storage, SwiftStorage)
-    upload = storage.segmented_upload("large", 2 * MIB, MIB, Attributes(), None)
+    upload = storage.start_multipart_upload("large", 2 * MIB, MIB, Attributes(), None)
     upload.stored()
     pieces = [upload.put(io.BytesIO(b"x" * MIB), number * MIB, MIB) for number in range(2)]
     proxy.fault(fault, "PUT", [1], where=lambda exchange: exchange.key == "large")
     made = upload.finish(pieces, if_absent=True)
     assert direct.head("large").etag == made.etag
-    again = storage.segmented_upload("large", 2 * MIB, MIB, Attributes(), None)
+    again = storage.start_multipart_upload("large", 2 * MIB, MIB, Attributes(), None)
     pieces = [again.put(io.BytesIO(b"x" * MIB), number * MIB, MIB) for number in range(2)]
     with pytest.raises(ExistsError):
         again.finish(pieces, if_absent=True)

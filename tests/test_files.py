@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 
 from pfstorage.errors import FullDiskError, LocalFileError
-from pfstorage.local import LocalTree, is_part, local_errors, open_body, sync_file_systems
+from pfstorage.local import LocalTree, is_unfinished, local_errors, open_body, sync_file_systems
 from tests.conftest import read_tree, write_tree
 from tests.local import descriptors, in_threads, mounted, parts_in
 
 
 def test_a_file_appears_whole_when_the_block_ends(tmp_path: Path) -> None:
     tree = LocalTree(str(tmp_path / "new" / "target"))
-    with tree.whole_file(("sub", "a")) as file:
+    with tree.atomic_file(("sub", "a")) as file:
         file.write(b"first ")
         assert "a" not in read_tree(tmp_path / "new" / "target" / "sub")
         file.write(b"second")
@@ -33,7 +33,7 @@ def test_a_block_that_raises_leaves_what_was_there(tmp_path: Path, error: type[B
     write_tree(tmp_path, {"a": b"before"})
 
     def write_half() -> None:
-        with LocalTree(str(tmp_path)).whole_file(("a",)) as file:
+        with LocalTree(str(tmp_path)).atomic_file(("a",)) as file:
             file.write(b"half")
             raise error
 
@@ -51,7 +51,7 @@ def test_directories_that_several_threads_need_at_once_are_made_once(tmp_path: P
         barrier.wait()
         try:
             for depth in range(20):
-                with tree.whole_file((*(["d"] * depth), f"{number}")) as file:
+                with tree.atomic_file((*(["d"] * depth), f"{number}")) as file:
                     file.write(b"x")
         except OSError as e:
             failures.append(e)
@@ -73,7 +73,7 @@ def test_a_link_below_the_directory_is_not_followed(tmp_path: Path, operation: s
 
     def do() -> None:
         if operation == "write":
-            with tree.whole_file(("link", "b")):
+            with tree.atomic_file(("link", "b")):
                 pass
         elif operation == "read":
             with tree.open_file(("link", "a")):
@@ -92,7 +92,7 @@ def test_a_link_below_the_directory_is_not_followed(tmp_path: Path, operation: s
 def test_the_directory_itself_may_be_a_link(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "target").symlink_to(tmp_path / "disk")
-    with LocalTree(str(tmp_path / "target")).whole_file(("a",)) as file:
+    with LocalTree(str(tmp_path / "target")).atomic_file(("a",)) as file:
         file.write(b"x")
     assert read_tree(tmp_path / "disk") == {"a": b"x"}
 
@@ -113,17 +113,17 @@ def test_removing_takes_parents_that_are_left_empty(tmp_path: Path) -> None:
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     tree = LocalTree(str(tmp_path / "t"))
-    with tree.whole_file(("a", "b", "c")) as file:
+    with tree.atomic_file(("a", "b", "c")) as file:
         file.write(b"x")
     before = descriptors(tmp_path)
     for _ in range(50):
-        with tree.whole_file(("a", "b", "c")) as file:
+        with tree.atomic_file(("a", "b", "c")) as file:
             file.write(b"x")
         with tree.open_file(("a", "b", "c")):
             pass
-        with pytest.raises(OSError, match="directory"), tree.whole_file(("a", "b", "c", "d")):
+        with pytest.raises(OSError, match="directory"), tree.atomic_file(("a", "b", "c", "d")):
             pass
-        with pytest.raises(IsADirectoryError), tree.whole_file(("a", "b")) as file:
+        with pytest.raises(IsADirectoryError), tree.atomic_file(("a", "b")) as file:
             file.write(b"x")
     assert descriptors(tmp_path) == before
 
@@ -278,7 +278,7 @@ def test_a_durable_file_is_on_the_disk_before_its_name_and_the_name_before_the_e
     with tree.new_file(("d", "a")) as file:
         file.commit(durable=True)
     [(content, before), *directories] = synced
-    assert is_part(os.path.basename(content))
+    assert is_unfinished(os.path.basename(content))
     assert before is False
     device = tmp_path.stat().st_dev
     above = [each for each in (tmp_path / "out" / "d" / "a").parents if each.stat().st_dev == device]
@@ -291,10 +291,10 @@ def test_the_names_above_a_durable_file_are_on_the_disk_as_far_as_its_file_syste
     synced: list[str] = []
     with mounted(tmp_path / "disk", "tmpfs"):
         monkeypatch.setattr(os, "fsync", lambda each: synced.append(os.readlink(f"/proc/self/fd/{each}")))
-        with LocalTree("disk/in/out").whole_file(("a",), durable=True) as file:
+        with LocalTree("disk/in/out").atomic_file(("a",), durable=True) as file:
             file.write(b"x")
     names = [os.path.relpath(path, tmp_path) for path in synced]
-    assert is_part(os.path.basename(names.pop(0)))
+    assert is_unfinished(os.path.basename(names.pop(0)))
     assert names == ["disk/in/out", "disk/in", "disk"]
 
 
@@ -375,7 +375,7 @@ def test_directories_that_stay_open_are_made_again_when_they_were_removed(tmp_pa
     tree = LocalTree(str(tmp_path / "out"), keeps_open=True)
     before = descriptors(tmp_path)
     for content in (b"1", b"2"):
-        with tree.whole_file(("a", "b", "file")) as file:
+        with tree.atomic_file(("a", "b", "file")) as file:
             file.write(content)
         assert read_tree(tmp_path) == {"out/a/b/file": content}
         shutil.rmtree(tmp_path / "out")
@@ -386,11 +386,11 @@ def test_directories_that_stay_open_are_made_again_when_they_were_removed(tmp_pa
 def test_a_directory_that_stays_open_is_not_left_by_a_link_that_takes_its_place(tmp_path: Path) -> None:
     write_tree(tmp_path, {"elsewhere/file": b"theirs"})
     tree = LocalTree(str(tmp_path / "out"), keeps_open=True)
-    with tree.whole_file(("a", "file")) as file:
+    with tree.atomic_file(("a", "file")) as file:
         file.write(b"ours")
     (tmp_path / "out" / "a").rename(tmp_path / "moved")
     (tmp_path / "out" / "a").symlink_to(tmp_path / "elsewhere")
-    with tree.whole_file(("a", "file")) as file:
+    with tree.atomic_file(("a", "file")) as file:
         file.write(b"ours, too")
     assert read_tree(tmp_path) == {"elsewhere/file": b"theirs", "moved/file": b"ours, too"}
 
@@ -399,7 +399,7 @@ def test_few_directories_stay_open(tmp_path: Path) -> None:
     tree = LocalTree(str(tmp_path), keeps_open=True)
     before = descriptors(tmp_path)
     for number in range(100):
-        with tree.whole_file((f"{number}", "file")):
+        with tree.atomic_file((f"{number}", "file")):
             pass
     assert descriptors(tmp_path) - before <= 32
 
@@ -421,10 +421,10 @@ def test_a_directory_stays_new_if_another_worker_opens_it_first(
     monkeypatch.setattr(os, make, made_and_opened)
     tree.make_directory(parts)
     assert tree.is_new(parts)
-    with tree.whole_file((*parts, "a")) as file:
+    with tree.atomic_file((*parts, "a")) as file:
         os.mkfifo(tmp_path.joinpath("top", *parts, "b"))
         file.write(b"a")
-    with pytest.raises(IsADirectoryError), tree.whole_file((*parts, "b")) as file:
+    with pytest.raises(IsADirectoryError), tree.atomic_file((*parts, "b")) as file:
         file.write(b"b")
     assert sorted(os.listdir(tmp_path.joinpath("top", *parts))) == ["a", "b"]
 
@@ -433,6 +433,6 @@ def test_a_directory_is_new_only_to_who_made_it(tmp_path: Path) -> None:
     write_tree(tmp_path, {"old/file": b""})
     tree = LocalTree(str(tmp_path), keeps_open=True)
     for name in ("old", "new"):
-        with tree.whole_file((name, "other")):
+        with tree.atomic_file((name, "other")):
             pass
     assert [tree.is_new((name,)) for name in ("old", "new", "none")] == [False, True, False]

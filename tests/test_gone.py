@@ -18,7 +18,7 @@ import pytest
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.actions import Caller
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends.leftovers import Leftovers, Share
+from pfstorage.backends.leftovers import Leftovers, RunAll
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import StoppedError
@@ -50,7 +50,7 @@ class Endless(MemoryStorage):
         finally:
             self.open -= 1
 
-    def leftovers(self, takes: Callable[[str], bool], _: float, __: Share) -> Leftovers:
+    def leftovers(self, takes: Callable[[str], bool], _: float, __: RunAll) -> Leftovers:
         for row in self.list():
             takes(row.key)
         raise AssertionError("the listing has no end")
@@ -58,7 +58,7 @@ class Endless(MemoryStorage):
     def part_size(self, *_: Any) -> Any:
         raise AssertionError("nothing is moved")
 
-    segmented_upload = pieces = remove_leftover = part_size
+    start_multipart_upload = pieces = remove_leftover = part_size
 
 
 @contextlib.contextmanager
@@ -157,7 +157,7 @@ def test_a_listing_of_nothing_ends_with_the_server() -> None:
         stack.enter_context(connection)
         connection.sendall(post(message("ls", substr="dcm")))
         assert storage.is_listed.wait(30)
-        server.end_of_work.request("the server ends")
+        server.end_of_work.cancel("the server ends")
         assert b"stopped before the end: the server ends" in connection.recv(65536)
 
 
@@ -217,16 +217,16 @@ def test_a_client_that_has_ended_its_own_side_alone_is_answered() -> None:
 def test_a_stop_asks_whether_it_is_unwanted_a_few_times_a_second_and_never_after_that() -> None:
     asked = []
 
-    def is_unwanted() -> bool:
+    def is_abandoned() -> bool:
         asked.append(True)
         return len(asked) > 1
 
-    cancellation = CancellationToken(is_unwanted=is_unwanted)
+    cancellation = CancellationToken(is_abandoned=is_abandoned)
     child = CancellationToken(parent=cancellation)
-    assert not any(cancellation.is_requested for _ in range(1000))
+    assert not any(cancellation.is_cancelled for _ in range(1000))
     assert len(asked) == 1
-    until(lambda: child.is_requested)
-    assert cancellation.is_requested
+    until(lambda: child.is_cancelled)
+    assert cancellation.is_cancelled
     assert len(asked) == 2
     assert "nobody waits" in child.reason
 
@@ -234,7 +234,7 @@ def test_a_stop_asks_whether_it_is_unwanted_a_few_times_a_second_and_never_after
 def test_rows_pass_until_the_stop_is_requested() -> None:
     cancellation = CancellationToken()
     assert list(cancellation.checked(range(10_000))) == list(range(10_000))
-    cancellation.request()
+    cancellation.cancel()
     with pytest.raises(StoppedError):
         for _ in cancellation.checked(itertools.count()):
             pass
@@ -257,7 +257,7 @@ def silent(swift: DevSwift, proxy: Proxy) -> Iterator[Storage]:
         yield storage
 
 
-SILENT: list[tuple[str, dict[str, Any]]] = [
+TIMEOUT_ERRORS: list[tuple[str, dict[str, Any]]] = [
     ("ls", {}),
     ("ls", {"path": "x//y"}),
     ("ls", {"sure": True}),
@@ -271,7 +271,7 @@ SILENT: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("action", "meta"), SILENT)
+@pytest.mark.parametrize(("action", "meta"), TIMEOUT_ERRORS)
 def test_a_client_that_has_gone_waits_for_no_silent_store(
     silent: Storage, proxy: Proxy, action: str, meta: dict[str, Any]
 ) -> None:

@@ -57,9 +57,9 @@ class Held:
 
     def __call__(self, given: Order, cancellation: CancellationToken, _: Callable[[Progress], None]) -> Reply:
         self.begun.append(f"{given.owner} {given.message['meta']['path'][:8]}")
-        while not (self.free.wait(0.01) or cancellation.is_requested):
+        while not (self.free.wait(0.01) or cancellation.is_cancelled):
             pass
-        return Reply({"status": not cancellation.is_requested})
+        return Reply({"status": not cancellation.is_cancelled})
 
 
 def done(given: Order, cancellation: CancellationToken, progress: Callable[[Progress], None]) -> Reply:

@@ -76,11 +76,11 @@ class Worker:
             self.most_at_once = max(self.at_once, self.most_at_once)
         self.tell = progress
         self.is_busy.release()
-        while not self.free.wait(0.01) and not cancellation.is_requested:
+        while not self.free.wait(0.01) and not cancellation.is_cancelled:
             pass
         with self._lock:
             self.at_once -= 1
-        if cancellation.is_requested:
+        if cancellation.is_cancelled:
             return Reply({"status": False, "bytes": 5, "msg": str(cancellation.error())})
         return Reply({"status": True, "bytes": 10})
 
@@ -554,7 +554,7 @@ def test_a_job_that_was_cancelled_stays_so_over_the_end_of_the_process(tmp_path:
 
     def perform(given: Order, cancellation: CancellationToken, progress: Callable[[Progress], None]) -> Reply:
         begun.set()
-        while not (end.is_set() or (grace == LONG and cancellation.is_requested)):
+        while not (end.is_set() or (grace == LONG and cancellation.is_cancelled)):
             time.sleep(0.01)
         return Reply({"status": False, "msg": "stopped"})
 
@@ -931,7 +931,7 @@ def test_a_job_that_waits_for_its_store_keeps_its_numbers(monkeypatch: pytest.Mo
         elif len(tries) < 5:
             progress(Progress(0, 0, 0, 0, 0.0, is_last=True))
         else:
-            while not cancellation.is_requested:
+            while not cancellation.is_cancelled:
                 time.sleep(0.01)
             return Reply({"status": False, "msg": "stopped"})
         return Reply.from_error(UnavailableError("the store does not answer"))

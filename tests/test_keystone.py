@@ -160,7 +160,7 @@ def test_a_keystone_that_keeps_silent_is_given_up_at_once() -> None:
             client = threading.Thread(target=ask)
             client.start()
             assert is_asked.wait(30)
-            storage.give_up("the end")  # type: ignore[attr-defined]
+            storage.abort("the end")  # type: ignore[attr-defined]
             client.join(30)
             assert [type(e) for e in failed] == [StoppedError]
         is_over.set()

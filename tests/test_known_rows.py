@@ -40,12 +40,12 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The keys of the files that are opened and looked into."""
     seen: list[str] = []
 
-    def info_of(key: str, descriptor: int) -> ObjectInfo:
+    def read_info(key: str, descriptor: int) -> ObjectInfo:
         seen.append(key)
         return original(key, descriptor)
 
-    original = filesystem.info_of
-    monkeypatch.setattr(filesystem, "info_of", info_of)
+    original = filesystem.read_info
+    monkeypatch.setattr(filesystem, "read_info", read_info)
     return seen
 
 
@@ -113,22 +113,22 @@ def test_what_has_just_changed_is_looked_into_again(
 def test_a_file_that_changes_while_it_is_looked_into_is_not_kept(
     store: Store, reads: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, original = tmp_path / "d" / "file", filesystem.info_of
+    path, original = tmp_path / "d" / "file", filesystem.read_info
 
-    def info_of(key: str, descriptor: int) -> ObjectInfo:
+    def read_info(key: str, descriptor: int) -> ObjectInfo:
         found = original(key, descriptor)
         if len(reads) == 1:
             path.write_bytes(b"longer")
         return found
 
-    monkeypatch.setattr(filesystem, "info_of", info_of)
+    monkeypatch.setattr(filesystem, "read_info", read_info)
     assert [store()["d/file"].size, store()["d/file"].size] == [3, 6]
 
 
 @pytest.mark.parametrize(("device", "is_kept"), [(os.makedev(253, 0), True), (os.makedev(0, 47), False)])
 def test_only_rows_of_file_systems_that_never_show_an_old_status_are_kept(device: int, is_kept: bool) -> None:
     status: Any = SimpleNamespace(st_dev=device, st_ino=1, st_size=0, st_mtime_ns=OLD_NS, st_ctime_ns=OLD_NS)
-    rows = filesystem_rows.KnownRows()
+    rows = filesystem_rows.RowCache()
     rows.keep(ObjectInfo("file"), status, status)
     assert bool(rows.find("file", status)) == is_kept
 
@@ -139,7 +139,7 @@ def test_of_too_many_those_go_that_nobody_asked_for_lately(
     monkeypatch.setattr(filesystem_rows, "MOST_ROWS", 3)
     monkeypatch.setattr(filesystem_rows, "SETTLED_SECONDS", -1.0)
     monkeypatch.setattr(filesystem_rows, "shows_changes_at_once", lambda status: True)
-    rows, statuses = filesystem_rows.KnownRows(), {}
+    rows, statuses = filesystem_rows.RowCache(), {}
     for name in "abcd":
         (tmp_path / name).write_bytes(b"")
         statuses[name] = status = (tmp_path / name).stat()

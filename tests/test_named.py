@@ -561,7 +561,7 @@ def test_a_stop_ends_it(store: Storage, proxy: Proxy) -> None:
     cancellation = CancellationToken()
 
     def asks(_: object) -> bool:
-        cancellation.request()
+        cancellation.cancel()
         return True
 
     proxy.fault(Fault("stall", seconds=30), where=asks)

@@ -195,9 +195,9 @@ class Replaced(MemoryStorage):
         super().__init__(Settings(type="memory"))
         self.change: Callable[[], object] = lambda: None
 
-    def get(self, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
+    def get(self, key: str, sink: Sink, byte_range: ByteRange | None = None) -> ObjectInfo:
         self.change()
-        return super().get(key, sink, span)
+        return super().get(key, sink, byte_range)
 
     def replace_now(self) -> None:
         """Be replaced between two tries of a download."""

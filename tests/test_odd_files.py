@@ -455,12 +455,12 @@ def test_an_object_is_given_out_if_it_is_not_written_into_meanwhile(
             self.size += len(data)
 
     sink = Sink()
-    span = ByteRange(1, 1_999_998, md5(LARGE)) if of == "part" else None
+    byte_range = ByteRange(1, 1_999_998, md5(LARGE)) if of == "part" else None
     if change == "rights":
-        filesystem.get("a", sink, span)
+        filesystem.get("a", sink, byte_range)
     else:
         with pytest.raises(RejectedError, match="another object by now"):
-            filesystem.get("a", sink, span)
+            filesystem.get("a", sink, byte_range)
 
 
 def test_those_who_compute_an_md5_at_once_disturb_nobody(filesystem: Storage, tmp_path: Path) -> None:

@@ -285,10 +285,10 @@ class Held(MemoryStorage):
         super().__init__(Settings(type="memory"))
         self.asked, self.release = threading.Semaphore(0), threading.Event()
 
-    def get(self, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
+    def get(self, key: str, sink: Sink, byte_range: ByteRange | None = None) -> ObjectInfo:
         self.asked.release()
         assert self.release.wait(60)
-        return super().get(key, sink, span)
+        return super().get(key, sink, byte_range)
 
 
 @pytest.fixture

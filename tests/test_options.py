@@ -107,13 +107,13 @@ def test_never_leaves_what_is_on_the_disk_whatever_it_is(
 @pytest.mark.parametrize("durable", ["none", "file", "batch"])
 def test_never_leaves_what_comes_to_the_disk_meanwhile(tmp_path: Path, durable: str) -> None:
     class Racing(MemoryStorage):
-        def get(self, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
+        def get(self, key: str, sink: Sink, byte_range: ByteRange | None = None) -> ObjectInfo:
             local = tmp_path / "out" / key.removeprefix("s/")
             if local.name == "a":
                 local.write_bytes(b"precious")
             elif local.name == "b":
                 local.mkdir()
-            return super().get(key, sink, span)
+            return super().get(key, sink, byte_range)
 
     storage = Racing(Settings(type="memory", durable=durable))
     for key in ("s/a", "s/b", "s/c"):
@@ -130,7 +130,7 @@ def test_never_leaves_what_comes_to_the_disk_meanwhile(tmp_path: Path, durable: 
 @pytest.mark.parametrize("got", [b"new", b"odd"])
 def test_bytes_that_come_without_an_etag_are_held_against_the_listing(tmp_path: Path, got: bytes) -> None:
     class Mute(MemoryStorage):
-        def get(self, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
+        def get(self, key: str, sink: Sink, byte_range: ByteRange | None = None) -> ObjectInfo:
             sink.write(got)
             return ObjectInfo(key, 3)
 
@@ -148,7 +148,7 @@ def test_an_object_that_is_refused_is_asked_for_once(tmp_path: Path) -> None:
     asked = []
 
     class Refusing(MemoryStorage):
-        def get(self, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
+        def get(self, key: str, sink: Sink, byte_range: ByteRange | None = None) -> ObjectInfo:
             asked.append(key)
             raise RejectedError("416", status=416)
 
@@ -163,12 +163,12 @@ def test_an_object_that_is_replaced_while_it_is_pulled_is_asked_for_again(tmp_pa
     tries = []
 
     class Replaced(MemoryStorage):
-        def get(self, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
+        def get(self, key: str, sink: Sink, byte_range: ByteRange | None = None) -> ObjectInfo:
             tries.append(key)
             if len(tries) <= times:
                 sink.write(b"half")
                 raise object_changed_error(key)
-            return super().get(key, sink, span)
+            return super().get(key, sink, byte_range)
 
     storage = Replaced(Settings(type="memory", retries=0))
     storage.put("s/a", io.BytesIO(b"new"), 3)

@@ -178,7 +178,7 @@ def rate_of(rate_limiter: RateLimiter, threads: int, piece: int) -> float:
     with ThreadPoolExecutor(threads) as pool:
         for _ in range(threads):
             pool.submit(take)
-        threading.Timer(1.0, cancellation.request).start()
+        threading.Timer(1.0, cancellation.cancel).start()
     return passed / (time.monotonic() - started)
 
 
@@ -207,11 +207,11 @@ def test_a_wait_for_the_pace_ends_as_soon_as_it_should() -> None:
         first = pool.submit(rate_limiter.take, 1, other)
         time.sleep(0.05)
         started = time.monotonic()
-        threading.Timer(0.05, cancellation.request).start()
+        threading.Timer(0.05, cancellation.cancel).start()
         with pytest.raises(StoppedError):
             rate_limiter.take(1, cancellation)  # behind one who waits on
         assert not first.done()
-        other.request()
+        other.cancel()
         assert isinstance(first.exception(), StoppedError)
     assert time.monotonic() - started < 5.0
 
@@ -224,7 +224,7 @@ def test_who_leaves_holds_up_nobody(how: str) -> None:
     with ThreadPoolExecutor(50) as pool:
         those = [pool.submit(rate_limiter.take, 10_000, cancellation, has_gone.is_set) for _ in range(50)]
         time.sleep(0.2)
-        cancellation.request() if how == "stopped" else has_gone.set()
+        cancellation.cancel() if how == "stopped" else has_gone.set()
         assert all(isinstance(each.exception(), StoppedError) for each in those)
     started = time.monotonic()
     rate_limiter.take(1, CancellationToken())
@@ -258,7 +258,7 @@ def test_who_came_first_passes_first_and_who_passed_waits_behind_the_others() ->
 def test_nothing_passes_at_once() -> None:
     rate_limiter, cancellation = RateLimiter(1.0), CancellationToken()
     rate_limiter.take(3600, cancellation)
-    cancellation.request()
+    cancellation.cancel()
     rate_limiter.take(0, cancellation)
 
 

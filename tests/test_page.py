@@ -609,9 +609,9 @@ class Breaking(MemoryStorage):
         super().__init__(Settings(type="memory"))
         self.is_broken = True
 
-    def get(self, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
+    def get(self, key: str, sink: Sink, byte_range: ByteRange | None = None) -> ObjectInfo:
         if not self.is_broken:
-            return super().get(key, sink, span)
+            return super().get(key, sink, byte_range)
         sink.write(b"x" * 100_000)
         raise UnavailableError("the store went away")
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pfstorage import StoreHandler, open_storage
 from pfstorage.errors import InvalidKeyError
-from pfstorage.keys.mapping import below, check_key, join, local_parts, local_to_key, without_dot
+from pfstorage.keys.mapping import check_key, join, local_parts, local_to_key, relative_to, without_dot
 from tests.conftest import read_tree, write_tree
 
 NAMES = st.one_of(
@@ -33,7 +33,7 @@ ANYTHING = st.one_of(
 @example("/etc/passwd", "")
 @example("a//b", "a")
 def test_no_key_leaves_the_target(key: str, location: str) -> None:
-    rest = below(key, location)
+    rest = relative_to(key, location)
     if rest is None:
         return
     try:
@@ -56,7 +56,7 @@ def test_a_path_becomes_a_key_and_comes_back(path: str, over: str, location: str
         assert len(join(location, path).encode()) > 1024
         return
     assert key == f"{location}/{path}"
-    rest = below(key, location)
+    rest = relative_to(key, location)
     assert rest is not None
     assert "/".join(local_parts(rest, key)) == path
 
@@ -88,7 +88,7 @@ def test_push_then_pull_gives_back_any_tree(tree: dict[str, bytes]) -> None:
 def test_below_and_join_undo_each_other(location: str, rest: str) -> None:
     joined = join(location, rest)
     if location.strip("/") and rest and not rest.startswith("/"):
-        assert below(joined, location) == rest
+        assert relative_to(joined, location) == rest
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_below_and_join_undo_each_other(location: str, rest: str) -> None:
     ],
 )
 def test_a_location_is_left_by_whole_components(name: str, location: str, rest: str | None) -> None:
-    assert below(name, location) == rest
+    assert relative_to(name, location) == rest
 
 
 @pytest.mark.parametrize("key", ["", "a\0b", "..", "../a", "a/..", "a/./b", ".", "é" * 513, "x\ud800"])

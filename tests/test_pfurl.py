@@ -422,10 +422,10 @@ def test_a_message_goes_to_no_other_server_than_the_one_that_was_named(command: 
 def test_a_remote_that_hangs_up_is_told_from_one_that_answers() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
-        def hang_up() -> None:
+        def shut_down() -> None:
             listener.accept()[0].close()
 
-        thread = threading.Thread(target=hang_up)
+        thread = threading.Thread(target=shut_down)
         thread.start()
         with pytest.raises(errors.RemoteError, match="no pfstorage server answers"):
             send(f"127.0.0.1:{listener.getsockname()[1]}", Message("ls"))

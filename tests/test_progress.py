@@ -199,7 +199,7 @@ def test_how_many_there_are_stays_unknown_if_they_were_not_all_seen() -> None:
 
     def show(progress: Progress) -> None:
         told.append(progress)
-        cancellation.request("that is enough")
+        cancellation.cancel("that is enough")
 
     handler = StoreHandler(MemoryStorage())
     handler.state.set("/this/bwLimit", "100K")

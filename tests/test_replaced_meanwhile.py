@@ -188,10 +188,10 @@ class Changing(MemoryStorage):
     def store(self, content: bytes) -> None:
         self.put("a", io.BytesIO(content), len(content))
 
-    def get(self, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
+    def get(self, key: str, sink: Sink, byte_range: ByteRange | None = None) -> ObjectInfo:
         self.gets += 1
         if not self.failures:
-            return super().get(key, sink, span)
+            return super().get(key, sink, byte_range)
         size, error = self.failures.pop(0)
         whole = io.BytesIO()
         info = super().get(key, whole)

@@ -222,7 +222,7 @@ def test_what_is_written_for_a_file_of_few_rights_has_no_more_before_it_is_whole
 def test_a_file_for_its_owner_alone_replaces_one_that_is_for_all(tmp_path: Path) -> None:
     write_tree(tmp_path, {"out/a": b"before"})
     Path("out/a").chmod(0o644)
-    with LocalTree("out").whole_file(("a",), 0o600):
+    with LocalTree("out").atomic_file(("a",), 0o600):
         pass
     assert mode("out/a") == 0o600
 
@@ -231,7 +231,7 @@ def test_the_target_of_a_link_that_is_replaced_counts(tmp_path: Path) -> None:
     write_tree(tmp_path, {"out/theirs": b"theirs"})
     Path("out/theirs").chmod(0o600)
     Path("out/a").symlink_to("theirs")
-    with LocalTree("out").whole_file(("a",)):
+    with LocalTree("out").atomic_file(("a",)):
         pass
     assert mode("out/a") == 0o600
 
@@ -264,7 +264,7 @@ def lists(tmp_path: Path) -> Path:
 def test_an_access_list_is_kept(lists: Path) -> None:
     """Without it, the rights of its mask would be those of the group, which has none."""
     assert mode("out/a") == 0o640
-    with LocalTree("out").whole_file(("a",)):
+    with LocalTree("out").atomic_file(("a",)):
         pass
     assert os.getxattr("out/a", ACCESS) == FOR_ONE_MORE
 
@@ -273,7 +273,7 @@ def test_an_access_list_that_the_directory_gives_to_new_files_is_not_had(lists: 
     os.setxattr("out", DEFAULT, FOR_ONE_MORE)
     os.removexattr("out/a", ACCESS)
     Path("out/a").chmod(0o640)
-    with LocalTree("out").whole_file(("a",)):
+    with LocalTree("out").atomic_file(("a",)):
         pass
     assert mode("out/a") == 0o640
     with pytest.raises(OSError, match=os.strerror(errno.ENODATA)):
@@ -284,7 +284,7 @@ def test_where_an_access_list_cannot_be_kept_the_file_is_for_its_owner(
     lists: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "setxattr", refuse(errno.EPERM))
-    with LocalTree("out").whole_file(("a",)):
+    with LocalTree("out").atomic_file(("a",)):
         pass
     assert mode("out/a") == 0o600
 
@@ -309,7 +309,7 @@ def test_a_file_of_others_stays_theirs_or_becomes_the_owners_alone(
         monkeypatch.setattr(os, "stat", told)
         monkeypatch.setattr(os, "fchown", refuse(errno.EPERM))
         may = False
-    with LocalTree("out").whole_file(("a",)):
+    with LocalTree("out").atomic_file(("a",)):
         pass
     monkeypatch.undo()
     os.chdir(tmp_path)
@@ -328,7 +328,7 @@ def test_rights_that_cannot_be_kept_are_an_error_if_others_would_get_some(
     monkeypatch.setattr(os, "fchmod", refuse(errno.EPERM))
 
     def write() -> None:
-        with LocalTree("out").whole_file(("a",)):
+        with LocalTree("out").atomic_file(("a",)):
             pass
 
     with pytest.raises(OSError, match="can't have the rights of the old one"):
@@ -622,7 +622,7 @@ def test_zeros_are_zeros_with_holes_and_without(
         if not holes:
             monkeypatch.setattr(disk, "_libc_call", lambda *_: None)
             monkeypatch.setattr(os, "ftruncate", refuse(errno.EPERM))
-        with LocalTree("out").whole_file(("a",)) as file:
+        with LocalTree("out").atomic_file(("a",)) as file:
             for part in parts:
                 file.write(part)
             assert file.read_at(size + 2, 0) == content
@@ -638,7 +638,7 @@ def test_zeros_replace_what_was_there_before_a_second_try(
     for holes in (True, False):
         if not holes:
             monkeypatch.setattr(disk, "punch_hole", lambda *_: False)
-        with LocalTree("out").whole_file(("a",)) as file:
+        with LocalTree("out").atomic_file(("a",)) as file:
             file.preallocate(3 * 8192)
             file.write_at(b"damaged " * 1024, 8192)
             file.write_at(bytes(8192), 8192)

@@ -129,7 +129,7 @@ def test_an_outage_that_nobody_has_seen_for_a_while_begins_anew() -> None:
 
 
 def test_all_share_a_budget_so_that_a_failing_store_is_not_asked_many_times_as_often() -> None:
-    retry_policy = RetryPolicy(100, is_bounded=True)
+    retry_policy = RetryPolicy(100, has_budget=True)
     count = 0
     for _ in range(50):
         call = Failing(*[AT_ONCE] * 200)
@@ -140,7 +140,7 @@ def test_all_share_a_budget_so_that_a_failing_store_is_not_asked_many_times_as_o
 
 
 def test_each_success_adds_to_the_budget() -> None:
-    retry_policy = RetryPolicy(1000, is_bounded=True)
+    retry_policy = RetryPolicy(1000, has_budget=True)
     with pytest.raises(UnavailableError):
         retry_policy.call(Failing(*[AT_ONCE] * 1000))
     for _ in range(int(20 / BUDGET_FOR_SUCCESS)):
@@ -156,14 +156,14 @@ def test_without_a_bound_there_is_no_budget() -> None:
 
 
 def test_each_failure_that_is_worth_another_try_is_told() -> None:
-    noticed: list[StorageError] = []
+    on_failure: list[StorageError] = []
     errors = [UnavailableError("one", retry_after=0), UnavailableError("two", retry_after=0)]
-    RetryPolicy(3, noticed=noticed.append).call(Failing(*errors))
-    assert noticed == errors
+    RetryPolicy(3, on_failure=on_failure.append).call(Failing(*errors))
+    assert on_failure == errors
 
 
 def test_the_budget_is_right_in_many_threads() -> None:
-    retry_policy = RetryPolicy(1000, is_bounded=True)
+    retry_policy = RetryPolicy(1000, has_budget=True)
     with ThreadPoolExecutor(16) as pool:
         assert list(pool.map(retry_policy.call, [Failing(AT_ONCE) for _ in range(300)])) == [7] * 300
     call = Failing(*[AT_ONCE] * 1000)
@@ -174,7 +174,7 @@ def test_the_budget_is_right_in_many_threads() -> None:
 
 def test_a_pause_ends_as_soon_as_it_should() -> None:
     cancellation = CancellationToken()
-    threading.Timer(0.05, cancellation.request).start()
+    threading.Timer(0.05, cancellation.cancel).start()
     started = time.monotonic()
     with pytest.raises(StoppedError):
         RetryPolicy(3, cancellation=cancellation).call(Failing(LATER))
@@ -183,7 +183,7 @@ def test_a_pause_ends_as_soon_as_it_should() -> None:
 
 def test_nothing_is_tried_any_more_once_it_is_given_up() -> None:
     cancellation = CancellationToken(retry_policy=0.0)
-    cancellation.request()
+    cancellation.cancel()
     time.sleep(0.001)
     call = Failing()
     with pytest.raises(StoppedError):
@@ -193,20 +193,20 @@ def test_nothing_is_tried_any_more_once_it_is_given_up() -> None:
 
 def test_what_runs_while_there_is_patience_comes_to_its_end() -> None:
     cancellation = CancellationToken(retry_policy=SOON)
-    cancellation.request()
+    cancellation.cancel()
     assert RetryPolicy(3, cancellation=cancellation).call(Failing()) == 7
 
 
 def test_breaking_off_ends_what_waits_now_and_nothing_else() -> None:
     retry_policy, broken = RetryPolicy(0), []
-    with retry_policy.breakable(lambda: broken.append("first")):
-        with retry_policy.breakable(lambda: broken.append("second")):
-            retry_policy.break_off()
+    with retry_policy.abortable(lambda: broken.append("first")):
+        with retry_policy.abortable(lambda: broken.append("second")):
+            retry_policy.abort_requests()
         assert sorted(broken) == ["first", "second"]
         broken.clear()
-        retry_policy.break_off()
+        retry_policy.abort_requests()
         assert broken == ["first"]
-    retry_policy.break_off()
+    retry_policy.abort_requests()
     assert broken == ["first"]
 
 
@@ -424,7 +424,7 @@ def test_what_is_given_up_ends_at_once_and_nothing_begins_any_more(retries: int)
     begun = threading.Event()
 
     def wait() -> None:
-        with retry_policy.breakable(broken.set):
+        with retry_policy.abortable(broken.set):
             begun.set()
             assert broken.wait(30)
             raise UnavailableError("the connection broke")
@@ -432,10 +432,10 @@ def test_what_is_given_up_ends_at_once_and_nothing_begins_any_more(retries: int)
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(retry_policy.call, wait)
         assert begun.wait(30)
-        retry_policy.give_up("the server ends")
+        retry_policy.abort("the server ends")
         with pytest.raises(StoppedError, match="the server ends"):
             waiting.result(30)
     with pytest.raises(StoppedError):
         retry_policy.call(lambda: 7)
-    with pytest.raises(StoppedError), retry_policy.breakable(broken.set):
+    with pytest.raises(StoppedError), retry_policy.abortable(broken.set):
         raise AssertionError("it has begun")

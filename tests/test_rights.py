@@ -83,6 +83,6 @@ def test_each_level_allows_what_those_before_it_do() -> None:
     ],
 )
 def test_a_prefix_is_for_the_keys_that_begin_with_it(key: str, inside: bool, loosely: bool) -> None:
-    assert Permissions("write", "chris/feed_12/").may_touch(key) is inside
-    assert Permissions("write", "chris/feed_12").may_touch(key) is loosely
-    assert Permissions("read").may_touch(key)
+    assert Permissions("write", "chris/feed_12/").allows_key(key) is inside
+    assert Permissions("write", "chris/feed_12").allows_key(key) is loosely
+    assert Permissions("read").allows_key(key)

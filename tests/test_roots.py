@@ -357,7 +357,7 @@ def test_what_becomes_a_link_after_it_was_found_is_not_read(site: Path, name: st
     for file in found:
         assert isinstance(file, LocalFile)
         try:
-            with open_body(*file.place) as (body, _):
+            with open_body(*file.resolved) as (body, _):
                 read.append(body.read())
         except LocalFileError:
             pass
@@ -380,7 +380,7 @@ def test_what_becomes_a_link_after_the_target_was_resolved_is_not_written_to(sit
     local_access = LocalAccess(AllowedRoots([str(site / "root")]))
     tree, parts = local_access.directory("data/d")
     swap(site, "data/d")
-    with pytest.raises(NotADirectoryError), tree.whole_file((*parts, "b")):
+    with pytest.raises(NotADirectoryError), tree.atomic_file((*parts, "b")):
         pass
     assert read_tree(site / "outside") == {"a": b"precious", "d/b": b"precious"}
 
@@ -465,13 +465,13 @@ def test_a_message_leaves_no_descriptor_open(site: Path, answer: Answer) -> None
 def test_roots_may_lie_in_each_other(site: Path) -> None:
     (site / "root/data/up").symlink_to("../again")
     local_access = LocalAccess(AllowedRoots([str(site / "root/data"), str(site / "root")]))
-    assert local_access.place(f"{site}/root/again/a").parts == ("data", "a")
-    with open_body(*local_access.place("up/a")) as (body, _):
+    assert local_access.resolve(f"{site}/root/again/a").parts == ("data", "a")
+    with open_body(*local_access.resolve("up/a")) as (body, _):
         assert body.read() == b"a"
 
 
 def test_all_files_may_be_allowed(site: Path) -> None:
-    with open_body(*LocalAccess(AllowedRoots(["/"])).place(f"{site}/root/out/a")) as (body, _):
+    with open_body(*LocalAccess(AllowedRoots(["/"])).resolve(f"{site}/root/out/a")) as (body, _):
         assert body.read() == b"precious"
 
 
@@ -484,11 +484,11 @@ def test_roots_are_directories_that_are_there(tmp_path: Path, directories: list[
 
 def test_a_path_that_the_system_cannot_spell_is_an_error(site: Path) -> None:
     with pytest.raises(LocalFileError):
-        LocalAccess(AllowedRoots([str(site)])).place("\ud800")
+        LocalAccess(AllowedRoots([str(site)])).resolve("\ud800")
     with pytest.raises(LocalFileError, match="Too many levels"):
-        LocalAccess(AllowedRoots([str(site)])).place("root/circle/a")
+        LocalAccess(AllowedRoots([str(site)])).resolve("root/circle/a")
     with pytest.raises(ForbiddenError) as raised:
-        LocalAccess(AllowedRoots([str(site)])).place("../a")
+        LocalAccess(AllowedRoots([str(site)])).resolve("../a")
     assert raised.value.facts["local"] == "../a"
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from pfstorage import open_storage
 from pfstorage.backends import Storage
-from pfstorage.backends.common import md5_of_md5s
+from pfstorage.backends.common import segments_etag_of
 from pfstorage.backends.contract import NO_ATTRIBUTES, Part
 from pfstorage.backends.http.connection import ConnectionBroken, HttpConnection, NetworkRoute
 from pfstorage.backends.retry import RetryPolicy
@@ -455,7 +455,7 @@ def test_the_heartbeats_of_a_store_that_checks_a_manifest_are_no_slow_answer(
     storage, store = slow(b"", timeout=0.5)
     assert isinstance(storage, SwiftStorage)
     size = 4
-    etag = md5_of_md5s("0" * 32 for _ in range(size))
+    etag = segments_etag_of("0" * 32 for _ in range(size))
     told = json.dumps({"Response Status": "201 Created", "Etag": etag}).encode()
 
     def beat(peer: Peer) -> None:
@@ -466,7 +466,7 @@ def test_the_heartbeats_of_a_store_that_checks_a_manifest_are_no_slow_answer(
         peer.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(told), told))
 
     store.answer = beat
-    upload = storage.segmented_upload("a", size, 1, NO_ATTRIBUTES, None)
+    upload = storage.start_multipart_upload("a", size, 1, NO_ATTRIBUTES, None)
     pieces = [Part(offset, 1, "0" * 32) for offset in range(size)]
     assert upload.finish(pieces).etag == etag
     assert store.asked == [b"PUT"]

@@ -20,7 +20,7 @@ from pfstorage.actions import Caller
 from pfstorage.backends import Storage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import StoppedError
-from pfstorage.local import is_part
+from pfstorage.local import is_unfinished
 from pfstorage.runtime.cancellation import CancellationToken
 from tests.conftest import ROOT, read_tree, swift_options, write_tree
 from tests.faults import Exchange, Fault, Proxy, is_listing
@@ -54,7 +54,7 @@ def run(storage: Storage, action: str, cancellation: CancellationToken, **meta: 
 
 
 def finished_in(directory: Path) -> list[str]:
-    return [name for name in os.listdir(directory) if not is_part(name)] if directory.is_dir() else []
+    return [name for name in os.listdir(directory) if not is_unfinished(name)] if directory.is_dir() else []
 
 
 def stopped_when(
@@ -68,16 +68,16 @@ def stopped_when(
     while not ready() and time.monotonic() < end and thread.is_alive():
         time.sleep(0.002)
     asked = time.monotonic()
-    cancellation.request("the test is tired")
+    cancellation.cancel("the test is tired")
     thread.join(30)
     assert not thread.is_alive()
     return replies[0], time.monotonic() - asked
 
 
 def test_a_stop_tells_who_asks_it() -> None:
-    cancellation = CancellationToken(patience=60.0)
+    cancellation = CancellationToken(grace_seconds=60.0)
     assert (
-        cancellation.is_requested,
+        cancellation.is_cancelled,
         cancellation.is_overdue,
         cancellation.has_listeners,
         cancellation.reason,
@@ -86,12 +86,12 @@ def test_a_stop_tells_who_asks_it() -> None:
     with cancellation.listening(), cancellation.listening():
         assert cancellation.has_listeners
     assert not cancellation.has_listeners
-    cancellation.request("first")
-    cancellation.request("second")
-    assert (cancellation.is_requested, cancellation.reason) == (True, "first")
+    cancellation.cancel("first")
+    cancellation.cancel("second")
+    assert (cancellation.is_cancelled, cancellation.reason) == (True, "first")
     cancellation.raise_if_overdue()  # there is time yet
-    cancellation = CancellationToken(patience=0.01)
-    cancellation.request("first")
+    cancellation = CancellationToken(grace_seconds=0.01)
+    cancellation.cancel("first")
     time.sleep(0.02)
     assert cancellation.is_overdue
     with pytest.raises(StoppedError, match="stopped before the end: first"):
@@ -99,16 +99,16 @@ def test_a_stop_tells_who_asks_it() -> None:
 
 
 def test_a_request_of_the_parent_is_one_of_the_child_and_not_the_other_way_round() -> None:
-    parent = CancellationToken(patience=0.0)
+    parent = CancellationToken(grace_seconds=0.0)
     child, other = CancellationToken(parent=parent), CancellationToken(parent=parent)
-    child.request("mine")
-    assert (child.is_requested, parent.is_requested, other.is_requested) == (True, False, False)
+    child.cancel("mine")
+    assert (child.is_cancelled, parent.is_cancelled, other.is_cancelled) == (True, False, False)
     with other.listening():
         assert parent.has_listeners
     assert not parent.has_listeners
-    parent.request("all")
+    parent.cancel("all")
     time.sleep(0.001)
-    assert (other.is_requested, other.is_overdue, other.reason, child.reason) == (True, True, "all", "mine")
+    assert (other.is_cancelled, other.is_overdue, other.reason, child.reason) == (True, True, "all", "mine")
 
 
 @pytest.mark.parametrize("of_parent", [False, True])
@@ -116,7 +116,7 @@ def test_who_sleeps_is_woken(of_parent: bool) -> None:
     parent = CancellationToken()
     cancellation = CancellationToken(parent=parent)
     cancellation.sleep(0.001)
-    threading.Timer(0.05, (parent if of_parent else cancellation).request).start()
+    threading.Timer(0.05, (parent if of_parent else cancellation).cancel).start()
     started = time.monotonic()
     with pytest.raises(StoppedError):
         cancellation.sleep(3600)
@@ -129,7 +129,7 @@ def test_what_is_stopped_before_it_begins_moves_nothing(storage: Storage, tmp_pa
     write_tree(tmp_path / "data", TREE)
     run(storage, "objPut", CancellationToken(), **PUT)
     cancellation = CancellationToken()
-    cancellation.request()
+    cancellation.cancel()
     for action, meta in (("objPut", {**PUT, "inLocation": "t"}), ("objPull", PULL), ("objVerify", PULL)):
         reply = run(storage, action, cancellation, **meta)
         assert (reply["status"], reply["error"]["type"]) == (False, "StoppedError")
@@ -235,7 +235,7 @@ def test_a_pause_for_the_pace_is_no_reason_to_wait(slow: Storage, tmp_path: Path
     handler = StoreHandler(slow)
     handler.state.set("/this/bwLimit", 1000)
     cancellation = CancellationToken()
-    threading.Timer(0.3, cancellation.request).start()
+    threading.Timer(0.3, cancellation.cancel).start()
     started = time.monotonic()
     reply = handler.run({"action": "objPull", "meta": PULL}, Caller(cancellation=cancellation))
     assert time.monotonic() - started < MOST_SECONDS

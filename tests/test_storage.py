@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends.common import is_no_part, is_precondition_failed
+from pfstorage.backends.common import is_precondition_failed, is_range_error
 from pfstorage.backends.contract import CHUNK, Attributes, ByteRange
 from pfstorage.backends.filesystem import store as filesystem_module
 from pfstorage.backends.filesystem.info import ObjectFile
@@ -34,7 +34,7 @@ from pfstorage.errors import (
     UnavailableError,
 )
 from pfstorage.local import LocalTree
-from pfstorage.local.unfinished import PART_PREFIX, PART_SUFFIX
+from pfstorage.local.unfinished import UNFINISHED_PREFIX, UNFINISHED_SUFFIX
 from tests.conftest import BACKENDS, open_backend
 from tests.local import refuse
 
@@ -179,7 +179,7 @@ def test_what_a_sink_raises_when_it_is_told_what_comes_passes_through(
 
 
 @pytest.mark.parametrize(
-    ("span", "part"),
+    ("byte_range", "part"),
     [
         (ByteRange(3), slice(3, None)),
         (ByteRange(0), slice(None)),
@@ -189,26 +189,26 @@ def test_what_a_sink_raises_when_it_is_told_what_comes_passes_through(
         (ByteRange(-300), slice(None)),
     ],
 )
-def test_a_span_is_what_there_is_of_it(storage: Storage, span: ByteRange, part: slice) -> None:
+def test_a_span_is_what_there_is_of_it(storage: Storage, byte_range: ByteRange, part: slice) -> None:
     content = b"0123456789"
     etag = put(storage, "a", content)
-    for each in (span, replace(span, etag=etag)):
+    for each in (byte_range, replace(byte_range, etag=etag)):
         sink = Told()
         storage.get("a", sink, each)
         assert sink.getvalue() == content[part]
         assert [(info.size, info.etag) for info in sink.infos] == [(10, etag)]
     with pytest.raises(RejectedError) as caught:
-        storage.get("a", io.BytesIO(), replace(span, etag="0" * 32))
+        storage.get("a", io.BytesIO(), replace(byte_range, etag="0" * 32))
     assert is_precondition_failed(caught.value)
 
 
-@pytest.mark.parametrize("span", [ByteRange(10), ByteRange(10**18), ByteRange(10, 1), ByteRange(11, 5)])
+@pytest.mark.parametrize("byte_range", [ByteRange(10), ByteRange(10**18), ByteRange(10, 1), ByteRange(11, 5)])
 @pytest.mark.parametrize("content", [b"0123456789", b""])
-def test_a_span_without_bytes_is_refused(storage: Storage, span: ByteRange, content: bytes) -> None:
+def test_a_span_without_bytes_is_refused(storage: Storage, byte_range: ByteRange, content: bytes) -> None:
     put(storage, "a", content)
     with pytest.raises(RejectedError) as caught:
-        storage.get("a", io.BytesIO(), span)
-    assert is_no_part(caught.value)
+        storage.get("a", io.BytesIO(), byte_range)
+    assert is_range_error(caught.value)
 
 
 @pytest.mark.parametrize("operation", ["head", "get", "delete", "copy"])
@@ -287,16 +287,16 @@ def test_a_prefix_is_a_plain_string(listed: Storage) -> None:
 
 
 def test_a_listing_begins_after_the_marker_and_ends_at_the_limit(listed: Storage) -> None:
-    assert keys(listed, marker="b/c/d", limit=2) == ["b/c/e", "b0"]
-    assert keys(listed, "b/", marker="b/a") == ["b/c/d", "b/c/e"]
-    assert keys(listed, marker="zzz", limit=1) == ["ä"]
+    assert keys(listed, start_after="b/c/d", limit=2) == ["b/c/e", "b0"]
+    assert keys(listed, "b/", start_after="b/a") == ["b/c/d", "b/c/e"]
+    assert keys(listed, start_after="zzz", limit=1) == ["ä"]
     assert keys(listed, limit=1) == ["a"]
 
 
 @pytest.mark.parametrize("character", ["\x01", "0", "é", "日", "\U0001f600", "\U0010ffff"])
 def test_a_marker_may_be_longer_than_a_key(listed: Storage, character: str) -> None:
     for marker in (character * 5000, f"b/c/d{character * 5000}", f"{'a' * 1022}{character * 5000}"):
-        assert keys(listed, marker=marker) == [key for key in keys(listed) if key > marker]
+        assert keys(listed, start_after=marker) == [key for key in keys(listed) if key > marker]
 
 
 def test_a_long_marker_ends_where_keys_do(storage: Storage) -> None:
@@ -307,7 +307,7 @@ def test_a_long_marker_ends_where_keys_do(storage: Storage) -> None:
     for key in long:
         for more in ("a", "é", "日", "\U0001f600"):
             marker = key + more * 3000
-            assert keys(storage, marker=marker) == [each for each in long if each > marker]
+            assert keys(storage, start_after=marker) == [each for each in long if each > marker]
 
 
 def test_a_delimiter_that_is_longer_than_a_key_is_in_none(listed: Storage) -> None:
@@ -320,7 +320,7 @@ def test_a_delimiter_rolls_keys_up(listed: Storage) -> None:
     assert [row.key for row in rows] == ["a", "a-b", "a.txt", "b/", "b0"]
     assert [row.is_subdir for row in rows] == [False, False, False, True, False]
     assert keys(listed, "b/", delimiter="/") == ["b/a", "b/c/"]
-    assert keys(listed, "b/", delimiter="/", marker="b/c/") == []
+    assert keys(listed, "b/", delimiter="/", start_after="b/c/") == []
 
 
 def test_a_listing_goes_page_by_page(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -414,9 +414,9 @@ def test_a_file_changed_by_hand_gets_a_new_etag(filesystem: Storage, tmp_path: P
     assert get(filesystem, "a") == b"other"
 
 
-@pytest.mark.parametrize("is_part", [True, False], ids=["a part", "the whole"])
+@pytest.mark.parametrize("is_unfinished", [True, False], ids=["a part", "the whole"])
 def test_an_object_that_is_written_over_while_it_is_read_is_not_given_out(
-    filesystem: Storage, tmp_path: Path, is_part: bool
+    filesystem: Storage, tmp_path: Path, is_unfinished: bool
 ) -> None:
     """Other programs write into files as they are: what comes then is of two objects."""
 
@@ -432,7 +432,7 @@ def test_an_object_that_is_written_over_while_it_is_read_is_not_given_out(
     time.sleep(0.02)  # the clock of the file system ticks
     sink = Interrupted()
     with pytest.raises(RejectedError, match="another object by now"):
-        filesystem.get("a", sink, ByteRange(0, size - 1, etag) if is_part else None)
+        filesystem.get("a", sink, ByteRange(0, size - 1, etag) if is_unfinished else None)
     assert sink.getvalue() == b"x" * CHUNK
 
 
@@ -495,7 +495,7 @@ def test_a_directory_whose_name_is_kept_for_what_is_unfinished_spoils_no_listing
     filesystem: Storage, tmp_path: Path
 ) -> None:
     put(filesystem, "a")
-    directory = tmp_path / "store" / f"{PART_PREFIX}0{PART_SUFFIX}"
+    directory = tmp_path / "store" / f"{UNFINISHED_PREFIX}0{UNFINISHED_SUFFIX}"
     directory.mkdir()
     (directory / "x").write_bytes(b"")
     assert keys(filesystem) == ["a"]

@@ -106,18 +106,18 @@ def test_a_download_that_gets_no_further_fails(wired: Storage, wire: Wire) -> No
         get(wired)
 
 
-@pytest.mark.parametrize("span", [(0, 10), (1_000_000, 600_000), (2_999_990, 10), (0, 3_000_000)])
+@pytest.mark.parametrize("byte_range", [(0, 10), (1_000_000, 600_000), (2_999_990, 10), (0, 3_000_000)])
 def test_a_part_comes_right_from_a_store_that_sends_the_whole(
-    wired: Storage, wire: Wire, span: tuple[int, int]
+    wired: Storage, wire: Wire, byte_range: tuple[int, int]
 ) -> None:
-    offset, size = span
+    offset, size = byte_range
     passed, is_waited_for = 0, False
     is_done = threading.Event()
 
     def hold(data: bytes) -> bytes:
         nonlocal passed, is_waited_for
         passed += len(data)
-        if span == (0, 10) and passed > 1_000_000:
+        if byte_range == (0, 10) and passed > 1_000_000:
             is_waited_for = is_waited_for or not is_done.wait(5)
         return data
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pfstorage.runtime.sockets import unsent
+from pfstorage.runtime.sockets import unacknowledged_bytes
 from pfstorage.server.http1 import timed
 from pfstorage.server.http1.timed import TimedSocket, TimedStream, TimedWriter
 
@@ -118,7 +118,7 @@ def test_who_takes_nothing_is_given_up(sockets: tuple[socket.socket, socket.sock
     writer = TimedWriter(TimedSocket(sockets[0]), lambda: (0.3, 1.0))
     with pytest.raises(TimeoutError, match="too slowly"):
         writer.write(BYTES)
-    assert 0 < unsent(sockets[0]) < len(BYTES)
+    assert 0 < unacknowledged_bytes(sockets[0]) < len(BYTES)
 
 
 @pytest.mark.usefixtures("_often")

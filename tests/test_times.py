@@ -16,7 +16,7 @@ import pytest
 
 from pfstorage import StoreHandler, open_storage
 from pfstorage.backends import Storage
-from pfstorage.backends.common import mtime_of_text, text_of_mtime
+from pfstorage.backends.common import format_mtime, parse_mtime
 from pfstorage.backends.contract import Attributes
 from pfstorage.devswift import DevSwift
 from tests.conftest import read_tree, run, serving, swift_options, write_tree
@@ -155,14 +155,14 @@ def test_the_time_that_is_told_is_that_of_the_file(storage: Storage, tmp_path: P
 
 @pytest.mark.parametrize("ns", [*TIMES.values(), 0, 1, -1, (2**63 - 1) * SECOND])
 def test_a_time_comes_back_from_its_text(ns: int) -> None:
-    assert mtime_of_text(text_of_mtime(ns)) == ns
+    assert parse_mtime(format_mtime(ns)) == ns
 
 
 @pytest.mark.parametrize(
     "text", ["9223372036854775808", "1" * 20, "1e5", "nan", "inf", "", "-", "--1", "1.", "\u0663"]
 )
 def test_what_is_no_time_is_none(text: str) -> None:
-    assert mtime_of_text(text) is None
+    assert parse_mtime(text) is None
 
 
 def test_a_time_that_the_system_refuses_is_a_warning_whatever_it_is(

@@ -75,7 +75,7 @@ class Watched(MemoryStorage):
         self._now = 0
         self._count = threading.Lock()
 
-    def get(self, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
+    def get(self, key: str, sink: Sink, byte_range: ByteRange | None = None) -> ObjectInfo:
         with self._count:
             self.calls.append(key)
             self._now += 1
@@ -85,7 +85,7 @@ class Watched(MemoryStorage):
             error = self.errors.get(key, self.always)
             if error:
                 raise error
-            return super().get(key, sink, span)
+            return super().get(key, sink, byte_range)
         finally:
             with self._count:
                 self._now -= 1
@@ -353,7 +353,7 @@ def test_failures_beyond_a_bound_are_only_counted(monkeypatch: pytest.MonkeyPatc
 
 def test_damaged_bytes_and_objects_that_come_late_are_asked_for_again(tmp_path: Path) -> None:
     class Damaging(Watched):
-        def get(self, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
+        def get(self, key: str, sink: Sink, byte_range: ByteRange | None = None) -> ObjectInfo:
             first = self.calls.count(key) == 0
             self.calls.append(key)
             if first and key == "0001":
@@ -361,7 +361,7 @@ def test_damaged_bytes_and_objects_that_come_late_are_asked_for_again(tmp_path: 
             if first:
                 sink.write(b"half of something longer")
                 raise IntegrityError("damaged", retry_after=0)
-            return MemoryStorage.get(self, key, sink, span)
+            return MemoryStorage.get(self, key, sink, byte_range)
 
     storage = Damaging()
     assert pull(filled(storage, 3), work_on(storage)).count == 3
@@ -393,8 +393,8 @@ def test_a_listing_that_a_stop_breaks_off_is_told_as_the_stop() -> None:
     def plan() -> Iterator[Transfer]:
         yield from transfers
         try:
-            with work.retry_policy.breakable(broken.set):
-                threading.Timer(0.1, cancellation.request, ["tired"]).start()
+            with work.retry_policy.abortable(broken.set):
+                threading.Timer(0.1, cancellation.cancel, ["tired"]).start()
                 broken.wait(SOON)
                 time.sleep(0.2)
                 raise UnavailableError("the connection broke")
@@ -415,7 +415,7 @@ def test_files_that_a_stop_breaks_off_are_not_told_as_failed() -> None:
     plan = filled(storage, 100, 4000)
 
     def wait() -> None:
-        cancellation.request("tired")
+        cancellation.cancel("tired")
         time.sleep(0.2)
 
     storage.waits = {item.key: wait for item in plan[10:]}
@@ -447,7 +447,7 @@ def test_an_interrupt_ends_within_five_seconds_though_the_store_hangs() -> None:
     released = threading.Event()
 
     def hang() -> None:
-        with work.retry_policy.breakable(released.set):
+        with work.retry_policy.abortable(released.set):
             released.wait(60)
         raise UnavailableError("broken off")
 

@@ -142,7 +142,7 @@ def test_a_sweep_that_fails_is_no_reason_not_to_write(
             sweep(directory)
 
     monkeypatch.setattr("pfstorage.local.tree.sweep", hampered)
-    with tree.whole_file(("d", "a")) as file:
+    with tree.atomic_file(("d", "a")) as file:
         file.write(b"x")
     assert read_tree(tmp_path / "out" / "d") == {"a": b"x", ".pfstorage-0a.part": b""}
 
@@ -166,7 +166,7 @@ def test_a_file_that_is_swept_before_its_writer_has_the_lock_is_made_anew(
     Path("out").mkdir()
     monkeypatch.setattr(fcntl, "flock", race)
     before = descriptors(tmp_path)
-    with LocalTree("out").whole_file(("a",)) as file:
+    with LocalTree("out").atomic_file(("a",)) as file:
         file.write(b"x")
     assert (read_tree(tmp_path), len(calls)) == ({"out/a": b"x"}, 2)
     assert descriptors(tmp_path) == before
@@ -185,7 +185,7 @@ def test_a_file_that_nobody_lets_be_written_is_an_error(
 def test_sweeps_and_writers_at_the_same_time_do_not_disturb_each_other(tmp_path: Path) -> None:
     def write(number: int) -> None:
         for permit in range(60):
-            with LocalTree("out").whole_file((f"{number}-{permit}",)) as file:
+            with LocalTree("out").atomic_file((f"{number}-{permit}",)) as file:
                 file.write(b"x" * 100)
 
     assert in_threads([lambda number=number: write(number) for number in range(8)]) == []  # type: ignore[misc]

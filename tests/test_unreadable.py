@@ -304,9 +304,9 @@ def test_what_is_excluded_only_in_part_is_told(tree: Path, top: Path) -> None:
 def test_an_excluded_name_hides_no_files_below_a_directory(tmp_path: Path) -> None:
     """A glob without a slash is matched with the names of files: so it was, and is."""
     write_tree(tmp_path, {"data/x.dcm/a": b"a", "data/b.dcm": b"b", "data/tmp/c/d": b"d"})
-    leaves_out = Selection(exclude=("*.dcm", "tmp/**")).leaves_out
+    excludes = Selection(exclude=("*.dcm", "tmp/**")).excludes
     found = [
-        file for file in find_files("data", warn=print, leaves_out=leaves_out) if isinstance(file, LocalFile)
+        file for file in find_files("data", warn=print, excludes=excludes) if isinstance(file, LocalFile)
     ]
     assert [file.rest for file in found] == ["x.dcm/a"]
 
@@ -321,14 +321,14 @@ def test_an_excluded_directory_is_not_opened(tmp_path: Path, monkeypatch: pytest
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", note)
-    list(find_files("data", warn=print, leaves_out=Selection(exclude=("**/tmp/**",)).leaves_out))
+    list(find_files("data", warn=print, excludes=Selection(exclude=("**/tmp/**",)).excludes))
     assert opened == ["data", "data/d"]
 
 
 def test_the_root_itself_is_never_left_out(tmp_path: Path) -> None:
     write_tree(tmp_path, {"tmp/a": b"a"})
     selection = Selection(exclude=("tmp",))
-    [file] = find_files("tmp", warn=print, leaves_out=selection.leaves_out)
+    [file] = find_files("tmp", warn=print, excludes=selection.excludes)
     assert isinstance(file, LocalFile)
     assert file.rest == "a"
 

@@ -163,7 +163,7 @@ def test_a_wrong_row_of_a_manifest_is_one_error_that_names_the_store(
         with pytest.raises(
             UnavailableError, match=rf"127.0.0.1:{proxy.port} lists the segments of 'a' wrongly"
         ):
-            storage.pieces(ObjectInfo("a", 1, "0", segments_etag="0"))
+            storage.list_parts(ObjectInfo("a", 1, "0", segments_etag="0"))
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_what_is_no_manifest_makes_one_piece_of_an_object(
         assert isinstance(storage, SwiftStorage)
         storage.put("a", io.BytesIO(b"a"), 1)
         answer(proxy, content, is_manifest)
-        assert len(storage.pieces(ObjectInfo("a", 1, "0", segments_etag="0"))) == 1
+        assert len(storage.list_parts(ObjectInfo("a", 1, "0", segments_etag="0"))) == 1
 
 
 # other answers
@@ -210,7 +210,7 @@ def test_a_limit_that_is_none_is_not_believed(swift: DevSwift, proxy: Proxy, tol
     with open_at(proxy, swift, retries=0) as storage:
         answer(proxy, told, lambda exchange: exchange.path == "/info")
         assert asked_limits(storage._session) == Limits()  # type: ignore[attr-defined]
-        assert storage.segmented_upload("a", 2, 1, NO_ATTRIBUTES, None)  # type: ignore[attr-defined]
+        assert storage.start_multipart_upload("a", 2, 1, NO_ATTRIBUTES, None)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("url", [5, None, ["http://127.0.0.1:1"]], ids=str)

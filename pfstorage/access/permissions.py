@@ -46,7 +46,7 @@ class Permissions:
         return cls(level, prefix)
 
     @property
-    def are_all(self) -> bool:
+    def is_unrestricted(self) -> bool:
         """Whether nothing is beyond them: not the jobs of others, nor the server itself."""
         return self.level == LEVELS[-1] and not self.prefix
 
@@ -56,8 +56,8 @@ class Permissions:
 
     def reach(self, others: Permissions) -> bool:
         """Tell whether each key of *others* is one of those that these are for, too."""
-        return self.may_touch(others.prefix)
+        return self.allows_key(others.prefix)
 
-    def may_touch(self, key: str) -> bool:
+    def allows_key(self, key: str) -> bool:
         """Tell whether *key* is one of those that they are for."""
         return key.startswith(self.prefix)

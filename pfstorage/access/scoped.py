@@ -11,18 +11,18 @@ from pfstorage.backends.contract import (
     NO_ATTRIBUTES,
     Attributes,
     ByteRange,
+    MultipartUpload,
     ObjectInfo,
     Part,
-    SegmentedUpload,
     Sink,
     Source,
     Storage,
     SupportsMultipart,
     SupportsRetryPolicy,
-    leaving_out,
+    list_partially,
     takes_streams,
 )
-from pfstorage.backends.leftovers import Leftover, Leftovers, Share
+from pfstorage.backends.leftovers import Leftover, Leftovers, RunAll
 from pfstorage.backends.retry import RetryPolicy
 from pfstorage.errors import PermissionDeniedError
 from pfstorage.keys.mapping import check_key
@@ -54,7 +54,7 @@ def require_write(permissions: Permissions, key: str) -> None:
 
 
 def _require_touch(permissions: Permissions, key: str) -> None:
-    if not permissions.may_touch(key):
+    if not permissions.allows_key(key):
         raise PermissionDeniedError(
             f"{key!r}: this token is for the keys that begin with {permissions.prefix!r}", key=key
         )
@@ -94,28 +94,28 @@ class _Confined:
         self,
         prefix: str = "",
         *,
-        marker: str = "",
-        end_marker: str = "",
+        start_after: str = "",
+        stop_before: str = "",
         limit: int | None = None,
         delimiter: str = "",
     ) -> Iterator[ObjectInfo]:
         """Yield the rows of those keys alone: a shorter *prefix* stands for the whole of them."""
         within = self._rights.prefix if self._rights.prefix.startswith(prefix) else self._within(prefix)
         rows = self._storage.list(
-            within, marker=marker, end_marker=end_marker, limit=limit, delimiter=delimiter
+            within, start_after=start_after, stop_before=stop_before, limit=limit, delimiter=delimiter
         )
         # what lies between here and the store may drop what was asked for
         return (row for row in rows if row.key.startswith(within))
 
-    def with_left_out(self, note: Callable[[str, str], None]) -> Storage:
-        """See `SupportsLeavingOut`: a listing looks at nothing but what begins as it should."""
-        return scoped(leaving_out(self._storage, note), self._rights)
+    def allow_partial_listing(self, note: Callable[[str, str], None]) -> Storage:
+        """See `SupportsPartialListing`: a listing looks at nothing but what begins as it should."""
+        return scoped(list_partially(self._storage, note), self._rights)
 
     def head(self, key: str) -> ObjectInfo:
         return self._storage.head(self._readable(key))
 
-    def get(self, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
-        return self._storage.get(self._readable(key), sink, span)
+    def get(self, key: str, sink: Sink, byte_range: ByteRange | None = None) -> ObjectInfo:
+        return self._storage.get(self._readable(key), sink, byte_range)
 
     def put(
         self,
@@ -171,22 +171,24 @@ class _Segmented(_Confined):
     def part_size(self, size: int, wanted: int) -> int:
         return self._storage.part_size(size, wanted)
 
-    def segmented_upload(
+    def start_multipart_upload(
         self, key: str, size: int, part_size: int, attributes: Attributes, replaced: ObjectInfo | None
-    ) -> SegmentedUpload:
+    ) -> MultipartUpload:
         if replaced:
             self._writable(replaced.key)
-        return self._storage.segmented_upload(self._writable(key), size, part_size, attributes, replaced)
+        return self._storage.start_multipart_upload(
+            self._writable(key), size, part_size, attributes, replaced
+        )
 
-    def pieces(self, info: ObjectInfo) -> Sequence[Part]:
+    def list_parts(self, info: ObjectInfo) -> Sequence[Part]:
         self._readable(info.key)
-        return self._storage.pieces(info)
+        return self._storage.list_parts(info)
 
-    def leftovers(self, takes: Callable[[str], bool], older_than: float, share: Share) -> Leftovers:
+    def leftovers(self, is_wanted: Callable[[str], bool], older_than: float, run_all: RunAll) -> Leftovers:
         """Return those of the keys that the rights are for. What others have that could not be read, is not told."""
         permissions = self._rights
         found = self._storage.leftovers(
-            lambda key: permissions.may_touch(key) and takes(key), older_than, share
+            lambda key: permissions.allows_key(key) and is_wanted(key), older_than, run_all
         )
         return replace(found, unread=[ELSEWHERE] * len(found.unread) if permissions.prefix else found.unread)
 

@@ -65,12 +65,12 @@ def local_files(
 ) -> Iterator[LocalFile]:
     """Yield the files below *root* of whose path below it *takes* is true, in ascending order. Heed *cancellation*."""
 
-    def leaves_out(_: str) -> bool:
+    def excludes(_: str) -> bool:
         cancellation.checkpoint()  # at directories without files, too
         return False
 
     try:
-        for file in find_files(root, warn=lambda _: None, local_access=local_access, leaves_out=leaves_out):
+        for file in find_files(root, warn=lambda _: None, local_access=local_access, excludes=excludes):
             if isinstance(file, LocalFile) and takes(file.rest):
                 yield file
     except LocalFileError:

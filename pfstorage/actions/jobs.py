@@ -59,7 +59,7 @@ def begun(context: Context, message: Message, meta: LongMeta) -> Reply:
 
 def _origin(context: Context) -> Origin:
     roots, cwd = context.caller.roots, LocalAccess().cwd_if_any
-    named = roots.named if roots else ((cwd, cwd),) if cwd else ()
+    named = roots.named_paths if roots else ((cwd, cwd),) if cwd else ()
     return Origin(store_name(context.state.settings), named)
 
 
@@ -134,7 +134,7 @@ def _named(caller: Caller, meta: JobMeta) -> Job:
 
 
 def _sees_all(caller: Caller) -> bool:
-    return caller.permissions.are_all
+    return caller.permissions.is_unrestricted
 
 
 def _jobs_of(caller: Caller) -> Jobs:

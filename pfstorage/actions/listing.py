@@ -11,7 +11,7 @@ from typing import Any
 from pfstorage.actions.options import MoveMeta, work_of
 from pfstorage.actions.registry import Context, action
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends.level import SLASH, as_directories, rows_of_level
+from pfstorage.backends.level import SLASH, as_directories, list_level
 from pfstorage.errors import (
     InvalidKeyError,
     MessageError,
@@ -22,7 +22,7 @@ from pfstorage.errors import (
     StorageError,
     UnauthenticatedError,
 )
-from pfstorage.keys.mapping import join, plain_location, plain_prefix, without_dot
+from pfstorage.keys.mapping import join, normal_location, normal_prefix, without_dot
 from pfstorage.transfer.existence import existing
 from pfstorage.wire.fields import Schema
 from pfstorage.wire.packed import PackedStrings
@@ -79,7 +79,7 @@ def prefix_in(storage: Storage, bucket_path: str | bool, path: str) -> str:
     That is without empty components, with which pfstorage makes no key, unless there are keys with them alone.
     """
     written = prepended(bucket_path, without_dot(path))
-    plain = plain_prefix(written)
+    plain = normal_prefix(written)
     is_plain = plain == written or _is_spelling(storage, _any, plain, written)
     return plain if is_plain else written
 
@@ -87,7 +87,7 @@ def prefix_in(storage: Storage, bucket_path: str | bool, path: str) -> str:
 def location_in(storage: Storage, bucket_path: str | bool, location: str) -> str:
     """Return the *location* below *bucket_path* as `prefix_in` does, for whole components."""
     written = prepended(bucket_path, without_dot(location))
-    plain = plain_location(written)
+    plain = normal_location(written)
     is_plain = plain == written.rstrip("/") or _is_spelling(storage, _has, plain, written)
     return plain if is_plain else written
 
@@ -178,9 +178,9 @@ def _rows(
     limit = None if meta.substr or meta.sure else meta.limit
     is_level = meta.delimiter == SLASH
     if is_level:
-        rows = rows_of_level(storage, full_path, marker=meta.marker, limit=limit)
+        rows = list_level(storage, full_path, start_after=meta.marker, limit=limit)
     else:
-        rows = storage.list(full_path, marker=meta.marker, limit=limit, delimiter=meta.delimiter)
+        rows = storage.list(full_path, start_after=meta.marker, limit=limit, delimiter=meta.delimiter)
     rows = context.cancellation.checked(rows)
     found = (row for row in rows if meta.substr in row.key) if meta.substr else rows
     if meta.sure:
@@ -245,7 +245,7 @@ def obj_stat(context: Context, meta: ObjectMeta) -> Reply:
 
 def _head(storage: Storage, key: str) -> ObjectInfo:
     """Return the object *key*, or else the one whose key is the same but for empty components."""
-    plain = plain_prefix(key)
+    plain = normal_prefix(key)
     try:
         return storage.head(key)
     except (NotFoundError, InvalidKeyError):

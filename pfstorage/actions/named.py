@@ -14,7 +14,7 @@ from pfstorage.actions.target import Target, refused, resolved
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.errors import InvalidKeyError, NotFoundError, PfstorageError, StorageError
 from pfstorage.keys.collisions import Collisions, fold
-from pfstorage.keys.mapping import below, is_marker, join, plain_location
+from pfstorage.keys.mapping import is_directory_marker, join, normal_location, relative_to
 from pfstorage.keys.selection import Selection
 from pfstorage.local import LocalFile
 from pfstorage.runtime.cancellation import CancellationToken
@@ -79,7 +79,7 @@ class Names:
         self._forget()
 
     def _name(self, name: str, to: str | None) -> _Name:
-        is_location = is_marker(name) or plain_location(name) != name
+        is_location = is_directory_marker(name) or normal_location(name) != name
         return _Name(name, to, self._target(name, to, is_location), is_location)
 
     def _target(self, name: str, to: str | None, is_location: bool) -> Target:
@@ -126,7 +126,7 @@ class Names:
     def resolved(self, transfer: Transfer) -> Transfer:
         """See the function `resolved`."""
         tops = (self.target.top, *(each.target.root for each in self._names if each.to))
-        above = (top for top in tops if below(transfer.path, top) is not None)
+        above = (top for top in tops if relative_to(transfer.path, top) is not None)
         return resolved(transfer, self.target.local_access, max(above, key=len))
 
     def _plan(
@@ -144,7 +144,7 @@ class Names:
         """
         places: list[tuple[str, _Name]] = []
         for each in self._names:
-            if not each.is_location and not each.target.takes(self.selection, each.name):
+            if not each.is_location and not each.target.selects(self.selection, each.name):
                 yield each.name
             item = each.target.planned(ObjectInfo(each.name))
             if isinstance(item, Transfer):
@@ -177,7 +177,7 @@ class Names:
                 if known.is_directory:
                     self._locations.add(each.name)
                     self._marks.add(each.name)
-                if each.target.takes(self.selection, each.name):
+                if each.target.selects(self.selection, each.name):
                     item = each.target.planned(known)
                     yield from self._claimed(
                         [replace(item, told=True) if isinstance(item, Transfer) else item]
@@ -212,7 +212,7 @@ class Names:
             nonlocal is_empty
             for row in work.cancellation.checked(_rows_at(storage, location, each)):
                 is_empty = False
-                if target.takes(self.selection, row.key):
+                if target.selects(self.selection, row.key):
                     yield target.planned(row)
 
         plan: Plan = planned()
@@ -224,13 +224,13 @@ class Names:
             if not is_empty or not is_denied(e):
                 raise
             if info := self._spelled_otherwise(storage, each, location):
-                if target.takes(self.selection, info.key):
+                if target.selects(self.selection, info.key):
                     yield target.planned(info)
                 return
             text = f"there is no object {each.name!r}, and the store does not list what is below it: {e}"
             yield Failure(each.name, target.root, type(e)(text, **e.facts))
             return
-        if is_empty and each.name not in self._marks and self.selection.is_in_share(each.name):
+        if is_empty and each.name not in self._marks and self.selection.is_in_shard(each.name):
             item = target.planned(ObjectInfo(each.name))
             error = NotFoundError(f"there is no object {each.name!r}, and none below it", key=each.name)
             yield not_there(replace(item, known=None), error) if isinstance(item, Transfer) else item
@@ -238,7 +238,7 @@ class Names:
     @staticmethod
     def _spelled_otherwise(storage: Storage, each: _Name, location: str) -> ObjectInfo | None:
         """Return the object *location*, if there is one and the name is another spelling of its key."""
-        if is_marker(each.name) or each.name == location:
+        if is_directory_marker(each.name) or each.name == location:
             return None
         try:
             return storage.head(location)
@@ -255,7 +255,7 @@ class Names:
         return local_files(
             root,
             target.local_access,
-            lambda below_it: target.takes(self.selection, join(location, below_it)),
+            lambda below_it: target.selects(self.selection, join(location, below_it)),
             cancellation,
         )
 
@@ -275,14 +275,14 @@ class Names:
 
 def _rows_at(storage: Storage, location: str, each: _Name) -> Iterator[ObjectInfo]:
     """Yield what lies below *location*, of which *each* is the name; and what marks it as a directory."""
-    if plain_location(each.name) != each.name.removesuffix("/"):  # it may be the spelling of a key, too
-        yield from (row for row in storage.list(location) if below(row.key, location) is not None)
+    if normal_location(each.name) != each.name.removesuffix("/"):  # it may be the spelling of a key, too
+        yield from (row for row in storage.list(location) if relative_to(row.key, location) is not None)
         return
     is_empty = True
     for row in storage.list(f"{location}/"):
         is_empty = False
         yield row
-    if is_empty and is_marker(each.name):
+    if is_empty and is_directory_marker(each.name):
         mark = next(storage.list(location, limit=1), None)
         if mark and mark.key == location and mark.is_directory:
             yield mark

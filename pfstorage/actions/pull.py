@@ -17,7 +17,7 @@ from pfstorage.actions.target import Target, refused, resolved
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.errors import FullDiskError, MessageError
 from pfstorage.keys.collisions import Collisions
-from pfstorage.keys.mapping import below, check_location, join, plain_location, without_dot
+from pfstorage.keys.mapping import check_location, join, normal_location, relative_to, without_dot
 from pfstorage.keys.selection import Selection
 from pfstorage.local import LocalAccess
 from pfstorage.transfer import Failure, Plan, Transfer, TransferContext, TransferReport, pull, verify
@@ -57,7 +57,7 @@ class PullMeta(MoveMeta):
             raise MessageError(
                 "meta 'fileList' is empty: leave it out to pull all that the other metas select"
             )
-        if not all(plain_location(item.from_) and item.to != "" for item in self.file_list):
+        if not all(normal_location(item.from_) and item.to != "" for item in self.file_list):
             raise MessageError("meta 'fileList' has an empty name, which would stand for all")
         check_places(len(self.file_list), self.prepend_bucket_path, self.map_location_over)
 
@@ -130,11 +130,11 @@ def _listing(context: Context, meta: PullMeta) -> Storage:
     """Return the storage, whose listings may leave something out that *meta* does not exclude: the context tells."""
     meta.check()
     selection = meta.selection
-    location = plain_location(prepended(meta.prepend_bucket_path, meta.from_location))
+    location = normal_location(prepended(meta.prepend_bucket_path, meta.from_location))
 
     def ignores(prefix: str) -> bool:
-        rest = below(prefix, location) or prefix
-        return selection.leaves_out(rest) or selection.leaves_out(rest.removesuffix("/"))
+        rest = relative_to(prefix, location) or prefix
+        return selection.excludes(rest) or selection.excludes(rest.removesuffix("/"))
 
     return context.listing(ignores)
 
@@ -221,8 +221,8 @@ class Listed:
         return resolved(transfer, self.target.local_access, self.target.top)
 
     def _takes(self, key: str) -> bool:
-        is_below = below(key, self.target.location) is not None
-        return (is_below or not self._only_below) and self.target.takes(self.selection, key)
+        is_below = relative_to(key, self.target.location) is not None
+        return (is_below or not self._only_below) and self.target.selects(self.selection, key)
 
     def _plan(self, rows: Iterable[ObjectInfo]) -> Iterator[Transfer | Failure]:
         """Yield where each row goes, or why it can't go anywhere."""

@@ -17,7 +17,7 @@ from pfstorage.actions.listing import prepended
 from pfstorage.actions.options import MoveMeta, check_places, reply_of, work_of
 from pfstorage.actions.registry import Context, Upload, action
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends.contract import Attributes, Source, leaving_out
+from pfstorage.backends.contract import Attributes, Source, list_partially
 from pfstorage.errors import (
     ContainerNotFoundError,
     ForbiddenError,
@@ -32,11 +32,11 @@ from pfstorage.keys.mapping import (
     check_key,
     check_location,
     common_prefix,
-    is_marker,
-    just_before,
+    is_directory_marker,
     local_to_key,
-    plain_location,
-    plain_prefix,
+    normal_location,
+    normal_prefix,
+    start_just_before,
     without_dot,
 )
 from pfstorage.local import LocalAccess, LocalFile, ResolvedPath, find_files, local_errors
@@ -156,7 +156,7 @@ def _is_tree(meta: PutMeta, local_access: LocalAccess) -> bool:
     if not meta.put_spec:
         return False
     try:
-        place = local_access.place(meta.put_spec)
+        place = local_access.resolve(meta.put_spec)
         with local_errors(meta.put_spec):
             return stat.S_ISDIR(place.status(follow=True).st_mode)
     except LocalFileError as e:
@@ -169,9 +169,9 @@ def _items(
     """Yield what is selected of the files, without what the store has of them; a tree in order of the keys."""
     selection = meta.selection
 
-    def leaves_out(rest: str) -> bool:
+    def excludes(rest: str) -> bool:
         cancellation.checkpoint()  # also where nothing is selected
-        return selection.leaves_out(rest)
+        return selection.excludes(rest)
 
     if meta.put_spec:
         found = find_files(
@@ -179,7 +179,7 @@ def _items(
             follow_symlinks=meta.follow_symlinks,
             warn=warn,
             local_access=local_access,
-            leaves_out=leaves_out,
+            excludes=excludes,
         )
         return _put_of_each(map(_place_of, found), meta, local_access)
     listed = [*([meta.file] if meta.file else []), *meta.file_list]
@@ -191,12 +191,12 @@ def _items(
 
 
 def _place_of(file: LocalFile | LocalFileError) -> Found:
-    return (file.place, file.rest) if isinstance(file, LocalFile) else file
+    return (file.resolved, file.rest) if isinstance(file, LocalFile) else file
 
 
 def _listed(path: str, local_access: LocalAccess) -> Found:
     try:
-        return local_access.place(path), path
+        return local_access.resolve(path), path
     except (ForbiddenError, LocalFileError) as e:
         return e
 
@@ -205,7 +205,7 @@ def _put_of_each(
     found: Iterable[Found], meta: PutMeta, local_access: LocalAccess
 ) -> Iterator[Transfer | Failure]:
     selection, cwd, names = meta.selection, local_access.cwd_if_any, local_access.names
-    location = check_location(plain_location(prepended(meta.prepend_bucket_path, meta.in_location)))
+    location = check_location(normal_location(prepended(meta.prepend_bucket_path, meta.in_location)))
     if location and meta.in_location.endswith("/"):
         location += "/"  # a file can't be put there under no name
     for each in found:
@@ -214,7 +214,7 @@ def _put_of_each(
             continue
         place, rest = each
         item = _put_of(place, meta.map_location_over, location, cwd, names)
-        if selection.takes(item.key, rest or os.path.basename(place.path)):
+        if selection.selects(item.key, rest or os.path.basename(place.path)):
             yield item
 
 
@@ -240,7 +240,7 @@ def _if_allowed(permissions: Permissions, item: Transfer | Failure) -> Transfer 
 
 
 def _key_of_file(key: str) -> str:
-    if is_marker(key):
+    if is_directory_marker(key):
         raise InvalidKeyError(
             f"the key {key!r} ends in '/', which stands for a directory: name the object", key=key
         )
@@ -261,7 +261,9 @@ def _reject_duplicates(plan: Iterable[Transfer | Failure]) -> Iterator[Transfer 
 
 def _with_known(items: Iterator[Transfer | Failure], work: TransferContext) -> Iterator[Transfer | Failure]:
     """Add to each transfer what the store has under its key, which is asked for `AT_ONCE` of them at once."""
-    storage = leaving_out(work.storage, lambda *_: None)  # what is not listed is sent, or asked for by itself
+    storage = list_partially(
+        work.storage, lambda *_: None
+    )  # what is not listed is sent, or asked for by itself
     while batch := list(itertools.islice(items, AT_ONCE)):
         known = known_objects(
             storage, [item.key for item in batch if isinstance(item, Transfer)], work.cancellation
@@ -284,10 +286,14 @@ def known_objects(
     if not keys:
         return {}
     wanted, first, last = set(keys), min(keys), max(keys)
-    prefix, marker, end_marker = common_prefix(first, last), just_before(first), last + FIRST_CHARACTER
+    prefix, start_after, stop_before = (
+        common_prefix(first, last),
+        start_just_before(first),
+        last + FIRST_CHARACTER,
+    )
     try:
         most = LOOK_AHEAD + LOOK_AHEAD_PER_FILE * len(keys)
-        rows = storage.list(prefix, marker=marker, end_marker=end_marker, limit=most)
+        rows = storage.list(prefix, start_after=start_after, stop_before=stop_before, limit=most)
         return {row.key: row for row in cancellation.checked(rows) if row.key in wanted}
     except (ContainerNotFoundError, PermissionDeniedError):
         return {}  # the first put makes the container or is told that it may not; who may write may not list
@@ -303,7 +309,7 @@ def _put_upload(context: Context, meta: PutMeta) -> Reply:
     if meta.audit:
         raise MessageError("meta 'audit' goes with local files, which can be read again; leave it out")
     key = _key_of_file(
-        check_key(plain_prefix(prepended(meta.prepend_bucket_path, without_dot(meta.to_object))))
+        check_key(normal_prefix(prepended(meta.prepend_bucket_path, without_dot(meta.to_object))))
     )
     require_write(context.caller.permissions, key)
     report = TransferReport(meta.reply == "full")

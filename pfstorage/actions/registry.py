@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pfstorage.access.permissions import Permissions
 from pfstorage.backends import Storage
-from pfstorage.backends.contract import Source, SupportsRetryPolicy, leaving_out
+from pfstorage.backends.contract import Source, SupportsRetryPolicy, list_partially
 from pfstorage.backends.retry import RetryPolicy
 from pfstorage.errors import UnknownActionError
 from pfstorage.local import AllowedRoots
@@ -145,7 +145,7 @@ class Context:
                 self.left_out.add(prefix)
                 self.warn(f"{prefix!r} in the store was left out: {reason}")
 
-        return leaving_out(self.storage, note)
+        return list_partially(self.storage, note)
 
     @property
     def cancellation(self) -> CancellationToken:
@@ -153,7 +153,7 @@ class Context:
         if self._stop is None:
             permit = self.caller.permit
             self._stop = CancellationToken(
-                parent=self.caller.cancellation, is_unwanted=permit.is_gone if permit else None
+                parent=self.caller.cancellation, is_abandoned=permit.is_gone if permit else None
             )
         return self._stop
 

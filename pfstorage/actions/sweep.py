@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 from pfstorage.actions.options import LongMeta
 from pfstorage.actions.registry import Context, action
 from pfstorage.backends.contract import SupportsMultipart
-from pfstorage.backends.leftovers import Leftover, Leftovers, Share
+from pfstorage.backends.leftovers import Leftover, Leftovers, RunAll
 from pfstorage.errors import PfstorageError, RejectedError, StoppedError, StorageError
-from pfstorage.keys.mapping import below, plain_location, without_dot
+from pfstorage.keys.mapping import normal_location, relative_to, without_dot
 from pfstorage.transfer import Options, TransferContext, sum_of
 from pfstorage.wire.reply import Reply
 
@@ -56,14 +56,14 @@ def obj_sweep(context: Context, meta: SweepMeta) -> Reply:
 
 def _swept(work: TransferContext, storage: SupportsMultipart, meta: SweepMeta, older_than: int) -> Reply:
     spellings = {
-        plain_location(meta.path),
+        normal_location(meta.path),
         without_dot(meta.path),
     }  # others may have keys with empty components
     share = _stoppable(work)
 
     def takes(key: str) -> bool:
         work.cancellation.checkpoint()
-        return any(below(key, each) is not None for each in spellings)
+        return any(relative_to(key, each) is not None for each in spellings)
 
     found = storage.leftovers(takes, older_than, share)
     body = _body_of(found, meta.dry_run)
@@ -78,7 +78,7 @@ def _stoppable(work: TransferContext) -> Callable[[Sequence[Callable[[], T]]], l
     """Return what does tasks by the crew of *work*, and begins none once it is to stop."""
 
     def checked(task: Callable[[], T]) -> T:
-        if work.cancellation.is_requested:
+        if work.cancellation.is_cancelled:
             raise work.cancellation.error()
         return task()
 
@@ -115,7 +115,7 @@ def _refused(body: dict[str, Any], found: Leftovers) -> Reply:
 def _removed(
     storage: SupportsMultipart,
     segments: Sequence[Leftover],
-    share: Share,
+    share: RunAll,
 ) -> dict[str, Any]:
     """Remove *segments*; return what the reply tells of that."""
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from pfstorage.backends import ObjectInfo
 from pfstorage.errors import InvalidKeyError, LocalFileError
-from pfstorage.keys.mapping import below, join, local_parts
+from pfstorage.keys.mapping import join, local_parts, relative_to
 from pfstorage.keys.selection import Selection
-from pfstorage.local import LocalAccess, local_errors, require_no_part
+from pfstorage.local import LocalAccess, local_errors, reject_unfinished_name
 from pfstorage.transfer import Failure, Transfer
 
 
@@ -41,7 +41,7 @@ class Target:
 
     def rest_of(self, key: str) -> str | None:
         """Return the path of *key* below the root; None if it is not below the location."""
-        rest = below(key, self.location)
+        rest = relative_to(key, self.location)
         return key if rest is not None and not self.over else rest
 
     def transfer(self, row: ObjectInfo) -> Transfer:
@@ -51,13 +51,13 @@ class Target:
             raise InvalidKeyError(f"{row.key!r} is not below fromLocation {self.location!r}", key=row.key)
         if rest:
             below_it = local_parts(rest.removesuffix("/"), row.key)
-            require_no_part(below_it, row.key)
+            reject_unfinished_name(below_it, row.key)
             parts = (*self._parts, *below_it)
             return Transfer(row.key, join(self.root, rest), row, self._tree, parts)
         if row.is_directory:  # the location itself: over is its directory
             return Transfer(row.key, self.root, row, self._tree, self._parts)
         # one object, and over is its file
-        require_no_part(local_parts(os.path.basename(self.root), row.key), row.key)
+        reject_unfinished_name(local_parts(os.path.basename(self.root), row.key), row.key)
         tree, parts = self.local_access.file(self.root)
         return Transfer(row.key, self.root, row, tree, parts)
 
@@ -68,10 +68,10 @@ class Target:
         except InvalidKeyError as e:
             return Failure(row.key, join(self.root, self.rest_of(row.key) or ""), e)
 
-    def takes(self, selection: Selection, key: str) -> bool:
+    def selects(self, selection: Selection, key: str) -> bool:
         """Tell whether *selection* takes *key*, whose path below the location is what globs are matched with."""
-        rest = below(key, self.location)
-        return selection.takes(key, key if rest is None else rest)
+        rest = relative_to(key, self.location)
+        return selection.selects(key, key if rest is None else rest)
 
     def folds_names(self, told: dict[tuple[int, int], bool] | None = None) -> bool:
         """Tell whether names that differ in case alone are one where the objects go.
@@ -96,8 +96,8 @@ def resolved(transfer: Transfer, local_access: LocalAccess, top: str) -> Transfe
 
     Raise `LocalFileError` if that is not in the directory *top*, and `OSError` if it leads nowhere.
     """
-    place = local_access.resolved(local_access.place(transfer.path, follow=False))
-    if not place.is_below(local_access.place(top)):
+    place = local_access.resolve_link(local_access.resolve(transfer.path, follow=False))
+    if not place.is_below(local_access.resolve(top)):
         raise LocalFileError(f"{transfer.path!r} is a link that leads out of the tree", local=transfer.path)
     place.status(follow=True)
     return replace(transfer, tree=place.tree, parts=place.parts)

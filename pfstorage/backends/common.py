@@ -22,10 +22,10 @@ def new_md5() -> hashlib._Hash:
     return hashlib.md5(usedforsecurity=False)
 
 
-MD5_OF_NOTHING = new_md5().hexdigest()
+EMPTY_MD5 = new_md5().hexdigest()
 
 
-def md5_of_md5s(md5s: Iterable[str]) -> str:
+def segments_etag_of(md5s: Iterable[str]) -> str:
     """Return the etag of a large object, which is made of those of its segments.
 
     >>> md5_of_md5s(["d41d8cd98f00b204e9800998ecf8427e"])
@@ -58,33 +58,33 @@ def lacks_segments(error: StorageError) -> bool:
     return error.facts.get("status") == 409 and bool(error.facts.get("key"))
 
 
-def no_part(key: str, size: int) -> RejectedError:
+def range_error(key: str, size: int) -> RejectedError:
     """Return the error for a part of an object of *size* bytes that begins after its end."""
     return RejectedError(f"{key!r} has {size} bytes: there are none in this range", key=key, status=416)
 
 
-def part_of(span: ByteRange | None, info: ObjectInfo) -> tuple[int, int]:
-    """Return which byte of the object *info*, whose size is known, comes first for *span*, and how many come.
+def resolve_range(byte_range: ByteRange | None, info: ObjectInfo) -> tuple[int, int]:
+    """Return which byte of the object *info*, whose size is known, comes first for *byte_range*, and how many come.
 
-    Raise `RejectedError` if the object is another than that of *span*, or has no such part.
+    Raise `RejectedError` if the object is another than that of *byte_range*, or has no such part.
     """
     assert info.size is not None
-    if span is None:
+    if byte_range is None:
         return 0, info.size
-    if span.etag not in ("", info.etag):
+    if byte_range.etag not in ("", info.etag):
         raise object_changed_error(info.key)
-    start, size = span.bounds(info.size)
-    if not size and span.size != 0:
-        raise no_part(info.key, info.size)
+    start, size = byte_range.bounds(info.size)
+    if not size and byte_range.size != 0:
+        raise range_error(info.key, info.size)
     return start, size
 
 
-def is_no_part(error: StorageError) -> bool:
-    """Tell whether the object has no such part; so it is of `no_part`."""
+def is_range_error(error: StorageError) -> bool:
+    """Tell whether the object has no such part; so it is of `range_error`."""
     return error.facts.get("status") == 416
 
 
-def wrong_segment(key: str) -> IntegrityError:
+def damaged_segment_error(key: str) -> IntegrityError:
     """Return the error for a large object of which a segment came damaged."""
     return IntegrityError(f"{key!r}: a segment does not have the store's MD5; pull it again", key=key)
 
@@ -94,7 +94,7 @@ def already_exists_error(key: str) -> ExistsError:
     return ExistsError(f"there is an object {key!r} already, and it was not to be replaced", key=key)
 
 
-def time_of_http(text: str) -> datetime | None:
+def parse_http_date(text: str) -> datetime | None:
     """Return the moment that *text*, a date of HTTP (RFC 9110, section 5.6.7), tells, None if it is no such date."""
     try:
         found = parsedate_to_datetime(text)
@@ -113,7 +113,7 @@ def iso_time(seconds: float) -> str:
     )
 
 
-def iso_time_of_file(status: os.stat_result) -> str:
+def iso_mtime(status: os.stat_result) -> str:
     """Return when a file was last written, or the first or the last moment that can be written so.
 
     A clock that was never set, or a program, may give a file any time.
@@ -121,7 +121,7 @@ def iso_time_of_file(status: os.stat_result) -> str:
     return iso_time(min(max(status.st_mtime_ns / 1e9, _FIRST_MOMENT), _LAST_MOMENT))
 
 
-def text_of_mtime(nanoseconds: int) -> str:
+def format_mtime(nanoseconds: int) -> str:
     """Write a time since the epoch as seconds, as python-swiftclient and rclone do.
 
     >>> text_of_mtime(1_700_000_000_123_456_789), text_of_mtime(-1)
@@ -131,8 +131,8 @@ def text_of_mtime(nanoseconds: int) -> str:
     return f"{'-' if nanoseconds < 0 else ''}{seconds}.{rest:09}"
 
 
-def mtime_of_text(text: str) -> int | None:
-    """Read what `text_of_mtime` wrote, or whoever else; None if it is no time that a system can tell.
+def parse_mtime(text: str) -> int | None:
+    """Read what `format_mtime` wrote, or whoever else; None if it is no time that a system can tell.
 
     >>> mtime_of_text("1700000000.123456789"), mtime_of_text("12"), mtime_of_text("-0.5"), mtime_of_text("x")
     (1700000000123456789, 12000000000, -500000000, None)
@@ -146,13 +146,18 @@ def mtime_of_text(text: str) -> int | None:
 
 
 def select(
-    rows: Iterable[ObjectInfo], prefix: str, marker: str, end_marker: str, limit: int | None, delimiter: str
+    rows: Iterable[ObjectInfo],
+    prefix: str,
+    start_after: str,
+    stop_before: str,
+    limit: int | None,
+    delimiter: str,
 ) -> Iterator[ObjectInfo]:
     """Do what `Storage.list` asks, on all *rows* of a store in ascending order."""
     matching = (row for row in rows if row.key.startswith(prefix))
     rolled = _rolled_up(matching, prefix, delimiter) if delimiter else matching
-    for count, row in enumerate(row for row in rolled if row.key > marker):
-        if count == limit or (end_marker and row.key >= end_marker):
+    for count, row in enumerate(row for row in rolled if row.key > start_after):
+        if count == limit or (stop_before and row.key >= stop_before):
             return
         yield row
 

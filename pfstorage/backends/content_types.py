@@ -9,7 +9,7 @@ from __future__ import annotations
 UNKNOWN = "application/octet-stream"
 DICOM = "application/dicom"
 GZIP = "application/gzip"
-PEEKED = 132
+PEEK_SIZE = 132
 """Bytes that tell a type: DICOM's magic is at 128 (PS3.10, 7.1)."""
 
 UNSPECIFIC = frozenset(
@@ -60,10 +60,10 @@ def guess_content_type(key: str) -> str:
     return BY_SUFFIX.get(suffix.lower(), UNKNOWN) if stem else UNKNOWN
 
 
-def content_type_of(key: str, beginning: bytes, said: str = "") -> str:
+def detect_content_type(key: str, beginning: bytes, said: str = "") -> str:
     """Return the type of an object: what its sender *said*, if that is specific, or else what it is.
 
-    *beginning* are its first `PEEKED` bytes, or all. What begins as gzip does is gzip, whatever its name says. A
+    *beginning* are its first `PEEK_SIZE` bytes, or all. What begins as gzip does is gzip, whatever its name says. A
     picture, a PDF and the like may have any bytes where DICOM has its magic, and a text can't.
     """
     if said.partition(";")[0].strip().lower() not in UNSPECIFIC:

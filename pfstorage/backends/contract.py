@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, runtime_checkable
 
-from pfstorage.backends.leftovers import Leftover, Leftovers, Share
+from pfstorage.backends.leftovers import Leftover, Leftovers, RunAll
 from pfstorage.backends.retry import RetryPolicy
-from pfstorage.keys.mapping import is_marker
+from pfstorage.keys.mapping import is_directory_marker
 from pfstorage.local import DenyList
 from pfstorage.settings.model import Settings
 
@@ -70,7 +70,7 @@ class ObjectInfo:
         >>> ObjectInfo("d", 1, content_type="application/directory").is_directory
         False
         """
-        if is_marker(self.key):
+        if is_directory_marker(self.key):
             return True
         return self.size == 0 and self.content_type.partition(";")[0].strip().lower() in DIRECTORY_TYPES
 
@@ -103,7 +103,7 @@ class ByteRange:
     def bounds(self, total: int) -> tuple[int, int]:
         """Return the first byte of it in an object of *total* bytes, and how many bytes there are.
 
-        >>> Span(3, 4).bounds(5), Span(-2).bounds(5), Span(9).bounds(5)
+        >>> ByteRange(3, 4).bounds(5), ByteRange(-2).bounds(5), ByteRange(9).bounds(5)
         ((3, 2), (3, 2), (5, 0))
         """
         start = max(0, total + self.offset) if self.offset < 0 else min(self.offset, total)
@@ -161,15 +161,15 @@ class Storage(Protocol):
         self,
         prefix: str = "",
         *,
-        marker: str = "",
-        end_marker: str = "",
+        start_after: str = "",
+        stop_before: str = "",
         limit: int | None = None,
         delimiter: str = "",
     ) -> Iterator[ObjectInfo]:
         """Yield every object whose key starts with *prefix*, in ascending order of its UTF-8 bytes.
 
         *prefix* is a plain string prefix: ``a/b`` matches ``a/bc``. Rows begin
-        after *marker*, and end before *end_marker* or after *limit*. With *delimiter*, keys that contain it
+        after *start_after*, and end before *stop_before* or after *limit*. With *delimiter*, keys that contain it
         after the prefix are rolled up into one row, `ObjectInfo.is_subdir`, whose
         key is the common part with the delimiter. No match is an empty iterator,
         not an error. Pages are fetched as they are needed, one ahead.
@@ -181,14 +181,14 @@ class Storage(Protocol):
         """Return what the store says of *key*. Raise `NotFoundError` if it isn't there."""
         ...
 
-    def get(self, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
+    def get(self, key: str, sink: Sink, byte_range: ByteRange | None = None) -> ObjectInfo:
         """Write the bytes of *key* into *sink*, in order, each once; return what they are.
 
         It is one request to the store. The bytes are checked against the size and, where it is known, the MD5 that
-        the store gives, or the *span*. What is returned has no size where nothing shows that all of it came. A
+        the store gives, or the *byte_range*. What is returned has no size where nothing shows that all of it came. A
         download that breaks goes on where it was. Raise `NotFoundError`, `IntegrityError` if the bytes are
-        not those, or `RejectedError` of the status 416 if there is nothing in the *span*, and of 412 if the object is
-        another meanwhile; *sink* has then got some, which are worth nothing.
+        not those, or `RejectedError` of the status 416 if there is nothing in the *byte_range*, and of 412 if the
+        object is another meanwhile; *sink* has then got some, which are worth nothing.
         """
         ...
 
@@ -230,10 +230,10 @@ class Storage(Protocol):
 
 
 @runtime_checkable
-class SupportsLeavingOut(Protocol):
+class SupportsPartialListing(Protocol):
     """A storage that may have something in it which it may not list: an error, unless somebody can tell of it."""
 
-    def with_left_out(self, note: Callable[[str, str], None]) -> Storage:
+    def allow_partial_listing(self, note: Callable[[str, str], None]) -> Storage:
         """Return this storage, whose listings leave out what they can't show.
 
         *note* is told the prefix of all that was left out, or its key, and why. It is an error all the
@@ -242,16 +242,16 @@ class SupportsLeavingOut(Protocol):
         ...
 
 
-def leaving_out(storage: Storage, note: Callable[[str, str], None]) -> Storage:
-    """Return *storage* as `SupportsLeavingOut.with_left_out` does, or as it is if it lists all that it has."""
-    return storage.with_left_out(note) if isinstance(storage, SupportsLeavingOut) else storage
+def list_partially(storage: Storage, note: Callable[[str, str], None]) -> Storage:
+    """Return *storage* with `SupportsPartialListing.allow_partial_listing` applied, or unchanged without it."""
+    return storage.allow_partial_listing(note) if isinstance(storage, SupportsPartialListing) else storage
 
 
 @runtime_checkable
-class SupportsClosing(Protocol):
+class SupportsDenyList(Protocol):
     """A storage whose objects are local files, among which some of the server's own may come to lie."""
 
-    def with_closed(self, closed: DenyList) -> Storage:
+    def with_deny_list(self, closed: DenyList) -> Storage:
         """Return this storage without what is *closed*: nobody may list, read or replace that."""
         ...
 
@@ -266,10 +266,10 @@ class SupportsRetryPolicy(Protocol):
 
 
 @runtime_checkable
-class SupportsGivingUp(Protocol):
+class SupportsAbort(Protocol):
     """A storage that may have to be waited for."""
 
-    def give_up(self, reason: str) -> None:
+    def abort(self, reason: str) -> None:
         """End what waits for the store with `StoppedError`, soon, and let nothing wait any more.
 
         It is not asked again. What has another patience, see `SupportsRetryPolicy`, goes on, but for a
@@ -297,7 +297,7 @@ def takes_streams(storage: object) -> bool:
     return isinstance(storage, SupportsStreams) and storage.takes_streams
 
 
-def window_of(body: object) -> float:
+def rewind_window(body: object) -> float:
     """Return over how many bytes *body* goes back at most."""
     window: float = getattr(body, "window", math.inf)
     return window
@@ -322,7 +322,7 @@ class Part:
     md5: str = ""
 
 
-class SegmentedUpload(Protocol):
+class MultipartUpload(Protocol):
     """A large object on its way into a store, piece by piece: nothing of it is seen before `finish`."""
 
     def stored(self) -> Set[Part]:
@@ -364,13 +364,13 @@ class SupportsMultipart(Protocol):
         """
         ...
 
-    def segmented_upload(
+    def start_multipart_upload(
         self, key: str, size: int, part_size: int, attributes: Attributes, replaced: ObjectInfo | None
-    ) -> SegmentedUpload:
+    ) -> MultipartUpload:
         """Begin to store *key*, in place of *replaced* as a listing showed it."""
         ...
 
-    def pieces(self, info: ObjectInfo) -> Sequence[Part]:
+    def list_parts(self, info: ObjectInfo) -> Sequence[Part]:
         """Return of what pieces the object of a listing row is made, in order. It is one request.
 
         Raise `NotFoundError` if it is gone, or another object by now. Where the store does not
@@ -378,12 +378,12 @@ class SupportsMultipart(Protocol):
         """
         ...
 
-    def leftovers(self, takes: Callable[[str], bool], older_than: float, share: Share) -> Leftovers:
+    def leftovers(self, is_wanted: Callable[[str], bool], older_than: float, run_all: RunAll) -> Leftovers:
         """Return the segments that no object is made of: whatever may be made of one is asked.
 
-        *takes* tells of the key that a segment was stored for whether it is wanted; of a key that was too
+        *is_wanted* tells of the key that a segment was stored for whether it is wanted; of a key that was too
         long for that, of its beginning. Those of an upload that has stored one in the last *older_than*
-        seconds may yet become an object, and are left out. *share* does what it is given side by side.
+        seconds may yet become an object, and are left out. *run_all* does what it is given side by side.
         """
         ...
 

@@ -29,5 +29,5 @@ class Leftovers:
     unread: Sequence[str]
 
 
-Share = Callable[[Sequence[Callable[[], Any]]], list[Any]]
+RunAll = Callable[[Sequence[Callable[[], Any]]], list[Any]]
 """Does tasks side by side, and returns what they return, in order."""

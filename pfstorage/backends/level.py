@@ -10,38 +10,38 @@ import itertools
 from collections.abc import Iterable, Iterator
 
 from pfstorage.backends.contract import ObjectInfo, Storage
-from pfstorage.keys.mapping import FIRST_CHARACTER, just_before
+from pfstorage.keys.mapping import FIRST_CHARACTER, start_just_before
 
 SLASH = "/"
 
 
-def rows_of_level(
-    storage: Storage, prefix: str, *, marker: str = "", limit: int | None = None
+def list_level(
+    storage: Storage, prefix: str, *, start_after: str = "", limit: int | None = None
 ) -> Iterator[ObjectInfo]:
-    """Yield what the store lists of the level below *prefix*, after *marker*, for `as_directories`.
+    """Yield what the store lists of the level below *prefix*, after *start_after*, for `as_directories`.
 
     *limit* tells how many rows are wanted: the store is asked for as many at a time. Before
-    them come the objects up to *marker* whose directories are to come after it: ``d``, after ``d-1``.
+    them come the objects up to *start_after* whose directories are to come after it: ``d``, after ``d-1``.
     """
-    yield from _marks_before(storage, prefix, marker)
+    yield from _marks_before(storage, prefix, start_after)
     count = limit
     while count == limit:
         count = 0
-        for row in storage.list(prefix, marker=marker, limit=limit, delimiter=SLASH):
-            count, marker = count + 1, row.key
+        for row in storage.list(prefix, start_after=start_after, limit=limit, delimiter=SLASH):
+            count, start_after = count + 1, row.key
             yield row
         if limit is None:
             return
 
 
-def _marks_before(storage: Storage, prefix: str, marker: str) -> Iterator[ObjectInfo]:
-    """Yield the marked directories ``d`` where *marker* is ``d``, or lies between that and ``d/``."""
-    name = marker[len(prefix) :].partition(SLASH)[0] if marker.startswith(prefix) else ""
+def _marks_before(storage: Storage, prefix: str, start_after: str) -> Iterator[ObjectInfo]:
+    """Yield the marked directories ``d`` where *start_after* is ``d``, or lies between that and ``d/``."""
+    name = start_after[len(prefix) :].partition(SLASH)[0] if start_after.startswith(prefix) else ""
     for length in range(len(prefix), len(prefix) + len(name) + 1):
-        key = marker[:length]
-        if key and not key.endswith(SLASH) and marker[length : length + 1] < SLASH:
+        key = start_after[:length]
+        if key and not key.endswith(SLASH) and start_after[length : length + 1] < SLASH:
             found = storage.list(
-                prefix, marker=just_before(key), end_marker=key + FIRST_CHARACTER, delimiter=SLASH
+                prefix, start_after=start_just_before(key), stop_before=key + FIRST_CHARACTER, delimiter=SLASH
             )
             yield from (row for row in found if row.key == key and row.is_directory)
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from pfstorage.backends.common import already_exists_error, iso_time, part_of, select
+from pfstorage.backends.common import already_exists_error, iso_time, resolve_range, select
 from pfstorage.backends.content_types import guess_content_type
 from pfstorage.backends.contract import CHUNK, NO_ATTRIBUTES, Attributes, ByteRange, ObjectInfo, Sink, Source
 from pfstorage.backends.streams import HashedBody, announce
@@ -34,22 +34,22 @@ class MemoryStorage:
         self,
         prefix: str = "",
         *,
-        marker: str = "",
-        end_marker: str = "",
+        start_after: str = "",
+        stop_before: str = "",
         limit: int | None = None,
         delimiter: str = "",
     ) -> Iterator[ObjectInfo]:
         with self._lock:
             rows = [info for info, _ in self._objects().values()]
         rows.sort(key=lambda row: row.key)  # code points are in the order of their UTF-8
-        yield from select(rows, prefix, marker, end_marker, limit, delimiter)
+        yield from select(rows, prefix, start_after, stop_before, limit, delimiter)
 
     def head(self, key: str) -> ObjectInfo:
         return self._object(key)[0]
 
-    def get(self, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
+    def get(self, key: str, sink: Sink, byte_range: ByteRange | None = None) -> ObjectInfo:
         info, content = self._object(key)
-        first, size = part_of(span, info)
+        first, size = resolve_range(byte_range, info)
         announce(sink, info)
         for start in range(first, first + size, CHUNK):
             sink.write(content[start : min(start + CHUNK, first + size)])

@@ -50,7 +50,7 @@ class RetryCounter:
             self.value += 1
 
 
-REPEATED = RetryCounter()
+RETRIES_MADE = RetryCounter()
 """How often something was tried again in this process, for its metrics."""
 
 
@@ -85,10 +85,10 @@ class RetryPolicy:
     """What failures of a store are borne: by each request, and by all that share this together.
 
     A request is repeated up to *retries* times; one that gets further each time, such
-    as a download over a bad line, as often as it takes. With *is_bounded*, all of them
+    as a download over a bad line, as often as it takes. With *has_budget*, all of them
     share a budget: where most requests fail, repeating each does harm and helps nobody.
-    *noticed* is told of each failure that is worth another try. With *is_watched*, what waits for the store is given up
-    soon after *cancellation* is requested, whether or not anybody looks at that. Safe in many threads.
+    *on_failure* is told of each failure that is worth another try. With *is_watched*, what waits for the store is
+    given up soon after *cancellation* is requested, whether or not anybody looks at that. Safe in many threads.
     """
 
     def __init__(
@@ -96,14 +96,14 @@ class RetryPolicy:
         retries: int,
         *,
         cancellation: CancellationToken | None = None,
-        noticed: Callable[[StorageError], None] = lambda _: None,
-        is_bounded: bool = False,
+        on_failure: Callable[[StorageError], None] = lambda _: None,
+        has_budget: bool = False,
         is_watched: bool = False,
     ) -> None:
         self._retries = retries
         self._stop = cancellation or CancellationToken()
-        self._noticed = noticed
-        self._budget = BUDGET if is_bounded else float("inf")
+        self._noticed = on_failure
+        self._budget = BUDGET if has_budget else float("inf")
         self._lock = threading.Lock()
         self._breakers: set[Callable[[], None]] = set()
         self._is_given_up = False
@@ -155,7 +155,7 @@ class RetryPolicy:
                 if self._add_to_budget(-1) < 0:
                     raise
                 pause = _pause(attempt, e)
-                REPEATED.add()
+                RETRIES_MADE.add()
                 log.debug("trying again in %.1f s: %s", pause, e)
                 self._stop.sleep(pause)
             else:
@@ -168,8 +168,8 @@ class RetryPolicy:
             return self._budget
 
     @contextlib.contextmanager
-    def breakable(self, breaker: Callable[[], None]) -> Iterator[None]:
-        """Let `break_off` call *breaker*, from another thread, for the length of the block."""
+    def abortable(self, breaker: Callable[[], None]) -> Iterator[None]:
+        """Let `abort_requests` call *breaker*, from another thread, for the length of the block."""
         with self._lock:
             if self._is_given_up:
                 raise self._stop.error()
@@ -180,18 +180,18 @@ class RetryPolicy:
             with self._lock:
                 self._breakers.discard(breaker)
 
-    def give_up_if_stopped(self) -> None:
-        if self._stop.is_requested:
-            self.give_up(self._stop.reason)
+    def abort_if_cancelled(self) -> None:
+        if self._stop.is_cancelled:
+            self.abort(self._stop.reason)
 
-    def give_up(self, reason: str) -> None:
+    def abort(self, reason: str) -> None:
         """Break off what is under way, and let nothing begin any more: each ends with `StoppedError`."""
-        self._stop.request(reason)
+        self._stop.cancel(reason)
         with self._lock:
             self._is_given_up = True
-        self.break_off()
+        self.abort_requests()
 
-    def break_off(self) -> None:
+    def abort_requests(self) -> None:
         """End every wait for the store that is under way with an error."""
         with self._lock:
             breakers = list(self._breakers)
@@ -233,7 +233,7 @@ class Watch:
                 if not waiting:
                     self._is_needed.clear()
             for retry_policy in waiting:
-                retry_policy.give_up_if_stopped()
+                retry_policy.abort_if_cancelled()
 
 
 WATCH = Watch()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pfstorage.backends.common import new_md5, wrong_segment
-from pfstorage.backends.contract import ObjectInfo, Part, Sink, Source, window_of
+from pfstorage.backends.common import damaged_segment_error, new_md5
+from pfstorage.backends.contract import ObjectInfo, Part, Sink, Source, rewind_window
 from pfstorage.errors import IntegrityError, LocalFileError
 
 
@@ -25,7 +25,7 @@ class HashedBody:
 
     def __init__(self, body: Source, size: int, key: str) -> None:
         self.size = size
-        self.window = window_of(body)
+        self.window = rewind_window(body)
         self._body = body
         self._left = size
         self._key = key
@@ -79,7 +79,7 @@ class HashedSink:
             )
 
 
-class PiecewiseSink:
+class PartVerifyingSink:
     """A sink for a whole object of *pieces*, each of which is hashed; what completes a wrong one is not passed on."""
 
     def __init__(self, sink: Sink, key: str, pieces: Iterable[Part]) -> None:
@@ -102,6 +102,6 @@ class PiecewiseSink:
             self._left -= len(part)
             if not self._left:
                 if self._piece.md5 not in ("", self._digest.hexdigest()):
-                    raise wrong_segment(self._key)
+                    raise damaged_segment_error(self._key)
                 self._begin_next()
         self._sink.write(chunk)

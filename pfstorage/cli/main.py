@@ -129,9 +129,9 @@ class _Signals:
         name = signal.Signals(number).name
         if not self._has_begun:  # an exception in the middle of an import may be lost
             os._exit(STATUS_BY_REASON[name])
-        if not self._stop.has_listeners or self._stop.is_requested:
+        if not self._stop.has_listeners or self._stop.is_cancelled:
             raise Ended(name)
-        self._stop.request(name)
+        self._stop.cancel(name)
 
 
 _LOCAL_STORE = (
@@ -254,7 +254,7 @@ def _save(path: str, document: Mapping[str, Any]) -> None:
         if output.is_stream(path):  # to put a file in its place would take /dev/stdout from the whole system
             raise SettingsError(f"--configFileSave writes a regular file, and {path!r} is none; name a file")
     directory, name = os.path.split(os.path.realpath(path))
-    with local_errors(path), LocalTree(directory).whole_file((name,), mode=0o600) as file:
+    with local_errors(path), LocalTree(directory).atomic_file((name,), mode=0o600) as file:
         file.write(json.dumps(document, indent=4).encode() + b"\n")
 
 

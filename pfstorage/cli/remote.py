@@ -64,7 +64,7 @@ def send(
         client.url, client.cancellation, client.way = _url(address), cancellation, way
         client.certificates = _certificates(way, scratch)
         answer = client.push_core({"action": message.action, "meta": message.meta, **message.beside})
-    if cancellation.is_requested:
+    if cancellation.is_cancelled:
         raise cancellation.error()
     if client.failure:
         failure = without_password(client.failure)  # curl quotes the URL of a proxy
@@ -165,7 +165,7 @@ def _client_class() -> Any:
             self.c.setopt(pycurl.LOW_SPEED_TIME, SILENCE_SECONDS)
             # curl asks this every second, also where nothing comes; a signal is handled then, and not before
             self.c.setopt(pycurl.NOPROGRESS, 0)
-            self.c.setopt(pycurl.XFERINFOFUNCTION, lambda *_: self.cancellation.is_requested)
+            self.c.setopt(pycurl.XFERINFOFUNCTION, lambda *_: self.cancellation.is_cancelled)
 
         def curl_doCall(self) -> dict[str, Any]:
             self.HTTPheaders = [

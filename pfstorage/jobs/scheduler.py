@@ -27,7 +27,7 @@ from pfstorage.jobs.rows import packed_message
 from pfstorage.jobs.run import FIRST_PAUSE, Perform, Run
 from pfstorage.jobs.store import JobStore
 from pfstorage.jobs.stored_reply import kept
-from pfstorage.runtime.unexpected import unforeseen
+from pfstorage.runtime.unexpected import unexpected_error
 from pfstorage.wire.reply import Reply
 
 log = logging.getLogger(__name__)
@@ -161,7 +161,7 @@ class Jobs:
                 self._announce(job_id)
             elif run := self._runs.get(job_id):
                 run.is_cancelled = True
-                run.cancellation.request("the job was cancelled")
+                run.cancellation.cancel("the job was cancelled")
                 self._store.note_unwanted(job_id)
         return self._read(job_id)
 
@@ -184,7 +184,7 @@ class Jobs:
                 return
             self._is_closed = True
             for run in self._runs.values():
-                run.cancellation.request("the server ends")
+                run.cancellation.cancel("the server ends")
         for news in self._news:
             _wake(news)
         with self._changed:
@@ -269,7 +269,7 @@ class Jobs:
             del order  # it may be long
             answer = kept(reply)
         except Exception as e:  # noqa: BLE001 - it is logged
-            error = e if isinstance(e, PfstorageError) else unforeseen(e, "a job")
+            error = e if isinstance(e, PfstorageError) else unexpected_error(e, "a job")
             reply = Reply.from_error(error)
             answer = kept(reply)
         with self._lock:

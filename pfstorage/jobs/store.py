@@ -27,7 +27,7 @@ from pfstorage.jobs.model import (
 )
 from pfstorage.jobs.queue import QueuedJob
 from pfstorage.jobs.rows import COLUMNS, ORDER, REPLY, job_of, read_order, rights_text
-from pfstorage.runtime.fair_share import LOOPS
+from pfstorage.runtime.fair_share import FAIR_SHARE
 from pfstorage.wire.packed import Packed
 
 log = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ class JobStore:
             unknown = rows.execute(
                 f"SELECT {_NAME}, {COLUMNS} FROM job WHERE number IN ({numbers})"
             ).fetchall()
-        jobs = {name: job_of(row) for name, *row in LOOPS.in_turns(unknown)}
+        jobs = {name: job_of(row) for name, *row in FAIR_SHARE.in_turns(unknown)}
         listed = [jobs.get(name) or known[name] for name in names]
         self._know({name: job for name, job in zip(names, listed, strict=True) if job.state != RUNNING})
         return listed
@@ -172,7 +172,7 @@ class JobStore:
 
     def note_unwanted(self, job_id: str) -> None:
         """See that a running job is not resumed."""
-        self._set(job_id, is_unwanted=1)
+        self._set(job_id, is_abandoned=1)
 
     def park(self, job_id: str) -> None:
         """Queue a running job again."""

@@ -16,7 +16,7 @@ FIRST_CHARACTER = "\x01"  # no key holds a NUL, so between a key and itself with
 MAX_COMPONENT_BYTES = 255  # NAME_MAX of the Linux and macOS file systems
 
 
-def below(name: str, location: str) -> str | None:
+def relative_to(name: str, location: str) -> str | None:
     """Return what is left of *name* after the leading *location*, None if it isn't there.
 
     The whole *name* is below an empty location; a name is below itself, with
@@ -56,7 +56,7 @@ def common_prefix(first: str, last: str) -> str:
     return min(first, last, key=len) if length is None else first[:length]
 
 
-def just_before(key: str) -> str:
+def start_just_before(key: str) -> str:
     """Return a marker after which a listing begins with *key*, and with little else before it.
 
     >>> just_before("chris/a"), just_before("a")
@@ -77,7 +77,7 @@ def without_dot(location: str) -> str:
     return "" if location == "." else location
 
 
-def plain_location(text: str) -> str:
+def normal_location(text: str) -> str:
     """Return the location *text* without what means nothing in it: empty components, and those of one dot.
 
     >>> plain_location("k//w/"), plain_location("/k/./w"), plain_location("/"), plain_location(".hidden/..")
@@ -86,14 +86,14 @@ def plain_location(text: str) -> str:
     return "/".join(part for part in text.split("/") if part not in ("", "."))
 
 
-def plain_prefix(text: str) -> str:
-    """Return the beginning *text* of keys as `plain_location` would; its last component may be a part of one.
+def normal_prefix(text: str) -> str:
+    """Return the beginning *text* of keys as `normal_location` would; its last component may be a part of one.
 
     >>> plain_prefix("k//w"), plain_prefix("k//w//"), plain_prefix("k//."), plain_prefix("/")
     ('k/w', 'k/w/', 'k/.', '')
     """
     directory, _, last = text.rpartition("/")
-    plain = plain_location(directory)
+    plain = normal_location(directory)
     return f"{plain}/{last}" if plain else last
 
 
@@ -116,9 +116,9 @@ def local_to_key(path: str, over: str, location: str, cwd: str, names: Sequence[
     'storage/u/d/f'
     """
     if over:
-        rest = below(_absolute(path, cwd, names), _absolute(over, cwd, names))
+        rest = relative_to(_absolute(path, cwd, names), _absolute(over, cwd, names))
         for name, own in names if rest is None else ():
-            rest = below(_absolute(path, cwd, [(own, name)]), _absolute(over, cwd, [(own, name)]))
+            rest = relative_to(_absolute(path, cwd, [(own, name)]), _absolute(over, cwd, [(own, name)]))
             if rest is not None:
                 break
         if rest is None:
@@ -133,7 +133,7 @@ def local_to_key(path: str, over: str, location: str, cwd: str, names: Sequence[
 def _absolute(path: str, cwd: str, names: Sequence[tuple[str, str]]) -> str:
     absolute = os.path.normpath(os.path.join(cwd, path))
     for name, own in names:
-        rest = below(absolute, name)
+        rest = relative_to(absolute, name)
         if rest is not None:
             return join(own, rest)
     return absolute
@@ -217,6 +217,6 @@ def local_parts(rest: str, key: str) -> tuple[str, ...]:
     return parts
 
 
-def is_marker(key: str) -> bool:
+def is_directory_marker(key: str) -> bool:
     """Tell whether *key* stands for a directory: tools make such empty objects for empty ones."""
     return key.endswith("/")

@@ -37,9 +37,9 @@ class Selection:
 
     Raise `MessageError` for what is malformed.
 
-    >>> Selection(include=("*.dcm",), exclude=("tmp/**",)).takes("chris/a/b.dcm", "a/b.dcm")
+    >>> Selection(include=("*.dcm",), exclude=("tmp/**",)).selects("chris/a/b.dcm", "a/b.dcm")
     True
-    >>> [shard for shard in ("1/3", "2/3", "3/3") if Selection(shard=shard).takes("a", "a")]
+    >>> [shard for shard in ("1/3", "2/3", "3/3") if Selection(shard=shard).selects("a", "a")]
     ['1/3']
     """
 
@@ -51,7 +51,7 @@ class Selection:
     def __post_init__(self) -> None:
         _ = self._included, self._excluded, self._share  # what is malformed is told at once
 
-    def takes(self, key: str, rest: str) -> bool:
+    def selects(self, key: str, rest: str) -> bool:
         """Tell whether *key* is taken. *rest* is its path below the location, "" for the location itself.
 
         The latter is matched by its own name, the last component of *key*.
@@ -61,10 +61,10 @@ class Selection:
             self.substr in key
             and (not self._included or any(glob(path) for glob in self._included))
             and not any(glob(path) for glob in self._excluded)
-            and self.is_in_share(key)
+            and self.is_in_shard(key)
         )
 
-    def leaves_out(self, rest: str) -> bool:
+    def excludes(self, rest: str) -> bool:
         """Tell whether *exclude* matches *rest*, a path below the location, or all below it if that ends in a slash.
 
         >>> selection = Selection(exclude=("tmp/**", "old"))
@@ -75,7 +75,7 @@ class Selection:
             return any(glob(rest) for glob in self._excluded)
         return any(glob.covers(rest) for glob in self._excluded)
 
-    def is_in_share(self, key: str) -> bool:
+    def is_in_shard(self, key: str) -> bool:
         """Tell whether *shard* takes *key*."""
         if self._share is None:
             return True

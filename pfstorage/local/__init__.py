@@ -1,27 +1,32 @@
 """Local files: walk a tree, read a regular file, write a file whole or not at all."""
 
 from pfstorage.local.common import (
-    is_of_disk,
+    file_version,
+    is_disk_error,
     is_stable,
     local_error,
     local_errors,
     require_regular,
     settled_status,
-    version_of,
 )
-from pfstorage.local.deny_list import DenyList, is_on_the_way
+from pfstorage.local.deny_list import DenyList, passes_through
 from pfstorage.local.disk import sync_one
 from pfstorage.local.reading import Body, body_of, open_body
 from pfstorage.local.resolved import ResolvedPath
-from pfstorage.local.sandbox import AllowedRoots, LocalAccess, name_by_shell, working_directory
+from pfstorage.local.sandbox import AllowedRoots, LocalAccess, shell_directory, working_directory
 from pfstorage.local.tree import LocalTree
-from pfstorage.local.unfinished import PART_PREFIX, PART_SUFFIX, is_part, require_no_part
+from pfstorage.local.unfinished import (
+    UNFINISHED_PREFIX,
+    UNFINISHED_SUFFIX,
+    is_unfinished,
+    reject_unfinished_name,
+)
 from pfstorage.local.walking import LocalFile, find_files
 from pfstorage.local.writing import NewFile, sync_file_systems
 
 __all__ = [
-    "PART_PREFIX",
-    "PART_SUFFIX",
+    "UNFINISHED_PREFIX",
+    "UNFINISHED_SUFFIX",
     "AllowedRoots",
     "Body",
     "DenyList",
@@ -31,20 +36,20 @@ __all__ = [
     "NewFile",
     "ResolvedPath",
     "body_of",
+    "file_version",
     "find_files",
-    "is_of_disk",
-    "is_on_the_way",
-    "is_part",
+    "is_disk_error",
     "is_stable",
+    "is_unfinished",
     "local_error",
     "local_errors",
-    "name_by_shell",
     "open_body",
-    "require_no_part",
+    "passes_through",
+    "reject_unfinished_name",
     "require_regular",
     "settled_status",
+    "shell_directory",
     "sync_file_systems",
     "sync_one",
-    "version_of",
     "working_directory",
 ]

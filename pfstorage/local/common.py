@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from pfstorage.errors import FullDiskError, LocalFileError, NoDescriptorError
-from pfstorage.runtime.unexpected import NO_DESCRIPTORS, lacks_descriptors
+from pfstorage.runtime.unexpected import NO_DESCRIPTORS, is_out_of_descriptors
 
 TOP = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe would wait for its writer without end
@@ -47,7 +47,7 @@ def require_regular(status: os.stat_result, *, links: bool = False) -> None:
         raise IsADirectoryError(errno.EISDIR, "it is no regular file")
 
 
-def version_of(status: os.stat_result) -> tuple[int, int, int]:
+def file_version(status: os.stat_result) -> tuple[int, int, int]:
     """Return what is another when the bytes of a file are.
 
     Tools set back the time of modification of what they write into, as ``exiftool -P`` does. No
@@ -87,14 +87,14 @@ def settled_status(
     return status
 
 
-def is_of_disk(error: OSError) -> bool:
+def is_disk_error(error: OSError) -> bool:
     """Tell whether *error* is about the disk or the file, and not about what its file system can do."""
     return error.errno in _OF_THE_DISK
 
 
 def local_error(error: OSError, path: str) -> LocalFileError:
     """Return *error* about *path* as the error that names it."""
-    if lacks_descriptors(error):
+    if is_out_of_descriptors(error):
         return NoDescriptorError(f"{path!r}: {NO_DESCRIPTORS}", local=path)
     kind = FullDiskError if error.errno in _FULL else LocalFileError
     return kind(f"{path!r}: {error.strerror or error}", local=path)

@@ -13,7 +13,7 @@ _SECONDS = 1.0
 """How long it is taken for granted that the ways to them have not changed."""
 
 
-class ClosedFileError(PermissionError):
+class DeniedFileError(PermissionError):
     """What was asked for is the server's own."""
 
     def __init__(self) -> None:
@@ -47,29 +47,29 @@ class DenyList:
         self._directories, self._identities = found, identities
         self._looked_at = time.monotonic()
 
-    def require_open(self, directory: int, name: str) -> None:
-        """Raise `ClosedFileError` if *name* in *directory*, a descriptor, is closed."""
+    def require_allowed(self, directory: int, name: str) -> None:
+        """Raise `DeniedFileError` if *name* in *directory*, a descriptor, is closed."""
         if self._everything:
-            raise ClosedFileError
+            raise DeniedFileError
         self._look_again()
         for closed in self._directories.get(name.casefold(), ()):
             if is_same(closed, directory):
-                raise ClosedFileError
+                raise DeniedFileError
 
     @property
     def has_any(self) -> bool:
         """Whether anything is closed."""
         return self._everything or bool(self._paths)
 
-    def require_other(self, status: os.stat_result) -> None:
-        """Raise `ClosedFileError` if *status* is that of a closed file, whatever the name that it was found by.
+    def require_not_denied(self, status: os.stat_result) -> None:
+        """Raise `DeniedFileError` if *status* is that of a closed file, whatever the name that it was found by.
 
-        `require_open` was asked for that name just before, so the ways to the files are known.
+        `require_allowed` was asked for that name just before, so the ways to the files are known.
         """
         if _identity(status) in self._identities:
             self._look()  # a file that has gone since may have left its number to another
             if _identity(status) in self._identities:
-                raise ClosedFileError
+                raise DeniedFileError
 
     def _look_again(self) -> None:
         if self._paths and time.monotonic() - self._looked_at > _SECONDS:
@@ -88,7 +88,7 @@ def is_same(path: str, descriptor: int) -> bool:
         return False
 
 
-def is_on_the_way(directory: str, path: str) -> bool:
+def passes_through(directory: str, path: str) -> bool:
     """Tell whether *path*, or a link on the way to it, lies below *directory*, which has no links."""
     places = (os.path.join(*step, "") for step in steps(_absolute(path)))
     return any(place.startswith(os.path.join(directory, "")) for place in places)

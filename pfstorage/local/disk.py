@@ -11,8 +11,8 @@ import os
 import stat
 from collections.abc import Callable, Iterable
 
-from pfstorage.local.common import is_of_disk
-from pfstorage.local.unfinished import part_name, remove_part
+from pfstorage.local.common import is_disk_error
+from pfstorage.local.unfinished import remove_unfinished, unfinished_name
 
 log = logging.getLogger(__name__)
 
@@ -58,14 +58,14 @@ def _is_name_of(name: str, directory: int, status: os.stat_result) -> bool:
 
 
 def _ask_new_file(directory: int) -> bool:
-    name = part_name()
+    name = unfinished_name()
     os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, dir_fd=directory))
     try:
         os.stat(name.swapcase(), dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         return False
     finally:
-        remove_part(name, directory)
+        remove_unfinished(name, directory)
     return True
 
 
@@ -77,7 +77,7 @@ def free_bytes(descriptor: int) -> int | None:
     try:
         status = os.statvfs(descriptor)
     except OSError as e:
-        if is_of_disk(e):
+        if is_disk_error(e):
             raise
         log.debug("a file system did not tell how much room it has: %s", e)
         return None
@@ -107,7 +107,7 @@ def _allocate(descriptor: int, mode: int, offset: int, size: int) -> bool:
     try:
         call(descriptor, mode, offset, size)
     except OSError as e:
-        if is_of_disk(e):
+        if is_disk_error(e):
             raise
         return False  # by its file system, that is EOPNOTSUPP, ENOSYS, EPERM, EINVAL or another
     return True
@@ -133,7 +133,7 @@ def sync_one(descriptor: int) -> OSError | None:
     try:
         os.fsync(descriptor)
     except OSError as e:
-        if is_of_disk(e):
+        if is_disk_error(e):
             raise
         return e
     return None
@@ -157,7 +157,7 @@ def sync(descriptors: Iterable[int]) -> OSError | None:
         try:
             (call or os.fsync)(descriptor)
         except OSError as e:
-            if is_of_disk(e):
+            if is_disk_error(e):
                 raise
             refusal = e
     return refusal

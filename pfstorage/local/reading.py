@@ -11,7 +11,7 @@ from typing import IO, BinaryIO
 
 from pfstorage.errors import FileChangedError
 from pfstorage.local import disk
-from pfstorage.local.common import READ, local_errors, read_at, require_regular, settled_status, version_of
+from pfstorage.local.common import READ, file_version, local_errors, read_at, require_regular, settled_status
 from pfstorage.local.tree import LocalTree, Parts
 
 _SMALL = 256 * 1024
@@ -72,7 +72,7 @@ class Body:
 
     def _require_unchanged(self, *, is_cut: bool) -> None:
         then, now = self._status, os.fstat(self._file.fileno())
-        if is_cut or version_of(now) != version_of(then) or not self._is_content():
+        if is_cut or file_version(now) != file_version(then) or not self._is_content():
             text = f"{self._path!r} changed while it was read: push it again"
             if now.st_size != then.st_size:
                 text += f" (it changed its length from {then.st_size} bytes to {now.st_size})"
@@ -172,7 +172,7 @@ def _copied(copy: IO[bytes], file: IO[bytes], path: str) -> Body:
         with local_errors(f"the temporary copy of {path}"):
             copy.write(chunk)
             copy.flush()
-    if version_of(os.fstat(file.fileno())) != version_of(status):
+    if file_version(os.fstat(file.fileno())) != file_version(status):
         raise FileChangedError(f"{path!r} changed while it was read: push it again", local=path)
     return Body(copy, path, os.fstat(copy.fileno()), mtime_ns=status.st_mtime_ns)
 

@@ -14,7 +14,7 @@ _NO_ACL = {errno.ENODATA, errno.ENOTSUP}
 _OWNER = 0o700
 
 
-def replaceable(name: str, directory: int) -> os.stat_result | None:
+def status_to_replace(name: str, directory: int) -> os.stat_result | None:
     """Return the status of the file *name* in *directory*, a descriptor, None if there is no file to be replaced.
 
     A link is what it leads to. Raise `IsADirectoryError` for a device, a pipe or a socket, which is not to be replaced:
@@ -48,7 +48,7 @@ def _is_of_process(name: str, directory: int) -> bool:
     return any(os.path.join(step, "").startswith("/proc/") for step, _ in steps(os.path.join(here, name)))
 
 
-def keep_rights(descriptor: int, there: os.stat_result, name: str, directory: int, most: int) -> None:
+def copy_permissions(descriptor: int, there: os.stat_result, name: str, directory: int, most: int) -> None:
     """Let nobody use a new file who can't use the file *name* that it is to replace, the status of which is *there*.
 
     It gets the owner and the group of that one, its access list and its mode, as far as *most* goes. What the

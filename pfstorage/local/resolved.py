@@ -14,7 +14,7 @@ class ResolvedPath(NamedTuple):
     """The file or directory *parts* of *tree*; without a tree, whatever *path* leads to.
 
     *path* is how a message or a reply spells it. Methods raise `OSError`. In a tree they
-    follow no link: `LocalAccess.place` has done that, and what is a link since then is none to follow.
+    follow no link: `LocalAccess.resolve` has done that, and what is a link since then is none to follow.
     """
 
     path: str

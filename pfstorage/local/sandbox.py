@@ -14,7 +14,7 @@ from pfstorage.local.deny_list import MOST_LINKS, DenyList, is_same
 from pfstorage.local.resolved import ResolvedPath
 from pfstorage.local.tree import LocalTree, Parts
 
-Spot = tuple[LocalTree, Parts]
+TreePath = tuple[LocalTree, Parts]
 PATH_MAX = 4096
 """Bytes of a path on Linux, with the NUL behind it. By descriptors a way could go on, and each step takes longer."""
 
@@ -42,30 +42,30 @@ class AllowedRoots:
         if not all(directories) or not directories:
             raise SettingsError("--fsRoot: name a directory that messages may name paths below")
         self.all = tuple(_opened(directory) for directory in directories)
-        self.closed = DenyList()
-        self.before: tuple[tuple[str, str], ...] = ()
+        self.deny_list = DenyList()
+        self.earlier: tuple[tuple[str, str], ...] = ()
 
-    def close(self, paths: Iterable[str], *, everything: bool = False) -> None:
+    def deny(self, paths: Iterable[str], *, everything: bool = False) -> None:
         """Keep messages from the files and directories *paths*, or from *everything*: from no more than that."""
-        self.closed = DenyList(paths, everything=everything)
+        self.deny_list = DenyList(paths, everything=everything)
 
     @property
-    def named(self) -> tuple[tuple[str, str], ...]:
-        """The absolute path of each, as it was given and without links: what `as_named` takes."""
+    def named_paths(self) -> tuple[tuple[str, str], ...]:
+        """The absolute path of each, as it was given and without links: what `with_earlier_roots` takes."""
         return tuple(("/" + "/".join(root.names[-1]), root.path) for root in self.all)
 
-    def as_named(self, before: tuple[tuple[str, str], ...]) -> AllowedRoots:
-        """Return these roots for a message whose paths mean what they did where the roots were *before*.
+    def with_earlier_roots(self, earlier: tuple[tuple[str, str], ...]) -> AllowedRoots:
+        """Return these roots for a message whose paths mean what they did where the roots were *earlier*.
 
         They are spelled as the message spells them all the same.
         """
-        if not before or before == self.named:
+        if not earlier or earlier == self.named_paths:
             return self
         roots = copy.copy(self)
-        roots.before = before
+        roots.earlier = earlier
         return roots
 
-    def has(self, path: str) -> bool:
+    def contains_root(self, path: str) -> bool:
         """Tell whether *path* is one of them itself: what is in it can't be closed."""
         return any(is_same(path, root.directory.descriptor) for root in self.all)
 
@@ -94,7 +94,7 @@ def working_directory() -> str:
         raise LocalFileError(text, local=".") from e
 
 
-def name_by_shell(cwd: str) -> str:
+def shell_directory(cwd: str) -> str:
     """Return what the shell calls the working directory *cwd*, as ``$PWD`` tells: that may have links.
 
     Who has gone to another directory since has an old one there.
@@ -123,28 +123,29 @@ class LocalAccess:
 
     def __init__(self, roots: AllowedRoots | None = None) -> None:
         self._roots = roots.all if roots else ()
-        self._before = roots.before if roots else ()
-        self._named = roots.named if roots else ()
-        self._moved = {real for _, real in self._before if os.path.realpath(real) != real}
-        closed = roots.closed if roots else None
+        self._earlier = roots.earlier if roots else ()
+        self._named_paths = roots.named_paths if roots else ()
+        self._moved = {real for _, real in self._earlier if os.path.realpath(real) != real}
+        deny_list = roots.deny_list if roots else None
         self._trees = [
-            LocalTree(root.path, keeps_open=True, top=root.directory, closed=closed) for root in self._roots
+            LocalTree(root.path, keeps_open=True, top=root.directory, deny_list=deny_list)
+            for root in self._roots
         ]
-        self._made: dict[tuple[str, bool], LocalTree] = {}
-        self._recent: tuple[tuple[Spot, Parts], Spot] | None = None
+        self._new_trees: dict[tuple[str, bool], LocalTree] = {}
+        self._recent: tuple[tuple[TreePath, Parts], TreePath] | None = None
 
     def __enter__(self) -> LocalAccess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for tree in (*self._trees, *self._made.values()):
-            tree.let_go()
+        for tree in (*self._trees, *self._new_trees.values()):
+            tree.close_kept()
 
     @property
     def cwd(self) -> str:
         """The directory where relative paths begin. Raise `LocalFileError`."""
-        if self._before:
-            return self._before[0][1]
+        if self._earlier:
+            return self._earlier[0][1]
         return self._roots[0].path if self._roots else working_directory()
 
     @property
@@ -159,11 +160,11 @@ class LocalAccess:
     def names(self) -> tuple[tuple[str, str], ...]:
         """What messages may call directories beside their own paths, each before that."""
         if self._roots:
-            return self._before or self._named
+            return self._earlier or self._named_paths
         cwd = self.cwd_if_any
-        return ((name, cwd),) if (name := name_by_shell(cwd)) != cwd else ()
+        return ((name, cwd),) if (name := shell_directory(cwd)) != cwd else ()
 
-    def place(self, path: str, *, follow: bool = True) -> ResolvedPath:
+    def resolve(self, path: str, *, follow: bool = True) -> ResolvedPath:
         """Return where *path* leads; without *follow*, the last component is no link to follow.
 
         It need not be there. Raise `ForbiddenError`, or `LocalFileError` if it can't be a path.
@@ -176,40 +177,40 @@ class LocalAccess:
                 raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
             if "\0" in path or ".." in path.split("/"):
                 raise _forbidden(path)
-            spot, names = self._begun(path)
-            directory = self._directory(path, spot, names[:-1])
-            return ResolvedPath(path, *self._led(path, directory, names[-1:], follow=follow))
+            position, names = self._find_start(path)
+            directory = self._directory(path, position, names[:-1])
+            return ResolvedPath(path, *self._follow(path, directory, names[-1:], follow=follow))
 
     def directory(self, path: str, *, keeps_open: bool = True) -> tuple[LocalTree, Parts]:
         """Return the tree to write below the directory *path* by, and what comes before the parts of each file.
 
         It *keeps open* the directories that were used last, unless there are to be many such trees.
         """
-        _, tree, parts = self.place(path)
+        _, tree, parts = self.resolve(path)
         return tree or self._tree_of(path, keeps_open=keeps_open), parts
 
     def file(self, path: str) -> tuple[LocalTree, Parts]:
         """Return the tree and the parts to write the file *path* by; it replaces a link of that name."""
-        _, tree, parts = self.place(path, follow=False)
+        _, tree, parts = self.resolve(path, follow=False)
         directory, name = os.path.split(path)
         return (tree, parts) if tree else (self._tree_of(directory), (name,))
 
     def _tree_of(self, directory: str, *, keeps_open: bool = False) -> LocalTree:
         """Return the tree of *directory*, where there are no roots: that of before, which has swept it already."""
         new = LocalTree(directory, keeps_open=keeps_open)
-        return self._made.setdefault((directory, keeps_open), new)
+        return self._new_trees.setdefault((directory, keeps_open), new)
 
-    def resolved(self, place: ResolvedPath) -> ResolvedPath:
+    def resolve_link(self, place: ResolvedPath) -> ResolvedPath:
         """Return where *place*, which may be a link, leads. Raise `ForbiddenError` or `OSError`."""
         if place.tree is None:
             return place  # it is opened by its path, and the system follows links
-        spot = place.tree, place.parts[:-1]
-        return ResolvedPath(place.path, *self._led(place.path, spot, place.parts[-1:]))
+        position = place.tree, place.parts[:-1]
+        return ResolvedPath(place.path, *self._follow(place.path, position, place.parts[-1:]))
 
-    def _begun(self, path: str) -> tuple[Spot, Parts]:
+    def _find_start(self, path: str) -> tuple[TreePath, Parts]:
         """Return the root that *path* begins at, and the names to go from there."""
         names = _components(path)
-        for top, rest in self._meant(path, names):
+        for top, rest in self._earlier_starts(path, names):
             meant = _components(top) + rest
             for root, tree in zip(self._roots, self._trees, strict=True):
                 known = root.names[0]  # without links, as top is: a name may lead elsewhere now
@@ -222,9 +223,9 @@ class LocalAccess:
             )
         return self._start(path, names) if path.startswith("/") else ((self._trees[0], ()), names)
 
-    def _meant(self, path: str, names: Parts) -> Iterator[tuple[str, Parts]]:
+    def _earlier_starts(self, path: str, names: Parts) -> Iterator[tuple[str, Parts]]:
         """Yield the root, of those that there were before, that *path* of *names* lay in, and its names below that."""
-        for given, real in self._before:
+        for given, real in self._earlier:
             if not path.startswith("/"):
                 yield real, names
                 return
@@ -233,44 +234,46 @@ class LocalAccess:
                     yield real, names[len(known) :]
                     return
 
-    def _directory(self, path: str, top: Spot, names: Parts) -> Spot:
+    def _directory(self, path: str, top: TreePath, names: Parts) -> TreePath:
         """Return where *names* lead from *top*. Mostly, that is where those of the path before led."""
         recent = self._recent
         if recent is None or recent[0] != (top, names):
-            recent = self._recent = (top, names), self._led(path, top, names)
+            recent = self._recent = (top, names), self._follow(path, top, names)
         return recent[1]
 
-    def _led(self, path: str, spot: Spot, names: Sequence[str], *, follow: bool = True) -> Spot:
-        """Return where *names* lead from *spot*; what *path* is spelled by is what an error names."""
+    def _follow(
+        self, path: str, position: TreePath, names: Sequence[str], *, follow: bool = True
+    ) -> TreePath:
+        """Return where *names* lead from *position*; what *path* is spelled by is what an error names."""
         to_go, links = list(reversed(names)), 0  # the next is the last of them
         while to_go:
             name = to_go.pop()
             if name == "..":
-                spot = self._above(path, spot)
+                position = self._parent(path, position)
                 continue
-            spot = (spot[0], (*spot[1], name))
-            target = spot[0].link(spot[1]) if to_go or follow else None
+            position = (position[0], (*position[1], name))
+            target = position[0].link(position[1]) if to_go or follow else None
             if target is not None:
                 links += 1
                 if links > MOST_LINKS:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-                spot, more = self._jump(path, spot, target)
+                position, more = self._follow_link(path, position, target)
                 to_go += reversed(more)
-        return spot
+        return position
 
-    def _jump(self, path: str, link: Spot, target: str) -> tuple[Spot, Parts]:
+    def _follow_link(self, path: str, link: TreePath, target: str) -> tuple[TreePath, Parts]:
         """Return where the way goes on after *link*, and the names to go from there."""
         names = _components(target)
         return self._start(path, names) if target.startswith("/") else ((link[0], link[1][:-1]), names)
 
-    def _above(self, path: str, spot: Spot) -> Spot:
-        tree, parts = spot
+    def _parent(self, path: str, position: TreePath) -> TreePath:
+        tree, parts = position
         if parts:
             return tree, parts[:-1]
         (tree, parts), names = self._start(path, _components(tree.directory)[:-1])
         return tree, (*parts, *names)
 
-    def _start(self, path: str, names: Parts) -> tuple[Spot, Parts]:
+    def _start(self, path: str, names: Parts) -> tuple[TreePath, Parts]:
         """Return the root that the absolute path of *names* lies below, and the names to go from there."""
         for root, tree in zip(self._roots, self._trees, strict=True):
             for known in root.names:

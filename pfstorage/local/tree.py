@@ -16,7 +16,7 @@ from typing import BinaryIO
 from pfstorage.local import disk
 from pfstorage.local.common import READ, TOP, Directory, require_regular
 from pfstorage.local.deny_list import DenyList
-from pfstorage.local.replacing import replaceable
+from pfstorage.local.replacing import status_to_replace
 from pfstorage.local.syncing import SyncedNames
 from pfstorage.local.unfinished import sweep
 from pfstorage.local.writing import NewFile
@@ -51,27 +51,27 @@ class LocalTree:
         *,
         keeps_open: bool = False,
         top: Directory | None = None,
-        closed: DenyList | None = None,
+        deny_list: DenyList | None = None,
     ) -> None:
         """With *keeps_open*, the directories used last stay open, which is for one piece of work.
 
         If somebody moves one away meanwhile, the files go with it. *top* is the directory
         where it is open already: then *directory* is but its name, and no path is looked up.
-        What is *closed* is not touched.
+        What is *deny_list* is not touched.
         """
         self.directory = directory or "."
         self._top = top
-        self._closed = closed or DenyList()
+        self._deny_list = deny_list or DenyList()
         self._most_kept = _MOST_KEPT if keeps_open else 0
         self._kept: dict[Parts, Directory] = {}
         self._swept: set[Parts] = set()
         self._names = SyncedNames(remembers=keeps_open)
         self._lock = threading.Lock()
 
-    def with_closed(self, closed: DenyList) -> LocalTree:
-        """Return this tree, of which what is *closed* is not touched."""
+    def with_deny_list(self, deny_list: DenyList) -> LocalTree:
+        """Return this tree, of which what is *deny_list* is not touched."""
         made = copy.copy(self)
-        made._closed = closed
+        made._deny_list = deny_list
         return made
 
     def path(self, parts: Parts) -> str:
@@ -109,12 +109,12 @@ class LocalTree:
         if parts:  # before it is opened, which some devices take for more than a look
             before = os.stat(parts[-1], dir_fd=directory.descriptor, follow_symlinks=False)
             require_regular(before, links=True)
-            self._closed.require_other(before)
+            self._deny_list.require_not_denied(before)
         descriptor = _open_below(directory, parts)
         try:
             status = os.fstat(descriptor)
             require_regular(status)
-            self._closed.require_other(status)
+            self._deny_list.require_not_denied(status)
             yield descriptor
         finally:
             os.close(descriptor)
@@ -122,13 +122,15 @@ class LocalTree:
     def open(self, parts: Parts) -> int:
         """Return a descriptor of *parts* for reading, whatever that is, and never of what a link leads to."""
         directory = self._around(parts)
-        if not (parts and self._closed.has_any):
+        if not (parts and self._deny_list.has_any):
             return _open_below(directory, parts)
         # before it is opened, too: to close a file of SQLite drops its locks in this process
-        self._closed.require_other(os.stat(parts[-1], dir_fd=directory.descriptor, follow_symlinks=False))
+        self._deny_list.require_not_denied(
+            os.stat(parts[-1], dir_fd=directory.descriptor, follow_symlinks=False)
+        )
         descriptor = _open_below(directory, parts)
         try:
-            self._closed.require_other(os.fstat(descriptor))
+            self._deny_list.require_not_denied(os.fstat(descriptor))
         except BaseException:
             os.close(descriptor)
             raise
@@ -140,7 +142,7 @@ class LocalTree:
         if not parts:
             return os.fstat(directory.descriptor)
         status = os.stat(parts[-1], dir_fd=directory.descriptor, follow_symlinks=False)
-        self._closed.require_other(status)
+        self._deny_list.require_not_denied(status)
         return status
 
     def link(self, parts: Parts) -> str | None:
@@ -154,11 +156,11 @@ class LocalTree:
                 return None
             raise
 
-    def require_place(self, parts: Parts) -> None:
+    def require_replaceable(self, parts: Parts) -> None:
         """Raise `IsADirectoryError` if there is something at *parts* that no file is to replace."""
         directory = self._around(parts)
         if parts:
-            replaceable(parts[-1], directory.descriptor)
+            status_to_replace(parts[-1], directory.descriptor)
 
     def new_file(self, parts: Parts, mode: int = 0o666, size: int | None = None) -> NewFile:
         """Begin a file that is to be *parts*, and of *size* bytes if that is known.
@@ -180,7 +182,7 @@ class LocalTree:
             return NewFile(self._around(parts, make=True), name, mode, size, sync_above)
 
     @contextlib.contextmanager
-    def whole_file(
+    def atomic_file(
         self,
         parts: Parts,
         mode: int = 0o666,
@@ -263,10 +265,10 @@ class LocalTree:
         directory = self._nearest(parts)  # which is open for as long as it is named here
         return disk.free_bytes(directory.descriptor)
 
-    def folds_names(self, parts: Parts = (), told: dict[tuple[int, int], bool] | None = None) -> bool:
+    def folds_names(self, parts: Parts = (), answers: dict[tuple[int, int], bool] | None = None) -> bool:
         """Tell whether names below *parts*, which need not be there yet, that differ in case alone are one.
 
-        One thread at a time may ask. False is also that it can't be told. *told* has the answers of
+        One thread at a time may ask. False is also that it can't be told. *answers* has the answers of
         directories, by their devices and inodes, and takes new ones.
         """
         try:
@@ -274,20 +276,20 @@ class LocalTree:
         except OSError as e:
             log.debug("%r did not tell whether it folds names: %s", self.path(parts), e)
             return False
-        if told is None:
+        if answers is None:
             return disk.folds_names(directory.descriptor)
         status = os.fstat(directory.descriptor)
         which = status.st_dev, status.st_ino
-        if which not in told:
-            told[which] = disk.folds_names(directory.descriptor)
-        return told[which]
+        if which not in answers:
+            answers[which] = disk.folds_names(directory.descriptor)
+        return answers[which]
 
     def is_new(self, parts: Parts) -> bool:
         """Tell whether there was nothing when this tree made the directory *parts*; False if that is not known."""
         directory = self._kept.get(parts)
         return directory is not None and directory.is_new
 
-    def let_go(self) -> None:
+    def close_kept(self) -> None:
         """Close the directories that were kept open, each when nobody uses it any more."""
         with self._lock:
             self._kept.clear()
@@ -305,7 +307,7 @@ class LocalTree:
         """Return the directory that *parts* are in, if they are not closed; of no parts, it is the tree's own."""
         directory = self._opened(parts[:-1], make=make)
         if parts:
-            self._closed.require_open(directory.descriptor, parts[-1])
+            self._deny_list.require_allowed(directory.descriptor, parts[-1])
         return directory
 
     def _opened(self, parts: Parts, *, make: bool = False) -> Directory:
@@ -326,10 +328,10 @@ class LocalTree:
     def _open(self, parts: Parts, *, make: bool) -> Directory:
         current = self._open_top(make)
         for part in parts:
-            self._closed.require_open(current.descriptor, part)
+            self._deny_list.require_allowed(current.descriptor, part)
             current = _open_directory(part, current.descriptor, make)
-            if self._closed.has_any:
-                self._closed.require_other(os.fstat(current.descriptor))
+            if self._deny_list.has_any:
+                self._deny_list.require_not_denied(os.fstat(current.descriptor))
         return current
 
     def _open_top(self, make: bool) -> Directory:

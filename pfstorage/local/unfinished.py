@@ -21,42 +21,42 @@ from pfstorage.errors import InvalidKeyError
 
 log = logging.getLogger(__name__)
 
-PART_PREFIX = ".pfstorage-"
-PART_SUFFIX = ".part"
+UNFINISHED_PREFIX = ".pfstorage-"
+UNFINISHED_SUFFIX = ".part"
 DEAD_AFTER = 24 * 3600
 """Seconds without a change after which a file has no writer any more, where there are no locks."""
 
-_PART = re.compile(re.escape(PART_PREFIX) + "[0-9a-f]+" + re.escape(PART_SUFFIX))
+_PART = re.compile(re.escape(UNFINISHED_PREFIX) + "[0-9a-f]+" + re.escape(UNFINISHED_SUFFIX))
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 # for writing, since NFS gives an exclusive lock on no other descriptor (flock(2), "NFS details")
 _TO_LOCK = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _TRIES = 100
 
 
-def is_part(name: str) -> bool:
+def is_unfinished(name: str) -> bool:
     """Tell whether *name* is that of a file that is not finished."""
-    return name.startswith(PART_PREFIX) and name.endswith(PART_SUFFIX)
+    return name.startswith(UNFINISHED_PREFIX) and name.endswith(UNFINISHED_SUFFIX)
 
 
-def require_no_part(parts: Iterable[str], key: str) -> None:
+def reject_unfinished_name(parts: Iterable[str], key: str) -> None:
     """Raise `InvalidKeyError` if one of *parts*, those of the local path of *key*, would be taken for unfinished."""
-    if any(is_part(part) for part in parts):
+    if any(is_unfinished(part) for part in parts):
         raise InvalidKeyError(f"the key {key!r} has a name that is kept for unfinished files", key=key)
 
 
-def part_name() -> str:
+def unfinished_name() -> str:
     """Return a name that no file has."""
-    return f"{PART_PREFIX}{random.getrandbits(64):016x}{PART_SUFFIX}"
+    return f"{UNFINISHED_PREFIX}{random.getrandbits(64):016x}{UNFINISHED_SUFFIX}"
 
 
-def new_part(directory: int, mode: int) -> tuple[str, int, os.stat_result]:
+def create_unfinished(directory: int, mode: int) -> tuple[str, int, os.stat_result]:
     """Make an empty file in *directory*, a descriptor; return its name, a locked descriptor, and its status.
 
     That is to read and write. A sweep may come between the making and the lock, and
     remove the file: then another is made.
     """
     for _ in range(_TRIES):
-        name = part_name()
+        name = unfinished_name()
         descriptor = os.open(name, _NEW, mode, dir_fd=directory)
         is_ours = False
         try:
@@ -68,11 +68,11 @@ def new_part(directory: int, mode: int) -> tuple[str, int, os.stat_result]:
         finally:
             if not is_ours:
                 os.close(descriptor)
-                remove_part(name, directory)
+                remove_unfinished(name, directory)
     raise OSError(errno.EBUSY, "each file that was made to be written was taken at once")
 
 
-def remove_part(name: str, directory: int) -> None:
+def remove_unfinished(name: str, directory: int) -> None:
     """Remove the file *name* in *directory*, a descriptor, if it is still there."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(name, dir_fd=directory)
@@ -106,7 +106,7 @@ def _remove_if_dead(name: str, directory: int) -> None:
         # not by the time of modification, which a writer may set
         age = time.time() - os.fstat(descriptor).st_ctime
         if locked or (locked is None and age > DEAD_AFTER):
-            remove_part(name, directory)  # a writer that has just finished gave it another name
+            remove_unfinished(name, directory)  # a writer that has just finished gave it another name
     finally:
         os.close(descriptor)
 

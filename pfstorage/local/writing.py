@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Iterable
 
 from pfstorage.local import disk
-from pfstorage.local.common import Directory, is_of_disk, read_at
-from pfstorage.local.replacing import keep_rights, replaceable
-from pfstorage.local.unfinished import new_part, remove_part
+from pfstorage.local.common import Directory, is_disk_error, read_at
+from pfstorage.local.replacing import copy_permissions, status_to_replace
+from pfstorage.local.unfinished import create_unfinished, remove_unfinished
 
 Data = bytes | bytearray | memoryview
 
@@ -52,9 +52,9 @@ class NewFile:
         *sync_above* brings the name of *directory* to the disk, and those of the directories above.
         """
         # until it has the rights of what it replaces, it is for nobody else
-        is_first = directory.is_new or replaceable(name, directory.descriptor) is None
+        is_first = directory.is_new or status_to_replace(name, directory.descriptor) is None
         made_with = mode if is_first else mode & _PRIVATE
-        self._part, self._descriptor, status = new_part(directory.descriptor, made_with)
+        self._part, self._descriptor, status = create_unfinished(directory.descriptor, made_with)
         self._mode = mode
         self._has_holes = size is None or size >= _LEAST_WITH_HOLES
         self.refusal: OSError | None = None
@@ -93,7 +93,7 @@ class NewFile:
         try:
             os.ftruncate(self._descriptor, position + size)
         except OSError as e:
-            if is_of_disk(e):
+            if is_disk_error(e):
                 raise
             return False
         os.lseek(self._descriptor, size, os.SEEK_CUR)
@@ -153,9 +153,9 @@ class NewFile:
         if self._directory is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         directory = self._directory.descriptor
-        there = replaceable(self._name, directory)
+        there = status_to_replace(self._name, directory)
         if there and not if_absent:
-            keep_rights(self._descriptor, there, self._name, directory, self._mode)
+            copy_permissions(self._descriptor, there, self._name, directory, self._mode)
         if durable:
             self._sync(self._descriptor)
         elif self._tells_at_close:
@@ -179,11 +179,11 @@ class NewFile:
         (part, self._part), directory = (self._part, ""), self._directory
         try:
             if part and directory:
-                remove_part(part, directory.descriptor)
+                remove_unfinished(part, directory.descriptor)
         except OSError:
             self._close()
             assert directory is not None
-            remove_part(part, directory.descriptor)  # some of FUSE remove no file that is open
+            remove_unfinished(part, directory.descriptor)  # some of FUSE remove no file that is open
         finally:
             self._close()
 
@@ -226,7 +226,7 @@ def _name_new(part: str, name: str, directory: int) -> None:
         _require_free(name, directory)  # only a look before can tell here: who comes between is replaced
         _rename(part, name, directory)
     else:
-        remove_part(part, directory)
+        remove_unfinished(part, directory)
 
 
 def _require_free(name: str, directory: int) -> None:

@@ -48,7 +48,7 @@ def write_record(
     label = re.sub("[^A-Za-z]", "", name)[:40] or "none"
     file_name = f"{now:%Y%m%d-%H%M%S-%f}-{label}-{random_names.token_hex(3)}.json"
     try:
-        with LocalTree(directory).whole_file((file_name,), mode=0o600) as file:
+        with LocalTree(directory).atomic_file((file_name,), mode=0o600) as file:
             file.write(json.dumps(content, indent=4, default=str).encode())
     except OSError as e:
         log.warning("cannot write to --debugToDir %r: %s", directory, e.strerror)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from pfstorage.errors import StoppedError
-from pfstorage.runtime.fair_share import LOOPS, SLICE_SECONDS
+from pfstorage.runtime.fair_share import FAIR_SHARE, SLICE_SECONDS
 
 T = TypeVar("T")
 
@@ -23,32 +23,32 @@ LOOK_SECONDS = 0.2
 class CancellationToken:
     """Tells work that it should end. It is asked between pieces of work, from any thread.
 
-    Once it is requested, nothing new should begin; what runs has *patience* seconds to
+    Once it is requested, nothing new should begin; what runs has *grace_seconds* seconds to
     come to its end, and is then to be given up.
     """
 
     def __init__(
         self,
-        patience: float = 2.0,
+        grace_seconds: float = 2.0,
         parent: CancellationToken | None = None,
-        is_unwanted: Callable[[], bool] | None = None,
+        is_abandoned: Callable[[], bool] | None = None,
     ) -> None:
         """A request of *parent* is one of this, too, but not the other way round.
 
-        *is_unwanted* tells whether nobody waits any more for what runs. Whoever looks at this has it asked, some
+        *is_abandoned* tells whether nobody waits any more for what runs. Whoever looks at this has it asked, some
         times a second at most; what it is true of is requested to end.
         """
         self._parent = parent
-        self._is_unwanted = is_unwanted
+        self._is_unwanted = is_abandoned
         self._look_at = self._heed_at = 0.0
         self._reason = ""
-        self._patience = patience
+        self._patience = grace_seconds
         self._requested = threading.Event()
         self._deadline = float("inf")
         self._listeners = 0
         self._lock = threading.Lock()
 
-    def request(self, reason: str = "it was told to stop") -> None:
+    def cancel(self, reason: str = "it was told to stop") -> None:
         """Ask for the end. Only the first *reason* counts; a signal handler may call this."""
         if not self._requested.is_set():
             self._reason, self._deadline = reason, time.monotonic() + self._patience
@@ -59,13 +59,13 @@ class CancellationToken:
         return self._reason or (self._parent.reason if self._parent else "")
 
     @property
-    def is_requested(self) -> bool:
-        if self._requested.is_set() or (self._parent and self._parent.is_requested):
+    def is_cancelled(self) -> bool:
+        if self._requested.is_set() or (self._parent and self._parent.is_cancelled):
             return True
         if self._is_unwanted and (now := time.monotonic()) >= self._look_at:
             self._look_at = now + LOOK_SECONDS
             if self._is_unwanted():
-                self.request("nobody waits for it any more")
+                self.cancel("nobody waits for it any more")
         return self._requested.is_set()
 
     @property
@@ -106,20 +106,20 @@ class CancellationToken:
         It is cheap enough for each row of a plan.
         """
         if time.monotonic() >= self._heed_at:
-            if self.is_requested:
+            if self.is_cancelled:
                 self._heed_at = 0.0
                 raise self.error()
-            LOOPS.pause()
+            FAIR_SHARE.pause()
             self._heed_at = time.monotonic() + SLICE_SECONDS
 
     def checked(self, rows: Iterable[T]) -> Iterator[T]:
         """Pass *rows* on as they come, of which perhaps none is wanted. Raise as `checkpoint` does."""
-        return LOOPS.in_turns(rows, self.checkpoint)
+        return FAIR_SHARE.in_turns(rows, self.checkpoint)
 
     def sleep(self, seconds: float) -> None:
         """Sleep. Raise `StoppedError` soon after the end is requested."""
         end = time.monotonic() + seconds
-        while not self.is_requested:
+        while not self.is_cancelled:
             left = end - time.monotonic()
             if left <= 0:
                 return

@@ -204,6 +204,6 @@ class FairShare:
         return self._is_busy
 
 
-LOOPS = FairShare()
+FAIR_SHARE = FairShare()
 """That of this process."""
-os.register_at_fork(after_in_child=LOOPS.forget)
+os.register_at_fork(after_in_child=FAIR_SHARE.forget)

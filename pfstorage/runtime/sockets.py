@@ -14,7 +14,7 @@ import sys
 import termios
 import time
 
-SILENT = (TimeoutError, BlockingIOError)
+TIMEOUT_ERRORS = (TimeoutError, BlockingIOError)
 """What a socket raises that was silent for too long; the second is how the system tells the first."""
 
 _ESTABLISHED, _CLOSE_WAIT = b"\1", b"\10"
@@ -24,8 +24,8 @@ _ESTABLISHED, _CLOSE_WAIT = b"\1", b"\10"
 _BOTH = (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO)
 
 
-def bound_silence(sock: socket.socket, seconds: float, *options: int) -> None:
-    """Let *sock* wait for *seconds* at most, each time that it sends or receives; then it raises one of `SILENT`.
+def set_timeouts(sock: socket.socket, seconds: float, *options: int) -> None:
+    """Let each send and receive of *sock* wait for *seconds* at most; then it raises one of `TIMEOUT_ERRORS`.
 
     Python asks the system about a socket with a time-out before each call: two calls for one, and
     two times at which another thread takes the interpreter's lock. The system itself can bound
@@ -43,7 +43,7 @@ def bound_silence(sock: socket.socket, seconds: float, *options: int) -> None:
         sock.settimeout(None)
 
 
-def unsent(sock: socket.socket) -> int:
+def unacknowledged_bytes(sock: socket.socket) -> int:
     """Return how many bytes the system holds that the other end has not taken (tcp(7), SIOCOUTQ).
 
     That is 0 where the system does not tell.
@@ -54,15 +54,15 @@ def unsent(sock: socket.socket) -> int:
     return 0
 
 
-def has_ended(sock: socket.socket) -> bool:
+def peer_has_closed(sock: socket.socket) -> bool:
     """Tell whether the other end has ended the connection. No other thread runs meanwhile, as in a poll."""
     if sys.platform == "linux":
         return _state(sock) != _ESTABLISHED
     return is_readable(sock)
 
 
-def may_still_take(sock: socket.socket) -> bool:
-    """Tell whether the other end, which `has_ended`, has perhaps ended but what it sends: it does not tell which.
+def peer_may_still_read(sock: socket.socket) -> bool:
+    """Tell whether the other end, which `peer_has_closed`, has perhaps ended but what it sends: it does not tell which.
 
     If it takes no more, the system knows that once a byte was sent to it.
     """
@@ -78,7 +78,7 @@ def is_readable(sock: socket.socket) -> bool:
     return bool(isinstance(sock, ssl.SSLSocket) and sock.pending()) or _is_readable(sock)
 
 
-def has_news(sock: socket.socket) -> bool:
+def has_unread_bytes(sock: socket.socket) -> bool:
     """Tell whether bytes, and not only the end, have come that nobody has read; by TLS, they may be of a greeting."""
     try:
         return _is_readable(sock) and bool(socket.socket.recv(sock, 1, socket.MSG_PEEK))
@@ -99,14 +99,14 @@ def reset(sock: socket.socket) -> None:
         os.close(sock.detach())
 
 
-def hang_up(sock: socket.socket) -> None:
+def shut_down(sock: socket.socket) -> None:
     """End the connection, also while another thread reads from it or writes to it: it finds it ended."""
     with contextlib.suppress(OSError):
         # that of the base class: the one of TLS would take what another thread is using
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
-def linger(sock: socket.socket, seconds: float) -> None:
+def drain(sock: socket.socket, seconds: float) -> None:
     """Send no more, and take in what the other end still sends: to close before that would reset the connection.
 
     A reset takes along what the other end has not read yet (RFC 9112, section 9.6).

@@ -13,17 +13,17 @@ _NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 NO_DESCRIPTORS = "this process can open no more files now: try again later, or raise its limit (ulimit -n)"
 
 
-def lacks_descriptors(error: BaseException) -> bool:
+def is_out_of_descriptors(error: BaseException) -> bool:
     """Tell whether the system has refused to open something since too many files are open, which passes."""
     return isinstance(error, OSError) and error.errno in _NO_DESCRIPTORS
 
 
-def unforeseen(error: Exception, what: str) -> PfstorageError:
+def unexpected_error(error: Exception, what: str) -> PfstorageError:
     """Return the error to reply with where *what*, such as an action, has failed with *error*, and log the latter.
 
     That there are no descriptors is no reason for a traceback: it says nothing of the place.
     """
-    if lacks_descriptors(error):
+    if is_out_of_descriptors(error):
         log.error("%s failed: %s", what, NO_DESCRIPTORS)
         return NoDescriptorError(NO_DESCRIPTORS)
     log.error("%s failed for a reason that pfstorage does not know", what, exc_info=error)

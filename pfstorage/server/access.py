@@ -106,7 +106,7 @@ class Access:
         if "origin" in headers:
             return False
         if self.tokens is not None:
-            return grant.permissions.are_all
+            return grant.permissions.is_unrestricted
         is_near = self._is_local and (client == self._host or is_loopback(client))
         return is_near and _BEHIND.isdisjoint(headers)
 

@@ -158,16 +158,16 @@ def _write_long(reply: Reply, as_html: bool, out: Writer) -> None:
         waiting.append(text)
         size += len(text)
         if size >= PIECE:
-            let_go()
+            close_kept()
 
-    def let_go() -> None:
+    def close_kept() -> None:
         nonlocal size
         out.write(_encoded("".join(waiting), as_html))
         waiting.clear()
         size = 0
 
     reply.write_whole(write)
-    let_go()
+    close_kept()
 
 
 def kind_of(as_html: bool) -> str:

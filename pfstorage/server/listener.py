@@ -15,8 +15,8 @@ from socketserver import ThreadingMixIn
 from typing import Any
 
 from pfstorage.errors import NoDescriptorError, PfstorageError, StoppedError
-from pfstorage.runtime.sockets import linger
-from pfstorage.runtime.unexpected import NO_DESCRIPTORS, lacks_descriptors
+from pfstorage.runtime.sockets import drain
+from pfstorage.runtime.unexpected import NO_DESCRIPTORS, is_out_of_descriptors
 from pfstorage.server.exchange import answer_of
 from pfstorage.server.http1.connection import RequestHandler
 from pfstorage.server.http1.sending import send
@@ -102,7 +102,7 @@ class Listener(ThreadingMixIn, HTTPServer):
         try:
             return super().get_request()
         except OSError as e:
-            if lacks_descriptors(e):
+            if is_out_of_descriptors(e):
                 log.error(
                     "no connection can be taken, too many files are open: see --maxConnections, ulimit -n"
                 )
@@ -120,7 +120,7 @@ class Listener(ThreadingMixIn, HTTPServer):
                 connection.settimeout(REFUSAL_SECONDS)
                 if not self.tls:
                     connection.sendall(_refusal())
-                    linger(connection, REFUSAL_SECONDS)
+                    drain(connection, REFUSAL_SECONDS)
         except OSError as e:  # another thread was quicker to open something, or the client has gone
             log.debug("no connection was refused: %s", e)
             time.sleep(NO_FILES_SECONDS)

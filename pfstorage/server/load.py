@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pfstorage.errors import BusyError
-from pfstorage.runtime.sockets import hang_up, has_news
+from pfstorage.runtime.sockets import has_unread_bytes, shut_down
 from pfstorage.server.admission import AdmissionQueue, Permit
 from pfstorage.server.spool import Room
 from pfstorage.transfer import WorkerBudget
@@ -159,7 +159,7 @@ class ServerLoad:
     def _made_room(self) -> bool:
         for waiting in (self._idle, self._new):
             for connection in waiting:
-                if not has_news(connection):  # else its request is there already
+                if not has_unread_bytes(connection):  # else its request is there already
                     self._evict(connection)
                     return True
         return False
@@ -187,7 +187,7 @@ class ServerLoad:
 
     def _evict(self, connection: socket.socket) -> None:
         self._forget(connection)
-        hang_up(connection)
+        shut_down(connection)
 
     def replace(self, connection: socket.socket, by: socket.socket) -> bool:
         """Count *by* in the place of *connection*, which it goes on with; tell whether that is still counted."""
@@ -264,12 +264,12 @@ class ServerLoad:
         for admission in (self.quick, self.long, self.followers, self.decoding, self.uploads):
             admission.end()
 
-    def hang_up(self) -> None:
+    def shut_down(self) -> None:
         """End the connections of the requests that are not answered yet: no client is waited for any more."""
         with self._lock:
             connections = list(self._at_work)
         for connection in connections:
-            hang_up(connection)
+            shut_down(connection)
 
     def gauges(self) -> dict[str, Gauge]:
         """Return what `Metrics` shows of it."""

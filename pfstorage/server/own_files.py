@@ -6,7 +6,7 @@ import logging
 import os
 
 from pfstorage.jobs.directory import FILES
-from pfstorage.local import AllowedRoots, is_on_the_way
+from pfstorage.local import AllowedRoots, passes_through
 from pfstorage.server.options import ServerOptions
 from pfstorage.settings.model import Settings
 
@@ -37,10 +37,10 @@ class OwnFiles:
         own = {**self._options.own_files(), "--debugToDir": settings.debug_to_dir}
         own = {flag: path for flag, path in own.items() if path}
         store = settings.filesystem.store_base if settings.type == "filesystem" else ""
-        shared = [flag for flag, path in own.items() if self.roots.has(path)]
+        shared = [flag for flag, path in own.items() if self.roots.contains_root(path)]
         jobs = [os.path.join(own["--stateDir"], name) for name in FILES] if "--stateDir" in own else []
         self._named.update(own.values(), jobs, filter(None, [store]))
-        self.roots.close(self._named, everything=bool(shared))
+        self.roots.deny(self._named, everything=bool(shared))
         self._settings = settings  # from now on, there is nothing to do for it
         if shared:
             return (
@@ -48,6 +48,6 @@ class OwnFiles:
                 " name another directory, or another by --fsRoot"
             )
         stored = [
-            flag for flag, path in own.items() if store and is_on_the_way(os.path.realpath(store), path)
+            flag for flag, path in own.items() if store and passes_through(os.path.realpath(store), path)
         ]
         return f"{stored[0]}: what lies below --storeBase is an object: name another place" if stored else ""

@@ -13,7 +13,7 @@ from pfstorage.backends.contract import SupportsConnections
 from pfstorage.errors import SettingsError
 from pfstorage.handler import StoreHandler
 from pfstorage.jobs.scheduler import Jobs
-from pfstorage.local import AllowedRoots, name_by_shell, working_directory
+from pfstorage.local import AllowedRoots, shell_directory, working_directory
 from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.server.access import Access
 from pfstorage.server.endpoints.events import JOBS, job_events
@@ -100,7 +100,7 @@ class ThreadedHTTPServer(Listener):
         self.options = options
         self.tls = tls_of(options) if options.tls_cert else None
         self._own_files = OwnFiles(
-            AllowedRoots(options.fs_roots or (name_by_shell(working_directory()),)), options
+            AllowedRoots(options.fs_roots or (shell_directory(working_directory()),)), options
         )
         self.load = ServerLoad(
             options.max_connections,
@@ -287,7 +287,7 @@ class ThreadedHTTPServer(Listener):
         self.server_close()
         steps = (
             (seconds, self._stop_work),
-            (GIVE_UP_AFTER, lambda: self.handler.give_up("the server ends")),
+            (GIVE_UP_AFTER, lambda: self.handler.abort("the server ends")),
             (HANG_UP_AFTER, self._hang_up),
         )
         for retry_policy, step in steps:
@@ -297,12 +297,12 @@ class ThreadedHTTPServer(Listener):
         return self.load.wait_until_idle(HANGING_UP_SECONDS)
 
     def _stop_work(self) -> None:
-        self.end_of_work.request("the server ends")
+        self.end_of_work.cancel("the server ends")
         self.load.end_turns()
 
     def _hang_up(self) -> None:
         log.warning("requests whose clients are waited for no longer: %d", self.load.at_work)
-        self.load.hang_up()
+        self.load.shut_down()
 
     def stop(self) -> None:
         """Make `serve_forever` or `answer_once` return soon. Any thread may call it, a request's too."""

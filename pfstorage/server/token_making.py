@@ -93,7 +93,7 @@ def _add(path: str, lines: dict[str, str], rights: Permissions) -> None:
             )
         read_entries(path, text)
         # the group may read one that is there, and goes on to
-        with LocalTree(directory).whole_file((name,), mode=0o640 if is_there else 0o600) as file:
+        with LocalTree(directory).atomic_file((name,), mode=0o640 if is_there else 0o600) as file:
             file.write(text.encode())
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Set
 
 from pfstorage.errors import NoDescriptorError, SettingsError, UnauthorizedError
-from pfstorage.runtime.unexpected import NO_DESCRIPTORS, lacks_descriptors
+from pfstorage.runtime.unexpected import NO_DESCRIPTORS, is_out_of_descriptors
 from pfstorage.server.token_lines import RIGHTS, Grant, RefusedError, digest_of, read_entries, told_moment
 
 __all__ = ["Grant", "TokenFile", "make_token"]
@@ -150,7 +150,7 @@ class TokenFile:
             except SettingsError as e:
                 self._close(str(e))
             except OSError as e:
-                if lacks_descriptors(e):  # that passes: nobody is told that their token is not known
+                if is_out_of_descriptors(e):  # that passes: nobody is told that their token is not known
                     raise NoDescriptorError(f"the tokens can't be read: {NO_DESCRIPTORS}") from None
                 self._close(_unreadable(self._path, e))
 
@@ -233,7 +233,7 @@ def _text(path: str) -> tuple[str, _State | None]:
                 is_fresh = time.time_ns() - status.st_ctime_ns < FRESH_NS
                 return text, None if is_fresh else _state_of(status)
     except OSError as e:
-        if lacks_descriptors(e):
+        if is_out_of_descriptors(e):
             raise
         raise SettingsError(_unreadable(path, e)) from e
     except UnicodeDecodeError:

@@ -14,7 +14,7 @@ from typing import TypeVar
 from pfstorage.backends import Storage
 from pfstorage.backends.contract import Sink, Source, SupportsRetryPolicy
 from pfstorage.backends.retry import RetryPolicy
-from pfstorage.errors import PfstorageError, bare
+from pfstorage.errors import PfstorageError, without_traceback
 from pfstorage.local import NewFile
 from pfstorage.runtime.cancellation import TICK, CancellationToken
 from pfstorage.transfer.descriptors import PER_WORKER, free_descriptors, most_workers
@@ -82,7 +82,10 @@ class TransferContext:
         self.batch_room = threading.Semaphore(_batch_room(self.limit.most))
         """Of the files that wait, open, for their batch: what finds none is brought to the disk for itself."""
         self.retry_policy = RetryPolicy(
-            options.retries, cancellation=self.cancellation, noticed=self.limit.note_failure, is_bounded=True
+            options.retries,
+            cancellation=self.cancellation,
+            on_failure=self.limit.note_failure,
+            has_budget=True,
         )
         self.storage = storage
         if isinstance(storage, SupportsRetryPolicy):
@@ -96,7 +99,7 @@ class TransferContext:
                 yield
             finally:
                 self.pool.cancel()
-                self.retry_policy.break_off()  # nobody waits for what is under way
+                self.retry_policy.abort_requests()  # nobody waits for what is under way
                 self.pool.close(0.0)
 
     def submitted(self, call: Callable[[], T]) -> Future[T]:
@@ -107,7 +110,7 @@ class TransferContext:
             try:
                 answer.set_result(call())
             except PfstorageError as e:
-                answer.set_exception(bare(e))
+                answer.set_exception(without_traceback(e))
             except BaseException as e:  # noqa: BLE001 - it is raised again where the answer is used
                 answer.set_exception(e)
 
@@ -116,7 +119,7 @@ class TransferContext:
 
     def result(self, answer: Future[T]) -> T:
         """Wait for *answer*. Raise `StoppedError` as soon as a stop is requested."""
-        while not self.cancellation.is_requested:
+        while not self.cancellation.is_cancelled:
             with contextlib.suppress(NotYetError):
                 return answer.result(TICK)
         raise self.cancellation.error()

@@ -21,7 +21,7 @@ from pfstorage.errors import (
     UnavailableError,
 )
 from pfstorage.local import NewFile, local_errors, sync_file_systems
-from pfstorage.runtime.unexpected import unforeseen
+from pfstorage.runtime.unexpected import unexpected_error
 from pfstorage.transfer.context import TransferContext
 from pfstorage.transfer.plan import Failure, Plan, Progress, Transfer, TransferReport, TransferResult
 
@@ -72,7 +72,7 @@ def run(
             engine.start(plan)
             engine.wait()
         except BaseException:  # such as Ctrl-C where nobody turns it into a request to stop
-            work.cancellation.request("an error")
+            work.cancellation.cancel("an error")
             raise
         finally:
             engine.end()
@@ -109,7 +109,7 @@ class _Engine:
             for item in plan:
                 if self._is_full():
                     self._await_room()
-                if self._work.cancellation.is_requested:
+                if self._work.cancellation.is_cancelled:
                     break
                 count += 1
                 slot = _Slot(item)
@@ -121,7 +121,7 @@ class _Engine:
             else:
                 self._total = count
         except PfstorageError as e:
-            if not self._work.cancellation.is_requested:  # else that is what broke it off
+            if not self._work.cancellation.is_cancelled:  # else that is what broke it off
                 self.report.error = e
         except BaseException as e:  # noqa: BLE001 - it is raised again where it can be seen
             self._fault = e
@@ -134,15 +134,15 @@ class _Engine:
 
     def _await_room(self) -> None:
         with self._room:
-            while self._is_full() and not self._work.cancellation.is_requested:
+            while self._is_full() and not self._work.cancellation.is_cancelled:
                 self._room.wait()
 
     def wait(self) -> None:
         """Wait until all is done, or given up."""
         cancellation = self._work.cancellation
-        while not self._is_done and not cancellation.is_requested:
+        while not self._is_done and not cancellation.is_cancelled:
             self._take_finished()
-        if cancellation.is_requested:
+        if cancellation.is_cancelled:
             self._work.pool.cancel()
             while self._work.pool.busy and not cancellation.is_overdue:
                 self._take_finished()
@@ -156,9 +156,9 @@ class _Engine:
 
     def end(self) -> None:
         """End the threads, and make the report complete."""
-        if self._work.cancellation.is_requested:
+        if self._work.cancellation.is_cancelled:
             if not self._work.pool.close(0.0) or not self._is_fed:
-                self._work.retry_policy.break_off()
+                self._work.retry_policy.abort_requests()
             self._work.pool.close(LAST_SECONDS)
             self.report.error = self._work.cancellation.error()
             with self._room:
@@ -186,7 +186,7 @@ class _Engine:
                 self._running -= 1
                 if self._running <= 2 * self._work.limit.allowed:  # not for each: see TICK
                     self._room.notify()
-            if self._is_done or len(self._finished) >= BATCH or self._work.cancellation.is_requested:
+            if self._is_done or len(self._finished) >= BATCH or self._work.cancellation.is_cancelled:
                 self._is_noteworthy.set()
 
     def _take_finished(self) -> None:
@@ -291,7 +291,7 @@ def _attempt(item: Transfer, move: Move, breaker: _Breaker) -> TransferResult | 
         log.debug("%r, %r failed: %s", item.key, item.path, e)
         return Failure(item.key, item.path, e)
     except Exception as e:  # noqa: BLE001 - it is logged
-        return Failure(item.key, item.path, unforeseen(e, "a transfer"))
+        return Failure(item.key, item.path, unexpected_error(e, "a transfer"))
     log.debug("%r, %r: %s", item.key, item.path, moved.verdict or f"{moved.size} bytes")
     return moved
 

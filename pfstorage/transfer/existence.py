@@ -125,7 +125,7 @@ def is_readable(work: TransferContext, known: ObjectInfo) -> bool:
         work.storage.get(known.key, work.sink(_Nowhere()), ByteRange(offset, 1, known.segments_etag))
 
     try:
-        pieces = work.storage.pieces(known)
+        pieces = work.storage.list_parts(known)
         work.pool.share([functools.partial(read, piece.offset) for piece in pieces if piece.size])
     except NotFoundError:
         return False

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pfstorage.backends import ObjectInfo
-from pfstorage.backends.common import md5_of_md5s, new_md5, wrong_segment
+from pfstorage.backends.common import damaged_segment_error, new_md5, segments_etag_of
 from pfstorage.backends.contract import (
     CHUNK,
     Attributes,
@@ -16,7 +16,7 @@ from pfstorage.backends.contract import (
     Part,
     Source,
     SupportsMultipart,
-    window_of,
+    rewind_window,
 )
 from pfstorage.errors import IntegrityError, NotFoundError, PfstorageError, StoppedError, UnavailableError
 from pfstorage.local import Body, NewFile
@@ -50,9 +50,9 @@ def is_same(work: TransferContext, body: Body, known: ObjectInfo) -> bool:
     if not isinstance(storage, SupportsMultipart):
         return False
     likely = cut(body.size, storage.part_size(body.size, work.options.segment_size))
-    if md5_of_md5s(_md5s(work, body, likely)) == known.segments_etag:
+    if segments_etag_of(_md5s(work, body, likely)) == known.segments_etag:
         return True
-    pieces = storage.pieces(known)
+    pieces = storage.list_parts(known)
     if [(piece.offset, piece.size) for piece in pieces] == [(piece.offset, piece.size) for piece in likely]:
         return False
     if sum(piece.size for piece in pieces) != body.size:
@@ -82,7 +82,7 @@ def push(
     it is stopped, or if the store does not answer: that may pass.
     """
     assert isinstance(work.storage, SupportsMultipart)
-    upload = work.storage.segmented_upload(key, body.size, part_size, attributes, known)
+    upload = work.storage.start_multipart_upload(key, body.size, part_size, attributes, known)
     stored = upload.stored()
     known_offsets = {piece.offset for piece in stored}
 
@@ -111,7 +111,7 @@ class _Part:
     """The next *size* bytes of *source*, as a source of their own. It goes back as far as that does."""
 
     def __init__(self, source: Source, size: int) -> None:
-        self.window = window_of(source)
+        self.window = rewind_window(source)
         self._source = source
         self._start = source.tell()
         self._size = size
@@ -142,7 +142,7 @@ def push_in_order(
     unless the store is silent; then they are for `swift_sweep`.
     """
     assert isinstance(work.storage, SupportsMultipart)
-    upload = work.storage.segmented_upload(key, size, part_size, attributes, known)
+    upload = work.storage.start_multipart_upload(key, size, part_size, attributes, known)
     source = work.source(body)
     try:
         pieces = [
@@ -164,15 +164,15 @@ def pull(work: TransferContext, known: ObjectInfo, file: NewFile) -> ObjectInfo:
     assert known.size is not None
     pieces: Sequence[Part] = cut(known.size, work.options.range_size)
     if known.segments_etag and isinstance(work.storage, SupportsMultipart):
-        pieces = work.storage.pieces(known)
+        pieces = work.storage.list_parts(known)
     ordered = _OrderedMd5(file) if known.md5 else None
     file.preallocate(known.size)
     etag = known.segments_etag or known.etag
 
     def get(piece: Part) -> ObjectInfo:
         sink = _At(file, piece.offset)
-        span = ByteRange(piece.offset, piece.size, etag, piece.md5)
-        info = work.storage.get(known.key, work.sink(sink), span)
+        byte_range = ByteRange(piece.offset, piece.size, etag, piece.md5)
+        info = work.storage.get(known.key, work.sink(sink), byte_range)
         if ordered:
             ordered.came(piece.offset, piece.size)
         return info
@@ -200,14 +200,14 @@ def verify(work: TransferContext, info: ObjectInfo, file: NewFile) -> None:
     if not isinstance(work.storage, SupportsMultipart):
         return
     try:
-        pieces = work.storage.pieces(info)
+        pieces = work.storage.list_parts(info)
     except NotFoundError as e:  # it was replaced since: what is under its key now is asked for
         raise IntegrityError(str(e), key=info.key) from e
     if sum(piece.size for piece in pieces) != file.size:
-        raise wrong_segment(info.key)
+        raise damaged_segment_error(info.key)
     for piece in pieces:
         if piece.md5 and _md5_in(file, piece.offset, piece.size) != piece.md5:
-            raise wrong_segment(info.key)
+            raise damaged_segment_error(info.key)
     _tell_unproven(work, info, file, pieces)
 
 
@@ -220,7 +220,7 @@ def _tell_unproven(work: TransferContext, known: ObjectInfo, file: NewFile, piec
         return
     assert isinstance(work.storage, SupportsMultipart)
     likely = cut(file.size, work.storage.part_size(file.size, work.options.segment_size))
-    if md5_of_md5s(_md5_in(file, piece.offset, piece.size) for piece in likely) != known.segments_etag:
+    if segments_etag_of(_md5_in(file, piece.offset, piece.size) for piece in likely) != known.segments_etag:
         now = work.storage.head(known.key)
         if (now.size, now.segments_etag) != (file.size, known.segments_etag):
             raise IntegrityError(f"{known.key!r}: not all of it came, or it is another by now", key=known.key)

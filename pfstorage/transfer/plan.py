@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pfstorage.backends import ObjectInfo
-from pfstorage.errors import PfstorageError, bare
-from pfstorage.keys.mapping import is_marker
+from pfstorage.errors import PfstorageError, without_traceback
+from pfstorage.keys.mapping import is_directory_marker
 from pfstorage.local import LocalTree, NewFile
 from pfstorage.wire.packed import PackedStrings
 
@@ -38,7 +38,7 @@ class Transfer:
     @property
     def is_directory(self) -> bool:
         """Whether the object marks a directory, as far as is known."""
-        return self.known.is_directory if self.known else is_marker(self.key)
+        return self.known.is_directory if self.known else is_directory_marker(self.key)
 
 
 class Failure:
@@ -47,7 +47,7 @@ class Failure:
     def __init__(self, key: str, path: str, error: PfstorageError) -> None:
         self.key = key
         self.path = path
-        self.error = bare(error)  # a report may hold many
+        self.error = without_traceback(error)  # a report may hold many
 
     @property
     def length(self) -> int:

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.common import is_precondition_failed
 from pfstorage.errors import IntegrityError, InvalidKeyError, LocalFileError, NotFoundError, RejectedError
-from pfstorage.keys.mapping import is_marker
-from pfstorage.local import LocalTree, NewFile, body_of, is_of_disk, local_errors
+from pfstorage.keys.mapping import is_directory_marker
+from pfstorage.local import LocalTree, NewFile, body_of, is_disk_error, local_errors
 from pfstorage.transfer import multipart as large
 from pfstorage.transfer.compare import has_same_bytes
 from pfstorage.transfer.context import TransferContext
@@ -70,7 +70,7 @@ def _pull_one(work: TransferContext, transfer: Transfer) -> TransferResult:
             return _make_directory(work, transfer)
         if work.options.if_absent or work.options.dry_run:  # else who writes it is told
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                tree.require_place(transfer.parts)
+                tree.require_replaceable(transfer.parts)
         if _may_stay(work, transfer):
             return SAME
         if work.options.dry_run:
@@ -98,7 +98,7 @@ def _matters(work: TransferContext, tree: LocalTree, parts: tuple[str, ...]) -> 
 
 def _has_content(work: TransferContext, transfer: Transfer) -> bool:
     """Tell whether what its type marks as a directory is a file all the same: a large one may be listed as empty."""
-    if is_marker(transfer.key) or work.options.dry_run:
+    if is_directory_marker(transfer.key) or work.options.dry_run:
         return False
     head = functools.partial(work.storage.head, transfer.key)
     return not work.retry_policy.call(head, (NotFoundError,), retries=TRIES).is_directory
@@ -171,7 +171,7 @@ def _set_time(work: TransferContext, transfer: Transfer, file: NewFile, info: Ob
         if info.mtime_ns is not None:
             file.set_mtime(info.mtime_ns)
     except OSError as e:
-        if is_of_disk(e):
+        if is_disk_error(e):
             raise
         what = f"files have the time at which they were pulled, since theirs could not be set ({e.strerror})"
         work.warn_once(what, repr(transfer.path))

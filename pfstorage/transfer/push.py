@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from pfstorage.backends import ObjectInfo
-from pfstorage.backends.content_types import PEEKED, content_type_of
+from pfstorage.backends.content_types import PEEK_SIZE, detect_content_type
 from pfstorage.backends.contract import NO_ATTRIBUTES, Attributes, Source, SupportsMultipart
 from pfstorage.errors import ExistsError, FileChangedError, NotFoundError
 from pfstorage.local import Body, is_stable, open_body
@@ -46,7 +46,7 @@ def _push_one(work: TransferContext, stable: float, transfer: Transfer) -> Trans
         try:
             return _pushed(work, stable, transfer)
         except FileChangedError:
-            if work.cancellation.is_requested:
+            if work.cancellation.is_cancelled:
                 raise
     return _pushed(work, stable, transfer)
 
@@ -125,7 +125,7 @@ def store_one(
     than those may be, and has the type that *attributes* say, or else the one that its name and its first bytes tell.
     """
     storage, options = work.storage, work.options
-    kind = content_type_of(key, _beginning(body), attributes.content_type)
+    kind = detect_content_type(key, _beginning(body), attributes.content_type)
     attributes = Attributes(kind, attributes.mtime_ns)
     # the size first: to ask for a protocol takes long, for each small file
     if size > min(options.segment_size, ASK_ABOVE) and isinstance(storage, SupportsMultipart):
@@ -155,8 +155,8 @@ def store_alone(
 
 def _beginning(body: Source) -> bytes:
     if isinstance(body, Body):
-        return body.peek(PEEKED)
+        return body.peek(PEEK_SIZE)
     start = body.tell()
-    beginning = body.read(PEEKED)
+    beginning = body.read(PEEK_SIZE)
     body.seek(start)
     return beginning

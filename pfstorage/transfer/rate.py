@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from pfstorage.backends.contract import Sink, Source, window_of
+from pfstorage.backends.contract import Sink, Source, rewind_window
 from pfstorage.errors import StoppedError, StorageError
 from pfstorage.runtime.cancellation import TICK, CancellationToken
 
@@ -184,7 +184,7 @@ class RateLimiter:
 
 
 def _require_wanted(cancellation: CancellationToken, is_gone: Callable[[], bool]) -> None:
-    if cancellation.is_requested:
+    if cancellation.is_cancelled:
         raise cancellation.error()
     if is_gone():
         raise StoppedError("nobody waits for it any more")
@@ -208,7 +208,7 @@ class PacedSource:
     def __init__(self, source: Source, passed: Callable[[int], None]) -> None:
         self._source = source
         self._passed = passed
-        self.window = window_of(source)
+        self.window = rewind_window(source)
 
     def read(self, size: int = -1) -> bytes:
         chunk = self._source.read(size)

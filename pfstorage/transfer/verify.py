@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from pfstorage.backends import ObjectInfo
-from pfstorage.backends.common import MD5_OF_NOTHING
+from pfstorage.backends.common import EMPTY_MD5
 from pfstorage.errors import IntegrityError, InvalidKeyError, NotFoundError
 from pfstorage.local import Body, body_of, local_errors, open_body
 from pfstorage.transfer.compare import has_same_bytes, has_those_bytes
@@ -151,7 +151,7 @@ def _is_told_empty(told: ObjectInfo) -> bool:
     """Tell whether the object is empty, by what the store says of it itself. Raise `IntegrityError` if it does not."""
     if told.size is None and not told.etag:
         raise IntegrityError(f"the store does not tell whether {told.key!r} is empty", key=told.key)
-    return told.size == 0 if told.size is not None else told.md5 == MD5_OF_NOTHING
+    return told.size == 0 if told.size is not None else told.md5 == EMPTY_MD5
 
 
 def _verify_directory(transfer: Transfer) -> TransferResult:

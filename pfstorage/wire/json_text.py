@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
-from pfstorage.runtime.fair_share import LOOPS
+from pfstorage.runtime.fair_share import FAIR_SHARE
 from pfstorage.wire.packed import Packed, PackedStrings
 from pfstorage.wire.rows import KnownRow, RowStream
 
@@ -53,9 +53,9 @@ def _array_chunks(rows: Iterator[Any], pad: str) -> Iterator[str]:
             yield f"{before}\n{inner}" + f",\n{inner}".join(batch)
             before = ","
             if len(batch) == ROWS_AT_ONCE:
-                LOOPS.pause()  # a long list of one reply must not delay the short replies of others
+                FAIR_SHARE.pause()  # a long list of one reply must not delay the short replies of others
     finally:
-        LOOPS.rest()
+        FAIR_SHARE.rest()
     yield "[]" if before == "[" else f"\n{pad}]"
 
 

@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pfstorage.errors import PfstorageError, bare
-from pfstorage.runtime.unexpected import unforeseen
+from pfstorage.errors import PfstorageError, without_traceback
+from pfstorage.runtime.unexpected import unexpected_error
 
 Row = dict[str, Any] | str
 
@@ -28,9 +28,9 @@ class RowStream:
         try:
             yield from self._rows
         except PfstorageError as e:
-            self.error = bare(e)
+            self.error = without_traceback(e)
         except Exception as e:  # noqa: BLE001 - it is logged
-            self.error = unforeseen(e, "a list")
+            self.error = unexpected_error(e, "a list")
         if self.error and self.raises:
             raise self.error
 

@@ -15,7 +15,7 @@ from pfstorage.errors import (
     StorageError,
     UnavailableError,
 )
-from pfstorage.runtime.unexpected import NO_DESCRIPTORS, lacks_descriptors
+from pfstorage.runtime.unexpected import NO_DESCRIPTORS, is_out_of_descriptors
 
 ERROR_BY_ERRNO: dict[int | None, type[StorageError]] = {
     errno.ENOENT: NotFoundError,
@@ -41,7 +41,7 @@ def store_errors(directory: str, key: str) -> Iterator[None]:
     except OSError as e:
         kind = ERROR_BY_ERRNO.get(e.errno, UnavailableError)
         text = "it isn't there" if kind is NotFoundError else e.strerror or str(e)
-        if lacks_descriptors(e):
+        if is_out_of_descriptors(e):
             text = NO_DESCRIPTORS
         what = f"the object {key!r} in" if key else "the store"
         raise kind(f"{what} {directory!r}: {text}", key=key) from e

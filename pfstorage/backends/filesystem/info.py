@@ -7,11 +7,11 @@ import os
 import re
 from typing import BinaryIO
 
-from pfstorage.backends.common import MD5_OF_NOTHING, iso_time_of_file, new_md5, object_changed_error
-from pfstorage.backends.content_types import PEEKED, content_type_of, guess_content_type
+from pfstorage.backends.common import EMPTY_MD5, iso_mtime, new_md5, object_changed_error
+from pfstorage.backends.content_types import PEEK_SIZE, detect_content_type, guess_content_type
 from pfstorage.backends.contract import CHUNK, ObjectInfo
 from pfstorage.errors import RejectedError
-from pfstorage.local import settled_status, version_of
+from pfstorage.local import file_version, settled_status
 
 _MD5 = "user.pfstorage.md5"
 _KIND = "user.mime_type"  # as the Common Extended Attributes of freedesktop.org have it
@@ -32,26 +32,26 @@ class ObjectFile:
     """
 
     def __init__(self, key: str, file: BinaryIO) -> None:
-        """Find out what there is to tell of it, as `info_of` does."""
+        """Find out what there is to tell of it, as `read_info` does."""
         self._file = file
-        self.info = info_of(key, file.fileno())
+        self.info = read_info(key, file.fileno())
         assert self.info.size is not None  # a file has one
         self.size = self.info.size
-        self._version = version_of(os.fstat(file.fileno()))
+        self._version = file_version(os.fstat(file.fileno()))
 
     def read(self, size: int = -1) -> bytes:
         """Raise `RejectedError` if what was read may be of another object by now."""
         chunk = self._file.read(size)
-        version = version_of(os.fstat(self._file.fileno()))
+        version = file_version(os.fstat(self._file.fileno()))
         if version != self._version:
             # where the size and the time are the same, somebody may have kept its MD5 or changed its rights
             if version[:2] != self._version[:2] or self._etag_now() != self.info.etag:
                 raise object_changed_error(self.info.key)
-            self._version = version_of(os.fstat(self._file.fileno()))
+            self._version = file_version(os.fstat(self._file.fileno()))
         return chunk
 
     def _etag_now(self) -> str:
-        return info_of(self.info.key, self._file.fileno()).etag
+        return read_info(self.info.key, self._file.fileno()).etag
 
     def seek(self, offset: int, whence: int = 0) -> int:
         return self._file.seek(offset, whence)
@@ -60,17 +60,17 @@ class ObjectFile:
         return self._file.tell()
 
 
-def marker_of(key: str, status: os.stat_result) -> ObjectInfo:
+def directory_info(key: str, status: os.stat_result) -> ObjectInfo:
     """Return what there is to tell of the empty directory that is the marker *key*."""
-    return ObjectInfo(key, 0, MD5_OF_NOTHING, iso_time_of_file(status), "application/directory")
+    return ObjectInfo(key, 0, EMPTY_MD5, iso_mtime(status), "application/directory")
 
 
-def stored_md5(info: ObjectInfo) -> str:
+def md5_when_stored(info: ObjectInfo) -> str:
     """Return the MD5 of what was stored as *info*: if its etag is another, that is not what is there now."""
     return info.etag.partition("-")[0]
 
 
-def info_of(key: str, descriptor: int) -> ObjectInfo:
+def read_info(key: str, descriptor: int) -> ObjectInfo:
     """Return what there is to tell of an open file; its MD5 is computed where none is kept.
 
     If other bytes were written into it and its time was set back, so that they may be damaged as well, its
@@ -87,26 +87,26 @@ def info_of(key: str, descriptor: int) -> ObjectInfo:
             kind = kind or _found_type(key, descriptor)
             status = settled_status(descriptor)
             md5, size = _computed_md5(descriptor)
-            now = version_of(os.fstat(descriptor))
-            if now[:2] != version_of(status)[:2]:
+            now = file_version(os.fstat(descriptor))
+            if now[:2] != file_version(status)[:2]:
                 break  # somebody writes into it
-            if now != version_of(status):
+            if now != file_version(status):
                 continue  # somebody has kept the MD5, or written into it and set the time back
             if kept not in ("", md5):
                 md5 = f"{kept}-{md5}"
             elif size == status.st_size:
                 _keep_md5(descriptor, md5)
         told = kind or guess_content_type(key)
-        return ObjectInfo(key, size, md5, iso_time_of_file(status), told, mtime_ns=status.st_mtime_ns)
+        return ObjectInfo(key, size, md5, iso_mtime(status), told, mtime_ns=status.st_mtime_ns)
     raise object_changed_error(key)
 
 
 def _found_type(key: str, descriptor: int) -> str:
     """Return the type of a file that another program has put there, and keep it: later, its bytes are not looked at."""
-    return keep_type(key, descriptor, content_type_of(key, os.pread(descriptor, PEEKED, 0)))
+    return store_type(key, descriptor, detect_content_type(key, os.pread(descriptor, PEEK_SIZE, 0)))
 
 
-def keep_type(key: str, descriptor: int, content_type: str) -> str:
+def store_type(key: str, descriptor: int, content_type: str) -> str:
     """Keep the type of the object *key* with its file, unless the key tells it; return the type that it has then.
 
     Where the file system keeps none, its name and its first bytes tell the type. Raise `RejectedError` for one that
@@ -118,7 +118,7 @@ def keep_type(key: str, descriptor: int, content_type: str) -> str:
         )
     if content_type in ("", guess_content_type(key)) or _keep(descriptor, _KIND, content_type):
         return content_type
-    return content_type_of(key, os.pread(descriptor, PEEKED, 0))
+    return detect_content_type(key, os.pread(descriptor, PEEK_SIZE, 0))
 
 
 def finished(key: str, descriptor: int, size: int, md5: str, content_type: str) -> ObjectInfo:
@@ -126,7 +126,7 @@ def finished(key: str, descriptor: int, size: int, md5: str, content_type: str) 
     if os.fstat(descriptor).st_size == size:
         _keep_md5(descriptor, md5)
     status, kind = os.fstat(descriptor), content_type or guess_content_type(key)
-    return ObjectInfo(key, size, md5, iso_time_of_file(status), kind, mtime_ns=status.st_mtime_ns)
+    return ObjectInfo(key, size, md5, iso_mtime(status), kind, mtime_ns=status.st_mtime_ns)
 
 
 def _keep_md5(descriptor: int, md5: str) -> None:

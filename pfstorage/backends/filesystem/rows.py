@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 
 from pfstorage.backends.contract import ObjectInfo
-from pfstorage.local import version_of
+from pfstorage.local import file_version
 
 MOST_ROWS = 4096
 SETTLED_SECONDS = 1.0
@@ -26,7 +26,7 @@ def shows_changes_at_once(status: os.stat_result) -> bool:
     return os.major(status.st_dev) != 0
 
 
-class KnownRows:
+class RowCache:
     """Rows of files by their device and inode; of too many, those go that were not asked for lately.
 
     A row is good for as long as the size and the times of its file are the same, and it has the same key. Any thread
@@ -41,7 +41,7 @@ class KnownRows:
         """Return the row of the file *key*, whose *status* was taken now, if it is known."""
         which = status.st_dev, status.st_ino
         version, row = self._rows.get(which, (None, None))
-        if row is None or version != version_of(status) or row.key != key:
+        if row is None or version != file_version(status) or row.key != key:
             return None
         with self._lock:
             if which in self._rows:
@@ -52,9 +52,9 @@ class KnownRows:
         """Keep *row*, which was found out between two looks at its file, unless that was changed then or lately."""
         if not shows_changes_at_once(before):
             return
-        which, version = (before.st_dev, before.st_ino), version_of(before)
+        which, version = (before.st_dev, before.st_ino), file_version(before)
         is_settled = before.st_ctime_ns < time.time_ns() - SETTLED_SECONDS * 1e9
-        if is_settled and (which, version) == ((after.st_dev, after.st_ino), version_of(after)):
+        if is_settled and (which, version) == ((after.st_dev, after.st_ino), file_version(after)):
             with self._lock:
                 self._rows[which] = version, row
                 self._rows.move_to_end(which)

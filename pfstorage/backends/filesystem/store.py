@@ -17,12 +17,19 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 
-from pfstorage.backends.common import already_exists_error, iso_time_of_file, part_of, select
+from pfstorage.backends.common import already_exists_error, iso_mtime, resolve_range, select
 from pfstorage.backends.content_types import guess_content_type
 from pfstorage.backends.contract import CHUNK, NO_ATTRIBUTES, Attributes, ByteRange, ObjectInfo, Sink, Source
 from pfstorage.backends.filesystem.errors import store_errors
-from pfstorage.backends.filesystem.info import ObjectFile, finished, info_of, keep_type, marker_of, stored_md5
-from pfstorage.backends.filesystem.rows import KnownRows
+from pfstorage.backends.filesystem.info import (
+    ObjectFile,
+    directory_info,
+    finished,
+    md5_when_stored,
+    read_info,
+    store_type,
+)
+from pfstorage.backends.filesystem.rows import RowCache
 from pfstorage.backends.streams import HashedBody, HashedSink, announce
 from pfstorage.errors import (
     ContainerNotFoundError,
@@ -32,14 +39,14 @@ from pfstorage.errors import (
     PermissionDeniedError,
     RejectedError,
 )
-from pfstorage.keys.mapping import MAX_KEY_BYTES, check_key, is_marker, local_parts
+from pfstorage.keys.mapping import MAX_KEY_BYTES, check_key, is_directory_marker, local_parts
 from pfstorage.local import (
     DenyList,
     LocalTree,
     NewFile,
-    is_of_disk,
-    is_part,
-    require_no_part,
+    is_disk_error,
+    is_unfinished,
+    reject_unfinished_name,
     sync_one,
     working_directory,
 )
@@ -63,18 +70,18 @@ class FilesystemStorage:
         self._tree = LocalTree(
             os.path.normpath(os.path.join("" if os.path.isabs(base) else working_directory(), base))
         )
-        self._known = KnownRows()
+        self._known = RowCache()
         self._note: Callable[[str, str], None] | None = None
         self._durable = settings.durable != "none"
 
-    def with_closed(self, closed: DenyList) -> FilesystemStorage:
-        """See `SupportsClosing`: somebody may mount, or link, a file of the server below the store."""
+    def with_deny_list(self, closed: DenyList) -> FilesystemStorage:
+        """See `SupportsDenyList`: somebody may mount, or link, a file of the server below the store."""
         made = copy.copy(self)
-        made._tree = self._tree.with_closed(closed)
+        made._tree = self._tree.with_deny_list(closed)
         return made
 
-    def with_left_out(self, note: Callable[[str, str], None]) -> FilesystemStorage:
-        """See `SupportsLeavingOut`: directories that may not be read are left out."""
+    def allow_partial_listing(self, note: Callable[[str, str], None]) -> FilesystemStorage:
+        """See `SupportsPartialListing`: directories that may not be read are left out."""
         made = copy.copy(self)
         made._note = note
         return made
@@ -83,15 +90,15 @@ class FilesystemStorage:
         self,
         prefix: str = "",
         *,
-        marker: str = "",
-        end_marker: str = "",
+        start_after: str = "",
+        stop_before: str = "",
         limit: int | None = None,
         delimiter: str = "",
     ) -> Iterator[ObjectInfo]:
         self._require_container(prefix)
         with self._errors(prefix):
-            rows = self._at_one_directory()._rows("", prefix, marker)
-            yield from select(rows, prefix, marker, end_marker, limit, delimiter)
+            rows = self._at_one_directory()._rows("", prefix, start_after)
+            yield from select(rows, prefix, start_after, stop_before, limit, delimiter)
 
     def _at_one_directory(self) -> FilesystemStorage:
         """Return this storage, which does not go the way to a directory again for each of its files."""
@@ -102,16 +109,16 @@ class FilesystemStorage:
     def head(self, key: str) -> ObjectInfo:
         parts = self._parts(key)
         with self._errors(key):
-            if is_marker(key):
+            if is_directory_marker(key):
                 return self._head_marker(key, parts)
             with self._tree.opened_file(parts) as descriptor:
-                return info_of(key, descriptor)
+                return read_info(key, descriptor)
 
-    def get(self, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
+    def get(self, key: str, sink: Sink, byte_range: ByteRange | None = None) -> ObjectInfo:
         parts = self._parts(key)
-        if is_marker(key):
+        if is_directory_marker(key):
             info = self.head(key)
-            part_of(span, info)
+            resolve_range(byte_range, info)
             announce(sink, info)
             return info
         with contextlib.ExitStack() as stack:
@@ -119,16 +126,18 @@ class FilesystemStorage:
                 opened = stack.enter_context(self._tree.open_file(parts))
                 file = ObjectFile(key, opened)
                 info = file.info
-                start, size = part_of(span, info)
+                start, size = resolve_range(byte_range, info)
                 file.seek(start)
             announce(sink, info)
             is_whole = size == info.size
-            hashed = HashedSink(sink, hashes=is_whole or bool(span and span.md5))
-            left = size if span else size + 1  # more than it should hold is a fault, too
+            hashed = HashedSink(sink, hashes=is_whole or bool(byte_range and byte_range.md5))
+            left = size if byte_range else size + 1  # more than it should hold is a fault, too
             while chunk := self._read(file, min(CHUNK, left), key):
                 hashed.write(chunk)
                 left -= len(chunk)
-        hashed.verify(key, size, stored_md5(info) if is_whole else (span and span.md5) or None)
+        hashed.verify(
+            key, size, md5_when_stored(info) if is_whole else (byte_range and byte_range.md5) or None
+        )
         return info
 
     def _read(self, file: ObjectFile, size: int, key: str) -> bytes:
@@ -148,7 +157,10 @@ class FilesystemStorage:
         if not self.settings.filesystem.auto_create_container:
             self._require_container(key)
         with self._errors(key):
-            if is_marker(key) or ObjectInfo(key, size, content_type=attributes.content_type).is_directory:
+            if (
+                is_directory_marker(key)
+                or ObjectInfo(key, size, content_type=attributes.content_type).is_directory
+            ):
                 if size:
                     raise InvalidKeyError(f"{key!r} ends in '/': here it can only be empty", key=key)
                 if if_absent and _is_there(self._tree.open_directory(parts)):
@@ -191,12 +203,12 @@ class FilesystemStorage:
     ) -> ObjectInfo:
         with contextlib.ExitStack() as stack:
             try:
-                with self._tree.whole_file(
+                with self._tree.atomic_file(
                     parts, size=hashed.size, if_absent=if_absent, durable=self._durable
                 ) as file:
                     while chunk := hashed.read(CHUNK):
                         file.write(chunk)
-                    kind = keep_type(key, file.fileno(), attributes.content_type)
+                    kind = store_type(key, file.fileno(), attributes.content_type)
                     self._set_time(file, attributes.mtime_ns)
                     descriptor = os.dup(file.fileno())
                     stack.callback(os.close, descriptor)
@@ -214,7 +226,7 @@ class FilesystemStorage:
             if mtime_ns is not None:
                 file.set_mtime(mtime_ns)
         except OSError as e:
-            if is_of_disk(e):
+            if is_disk_error(e):
                 raise
             log.debug("the time of a file in %r was not kept: %s", self._tree.directory, e.strerror)
 
@@ -224,12 +236,12 @@ class FilesystemStorage:
             self._tree.remove(self._parts(key), durable=self._durable)
 
     def copy(self, source: str, target: str) -> ObjectInfo:
-        if is_marker(source):
+        if is_directory_marker(source):
             self.head(source)
             return self.put(target, io.BytesIO(), 0)
         with self._errors(source), self._tree.open_file(self._parts(source)) as opened:
             file = ObjectFile(source, opened)
-            if file.info.etag != stored_md5(file.info):
+            if file.info.etag != md5_when_stored(file.info):
                 raise IntegrityError(
                     f"{source!r} was changed in the store, or is damaged: push it again", key=source
                 )
@@ -259,14 +271,14 @@ class FilesystemStorage:
     def _parts(self, key: str) -> tuple[str, ...]:
         check_key(key)
         parts = local_parts(key.removesuffix("/"), key)
-        require_no_part(parts, key)
+        reject_unfinished_name(parts, key)
         return parts
 
     def _head_marker(self, key: str, parts: tuple[str, ...]) -> ObjectInfo:
         with self._tree.open_directory(parts) as directory:
             if os.listdir(directory):
                 raise NotFoundError(f"there is no object {key!r}", key=key)
-            return marker_of(key, os.fstat(directory))
+            return directory_info(key, os.fstat(directory))
 
     def _head_empty(self, key: str, parts: tuple[str, ...]) -> ObjectInfo:
         try:
@@ -276,7 +288,7 @@ class FilesystemStorage:
                 f"{key!r} has objects below it: here it is no object itself", key=key
             ) from None
 
-    def _rows(self, directory: str, prefix: str, marker: str) -> Iterator[ObjectInfo]:
+    def _rows(self, directory: str, prefix: str, start_after: str) -> Iterator[ObjectInfo]:
         """Yield what lies below *directory*, "" or ending in a slash, as far as it can be asked for."""
         try:
             with self._errors(directory), self._tree.open_directory(_parts_of(directory)) as opened:
@@ -287,14 +299,16 @@ class FilesystemStorage:
             self._leave_out(directory, prefix, e)
             return
         if entries is None:
-            yield marker_of(directory, status)
+            yield directory_info(directory, status)
         for name in entries or ():
             key = directory + name
-            if not key.startswith(prefix[: len(key)]) or (key <= marker and not marker.startswith(key)):
+            if not key.startswith(prefix[: len(key)]) or (
+                key <= start_after and not start_after.startswith(key)
+            ):
                 continue
-            if is_marker(key):
-                yield from self._rows(key, prefix, marker)
-            elif key > marker and len(key.encode()) <= MAX_KEY_BYTES:
+            if is_directory_marker(key):
+                yield from self._rows(key, prefix, start_after)
+            elif key > start_after and len(key.encode()) <= MAX_KEY_BYTES:
                 try:
                     yield self._row(key)
                 except _GONE:  # since the directory was read
@@ -322,7 +336,7 @@ class FilesystemStorage:
         except (PermissionDeniedError, RejectedError):  # it is there: not for us, or somebody writes into it
             with self._errors(key):
                 status = self._tree.status(parts)
-            return ObjectInfo(key, status.st_size, "", iso_time_of_file(status), guess_content_type(key))
+            return ObjectInfo(key, status.st_size, "", iso_mtime(status), guess_content_type(key))
 
     def _errors(self, key: str) -> contextlib.AbstractContextManager[None]:
         return store_errors(self._tree.directory, key)
@@ -356,7 +370,7 @@ def _entries(directory: int) -> list[str] | None:
     with os.scandir(directory) as entries:
         for entry in entries:
             is_empty = False
-            if is_part(entry.name):  # also a directory: no key leads there
+            if is_unfinished(entry.name):  # also a directory: no key leads there
                 continue
             if entry.is_dir(follow_symlinks=False):
                 names.append(entry.name + "/")

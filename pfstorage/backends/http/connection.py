@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from pfstorage.backends.contract import CHUNK, window_of
+from pfstorage.backends.contract import CHUNK, rewind_window
 from pfstorage.backends.http.errors import (
     CONNECTING,
     CONNECTING_TO_PROXY,
@@ -30,7 +30,7 @@ from pfstorage.backends.http.errors import (
 from pfstorage.backends.http.pace import Allowance
 from pfstorage.backends.http.response import Response
 from pfstorage.backends.http.tunnel import Tunnel
-from pfstorage.runtime.sockets import bound_silence, has_ended, is_readable
+from pfstorage.runtime.sockets import is_readable, peer_has_closed, set_timeouts
 
 __all__ = ["ConnectionBroken", "HttpConnection", "Mistake", "NetworkRoute", "Refusal"]
 
@@ -95,7 +95,7 @@ class HttpConnection:
         *body* is bytes or has a ``read``; *headers* tell its length, *size* bytes.
         Raise `ConnectionBroken`. What a body raises passes through, and ends the connection.
         """
-        asks_first = self._asks_first and size > min(CONTINUE_ABOVE, window_of(body))
+        asks_first = self._asks_first and size > min(CONTINUE_ABOVE, rewind_window(body))
         self._open()
         self._put_head(method, path, headers, asks_first)
         with TALKING:
@@ -138,7 +138,7 @@ class HttpConnection:
     def _open(self) -> None:
         """Connect, unless the connection that was kept still stands: a server ends an idle one."""
         if self._http.sock is not None:
-            if not has_ended(self._http.sock):
+            if not peer_has_closed(self._http.sock):
                 return
             self._http.close()
         with CONNECTING_TO_PROXY if self._route.proxy else CONNECTING:
@@ -148,21 +148,21 @@ class HttpConnection:
             self._is_aborted = False
             self._http.close()
             raise ConnectionBroken("it was broken off", connecting=True)
-        bound_silence(self._http.sock, self._route.timeout)
+        set_timeouts(self._http.sock, self._route.timeout)
 
     def _may_continue(self) -> bool:
         """Tell whether the server wants the body, or does not say so in time."""
         sock = self._http.sock
         answer = _response_class(self._route)(sock, method="PUT")
         with TALKING:
-            bound_silence(sock, CONTINUE_PATIENCE)  # no poll: it takes what TLS says for itself for an answer
+            set_timeouts(sock, CONTINUE_PATIENCE)  # no poll: it takes what TLS says for itself for an answer
             try:
                 begun = answer.fp.peek(1)
             except TimeoutError:
                 answer.close()
                 return True
             finally:
-                bound_silence(sock, self._route.timeout)
+                set_timeouts(sock, self._route.timeout)
         # the same object must read the rest, for it may have read further than this
         self._begun = answer
         self._http.response_class = _once(answer, self._http)
@@ -229,7 +229,7 @@ class HttpConnection:
             TALKING,
             contextlib.closing(response),
         ):  # it may own the socket
-            bound_silence(response.socket, seconds)
+            set_timeouts(response.socket, seconds)
             response.allow(seconds)
             content = response.read(MOST_WORDS)
         text = re.sub(

@@ -8,8 +8,8 @@ import ssl
 from collections.abc import Mapping
 
 from pfstorage.backends.http.pace import TooSlowError
-from pfstorage.runtime.sockets import SILENT
-from pfstorage.runtime.unexpected import NO_DESCRIPTORS, lacks_descriptors
+from pfstorage.runtime.sockets import TIMEOUT_ERRORS
+from pfstorage.runtime.unexpected import NO_DESCRIPTORS, is_out_of_descriptors
 
 
 class ConnectionBroken(Exception):
@@ -83,7 +83,7 @@ class Broken:
 
     def _meaning(self, error: Exception) -> ConnectionBroken:
         connecting = self._connecting
-        if lacks_descriptors(error):  # as with silence, fewer requests at once help
+        if is_out_of_descriptors(error):  # as with silence, fewer requests at once help
             return ConnectionBroken(NO_DESCRIPTORS, silent=True)
         if isinstance(error, ssl.SSLError) and not isinstance(error, TimeoutError):
             return _tls_failure(error, connecting)
@@ -101,7 +101,7 @@ def _outage(error: Exception, connecting: bool) -> ConnectionBroken:
         return ConnectionBroken("its name is not known", connecting=True)
     if isinstance(error, TooSlowError):
         return ConnectionBroken(str(error), connecting=connecting, silent=not connecting)
-    if isinstance(error, SILENT):
+    if isinstance(error, TIMEOUT_ERRORS):
         reason = "no connection in time" if connecting else "it fell silent"
         return ConnectionBroken(reason, connecting=connecting, silent=not connecting)
     if isinstance(error, ConnectionRefusedError):

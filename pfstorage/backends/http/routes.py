@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pfstorage.backends.http.connection import NetworkRoute
 from pfstorage.backends.http.errors import TALKING, Mistake
-from pfstorage.runtime.unexpected import lacks_descriptors
+from pfstorage.runtime.unexpected import is_out_of_descriptors
 from pfstorage.settings.model import Settings, size_of
 from pfstorage.settings.urls import proxy_url
 from pfstorage.wire.decoding import decoded
@@ -139,6 +139,6 @@ def _trusting_file(source: str, path: str) -> ssl.SSLContext:
     except ssl.SSLError as e:
         raise Mistake(f"{source}: {path!r} holds no certificates (PEM): {e.reason or e}") from e
     except (OSError, ValueError) as e:
-        if lacks_descriptors(e):
+        if is_out_of_descriptors(e):
             raise
         raise Mistake(f"{source}: {path!r} can't be read: {getattr(e, 'strerror', None) or e}") from e

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from pfstorage.backends.common import is_precondition_failed, no_part, object_changed_error
+from pfstorage.backends.common import is_precondition_failed, object_changed_error, range_error
 from pfstorage.backends.contract import CHUNK, ByteRange, ObjectInfo, Sink
 from pfstorage.backends.http.errors import Refusal
 from pfstorage.backends.http.response import Response
@@ -18,21 +18,21 @@ from pfstorage.errors import IntegrityError, RejectedError
 
 
 class Download:
-    """The bytes of *key*, or of a *span* of it. What breaks off goes on where it was, if it is the same object."""
+    """The bytes of *key*, or of a *byte_range* of it. A dropped download resumes, if it is the same object."""
 
     def __init__(
-        self, session: SwiftSession, container: str, key: str, sink: Sink, span: ByteRange | None
+        self, session: SwiftSession, container: str, key: str, sink: Sink, byte_range: ByteRange | None
     ) -> None:
         self._session = session
         self._container = container
         self._key = key
         self._sink = sink
-        self._span = span
-        self._hashed = HashedSink(sink, hashes=not span or bool(span.md5))
+        self._span = byte_range
+        self._hashed = HashedSink(sink, hashes=not byte_range or bool(byte_range.md5))
         # of the answer that came first, or of the first whose bytes came
         self._headers: Mapping[str, str] = {}
         self._info = ObjectInfo(key)
-        self._start, self._size = (span.offset, span.size) if span else (0, None)
+        self._start, self._size = (byte_range.offset, byte_range.size) if byte_range else (0, None)
         self._has_end = False
         self._sink_seconds = 0.0
         self._refusal: BaseException | None = None
@@ -69,9 +69,9 @@ class Download:
         return not LARGE.isdisjoint(fields) and etag_in(fields) == self._etag
 
     def _verified(self) -> ObjectInfo:
-        info, span = self._info, self._span
-        if span:
-            self._hashed.verify(self._key, self._size, span.md5 or None)
+        info, byte_range = self._info, self._span
+        if byte_range:
+            self._hashed.verify(self._key, self._size, byte_range.md5 or None)
             return info
         md5 = info.etag if is_md5_of_content(self._headers) else None
         self._hashed.verify(self._key, info.size, md5)
@@ -153,18 +153,18 @@ class Download:
         except Exception as e:  # noqa: BLE001 - it is raised again where no other try is made for it
             self._refusal = e
 
-    def _bounds(self, span: ByteRange, answer: Response) -> tuple[int, int | None]:
-        """Return the first byte of *span* and how many there are, as far as *answer* tells how large the object is."""
+    def _bounds(self, byte_range: ByteRange, answer: Response) -> tuple[int, int | None]:
+        """Return the first byte of *byte_range* and its size, as far as *answer* tells how large the object is."""
         if self._info.size is not None:
-            start, size = span.bounds(self._info.size)
-            if not size and span.size != 0:
-                raise no_part(self._key, self._info.size)
+            start, size = byte_range.bounds(self._info.size)
+            if not size and byte_range.size != 0:
+                raise range_error(self._key, self._info.size)
             return start, size
         if told := re.match(r"bytes (\d+)-(\d+)/", answer.fields.get("content-range", "")):
             return int(told[1]), int(told[2]) - int(told[1]) + 1
-        if span.offset < 0:
+        if byte_range.offset < 0:
             raise RejectedError(f"the store does not tell where {self._key!r} ends", key=self._key)
-        return span.offset, span.size
+        return byte_range.offset, byte_range.size
 
     def _receive(self, connection: Connection, answer: Response) -> None:
         http = connection.http
@@ -185,11 +185,11 @@ class Download:
                 return
 
 
-def _range_of(span: ByteRange) -> str:
-    """Return *span* as the header Range has it (RFC 9110, section 14.1.2)."""
-    if span.offset < 0:
-        return str(span.offset)
-    return f"{span.offset}-{'' if span.size is None else span.offset + span.size - 1}"
+def _range_of(byte_range: ByteRange) -> str:
+    """Return *byte_range* as the header Range has it (RFC 9110, section 14.1.2)."""
+    if byte_range.offset < 0:
+        return str(byte_range.offset)
+    return f"{byte_range.offset}-{'' if byte_range.size is None else byte_range.offset + byte_range.size - 1}"
 
 
 def _leave(connection: Connection, answer: Response) -> None:

@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
-from pfstorage.backends.common import time_of_http
+from pfstorage.backends.common import parse_http_date
 from pfstorage.backends.http.connection import Refusal
 from pfstorage.errors import (
     ConflictError,
@@ -205,10 +205,10 @@ def _seconds_to_wait(headers: Mapping[str, str]) -> int | None:
     told = headers.get("retry-after", "")
     if re.fullmatch(r"[0-9]{1,9}", told):
         return int(told)
-    moment = time_of_http(told)
+    moment = parse_http_date(told)
     if not moment:
         return None
-    now = time_of_http(headers.get("date", "")) or datetime.now(timezone.utc)
+    now = parse_http_date(headers.get("date", "")) or datetime.now(timezone.utc)
     seconds = math.ceil((moment - now).total_seconds())
     return seconds if seconds > 0 else None
 

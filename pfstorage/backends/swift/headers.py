@@ -6,7 +6,7 @@ import functools
 import re
 from collections.abc import Mapping
 
-from pfstorage.backends.common import iso_time, mtime_of_text, time_of_http
+from pfstorage.backends.common import iso_time, parse_http_date, parse_mtime
 from pfstorage.backends.contract import ObjectInfo
 from pfstorage.errors import RejectedError
 
@@ -30,7 +30,7 @@ def info_of(key: str, headers: Mapping[str, str]) -> ObjectInfo:
         raise RejectedError(text, key=key) from None
     etag, kind = etag_in(headers), headers.get("content-type", "")
     segments = etag if LARGE & headers.keys() else ""
-    mtime = mtime_of_text(headers.get(MTIME, ""))
+    mtime = parse_mtime(headers.get(MTIME, ""))
     encoding = headers.get("content-encoding", "")
     return ObjectInfo(
         key, size, etag, modified, kind, segments_etag=segments, mtime_ns=mtime, content_encoding=encoding
@@ -64,5 +64,5 @@ def is_md5_of_content(headers: Mapping[str, str]) -> bool:
 @functools.lru_cache(maxsize=64)  # those of a second's answers are the same
 def iso_of_http_date(text: str) -> str:
     """Return a date of HTTP as `ObjectInfo.last_modified` has it, "" for what is none."""
-    moment = time_of_http(text)
+    moment = parse_http_date(text)
     return iso_time(moment.timestamp()) if moment else ""

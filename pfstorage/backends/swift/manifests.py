@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from pfstorage.backends.common import md5_of_md5s, new_md5
+from pfstorage.backends.common import new_md5, segments_etag_of
 from pfstorage.backends.contract import ObjectInfo, Part
 from pfstorage.backends.swift.objects import SwiftObjects
 from pfstorage.backends.swift.rows import NO_JSON, require_row
@@ -63,7 +63,7 @@ class SwiftManifests:
             dynamic, content = self.read(container, key)
             with self._objects.listings.wrong_rows(f"the segments of {key!r}"):
                 rows = self._listed(dynamic) if dynamic else parsed(content)
-            made_of = md5_of_md5s(_etag_of(row) for row in rows if _size_of(row) >= 0)
+            made_of = segments_etag_of(_etag_of(row) for row in rows if _size_of(row) >= 0)
         except NO_JSON as e:
             raise Unreadable(f"{key!r} has a manifest that can't be read") from e
         if made_of != etag.strip('"'):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from pfstorage.backends.common import already_exists_error, is_precondition_failed
-from pfstorage.backends.contract import CHUNK, ByteRange, ObjectInfo, Sink, Source, window_of
+from pfstorage.backends.contract import CHUNK, ByteRange, ObjectInfo, Sink, Source, rewind_window
 from pfstorage.backends.http.connection import ConnectionBroken, Refusal
 from pfstorage.backends.streams import HashedBody
 from pfstorage.backends.swift.download import Download
@@ -61,9 +61,9 @@ class SwiftObjects:
         connection.http.skip(answer)
         return answer.fields
 
-    def get(self, container: str, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
+    def get(self, container: str, key: str, sink: Sink, byte_range: ByteRange | None = None) -> ObjectInfo:
         """Do what `Storage.get` says."""
-        return Download(self.session, container, key, sink, span).run()
+        return Download(self.session, container, key, sink, byte_range).run()
 
     def put(
         self, container: str, key: str, body: Source, size: int, headers: Mapping[str, str], like: str = ""
@@ -96,7 +96,7 @@ class SwiftObjects:
             return self.session.call(put_whole, key, retry_on, can_repeat=can_repeat)
 
         def can_repeat() -> bool:
-            window = window_of(body)
+            window = rewind_window(body)
             return window == math.inf or body.tell() - start <= window
 
         try:

@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Mapping, Sequence, Set
 from urllib.parse import unquote
 
-from pfstorage.backends.common import is_precondition_failed, md5_of_md5s
+from pfstorage.backends.common import is_precondition_failed, segments_etag_of
 from pfstorage.backends.contract import ObjectInfo, Part, Source
 from pfstorage.backends.http.connection import Refusal
 from pfstorage.backends.swift.limits import Limits, asked_limits
@@ -76,7 +76,7 @@ class SwiftSegments:
             raise ObjectTooLargeError(text)
         return max(least, min(wanted, largest))
 
-    def pieces(self, info: ObjectInfo) -> list[Part]:
+    def list_parts(self, info: ObjectInfo) -> list[Part]:
         """Return the segments of *info*, whose manifest must be that of its etag; or the whole, if none can be read."""
         if not info.segments_etag:
             return [_whole(info)]
@@ -112,7 +112,7 @@ class SwiftSegments:
 
 
 class SwiftUpload:
-    """A `SegmentedUpload` of *key*. *stem* tells its segments from those of another file or size."""
+    """A `MultipartUpload` of *key*. *stem* tells its segments from those of another file or size."""
 
     def __init__(
         self,
@@ -186,7 +186,7 @@ class SwiftUpload:
         return Part(offset, size, info.etag)
 
     def finish(self, pieces: Sequence[Part], *, if_absent: bool = False) -> ObjectInfo:
-        etag = md5_of_md5s(piece.md5 for piece in pieces)
+        etag = segments_etag_of(piece.md5 for piece in pieces)
         manifest = [
             {
                 "path": f"/{self._segments.segment_container}/{self._name(piece.offset)}",

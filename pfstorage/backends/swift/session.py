@@ -154,7 +154,7 @@ class SwiftSession:
     ) -> T:
         place = _place_of(url)
         try:
-            with self._pool.borrowed(place) as connection, self.retry_policy.breakable(connection.http.abort):
+            with self._pool.borrowed(place) as connection, self.retry_policy.abortable(connection.http.abort):
                 result = work(connection, url, token)
                 self._known.answered.add(place)
                 return result
@@ -211,7 +211,7 @@ class SwiftSession:
         try:
             with (
                 self._pool.borrowed(_place_of(url)) as connection,
-                self.retry_policy.breakable(connection.http.abort),
+                self.retry_policy.abortable(connection.http.abort),
             ):
                 answer = connection.http.request("HEAD", path_of(url), {"X-Auth-Token": token})
                 connection.http.skip(answer)
@@ -231,7 +231,7 @@ class SwiftSession:
         """Give a connection for *url* that is not kept."""
         connection = self._connect(_place_of(url)).http
         try:
-            with self.retry_policy.breakable(connection.abort):
+            with self.retry_policy.abortable(connection.abort):
                 yield connection
         finally:
             connection.close()

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import quote
 
-from pfstorage.backends.common import text_of_mtime
+from pfstorage.backends.common import format_mtime
 from pfstorage.backends.content_types import guess_content_type
 from pfstorage.backends.contract import NO_ATTRIBUTES, Attributes, ByteRange, ObjectInfo, Part, Sink, Source
-from pfstorage.backends.leftovers import Leftover, Leftovers, Share
+from pfstorage.backends.leftovers import Leftover, Leftovers, RunAll
 from pfstorage.backends.retry import RetryPolicy
 from pfstorage.backends.swift.headers import MTIME
 from pfstorage.backends.swift.objects import SwiftObjects, only_if_new
@@ -49,15 +49,15 @@ class SwiftStorage:
         other._use(self._session.with_retry_policy(retry_policy))
         return other
 
-    def give_up(self, reason: str) -> None:
-        self._session.retry_policy.give_up(reason)
+    def abort(self, reason: str) -> None:
+        self._session.retry_policy.abort(reason)
 
     def list(
         self,
         prefix: str = "",
         *,
-        marker: str = "",
-        end_marker: str = "",
+        start_after: str = "",
+        stop_before: str = "",
         limit: int | None = None,
         delimiter: str = "",
     ) -> Iterator[ObjectInfo]:
@@ -65,16 +65,16 @@ class SwiftStorage:
             self._container,
             limit=limit,
             prefix=prefix,
-            marker=marker,
-            end_marker=end_marker,
+            marker=start_after,
+            end_marker=stop_before,
             delimiter=delimiter,
         )
 
     def head(self, key: str) -> ObjectInfo:
         return self._objects.head(self._container, check_key(key))
 
-    def get(self, key: str, sink: Sink, span: ByteRange | None = None) -> ObjectInfo:
-        return self._objects.get(self._container, check_key(key), sink, span)
+    def get(self, key: str, sink: Sink, byte_range: ByteRange | None = None) -> ObjectInfo:
+        return self._objects.get(self._container, check_key(key), sink, byte_range)
 
     def put(
         self,
@@ -100,17 +100,17 @@ class SwiftStorage:
     def part_size(self, size: int, wanted: int) -> int:
         return self._segments.part_size(size, wanted)
 
-    def segmented_upload(
+    def start_multipart_upload(
         self, key: str, size: int, part_size: int, attributes: Attributes, replaced: ObjectInfo | None
     ) -> SwiftUpload:
         headers = _headers_of(check_key(key), attributes)
-        stamp = text_of_mtime(time.time_ns() if attributes.mtime_ns is None else attributes.mtime_ns)
+        stamp = format_mtime(time.time_ns() if attributes.mtime_ns is None else attributes.mtime_ns)
         return SwiftUpload(self._segments, key, f"{stamp}/{size}/{part_size}", headers, replaced)
 
-    def pieces(self, info: ObjectInfo) -> Sequence[Part]:
-        return self._segments.pieces(info)
+    def list_parts(self, info: ObjectInfo) -> Sequence[Part]:
+        return self._segments.list_parts(info)
 
-    def leftovers(self, takes: Callable[[str], bool], older_than: float, share: Share) -> Leftovers:
+    def leftovers(self, takes: Callable[[str], bool], older_than: float, share: RunAll) -> Leftovers:
         return SwiftSweep(self._segments).leftovers(takes, older_than, share)
 
     def remove_leftover(self, leftover: Leftover) -> bool:
@@ -129,5 +129,5 @@ class SwiftStorage:
 def _headers_of(key: str, attributes: Attributes) -> dict[str, str]:
     headers = {"Content-Type": attributes.content_type or guess_content_type(key)}
     if attributes.mtime_ns is not None:
-        headers[MTIME] = text_of_mtime(attributes.mtime_ns)
+        headers[MTIME] = format_mtime(attributes.mtime_ns)
     return headers

@@ -11,8 +11,8 @@ from itertools import islice
 from typing import Any
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
-from pfstorage.backends.common import iso_time, time_of_http
-from pfstorage.backends.leftovers import Leftover, Leftovers, Share
+from pfstorage.backends.common import iso_time, parse_http_date
+from pfstorage.backends.leftovers import Leftover, Leftovers, RunAll
 from pfstorage.backends.swift import listing as swift_listing
 from pfstorage.backends.swift.headers import LARGE
 from pfstorage.backends.swift.manifests import Unreadable, parsed
@@ -81,7 +81,7 @@ class SwiftSweep:
         self._segments = segments
         self._objects = segments.objects
 
-    def leftovers(self, takes: Callable[[str], bool], older_than: float, share: Share) -> Leftovers:
+    def leftovers(self, takes: Callable[[str], bool], older_than: float, share: RunAll) -> Leftovers:
         """Do what `SupportsMultipart.leftovers` says."""
         home = self._segments.segment_container
         listed, moment, unread = self._containers()
@@ -107,7 +107,7 @@ class SwiftSweep:
             query = urlencode({"format": "json", **({"marker": names[-1]} if names else {})})
             path = f"{urlsplit(url).path}?{query}"
             answer = self._objects.session.send(connection, "GET", path, {"X-Auth-Token": token})
-            told = time_of_http(answer.fields.get("date", ""))
+            told = parse_http_date(answer.fields.get("date", ""))
             if told is None:
                 raise ValueError("it does not tell the time")
             moment = told.timestamp()
@@ -147,7 +147,7 @@ class SwiftSweep:
             if not oldest or latest[try_of(each.name)] < oldest:
                 yield f"/{home}/{each.name}", each
 
-    def _look_through(self, container: str, look: _Look, is_listed_as_large: bool, share: Share) -> None:
+    def _look_through(self, container: str, look: _Look, is_listed_as_large: bool, share: RunAll) -> None:
         """Note what the objects in *container* name: those that it lists as large, or else all others."""
         rows = (
             row
@@ -159,7 +159,7 @@ class SwiftSweep:
         while some := list(islice(rows, AT_ONCE)):
             self._look_at(container, some, look, share)
 
-    def _look_at(self, container: str, rows: Sequence[Row], look: _Look, share: Share) -> None:
+    def _look_at(self, container: str, rows: Sequence[Row], look: _Look, share: RunAll) -> None:
         look.named -= {f"/{container}/{row['name']}" for row in rows}
         named = share([functools.partial(self._named_by, container, row) for row in rows])
         for row, each in zip(rows, named, strict=True):

@@ -11,10 +11,15 @@ from types import MappingProxyType
 from urllib.parse import quote
 
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends.common import is_no_part, is_precondition_failed, object_changed_error, time_of_http
+from pfstorage.backends.common import (
+    is_precondition_failed,
+    is_range_error,
+    object_changed_error,
+    parse_http_date,
+)
 from pfstorage.backends.content_types import UNKNOWN
 from pfstorage.backends.contract import ByteRange, Part, Sink, SupportsMultipart
-from pfstorage.backends.streams import PiecewiseSink
+from pfstorage.backends.streams import PartVerifyingSink
 from pfstorage.errors import BusyError, IntegrityError, MessageError, NotFoundError, RejectedError
 from pfstorage.server.exchange import Answer, Request, answer_of, names_etag
 from pfstorage.server.http1.body import Outlet
@@ -89,15 +94,15 @@ class _ObjectSink:
         self._headers = answer.headers
         self.size = 0
 
-    def fetch(self, span: ByteRange | None) -> None:
-        """Have the object, or *span* of it, written. Raise `_OtherwiseError`."""
-        self._span = span
+    def fetch(self, byte_range: ByteRange | None) -> None:
+        """Have the object, or *byte_range* of it, written. Raise `_OtherwiseError`."""
+        self._span = byte_range
         try:
             info = fetched_as_it_is(self._storage, self._key, None, self._get, self._out.take_back)
         except _PartlessError:
             return self.fetch(None)
         except RejectedError as e:
-            if is_no_part(e):
+            if is_range_error(e):
                 raise self._without_part() from e
             if not is_precondition_failed(e) or not self._out.take_back():
                 raise
@@ -127,28 +132,28 @@ class _ObjectSink:
         """Tell what comes in the head of the answer. Raise `_OtherwiseError`, `_PartlessError` or `StorageError`."""
         if needless := _unless_needless(self._request, self._key, info):
             raise _OtherwiseError(needless)
-        answer, span = self._answer, self._span
+        answer, byte_range = self._answer, self._span
         # it may have told of an object that was replaced
         answer.status, answer.headers = 200, dict(self._headers)
-        if span and info.size is None:
+        if byte_range and info.size is None:
             raise _PartlessError
         _describe(answer, self._key, info)
         answer.length = info.size
-        if span and info.size is not None:
-            start, size = span.bounds(info.size)
+        if byte_range and info.size is not None:
+            start, size = byte_range.bounds(info.size)
             if size < info.size:
                 answer.status, answer.length = 206, size
                 answer.headers["Content-Range"] = f"bytes {start}-{start + size - 1}/{info.size}"
                 return
         if pieces := self._pieces_of(info):
-            self._sink = PiecewiseSink(self._paced, self._key, pieces)
+            self._sink = PartVerifyingSink(self._paced, self._key, pieces)
 
     def _pieces_of(self, info: ObjectInfo) -> Sequence[Part]:
         """Return of what the whole object is made, where the storage does not verify the whole by itself."""
         if not info.segments_etag:
             return [Part(0, info.size, info.md5)] if self._span and info.size else ()
         try:
-            return self._storage.pieces(info) if isinstance(self._storage, SupportsMultipart) else ()
+            return self._storage.list_parts(info) if isinstance(self._storage, SupportsMultipart) else ()
         except NotFoundError as e:
             raise object_changed_error(self._key) from e
 
@@ -214,7 +219,7 @@ def _is_known(request: Request, etag: str, moment: datetime | None) -> bool:
 
 def _time_in(request: Request, name: str) -> datetime | None:
     """Return the time in the header *name*; what is none counts as not given (RFC 9110, section 13.1.3)."""
-    return time_of_http(request.headers.get(name, ""))
+    return parse_http_date(request.headers.get(name, ""))
 
 
 def _moment_of(info: ObjectInfo) -> datetime | None:

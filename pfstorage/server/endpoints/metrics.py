@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from pfstorage.actions import ACTIONS
-from pfstorage.backends.retry import REPEATED
+from pfstorage.backends.retry import RETRIES_MADE
 from pfstorage.errors import ForbiddenError, PfstorageError
 from pfstorage.server.exchange import Answer, Request
 from pfstorage.server.load import Gauge
@@ -134,4 +134,4 @@ class _Present(Collector):
             else:
                 yield family
         repeated = "What was tried again, since the store failed."
-        yield CounterMetricFamily("pfstorage_retries", repeated, value=REPEATED.value)
+        yield CounterMetricFamily("pfstorage_retries", repeated, value=RETRIES_MADE.value)

@@ -14,7 +14,7 @@ from pfstorage.actions import Context
 from pfstorage.actions.options import MoveMeta
 from pfstorage.backends.common import new_md5
 from pfstorage.backends.contract import CHUNK, Attributes, takes_streams
-from pfstorage.backends.level import SLASH, as_directories, rows_of_level
+from pfstorage.backends.level import SLASH, as_directories, list_level
 from pfstorage.errors import InvalidKeyError, MessageError
 from pfstorage.keys.mapping import check_key, check_new_key
 from pfstorage.server.endpoints.download import give_out, refused
@@ -55,9 +55,9 @@ def list_objects(request: Request) -> Answer:
     context = Context(lambda: handler.storage_for(caller), handler.state, caller)
     storage = context.listing()
     if delimiter == SLASH:
-        found = as_directories(rows_of_level(storage, prefix, marker=marker, limit=size))
+        found = as_directories(list_level(storage, prefix, start_after=marker, limit=size))
     else:
-        found = storage.list(prefix, limit=size, delimiter=delimiter, marker=marker)
+        found = storage.list(prefix, limit=size, delimiter=delimiter, start_after=marker)
     writable = caller.permissions.allows("write")
     body: dict[str, Any] = {"status": True, "objects": [], "marker": None, "writable": writable}
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pfstorage.errors import MessageError, NoLengthError, PfstorageError, SlowRequestError
-from pfstorage.runtime.fair_share import LOOPS
-from pfstorage.runtime.sockets import end_tls, has_ended, linger, may_still_take, reset
-from pfstorage.runtime.unexpected import unforeseen
+from pfstorage.runtime.fair_share import FAIR_SHARE
+from pfstorage.runtime.sockets import drain, end_tls, peer_has_closed, peer_may_still_read, reset
+from pfstorage.runtime.unexpected import unexpected_error
 from pfstorage.server.exchange import Answer, Request, answer_of
 from pfstorage.server.http1 import body, head
 from pfstorage.server.http1.sending import UnsentError, send
@@ -129,11 +129,11 @@ class RequestHandler(BaseHTTPRequestHandler):
         self.command, self.path, self.request_version = "", "", "HTTP/1.1"
         self._id = id_of("")
         self._writer.begin()
-        LOOPS.begin_request()
+        FAIR_SHARE.begin_request()
         try:
             answer = self._answered(line)
         finally:
-            LOOPS.end_request()
+            FAIR_SHARE.end_request()
         try:
             ends = self._send(answer)
             self._is_whole = True
@@ -145,7 +145,7 @@ class RequestHandler(BaseHTTPRequestHandler):
         if ends:
             end_tls(self.connection)
             self.server.load.wait(self.connection)  # a new one may have its place
-            linger(self.connection, LINGER_SECONDS)
+            drain(self.connection, LINGER_SECONDS)
 
     def _send(self, answer: Answer) -> bool:
         """Send *answer*, or that it failed, if nothing of it has left by then; return whether the connection ends."""
@@ -206,7 +206,7 @@ class RequestHandler(BaseHTTPRequestHandler):
         except (ConnectionError, ssl.SSLError):
             raise
         except Exception as e:  # noqa: BLE001 - it is logged
-            error = unforeseen(e, "a request")
+            error = unexpected_error(e, "a request")
         answer = self._answer_of(error)
         answer.status = status or answer.status
         return answer
@@ -282,9 +282,9 @@ class RequestHandler(BaseHTTPRequestHandler):
         It may have closed but its own side, as ``nc -N`` does: then it takes the first byte of its answer.
         """
         try:
-            if not has_ended(self.connection):
+            if not peer_has_closed(self.connection):
                 return False
-            return not (may_still_take(self.connection) and self._writer.is_tried())
+            return not (peer_may_still_read(self.connection) and self._writer.is_tried())
         except OSError:
             return True
 

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pfstorage.runtime.fair_share import LOOPS
-from pfstorage.runtime.sockets import SILENT, bound_silence, unsent
+from pfstorage.runtime.fair_share import FAIR_SHARE
+from pfstorage.runtime.sockets import TIMEOUT_ERRORS, set_timeouts, unacknowledged_bytes
 
 CHECK_SECONDS = 2.5
 """How often a client is looked at that takes nothing of its answer."""
@@ -32,22 +32,22 @@ class TimedSocket:
         self._bound(socket.SO_RCVTIMEO, seconds)
         try:
             return self.socket.recv_into(buffer)
-        except SILENT:
+        except TIMEOUT_ERRORS:
             raise TimeoutError("nothing came in time") from None
 
     def send(self, data: Any, seconds: float) -> int:
         """Send some of *data*, and return how much: nothing if there was no room for it in time."""
-        LOOPS.rest()
+        FAIR_SHARE.rest()
         self._bound(socket.SO_SNDTIMEO, seconds)
         try:
             return self.socket.send(data)
-        except SILENT:
+        except TIMEOUT_ERRORS:
             return 0
 
     def _bound(self, option: int, seconds: float) -> None:
         key = 0 if self._has_one_bound else option
         if self._bounds.get(key) != seconds:  # most often, it is as it was
-            bound_silence(self.socket, seconds, option)
+            set_timeouts(self.socket, seconds, option)
             self._bounds[key] = seconds
 
 
@@ -127,13 +127,13 @@ class TimedWriter(io.RawIOBase):
         return len(data)
 
     def _insist(self, rest: memoryview) -> None:
-        late, held = 0.0, unsent(self._socket.socket)
+        late, held = 0.0, unacknowledged_bytes(self._socket.socket)
         while rest:
             started = time.monotonic()
             sent = self._socket.send(rest, CHECK_SECONDS)
             waited = time.monotonic() - started
             rest = rest[sent:]
-            taken, held = held + sent, unsent(self._socket.socket)
+            taken, held = held + sent, unacknowledged_bytes(self._socket.socket)
             taken = max(0, taken - held)  # by TLS, a little more is held than was sent
             seconds, rate = self._bounds()
             late = max(0.0, late + waited - taken / rate)
