@@ -32,7 +32,7 @@ def say(text):
 STEPS = {
     "put('a/b/k', 1000)": {"a/b/k": 1000},
     "put('a/b/k', 300_000)": {"a/b/k": 300_000},
-    "put('a/c/new', 7, only_new=True)": {"a/c/new": 7},
+    "put('a/c/new', 7, if_absent=True)": {"a/c/new": 7},
     "put('typed', 0)": {"typed": 0},
     "storage.copy('a/b/k', 'z/copy')": {"z/copy": 300_000},
     "put('a/b/k', 20)": {"a/b/k": 20},

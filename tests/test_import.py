@@ -38,7 +38,7 @@ assert before == after, (before, after)
 COLOURED = """
 import io, sys
 stderr, sys.stderr = sys.stderr, type("Terminal", (io.StringIO,), {"isatty": lambda self: True})()
-from pfstorage.cli import main
+from pfstorage.cli.main import main
 main(["--type", "memory", "--action", "hello"])
 shown, sys.stderr = sys.stderr.getvalue(), stderr
 assert chr(27) + "[" in shown

@@ -94,7 +94,7 @@ def test_a_line_tells_of_what_was_then() -> None:
 
 def test_what_is_said_at_any_verbosity_comes_after_what_was_logged_before() -> None:
     code = (
-        "import logging, os; from pfstorage import console\n"
+        "import logging, os; from pfstorage.logs import console\n"
         "console.set_up_logging(1, in_batches=True)\n"
         "logging.getLogger('pfstorage').info('first')\n"
         "console.complain('second'); console.write_log(); os._exit(0)"

@@ -239,7 +239,7 @@ def test_settings_are_saved_where_a_link_leads(command: Command, tmp_path: Path)
 
 def test_no_file_is_opened_in_the_place_of_a_closed_stream(tmp_path: Path) -> None:
     code = (
-        "from pfstorage import output\n"
+        "from pfstorage.logs import output\n"
         "with output.standard_streams(): print(open('file', 'w').fileno() > 2, file=open('told', 'w'))"
     )
     program = f'{sys.executable} -c "{code}" <&- >&- 2>&-'

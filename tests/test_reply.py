@@ -218,7 +218,7 @@ def test_texts_are_what_a_list_of_them_is(texts: list[str], place: int, part: sl
 
 def test_texts_differ_from_what_is_not_their_list() -> None:
     assert PackedStrings(["a", "b"]) not in (["a"], ["a", "c"], PackedStrings(["ab"]), ("a", "b"), "ab", None)
-    assert repr(PackedStrings(["a"])) == "Texts(['a'])"
+    assert repr(PackedStrings(["a"])) == "PackedStrings(['a'])"
     with pytest.raises(TypeError):
         hash(PackedStrings())
 
