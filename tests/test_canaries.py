@@ -112,7 +112,7 @@ PROGRAM = """
 import sys, threading
 from dataclasses import dataclass
 from pfstorage.actions.registry import action
-from pfstorage.cli import main
+from pfstorage.cli.main import main
 @dataclass(frozen=True)
 class Meta:
     path: str = ""

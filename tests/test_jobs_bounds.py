@@ -265,8 +265,8 @@ def test_a_size_that_is_none_is_refused(size: str) -> None:
 def test_jobs_that_wait_are_not_in_memory(tmp_path: Path) -> None:
     code = """if True:
         import os, random, sys
-        from pfstorage.jobs.job import Order
-        from pfstorage.jobs.runner import Jobs
+        from pfstorage.jobs.model import Order
+        from pfstorage.jobs.scheduler import Jobs
 
         def resident():
             return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

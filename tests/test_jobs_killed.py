@@ -34,14 +34,14 @@ SERVER = """if True:
     import json, sys, threading
     from pfstorage import StoreHandler, open_storage
     from pfstorage.actions import Caller
-    from pfstorage.jobs.runner import Jobs
+    from pfstorage.jobs.scheduler import Jobs
 
     state, options, messages = sys.argv[1], *map(json.loads, sys.argv[2:])
     handler = StoreHandler(open_storage(**options))
     for name in ("segmentSize", "rangeSize"):
         handler.state.set(f"/this/{name}", "128K")
     handler.state.set("/this/workers", 2)
-    jobs = Jobs(handler.performer(Caller(trusted=False)), state, most=3)
+    jobs = Jobs(handler.job_runner(Caller(trusted=False)), state, most=3)
     caller = Caller(trusted=False, jobs=jobs)
     jobs.start()
     if messages:

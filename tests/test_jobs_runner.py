@@ -262,8 +262,8 @@ def test_what_does_not_end_in_time_is_parked_too_and_says_nothing_more(
 def test_a_cancelled_job_is_not_resumed_though_the_process_died_before_it_ended(tmp_path: Path) -> None:
     code = """if True:
         import os, sys, threading
-        from pfstorage.jobs.job import Order
-        from pfstorage.jobs.runner import Jobs
+        from pfstorage.jobs.model import Order
+        from pfstorage.jobs.scheduler import Jobs
         begun = threading.Semaphore(0)
         def perform(order, stop, progress):
             begun.release()

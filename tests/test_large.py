@@ -639,7 +639,7 @@ def test_what_pythons_client_made_is_known_and_replaced(
 
 MEASURED = """
 import sys
-from pfstorage.cli import main
+from pfstorage.cli.main import main
 status = main(sys.argv[1:])
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(peak.split()[1], file=sys.stderr)

@@ -23,7 +23,7 @@ from tests.local import descriptors, in_threads, parts_in, refuse
 
 WRITER = """
 import sys
-from pfstorage.files import LocalTree
+from pfstorage.local import LocalTree
 tree = LocalTree("out")
 files = [tree.new_file(("d", "a")), tree.new_file(("e", "b"))]
 for file in files:

@@ -24,14 +24,14 @@ NOBODY = """
 import json, os, sys
 from pfstorage import StoreHandler, open_storage
 from pfstorage.actions import Caller
-from pfstorage.rights import Rights
+from pfstorage.access.permissions import Permissions
 order = json.loads(sys.argv[1])
 storage = open_storage(**order["storage"])
 if os.geteuid() == 0:
     os.setegid(65534)
     os.seteuid(65534)
 os.umask(0)
-caller = Caller(rights=Rights(prefix=order["prefix"]))
+caller = Caller(permissions=Permissions(prefix=order["prefix"]))
 print(json.dumps([StoreHandler(storage).run(message, caller) for message in order["messages"]]))
 """
 

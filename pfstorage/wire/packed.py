@@ -159,4 +159,4 @@ class PackedStrings(Sequence[str]):
     __hash__ = None  # type: ignore[assignment]  # what is appended changes it
 
     def __repr__(self) -> str:
-        return f"Texts({list(self)!r})"
+        return f"PackedStrings({list(self)!r})"
