@@ -24,8 +24,8 @@ from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.backends import Storage
 from pfstorage.devswift import DevSwift, running
 from pfstorage.server.options import ServerOptions
-from tests.exchange import TOKEN, Door, client, doors
-from tests.faults import Proxy, proxy_to
+from tests.support.exchange import TOKEN, Door, client, doors
+from tests.support.faults import Proxy, proxy_to
 
 ROOT = Path(__file__).resolve().parent.parent
 hypothesis.settings.register_profile("here", deadline=None)  # a busy machine is no failure

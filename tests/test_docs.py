@@ -50,7 +50,7 @@ from pfstorage.wire.decoding import MAX_DEPTH, MOST_CONTAINERS
 from pfstorage.wire.fields import LONGEST_TEXT, MOST_ITEMS, FromTo, camel_case
 from pfstorage.wire.status import STATUS_BY_ERROR, status_of
 from tests.conftest import ROOT, Command, ask, running_server, serving, write_tree
-from tests.test_image import instructions
+from tests.unit.test_image import instructions
 
 DOCS = ROOT / "docs"
 PAGES = sorted(path.stem for path in DOCS.glob("*.rst"))
@@ -619,9 +619,10 @@ def tree_with_example(pages: dict[str, Page], tmp_path: Path) -> Path:
     tree = tmp_path / "tree"
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "pfstorage", tree / "pfstorage", ignore=ignored)
-    (tree / "tests").mkdir()
-    helpers = (path for path in (ROOT / "tests").glob("*.py") if not path.name.startswith("test_"))
-    for path in (ROOT / "pyproject.toml", *helpers, ROOT / "tests" / "test_storage.py"):
+    shutil.copytree(ROOT / "tests" / "support", tree / "tests" / "support", ignore=ignored)
+    (tree / "tests" / "contract").mkdir()
+    files = ("__init__.py", "conftest.py", "contract/__init__.py", "contract/test_storage.py")
+    for path in (ROOT / "pyproject.toml", *(ROOT / "tests" / name for name in files)):
         shutil.copy(path, tree / path.relative_to(ROOT))
     for block in pages["backends"].blocks():
         path = tree / block.caption
@@ -635,7 +636,7 @@ def test_the_example_backend_keeps_the_contract(tree_with_example: Path) -> None
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "sqlite"]
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
     run = subprocess.run(
-        [*command, "tests/test_storage.py"],
+        [*command, "tests/contract/test_storage.py"],
         cwd=tree_with_example,
         env=environ,
         capture_output=True,

@@ -1,5 +1,0 @@
-"""Requests that mean harm, by what they attack."""
-
-from tests.attacks import bounds, conditions, files, heads, messages, orders
-
-ROWS = [*bounds.ROWS, *conditions.ROWS, *files.ROWS, *heads.ROWS, *messages.ROWS, *orders.ROWS]

@@ -1,0 +1,397 @@
+"""A job means the files and the store that its message meant, in whatever process it is done."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pfstorage import StoreHandler, open_storage
+from pfstorage.access.permissions import Permissions
+from pfstorage.actions import Caller
+from pfstorage.backends import Storage
+from pfstorage.devswift import DevSwift
+from pfstorage.errors import ContainerNotFoundError
+from pfstorage.jobs.model import Order
+from pfstorage.jobs.origin import Origin, store_name
+from pfstorage.jobs.rows import packed_message
+from pfstorage.jobs.scheduler import Jobs
+from pfstorage.jobs.store import JobStore
+from pfstorage.local import AllowedRoots
+from pfstorage.settings.model import Settings, SwiftSettings
+from tests.conftest import read_tree, swift_options, write_tree
+from tests.support.exchange import answered, server_process
+from tests.support.old_jobs import old_schema
+from tests.support.waiting import until
+
+FILES = {"d/1.dcm": b"first", "2.dcm": b"second"}
+OTHERS = {"d/1.dcm": b"another", "3.dcm": b"third"}
+MAPPED = {"inLocation": "s", "mapLocationOver": "data"}
+Meta = dict[str, Any]
+
+PUSHES: dict[str, Meta] = {
+    "putSpec": {"putSpec": "data", **MAPPED},
+    "dotted": {"putSpec": "./data/", "inLocation": "s", "mapLocationOver": "./data"},
+    "file": {"file": "data/2.dcm", **MAPPED},
+    "fileList": {"fileList": ["data/2.dcm", "data/d/1.dcm"], **MAPPED},
+    "as pypx says it": {"localpath": "data", "toLocation": "s", "mapLocationOver": "data"},
+}
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> tuple[Path, Path]:
+    """Two directories, ``here`` and ``there``, that each have other files in ``data``."""
+    write_tree(tmp_path / "here" / "data", FILES)
+    write_tree(tmp_path / "there" / "data", OTHERS)
+    return tmp_path / "here", tmp_path / "there"
+
+
+@contextlib.contextmanager
+def jobs_of(storage: Storage, state: Path, *roots: Path | str) -> Iterator[tuple[StoreHandler, Caller]]:
+    """A dispatcher and who sends it messages, as a server has them whose ``--fsRoot`` are *roots*."""
+    handler = StoreHandler(storage)
+    caller = Caller(trusted=False, roots=AllowedRoots([str(each) for each in roots]) if roots else None)
+    jobs = Jobs(handler.job_runner(caller), str(state))
+    try:
+        yield handler, replace(caller, jobs=jobs)
+    finally:
+        jobs.close(10)
+
+
+def submitted(
+    storage: Storage, state: Path, roots: tuple[Path | str, ...], action: str, meta: Meta
+) -> dict[str, Any]:
+    """Queue a job in a process that ends before it is begun; return the reply to it."""
+    with jobs_of(storage, state, *roots) as (handler, caller):
+        return handler.run({"action": action, "meta": {**meta, "async": True}}, caller)
+
+
+def resumed(storage: Storage, state: Path, *roots: Path | str) -> dict[str, Any]:
+    """Return the status of the only job once the process that came next has done it."""
+    with jobs_of(storage, state, *roots) as (handler, caller):
+        assert caller.jobs is not None
+        caller.jobs.start()
+        [job] = handler.run({"action": "jobList"}, caller)["jobs"]
+        return handler.run({"action": "jobStatus", "meta": {"job": job["job"], "wait": 30}}, caller)
+
+
+def content(storage: Storage) -> dict[str, bytes]:
+    objects = {}
+    try:
+        rows = list(storage.list())
+    except ContainerNotFoundError:
+        rows = []  # nothing was put yet
+    for row in rows:
+        with open("got", "wb") as sink:
+            storage.get(row.key, sink)
+        objects[row.key] = Path("got").read_bytes()
+    return objects
+
+
+@pytest.mark.parametrize("meta", PUSHES.values(), ids=PUSHES)
+@pytest.mark.parametrize("has_roots", [True, False])
+def test_a_push_takes_the_files_that_were_meant_and_replies_as_it_would_have(
+    storage: Storage,
+    places: tuple[Path, Path],
+    tmp_path: Path,
+    meta: Meta,
+    has_roots: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here, there = places
+    before, after = ((here,), (there, here)) if has_roots else ((), ())
+    monkeypatch.chdir(here)
+    with jobs_of(storage, tmp_path / "state", *before) as (handler, caller):
+        expected = handler.run({"action": "objPush", "meta": {**meta, "dryRun": True}}, caller)
+    submitted(storage, tmp_path / "state", before, "objPush", meta)
+    monkeypatch.chdir(there)
+    over = resumed(storage, tmp_path / "state", *after)
+    assert over["state"] == "done", over
+    for name in ("localFileList", "objectFileList", "localpath"):
+        assert over["reply"][name] == expected[name]
+    wanted = {f"s/{name}": body for name, body in FILES.items() if f"s/{name}" in expected["objectFileList"]}
+    assert content(storage) == wanted
+
+
+PULLS: dict[str, Meta] = {
+    "mapped": {"fromLocation": "s", "mapLocationOver": "out"},
+    "one file": {"fromLocation": "s/2.dcm", "mapLocationOver": "out/2.dcm"},
+    "to the current directory": {"fromLocation": "s"},
+    "as pypx says it": {"fromLocation": "s", "toLocation": "out"},
+    "by names": {"fileList": ["s/2.dcm"], "fromLocation": "s", "mapLocationOver": "out"},
+    "by names to the current directory": {"fileList": ["s/2.dcm"]},
+    "each to its place": {
+        "fileList": [{"from": "s/2.dcm", "to": "out/b"}, {"from": "s/d/1.dcm", "to": "a/c"}]
+    },
+}
+
+
+@pytest.mark.parametrize("meta", PULLS.values(), ids=PULLS)
+@pytest.mark.parametrize("has_roots", [True, False])
+def test_a_pull_goes_where_it_was_meant_to(
+    storage: Storage,
+    places: tuple[Path, Path],
+    tmp_path: Path,
+    meta: Meta,
+    has_roots: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here, there = places
+    before, after = ((here,), (there, here)) if has_roots else ((), ())
+    monkeypatch.chdir(here)
+    handler = StoreHandler(storage)
+    handler.run(
+        {
+            "action": "objPut",
+            "meta": {"putSpec": str(here / "data"), **MAPPED, "mapLocationOver": str(here / "data")},
+        }
+    )
+    with jobs_of(storage, tmp_path / "state", *before) as (handler, caller):
+        expected = handler.run({"action": "objPull", "meta": {**meta, "dryRun": True}}, caller)
+    submitted(storage, tmp_path / "state", before, "objPull", meta)
+    monkeypatch.chdir(there)
+    over = resumed(storage, tmp_path / "state", *after)
+    assert over["state"] == "done", over
+    for name in ("localFileList", "objectFileList", "localpath", "currentWorkingDir"):
+        assert over["reply"][name] == expected[name]
+    assert sorted(path.name for path in there.iterdir()) == ["data"]
+    assert all((here / path).is_file() for path in expected["localFileList"])
+
+
+def test_an_audit_compares_what_was_meant(
+    storage: Storage, places: tuple[Path, Path], tmp_path: Path
+) -> None:
+    here, there = places
+    meta = {"putSpec": "data", **MAPPED, "audit": True}
+    submitted(storage, tmp_path / "state", (here,), "objPush", meta)
+    over = resumed(storage, tmp_path / "state", there, here)
+    assert over["reply"]["audit"]["status"] is True
+    submitted(
+        storage, tmp_path / "state2", (here,), "objVerify", {"fromLocation": "s", "mapLocationOver": "data"}
+    )
+    assert resumed(storage, tmp_path / "state2", there, here)["state"] == "done"
+
+
+def failed_alone(over: dict[str, Any], kind: str) -> str:
+    assert (over["state"], over["reply"]["error"]["type"]) == ("failed", kind), over
+    return str(over["msg"])
+
+
+@pytest.mark.parametrize("action", ["objPush", "objPull"])
+def test_a_job_whose_directory_is_below_no_root_any_more_does_nothing(
+    places: tuple[Path, Path], tmp_path: Path, action: str
+) -> None:
+    here, there = places
+    with open_storage("memory") as storage:
+        metas = {"objPush": PUSHES["putSpec"], "objPull": PULLS["to the current directory"]}
+        submitted(storage, tmp_path / "state", (here,), action, metas[action])
+        over = resumed(storage, tmp_path / "state", there)
+        assert f"was in {str(here)!r} when the job came" in failed_alone(over, "ForbiddenError")
+        assert content(storage) == {}
+    assert read_tree(there / "data") == OTHERS
+
+
+@pytest.mark.parametrize("spelled", ["data", "{tmp_path}/link/data", "{tmp_path}/here/data"])
+def test_a_link_that_was_a_root_and_leads_elsewhere_now_is_not_followed(
+    places: tuple[Path, Path], tmp_path: Path, spelled: str
+) -> None:
+    here, there = places
+    path, link = spelled.format(tmp_path=tmp_path), tmp_path / "link"
+    meta = {"putSpec": path, "inLocation": "s", "mapLocationOver": path}
+    for state, after in (("1", (link,)), ("2", (link, here))):
+        with open_storage("memory") as storage:
+            link.unlink(missing_ok=True)
+            link.symlink_to(here)
+            submitted(storage, tmp_path / state, (link,), "objPush", meta)
+            link.unlink()
+            link.symlink_to(there)
+            over = resumed(storage, tmp_path / state, *after)
+            if here in after:
+                assert over["reply"]["localFileList"] == [f"{path}/{name}" for name in sorted(FILES)]
+                assert content(storage) == {f"s/{name}": body for name, body in FILES.items()}
+            else:
+                failed_alone(over, "ForbiddenError")
+                assert content(storage) == {}
+
+
+@pytest.mark.parametrize("roots", ["{tmp_path}/here", "{tmp_path}"])
+def test_a_root_in_whose_place_a_link_was_put_is_another_directory(
+    places: tuple[Path, Path], tmp_path: Path, roots: str
+) -> None:
+    here, there = places
+    with open_storage("memory") as storage:
+        submitted(storage, tmp_path / "state", (here,), "objPush", PUSHES["putSpec"])
+        here.rename(tmp_path / "moved")
+        here.symlink_to(there)
+        failed_alone(resumed(storage, tmp_path / "state", roots.format(tmp_path=tmp_path)), "ForbiddenError")
+        assert content(storage) == {}
+
+
+def test_more_roots_change_nothing(places: tuple[Path, Path], tmp_path: Path) -> None:
+    here, there = places
+    with open_storage("memory") as storage:
+        submitted(storage, tmp_path / "state", (here,), "objPush", PUSHES["putSpec"])
+        assert resumed(storage, tmp_path / "state", here, there)["state"] == "done"
+        assert content(storage) == {f"s/{name}": body for name, body in FILES.items()}
+
+
+def test_a_job_for_another_directory_as_store_does_nothing(
+    places: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = places
+    monkeypatch.chdir(here)
+    with open_storage("filesystem", store_base="store") as storage:
+        submitted(storage, tmp_path / "state", (here,), "objPush", PUSHES["putSpec"])
+    monkeypatch.chdir(there)
+    with open_storage("filesystem", store_base="store") as storage:
+        told = failed_alone(resumed(storage, tmp_path / "state", here), "JobConflictError")
+    assert str(here / "store") in told
+    assert str(there / "store") in told
+    assert not (there / "store").exists()
+
+
+def test_a_store_is_the_same_however_it_is_spelled_and_another_where_a_link_leads_elsewhere(
+    places: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = places
+    monkeypatch.chdir(here)
+    (tmp_path / "link").symlink_to(here)
+    for state, before, after in (
+        ("1", "store", str(tmp_path / "link" / "store")),
+        ("2", "../link/x", "../link/x"),
+    ):
+        with open_storage("filesystem", store_base=before) as storage:
+            submitted(storage, tmp_path / state, (here,), "objPush", PUSHES["putSpec"])
+        if state == "2":
+            (tmp_path / "link").unlink()
+            (tmp_path / "link").symlink_to(there)
+        with open_storage("filesystem", store_base=after) as storage:
+            over = resumed(storage, tmp_path / state, here)
+            assert over["state"] == ("done" if state == "1" else "failed")
+    assert not (there / "x").exists()
+
+
+def test_a_job_for_another_container_does_nothing(
+    swift: DevSwift, places: tuple[Path, Path], tmp_path: Path
+) -> None:
+    here, _ = places
+    with open_storage(**swift_options(swift)) as storage:
+        submitted(storage, tmp_path / "state", (here,), "objPush", PUSHES["putSpec"])
+        with open_storage(**swift_options(swift)) as other:
+            told = failed_alone(resumed(other, tmp_path / "state", here), "JobConflictError")
+            assert other.settings.swift.container_name in told
+            assert content(other) == {}
+
+
+def test_a_container_that_is_set_while_a_job_waits_is_not_the_one_it_was_for(
+    swift: DevSwift, places: tuple[Path, Path], tmp_path: Path
+) -> None:
+    here, _ = places
+    with (
+        open_storage(**swift_options(swift)) as storage,
+        jobs_of(storage, tmp_path / "s", here) as (handler, caller),
+    ):
+        assert caller.jobs is not None
+        message = {"action": "objPush", "meta": {**PUSHES["putSpec"], "async": True}}
+        job = handler.run(message, caller)["job"]
+        handler.state.set("/swift/container_name", "another-one")
+        caller.jobs.start()
+        over = handler.run({"action": "jobStatus", "meta": {"job": job, "wait": 30}}, caller)
+        assert "'another-one'" in failed_alone(over, "JobConflictError")
+        handler.close()
+
+
+def test_the_same_jid_for_another_tree_is_another_job(places: tuple[Path, Path], tmp_path: Path) -> None:
+    here, there = places
+    meta = {**PUSHES["putSpec"], "jid": "once"}
+    with open_storage("memory") as storage:
+        first = submitted(storage, tmp_path / "state", (here,), "objPush", meta)
+        assert submitted(storage, tmp_path / "state", (here, there), "objPush", meta) == first
+        reply = submitted(storage, tmp_path / "state", (there,), "objPush", meta)
+        assert reply["error"]["type"] == "JobConflictError"
+
+
+def test_the_name_of_a_store_has_no_secret_and_tells_accounts_apart() -> None:
+    plain = SwiftSettings(auth_url="http://u:canary@h:80/auth", username="a:ann", key="canary")
+
+    def name(**changes: Any) -> str:
+        return store_name(Settings(swift=replace(plain, **changes)))
+
+    assert "canary" not in name()
+    assert name(username="a:bob", key="another") == name()
+    options = {"project_name": "p", "application_credential_secret": "canary", "auth_token": "canary"}
+    assert "canary" not in name(os_options=options)
+    changes: list[Meta] = [
+        {},
+        {"username": "b:ann"},
+        {"container_name": "c"},
+        {"auth_url": "http://other:80/auth"},
+        {"os_options": options},
+        {"os_options": {**options, "project_name": "q"}},
+    ]
+    assert len({name(**each) for each in changes}) == len(changes)
+
+
+def test_a_server_that_is_started_in_another_directory_pushes_no_other_tree(
+    places: tuple[Path, Path], tmp_path: Path
+) -> None:
+    here, there = places
+    write_tree(here / "data", {f"{number:03}": b"x" * 50_000 for number in range(40)})
+    flags = (
+        "--type",
+        "filesystem",
+        "--storeBase",
+        str(tmp_path / "store"),
+        "--stateDir",
+        str(tmp_path / "state"),
+    )
+    with server_process(here, *flags, "--forever", "--bwLimit", "200K") as served:
+        _, reply = answered(served.port, "objPush", **PUSHES["putSpec"], **{"async": True})
+        until(lambda: bool(read_tree(tmp_path / "store")))
+        served.process.send_signal(signal.SIGKILL)
+        served.process.wait(30)
+    with server_process(there, *flags, "--forever") as served:
+        _, over = answered(served.port, "jobStatus", job=reply["job"], wait=30)
+        assert "no --fsRoot allows" in failed_alone(over, "ForbiddenError")
+    with server_process(there, *flags, "--forever", "--fsRoot", ".", "--fsRoot", str(here)) as served:
+        again = {**PUSHES["putSpec"], "putSpec": str(here / "data"), "mapLocationOver": str(here / "data")}
+        assert answered(served.port, "objPush", **again)[1]["status"] is True
+    assert "s/3.dcm" not in read_tree(tmp_path / "store")
+
+
+def test_jobs_that_3_0_kept_are_done_as_they_are(places: tuple[Path, Path], tmp_path: Path) -> None:
+    here, _ = places
+    (tmp_path / "state").mkdir(0o700)
+    rows = sqlite3.connect(tmp_path / "state" / "jobs.sqlite")
+    rows.executescript(old_schema(1))
+    rows.execute(
+        "INSERT INTO job (id, jid, owner, rights, message, state, created) VALUES ('a', 'once', '', ?,"
+        ' \'{"action": "objPush", "meta": {"putSpec": "data"}}\', \'running\', 1.0)',
+        (json.dumps(asdict(Permissions())),),
+    )
+    rows.commit()
+    rows.close()
+    with open_storage("memory") as storage:
+        assert resumed(storage, tmp_path / "state", here)["state"] == "done"
+        assert sorted(content(storage)) == ["data/2.dcm", "data/d/1.dcm"]
+        again = submitted(storage, tmp_path / "state", (here,), "objPush", {"putSpec": "data", "jid": "once"})
+        assert again["job"] == "a"
+
+
+def test_an_origin_is_kept_as_it_was(tmp_path: Path) -> None:
+    origin = Origin("a store", (("/a\udcff", "/b"), ("/c", "/c")))
+    kept = JobStore(str(tmp_path / "state"))
+    order = Order({"action": "objPush", "meta": {}}, origin=origin)
+    job_id, _ = kept.add(order, packed_message(order.message), 1.0)
+    _, read = kept.begin(job_id, 2.0)
+    kept.close()
+    assert read.origin == origin
+    assert os.fsencode(read.origin.roots[0][0]) == b"/a\xff"

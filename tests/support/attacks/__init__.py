@@ -1,0 +1,5 @@
+"""Requests that mean harm, by what they attack."""
+
+from tests.support.attacks import bounds, conditions, files, heads, messages, orders
+
+ROWS = [*bounds.ROWS, *conditions.ROWS, *files.ROWS, *heads.ROWS, *messages.ROWS, *orders.ROWS]

@@ -1,0 +1,184 @@
+"""How many requests are worked on at once, and who waits for whom."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from pfstorage.errors import BusyError, StoppedError
+from pfstorage.server import admission
+from pfstorage.server.admission import WAITING_PER_WORKING, AdmissionQueue, Permit
+from pfstorage.server.load import ServerLoad
+from tests.support.local import in_threads
+
+
+@contextlib.contextmanager
+def permit(
+    quick: AdmissionQueue, long: AdmissionQueue | None = None, is_gone: Callable[[], bool] = lambda: False
+) -> Iterator[Permit]:
+    with Permit(quick, long or AdmissionQueue(1), is_gone) as made:
+        made.begin()
+        yield made
+
+
+def test_so_many_are_at_work_at_once_and_all_get_their_turn() -> None:
+    entrance, lock, present, most = AdmissionQueue(3), threading.Lock(), 0, 0
+
+    def pass_through() -> None:
+        nonlocal present, most
+        with permit(entrance):
+            with lock:
+                present += 1
+                most = max(most, present)
+            threading.Event().wait(0.02)
+            with lock:
+                present -= 1
+
+    assert in_threads([pass_through] * 9) == []
+    assert most == 3
+    assert entrance.counts() == {"busy": 0, "waiting": 0}
+
+
+def test_too_many_that_wait_are_sent_away_at_once() -> None:
+    entrance, release = AdmissionQueue(1), threading.Event()
+    errors = []
+
+    def hold() -> None:
+        with permit(entrance):
+            release.wait(10)
+
+    threads = [threading.Thread(target=hold) for _ in range(1 + WAITING_PER_WORKING)]
+    for thread in threads:
+        thread.start()
+    while entrance.counts() != {"busy": 1, "waiting": WAITING_PER_WORKING}:
+        threading.Event().wait(0.01)
+    with pytest.raises(BusyError, match="too much to do"), permit(entrance):
+        errors.append("it was let in")
+    release.set()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    with permit(entrance):
+        pass
+
+
+def test_who_waits_too_long_is_sent_away_and_stands_in_nobodys_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "WAIT_SECONDS", 0.05)
+    entrance = AdmissionQueue(1)
+    with permit(entrance), pytest.raises(BusyError), permit(entrance):
+        pass
+    with permit(entrance):
+        pass
+
+
+def test_what_fails_inside_gives_its_place_back() -> None:
+    entrance = AdmissionQueue(1)
+    for _ in range(3):
+        with pytest.raises(ValueError, match="inside"), permit(entrance):
+            raise ValueError("inside")
+
+
+def test_transfers_leave_their_places_to_others_and_are_bounded_themselves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(admission, "WAIT_SECONDS", 0.05)
+    quick, long = AdmissionQueue(1), AdmissionQueue(2)
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(permit(quick, long)).begin_transfer()
+        assert (quick.counts()["busy"], long.counts()["busy"]) == (0, 2)
+        with permit(quick, long) as third, pytest.raises(BusyError):
+            third.begin_transfer()
+        with permit(quick, long):
+            pass
+    assert (quick.counts()["busy"], long.counts()["busy"]) == (0, 0)
+
+
+def test_who_needs_no_store_takes_no_place() -> None:
+    entrance = AdmissionQueue(1)
+    with Permit(entrance, AdmissionQueue(1)), permit(entrance) as inside:
+        inside.begin()  # once more is no second place
+        assert entrance.counts() == {"busy": 1, "waiting": 0}
+    assert entrance.counts()["busy"] == 0
+
+
+def test_whose_client_has_gone_meanwhile_gives_the_place_on() -> None:
+    entrance, told = AdmissionQueue(1), []
+
+    def wait() -> None:
+        with pytest.raises(StoppedError, match="went away"), permit(entrance, is_gone=lambda: True):
+            told.append("it went on")
+
+    with permit(entrance):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        while entrance.counts()["waiting"] == 0:
+            threading.Event().wait(0.001)
+    thread.join()
+    assert told == []
+    assert entrance.counts() == {"busy": 0, "waiting": 0}
+
+
+def test_who_waits_is_let_in_in_the_order_of_arrival() -> None:
+    entrance, order = AdmissionQueue(1), []
+
+    def pass_through(number: int) -> None:
+        with permit(entrance):
+            order.append(number)
+
+    threads = [threading.Thread(target=pass_through, args=(number,)) for number in range(8)]
+    with permit(entrance):
+        for number, thread in enumerate(threads):
+            thread.start()
+            while entrance.counts()["waiting"] <= number:
+                threading.Event().wait(0.001)
+    for thread in threads:
+        thread.join()
+    assert order == list(range(8))
+
+
+def test_whose_turn_comes_as_they_give_up_has_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "WAIT_SECONDS", 0.001)
+    entrance, passed = AdmissionQueue(1), 0
+
+    def pass_through() -> None:
+        nonlocal passed
+        for _ in range(200):
+            with contextlib.suppress(BusyError), permit(entrance):
+                passed += 1
+                threading.Event().wait(0.001)
+
+    assert in_threads([pass_through] * 4) == []
+    assert passed > 0
+    assert entrance.counts() == {"busy": 0, "waiting": 0}
+
+
+def test_after_the_end_nobody_comes_in_and_who_waits_is_told() -> None:
+    admission = AdmissionQueue(1)
+    admission.enter()
+    with ThreadPoolExecutor(3) as threads:
+        waiting = [threads.submit(admission.enter) for _ in range(3)]
+        while admission.counts()["waiting"] < 3:
+            time.sleep(0.01)
+        admission.end()
+        admission.end()
+        admission.leave()
+        for each in waiting:
+            with pytest.raises(StoppedError, match="the server ends"):
+                each.result(10)
+    with pytest.raises(StoppedError):
+        admission.enter()
+    assert admission.counts() == {"busy": 0, "waiting": 0}
+
+
+def test_the_end_is_for_all_who_wait_for_a_turn() -> None:
+    load = ServerLoad(10, 1, 1)
+    load.end_turns()
+    for begin in (load.new_turn(lambda: False).begin, load.new_turn(lambda: False).begin_transfer):
+        with pytest.raises(StoppedError):
+            begin()

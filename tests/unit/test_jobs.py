@@ -1,0 +1,332 @@
+"""Messages that are answered later, at the door of the dispatcher: they are the same messages."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import stat
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pfstorage import StoreHandler, open_storage
+from pfstorage.access.permissions import Permissions
+from pfstorage.actions import Caller, Upload
+from pfstorage.backends import Storage
+from pfstorage.errors import UnauthorizedError
+from pfstorage.handler import TRUSTED
+from pfstorage.jobs.scheduler import Jobs
+from pfstorage.wire.reply import Reply
+from pfstorage.wire.status import http_status
+from tests.conftest import read_tree, write_tree
+from tests.support.old_jobs import unpacked
+
+FILES = {f"{number:02}.dcm": bytes([number]) * (1000 + number) for number in range(12)}
+PUT = {"putSpec": "data", "inLocation": "s", "mapLocationOver": "data"}
+PULL = {"fromLocation": "s", "mapLocationOver": "out"}
+
+
+class Desk:
+    """A dispatcher with jobs, as a server has it."""
+
+    def __init__(self, storage: Storage, directory: str = "", **options: Any) -> None:
+        self.handler = StoreHandler(storage)
+        self.jobs = Jobs(self.handler.job_runner(Caller(trusted=False)), directory, **options)
+        self.caller = Caller(trusted=False, jobs=self.jobs)
+
+    def answer(self, action: str, owner: str = "", permissions: str = "admin", **meta: Any) -> Reply:
+        caller = replace(self.caller, owner=owner, permissions=Permissions.parse(permissions))
+        return self.handler.answer({"action": action, "meta": meta}, caller)
+
+    def ask(self, action: str, owner: str = "", permissions: str = "admin", **meta: Any) -> dict[str, Any]:
+        return self.answer(action, owner, permissions, **meta).body
+
+    def finish(self, action: str, **meta: Any) -> dict[str, Any]:
+        """Begin a job, and return its status when it is over."""
+        job = self.ask(action, **meta, **{"async": True})["job"]
+        return self.ask("jobStatus", job=job, wait=30)
+
+
+@contextlib.contextmanager
+def desk_of(storage: Storage, directory: str = "", *, starts: bool = True, **options: Any) -> Iterator[Desk]:
+    desk = Desk(storage, directory, **options)
+    try:
+        if starts:
+            desk.jobs.start()
+        yield desk
+    finally:
+        desk.jobs.close(10)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    """Jobs over a store in memory, and some files to move."""
+    write_tree(tmp_path / "data", FILES)
+    with open_storage("memory") as storage, desk_of(storage, str(tmp_path / "state")) as desk:
+        yield desk
+
+
+def test_a_job_gives_the_reply_that_the_message_would_have_got(storage: Storage, tmp_path: Path) -> None:
+    write_tree(tmp_path / "data", FILES)
+    with desk_of(storage, str(tmp_path / "state")) as desk:
+        for action, meta in (("objPush", PUT), ("objPull", PULL), ("objVerify", PULL)):
+            over = desk.finish(action, **meta)
+            assert over["state"] == "done", over
+            now = desk.ask(action, **meta)
+            different = {"seconds", "bytes", "skipped"}
+            assert {**over["reply"], **dict.fromkeys(different)} == {**now, **dict.fromkeys(different)}
+    assert read_tree(tmp_path / "out") == FILES
+
+
+def test_the_reply_to_an_asynchronous_message_names_the_job_and_is_202(desk: Desk) -> None:
+    reply = desk.answer("objPush", **PUT, **{"async": True})
+    assert list(reply.body) == ["status", "job"]
+    assert (reply.body["status"], http_status(reply)) == (True, 202)
+    assert http_status(desk.answer("jobStatus", job=reply.body["job"])) == 200
+
+
+def test_the_status_tells_how_far_it_has_come(desk: Desk) -> None:
+    over = desk.finish("objPush", **PUT, jid="feed 12")
+    assert over["status"] is True
+    assert (over["jid"], over["action"]) == ("feed 12", "objPush")
+    progress = over["progress"]
+    assert progress.pop("seconds") > 0
+    assert progress.pop("bytesPerSecond") > 0
+    size = sum(map(len, FILES.values()))
+    assert progress == {"files": 12, "bytes": size, "failed": 0, "skipped": 0, "total": 12}
+    assert desk.ask("jobStatus", jid="feed 12")["job"] == over["job"]
+
+
+def test_an_audit_does_not_take_back_the_progress(desk: Desk) -> None:
+    over = desk.finish("objPush", **PUT, audit=True)
+    assert over["reply"]["audit"]["status"] is True
+    assert over["progress"]["bytes"] == sum(map(len, FILES.values()))
+
+
+def test_a_job_whose_reply_has_the_status_false_has_failed(desk: Desk) -> None:
+    over = desk.finish("objPush", putSpec="nowhere")
+    assert (over["status"], over["state"]) == (True, "failed")
+    assert over["reply"]["error"]["type"] == "LocalFileError"
+    assert over["msg"] == over["reply"]["msg"]
+
+
+def test_without_a_server_there_are_no_jobs() -> None:
+    with open_storage("memory") as storage:
+        handler = StoreHandler(storage)
+        for action, meta in (
+            ("objPush", {**PUT, "async": True}),
+            ("jobList", {}),
+            ("jobCancel", {"job": "x"}),
+        ):
+            reply = handler.run({"action": action, "meta": meta})
+            assert (reply["status"], reply["error"]["type"]) == (False, "MessageError")
+            assert "only a server takes 'async'" in reply["msg"]
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        {"jid": "x" * 201},
+        {"jid": "a\nb"},
+        {"jid": "\ud800"},
+        {"overwrite": "perhaps"},
+        {"reply": "short"},
+        {"shard": "4/3"},
+        {"async": "perhaps"},
+    ],
+    ids=str,
+)
+def test_what_can_be_seen_to_be_wrong_is_told_at_once(desk: Desk, meta: dict[str, Any]) -> None:
+    reply = desk.ask("objPush", **{**PUT, "async": True, **meta})
+    assert (reply["status"], reply["error"]["type"]) == (False, "MessageError")
+    assert desk.ask("jobList")["jobs"] == []
+
+
+def test_an_upload_is_no_job(desk: Desk, tmp_path: Path) -> None:
+    with (tmp_path / "data" / "00.dcm").open("rb") as body:
+        caller = replace(desk.caller, upload=Upload(body, 1000))
+        message = {"action": "objPut", "meta": {"toObject": "a", "async": True}}
+        reply = desk.handler.run(message, caller)
+    assert (reply["status"], reply["error"]["type"]) == (False, "MessageError")
+
+
+def test_what_a_message_has_beside_its_metas_is_not_kept(desk: Desk, tmp_path: Path) -> None:
+    reply = desk.ask("objPush", **PUT, swiftKey="canary-of-a-secret", **{"async": True})
+    assert len(reply["warnings"]) == 1
+    desk.ask("jobStatus", job=reply["job"], wait=30)
+    kept = b"".join(map(unpacked, (tmp_path / "state").iterdir()))
+    assert b"00.dcm" in kept
+    assert b"canary" not in kept
+
+
+def test_the_same_jid_is_one_job_however_many_ask_at_once(tmp_path: Path) -> None:
+    write_tree(tmp_path / "data", FILES)
+    with open_storage("memory") as storage, desk_of(storage, starts=False) as desk:
+        together = threading.Barrier(16)
+
+        def ask(_: int) -> str:
+            together.wait(10)
+            return str(desk.ask("objPush", **PUT, jid="once", **{"async": True})["job"])
+
+        with ThreadPoolExecutor(16) as pool:
+            jobs = set(pool.map(ask, range(16)))
+        assert len(jobs) == len(desk.ask("jobList")["jobs"]) == 1
+        desk.jobs.start()
+        assert desk.ask("jobStatus", jid="once", wait=30)["state"] == "done"
+        again = desk.answer("objPush", **dict(reversed(PUT.items())), jid="once", **{"async": "true"})
+        assert ({again.body["job"]}, http_status(again)) == (jobs, 202)
+
+
+def test_a_jid_with_another_message_is_refused(desk: Desk) -> None:
+    desk.finish("objPush", **PUT, jid="once")
+    for action, meta in (("objPut", PUT), ("objPush", {**PUT, "inLocation": "t"})):
+        reply = desk.answer(action, **meta, jid="once", **{"async": True})
+        assert (reply.body["error"]["type"], http_status(reply)) == ("JobConflictError", 409)
+    assert len(desk.ask("jobList")["jobs"]) == 1
+
+
+def test_two_owners_may_use_the_same_jid(desk: Desk) -> None:
+    ann = desk.ask("objPush", "ann", "write", **PUT, jid="1", **{"async": True})["job"]
+    bob = desk.ask("objPush", "bob", "write", **{**PUT, "inLocation": "t"}, jid="1", **{"async": True})["job"]
+    assert ann != bob
+    assert desk.ask("jobStatus", "ann", "write", jid="1")["job"] == ann
+    assert desk.ask("jobStatus", "bob", "write", jid="1")["job"] == bob
+    assert desk.ask("jobStatus", "ann", "admin", jid="1")["job"] == ann
+    assert desk.ask("jobStatus", "root", "admin", jid="1")["job"] == bob
+
+
+def asked_each_way(desk: Desk, owner: str, permissions: str, job: str, jid: str) -> list[Reply]:
+    """Return the replies to *owner* for each way to name a job."""
+    ways = (("jobStatus", {"job": job}), ("jobStatus", {"jid": jid}), ("jobCancel", {"job": job}))
+    return [desk.answer(action, owner, permissions, **named) for action, named in ways]
+
+
+@pytest.mark.parametrize("permissions", ["write", "admin chris/feed_1/"])
+def test_only_an_admin_of_all_sees_the_jobs_of_others(desk: Desk, permissions: str) -> None:
+    ann = desk.ask("objPush", "ann", "write", **PUT, jid="1", **{"async": True})["job"]
+    for reply in asked_each_way(desk, "bob", permissions, ann, "1"):
+        assert (reply.body["error"]["type"], http_status(reply)) == ("UnknownJobError", 404)
+    assert desk.ask("jobList", "bob", permissions)["jobs"] == []
+    for owner, level in (("ann", "write"), ("ann", "read"), ("root", "admin")):
+        assert [(each["job"], each["owner"]) for each in desk.ask("jobList", owner, level)["jobs"]] == [
+            (ann, "ann")
+        ]
+        assert desk.ask("jobStatus", owner, level, jid="1", wait=30)["state"] == "done"
+
+
+def refused() -> Caller:
+    raise UnauthorizedError("the server does not know this token")
+
+
+def test_jobs_of_more_keys_than_a_token_is_for_now_are_not_shown(desk: Desk) -> None:
+    narrow, wide = "write chris/feed_1/", "write chris/"
+    meta = {**PUT, "inLocation": "chris/feed_1/x", "async": True}
+    other = desk.ask("objPush", "ann", "write chris/feed_10/", **{**meta, "inLocation": "chris/feed_10/x"})[
+        "job"
+    ]
+    desk.ask("objPush", "ann", "write d", **{**meta, "inLocation": "d"})
+    old = desk.ask("objPush", "ann", wide, **meta, jid="old")["job"]
+    new = desk.ask("objPush", "ann", narrow, **meta, jid="new")["job"]
+    for each in (old, new):
+        desk.ask("jobStatus", "ann", "write", job=each, wait=30)
+    for reply in asked_each_way(desk, "ann", narrow, old, "old"):
+        assert (reply.body["error"]["type"], http_status(reply)) == ("ForbiddenError", 403)
+        assert "feed_1" not in str(reply.body)
+    assert [each["job"] for each in desk.ask("jobList", "ann", narrow)["jobs"]] == [new]
+    assert desk.ask("jobList", "ann", "write chris/feed_2/")["jobs"] == []
+    assert [each["job"] for each in desk.ask("jobList", "ann", wide)["jobs"]] == [new, old, other]
+    assert desk.ask("jobStatus", "ann", "read chris/feed_1/", job=new)["state"] == "done"
+    revoked = replace(desk.caller, owner="ann", permissions=Permissions.parse(wide), renew=refused)
+    waiting = {"action": "jobStatus", "meta": {"job": new, "wait": 1}}
+    assert desk.handler.run(waiting, revoked)["error"]["type"] == "UnauthorizedError"
+
+
+def test_who_may_only_read_cancels_nothing(desk: Desk) -> None:
+    job = desk.ask("objPush", "ann", "write", **PUT, **{"async": True})["job"]
+    assert desk.ask("jobCancel", "ann", "read", job=job)["error"]["type"] == "ForbiddenError"
+
+
+def test_a_job_has_the_rights_of_who_sent_it() -> None:
+    seen: list[Caller] = []
+
+    class Handler(StoreHandler):
+        def answer(self, source: Any, caller: Caller = TRUSTED) -> Reply:
+            seen.append(caller)
+            return super().answer(source, caller)
+
+    with open_storage("memory") as storage, contextlib.closing(Handler(storage)) as handler:
+        jobs = Jobs(handler.job_runner(Caller(trusted=True, is_anonymous=True)))
+        jobs.start()
+        caller = Caller(owner="ann", permissions=Permissions("write", "chris/"), jobs=jobs)
+        reply = handler.run({"action": "objPull", "meta": {**PULL, "async": True}}, caller)
+        handler.run({"action": "jobStatus", "meta": {"job": reply["job"], "wait": 30}}, caller)
+        jobs.close(10)
+    [worked] = [each for each in seen if each is not caller]
+    assert (worked.owner, worked.permissions, worked.trusted) == (
+        "ann",
+        Permissions("write", "chris/"),
+        False,
+    )
+    assert worked.is_anonymous
+    assert worked.jobs is None
+
+
+def test_jobs_are_listed_the_latest_first(desk: Desk) -> None:
+    jobs = [desk.finish("objPush", **{**PUT, "inLocation": str(each)})["job"] for each in range(4)]
+    listed = desk.ask("jobList")["jobs"]
+    assert [each["job"] for each in listed] == jobs[::-1]
+    assert all(each["state"] == "done" and "reply" not in each for each in listed)
+    assert [each["job"] for each in desk.ask("jobList", limit=2)["jobs"]] == jobs[:1:-1]
+
+
+@pytest.mark.parametrize(
+    ("action", "meta"),
+    [
+        ("jobStatus", {}),
+        ("jobStatus", {"job": "x", "wait": 61}),
+        ("jobStatus", {"job": "x", "wait": -1}),
+        ("jobList", {"limit": 0}),
+        ("jobList", {"limit": 10**30}),
+        ("jobCancel", {}),
+    ],
+)
+def test_a_question_that_makes_no_sense_is_refused(desk: Desk, action: str, meta: dict[str, Any]) -> None:
+    assert desk.ask(action, **meta)["error"]["type"] == "MessageError"
+
+
+@pytest.mark.parametrize("name", ["x" * 10**6, "", "'; DROP TABLE job; --", "\ud800", "\0"])
+@pytest.mark.parametrize("action", ["jobStatus", "jobCancel"])
+def test_a_job_that_there_is_not_is_unknown(desk: Desk, action: str, name: str) -> None:
+    for meta in ({"job": name or "none"}, {"jid": name or "none"}):
+        reply = desk.answer(action, **meta)
+        assert (reply.body["error"]["type"], http_status(reply)) == ("UnknownJobError", 404)
+        assert len(reply.to_json()) < 1000
+
+
+def test_without_a_directory_the_reply_says_that_the_job_will_not_survive(tmp_path: Path) -> None:
+    write_tree(tmp_path / "data", FILES)
+    with open_storage("memory") as storage, desk_of(storage) as desk:
+        [warning] = desk.ask("objPush", **PUT, **{"async": True})["warnings"]
+    assert "--stateDir" in warning
+
+
+def test_nobody_else_can_read_what_is_kept(desk: Desk, tmp_path: Path) -> None:
+    desk.finish("objPush", **PUT)
+    state = tmp_path / "state"
+    assert stat.S_IMODE(state.stat().st_mode) == 0o700
+    files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in state.iterdir()}
+    assert {"jobs.sqlite", "jobs.sqlite-wal"} <= set(files)
+    assert set(files.values()) == {0o600}
+
+
+def test_a_job_leaves_the_settings_and_the_record_as_a_message_does(desk: Desk, tmp_path: Path) -> None:
+    desk.handler.state.set("/this/debugToDir", str(tmp_path / "record"))
+    desk.finish("objPush", **PUT)
+    records = [json.loads(path.read_text()) for path in (tmp_path / "record").iterdir()]
+    assert len(records) >= 2
+    assert any(each["reply"].get("objectFileList") for each in records), records

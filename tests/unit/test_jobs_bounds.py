@@ -1,0 +1,438 @@
+"""What jobs may take: places at work, bytes of the file, memory, and the time of whoever asks for others."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pfstorage import StoreHandler
+from pfstorage.actions import Caller
+from pfstorage.backends.memory import MemoryStorage
+from pfstorage.errors import BusyError, SettingsError, TooLargeError
+from pfstorage.jobs import final_states as ends
+from pfstorage.jobs import limits
+from pfstorage.jobs.model import Order
+from pfstorage.jobs.queue import LARGE, Queue, QueuedJob
+from pfstorage.jobs.scheduler import Jobs
+from pfstorage.runtime.cancellation import CancellationToken
+from pfstorage.server.endpoints.events import _OneLine
+from pfstorage.server.options import ServerOptions
+from pfstorage.settings.model import Settings
+from pfstorage.transfer import Progress
+from pfstorage.wire.packed import Packed, Packer, TooLongError
+from pfstorage.wire.reply import Reply
+from tests.conftest import ROOT, ask, client, serving
+from tests.support.exchange import answered, server_process
+from tests.support.waiting import LONG, until
+
+
+def order(text: str, owner: str = "", **more: Any) -> Order:
+    return Order({"action": "objPull", "meta": {"path": text}}, owner, **more)
+
+
+def noise(number: int, size: int) -> str:
+    """Return a text that is not compressed by more than half."""
+    return random.Random(number).randbytes(size // 2).hex()
+
+
+class Held:
+    """Performs orders, each until it is let go; it notes whose have begun."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.free = threading.Event()
+
+    def __call__(self, given: Order, cancellation: CancellationToken, _: Callable[[Progress], None]) -> Reply:
+        self.begun.append(f"{given.owner} {given.message['meta']['path'][:8]}")
+        while not (self.free.wait(0.01) or cancellation.is_cancelled):
+            pass
+        return Reply({"status": not cancellation.is_cancelled})
+
+
+def done(given: Order, cancellation: CancellationToken, progress: Callable[[Progress], None]) -> Reply:
+    """Reply what the path is."""
+    return Reply({"status": True, "names": [given.message["meta"]["path"]]})
+
+
+@contextlib.contextmanager
+def working(perform: Any, directory: Path | str = "", **options: Any) -> Iterator[Jobs]:
+    jobs = Jobs(perform, str(directory), **options)
+    try:
+        jobs.start()
+        yield jobs
+    finally:
+        jobs.close(LONG)
+
+
+# turns
+
+
+def queue_of(*places: str) -> Queue:
+    queue = Queue()
+    for number, owner in enumerate(places):
+        queue.add(QueuedJob(f"{owner}{number}", owner, 1, LARGE + 1 if owner.isupper() else 1))
+    return queue
+
+
+def begun(queue: Queue, most: int, most_of_one: int | None = None) -> list[QueuedJob]:
+    """Give out places until none is left; return who has them."""
+    at_work: list[QueuedJob] = []
+    while place := queue.next(at_work, most, most_of_one or most):
+        queue.take(place)
+        at_work.append(place)
+    return at_work
+
+
+def test_one_owner_may_have_all_places() -> None:
+    assert [place.job_id for place in begun(queue_of(*"aaaaaa"), 4)] == ["a0", "a1", "a2", "a3"]
+
+
+def test_four_costly_jobs_of_one_owner_do_not_hold_those_of_others() -> None:
+    queue = queue_of(*"aaaaaa")
+    at_work = begun(queue, 4)
+    for number, owner in enumerate("bbcdef"):
+        queue.add(QueuedJob(f"{owner}{number}", owner, 1, 1))
+    more = []
+    while place := queue.next(at_work, 4, 4):
+        queue.take(place)
+        at_work.append(place)
+        more.append(place.owner)
+    assert more == ["b", "c", "d"]
+    at_work = at_work[2:]  # two of the first are over: the others come before the fifth of that owner
+    assert len(at_work) == 5
+    place = queue.next(at_work, 4, 4)
+    assert place is not None
+    assert place.owner == "e"
+
+
+def test_owners_take_turns_where_there_is_one_place() -> None:
+    queue, order_of = queue_of(*"aaab"), []
+    while place := queue.next([], 1, 1):
+        queue.take(place)
+        order_of.append(place.owner)
+        if len(order_of) == 2:
+            queue.add(QueuedJob("b9", "b", 1, 1))
+    assert order_of == ["a", "b", "a", "b", "a"]
+
+
+def test_an_owner_has_no_more_places_than_the_flag_says() -> None:
+    assert [place.owner for place in begun(queue_of(*"aaaabb"), 4, 2)] == ["a", "b", "a", "b"]
+    assert [place.owner for place in begun(queue_of(*"aaaa"), 4, 2)] == ["a", "a"]
+
+
+def test_of_large_messages_each_owner_has_one_at_work_and_small_ones_pass() -> None:
+    queue = Queue()
+    for number, length in enumerate([LARGE + 1, LARGE + 1, 1, LARGE]):
+        queue.add(QueuedJob(str(number), "a", 1, length))
+    queue.add(QueuedJob("other", "b", 1, LARGE + 1))
+    assert [place.job_id for place in begun(queue, 4)] == ["0", "other", "2", "3"]
+
+
+def test_the_job_of_another_token_is_done_while_one_holds_all_places() -> None:
+    held = Held()
+
+    def perform(given: Order, cancellation: CancellationToken, progress: Callable[[Progress], None]) -> Reply:
+        return (
+            held(given, cancellation, progress)
+            if given.owner == "ann"
+            else done(given, cancellation, progress)
+        )
+
+    with working(perform, most=4) as jobs:
+        for number in range(8):
+            jobs.submit(order(str(number), "ann"))
+        until(lambda: len(held.begun) == 4)
+        for owner in ("bob", "cyd"):
+            assert jobs.status(jobs.submit(order("x", owner)), LONG).state == "done"
+        assert len(held.begun) == 4
+        held.free.set()
+
+
+# bytes
+
+
+def test_the_messages_of_one_that_wait_have_so_many_bytes_and_those_of_others_wait_too(
+    tmp_path: Path,
+) -> None:
+    jobs = Jobs(done, str(tmp_path / "state"), most_bytes_of_one=10_000)
+    first = jobs.submit(order(noise(0, 8000), "ann", jid="0"))
+    jobs.submit(order(noise(1, 8000), "ann"))
+    with pytest.raises(BusyError, match=r"2 of your jobs are waiting, with \d{4} bytes"):
+        jobs.submit(order(noise(2, 8000), "ann"))
+    jobs.submit(order("x", "ann"))
+    jobs.submit(order(noise(3, 8000), "bob"))
+    assert jobs.submit(order(noise(0, 8000), "ann", jid="0")) == first
+    with pytest.raises(TooLargeError, match="--maxJobBytes"):
+        jobs.submit(order(noise(4, 30_000), "cyd"))
+    jobs.cancel(first)
+    jobs.submit(order(noise(2, 8000), "ann"))
+    jobs.close(0)
+    again = Jobs(done, str(tmp_path / "state"), most_bytes_of_one=10_000)
+    again.start()
+    until(lambda: again.counts()["queued"] == 0)
+    again.close(LONG)
+
+
+def test_the_bounds_hold_for_what_an_earlier_process_left(tmp_path: Path) -> None:
+    jobs = Jobs(done, str(tmp_path / "state"))
+    for number in range(3):
+        jobs.submit(order(noise(number, 8000), "ann"))
+    jobs.close(0)
+    held = Held()
+    with working(held, tmp_path / "state", most=1, most_bytes_of_one=10_000) as jobs:
+        until(lambda: bool(held.begun))
+        with pytest.raises(BusyError, match="2 of your jobs"):
+            jobs.submit(order(noise(9, 8000), "ann"))
+        held.free.set()
+
+
+def test_the_messages_of_all_that_wait_have_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "OWNERS", 2)
+    jobs = Jobs(done, most_bytes_of_one=10_000)
+    for owner in "abcd":
+        jobs.submit(order(noise(ord(owner), 8000), owner))
+    with pytest.raises(BusyError):
+        jobs.submit(order(noise(0, 8000), "e"))
+    jobs.close(0)
+
+
+def finished(jobs: Jobs, owner: str, count: int, size: int) -> list[str]:
+    ids = []
+    for number in range(count):
+        ids.append(jobs.submit(order(noise(number, size), owner)))
+        assert jobs.status(ids[-1], LONG).state in ("done", "failed")
+    return ids
+
+
+def test_what_is_kept_of_one_is_bounded_in_bytes_and_the_oldest_goes_first(tmp_path: Path) -> None:
+    with working(done, tmp_path / "state", most_bytes_of_one=100_000) as jobs:
+        kept = finished(jobs, "bob", 2, 8000)
+        ids = finished(jobs, "ann", 30, 16_000)  # of each, message and reply have half as much
+        found = [job.id for job in jobs.list(100, "ann")]
+        assert found == ids[: -len(found) - 1 : -1]
+        assert 4 <= len(found) <= 10
+        assert [job.id for job in jobs.list(100, "bob")] == kept[::-1]
+
+
+def test_who_has_many_jobs_that_are_over_pushes_out_those_of_nobody_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(limits, "MOST_KEPT", 10)
+    monkeypatch.setattr(ends, "SWEPT_EVERY", 0)
+    with working(done, tmp_path / "state") as jobs:
+        kept = finished(jobs, "bob", 3, 10)
+        ids = finished(jobs, "ann", 20, 10)
+        assert [job.id for job in jobs.list(100, "bob")] == kept[::-1]
+        assert [job.id for job in jobs.list(100, "ann")] == ids[:-8:-1]
+
+
+def test_of_all_owners_those_with_the_most_bytes_lose_the_oldest(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(limits, "OWNERS", 1)
+    with working(done, tmp_path / "state", most_bytes_of_one=100_000) as jobs:
+        kept = finished(jobs, "bob", 1, 8000)
+        finished(jobs, "ann", 12, 16_000)
+        finished(jobs, "cyd", 12, 16_000)
+        assert [job.id for job in jobs.list(100, "bob")] == kept
+        assert len(jobs.list(100, "ann")) >= 2
+        assert len(jobs.list(100, "cyd")) >= 2
+        assert len(jobs.list(100)) <= 11
+
+
+@pytest.mark.parametrize("size", ["lots", "-5", "5X", ""])
+def test_a_size_that_is_none_is_refused(size: str) -> None:
+    if not size:
+        assert ServerOptions.from_args({"maxJobBytes": size}).max_job_bytes == limits.MOST_BYTES_OF_ONE
+        return
+    with pytest.raises(SettingsError, match="--maxJobBytes"):
+        ServerOptions.from_args({"maxJobBytes": size})
+
+
+def test_jobs_that_wait_are_not_in_memory(tmp_path: Path) -> None:
+    code = """if True:
+        import os, random, sys
+        from pfstorage.jobs.model import Order
+        from pfstorage.jobs.scheduler import Jobs
+
+        def resident():
+            return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+        def submit(count):
+            for number in range(count):
+                names = [random.randbytes(50).hex() for _ in range(10000)]
+                jobs.submit(Order({"action": "objPull", "meta": {"fileList": names}}))
+
+        jobs = Jobs(None)
+        submit(3)
+        before = resident()
+        submit(60)
+        print(resident() - before, jobs.counts()["queued"])
+        jobs.close(0)
+    """
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environ, timeout=60
+    )
+    growth, count = map(int, run.stdout.split())
+    assert count == 63, run.stderr
+    assert growth < 12 * 1024**2  # their messages have 30 MiB, compressed
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_threads_of_a_server_share_what_memory_they_have_freed(tmp_path: Path) -> None:
+    """An arena of glibc's for some threads shows as 64 MiB of addresses, most of which are not in use yet."""
+    store = ("--type", "memory", "--forever")
+    with server_process(tmp_path, *store) as served, ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: answered(served.port, "hello"), range(32)))
+        assert {status for status, _ in answers} == {200}
+        lines = Path(f"/proc/{served.process.pid}/maps").read_text().splitlines()
+    unused = [line.split()[0].split("-") for line in lines if " ---p " in line]
+    sizes = [int(end, 16) - int(start, 16) for start, end in unused]
+    assert [size for size in sizes if 48 * 1024**2 < size <= 64 * 1024**2] == []
+
+
+def test_a_long_reason_is_cut_in_the_list_and_whole_in_the_reply(tmp_path: Path) -> None:
+    text = noise(1, 200_000)
+
+    def perform(given: Order, cancellation: CancellationToken, progress: Callable[[Progress], None]) -> Reply:
+        return Reply({"status": False, "msg": text})
+
+    with working(perform, tmp_path / "state") as jobs:
+        over = jobs.status(jobs.submit(order("x")), LONG)
+        assert (over.state, over.reason, over.reply) == (
+            "failed",
+            text[:1000],
+            {"status": False, "msg": text},
+        )
+
+
+# time
+
+
+def test_who_asks_for_jobs_waits_for_nobody_who_changes_them(tmp_path: Path) -> None:
+    with working(done, tmp_path / "state") as jobs:
+        job = jobs.submit(order("x", "ann", jid="1"))
+        assert jobs.status(job, LONG).state == "done"
+        asked = {
+            "status": lambda: jobs.status(job).state,
+            "list": lambda: [each.id for each in jobs.list(10)],
+            "find": lambda: jobs.find("1", "ann"),
+            "counts": lambda: jobs.counts()["done"],
+            "events": lambda: [event["state"] for event in jobs.events(job)],
+        }
+        with jobs._lock, ThreadPoolExecutor(1) as pool:
+            found = {name: pool.submit(ask).result(LONG) for name, ask in asked.items()}
+    assert found == {"status": "done", "list": [job], "find": job, "counts": 1, "events": ["done"]}
+
+
+def test_who_reads_waits_for_no_other_who_reads(tmp_path: Path) -> None:
+    with working(done, tmp_path / "state") as jobs:
+        job = jobs.submit(order("x"))
+        assert jobs.status(job, LONG).state == "done"
+        with jobs._store._database.view(), ThreadPoolExecutor(1) as pool:
+            assert pool.submit(jobs.status, job).result(LONG).state == "done"
+
+
+# long replies
+
+
+NAMES = [noise(number, 90) for number in range(2000)]
+LONG_REPLY = {"status": True, "names": NAMES, "in it": {"a": [{"b": 1}], "c": "two  blanks\n and more"}}
+
+
+@pytest.fixture
+def packed() -> Packed:
+    packer = Packer(10**6)
+    Reply(dict(LONG_REPLY)).write(packer)
+    return packer.packed()
+
+
+def test_a_packed_object_is_written_as_the_object_is(packed: Packed) -> None:
+    assert packed == LONG_REPLY
+    assert len(packed.data) < packed.size
+    body = {"status": True, "reply": packed, "more": {"reply": packed}}
+    plain = {"status": True, "reply": LONG_REPLY, "more": {"reply": LONG_REPLY}}
+    expected = json.dumps(plain, indent=4)
+    assert Reply(dict(body)).to_json() == expected
+    out = io.StringIO()
+    Reply(dict(body)).write(out)
+    assert out.getvalue() == expected
+    reply = Reply(dict(body))
+    reply.settle(256)
+    assert reply.is_long
+    reply.settle()
+    assert reply.body == plain
+    assert type(reply.body["reply"]) is dict
+
+
+def test_a_small_packed_object_is_settled_with_few_rows() -> None:
+    reply = Reply({"reply": Packed.of_text('{"a": 1}', 100)})
+    reply.settle(256)
+    assert not reply.is_long
+    assert type(reply.body["reply"]) is dict
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"x", "text", None, 5, bytes(100), b"cut", b"flipped", b"a list", b"no ASCII", b"a bomb"]
+)
+def test_a_packed_object_that_was_changed_is_refused(packed: Packed, data: Any) -> None:
+    made = {
+        b"cut": packed.data[:-5],
+        b"flipped": packed.data[:500] + bytes([packed.data[500] ^ 1]) + packed.data[501:],
+        b"a list": Packed.of_text("[]", 10).data,
+        b"no ASCII": zlib.compress(b'{"\xff"'),
+        b"a bomb": Packed.of_text("{" + " " * 10**7, 10**8).data,
+    }
+    assert Packed.checked(packed.data, 10**6) == LONG_REPLY
+    with pytest.raises(ValueError, match=r"it is|its bytes|ascii"):
+        Packed.checked(made.get(data, data) if isinstance(data, bytes) else data, 10**6)
+
+
+def test_a_text_that_is_too_long_is_not_packed() -> None:
+    with pytest.raises(TooLongError):
+        Packed.of_text("{" + " " * 100, 100)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 10**6])
+def test_an_event_is_one_line_in_whatever_pieces_it_comes(size: int) -> None:
+    out = io.BytesIO()
+    line, text = _OneLine(out), json.dumps({**LONG_REPLY, "names": NAMES[:20]}, indent=4)
+    for start in range(0, len(text), size):
+        line.write(text[start : start + size])
+    line.end()
+    said = out.getvalue().decode()
+    assert (said[:6], said[-2:], said.count("\n")) == ("data: ", "\n\n", 2)
+    assert json.loads(said[6:]) == {**LONG_REPLY, "names": NAMES[:20]}
+
+
+def test_a_long_reply_of_a_job_is_told_whole_by_each_way() -> None:
+    storage = MemoryStorage(Settings(type="memory"))
+    message = {"action": "objPut", "meta": {"fileList": [f"missing/{number:05}" for number in range(3000)]}}
+    with contextlib.closing(StoreHandler(storage)) as handler, serving(handler) as server:
+        expected = ask(server, message)[1]
+        assert len(expected["failed"]) == 3000
+        message["meta"]["async"] = True
+        job = ask(server, message)[1]["job"]
+        by_http = ask(server, {"action": "jobStatus", "meta": {"job": job, "wait": 30}})[1]
+        with contextlib.closing(client(server.server_port)) as connection:
+            connection.request("GET", f"/api/v1/jobs/{job}/events")
+            *_, last = connection.getresponse().read().decode().strip().split("\n\n")
+        caller = Caller(jobs=server._jobs)
+        by_python = handler.run({"action": "jobStatus", "meta": {"job": job}}, caller)
+        assert type(by_python["reply"]) is dict
+        for told in (by_http, by_python, json.loads(last.removeprefix("data: "))):
+            assert {**told["reply"], "seconds": 0} == {**expected, "seconds": 0}

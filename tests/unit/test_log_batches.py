@@ -1,0 +1,231 @@
+"""The log of a server: whole, in order, and nobody waits for it."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import logging
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from pfstorage.logs import batches as log_batches
+from pfstorage.logs.batches import BatchHandler
+from tests.support.exchange import ROOT, answer, message, post, server_process
+
+PIPE = 65536
+
+
+def logger_to(handler: logging.Handler) -> logging.Logger:
+    """Return a logger of nobody else's, which writes to *handler* alone."""
+    made = logging.getLogger(f"batches {id(handler)}")
+    made.setLevel(logging.INFO)
+    made.addHandler(handler)
+    made.propagate = False
+    return made
+
+
+def test_lines_of_many_threads_are_whole_and_in_order() -> None:
+    stream = io.StringIO()
+    handler = BatchHandler(stream)
+    log = logger_to(handler)
+
+    def write(name: int) -> None:
+        for number in range(500):
+            log.info("%d %d", name, number)
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    handler.flush()
+    lines = [tuple(map(int, line.split())) for line in stream.getvalue().splitlines()]
+    assert sorted(lines) == [(name, number) for name in range(8) for number in range(500)]
+    for name in range(8):
+        assert [number for whose, number in lines if whose == name] == list(range(500))
+
+
+def test_a_line_is_written_soon_and_without_being_asked_for() -> None:
+    written = threading.Event()
+
+    class Stream(io.StringIO):
+        def flush(self) -> None:
+            written.set()
+
+    stream = Stream()
+    log = logger_to(BatchHandler(stream))
+    for text in ("one", "two"):
+        log.info("%s", text)
+        assert written.wait(30)
+        written.clear()
+    assert stream.getvalue() == "one\ntwo\n"
+
+
+def test_nobody_waits_for_a_log_that_is_not_read() -> None:
+    source, sink = os.pipe()
+    with open(sink, "w", encoding="utf-8") as stream, open(source, encoding="utf-8") as reader:
+        handler = BatchHandler(stream)
+        log = logger_to(handler)
+        texts = [f"{number} {'x' * 1000}" for number in range(4 * PIPE // 1000)]
+        for text in texts:
+            log.info("%s", text)  # it would wait for ever here: nobody reads
+        ends = threading.Thread(target=handler.wait, args=(30,))
+        ends.start()
+        assert [reader.readline().rstrip() for _ in texts] == texts
+        ends.join(30)
+        assert not ends.is_alive()
+
+
+def test_a_line_tells_of_what_was_then() -> None:
+    stream = io.StringIO()
+    handler = BatchHandler(stream)
+    files = ["a"]
+    logger_to(handler).info("%s", files)
+    files.append("b")
+    handler.flush()
+    assert stream.getvalue() == "['a']\n"
+
+
+def test_what_is_said_at_any_verbosity_comes_after_what_was_logged_before() -> None:
+    code = (
+        "import logging, os; from pfstorage.logs import console\n"
+        "console.set_up_logging(1, in_batches=True)\n"
+        "logging.getLogger('pfstorage').info('first')\n"
+        "console.complain('second'); console.write_log(); os._exit(0)"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environ, timeout=60
+    )
+    assert re.fullmatch(r".* INFO first\npfstorage: second\n", done.stderr)
+
+
+class Stuck(io.StringIO):
+    """A stream whose reader takes nothing before `opens`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_reached, self.opens = threading.Event(), threading.Event()
+
+    def write(self, text: str) -> int:
+        self.is_reached.set()
+        self.opens.wait()
+        return super().write(text)
+
+
+def stuck() -> tuple[Stuck, BatchHandler, logging.Logger]:
+    """Return a stream on which a line is stuck, and what writes to it."""
+    stream = Stuck()
+    handler = BatchHandler(stream, "note: {}".format)
+    log = logger_to(handler)
+    log.info("stuck")
+    assert stream.is_reached.wait(30)
+    return stream, handler, log
+
+
+def test_lines_that_nobody_takes_are_dropped_counted_and_told_of_when_they_flow_again() -> None:
+    stream, handler, log = stuck()
+    for number in range(log_batches.MOST_LINES + 7):
+        log.info("%d", number)  # it would wait for ever here if any line did
+    assert not handler.wait(0)
+    stream.opens.set()
+    assert handler.wait(30)
+    log.info("next")
+    assert handler.wait(30)
+    told = "note: 7 lines of the log are lost: nobody read them in time"
+    assert stream.getvalue().splitlines() == [
+        "stuck",
+        *map(str, range(log_batches.MOST_LINES)),
+        told,
+        "next",
+    ]
+
+
+def test_long_lines_that_nobody_takes_are_bounded_by_their_size() -> None:
+    stream, handler, log = stuck()
+    size = log_batches.MOST_CHARACTERS // 8
+    for _ in range(10):
+        log.info("x" * size)
+    log.info("short")  # there is room for it
+    stream.opens.set()
+    assert handler.wait(30)
+    lines = [line for line in stream.getvalue().splitlines() if not line.startswith("x")]
+    assert lines == ["stuck", "short", "note: 3 lines of the log are lost: nobody read them in time"]
+    assert len(stream.getvalue()) < log_batches.MOST_CHARACTERS + 200
+
+
+def test_lines_that_many_threads_lose_are_all_counted() -> None:
+    stream, handler, log = stuck()
+    each = log_batches.MOST_LINES // 4
+
+    def write() -> None:
+        for _ in range(each):
+            log.info("line")
+
+    threads = [threading.Thread(target=write) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    stream.opens.set()
+    assert handler.wait(30)
+    [told] = [line for line in stream.getvalue().splitlines() if line.startswith("note")]
+    assert told.startswith(f"note: {8 * each - log_batches.MOST_LINES} lines")
+    assert stream.getvalue().count("line\n") == log_batches.MOST_LINES
+
+
+def test_a_stream_that_fails_once_is_written_to_again() -> None:
+    class Stream(io.StringIO):
+        fails = True
+
+        def write(self, text: str) -> int:
+            if self.fails:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(text)
+
+    stream = Stream()
+    handler = BatchHandler(stream)
+    log = logger_to(handler)
+    log.info("lost")
+    assert handler.wait(30)
+    stream.fails = False
+    log.info("next")
+    assert handler.wait(30)
+    assert stream.getvalue() == "next\n"
+
+
+def test_a_line_that_can_not_be_made_harms_no_other() -> None:
+    stream = io.StringIO()
+    handler = BatchHandler(stream)
+    log = logger_to(handler)
+    log.info("%d", "no number")
+    log.info("next")
+    handler.flush()
+    assert stream.getvalue() == "next\n"
+
+
+def test_a_log_of_json_has_no_other_line_not_even_the_first(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pfstorage", "--server", "--type", "memory", "--ipSelf", "127.0.0.1"]
+    taken = socket.create_server(("127.0.0.1", 0))
+    with taken:
+        flags = ["--portSelf", str(taken.getsockname()[1]), "--logFormat", "json"]
+        environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run([*command, *flags], capture_output=True, text=True, env=environ, timeout=60)
+    assert done.returncode == 1
+    [line] = map(json.loads, done.stderr.splitlines())
+    assert (line["level"], line["message"][:24]) == ("ERROR", "cannot listen on 127.0.0")
+
+
+def test_the_last_lines_are_there_when_the_server_has_ended(tmp_path: Path) -> None:
+    with server_process(tmp_path, "--type", "memory", "--forever") as served:
+        for text in (message("hello", askAbout="timestamp"), message("quit", ctl={"serverCmd": "quit"})):
+            assert answer(served.port, post(text)).status == 200
+        status, said = served.ends()
+    assert status == 0
+    assert re.findall(r"action=(\S+)", said) == ["hello", "quit"]

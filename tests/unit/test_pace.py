@@ -1,0 +1,289 @@
+"""How many files at once, and how many bytes a second: by a clock of the test's own, and by a real one."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from pfstorage.errors import StoppedError, UnavailableError
+from pfstorage.runtime.cancellation import CancellationToken
+from pfstorage.transfer.rate import (
+    AUTO_FIRST,
+    AUTO_MOST,
+    SETTLED_SECONDS,
+    AdaptiveConcurrency,
+    RateLimiter,
+    WorkerBudget,
+)
+from tests.support.waiting import until
+
+MIB = 2**20
+BUSY = UnavailableError("too much", status=503)
+
+
+class Store:
+    """Time, and a store that moves *most* files a second, or fewer with fewer workers."""
+
+    def __init__(
+        self, fixed: int = 0, most: float = float("inf"), workers: WorkerBudget | None = None
+    ) -> None:
+        self.now = 1000.0
+        self.most = most
+        self.limit = AdaptiveConcurrency(fixed, clock=lambda: self.now, workers=workers)
+        self.seen = {self.limit.allowed}
+
+    def work(self, seconds: float, size: int = MIB) -> None:
+        """Let files be done for so long, each of which takes a worker a tenth of a second."""
+        end = self.now + seconds
+        while self.now < end:
+            self.now += 1 / min(self.limit.allowed * 10, self.most)
+            self.limit.note(size)
+            self.seen.add(self.limit.allowed)
+
+
+def test_what_a_share_keeps_from_being_tried_is_not_taken_for_proven() -> None:
+    workers = WorkerBudget(AUTO_FIRST)
+    store = Store(workers=workers)
+    with workers.shared(lambda: 0), workers.shared(lambda: 0):
+        store.work(0.5)
+    workers.most = AUTO_MOST
+    assert store.limit.allowed <= AUTO_FIRST
+
+
+def test_a_store_that_has_too_much_to_do_is_given_half_of_what_was_at_work() -> None:
+    workers = WorkerBudget(AUTO_FIRST)
+    store = Store(workers=workers)
+    with workers.shared(lambda: 0), workers.shared(lambda: 0):
+        store.limit.note_failure(BUSY)
+    assert store.limit.allowed == AUTO_FIRST // 4
+
+
+def test_a_number_that_was_asked_for_stays() -> None:
+    store = Store(fixed=5)
+    store.work(20)
+    store.limit.note_failure(BUSY)
+    assert (store.limit.allowed, store.limit.most, store.seen) == (5, 5, {5})
+
+
+@pytest.mark.parametrize("size", [0, MIB])
+def test_more_workers_that_move_more_become_still_more_up_to_a_bound(size: int) -> None:
+    store = Store()
+    assert store.limit.allowed == AUTO_FIRST
+    store.work(10, size)
+    assert (store.limit.allowed, store.limit.most) == (AUTO_MOST, AUTO_MOST)
+    assert sorted(store.seen) == [8, 16, 32, 64]
+
+
+def test_more_workers_that_move_no_more_are_taken_back() -> None:
+    store = Store(most=160.0)
+    store.work(SETTLED_SECONDS - 1)
+    assert store.limit.allowed == 16
+    assert sorted(store.seen) == [8, 16, 32]
+
+
+def test_a_settled_number_is_tried_again_after_a_while() -> None:
+    store = Store(most=160.0)
+    store.work(SETTLED_SECONDS - 1)
+    store.most = float("inf")
+    store.seen.clear()
+    store.work(SETTLED_SECONDS + 5)
+    assert store.limit.allowed == AUTO_MOST
+
+
+def test_a_store_that_stays_slow_is_seldom_tried() -> None:
+    store = Store(most=160.0)
+    store.work(SETTLED_SECONDS - 1)
+    raised = 0
+    for _ in range(int(4 * SETTLED_SECONDS / 0.1)):
+        before = store.limit.allowed
+        store.work(0.1)
+        raised += store.limit.allowed > before
+    assert raised <= 5
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UnavailableError("busy", status=429),
+        UnavailableError("busy", status=498),
+        UnavailableError("busy", status=503),
+        UnavailableError("no answer", silent=True),
+    ],
+)
+def test_a_store_that_has_too_much_to_do_is_given_half_as_much_at_once(error: UnavailableError) -> None:
+    store = Store()
+    store.limit.note_failure(error)
+    assert store.limit.allowed == AUTO_FIRST // 2
+
+
+def test_failures_of_one_second_count_once() -> None:
+    store = Store()
+    store.work(10)
+    halves = []
+    for _ in range(10):
+        store.limit.note_failure(BUSY)
+        store.limit.note_failure(BUSY)
+        halves.append(store.limit.allowed)
+        store.now += 0.5
+    assert halves == [32, 32, 16, 16, 8, 8, 4, 4, 2, 2]
+
+
+def test_one_worker_is_always_left() -> None:
+    store = Store()
+    for _ in range(10):
+        store.limit.note_failure(BUSY)
+        store.now += 1.0
+    assert store.limit.allowed == 1
+
+
+def test_other_failures_change_nothing() -> None:
+    store = Store()
+    store.now += 5
+    store.limit.note_failure(UnavailableError("broken", status=500))
+    store.limit.note_failure(UnavailableError("reset"))
+    assert store.limit.allowed == AUTO_FIRST
+
+
+def test_what_was_halved_is_left_alone_for_a_while_and_grows_again() -> None:
+    store = Store()
+    store.work(10)
+    store.limit.note_failure(BUSY)
+    store.seen.clear()
+    store.work(SETTLED_SECONDS - 1)
+    assert store.seen == {AUTO_MOST // 2}
+    store.work(10)
+    assert store.limit.allowed == AUTO_MOST
+
+
+def rate_of(rate_limiter: RateLimiter, threads: int, piece: int) -> float:
+    """Return how many bytes a second many threads get passed for about a second."""
+    passed, lock, cancellation = 0, threading.Lock(), CancellationToken()
+    started = time.monotonic()
+
+    def take() -> None:
+        nonlocal passed
+        while True:
+            try:
+                rate_limiter.take(piece, cancellation)
+            except StoppedError:
+                return
+            with lock:
+                passed += piece
+
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(threads):
+            pool.submit(take)
+        threading.Timer(1.0, cancellation.cancel).start()
+    return passed / (time.monotonic() - started)
+
+
+@pytest.mark.parametrize(("threads", "piece"), [(1, 10_000), (30, 10_000), (30, 1000)])
+def test_a_rate_is_kept_whoever_sends(threads: int, piece: int) -> None:
+    rate = 1_000_000
+    found = []
+    while not found or (found[-1] < 0.8 * rate and len(found) < 5):  # the machine may have stood still
+        found.append(rate_of(RateLimiter(rate), threads, piece))
+        assert found[-1] <= 1.05 * rate
+    assert found[-1] >= 0.8 * rate
+
+
+def test_no_rate_is_no_limit() -> None:
+    rate_limiter, cancellation = RateLimiter(), CancellationToken()
+    started = time.monotonic()
+    for _ in range(1000):
+        rate_limiter.take(10**9, cancellation)
+    assert time.monotonic() - started < 1.0
+
+
+def test_a_wait_for_the_pace_ends_as_soon_as_it_should() -> None:
+    rate_limiter, cancellation, other = RateLimiter(1.0), CancellationToken(), CancellationToken()
+    rate_limiter.take(3600, cancellation)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(rate_limiter.take, 1, other)
+        time.sleep(0.05)
+        started = time.monotonic()
+        threading.Timer(0.05, cancellation.cancel).start()
+        with pytest.raises(StoppedError):
+            rate_limiter.take(1, cancellation)  # behind one who waits on
+        assert not first.done()
+        other.cancel()
+        assert isinstance(first.exception(), StoppedError)
+    assert time.monotonic() - started < 5.0
+
+
+@pytest.mark.parametrize("how", ["stopped", "gone"])
+def test_who_leaves_holds_up_nobody(how: str) -> None:
+    rate_limiter, cancellation = RateLimiter(1000.0), CancellationToken()
+    rate_limiter.take(1000, CancellationToken())
+    has_gone = threading.Event()
+    with ThreadPoolExecutor(50) as pool:
+        those = [pool.submit(rate_limiter.take, 10_000, cancellation, has_gone.is_set) for _ in range(50)]
+        time.sleep(0.2)
+        cancellation.cancel() if how == "stopped" else has_gone.set()
+        assert all(isinstance(each.exception(), StoppedError) for each in those)
+    started = time.monotonic()
+    rate_limiter.take(1, CancellationToken())
+    assert time.monotonic() - started < 60  # each of them would have taken ten seconds
+
+
+def test_who_came_first_passes_first_and_who_passed_waits_behind_the_others() -> None:
+    rate_limiter, passed, cancellation = RateLimiter(1000.0), [], CancellationToken()
+
+    class Turns(deque[threading.Event]):
+        def remove(self, permit: threading.Event) -> None:
+            passed.append(threading.current_thread().name)
+            super().remove(permit)
+
+    def take() -> None:
+        for _ in range(3):
+            rate_limiter.take(30, cancellation)
+
+    rate_limiter._turns = Turns()
+    rate_limiter._free_at = time.monotonic() + 3600  # until all are there, one after the other
+    threads = [threading.Thread(target=take, name=name) for name in "abcde"]
+    for number, thread in enumerate(threads, 1):
+        thread.start()
+        until(lambda number=number: len(rate_limiter._turns) == number)  # type: ignore[misc]
+    rate_limiter._free_at = time.monotonic() + 0.1
+    for thread in threads:
+        thread.join()
+    assert "".join(passed) == "abcde" * 3
+
+
+def test_nothing_passes_at_once() -> None:
+    rate_limiter, cancellation = RateLimiter(1.0), CancellationToken()
+    rate_limiter.take(3600, cancellation)
+    cancellation.cancel()
+    rate_limiter.take(0, cancellation)
+
+
+def test_transfers_share_workers_evenly_and_get_them_back() -> None:
+    workers = WorkerBudget(10)
+    limits = [AdaptiveConcurrency(fixed, workers=workers) for fixed in (0, 3, 100)]
+    with workers.shared(lambda: 4):
+        assert [limit.allowed for limit in limits] == [8, 3, 10]
+        with workers.shared(lambda: 5), workers.shared(lambda: 0):
+            assert [limit.allowed for limit in limits] == [3, 3, 3]
+            assert workers.counts() == {"busy": 9, "idle": 1}
+        assert [limit.allowed for limit in limits] == [8, 3, 10]
+    with contextlib.ExitStack() as stack:
+        for _ in range(11):
+            stack.enter_context(workers.shared(lambda: 1))
+        assert limits[0].allowed == 1
+        assert workers.counts() == {"busy": 11, "idle": 0}
+    assert workers.counts() == {"busy": 0, "idle": 10}
+
+
+def test_a_pause_is_not_made_up_for_by_a_burst() -> None:
+    rate_limiter, cancellation = RateLimiter(1_000_000), CancellationToken()
+    rate_limiter.take(1, cancellation)
+    time.sleep(0.3)
+    started = time.monotonic()
+    for _ in range(3):
+        rate_limiter.take(100_000, cancellation)
+    assert time.monotonic() - started >= 0.19

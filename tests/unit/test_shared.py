@@ -1,0 +1,239 @@
+"""What several ask at once is asked once, and nobody gets an answer that is older than the question."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from pfstorage import StoreHandler, open_storage
+from pfstorage.backends import Storage
+from pfstorage.backends import coalescing as shared
+from pfstorage.backends.coalescing import AT_ONCE, RequestCoalescer
+from pfstorage.devswift import DevSwift
+from pfstorage.errors import StoppedError
+from tests.conftest import swift_options
+from tests.support.waiting import settle, until
+from tests.support.wire import wire_to
+
+SECONDS = 30
+WORKERS, ROUNDS = 8, 10
+
+
+class Store:
+    """Answers each question with a new number, once it may."""
+
+    def __init__(self) -> None:
+        self.answers: RequestCoalescer[int] = RequestCoalescer()
+        self.may_answer = threading.Semaphore(0)
+        self.asked = itertools.count()
+        self.questions = 0
+
+    def get(self, name: str = "ls") -> int:
+        return self.answers.get(name, self._answer)
+
+    def _answer(self) -> int:
+        number = next(self.asked)
+        self.questions = number + 1
+        assert self.may_answer.acquire(timeout=SECONDS)
+        return number
+
+    def waiting(self, name: str = "ls") -> bool:
+        question = self.answers._questions.get(name)
+        return bool(question and question.next)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared, "LONGEST_WAIT", SECONDS)
+
+
+def busy(store: Store, pool: ThreadPoolExecutor) -> list[Future[int]]:
+    """Have as many ask as may at once."""
+    first = [pool.submit(store.get) for _ in range(AT_ONCE)]
+    until(lambda: store.questions == AT_ONCE)
+    return first
+
+
+def joined(store: Store, pool: ThreadPoolExecutor, count: int) -> list[Future[int]]:
+    """Have *count* more ask; return when all of them wait."""
+    entered = threading.Semaphore(0)
+
+    def ask() -> int:
+        entered.release()
+        return store.get()
+
+    asked = [pool.submit(ask) for _ in range(count)]
+    for _ in asked:
+        assert entered.acquire(timeout=SECONDS)
+    settle()  # from there on it is a lock that each takes
+    assert store.waiting()
+    return asked
+
+
+@pytest.mark.usefixtures("patient")
+def test_those_who_wait_are_answered_together() -> None:
+    store = Store()
+    with ThreadPoolExecutor(20) as pool:
+        first = busy(store, pool)
+        rest = joined(store, pool, 10)
+        assert store.questions == AT_ONCE
+        store.may_answer.release(AT_ONCE + 1)
+        assert {each.result(SECONDS) for each in first} == set(range(AT_ONCE))
+        assert {each.result(SECONDS) for each in rest} == {AT_ONCE}
+    assert store.questions == AT_ONCE + 1
+    assert store.answers._questions == {}
+
+
+@pytest.mark.usefixtures("patient")
+def test_nobody_joins_a_question_that_is_under_way() -> None:
+    store = Store()
+    with ThreadPoolExecutor(20) as pool:
+        busy(store, pool)
+        early = joined(store, pool, 3)
+        store.may_answer.release(1)
+        until(lambda: store.questions == AT_ONCE + 1)  # the early ones are being asked for
+        late = joined(store, pool, 3)
+        store.may_answer.release(3)
+        assert {each.result(SECONDS) for each in early} == {AT_ONCE}
+        assert {each.result(SECONDS) for each in late} == {AT_ONCE + 1}
+    assert store.answers._questions == {}
+
+
+@pytest.mark.usefixtures("patient")
+def test_another_question_waits_for_none() -> None:
+    store = Store()
+    with ThreadPoolExecutor(20) as pool:
+        busy(store, pool)
+        waiting = joined(store, pool, 1)
+        other = pool.submit(store.get, "another")
+        until(lambda: store.questions == AT_ONCE + 1)
+        store.may_answer.release(AT_ONCE + 2)
+        assert other.result(SECONDS) == AT_ONCE
+        assert waiting[0].result(SECONDS) == AT_ONCE + 1
+
+
+def test_who_asks_alone_asks_each_time() -> None:
+    store = Store()
+    store.may_answer.release(3)
+    assert [store.get() for _ in range(3)] == [0, 1, 2]
+
+
+def test_a_question_that_is_never_answered_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared, "LONGEST_WAIT", 0.01)
+    store = Store()
+    with ThreadPoolExecutor(20) as pool:
+        stalled = busy(store, pool)
+        late = pool.submit(store.get)
+        until(lambda: store.questions == AT_ONCE + 1)
+        store.may_answer.release(AT_ONCE + 1)
+        assert late.result(SECONDS) == AT_ONCE
+        assert {each.result(SECONDS) for each in stalled} == set(range(AT_ONCE))
+    assert store.answers._questions == {}
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
+def test_what_fails_fails_for_all_who_wait_and_is_then_forgotten(kind: type[BaseException]) -> None:
+    answers: RequestCoalescer[int] = RequestCoalescer()
+    may_answer = threading.Semaphore(0)
+
+    def fail() -> int:
+        assert may_answer.acquire(timeout=SECONDS)
+        raise kind
+
+    with ThreadPoolExecutor(20) as pool:
+        asked = [pool.submit(answers.get, "ls", fail) for _ in range(AT_ONCE + 5)]
+        until(lambda: bool(answers._questions) and answers._questions["ls"].next is not None)
+        settle()
+        may_answer.release(len(asked))
+        assert [type(each.exception(SECONDS)) for each in asked] == [kind] * len(asked)
+    assert answers._questions == {}
+    assert answers.get("ls", lambda: 7) == 7
+
+
+def test_who_is_interrupted_while_the_others_wait_for_them_leaves_none_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = Store()
+
+    class Interrupted(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            until(has_joined.is_set)
+            raise KeyboardInterrupt
+
+    has_joined = threading.Event()
+    make = shared._Group
+    monkeypatch.setattr(shared, "_Group", lambda: make(Interrupted()))
+    with ThreadPoolExecutor(20) as pool:
+        busy(store, pool)
+        rest = [pool.submit(store.get) for _ in range(4)]
+        until(store.waiting)
+        settle()
+        has_joined.set()
+        assert [type(each.exception(SECONDS)) for each in rest] == [KeyboardInterrupt] * 4
+        store.may_answer.release(AT_ONCE)
+    assert store.answers._questions == {}
+
+
+@pytest.mark.parametrize("by_messages", [False, True])
+def test_who_lists_sees_what_they_have_stored_however_many_list(swift: DevSwift, by_messages: bool) -> None:
+    listings = itertools.count()
+
+    def counted(data: bytes) -> bytes:
+        if b"format=json" in data:
+            next(listings)
+        return data
+
+    def listed(storage: Storage) -> list[str]:
+        if not by_messages:
+            return [info.key for info in storage.list("listed/")]
+        reply = StoreHandler(storage).run({"action": "ls", "meta": {"path": "listed/"}})
+        return [row["name"] for row in reply["ls"]]
+
+    def work(storage: Storage, who: int) -> None:
+        for number in range(ROUNDS):
+            key = f"listed/{who} {number}"
+            storage.put(key, io.BytesIO(b"x"), 1)
+            assert key in listed(storage)
+
+    with wire_to(swift.port) as wire, ThreadPoolExecutor(WORKERS) as pool:
+        wire.to_server = counted
+        url = f"http://127.0.0.1:{wire.port}/v1/AUTH_chris"
+        with open_storage(**swift_options(swift), os_options={"object_storage_url": url}) as storage:
+            storage.put("listed/first", io.BytesIO(b"x"), 1)
+            for worked in [pool.submit(work, storage, who) for who in range(WORKERS)]:
+                worked.result(60)
+    assert 0 < next(listings) < WORKERS * ROUNDS
+
+
+def test_who_is_stopped_while_it_asks_for_others_stops_none_of_them(patient: None) -> None:
+    answers: RequestCoalescer[int] = RequestCoalescer()
+    may_answer, asked = threading.Semaphore(0), threading.Semaphore(0)
+
+    def wait() -> int:
+        asked.release()
+        assert may_answer.acquire(timeout=SECONDS)
+        return 1
+
+    def stopped() -> int:
+        raise StoppedError("nobody waits for it any more")
+
+    def question() -> Any:
+        return answers._questions["ls"].next
+
+    with ThreadPoolExecutor(8) as pool:
+        before = [pool.submit(answers.get, "ls", wait) for _ in range(AT_ONCE)]
+        assert all(asked.acquire(timeout=SECONDS) for _ in before)
+        asks = pool.submit(answers.get, "ls", stopped)
+        until(question)
+        joins = pool.submit(answers.get, "ls", lambda: 2)
+        settle()
+        may_answer.release(AT_ONCE)
+        with pytest.raises(StoppedError):
+            asks.result(SECONDS)
+        assert joins.result(SECONDS) == 2

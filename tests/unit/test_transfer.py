@@ -1,0 +1,489 @@
+"""Many files at once: order, bounds, what ends a run, and what a fault in pfstorage itself does."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pfstorage.backends import Storage, open_storage
+from pfstorage.backends.contract import ByteRange, ObjectInfo, Sink
+from pfstorage.backends.memory import MemoryStorage
+from pfstorage.errors import (
+    ContainerNotFoundError,
+    FullDiskError,
+    IntegrityError,
+    NotFoundError,
+    PermissionDeniedError,
+    PfstorageError,
+    StoppedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from pfstorage.local import LocalTree
+from pfstorage.runtime.cancellation import CancellationToken
+from pfstorage.transfer import (
+    Failure,
+    Options,
+    Transfer,
+    TransferContext,
+    TransferReport,
+    WorkerBudget,
+    pull,
+    push,
+)
+from pfstorage.transfer.engine import MOST_WAITING
+from tests.conftest import read_tree, write_tree
+from tests.support.local import mounted, parts_in
+from tests.support.waiting import settle, until
+
+SOON = 10.0
+
+
+def filled(storage: Storage, count: int, size: int = 4, directory: str = "out") -> list[Transfer]:
+    """Put so many objects into *storage*; return how they are pulled into *directory*."""
+    tree = LocalTree(directory)
+    plan = []
+    for number in range(count):
+        name = f"{number:04}"
+        content = name.encode() * (size // 4)
+        info = storage.put(name, io.BytesIO(content), len(content))
+        plan.append(Transfer(name, f"{directory}/{name}", info, tree, (name,)))
+    return plan
+
+
+class Watched(MemoryStorage):
+    """A memory storage whose `get` may fail or wait, and that counts how many are under way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+        self.most = 0
+        self.errors: dict[str, Exception] = {}
+        self.always: Exception | None = None
+        self.waits: dict[str, Callable[[], object]] = {}
+        self._now = 0
+        self._count = threading.Lock()
+
+    def get(self, key: str, sink: Sink, byte_range: ByteRange | None = None) -> ObjectInfo:
+        with self._count:
+            self.calls.append(key)
+            self._now += 1
+            self.most = max(self.most, self._now)
+        try:
+            self.waits.get(key, lambda: None)()
+            error = self.errors.get(key, self.always)
+            if error:
+                raise error
+            return super().get(key, sink, byte_range)
+        finally:
+            with self._count:
+                self._now -= 1
+
+
+def work_on(storage: Storage, workers: int = 4, **options: Any) -> TransferContext:
+    return TransferContext(storage, Options(workers=workers, **options))
+
+
+def left_threads() -> set[str]:
+    """Return which kinds of an engine's threads do not end; that one was told to end takes it a moment."""
+    end = time.monotonic() + SOON
+    while (left := {"plan", "transfer"} & {each.name for each in threading.enumerate()}) and (
+        time.monotonic() < end
+    ):
+        time.sleep(0.001)
+    return left
+
+
+def failed_keys(report: TransferReport) -> list[str]:
+    return [item.key for item in report.failed]
+
+
+def test_the_report_is_in_the_order_of_the_plan(storage: Storage, tmp_path: Path) -> None:
+    plan: list[Transfer | Failure] = [*filled(storage, 200)]
+    for number in (7, 150):
+        storage.delete(f"{number:04}")
+    plan[20] = Failure("0020", "out/0020", NotFoundError("not wanted"))
+    random.Random(1).shuffle(plan)
+    report = pull(plan, work_on(storage, 8))
+    assert failed_keys(report) == [item.key for item in plan if item.key in ("0007", "0150", "0020")]
+    done = [item for item in plan if item.key not in failed_keys(report)]
+    assert report.keys == [item.key for item in done]
+    assert report.paths == [item.path for item in done]
+    assert (report.count, report.failed_count, report.size, report.skipped) == (197, 3, 197 * 4, 0)
+    assert read_tree(tmp_path / "out") == {item.key: item.key.encode() for item in done}
+
+
+@pytest.mark.parametrize("workers", [1, 3, 8])
+def test_so_many_files_are_moved_at_once(workers: int) -> None:
+    storage = Watched()
+    plan = filled(storage, 100)
+    meeting = threading.Barrier(workers)
+    storage.waits = {item.key: lambda: meeting.wait(SOON) for item in plan[:workers]}
+    pull(plan, work_on(storage, workers))
+    assert storage.most == workers
+
+
+def test_who_has_few_files_does_not_wait_for_who_has_many() -> None:
+    workers, large, small = WorkerBudget(4), Watched(), Watched()
+    many, few = filled(large, 60), filled(small, 2, directory="few")
+    release = threading.Semaphore(0)
+    large.waits = {item.key: lambda: release.acquire(timeout=SOON) for item in many}
+    meeting = threading.Barrier(3)
+    small.waits = {item.key: lambda: meeting.wait(SOON) for item in few}
+    with ThreadPoolExecutor() as threads:
+        pulls = threads.submit(pull, many, work_on(large, 0, shared=workers))
+        while large._now < 4:
+            time.sleep(0.001)
+        quick = threads.submit(pull, few, work_on(small, 0, shared=workers))
+        while small._now < 2:  # at once, while the others hold all four
+            time.sleep(0.001)
+        release.release(20)
+        while len(large.calls) < 22:
+            time.sleep(0.001)
+        assert large._now == 2
+        meeting.wait(SOON)
+        assert quick.result().count == 2
+        release.release(4)
+        while large._now < 4:  # they have theirs back
+            time.sleep(0.001)
+        release.release(60)
+        assert pulls.result().count == 60
+    assert large.most == 4
+
+
+def test_more_workers_come_by_themselves_while_that_moves_more() -> None:
+    storage = Watched()
+    plan = filled(storage, 1500)
+    storage.waits = {item.key: lambda: time.sleep(0.01) for item in plan}
+    pull(plan, work_on(storage, 0))
+    assert storage.most > 8
+
+
+def test_a_plan_is_taken_as_it_is_needed() -> None:
+    """A plan of a million must not stand in memory: it is read no further than the window ahead."""
+    storage, workers = Watched(), 2
+    [transfer] = filled(storage, 1)
+    release, taken = threading.Event(), 0
+    storage.waits = {"0000": lambda: release.wait(SOON)}
+    storage.always = UnauthenticatedError("no")
+
+    def plan() -> Iterator[Transfer]:
+        nonlocal taken
+        for _ in range(20_000):
+            taken += 1
+            yield transfer
+
+    thread = threading.Thread(target=pull, args=(plan(), work_on(storage, workers)))
+    thread.start()
+    until(lambda: taken >= 4 * workers)
+    settle(0.3)
+    assert taken <= 4 * workers + 2
+    release.set()
+    thread.join()
+    assert taken == 20_000
+
+
+def test_a_slow_file_does_not_hold_up_the_others() -> None:
+    storage = Watched()
+    plan = filled(storage, 1000)
+
+    def wait_for_all_others() -> None:
+        end = time.monotonic() + SOON
+        while len(storage.calls) < 1000 and time.monotonic() < end:
+            time.sleep(0.001)
+
+    storage.waits = {"0000": wait_for_all_others}
+    started = time.monotonic()
+    report = pull(plan, work_on(storage, 4))
+    assert time.monotonic() - started < SOON
+    assert report.keys == [item.key for item in plan]
+
+
+def test_no_more_than_a_bound_wait_for_a_slow_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert MOST_WAITING == 10_000
+    monkeypatch.setattr("pfstorage.transfer.engine.MOST_WAITING", 50)
+    storage, release = Watched(), threading.Event()
+    plan = filled(storage, 1000)
+    storage.waits = {"0000": lambda: release.wait(SOON)}
+    thread = threading.Thread(target=pull, args=(plan, work_on(storage, 4)))
+    thread.start()
+    until(lambda: len(storage.calls) >= 50)
+    settle(0.3)
+    assert len(storage.calls) <= 52
+    release.set()
+    thread.join()
+    assert len(storage.calls) == 1000
+
+
+# what ends a run
+
+
+@pytest.mark.parametrize(
+    "error", [UnauthenticatedError("the key is wrong"), ContainerNotFoundError("it is gone")]
+)
+def test_what_no_other_file_can_survive_ends_the_run_at_once(error: PfstorageError) -> None:
+    storage = Watched()
+    plan = filled(storage, 500)
+    storage.always = error
+    report = pull(plan, work_on(storage, retries=0))
+    assert (report.count, report.failed_count) == (0, 500)
+    assert len({*storage.calls}) < 20
+    assert str(report.failed[-1].error) == f"not tried: {error}"
+    assert type(report.failed[-1].error) is type(error)
+
+
+def test_a_store_that_is_gone_ends_the_run_and_one_that_falters_does_not() -> None:
+    storage = Watched()
+    plan = filled(storage, 500)
+    storage.errors = {f"{number:04}": UnavailableError("busy") for number in range(0, 500, 7)}
+    assert pull(plan, work_on(storage)).count == 500 - len(storage.errors)
+    storage.always = UnavailableError("gone")
+    storage.calls.clear()
+    for item in plan:
+        Path(item.path).unlink(missing_ok=True)
+    assert pull(plan, work_on(storage)).failed_count == 500
+    assert len(storage.calls) < 30
+
+
+def test_what_fails_for_one_file_ends_nothing_however_often() -> None:
+    storage = Watched()
+    plan = filled(storage, 200)
+    storage.errors = {item.key: PermissionDeniedError("403") for item in plan[:150]}
+    report = pull(plan, work_on(storage))
+    assert (report.count, report.failed_count) == (50, 150)
+    assert len(storage.calls) == 200
+
+
+def test_a_disk_that_fills_up_ends_the_run(tmp_path: Path) -> None:
+    storage = Watched()
+    with mounted(tmp_path / "disk", "tmpfs", "-o", "size=256k") as disk:
+        tree = LocalTree(str(disk))
+        plan = [
+            Transfer(item.key, str(disk / item.key), item.known, tree, item.parts)
+            for item in filled(storage, 300, 40_000)
+        ]
+        report = pull(plan, work_on(storage))
+        assert 0 < report.count < 8
+        assert isinstance(report.failed[0].error, FullDiskError)
+        assert str(report.failed[-1].error).startswith("not tried: ")
+        assert len(storage.calls) < 30
+        assert parts_in(str(disk)) == []
+        assert set(read_tree(disk)) == set(report.keys)
+
+
+def test_a_plan_that_breaks_off_keeps_what_was_done() -> None:
+    storage = Watched()
+    transfers = filled(storage, 10)
+
+    def plan() -> Iterator[Transfer | Failure]:
+        yield from transfers
+        raise UnavailableError("the listing broke off")
+
+    report = pull(plan(), work_on(storage))
+    assert report.keys == [item.key for item in transfers]
+    assert (str(report.error), report.failed) == ("the listing broke off", [])
+
+
+def test_a_plan_with_a_fault_of_its_own_raises_it_when_what_it_gave_is_done(tmp_path: Path) -> None:
+    storage = Watched()
+    transfers = filled(storage, 10)
+    storage.waits = {"0009": lambda: time.sleep(0.2)}
+
+    def plan() -> Iterator[Transfer]:
+        yield from transfers
+        raise ZeroDivisionError("a bug")
+
+    with pytest.raises(ZeroDivisionError):
+        pull(plan(), work_on(storage))
+    assert len(read_tree(tmp_path / "out")) == 10
+
+
+def test_a_fault_of_pfstorage_itself_fails_that_file_alone(caplog: pytest.LogCaptureFixture) -> None:
+    storage = Watched()
+    plan = filled(storage, 5)
+    storage.errors = {"0002": ZeroDivisionError("a bug")}
+    report = pull(plan, work_on(storage))
+    assert (report.count, failed_keys(report)) == (4, ["0002"])
+    assert "unexpected ZeroDivisionError" in str(report.failed[0].error)
+    assert "a reason that pfstorage does not know" in caplog.text
+    assert parts_in("out") == []
+
+
+@pytest.mark.parametrize("given", [0, 2])
+def test_a_system_that_gives_too_few_threads_does_not_hang_it(
+    given: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, start = Watched(), threading.Thread.start
+    plan = filled(storage, 100)
+
+    def start_one(thread: threading.Thread) -> None:
+        nonlocal given
+        if thread.name == "transfer":
+            given -= 1
+            if given < 0:
+                raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_one)
+    if given:
+        assert pull(plan, work_on(storage, 8)).count == 100
+    else:
+        with pytest.raises(RuntimeError):
+            pull(plan, work_on(storage, 8))
+
+
+def test_failures_beyond_a_bound_are_only_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pfstorage.transfer.plan.MOST_FAILURES", 10)
+    storage = Watched()
+    storage.always = PermissionDeniedError("403")
+    report = pull(filled(storage, 50), work_on(storage))
+    assert (len(report.failed), report.failed_count) == (10, 50)
+
+
+def test_damaged_bytes_and_objects_that_come_late_are_asked_for_again(tmp_path: Path) -> None:
+    class Damaging(Watched):
+        def get(self, key: str, sink: Sink, byte_range: ByteRange | None = None) -> ObjectInfo:
+            first = self.calls.count(key) == 0
+            self.calls.append(key)
+            if first and key == "0001":
+                raise NotFoundError("not yet", retry_after=0)
+            if first:
+                sink.write(b"half of something longer")
+                raise IntegrityError("damaged", retry_after=0)
+            return MemoryStorage.get(self, key, sink, byte_range)
+
+    storage = Damaging()
+    assert pull(filled(storage, 3), work_on(storage)).count == 3
+    assert set(read_tree(tmp_path / "out").values()) == {b"0000", b"0001", b"0002"}
+
+
+def test_a_file_that_grows_while_it_is_pushed_fails(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"a": b"x" * 10})
+
+    class Growing(MemoryStorage):
+        def put(self, key: str, *arguments: Any, **options: Any) -> ObjectInfo:
+            with (tmp_path / "a").open("ab") as file:
+                file.write(b"more")
+            return super().put(key, *arguments, **options)
+
+    report = push([Transfer("a", "a")], work_on(Growing()))
+    assert "changed its length" in str(report.failed[0].error)
+
+
+# stops and interrupts
+
+
+def test_a_listing_that_a_stop_breaks_off_is_told_as_the_stop() -> None:
+    storage, cancellation = Watched(), CancellationToken()
+    transfers = filled(storage, 10)
+    work = work_on(storage, cancellation=cancellation)
+    broken, ended = threading.Event(), threading.Event()
+
+    def plan() -> Iterator[Transfer]:
+        yield from transfers
+        try:
+            with work.retry_policy.abortable(broken.set):
+                threading.Timer(0.1, cancellation.cancel, ["tired"]).start()
+                broken.wait(SOON)
+                time.sleep(0.2)
+                raise UnavailableError("the connection broke")
+        finally:
+            ended.set()
+
+    started = time.monotonic()
+    report = pull(plan(), work)
+    assert time.monotonic() - started < 5.0
+    assert ended.wait(SOON)
+    time.sleep(0.01)
+    assert isinstance(report.error, StoppedError)
+    assert report.keys == [item.key for item in transfers]
+
+
+def test_files_that_a_stop_breaks_off_are_not_told_as_failed() -> None:
+    storage, cancellation = Watched(), CancellationToken(retry_policy=0.1)
+    plan = filled(storage, 100, 4000)
+
+    def wait() -> None:
+        cancellation.cancel("tired")
+        time.sleep(0.2)
+
+    storage.waits = {item.key: wait for item in plan[10:]}
+    report = pull(plan, work_on(storage, cancellation=cancellation))
+    assert report.keys == [item.key for item in plan[:10]]
+    assert (report.failed, type(report.error)) == ([], StoppedError)
+    assert len(storage.calls) < 20
+    assert parts_in("out") == []
+
+
+@contextlib.contextmanager
+def interrupted_after(seconds: float) -> Iterator[None]:
+    """Send the process SIGINT so much later, which is a `KeyboardInterrupt` in the thread of the test."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    timer = threading.Timer(seconds, os.kill, [os.getpid(), signal.SIGINT])
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_ends_within_five_seconds_though_the_store_hangs() -> None:
+    storage = Watched()
+    plan = filled(storage, 100)
+    work = work_on(storage)
+    released = threading.Event()
+
+    def hang() -> None:
+        with work.retry_policy.abortable(released.set):
+            released.wait(60)
+        raise UnavailableError("broken off")
+
+    storage.waits = {item.key: hang for item in plan[20:]}
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), interrupted_after(0.3):
+        pull(plan, work)
+    assert time.monotonic() - started < 0.3 + 5.0
+    assert parts_in("out") == []
+    assert len(read_tree(Path("out"))) == 20
+    assert not left_threads()
+
+
+# an interrupt that comes while Python takes an object apart is lost, as in any __del__: the pull goes on then
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <function Directory.__del__")
+@pytest.mark.parametrize("durable", ["none", "batch"])
+def test_an_interrupt_at_any_moment_leaves_nothing_behind(durable: str, tmp_path: Path) -> None:
+    storage = Watched()
+    plan = filled(storage, 3000, 400)
+    for number in range(25):
+        with contextlib.suppress(KeyboardInterrupt), interrupted_after(random.uniform(0.01, 0.3)):
+            pull(plan, work_on(storage, 4, durable=durable, overwrite="always"))
+        assert parts_in("out") == [], number
+    assert not left_threads()
+    assert {len(content) for content in read_tree(tmp_path / "out").values()} == {400}
+
+
+def test_no_thread_is_left_when_a_run_ends(storage: Storage) -> None:
+    plan = filled(storage, 50)
+    pull(plan, work_on(storage, 8))
+    assert not left_threads()
+
+
+@pytest.mark.parametrize("type_", ["s3", ""])
+def test_an_unknown_backend_or_option_is_refused(type_: str) -> None:
+    with pytest.raises(PfstorageError, match="there is no backend"):
+        open_storage(type=type_)
+    with pytest.raises(PfstorageError, match="has no option 'colour'"):
+        open_storage(type="memory", colour="red")
