@@ -463,8 +463,8 @@ def test_remote_leaves_nothing_in_the_home_and_says_nothing_on_stderr(
 
 HOST = """
 import json, logging, os, sys
-from pfstorage.message import Message
-from pfstorage.remote import send
+from pfstorage.wire.message import Message
+from pfstorage.cli.remote import send
 logging.getLogger().addHandler(handler := logging.NullHandler())
 logging.getLogger().setLevel(logging.ERROR)
 before = dict(os.environ)
