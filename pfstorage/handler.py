@@ -17,7 +17,7 @@ from pfstorage.access.scoped import scoped
 from pfstorage.actions import ACTIONS, Caller, Context, find_action, jobs, service
 from pfstorage.actions.options import LongMeta, MoveMeta, work_of
 from pfstorage.backends import Storage, open_settings
-from pfstorage.backends.contract import SupportsAbort, SupportsDenyList
+from pfstorage.backends.capabilities import SupportsAbort, SupportsDenyList
 from pfstorage.errors import (
     ForbiddenError,
     JobConflictError,

@@ -7,22 +7,26 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from pfstorage.access.permissions import Permissions
-from pfstorage.backends.contract import (
-    NO_ATTRIBUTES,
-    Attributes,
-    ByteRange,
+from pfstorage.backends.capabilities import (
+    Leftover,
+    Leftovers,
     MultipartUpload,
-    ObjectInfo,
     Part,
-    Sink,
-    Source,
-    Storage,
+    RunAll,
     SupportsMultipart,
     SupportsRetryPolicy,
     list_partially,
     takes_streams,
 )
-from pfstorage.backends.leftovers import Leftover, Leftovers, RunAll
+from pfstorage.backends.contract import (
+    NO_ATTRIBUTES,
+    Attributes,
+    ByteRange,
+    ObjectInfo,
+    Sink,
+    Source,
+    Storage,
+)
 from pfstorage.backends.retry import RetryPolicy
 from pfstorage.errors import PermissionDeniedError
 from pfstorage.keys.mapping import check_key

@@ -11,7 +11,7 @@ from typing import Any
 from pfstorage.actions.options import MoveMeta, work_of
 from pfstorage.actions.registry import Context, action
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends.level import SLASH, as_directories, list_level
+from pfstorage.backends.listing import SLASH, as_directories, list_level
 from pfstorage.errors import (
     InvalidKeyError,
     MessageError,

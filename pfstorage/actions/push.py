@@ -17,7 +17,8 @@ from pfstorage.actions.listing import prepended
 from pfstorage.actions.options import MoveMeta, check_places, reply_of, work_of
 from pfstorage.actions.registry import Context, Upload, action
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends.contract import Attributes, Source, list_partially
+from pfstorage.backends.capabilities import list_partially
+from pfstorage.backends.contract import Attributes, Source
 from pfstorage.errors import (
     ContainerNotFoundError,
     ForbiddenError,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pfstorage.access.permissions import Permissions
 from pfstorage.backends import Storage
-from pfstorage.backends.contract import Source, SupportsRetryPolicy, list_partially
+from pfstorage.backends.capabilities import SupportsRetryPolicy, list_partially
+from pfstorage.backends.contract import Source
 from pfstorage.backends.retry import RetryPolicy
 from pfstorage.errors import UnknownActionError
 from pfstorage.local import AllowedRoots

@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 
 from pfstorage.actions.options import LongMeta
 from pfstorage.actions.registry import Context, action
-from pfstorage.backends.contract import SupportsMultipart
-from pfstorage.backends.leftovers import Leftover, Leftovers, RunAll
+from pfstorage.backends.capabilities import Leftover, Leftovers, RunAll, SupportsMultipart
 from pfstorage.errors import PfstorageError, RejectedError, StoppedError, StorageError
 from pfstorage.keys.mapping import normal_location, relative_to, without_dot
 from pfstorage.transfer import Options, TransferContext, sum_of

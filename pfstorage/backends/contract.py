@@ -1,41 +1,43 @@
-"""The contract of a backend: what it offers, and nothing of how."""
+"""The interface that each backend implements.
+
+`Storage` is what every backend offers. `pfstorage.backends.capabilities` has the optional abilities.
+"""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
-from pfstorage.backends.leftovers import Leftover, Leftovers, RunAll
-from pfstorage.backends.retry import RetryPolicy
+from pfstorage.backends.checksums import EMPTY_MD5
 from pfstorage.keys.mapping import is_directory_marker
-from pfstorage.local import DenyList
 from pfstorage.settings.model import Settings
 
+# Bytes to read or write at a time. No object is ever in memory as a whole.
 CHUNK = 256 * 1024
-"""Bytes moved at a time. An object is never whole in memory."""
 
-
-EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e"
-"""That of no bytes. Ceph lists it for large objects, with the size of their manifest."""
+# Content types that mark an empty object as a directory: ``swift upload``, Cyberduck, rclone and others set them.
 DIRECTORY_TYPES = frozenset({"application/directory", "text/directory", "httpd/unix-directory"})
-"""Content types by which ``swift upload``, Cyberduck, rclone and others mark an empty object as a directory."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """One row of a listing, or what a store says of one object.
+    """The metadata of one object, or one row of a listing.
 
-    *size* is in bytes, None where the store does not tell it. *etag* is opaque: two objects with the same etag in one
-    store hold the same bytes, unless *size* is 0, where it says nothing. Texts that the store does not tell are "".
-    *segments_etag* is that of a large object that is stored in segments, the MD5 of
-    their MD5s; its *etag* is then that of a list of them. *last_modified* is UTC in
-    ISO 8601 without a zone, as Swift writes it. *mtime_ns* is the time of the file
-    that the object was made of, since the epoch, where it is known: a listing never tells. Nor does it tell
-    *content_encoding*, in which the bytes are stored, and given out.
+    - *key*: the name of the object, or of a group of objects if *is_subdir* is true (see `Storage.list`).
+    - *size*: the number of bytes; None if the store does not report it.
+    - *etag*: an opaque version. Two objects of one store with the same etag have the same bytes, unless *size*
+      is 0: then the etag proves nothing.
+    - *last_modified*: UTC in ISO 8601 without a zone, as Swift writes it.
+    - *content_type*: the MIME type.
+    - *segments_etag*: for a large object that is stored in segments, the MD5 of their MD5s. *etag* is then the
+      etag of the manifest.
+    - *mtime_ns*: the modification time of the original file, in nanoseconds since the epoch. Listings don't have it.
+    - *content_encoding*: the encoding in which the bytes are stored and sent. Listings don't have it.
+
+    A text is "" and *mtime_ns* is None if the store does not report it.
     """
 
     key: str
@@ -50,20 +52,23 @@ class ObjectInfo:
 
     @property
     def md5(self) -> str:
-        """The MD5 of the bytes, in hexadecimal; "" where it is not known."""
+        """The hexadecimal MD5 of the bytes; "" if it is unknown."""
         may_be_md5 = self.size != 0 and not self.segments_etag and self.etag != EMPTY_MD5
         return self.etag if may_be_md5 and re.fullmatch("[0-9a-f]{32}", self.etag) else ""
 
     @property
     def seems_empty(self) -> bool:
-        """Whether its size or its MD5 is that of no bytes: a listing may show a large object so, or a link."""
+        """Whether the size is 0 or the MD5 is the MD5 of zero bytes.
+
+        A listing may show a large object or a symlink in this way.
+        """
         return self.size == 0 or (self.etag == EMPTY_MD5 and not self.segments_etag)
 
     @property
     def is_directory(self) -> bool:
-        """Whether it marks a directory: by a slash at the end of its key, or, if it is empty, by its content type.
+        """Whether the object marks a directory: its key ends in a slash, or it is empty and has such a type.
 
-        What a listing shows as empty may be a large object (DLO): see `Storage.head` before it is taken for none.
+        A listing may show a large object (DLO) as empty. Call `Storage.head` before you treat it as a directory.
 
         >>> ObjectInfo("d", 0, content_type="Application/Directory; charset=UTF-8").is_directory
         True
@@ -75,7 +80,7 @@ class ObjectInfo:
         return self.size == 0 and self.content_type.partition(";")[0].strip().lower() in DIRECTORY_TYPES
 
     def as_row(self) -> dict[str, str | int | None]:
-        """Return the row as the wire names it, in Swift's words. What the store does not tell is None."""
+        """Return the row of a reply, with Swift's field names. Unknown values are None."""
         if self.is_subdir:
             return {"subdir": self.key}
         return {
@@ -89,10 +94,10 @@ class ObjectInfo:
 
 @dataclass(frozen=True, slots=True)
 class ByteRange:
-    """*size* bytes of an object from *offset* on, or all from there on; with a negative *offset*, its last ones.
+    """*size* bytes of an object, starting at *offset*; without *size*, all bytes to the end.
 
-    With *etag*, the bytes of the object must still be those of that one. *md5* is that of the span, in hexadecimal,
-    where it is known.
+    A negative *offset* counts from the end of the object. If *etag* is set, the object must still have it. *md5* is
+    the expected hexadecimal MD5 of the bytes in the range, "" if it is unknown.
     """
 
     offset: int
@@ -101,7 +106,7 @@ class ByteRange:
     md5: str = ""
 
     def bounds(self, total: int) -> tuple[int, int]:
-        """Return the first byte of it in an object of *total* bytes, and how many bytes there are.
+        """Return the offset and the number of bytes of this range in an object of *total* bytes.
 
         >>> ByteRange(3, 4).bounds(5), ByteRange(-2).bounds(5), ByteRange(9).bounds(5)
         ((3, 2), (3, 2), (5, 0))
@@ -112,7 +117,10 @@ class ByteRange:
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """What is stored with the bytes of an object. Without a *content_type*, the key tells it."""
+    """Metadata to store with an object. Without *content_type*, the key determines the type.
+
+    *mtime_ns* is the modification time of the original file, in nanoseconds since the epoch.
+    """
 
     content_type: str = ""
     mtime_ns: int | None = None
@@ -122,19 +130,21 @@ NO_ATTRIBUTES = Attributes()
 
 
 class Sink(Protocol):
-    """Where `Storage.get` writes to.
+    """The receiver of the bytes of `Storage.get`.
 
-    One that has a method ``begin(info)`` is told before the first byte what object comes, an `ObjectInfo`, and once
-    more if the download broke off before any byte came. What that raises ends the download and passes through.
+    A sink may have a method ``begin(info)``. `Storage.get` calls it with the `ObjectInfo` before the first byte,
+    and again if the download starts over before any byte arrived. An exception of ``begin`` ends the download and
+    passes through.
     """
 
     def write(self, data: bytes | memoryview, /) -> int | None: ...
 
 
 class Source(Protocol):
-    """What `Storage.put` reads from. It is seekable, since what fails is sent again.
+    """The body of `Storage.put`: seekable, because a failed request is sent again.
 
-    One that has an attribute ``window`` goes back over so many bytes at most: see `SupportsStreams`.
+    A source may have an attribute ``window``: the number of bytes that it can seek back over. Only storages with
+    `SupportsStreams` accept such a source.
     """
 
     def read(self, size: int = -1, /) -> bytes: ...
@@ -147,14 +157,15 @@ class Source(Protocol):
 class Storage(Protocol):
     """One container (bucket) of one object store.
 
-    Methods may be called from several threads at once. They raise only subclasses
-    of `StorageError`; an SDK's own errors never pass through. What a sink raises
-    passes through unchanged, and so does a `PfstorageError` that a body raises.
+    Several threads may call the methods at once. Methods raise only subclasses of `StorageError`, never the errors
+    of an SDK. Two kinds of exceptions pass through unchanged: those of a sink, and a `PfstorageError` of a body.
+    Any method but `close` may raise `UnavailableError`, `UnauthenticatedError` or `PermissionDeniedError`.
+    A storage is a context manager that closes itself.
     """
 
     @property
     def settings(self) -> Settings:
-        """What this was opened with."""
+        """The settings that this storage was opened with."""
         ...
 
     def list(
@@ -166,29 +177,32 @@ class Storage(Protocol):
         limit: int | None = None,
         delimiter: str = "",
     ) -> Iterator[ObjectInfo]:
-        """Yield every object whose key starts with *prefix*, in ascending order of its UTF-8 bytes.
+        """Yield the objects whose keys start with *prefix*, in ascending order of the UTF-8 bytes of the keys.
 
-        *prefix* is a plain string prefix: ``a/b`` matches ``a/bc``. Rows begin
-        after *start_after*, and end before *stop_before* or after *limit*. With *delimiter*, keys that contain it
-        after the prefix are rolled up into one row, `ObjectInfo.is_subdir`, whose
-        key is the common part with the delimiter. No match is an empty iterator,
-        not an error. Pages are fetched as they are needed, one ahead.
-        Raise `ContainerNotFoundError` if there is no container, at the first row.
+        *prefix* is a plain string: ``a/b`` matches ``a/bc``. Keys are greater than *start_after* and, if it is set,
+        less than *stop_before*. At most *limit* rows are returned. With *delimiter*, all keys that contain it after
+        the prefix are grouped: a row with `ObjectInfo.is_subdir` has the common beginning of their keys, up to and
+        including the delimiter. If nothing matches, the iterator is empty.
+
+        Pages are requested when they are needed, one page ahead. One thread at a time may use the iterator. Raise
+        `ContainerNotFoundError`, with the first row, if the container does not exist.
         """
         ...
 
     def head(self, key: str) -> ObjectInfo:
-        """Return what the store says of *key*. Raise `NotFoundError` if it isn't there."""
+        """Return the metadata of *key*. Raise `NotFoundError` if there is no such object."""
         ...
 
     def get(self, key: str, sink: Sink, byte_range: ByteRange | None = None) -> ObjectInfo:
-        """Write the bytes of *key* into *sink*, in order, each once; return what they are.
+        """Write the bytes of *key*, or of one range of them, into *sink*; return the metadata of the object.
 
-        It is one request to the store. The bytes are checked against the size and, where it is known, the MD5 that
-        the store gives, or the *byte_range*. What is returned has no size where nothing shows that all of it came. A
-        download that breaks goes on where it was. Raise `NotFoundError`, `IntegrityError` if the bytes are
-        not those, or `RejectedError` of the status 416 if there is nothing in the *byte_range*, and of 412 if the
-        object is another meanwhile; *sink* has then got some, which are worth nothing.
+        Bytes are written in order, and each byte once. The metadata come from the same request as the bytes. A
+        dropped download continues at the byte that it had reached. The size and the MD5, if the store or
+        *byte_range* has one, are verified. The returned size is None if nothing proves that all bytes arrived.
+
+        Raise `NotFoundError`, `IntegrityError` if the bytes are wrong, or `RejectedError`: with the status 416 if
+        the object has no bytes in *byte_range*, and 412 if the object was replaced. After an error, discard the
+        bytes in *sink*.
         """
         ...
 
@@ -201,25 +215,29 @@ class Storage(Protocol):
         *,
         if_absent: bool = False,
     ) -> ObjectInfo:
-        """Store *size* bytes of *body* as *key*, replacing what was there, whole or not at all.
+        """Store *size* bytes of *body*, from its present position, as *key*; return the metadata of the new object.
 
-        *body* is read from its present position. A missing container is made if the
-        settings say so. With *if_absent*, an object that is there stays: raise `ExistsError`.
-        Raise `LocalFileError` if *body* has not that size, and `IntegrityError` if
-        other bytes arrive than were sent.
+        This is atomic: readers see the old object or the whole new one. With *if_absent*, an existing object stays,
+        and the method raises `ExistsError`. If the settings say so, a missing container is created.
+
+        Raise `LocalFileError` if *body* does not have *size* bytes, `InvalidKeyError`, `NoSpaceError`, or
+        `IntegrityError` if the store received other bytes.
         """
         ...
 
     def delete(self, key: str) -> None:
-        """Remove *key*. Raise `NotFoundError` if it isn't there."""
+        """Remove *key*. Raise `NotFoundError` if there is no such object."""
         ...
 
     def copy(self, source: str, target: str) -> ObjectInfo:
-        """Make *target* what *source* is, inside the store. Raise `NotFoundError`."""
+        """Copy *source* to *target* inside the store, with its content type and mtime, and replace *target* atomically.
+
+        Return the metadata of the new object. Raise `NotFoundError` if *source* does not exist.
+        """
         ...
 
     def close(self) -> None:
-        """Give back what is held. Work under way ends as it would have; none may begin."""
+        """Release all resources. Requests in progress end normally; later requests are errors."""
         ...
 
     def __enter__(self) -> Storage: ...
@@ -227,166 +245,3 @@ class Storage(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None: ...
-
-
-@runtime_checkable
-class SupportsPartialListing(Protocol):
-    """A storage that may have something in it which it may not list: an error, unless somebody can tell of it."""
-
-    def allow_partial_listing(self, note: Callable[[str, str], None]) -> Storage:
-        """Return this storage, whose listings leave out what they can't show.
-
-        *note* is told the prefix of all that was left out, or its key, and why. It is an error all the
-        same if the whole listing lies there.
-        """
-        ...
-
-
-def list_partially(storage: Storage, note: Callable[[str, str], None]) -> Storage:
-    """Return *storage* with `SupportsPartialListing.allow_partial_listing` applied, or unchanged without it."""
-    return storage.allow_partial_listing(note) if isinstance(storage, SupportsPartialListing) else storage
-
-
-@runtime_checkable
-class SupportsDenyList(Protocol):
-    """A storage whose objects are local files, among which some of the server's own may come to lie."""
-
-    def with_deny_list(self, closed: DenyList) -> Storage:
-        """Return this storage without what is *closed*: nobody may list, read or replace that."""
-        ...
-
-
-@runtime_checkable
-class SupportsRetryPolicy(Protocol):
-    """A storage whose requests may fail and be repeated."""
-
-    def with_retry_policy(self, retry_policy: RetryPolicy) -> Storage:
-        """Return this storage, its connections and its login, to be used with another *retry_policy*."""
-        ...
-
-
-@runtime_checkable
-class SupportsAbort(Protocol):
-    """A storage that may have to be waited for."""
-
-    def abort(self, reason: str) -> None:
-        """End what waits for the store with `StoppedError`, soon, and let nothing wait any more.
-
-        It is not asked again. What has another patience, see `SupportsRetryPolicy`, goes on, but for a
-        login, which all share.
-        """
-        ...
-
-
-@runtime_checkable
-class SupportsStreams(Protocol):
-    """A storage whose `Storage.put` may take a body that can't be read again from its beginning."""
-
-    @property
-    def takes_streams(self) -> bool:
-        """Whether it does.
-
-        A put then reads the body once, if nothing fails. It sends it again only if that has not read more than its
-        ``window``, and else raises the error of the failure.
-        """
-        ...
-
-
-def takes_streams(storage: object) -> bool:
-    """Tell whether *storage* is one of `SupportsStreams`, and does."""
-    return isinstance(storage, SupportsStreams) and storage.takes_streams
-
-
-def rewind_window(body: object) -> float:
-    """Return over how many bytes *body* goes back at most."""
-    window: float = getattr(body, "window", math.inf)
-    return window
-
-
-@runtime_checkable
-class SupportsConnections(Protocol):
-    """A storage that keeps connections."""
-
-    @property
-    def connections(self) -> tuple[int, int]:
-        """How many of them are at work, and how many idle."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """*size* bytes of an object from *offset* on, and their MD5; "" is not known."""
-
-    offset: int
-    size: int
-    md5: str = ""
-
-
-class MultipartUpload(Protocol):
-    """A large object on its way into a store, piece by piece: nothing of it is seen before `finish`."""
-
-    def stored(self) -> Set[Part]:
-        """Return the pieces that earlier tries have left in the store, or that others are storing."""
-        ...
-
-    def reuse(self, piece: Part) -> bool:
-        """Make one of `stored` a piece of this object, too; tell whether it is still there.
-
-        From several threads at once.
-        """
-        ...
-
-    def put(self, body: Source, offset: int, size: int) -> Part:
-        """Store *size* bytes of *body* as the piece at *offset*. From several threads at once."""
-        ...
-
-    def finish(self, pieces: Sequence[Part], *, if_absent: bool = False) -> ObjectInfo:
-        """Make the object of *pieces*, in order. Nothing is removed: others may use what it replaces.
-
-        With *if_absent*, an object that is there stays: raise `ExistsError`.
-        """
-        ...
-
-    def discard(self) -> None:
-        """Remove the pieces that this failed upload has stored, unless another object may be made of them."""
-        ...
-
-
-@runtime_checkable
-class SupportsMultipart(Protocol):
-    """A storage that makes a large object of segments."""
-
-    def part_size(self, size: int, wanted: int) -> int:
-        """Return of how many bytes each piece of an object of *size* bytes is to be.
-
-        That is *wanted*, or what the store's limits leave. Raise `ObjectTooLargeError` if
-        the store can't hold so large an object at all.
-        """
-        ...
-
-    def start_multipart_upload(
-        self, key: str, size: int, part_size: int, attributes: Attributes, replaced: ObjectInfo | None
-    ) -> MultipartUpload:
-        """Begin to store *key*, in place of *replaced* as a listing showed it."""
-        ...
-
-    def list_parts(self, info: ObjectInfo) -> Sequence[Part]:
-        """Return of what pieces the object of a listing row is made, in order. It is one request.
-
-        Raise `NotFoundError` if it is gone, or another object by now. Where the store does not
-        tell of what it is made, that is one piece whose MD5 is not known.
-        """
-        ...
-
-    def leftovers(self, is_wanted: Callable[[str], bool], older_than: float, run_all: RunAll) -> Leftovers:
-        """Return the segments that no object is made of: whatever may be made of one is asked.
-
-        *is_wanted* tells of the key that a segment was stored for whether it is wanted; of a key that was too
-        long for that, of its beginning. Those of an upload that has stored one in the last *older_than*
-        seconds may yet become an object, and are left out. *run_all* does what it is given side by side.
-        """
-        ...
-
-    def remove_leftover(self, leftover: Leftover) -> bool:
-        """Remove one of `leftovers`, unless an upload has taken it meanwhile; tell whether it was removed."""
-        ...

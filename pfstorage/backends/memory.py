@@ -7,10 +7,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from pfstorage.backends.common import already_exists_error, iso_time, resolve_range, select
 from pfstorage.backends.content_types import guess_content_type
 from pfstorage.backends.contract import CHUNK, NO_ATTRIBUTES, Attributes, ByteRange, ObjectInfo, Sink, Source
+from pfstorage.backends.errors import already_exists_error, resolve_range
+from pfstorage.backends.listing import select
 from pfstorage.backends.streams import HashedBody, announce
+from pfstorage.backends.times import iso_time
 from pfstorage.errors import ContainerNotFoundError, NotFoundError
 from pfstorage.keys.mapping import check_key
 from pfstorage.settings.model import Settings

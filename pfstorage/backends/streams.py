@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pfstorage.backends.common import damaged_segment_error, new_md5
-from pfstorage.backends.contract import ObjectInfo, Part, Sink, Source, rewind_window
+from pfstorage.backends.capabilities import Part, rewind_window
+from pfstorage.backends.checksums import new_md5
+from pfstorage.backends.contract import ObjectInfo, Sink, Source
+from pfstorage.backends.errors import damaged_segment_error
 from pfstorage.errors import IntegrityError, LocalFileError
 
 

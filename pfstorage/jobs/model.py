@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pfstorage.access.permissions import Permissions
-from pfstorage.backends.common import iso_time
+from pfstorage.backends.times import iso_time
 from pfstorage.jobs.origin import Origin
 from pfstorage.transfer import Progress
 from pfstorage.wire.json_text import dumps

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pfstorage._version import __version__
 from pfstorage.actions import Caller
-from pfstorage.backends.contract import SupportsConnections
+from pfstorage.backends.capabilities import SupportsConnections
 from pfstorage.errors import SettingsError
 from pfstorage.handler import StoreHandler
 from pfstorage.jobs.scheduler import Jobs

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from pfstorage.backends import Storage
-from pfstorage.backends.contract import Sink, Source, SupportsRetryPolicy
+from pfstorage.backends.capabilities import SupportsRetryPolicy
+from pfstorage.backends.contract import Sink, Source
 from pfstorage.backends.retry import RetryPolicy
 from pfstorage.errors import PfstorageError, without_traceback
 from pfstorage.local import NewFile

@@ -11,8 +11,9 @@ from concurrent.futures import Future
 from dataclasses import replace
 
 from pfstorage.backends import ObjectInfo
-from pfstorage.backends.common import lacks_segments
-from pfstorage.backends.contract import ByteRange, SupportsMultipart
+from pfstorage.backends.capabilities import SupportsMultipart
+from pfstorage.backends.contract import ByteRange
+from pfstorage.backends.errors import lacks_segments
 from pfstorage.errors import NotFoundError, PfstorageError, RejectedError
 from pfstorage.transfer.context import TransferContext, no_progress
 from pfstorage.transfer.engine import run

@@ -8,16 +8,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pfstorage.backends import ObjectInfo
-from pfstorage.backends.common import damaged_segment_error, new_md5, segments_etag_of
-from pfstorage.backends.contract import (
-    CHUNK,
-    Attributes,
-    ByteRange,
-    Part,
-    Source,
-    SupportsMultipart,
-    rewind_window,
-)
+from pfstorage.backends.capabilities import Part, SupportsMultipart, rewind_window
+from pfstorage.backends.checksums import new_md5, segments_etag_of
+from pfstorage.backends.contract import CHUNK, Attributes, ByteRange, Source
+from pfstorage.backends.errors import damaged_segment_error
 from pfstorage.errors import IntegrityError, NotFoundError, PfstorageError, StoppedError, UnavailableError
 from pfstorage.local import Body, NewFile
 from pfstorage.transfer.context import TransferContext

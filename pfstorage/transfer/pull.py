@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from pfstorage.backends import ObjectInfo
-from pfstorage.backends.common import is_precondition_failed
+from pfstorage.backends.errors import is_precondition_failed
 from pfstorage.errors import IntegrityError, InvalidKeyError, LocalFileError, NotFoundError, RejectedError
 from pfstorage.keys.mapping import is_directory_marker
 from pfstorage.local import LocalTree, NewFile, body_of, is_disk_error, local_errors

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from pfstorage.backends import ObjectInfo
+from pfstorage.backends.capabilities import SupportsMultipart
 from pfstorage.backends.content_types import PEEK_SIZE, detect_content_type
-from pfstorage.backends.contract import NO_ATTRIBUTES, Attributes, Source, SupportsMultipart
+from pfstorage.backends.contract import NO_ATTRIBUTES, Attributes, Source
 from pfstorage.errors import ExistsError, FileChangedError, NotFoundError
 from pfstorage.local import Body, is_stable, open_body
 from pfstorage.transfer import multipart as large

@@ -9,7 +9,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from pfstorage.backends.contract import Sink, Source, rewind_window
+from pfstorage.backends.capabilities import rewind_window
+from pfstorage.backends.contract import Sink, Source
 from pfstorage.errors import StoppedError, StorageError
 from pfstorage.runtime.cancellation import TICK, CancellationToken
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends.common import is_precondition_failed, lacks_segments
+from pfstorage.backends.errors import is_precondition_failed, lacks_segments
 from pfstorage.errors import IntegrityError, StorageError
 from pfstorage.transfer.existence import newer
 

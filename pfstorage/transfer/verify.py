@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from pfstorage.backends import ObjectInfo
-from pfstorage.backends.common import EMPTY_MD5
+from pfstorage.backends.checksums import EMPTY_MD5
 from pfstorage.errors import IntegrityError, InvalidKeyError, NotFoundError
 from pfstorage.local import Body, body_of, local_errors, open_body
 from pfstorage.transfer.compare import has_same_bytes, has_those_bytes

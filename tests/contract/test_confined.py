@@ -15,8 +15,8 @@ from pfstorage import open_storage
 from pfstorage.access.permissions import Permissions
 from pfstorage.access.scoped import scoped
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends.contract import NO_ATTRIBUTES, ByteRange, SupportsMultipart, SupportsRetryPolicy
-from pfstorage.backends.leftovers import Leftover
+from pfstorage.backends.capabilities import Leftover, SupportsMultipart, SupportsRetryPolicy
+from pfstorage.backends.contract import NO_ATTRIBUTES, ByteRange
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.backends.retry import RetryPolicy
 from pfstorage.devswift import DevSwift

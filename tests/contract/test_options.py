@@ -14,8 +14,8 @@ import pytest
 from pfstorage import StoreHandler, open_storage
 from pfstorage.actions.registry import MOST_WARNINGS
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends.common import object_changed_error
 from pfstorage.backends.contract import ByteRange, Sink
+from pfstorage.backends.errors import object_changed_error
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import ContainerNotFoundError, RejectedError

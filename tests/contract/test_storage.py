@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends.common import is_precondition_failed, is_range_error
 from pfstorage.backends.contract import CHUNK, Attributes, ByteRange
+from pfstorage.backends.errors import is_precondition_failed, is_range_error
 from pfstorage.backends.filesystem import store as filesystem_module
 from pfstorage.backends.filesystem.info import ObjectFile
 from pfstorage.backends.streams import HashedBody

@@ -16,8 +16,8 @@ import pytest
 
 from pfstorage import StoreHandler, open_storage
 from pfstorage.backends import Storage
-from pfstorage.backends.common import format_mtime, parse_mtime
 from pfstorage.backends.contract import Attributes
+from pfstorage.backends.times import format_mtime, parse_mtime
 from pfstorage.devswift import DevSwift
 from tests.conftest import read_tree, run, serving, swift_options, write_tree
 from tests.contract.test_storage import get

@@ -18,7 +18,7 @@ import pytest
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.actions import Caller
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends.leftovers import Leftovers, RunAll
+from pfstorage.backends.capabilities import Leftovers, RunAll
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import StoppedError

@@ -19,8 +19,8 @@ import pytest
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends.common import object_changed_error
 from pfstorage.backends.contract import Attributes, ByteRange, Sink
+from pfstorage.backends.errors import object_changed_error
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import ContainerNotFoundError

@@ -18,8 +18,8 @@ import pytest
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.actions import sweep as sweeping
 from pfstorage.backends import Storage
+from pfstorage.backends.capabilities import Leftover, Leftovers
 from pfstorage.backends.contract import ByteRange
-from pfstorage.backends.leftovers import Leftover, Leftovers
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import IntegrityError
 from tests.conftest import read_tree, run, serving, swift_options, write_tree

@@ -16,8 +16,8 @@ import swiftclient
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.backends import Storage
-from pfstorage.backends.common import object_changed_error
 from pfstorage.backends.contract import ByteRange, ObjectInfo, Sink
+from pfstorage.backends.errors import object_changed_error
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import IntegrityError, RejectedError

@@ -16,8 +16,9 @@ import pytest
 
 from pfstorage import open_storage
 from pfstorage.backends import Storage
-from pfstorage.backends.common import segments_etag_of
-from pfstorage.backends.contract import NO_ATTRIBUTES, Part
+from pfstorage.backends.capabilities import Part
+from pfstorage.backends.checksums import segments_etag_of
+from pfstorage.backends.contract import NO_ATTRIBUTES
 from pfstorage.backends.http.connection import ConnectionBroken, HttpConnection, NetworkRoute
 from pfstorage.backends.retry import RetryPolicy
 from pfstorage.backends.swift.store import SwiftStorage

@@ -7,9 +7,11 @@ import os
 import re
 from typing import BinaryIO
 
-from pfstorage.backends.common import EMPTY_MD5, iso_mtime, new_md5, object_changed_error
+from pfstorage.backends.checksums import EMPTY_MD5, new_md5
 from pfstorage.backends.content_types import PEEK_SIZE, detect_content_type, guess_content_type
 from pfstorage.backends.contract import CHUNK, ObjectInfo
+from pfstorage.backends.errors import object_changed_error
+from pfstorage.backends.times import iso_mtime
 from pfstorage.errors import RejectedError
 from pfstorage.local import file_version, settled_status
 

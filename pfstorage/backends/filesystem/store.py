@@ -17,9 +17,9 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 
-from pfstorage.backends.common import already_exists_error, iso_mtime, resolve_range, select
 from pfstorage.backends.content_types import guess_content_type
 from pfstorage.backends.contract import CHUNK, NO_ATTRIBUTES, Attributes, ByteRange, ObjectInfo, Sink, Source
+from pfstorage.backends.errors import already_exists_error, resolve_range
 from pfstorage.backends.filesystem.errors import store_errors
 from pfstorage.backends.filesystem.info import (
     ObjectFile,
@@ -30,7 +30,9 @@ from pfstorage.backends.filesystem.info import (
     store_type,
 )
 from pfstorage.backends.filesystem.rows import RowCache
+from pfstorage.backends.listing import select
 from pfstorage.backends.streams import HashedBody, HashedSink, announce
+from pfstorage.backends.times import iso_mtime
 from pfstorage.errors import (
     ContainerNotFoundError,
     IntegrityError,

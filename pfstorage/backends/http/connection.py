@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from pfstorage.backends.contract import CHUNK, rewind_window
+from pfstorage.backends.capabilities import rewind_window
+from pfstorage.backends.contract import CHUNK
 from pfstorage.backends.http.errors import (
     CONNECTING,
     CONNECTING_TO_PROXY,

@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from pfstorage.backends.common import is_precondition_failed, object_changed_error, range_error
 from pfstorage.backends.contract import CHUNK, ByteRange, ObjectInfo, Sink
+from pfstorage.backends.errors import is_precondition_failed, object_changed_error, range_error
 from pfstorage.backends.http.errors import Refusal
 from pfstorage.backends.http.response import Response
 from pfstorage.backends.streams import HashedSink, announce

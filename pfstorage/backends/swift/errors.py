@@ -15,8 +15,8 @@ from datetime import datetime, timezone
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
-from pfstorage.backends.common import parse_http_date
 from pfstorage.backends.http.connection import Refusal
+from pfstorage.backends.times import parse_http_date
 from pfstorage.errors import (
     ConflictError,
     ContainerNotFoundError,

@@ -6,8 +6,8 @@ import functools
 import re
 from collections.abc import Mapping
 
-from pfstorage.backends.common import iso_time, parse_http_date, parse_mtime
 from pfstorage.backends.contract import ObjectInfo
+from pfstorage.backends.times import iso_time, parse_http_date, parse_mtime
 from pfstorage.errors import RejectedError
 
 MTIME = "x-object-meta-mtime"

@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from pfstorage.backends.common import already_exists_error, is_precondition_failed
-from pfstorage.backends.contract import CHUNK, ByteRange, ObjectInfo, Sink, Source, rewind_window
+from pfstorage.backends.capabilities import rewind_window
+from pfstorage.backends.contract import CHUNK, ByteRange, ObjectInfo, Sink, Source
+from pfstorage.backends.errors import already_exists_error, is_precondition_failed
 from pfstorage.backends.http.connection import ConnectionBroken, Refusal
 from pfstorage.backends.streams import HashedBody
 from pfstorage.backends.swift.download import Download

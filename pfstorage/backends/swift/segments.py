@@ -19,8 +19,10 @@ import uuid
 from collections.abc import Mapping, Sequence, Set
 from urllib.parse import unquote
 
-from pfstorage.backends.common import is_precondition_failed, segments_etag_of
-from pfstorage.backends.contract import ObjectInfo, Part, Source
+from pfstorage.backends.capabilities import Part
+from pfstorage.backends.checksums import segments_etag_of
+from pfstorage.backends.contract import ObjectInfo, Source
+from pfstorage.backends.errors import is_precondition_failed
 from pfstorage.backends.http.connection import Refusal
 from pfstorage.backends.swift.limits import Limits, asked_limits
 from pfstorage.backends.swift.manifests import SwiftManifests, Unreadable

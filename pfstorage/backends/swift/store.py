@@ -6,16 +6,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import quote
 
-from pfstorage.backends.common import format_mtime
+from pfstorage.backends.capabilities import Leftover, Leftovers, Part, RunAll
 from pfstorage.backends.content_types import guess_content_type
-from pfstorage.backends.contract import NO_ATTRIBUTES, Attributes, ByteRange, ObjectInfo, Part, Sink, Source
-from pfstorage.backends.leftovers import Leftover, Leftovers, RunAll
+from pfstorage.backends.contract import NO_ATTRIBUTES, Attributes, ByteRange, ObjectInfo, Sink, Source
 from pfstorage.backends.retry import RetryPolicy
 from pfstorage.backends.swift.headers import MTIME
 from pfstorage.backends.swift.objects import SwiftObjects, only_if_new
 from pfstorage.backends.swift.segments import SwiftSegments, SwiftUpload
 from pfstorage.backends.swift.session import SwiftSession
 from pfstorage.backends.swift.sweep import SwiftSweep
+from pfstorage.backends.times import format_mtime
 from pfstorage.keys.mapping import check_key
 from pfstorage.settings.model import Settings
 

@@ -11,15 +11,12 @@ from types import MappingProxyType
 from urllib.parse import quote
 
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends.common import (
-    is_precondition_failed,
-    is_range_error,
-    object_changed_error,
-    parse_http_date,
-)
+from pfstorage.backends.capabilities import Part, SupportsMultipart
 from pfstorage.backends.content_types import UNKNOWN
-from pfstorage.backends.contract import ByteRange, Part, Sink, SupportsMultipart
+from pfstorage.backends.contract import ByteRange, Sink
+from pfstorage.backends.errors import is_precondition_failed, is_range_error, object_changed_error
 from pfstorage.backends.streams import PartVerifyingSink
+from pfstorage.backends.times import parse_http_date
 from pfstorage.errors import BusyError, IntegrityError, MessageError, NotFoundError, RejectedError
 from pfstorage.server.exchange import Answer, Request, answer_of, names_etag
 from pfstorage.server.http1.body import Outlet

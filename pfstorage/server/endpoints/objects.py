@@ -12,9 +12,10 @@ from urllib.parse import unquote_to_bytes
 from pfstorage.access.scoped import require_write
 from pfstorage.actions import Context
 from pfstorage.actions.options import MoveMeta
-from pfstorage.backends.common import new_md5
-from pfstorage.backends.contract import CHUNK, Attributes, takes_streams
-from pfstorage.backends.level import SLASH, as_directories, list_level
+from pfstorage.backends.capabilities import takes_streams
+from pfstorage.backends.checksums import new_md5
+from pfstorage.backends.contract import CHUNK, Attributes
+from pfstorage.backends.listing import SLASH, as_directories, list_level
 from pfstorage.errors import InvalidKeyError, MessageError
 from pfstorage.keys.mapping import check_key, check_new_key
 from pfstorage.server.endpoints.download import give_out, refused

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 
-from pfstorage.backends.common import new_md5
+from pfstorage.backends.checksums import new_md5
 from pfstorage.errors import MessageError, SlowRequestError, UnavailableError
 from pfstorage.server.http1.body import CHUNK, Reader
 
