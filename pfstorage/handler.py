@@ -25,7 +25,7 @@ from pfstorage.errors import (
     PfstorageError,
     without_traceback,
 )
-from pfstorage.jobs.model import Order
+from pfstorage.jobs.model import JobRequest
 from pfstorage.jobs.origin import store_name
 from pfstorage.local import AllowedRoots, LocalAccess
 from pfstorage.logs.record import write_record
@@ -42,7 +42,7 @@ from pfstorage.wire.reply import Reply
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from pfstorage.jobs.run import Perform
+    from pfstorage.jobs.running import JobRunner
 
 log = logging.getLogger(__name__)
 
@@ -176,14 +176,14 @@ class StoreHandler:
         is_known = message.action in ACTIONS or self._extension(message.action)
         return message.action if is_known else ""
 
-    def job_runner(self, caller: Caller) -> Perform:
+    def job_runner(self, caller: Caller) -> JobRunner:
         """Return what does the jobs that come by the door of *caller*: for whom, each order tells."""
 
         def perform(
-            order: Order, cancellation: CancellationToken, progress: Callable[[Progress], None]
+            request: JobRequest, cancellation: CancellationToken, progress: Callable[[Progress], None]
         ) -> Reply:
-            owned = replace(caller, owner=order.owner, permissions=order.permissions, trusted=False)
-            meant = replace(owned, roots=_roots_of(order, caller), store=order.origin.store)
+            owned = replace(caller, owner=request.owner, permissions=request.permissions, trusted=False)
+            meant = replace(owned, roots=_roots_of(request, caller), store=request.origin.store)
             mine = replace(
                 meant,
                 upload=None,
@@ -193,7 +193,7 @@ class StoreHandler:
                 cancellation=cancellation,
                 progress=progress,
             )
-            return self.answer(order.message, mine)
+            return self.answer(request.message, mine)
 
         return perform
 
@@ -280,9 +280,9 @@ def _storage_part(settings: Settings) -> tuple[Any, ...]:
     return settings.type, getattr(settings, settings.type), *(transport if settings.type == "swift" else ())
 
 
-def _roots_of(order: Order, caller: Caller) -> AllowedRoots | None:
-    """Return the roots of *caller*, by which the paths of *order* mean what they did when it came."""
-    before = order.origin.roots
+def _roots_of(request: JobRequest, caller: Caller) -> AllowedRoots | None:
+    """Return the roots of *caller*, by which the paths of *request* mean what they did when it came."""
+    before = request.origin.roots
     if caller.roots:
         return caller.roots.with_earlier_roots(before)
     is_elsewhere = before and before[0][1] != LocalAccess().cwd_if_any

@@ -34,8 +34,8 @@ from pfstorage.actions import ACTIONS, Action, Caller
 from pfstorage.actions.jobs import LONGEST_WAIT
 from pfstorage.actions.service import ECHO_GROWTH
 from pfstorage.cli.flags import build_parser
-from pfstorage.jobs.model import Order
-from pfstorage.jobs.scheduler import Jobs
+from pfstorage.jobs.model import JobRequest
+from pfstorage.jobs.scheduler import JobScheduler
 from pfstorage.keys.selection import MAX_GLOBS
 from pfstorage.server import admission
 from pfstorage.server.http1 import body
@@ -274,8 +274,8 @@ def test_the_words_of_the_troubles_are_those_of_the_code(pages: dict[str, Page])
 
 
 def test_a_copy_of_the_jobs_of_a_running_server_is_whole(pages: dict[str, Page], tmp_path: Path) -> None:
-    jobs = Jobs(StoreHandler(open_storage("memory")).job_runner(Caller()), str(tmp_path / "state"))
-    order = Order({"action": "objPull", "meta": {"fromLocation": "chris"}}, "pfcon", Permissions())
+    jobs = JobScheduler(StoreHandler(open_storage("memory")).job_runner(Caller()), str(tmp_path / "state"))
+    order = JobRequest({"action": "objPull", "meta": {"fromLocation": "chris"}}, "pfcon", Permissions())
     job = jobs.submit(order)
     text = block_of(pages["deployment"], "a copy of the jobs")
     run_block(text.replace("/var/lib/pfstorage", str(tmp_path / "state")), tmp_path)
@@ -283,7 +283,9 @@ def test_a_copy_of_the_jobs_of_a_running_server_is_whole(pages: dict[str, Page],
     (tmp_path / "restored").mkdir()
     copy = (tmp_path / "jobs.copy").rename(tmp_path / "restored" / "jobs.sqlite")
     assert copy.stat().st_mode & 0o077 == 0
-    restored = Jobs(StoreHandler(open_storage("memory")).job_runner(Caller()), str(tmp_path / "restored"))
+    restored = JobScheduler(
+        StoreHandler(open_storage("memory")).job_runner(Caller()), str(tmp_path / "restored")
+    )
     assert restored._store.begin(job, 1.0)[1] == order
     restored.close(10)
 
@@ -475,7 +477,7 @@ def test_every_action_has_an_example(pages: dict[str, Page]) -> None:
 
 
 def test_the_examples_give_the_replies_that_are_shown(pages: dict[str, Page], handler: StoreHandler) -> None:
-    jobs = Jobs(handler.job_runner(Caller()), "state")
+    jobs = JobScheduler(handler.job_runner(Caller()), "state")
     jobs.start()
     for request, reply in examples(pages["messages"]):
         answer = handler.answer(request, Caller(jobs=jobs)).to_json()

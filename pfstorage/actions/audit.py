@@ -23,8 +23,7 @@ def body_of(comparison: Comparison, left_out: Collection[str] = ()) -> dict[str,
     }
     if comparison.failed:
         body["failed"] = [item.as_row() for item in comparison.failed]
-    error = comparison.error or (comparison.failed[0].error if comparison.failed else None)
-    if error:
+    if error := comparison.first_error:
         body["msg"] = str(error)
         body["error"] = dict(error.facts)
     elif not body["status"]:

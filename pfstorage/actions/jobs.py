@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pfstorage.actions.options import LongMeta
 from pfstorage.actions.registry import Caller, Context, action
 from pfstorage.errors import ForbiddenError, MessageError, UnknownJobError
-from pfstorage.jobs.model import CANCELLED, MOST_LISTED, Job, Order
+from pfstorage.jobs.model import CANCELLED, MAX_LISTED, Job, JobRequest
 from pfstorage.jobs.origin import Origin, store_name
 from pfstorage.local import LocalAccess
 from pfstorage.wire.fields import ANY_LENGTH, camel_case
@@ -17,7 +17,7 @@ from pfstorage.wire.message import Message
 from pfstorage.wire.reply import Reply
 
 if TYPE_CHECKING:
-    from pfstorage.jobs.scheduler import Jobs
+    from pfstorage.jobs.scheduler import JobScheduler
 
 LONGEST_WAIT = 60
 ROWS = 100
@@ -36,7 +36,7 @@ class StatusMeta(JobMeta):
 
 @dataclass(frozen=True)
 class JobsMeta:
-    limit: int | None = field(default=None, metadata={"schema": {"minimum": 1, "maximum": MOST_LISTED}})
+    limit: int | None = field(default=None, metadata={"schema": {"minimum": 1, "maximum": MAX_LISTED}})
 
 
 def begun(context: Context, message: Message, meta: LongMeta) -> Reply:
@@ -45,16 +45,16 @@ def begun(context: Context, message: Message, meta: LongMeta) -> Reply:
     if context.caller.upload:
         raise MessageError("a file that comes with the message is stored at once: leave out 'async'")
     meta.check()
-    order = Order(
+    request = JobRequest(
         {"action": message.action, "meta": _known(message, meta)},
         context.caller.owner,
         context.caller.permissions,
         meta.jid,
         _origin(context),
     )
-    if not jobs.survives:
+    if not jobs.is_persistent:
         context.warn("the job ends with the server, which has no --stateDir to keep it in")
-    return Reply({"status": True, "job": jobs.submit(order)}, is_accepted=True)
+    return Reply({"status": True, "job": jobs.submit(request)}, is_accepted=True)
 
 
 def _origin(context: Context) -> Origin:
@@ -80,7 +80,7 @@ def job_status(context: Context, meta: StatusMeta) -> Reply:
     wait = meta.wait or 0
     jobs, job = _jobs_of(context.caller), _named(context.caller, meta)
     if wait:
-        if context.caller.permit and not job.is_over:
+        if context.caller.permit and not job.is_finished:
             context.caller.permit.begin_following()
         job = jobs.status(job.id, wait)
         require_sight(context.caller.renewed(), job)  # as it is now, which may be long after
@@ -104,7 +104,7 @@ def job_cancel(context: Context, meta: JobMeta) -> Reply:
     jobs = _jobs_of(context.caller)
     job = jobs.cancel(_named(context.caller, meta).id)
     body = {"status": True, **job.as_body()}
-    if job.is_over and job.state != CANCELLED:
+    if job.is_finished and job.state != CANCELLED:
         body |= {"status": False, "msg": f"there is nothing to cancel: the job is {job.state}"}
     return Reply(body)
 
@@ -128,7 +128,7 @@ def _named(caller: Caller, meta: JobMeta) -> Job:
             "name the job: meta 'job' takes the id that was replied, 'jid' the one that was given"
         )
     jobs = _jobs_of(caller)
-    job = jobs.status(meta.job or jobs.find(meta.jid, caller.owner, of_all=_sees_all(caller)))
+    job = jobs.status(meta.job or jobs.find(meta.jid, caller.owner, any_owner=_sees_all(caller)))
     require_sight(caller, job)
     return job
 
@@ -137,7 +137,7 @@ def _sees_all(caller: Caller) -> bool:
     return caller.permissions.is_unrestricted
 
 
-def _jobs_of(caller: Caller) -> Jobs:
+def _jobs_of(caller: Caller) -> JobScheduler:
     if caller.jobs is None:
         raise MessageError(
             "only a server takes 'async' and has jobs: send the message to one, as by --remote"

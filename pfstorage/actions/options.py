@@ -154,7 +154,10 @@ def reply_of(
         failed = f"{report.failed_count} of {count} files failed: " if report.failed_count else ""
         body["msg"] = f"{failed}{error}"
         body["error"] = dict(error.facts)
-    return Reply(body, _unless_partial(error, report))
+    # the body of a partial transfer is an answer, not an error, to a client that reads only the HTTP status; but a
+    # transfer that has ended early is an error: to send the message again helps
+    is_partial = bool(report.count and not report.error)
+    return Reply(body, None if is_partial else error, partial_error=error if is_partial else None)
 
 
 def _worst(report: TransferReport) -> PfstorageError | None:
@@ -167,11 +170,3 @@ def _worst(report: TransferReport) -> PfstorageError | None:
 
 def _names(report: TransferReport) -> dict[str, Any]:
     return {"localFileList": report.paths, "objectFileList": report.keys}
-
-
-def _unless_partial(error: PfstorageError | None, report: TransferReport) -> PfstorageError | None:
-    """What was transferred makes it an answer, not an error, to a client that reads only the HTTP status.
-
-    But not if it ended before all was tried: to send the message again is what helps.
-    """
-    return None if report.count and not report.error else error

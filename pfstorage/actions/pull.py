@@ -118,7 +118,7 @@ def _verified(context: Context, meta: PullMeta, local_access: LocalAccess) -> Re
     if comparison.error and not comparison.count:
         raise comparison.error
     places = {"localpath": choice.target.path, "currentWorkingDir": choice.target.cwd}
-    return Reply({**body, "extra": extra, **places}, comparison.error)
+    return Reply({**body, "extra": extra, **places}, comparison.error, partial_error=comparison.first_error)
 
 
 def _is_denied(report: TransferReport) -> bool:

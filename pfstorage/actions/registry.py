@@ -20,7 +20,7 @@ from pfstorage.transfer.context import no_progress
 from pfstorage.wire.reply import Reply
 
 if TYPE_CHECKING:
-    from pfstorage.jobs.scheduler import Jobs  # it takes long to import, and only a server has any
+    from pfstorage.jobs.scheduler import JobScheduler  # it takes long to import, and only a server has any
 
 M = TypeVar("M")
 
@@ -100,7 +100,7 @@ class Caller:
     cancellation: CancellationToken = field(default_factory=CancellationToken)
     progress: Callable[[Progress], None] = no_progress
     observe: Callable[[str, Reply, float], None] | None = None
-    jobs: Jobs | None = None
+    jobs: JobScheduler | None = None
     roots: AllowedRoots | None = None
     store: str = ""
     permit: Permit | None = None

@@ -1,1 +1,1 @@
-"""Messages that are answered later: they are kept in a file, and survive the end of the process."""
+"""Jobs: messages that run after their reply. A queue in SQLite keeps them across restarts of the server."""

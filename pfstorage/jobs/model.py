@@ -1,4 +1,4 @@
-"""What a job is, and how a reply shows it."""
+"""The data classes of jobs, their limits, and their form in a reply."""
 
 from __future__ import annotations
 
@@ -16,22 +16,48 @@ from pfstorage.wire.packed import Packed
 from pfstorage.wire.rows import KnownRow
 
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
-OVER = (DONE, FAILED, CANCELLED)
-STATES = (QUEUED, RUNNING, *OVER)
-MOST_LISTED = 1000
-"""Jobs that a list has at most."""
-MOST_REASON = 1000
-"""Characters of a reason in a list and in the progress. The reply has all of them."""
-NOBODY = "\0"
-"""The owner of a job whose row no longer names one. No token has this name."""
+FINAL_STATES = (DONE, FAILED, CANCELLED)
+STATES = (QUEUED, RUNNING, *FINAL_STATES)
+# The largest number of jobs in one list.
+MAX_LISTED = 1000
+# Characters of a reason in a list and in the progress. The reply has the whole reason.
+MAX_REASON = 1000
+# The owner of a job whose row no longer names its owner. No token has this name.
+UNKNOWN_OWNER = "\0"
 
 
 @dataclass(frozen=True)
-class Order:
-    """What is to be done: a *message*, from who has the token *owner* with these *permissions*.
+class JobLimits:
+    """Bound the number and the bytes of jobs.
 
-    *jid* is what the owner calls the job, if they call it anything. *origin* is where its paths and keys
-    mean what they do.
+    *max_running* jobs run at once; each owner has at most *max_running_per_owner* of them, or as many as there are
+    if that is 0. See `JobQueue.next` for the places beyond *max_running*.
+
+    The compressed messages of one owner's queued jobs have at most *max_bytes_per_owner* bytes. The same bound holds
+    for the messages and replies of one owner's finished jobs. *max_bytes* is the bound for all owners together: the
+    bytes of *full_owners* owners who use all of theirs. The server removes a finished job *ttl* seconds after its end.
+    """
+
+    max_running: int = 4
+    max_running_per_owner: int = 0
+    max_bytes_per_owner: int = 64 * 1024**2
+    ttl: float = 7 * 86400.0
+    max_queued: int = 10_000
+    max_queued_per_owner: int = 1000
+    max_finished: int = 10_000
+    full_owners: int = 16
+
+    @property
+    def max_bytes(self) -> int:
+        return self.full_owners * self.max_bytes_per_owner
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """A *message* to run as a job, from the owner of a token and with the *permissions* of that token.
+
+    *owner* is the name of the token. *jid* is the owner's name for the job, "" if the owner gives none. *origin*
+    records the store and the directories to which the keys and paths of the message belong.
     """
 
     message: Mapping[str, Any]
@@ -43,11 +69,11 @@ class Order:
 
 @dataclass(frozen=True)
 class Job:
-    """How far an order is. Times are in seconds since 1970.
+    """The state of a job, without its message. Times are in seconds since 1970.
 
-    *owner*, *permissions* and *jid* are those of the order, and *action* that of its message, which is not kept in
-    memory. *created* is None only in a damaged row. *reply* is None until the job is over, and if it was cancelled
-    before it had begun, and in a list of jobs. *reason* says why a job has failed or was cancelled.
+    *owner*, *permissions* and *jid* come from the request, *action* from its message. *created* is None only in a
+    damaged row. *reply* is None until the job has finished, after a cancellation in the queue, and in a list of jobs.
+    *reason* is the error text of a job that has failed or was cancelled.
     """
 
     id: str
@@ -64,15 +90,15 @@ class Job:
     reason: str = ""
 
     @property
-    def is_over(self) -> bool:
-        return self.state in OVER
+    def is_finished(self) -> bool:
+        return self.state in FINAL_STATES
 
     def as_body(self) -> dict[str, Any]:
-        """Return what a reply and an event tell of it."""
+        """Return the members of a reply or an event about this job."""
         return dict(self._body)
 
     def as_row(self) -> KnownRow:
-        """Return what a list tells of it."""
+        """Return the row of this job in a list."""
         return KnownRow(self._body, self._text)
 
     @functools.cached_property
@@ -84,13 +110,13 @@ class Job:
         body: dict[str, Any] = {
             "job": self.id,
             **({"jid": self.jid} if self.jid else {}),
-            **({"owner": self.owner} if self.owner not in ("", NOBODY) else {}),
+            **({"owner": self.owner} if self.owner not in ("", UNKNOWN_OWNER) else {}),
             "action": self.action,
             "state": self.state,
         }
         times = {"created": self.created, "started": self.started, "finished": self.finished}
         body.update({name: iso_time(time) for name, time in times.items() if time is not None})
-        body["progress"] = dict(self.progress) or row_of(Progress(0, 0, 0, 0, 0.0))
+        body["progress"] = dict(self.progress) or progress_row(Progress(0, 0, 0, 0, 0.0))
         if self.reason:
             body["msg"] = self.reason
         if self.reply is not None:
@@ -98,10 +124,10 @@ class Job:
         return body
 
 
-def row_of(progress: Progress) -> dict[str, Any]:
-    """Return *progress* as replies show it.
+def progress_row(progress: Progress) -> dict[str, Any]:
+    """Return *progress* in the form of a reply.
 
-    >>> row_of(Progress(done=3, failed=1, skipped=2, size=3000, seconds=1.5))["bytesPerSecond"]
+    >>> progress_row(Progress(done=3, failed=1, skipped=2, size=3000, seconds=1.5))["bytesPerSecond"]
     2000
     """
     return {

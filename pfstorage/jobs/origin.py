@@ -1,6 +1,6 @@
-"""What a message meant where it was sent: its store, and the directories that its paths begin at.
+"""The origin of a message: its store, and the directories to which its paths belong.
 
-A job may be done by another process, started in another directory, with other roots, over another store.
+A job may run in another process than the one that accepted it: in another directory, with other roots or another store.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ACCOUNT_OPTIONS = ("tenant_", "project_", "object_storage_url", "region_name")
 
 @dataclass(frozen=True)
 class Origin:
-    """The store of a message by name, "" if it may be any, and `AllowedRoots.named` of the door that it came by."""
+    """The name of a message's store, "" for any store, and the `AllowedRoots.named` of its interface."""
 
     store: str = ""
     roots: tuple[tuple[str, str], ...] = ()
@@ -28,18 +28,20 @@ class Origin:
 
     @classmethod
     def from_json(cls, text: str) -> Origin:
-        """Raise `ValueError` or `TypeError` for what `to_json` has not made."""
+        """Read the text of `to_json`. Raise `KeyError`, `ValueError` or `TypeError` for any other text."""
         content = json.loads(text)
         return cls(content["store"], tuple((given, real) for given, real in content["roots"]))
 
-    def means_as(self, other: Origin) -> bool:
-        """Tell whether the same message means the same here and there; so it does where that was not kept yet."""
+    def matches(self, other: Origin) -> bool:
+        """Return whether one message has the same meaning in both. Jobs of version 3.0.0 have no origin and match."""
         known, mine = (other.store, other.roots[:1]), (self.store, self.roots[:1])
         return other == Origin() or known == mine
 
 
 def store_name(settings: Settings) -> str:
-    """Return what tells the store of *settings* from others, without secrets. Who logs in to an account may change.
+    """Return a text without secrets that distinguishes the store of *settings* from others.
+
+    The text does not depend on the login: the user of an account may change.
 
     >>> store_name(Settings())
     "the container 'users' of 'chris' at http://127.0.0.1:8080/auth/v1.0"

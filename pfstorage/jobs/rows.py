@@ -1,4 +1,4 @@
-"""Read jobs from rows of the file. An unreadable row is a failed job: it hides no other, and does not begin."""
+"""Read jobs from rows of the file. A damaged row becomes a failed job: it does not hide other jobs."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any
 
 from pfstorage.access.permissions import LEVELS, Permissions
 from pfstorage.errors import PfstorageError, TooLargeError
-from pfstorage.jobs.model import FAILED, NOBODY, STATES, Job, Order
+from pfstorage.jobs.model import FAILED, STATES, UNKNOWN_OWNER, Job, JobRequest
 from pfstorage.jobs.origin import Origin
-from pfstorage.jobs.stored_reply import MOST_TEXT
+from pfstorage.jobs.stored_reply import MAX_TEXT
 from pfstorage.wire.packed import Packed, TooLongError
 
-MOST_MESSAGE = 2 * MOST_TEXT
-"""Characters of JSON that a message has at most: escapes make it longer than it came."""
-_MOST_SHORT = 64 * 1024
-"""Bytes of each value that is not a message or a reply."""
-_LAST_TIME = 253402300799.0  # the last second of the year 9999, which is the last that Python can write
+# Characters of JSON of a message. Escapes make it longer than the text that the server received.
+MAX_MESSAGE = 2 * MAX_TEXT
+# Bytes of each value that is not a message or a reply.
+_MAX_SHORT = 64 * 1024
+# The last second of the year 9999. `datetime` has no later year.
+_LAST_TIME = 253402300799.0
 _SHORT = (
     "id",
     "owner",
@@ -35,14 +36,14 @@ _SHORT = (
 
 
 def _short(name: str) -> str:
-    return f"CASE WHEN length({name}) > {_MOST_SHORT} THEN x'' ELSE {name} END"
+    return f"CASE WHEN length({name}) > {_MAX_SHORT} THEN x'' ELSE {name} END"
 
 
-COLUMNS = ", ".join(["number", *map(_short, _SHORT), "typeof(message)", "typeof(reply)"])
-REPLY = f"CASE WHEN length(reply) > {MOST_TEXT} THEN '' ELSE reply END"
-ORDER = ", ".join(
+JOB_COLUMNS = ", ".join(["number", *map(_short, _SHORT), "typeof(message)", "typeof(reply)"])
+REPLY_COLUMN = f"CASE WHEN length(reply) > {MAX_TEXT} THEN '' ELSE reply END"
+REQUEST_COLUMNS = ", ".join(
     [
-        f"CASE WHEN length(message) <= {MOST_MESSAGE} THEN message END",
+        f"CASE WHEN length(message) <= {MAX_MESSAGE} THEN message END",
         *map(_short, ("owner", "jid", "rights", "origin")),
     ]
 )
@@ -51,23 +52,23 @@ Row = Sequence[Any]
 
 
 class DamagedRowError(ValueError):
-    """A value of a row differs from all that the server writes."""
+    """A row has a value that the server never writes."""
 
 
-def job_of(row: Row) -> Job:
-    """Return the job of a row of `COLUMNS`, perhaps with `REPLY`: a failed one if that can't be read."""
+def job_from_row(row: Row) -> Job:
+    """Return the job of a row of `JOB_COLUMNS`, with or without `REPLY_COLUMN`. A damaged row gives a failed job."""
     try:
-        return read_job(row)
+        return parse_job(row)
     except DamagedRowError as e:
-        return failed_job_of(row, reason_of(e))
+        return failed_job_from_row(row, damage_reason(e))
 
 
-def reason_of(error: DamagedRowError) -> str:
-    return f"the row of this job in the file of the jobs is damaged: {error}; send the message anew"
+def damage_reason(error: DamagedRowError) -> str:
+    return f"the row of this job in the file of the jobs is damaged: {error}; send the message again"
 
 
-def failed_job_of(row: Row, reason: str) -> Job:
-    """Return a failed job with whatever of *row* can be read."""
+def failed_job_from_row(row: Row, reason: str) -> Job:
+    """Return a failed job with the values of *row* that are valid."""
     number, *values, _, _ = row[: len(_SHORT) + 3]
     known = dict(zip(_SHORT, values, strict=True))
 
@@ -87,14 +88,14 @@ def failed_job_of(row: Row, reason: str) -> Job:
         time("created"),
         time("started"),
         time("finished"),
-        text("owner", default=NOBODY),
-        Permissions(),  # to all keys, so that a token with a prefix does not see the job
+        text("owner", default=UNKNOWN_OWNER),
+        Permissions(),  # for all keys, so that a token with a prefix can't see the job
         jid=text("jid"),
         reason=reason,
     )
 
 
-def read_job(row: Row) -> Job:
+def parse_job(row: Row) -> Job:
     """Return the job of *row*. Raise `DamagedRowError` for a value of a wrong type or form."""
     _, *values = row[: len(_SHORT) + 1]
     message_type, reply_type, *reply = row[len(_SHORT) + 1 :]
@@ -117,31 +118,31 @@ def read_job(row: Row) -> Job:
         known["started"],
         known["finished"],
         known["owner"],
-        _rights_of(known["rights"]),
+        _parse_permissions(known["rights"]),
         known["jid"] or "",
-        _object_of(known["progress"], "progress"),
-        _packed(reply[0], "reply", MOST_TEXT) if reply and reply[0] is not None else None,
+        _parse_object(known["progress"], "progress"),
+        _packed(reply[0], "reply", MAX_TEXT) if reply and reply[0] is not None else None,
         known["reason"] or "",
     )
 
 
-def read_order(row: Row) -> Order:
-    """Return the order in a row of `ORDER`. Raise `PfstorageError` if it can't be read."""
+def parse_request(row: Row) -> JobRequest:
+    """Return the request in a row of `REQUEST_COLUMNS`. Raise `PfstorageError` if the row is damaged."""
     message, owner, jid, permissions, origin = row
     try:
-        return Order(
-            message_of(_packed(message, "message", MOST_MESSAGE)),
+        return JobRequest(
+            parse_message(_packed(message, "message", MAX_MESSAGE)),
             owner,
-            _rights_of(permissions),
+            _parse_permissions(permissions),
             jid or "",
-            _origin_of(origin),
+            _parse_origin(origin),
         )
     except DamagedRowError as e:
-        raise PfstorageError(reason_of(e)) from e
+        raise PfstorageError(damage_reason(e)) from e
 
 
-def message_of(packed: Packed) -> dict[str, Any]:
-    """Return the message in *packed*, once it is sure that it is one. Raise `DamagedRowError`."""
+def parse_message(packed: Packed) -> dict[str, Any]:
+    """Return the message in *packed*. Raise `DamagedRowError` if it is not a message."""
     try:
         message = packed.value
     except (ValueError, RecursionError) as e:
@@ -150,15 +151,15 @@ def message_of(packed: Packed) -> dict[str, Any]:
     return message
 
 
-def packed_message(message: Mapping[str, Any]) -> Packed:
-    """Pack *message* as a text that is the same for the same message. Raise `TooLargeError`."""
+def pack_message(message: Mapping[str, Any]) -> Packed:
+    """Return *message* as compressed JSON with sorted keys: equal messages have equal texts. Raise `TooLargeError`."""
     try:
-        return Packed.of_text(json.dumps(message, sort_keys=True), MOST_MESSAGE)
+        return Packed.of_text(json.dumps(message, sort_keys=True), MAX_MESSAGE)
     except TooLongError:
-        raise TooLargeError(f"the message of a job has at most {MOST_MESSAGE} characters") from None
+        raise TooLargeError(f"the message of a job has at most {MAX_MESSAGE} characters") from None
 
 
-def rights_text(permissions: Permissions) -> str:
+def permissions_json(permissions: Permissions) -> str:
     return json.dumps(dataclasses.asdict(permissions))
 
 
@@ -169,16 +170,16 @@ def _packed(data: object, name: str, most: int) -> Packed:
         raise DamagedRowError(f"its {name} can't be read, {e}") from e
 
 
-def _rights_of(text: object) -> Permissions:
+def _parse_permissions(text: object) -> Permissions:
     try:
-        permissions = Permissions(**_object_of(text, "rights"))
+        permissions = Permissions(**_parse_object(text, "rights"))
     except TypeError as e:
         raise DamagedRowError("its rights can't be read") from e
     _require(permissions.level in LEVELS and isinstance(permissions.prefix, str), "rights")
     return permissions
 
 
-def _origin_of(text: object) -> Origin:
+def _parse_origin(text: object) -> Origin:
     try:
         origin = Origin.from_json(str(text))
     except (KeyError, TypeError, ValueError, RecursionError) as e:
@@ -188,7 +189,7 @@ def _origin_of(text: object) -> Origin:
     return origin
 
 
-def _object_of(text: object, name: str) -> dict[str, Any]:
+def _parse_object(text: object, name: str) -> dict[str, Any]:
     try:
         found = json.loads(text) if isinstance(text, str) else None
     except (ValueError, RecursionError) as e:

@@ -1,4 +1,4 @@
-"""The reply of a job as it is kept: within a bound, however many names it has."""
+"""Pack the reply of a job for the file, within a bound on its length."""
 
 from __future__ import annotations
 
@@ -10,27 +10,29 @@ from pfstorage.wire.packed import Packed, PackedStrings, Packer, TooLongError
 from pfstorage.wire.reply import Reply
 from pfstorage.wire.rows import RowStream
 
-MOST_TEXT = 8 * 1024**2
-"""Characters of JSON, which is ASCII, that are kept of one reply."""
+# Characters of JSON (ASCII) of one stored reply.
+MAX_TEXT = 8 * 1024**2
+# Rows of a list that a shortened reply still has.
 FEW_ROWS = 1000
 
 
-def kept(reply: Reply, most: int = MOST_TEXT) -> Packed:
-    """Return *reply* as JSON of at most *most* characters, if it comes to that without its lists.
+def pack_reply(reply: Reply, most: int = MAX_TEXT) -> Packed:
+    """Return the compressed JSON of *reply*, of at most *most* characters before compression.
 
-    One that is longer is kept without its long lists, and says ``"reply": "summary"``; if that
-    is still too long, without all of them. ``files`` is then how many objects were named.
+    Shorten a longer reply: leave out lists of more than `FEW_ROWS` rows, then all lists. The shortened reply has
+    ``"reply": "summary"``, and its ``files`` is the number of objects in the list that was left out. The bound does
+    not apply to a reply that is too long without any list.
     """
     body = reply.body
     for longest in (FEW_ROWS, 0):
         try:
-            return _packed(body, most)
+            return _pack(body, most)
         except TooLongError:
             body = _summary(reply.body, longest)
-    return _packed(body, sys.maxsize)
+    return _pack(body, sys.maxsize)
 
 
-def _packed(body: dict[str, Any], most: int) -> Packed:
+def _pack(body: dict[str, Any], most: int) -> Packed:
     packer = Packer(most)
     Reply(body).write(packer)
     return packer.packed()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pfstorage.errors import SettingsError
-from pfstorage.jobs.limits import MOST_AT_ONCE, MOST_BYTES_OF_ONE, TTL
+from pfstorage.jobs.model import JobLimits
 from pfstorage.server.http1.body import MAX_UPLOAD
 from pfstorage.settings.model import size_of
 from pfstorage.transfer.rate import AUTO_MOST
@@ -61,10 +61,10 @@ class ServerOptions:
     idle_seconds: float = 60.0
     min_rate: float = 4096
     state_dir: str = ""
-    job_ttl: float = TTL
-    max_jobs: int = MOST_AT_ONCE
+    job_ttl: float = JobLimits.ttl
+    max_jobs: int = JobLimits.max_running
     max_jobs_per_token: int = 0
-    max_job_bytes: int = MOST_BYTES_OF_ONE
+    max_job_bytes: int = JobLimits.max_bytes_per_owner
     repair_state: bool = False
     log_format: str = "text"
 

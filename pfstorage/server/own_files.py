@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
-from pfstorage.jobs.directory import FILES
+from pfstorage.jobs.directory import STATE_FILES
 from pfstorage.local import AllowedRoots, passes_through
 from pfstorage.server.options import ServerOptions
 from pfstorage.settings.model import Settings
@@ -38,7 +38,7 @@ class OwnFiles:
         own = {flag: path for flag, path in own.items() if path}
         store = settings.filesystem.store_base if settings.type == "filesystem" else ""
         shared = [flag for flag, path in own.items() if self.roots.contains_root(path)]
-        jobs = [os.path.join(own["--stateDir"], name) for name in FILES] if "--stateDir" in own else []
+        jobs = [os.path.join(own["--stateDir"], name) for name in STATE_FILES] if "--stateDir" in own else []
         self._named.update(own.values(), jobs, filter(None, [store]))
         self.roots.deny(self._named, everything=bool(shared))
         self._settings = settings  # from now on, there is nothing to do for it

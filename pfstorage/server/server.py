@@ -12,7 +12,7 @@ from pfstorage.actions import Caller
 from pfstorage.backends.capabilities import SupportsConnections
 from pfstorage.errors import SettingsError
 from pfstorage.handler import StoreHandler
-from pfstorage.jobs.scheduler import Jobs
+from pfstorage.jobs.scheduler import JobScheduler
 from pfstorage.local import AllowedRoots, shell_directory, working_directory
 from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.server.access import Access
@@ -82,7 +82,7 @@ class ThreadedHTTPServer(Listener):
         self._handler_lock = threading.Lock()
         self._stopping = threading.Event()
         self.end_of_work = CancellationToken()
-        self._jobs: Jobs | None = None
+        self._jobs: JobScheduler | None = None
         self.configure(options or ServerOptions(), address[0])
         super().__init__(address)
 
@@ -129,7 +129,7 @@ class ThreadedHTTPServer(Listener):
             {
                 **self.load.gauges(),
                 "store_connections": ("Connections to the store.", "state", self._store_connections),
-                "jobs": ("Jobs.", "state", lambda: self._jobs.counts() if self._jobs else {}),
+                "jobs": ("JobScheduler.", "state", lambda: self._jobs.counts() if self._jobs else {}),
             }
         )
 
@@ -241,14 +241,14 @@ class ThreadedHTTPServer(Listener):
             return
         perform = self.handler.job_runner(self.caller(observe=self.metrics.observe))
         options = self.options
-        jobs = Jobs(
+        jobs = JobScheduler(
             perform,
             options.state_dir,
             repairs=options.repair_state,
             ttl=options.job_ttl,
-            most=options.max_jobs,
-            most_of_one=options.max_jobs_per_token,
-            most_bytes_of_one=options.max_job_bytes,
+            max_running=options.max_jobs,
+            max_running_per_owner=options.max_jobs_per_token,
+            max_bytes_per_owner=options.max_job_bytes,
         )
         try:
             jobs.start()

@@ -132,6 +132,11 @@ class TransferReport:
     error: PfstorageError | None = None
     _failure_text: int = field(default=0, init=False, repr=False)
 
+    @property
+    def first_error(self) -> PfstorageError | None:
+        """The error that ended the plan early, or else that of the first failure."""
+        return self.error or (self.failed[0].error if self.failed else None)
+
     def note(self, item: Transfer, moved: TransferResult) -> None:
         if moved is UNSTABLE:
             self.unstable.append(item.path)

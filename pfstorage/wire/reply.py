@@ -33,12 +33,14 @@ class Reply:
 
     In *body*, or in an object in it, a list may be a `PackedStrings` or a `RowStream`, and an object a `Packed`.
     *is_accepted*
-    tells that the work was taken on, and is yet to be done.
+    tells that the work was taken on, and is yet to be done. *partial_error* is the error in the body of a reply that is
+    no error itself: a part of the work has failed.
     """
 
     body: dict[str, Any]
     error: PfstorageError | None = None
     is_accepted: bool = False
+    partial_error: PfstorageError | None = None
     _notes: list[Callable[[], None]] = field(default_factory=list, init=False, repr=False, compare=False)
     _warnings: Callable[[], list[str]] = field(default=list, init=False, repr=False, compare=False)
     _is_plain: bool = field(default=False, init=False, repr=False, compare=False)

@@ -20,10 +20,10 @@ from pfstorage.actions import Caller
 from pfstorage.backends import Storage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import ContainerNotFoundError
-from pfstorage.jobs.model import Order
+from pfstorage.jobs.model import JobRequest
 from pfstorage.jobs.origin import Origin, store_name
-from pfstorage.jobs.rows import packed_message
-from pfstorage.jobs.scheduler import Jobs
+from pfstorage.jobs.rows import pack_message
+from pfstorage.jobs.scheduler import JobScheduler
 from pfstorage.jobs.store import JobStore
 from pfstorage.local import AllowedRoots
 from pfstorage.settings.model import Settings, SwiftSettings
@@ -59,7 +59,7 @@ def jobs_of(storage: Storage, state: Path, *roots: Path | str) -> Iterator[tuple
     """A dispatcher and who sends it messages, as a server has them whose ``--fsRoot`` are *roots*."""
     handler = StoreHandler(storage)
     caller = Caller(trusted=False, roots=AllowedRoots([str(each) for each in roots]) if roots else None)
-    jobs = Jobs(handler.job_runner(caller), str(state))
+    jobs = JobScheduler(handler.job_runner(caller), str(state))
     try:
         yield handler, replace(caller, jobs=jobs)
     finally:
@@ -389,8 +389,8 @@ def test_jobs_that_3_0_kept_are_done_as_they_are(places: tuple[Path, Path], tmp_
 def test_an_origin_is_kept_as_it_was(tmp_path: Path) -> None:
     origin = Origin("a store", (("/a\udcff", "/b"), ("/c", "/c")))
     kept = JobStore(str(tmp_path / "state"))
-    order = Order({"action": "objPush", "meta": {}}, origin=origin)
-    job_id, _ = kept.add(order, packed_message(order.message), 1.0)
+    order = JobRequest({"action": "objPush", "meta": {}}, origin=origin)
+    job_id, _ = kept.add(order, pack_message(order.message), 1.0)
     _, read = kept.begin(job_id, 2.0)
     kept.close()
     assert read.origin == origin

@@ -21,7 +21,7 @@ from pfstorage.actions import Caller
 from pfstorage.backends import Storage
 from pfstorage.backends.contract import Attributes
 from pfstorage.devswift import READER, DevSwift
-from pfstorage.jobs.scheduler import Jobs
+from pfstorage.jobs.scheduler import JobScheduler
 from pfstorage.local import AllowedRoots, disk
 from pfstorage.local import tree as tree_module
 from pfstorage.runtime.cancellation import CancellationToken
@@ -590,7 +590,7 @@ def test_a_server_and_its_jobs_take_names_below_its_roots(store: Storage, tmp_pa
     }
     handler = StoreHandler(store)
     caller = Caller(roots=AllowedRoots([str(root)]))
-    jobs = Jobs(handler.job_runner(caller), "")
+    jobs = JobScheduler(handler.job_runner(caller), "")
     jobs.start()
     try:
         caller.jobs = jobs

@@ -21,7 +21,7 @@ from pfstorage import open_storage
 from pfstorage.backends import Storage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import InvalidKeyError, SettingsError
-from pfstorage.jobs.directory import guarded
+from pfstorage.jobs.directory import locked_directory
 from pfstorage.local import LocalTree
 from tests.conftest import ROOT, Command, open_backend, read_tree, run, swift_options, write_tree
 from tests.contract.test_storage import get
@@ -657,6 +657,9 @@ def test_a_small_file_has_the_room_that_it_may_need(storage: Storage, tmp_path: 
 def test_the_state_of_jobs_is_not_kept_in_a_pipe(tmp_path: Path, name: str) -> None:
     (tmp_path / "state").mkdir(mode=0o700)
     os.mkfifo(tmp_path / "state" / name, 0o644)
-    with pytest.raises(SettingsError, match="it is no regular file"), guarded(str(tmp_path / "state")):
+    with (
+        pytest.raises(SettingsError, match="it is no regular file"),
+        locked_directory(str(tmp_path / "state")),
+    ):
         pass
     assert (is_special(tmp_path / "state" / name), mode(tmp_path / "state" / name)) == (True, 0o644)

@@ -18,7 +18,7 @@ import pytest
 from pfstorage import StoreHandler, open_storage
 from pfstorage.actions import Caller
 from pfstorage.devswift import DevSwift
-from pfstorage.jobs.scheduler import Jobs
+from pfstorage.jobs.scheduler import JobScheduler
 from tests.conftest import ROOT, read_tree, swift_options, write_tree
 from tests.e2e.test_killed import asked, parts, wait_until
 from tests.support.faults import Fault, Proxy, proxy_to
@@ -34,14 +34,14 @@ SERVER = """if True:
     import json, sys, threading
     from pfstorage import StoreHandler, open_storage
     from pfstorage.actions import Caller
-    from pfstorage.jobs.scheduler import Jobs
+    from pfstorage.jobs.scheduler import JobScheduler
 
     state, options, messages = sys.argv[1], *map(json.loads, sys.argv[2:])
     handler = StoreHandler(open_storage(**options))
     for name in ("segmentSize", "rangeSize"):
         handler.state.set(f"/this/{name}", "128K")
     handler.state.set("/this/workers", 2)
-    jobs = Jobs(handler.job_runner(Caller(trusted=False)), state, most=3)
+    jobs = JobScheduler(handler.job_runner(Caller(trusted=False)), state, max_running=3)
     caller = Caller(trusted=False, jobs=jobs)
     jobs.start()
     if messages:
@@ -170,7 +170,7 @@ def _stalling(swift: DevSwift, options: dict[str, Any], action: str) -> Iterator
         yield handler, proxy
 
 
-def _until_two_are_moved(jobs: Jobs, job: str) -> None:
+def _until_two_are_moved(jobs: JobScheduler, job: str) -> None:
     for event in jobs.events(job):
         if event["progress"]["files"] >= 2:
             break
@@ -183,7 +183,7 @@ def test_a_job_that_is_cancelled_in_its_middle_ends_soon_and_the_same_message_go
     container = options["container_name"]
     message = _prepared(swift, container, action)
     with _stalling(swift, options, action) as (handler, proxy):
-        jobs = Jobs(handler.job_runner(Caller(trusted=False)), "state")
+        jobs = JobScheduler(handler.job_runner(Caller(trusted=False)), "state")
         caller = Caller(trusted=False, jobs=jobs)
         jobs.start()
 
@@ -218,13 +218,13 @@ def test_a_process_that_ends_parks_its_jobs_for_the_next(
     container = options["container_name"]
     message = _prepared(swift, container, action)
     with _stalling(swift, options, action) as (handler, proxy):
-        jobs = Jobs(handler.job_runner(Caller(trusted=False)), "state")
+        jobs = JobScheduler(handler.job_runner(Caller(trusted=False)), "state")
         jobs.start()
         job = handler.run(message, Caller(jobs=jobs))["job"]
         _until_two_are_moved(jobs, job)
         jobs.close(10)
         proxy.forget()
-        jobs = Jobs(handler.job_runner(Caller(trusted=False)), "state")
+        jobs = JobScheduler(handler.job_runner(Caller(trusted=False)), "state")
         assert jobs.status(job).state == "queued"
         jobs.start()
         over = jobs.status(job, 30)

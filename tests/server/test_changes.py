@@ -19,7 +19,7 @@ from pfstorage.actions import Caller
 from pfstorage.cli.flags import build_parser
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import SettingsError
-from pfstorage.jobs.model import Order
+from pfstorage.jobs.model import JobRequest
 from pfstorage.jobs.origin import Origin
 from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.settings.changes import AT_RUN_TIME
@@ -231,7 +231,7 @@ def test_a_job_changes_no_settings() -> None:
     handler = StoreHandler(settings=SETTINGS)
     perform = handler.job_runner(Caller(is_remote=True))
     for meta in ({"var": "/swift/container_name", "set": "x"}, {"var": "users", "valueReplace": "x"}):
-        order = Order({"action": "internalctl", "meta": meta}, "", Permissions(), "", Origin("", ()))
+        order = JobRequest({"action": "internalctl", "meta": meta}, "", Permissions(), "", Origin("", ()))
         reply = perform(order, CancellationToken(), lambda _: None)
         assert reply.body["error"]["type"] == "ForbiddenError"
     assert handler.settings == SETTINGS

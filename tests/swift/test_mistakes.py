@@ -30,9 +30,9 @@ from pfstorage.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from pfstorage.jobs.model import Order
+from pfstorage.jobs.model import JobRequest
 from pfstorage.jobs.queue import QueuedJob
-from pfstorage.jobs.run import Run
+from pfstorage.jobs.running import RunningJob
 from pfstorage.settings.loading import load_settings
 from pfstorage.settings.model import SwiftSettings
 from tests.conftest import Command, ask, serving, swift_options
@@ -528,9 +528,9 @@ def test_a_final_line_end_is_no_part_of_a_secret(
 def test_a_job_does_not_wait_for_a_wrong_setting(authority: Authority, fronted: Fronted) -> None:
     _, options = fronted(authority.context())
     message = {"action": "objPull", "meta": PULL}
-    order = Order(message)
+    order = JobRequest(message)
     with open_storage(**options) as storage, contextlib.closing(StoreHandler(storage)) as handler:
-        reply = Run(QueuedJob("1", "", 1, 1), lambda _: None).perform(
+        reply = RunningJob(QueuedJob("1", "", 1, 1), lambda _: None).run(
             lambda *_: handler.answer(message), order
         )
     assert reply.body["error"]["type"] == "MisconfiguredError"

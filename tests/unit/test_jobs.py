@@ -20,7 +20,7 @@ from pfstorage.actions import Caller, Upload
 from pfstorage.backends import Storage
 from pfstorage.errors import UnauthorizedError
 from pfstorage.handler import TRUSTED
-from pfstorage.jobs.scheduler import Jobs
+from pfstorage.jobs.scheduler import JobScheduler
 from pfstorage.wire.reply import Reply
 from pfstorage.wire.status import http_status
 from tests.conftest import read_tree, write_tree
@@ -36,7 +36,7 @@ class Desk:
 
     def __init__(self, storage: Storage, directory: str = "", **options: Any) -> None:
         self.handler = StoreHandler(storage)
-        self.jobs = Jobs(self.handler.job_runner(Caller(trusted=False)), directory, **options)
+        self.jobs = JobScheduler(self.handler.job_runner(Caller(trusted=False)), directory, **options)
         self.caller = Caller(trusted=False, jobs=self.jobs)
 
     def answer(self, action: str, owner: str = "", permissions: str = "admin", **meta: Any) -> Reply:
@@ -260,7 +260,7 @@ def test_a_job_has_the_rights_of_who_sent_it() -> None:
             return super().answer(source, caller)
 
     with open_storage("memory") as storage, contextlib.closing(Handler(storage)) as handler:
-        jobs = Jobs(handler.job_runner(Caller(trusted=True, is_anonymous=True)))
+        jobs = JobScheduler(handler.job_runner(Caller(trusted=True, is_anonymous=True)))
         jobs.start()
         caller = Caller(owner="ann", permissions=Permissions("write", "chris/"), jobs=jobs)
         reply = handler.run({"action": "objPull", "meta": {**PULL, "async": True}}, caller)

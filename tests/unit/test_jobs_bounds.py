@@ -22,11 +22,10 @@ from pfstorage import StoreHandler
 from pfstorage.actions import Caller
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.errors import BusyError, SettingsError, TooLargeError
-from pfstorage.jobs import final_states as ends
-from pfstorage.jobs import limits
-from pfstorage.jobs.model import Order
-from pfstorage.jobs.queue import LARGE, Queue, QueuedJob
-from pfstorage.jobs.scheduler import Jobs
+from pfstorage.jobs import finished
+from pfstorage.jobs.model import JobLimits, JobRequest
+from pfstorage.jobs.queue import LARGE_MESSAGE, JobQueue, QueuedJob
+from pfstorage.jobs.scheduler import JobScheduler
 from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.server.endpoints.events import _OneLine
 from pfstorage.server.options import ServerOptions
@@ -39,8 +38,8 @@ from tests.support.exchange import answered, server_process
 from tests.support.waiting import LONG, until
 
 
-def order(text: str, owner: str = "", **more: Any) -> Order:
-    return Order({"action": "objPull", "meta": {"path": text}}, owner, **more)
+def order(text: str, owner: str = "", **more: Any) -> JobRequest:
+    return JobRequest({"action": "objPull", "meta": {"path": text}}, owner, **more)
 
 
 def noise(number: int, size: int) -> str:
@@ -55,21 +54,23 @@ class Held:
         self.begun: list[str] = []
         self.free = threading.Event()
 
-    def __call__(self, given: Order, cancellation: CancellationToken, _: Callable[[Progress], None]) -> Reply:
+    def __call__(
+        self, given: JobRequest, cancellation: CancellationToken, _: Callable[[Progress], None]
+    ) -> Reply:
         self.begun.append(f"{given.owner} {given.message['meta']['path'][:8]}")
         while not (self.free.wait(0.01) or cancellation.is_cancelled):
             pass
         return Reply({"status": not cancellation.is_cancelled})
 
 
-def done(given: Order, cancellation: CancellationToken, progress: Callable[[Progress], None]) -> Reply:
+def done(given: JobRequest, cancellation: CancellationToken, progress: Callable[[Progress], None]) -> Reply:
     """Reply what the path is."""
     return Reply({"status": True, "names": [given.message["meta"]["path"]]})
 
 
 @contextlib.contextmanager
-def working(perform: Any, directory: Path | str = "", **options: Any) -> Iterator[Jobs]:
-    jobs = Jobs(perform, str(directory), **options)
+def working(perform: Any, directory: Path | str = "", **options: Any) -> Iterator[JobScheduler]:
+    jobs = JobScheduler(perform, str(directory), **options)
     try:
         jobs.start()
         yield jobs
@@ -80,17 +81,17 @@ def working(perform: Any, directory: Path | str = "", **options: Any) -> Iterato
 # turns
 
 
-def queue_of(*places: str) -> Queue:
-    queue = Queue()
+def queue_of(*places: str) -> JobQueue:
+    queue = JobQueue()
     for number, owner in enumerate(places):
-        queue.add(QueuedJob(f"{owner}{number}", owner, 1, LARGE + 1 if owner.isupper() else 1))
+        queue.add(QueuedJob(f"{owner}{number}", owner, 1, LARGE_MESSAGE + 1 if owner.isupper() else 1))
     return queue
 
 
-def begun(queue: Queue, most: int, most_of_one: int | None = None) -> list[QueuedJob]:
+def begun(queue: JobQueue, most: int, max_running_per_owner: int | None = None) -> list[QueuedJob]:
     """Give out places until none is left; return who has them."""
     at_work: list[QueuedJob] = []
-    while place := queue.next(at_work, most, most_of_one or most):
+    while place := queue.next(at_work, most, max_running_per_owner or most):
         queue.take(place)
         at_work.append(place)
     return at_work
@@ -134,24 +135,26 @@ def test_an_owner_has_no_more_places_than_the_flag_says() -> None:
 
 
 def test_of_large_messages_each_owner_has_one_at_work_and_small_ones_pass() -> None:
-    queue = Queue()
-    for number, length in enumerate([LARGE + 1, LARGE + 1, 1, LARGE]):
+    queue = JobQueue()
+    for number, length in enumerate([LARGE_MESSAGE + 1, LARGE_MESSAGE + 1, 1, LARGE_MESSAGE]):
         queue.add(QueuedJob(str(number), "a", 1, length))
-    queue.add(QueuedJob("other", "b", 1, LARGE + 1))
+    queue.add(QueuedJob("other", "b", 1, LARGE_MESSAGE + 1))
     assert [place.job_id for place in begun(queue, 4)] == ["0", "other", "2", "3"]
 
 
 def test_the_job_of_another_token_is_done_while_one_holds_all_places() -> None:
     held = Held()
 
-    def perform(given: Order, cancellation: CancellationToken, progress: Callable[[Progress], None]) -> Reply:
+    def perform(
+        given: JobRequest, cancellation: CancellationToken, progress: Callable[[Progress], None]
+    ) -> Reply:
         return (
             held(given, cancellation, progress)
             if given.owner == "ann"
             else done(given, cancellation, progress)
         )
 
-    with working(perform, most=4) as jobs:
+    with working(perform, max_running=4) as jobs:
         for number in range(8):
             jobs.submit(order(str(number), "ann"))
         until(lambda: len(held.begun) == 4)
@@ -167,7 +170,7 @@ def test_the_job_of_another_token_is_done_while_one_holds_all_places() -> None:
 def test_the_messages_of_one_that_wait_have_so_many_bytes_and_those_of_others_wait_too(
     tmp_path: Path,
 ) -> None:
-    jobs = Jobs(done, str(tmp_path / "state"), most_bytes_of_one=10_000)
+    jobs = JobScheduler(done, str(tmp_path / "state"), max_bytes_per_owner=10_000)
     first = jobs.submit(order(noise(0, 8000), "ann", jid="0"))
     jobs.submit(order(noise(1, 8000), "ann"))
     with pytest.raises(BusyError, match=r"2 of your jobs are waiting, with \d{4} bytes"):
@@ -180,28 +183,27 @@ def test_the_messages_of_one_that_wait_have_so_many_bytes_and_those_of_others_wa
     jobs.cancel(first)
     jobs.submit(order(noise(2, 8000), "ann"))
     jobs.close(0)
-    again = Jobs(done, str(tmp_path / "state"), most_bytes_of_one=10_000)
+    again = JobScheduler(done, str(tmp_path / "state"), max_bytes_per_owner=10_000)
     again.start()
     until(lambda: again.counts()["queued"] == 0)
     again.close(LONG)
 
 
 def test_the_bounds_hold_for_what_an_earlier_process_left(tmp_path: Path) -> None:
-    jobs = Jobs(done, str(tmp_path / "state"))
+    jobs = JobScheduler(done, str(tmp_path / "state"))
     for number in range(3):
         jobs.submit(order(noise(number, 8000), "ann"))
     jobs.close(0)
     held = Held()
-    with working(held, tmp_path / "state", most=1, most_bytes_of_one=10_000) as jobs:
+    with working(held, tmp_path / "state", max_running=1, max_bytes_per_owner=10_000) as jobs:
         until(lambda: bool(held.begun))
         with pytest.raises(BusyError, match="2 of your jobs"):
             jobs.submit(order(noise(9, 8000), "ann"))
         held.free.set()
 
 
-def test_the_messages_of_all_that_wait_have_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "OWNERS", 2)
-    jobs = Jobs(done, most_bytes_of_one=10_000)
+def test_the_messages_of_all_that_wait_have_so_many_bytes() -> None:
+    jobs = JobScheduler(done, max_bytes_per_owner=10_000, full_owners=2)
     for owner in "abcd":
         jobs.submit(order(noise(ord(owner), 8000), owner))
     with pytest.raises(BusyError):
@@ -209,7 +211,7 @@ def test_the_messages_of_all_that_wait_have_so_many_bytes(monkeypatch: pytest.Mo
     jobs.close(0)
 
 
-def finished(jobs: Jobs, owner: str, count: int, size: int) -> list[str]:
+def run_jobs(jobs: JobScheduler, owner: str, count: int, size: int) -> list[str]:
     ids = []
     for number in range(count):
         ids.append(jobs.submit(order(noise(number, size), owner)))
@@ -218,9 +220,9 @@ def finished(jobs: Jobs, owner: str, count: int, size: int) -> list[str]:
 
 
 def test_what_is_kept_of_one_is_bounded_in_bytes_and_the_oldest_goes_first(tmp_path: Path) -> None:
-    with working(done, tmp_path / "state", most_bytes_of_one=100_000) as jobs:
-        kept = finished(jobs, "bob", 2, 8000)
-        ids = finished(jobs, "ann", 30, 16_000)  # of each, message and reply have half as much
+    with working(done, tmp_path / "state", max_bytes_per_owner=100_000) as jobs:
+        kept = run_jobs(jobs, "bob", 2, 8000)
+        ids = run_jobs(jobs, "ann", 30, 16_000)  # of each, message and reply have half as much
         found = [job.id for job in jobs.list(100, "ann")]
         assert found == ids[: -len(found) - 1 : -1]
         assert 4 <= len(found) <= 10
@@ -230,23 +232,19 @@ def test_what_is_kept_of_one_is_bounded_in_bytes_and_the_oldest_goes_first(tmp_p
 def test_who_has_many_jobs_that_are_over_pushes_out_those_of_nobody_else(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(limits, "MOST_KEPT", 10)
-    monkeypatch.setattr(ends, "SWEPT_EVERY", 0)
-    with working(done, tmp_path / "state") as jobs:
-        kept = finished(jobs, "bob", 3, 10)
-        ids = finished(jobs, "ann", 20, 10)
+    monkeypatch.setattr(finished, "SWEEP_INTERVAL", 0)
+    with working(done, tmp_path / "state", max_finished=10) as jobs:
+        kept = run_jobs(jobs, "bob", 3, 10)
+        ids = run_jobs(jobs, "ann", 20, 10)
         assert [job.id for job in jobs.list(100, "bob")] == kept[::-1]
         assert [job.id for job in jobs.list(100, "ann")] == ids[:-8:-1]
 
 
-def test_of_all_owners_those_with_the_most_bytes_lose_the_oldest(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(limits, "OWNERS", 1)
-    with working(done, tmp_path / "state", most_bytes_of_one=100_000) as jobs:
-        kept = finished(jobs, "bob", 1, 8000)
-        finished(jobs, "ann", 12, 16_000)
-        finished(jobs, "cyd", 12, 16_000)
+def test_of_all_owners_those_with_the_most_bytes_lose_the_oldest(tmp_path: Path) -> None:
+    with working(done, tmp_path / "state", max_bytes_per_owner=100_000, full_owners=1) as jobs:
+        kept = run_jobs(jobs, "bob", 1, 8000)
+        run_jobs(jobs, "ann", 12, 16_000)
+        run_jobs(jobs, "cyd", 12, 16_000)
         assert [job.id for job in jobs.list(100, "bob")] == kept
         assert len(jobs.list(100, "ann")) >= 2
         assert len(jobs.list(100, "cyd")) >= 2
@@ -256,7 +254,7 @@ def test_of_all_owners_those_with_the_most_bytes_lose_the_oldest(
 @pytest.mark.parametrize("size", ["lots", "-5", "5X", ""])
 def test_a_size_that_is_none_is_refused(size: str) -> None:
     if not size:
-        assert ServerOptions.from_args({"maxJobBytes": size}).max_job_bytes == limits.MOST_BYTES_OF_ONE
+        assert ServerOptions.from_args({"maxJobBytes": size}).max_job_bytes == JobLimits.max_bytes_per_owner
         return
     with pytest.raises(SettingsError, match="--maxJobBytes"):
         ServerOptions.from_args({"maxJobBytes": size})
@@ -265,8 +263,8 @@ def test_a_size_that_is_none_is_refused(size: str) -> None:
 def test_jobs_that_wait_are_not_in_memory(tmp_path: Path) -> None:
     code = """if True:
         import os, random, sys
-        from pfstorage.jobs.model import Order
-        from pfstorage.jobs.scheduler import Jobs
+        from pfstorage.jobs.model import JobRequest
+        from pfstorage.jobs.scheduler import JobScheduler
 
         def resident():
             return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -274,9 +272,9 @@ def test_jobs_that_wait_are_not_in_memory(tmp_path: Path) -> None:
         def submit(count):
             for number in range(count):
                 names = [random.randbytes(50).hex() for _ in range(10000)]
-                jobs.submit(Order({"action": "objPull", "meta": {"fileList": names}}))
+                jobs.submit(JobRequest({"action": "objPull", "meta": {"fileList": names}}))
 
-        jobs = Jobs(None)
+        jobs = JobScheduler(None)
         submit(3)
         before = resident()
         submit(60)
@@ -308,7 +306,9 @@ def test_the_threads_of_a_server_share_what_memory_they_have_freed(tmp_path: Pat
 def test_a_long_reason_is_cut_in_the_list_and_whole_in_the_reply(tmp_path: Path) -> None:
     text = noise(1, 200_000)
 
-    def perform(given: Order, cancellation: CancellationToken, progress: Callable[[Progress], None]) -> Reply:
+    def perform(
+        given: JobRequest, cancellation: CancellationToken, progress: Callable[[Progress], None]
+    ) -> Reply:
         return Reply({"status": False, "msg": text})
 
     with working(perform, tmp_path / "state") as jobs:
@@ -343,7 +343,7 @@ def test_who_reads_waits_for_no_other_who_reads(tmp_path: Path) -> None:
     with working(done, tmp_path / "state") as jobs:
         job = jobs.submit(order("x"))
         assert jobs.status(job, LONG).state == "done"
-        with jobs._store._database.view(), ThreadPoolExecutor(1) as pool:
+        with jobs._store._database.read(), ThreadPoolExecutor(1) as pool:
             assert pool.submit(jobs.status, job).result(LONG).state == "done"
 
 

@@ -15,8 +15,8 @@ import pytest
 
 from pfstorage.access.permissions import Permissions
 from pfstorage.errors import JobConflictError, SettingsError, StateFileError
-from pfstorage.jobs.model import Order
-from pfstorage.jobs.scheduler import Jobs
+from pfstorage.jobs.model import JobRequest
+from pfstorage.jobs.scheduler import JobScheduler
 from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.transfer import Progress
 from pfstorage.wire.reply import Reply
@@ -29,17 +29,19 @@ ADMIN = '{"level": "admin", "prefix": ""}'
 STORE = ("--type", "filesystem", "--storeBase", "store", "--forever", "--stateDir", "state")
 
 
-def order(number: int = 0, **more: Any) -> Order:
-    return Order({"action": "objPull", "meta": {"path": str(number)}}, **more)
+def order(number: int = 0, **more: Any) -> JobRequest:
+    return JobRequest({"action": "objPull", "meta": {"path": str(number)}}, **more)
 
 
-def perform(given: Order, cancellation: CancellationToken, progress: Callable[[Progress], None]) -> Reply:
+def perform(
+    given: JobRequest, cancellation: CancellationToken, progress: Callable[[Progress], None]
+) -> Reply:
     return Reply({"status": True, "path": given.message["meta"]["path"]})
 
 
 @contextlib.contextmanager
-def working(state: Path, **options: Any) -> Iterator[Jobs]:
-    jobs = Jobs(perform, str(state), **options)
+def working(state: Path, **options: Any) -> Iterator[JobScheduler]:
+    jobs = JobScheduler(perform, str(state), **options)
     try:
         jobs.start()
         yield jobs
@@ -49,7 +51,7 @@ def working(state: Path, **options: Any) -> Iterator[Jobs]:
 
 def queued(state: Path, count: int, **more: Any) -> list[str]:
     """Leave so many queued jobs, as a process that has ended does; return their ids."""
-    jobs = Jobs(perform, str(state))
+    jobs = JobScheduler(perform, str(state))
     ids = [jobs.submit(order(number, **more)) for number in range(count)]
     jobs.close(LONG)
     return ids
@@ -109,7 +111,7 @@ def test_a_row_that_can_not_be_read_is_a_failed_job_and_holds_up_no_other(
     _, bad, last = queued(tmp_path / "state", 3)
     with rows_of(tmp_path / "state") as rows:
         rows.execute(f"UPDATE job SET {damage} WHERE id = ?", (bad,))
-    with working(tmp_path / "state", most=1) as jobs:
+    with working(tmp_path / "state", max_running=1) as jobs:
         assert jobs.status(last, LONG).state == "done"
         listed = jobs.list(10)
         states = [job.state for job in listed]
@@ -142,7 +144,7 @@ def test_a_reply_that_can_not_be_read_fails_its_job_alone(tmp_path: Path, damage
 
 def test_four_damaged_jobs_hold_no_place(tmp_path: Path) -> None:
     *bad, good = queued(tmp_path / "state", 5)
-    jobs = Jobs(perform, str(tmp_path / "state"), most=4)
+    jobs = JobScheduler(perform, str(tmp_path / "state"), max_running=4)
     with rows_of(tmp_path / "state") as rows:  # while they wait for the start
         rows.execute("UPDATE job SET message = '{' WHERE id <> ?", (good,))
     jobs.start()
@@ -258,7 +260,7 @@ def test_a_file_that_can_not_be_read_is_refused_and_kept(tmp_path: Path, ruin: s
     content = ruined(tmp_path / "state", ruin)
     for _ in range(2):
         with pytest.raises(SettingsError, match=r"jobs\.sqlite.*--repairState") as raised:
-            Jobs(perform, str(tmp_path / "state"))
+            JobScheduler(perform, str(tmp_path / "state"))
         assert "\n" not in str(raised.value)
     assert (tmp_path / "state" / "jobs.sqlite").read_bytes() == content
 
@@ -321,7 +323,7 @@ def test_a_file_that_turns_bad_while_the_server_runs_is_told_with_503(tmp_path: 
 def test_a_file_that_is_cut_while_the_server_runs_takes_no_more_jobs(tmp_path: Path, size: int) -> None:
     with working(tmp_path / "state") as jobs:
         assert jobs.status(jobs.submit(order()), LONG).state == "done"
-        assert jobs._store.empty_log()
+        assert jobs._store.truncate_log()
         jobs.submit(order())
         os.truncate(tmp_path / "state" / "jobs.sqlite", size)
         with pytest.raises(StateFileError, match="was cut while the server used it"):
@@ -330,8 +332,8 @@ def test_a_file_that_is_cut_while_the_server_runs_takes_no_more_jobs(tmp_path: P
 
 def test_a_file_that_is_only_busy_is_not_kept_aside(tmp_path: Path) -> None:
     queued(tmp_path / "state", 1)
-    first = Jobs(perform, str(tmp_path / "state"))
+    first = JobScheduler(perform, str(tmp_path / "state"))
     with pytest.raises(StateFileError, match="another pfstorage"):
-        Jobs(perform, str(tmp_path / "state"), repairs=True)
+        JobScheduler(perform, str(tmp_path / "state"), repairs=True)
     first.close(LONG)
     assert [path.name for path in (tmp_path / "state").glob("*.sqlite")] == ["jobs.sqlite"]

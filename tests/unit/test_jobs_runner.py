@@ -29,13 +29,12 @@ from pfstorage.errors import (
     UnavailableError,
     UnknownJobError,
 )
-from pfstorage.jobs import database, limits, run, store
-from pfstorage.jobs import final_states as ends
+from pfstorage.jobs import database, finished, running, store
 from pfstorage.jobs import scheduler as runner
-from pfstorage.jobs.model import CANCELLED, DONE, FAILED, QUEUED, RUNNING, Order
-from pfstorage.jobs.rows import packed_message
-from pfstorage.jobs.scheduler import Jobs
-from pfstorage.jobs.stored_reply import kept
+from pfstorage.jobs.model import CANCELLED, DONE, FAILED, QUEUED, RUNNING, JobLimits, JobRequest
+from pfstorage.jobs.rows import pack_message
+from pfstorage.jobs.scheduler import JobScheduler
+from pfstorage.jobs.stored_reply import pack_reply
 from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.transfer import Progress
 from pfstorage.wire.packed import PackedStrings
@@ -46,13 +45,13 @@ from tests.conftest import ROOT
 LONG = 30
 
 
-def order(number: int = 0, **more: Any) -> Order:
-    return Order({"action": "objPull", "meta": {"path": str(number)}}, **more)
+def order(number: int = 0, **more: Any) -> JobRequest:
+    return JobRequest({"action": "objPull", "meta": {"path": str(number)}}, **more)
 
 
-def set_in(jobs: Jobs, pragma: str) -> Any:
+def set_in(jobs: JobScheduler, pragma: str) -> Any:
     """Set something of the connection that writes, or ask for it."""
-    with jobs._store._database._writer.one() as rows:
+    with jobs._store._database._writer.borrow() as rows:
         return rows.execute(f"PRAGMA {pragma}").fetchone()
 
 
@@ -68,7 +67,7 @@ class Worker:
         self._lock = threading.Lock()
 
     def __call__(
-        self, given: Order, cancellation: CancellationToken, progress: Callable[[Progress], None]
+        self, given: JobRequest, cancellation: CancellationToken, progress: Callable[[Progress], None]
     ) -> Reply:
         with self._lock:
             self.begun.append(given.message["meta"]["path"])
@@ -91,7 +90,7 @@ def worker() -> Worker:
 
 
 def test_so_many_run_at_once_and_the_others_in_the_order_of_arrival(worker: Worker) -> None:
-    jobs = Jobs(worker, most=3)
+    jobs = JobScheduler(worker, max_running=3)
     jobs.start()
     ids = [jobs.submit(order(number)) for number in range(20)]
     for _ in range(3):
@@ -106,7 +105,7 @@ def test_so_many_run_at_once_and_the_others_in_the_order_of_arrival(worker: Work
 
 
 def test_one_at_a_time_go_in_the_order_of_arrival(worker: Worker) -> None:
-    jobs = Jobs(worker, most=1)
+    jobs = JobScheduler(worker, max_running=1)
     ids = [jobs.submit(order(number)) for number in range(20)]
     worker.free.set()
     jobs.start()
@@ -118,7 +117,7 @@ def test_one_at_a_time_go_in_the_order_of_arrival(worker: Worker) -> None:
 def test_waiting_ends_when_the_job_does_and_asks_the_file_once(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = Jobs(worker)
+    jobs = JobScheduler(worker)
     jobs.start()
     job = jobs.submit(order())
     assert worker.is_busy.acquire(timeout=LONG)
@@ -138,7 +137,7 @@ def test_waiting_ends_when_the_job_does_and_asks_the_file_once(
 
 
 def test_a_queued_job_that_is_cancelled_never_begins(worker: Worker) -> None:
-    jobs = Jobs(worker, most=1)
+    jobs = JobScheduler(worker, max_running=1)
     jobs.start()
     first, second = jobs.submit(order(1)), jobs.submit(order(2))
     assert jobs.cancel(second).state == "cancelled"
@@ -150,7 +149,7 @@ def test_a_queued_job_that_is_cancelled_never_begins(worker: Worker) -> None:
 
 
 def test_a_running_job_that_is_cancelled_tells_what_it_had_done(worker: Worker) -> None:
-    jobs = Jobs(worker)
+    jobs = JobScheduler(worker)
     jobs.start()
     job = jobs.submit(order())
     assert worker.is_busy.acquire(timeout=LONG)
@@ -163,7 +162,7 @@ def test_a_running_job_that_is_cancelled_tells_what_it_had_done(worker: Worker) 
 
 def test_a_job_that_is_done_can_not_be_cancelled(worker: Worker) -> None:
     worker.free.set()
-    jobs = Jobs(worker)
+    jobs = JobScheduler(worker)
     jobs.start()
     job = jobs.submit(order())
     jobs.status(job, LONG)
@@ -172,12 +171,14 @@ def test_a_job_that_is_done_can_not_be_cancelled(worker: Worker) -> None:
 
 
 def test_an_error_that_nobody_expects_fails_the_job_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
-    def perform(given: Order, cancellation: CancellationToken, progress: Callable[[Progress], None]) -> Reply:
+    def perform(
+        given: JobRequest, cancellation: CancellationToken, progress: Callable[[Progress], None]
+    ) -> Reply:
         if given.message["meta"]["path"] == "0":
             raise ZeroDivisionError
         return Reply({"status": True})
 
-    jobs = Jobs(perform, most=1)
+    jobs = JobScheduler(perform, max_running=1)
     jobs.start()
     ids = [jobs.submit(order(number)) for number in range(2)]
     with caplog.at_level(logging.CRITICAL):
@@ -194,11 +195,13 @@ def test_an_error_that_nobody_expects_fails_the_job_and_no_other(caplog: pytest.
 def test_the_log_tells_how_a_job_ended_and_names_no_file(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def perform(given: Order, cancellation: CancellationToken, progress: Callable[[Progress], None]) -> Reply:
+    def perform(
+        given: JobRequest, cancellation: CancellationToken, progress: Callable[[Progress], None]
+    ) -> Reply:
         progress(Progress(2, 1, 0, 3000, 1.0, 3, is_last=True))
         return Reply.from_error(NotFoundError("there is no object 'DOE-JANE/1.dcm'"))
 
-    jobs = Jobs(perform)
+    jobs = JobScheduler(perform)
     jobs.start()
     with caplog.at_level(logging.INFO):
         job = jobs.submit(order())
@@ -212,16 +215,18 @@ def test_the_log_tells_how_a_job_ended_and_names_no_file(
 
 def test_the_end_of_the_process_parks_what_runs_and_the_next_one_resumes_it(tmp_path: Path) -> None:
     first = Worker()
-    jobs = Jobs(first, str(tmp_path), most=2)
+    jobs = JobScheduler(first, str(tmp_path), max_running=2)
     jobs.start()
-    given = Order({"action": "objPull", "meta": {"path": "x"}}, "ann", Permissions("write", "chris/"), "jid")
+    given = JobRequest(
+        {"action": "objPull", "meta": {"path": "x"}}, "ann", Permissions("write", "chris/"), "jid"
+    )
     ids = [jobs.submit(given), *(jobs.submit(order(number)) for number in range(4))]
     for _ in range(2):
         assert first.is_busy.acquire(timeout=LONG)
     jobs.close(LONG)
     second = Worker()
     second.free.set()
-    jobs = Jobs(second, str(tmp_path), most=1)
+    jobs = JobScheduler(second, str(tmp_path), max_running=1)
     assert {jobs.status(each).state for each in ids} == {"queued"}
     jobs.start()
     assert {jobs.status(each, LONG).state for each in ids} == {"done"}
@@ -236,14 +241,14 @@ def test_what_does_not_end_in_time_is_parked_too_and_says_nothing_more(
     begun, end = threading.Event(), threading.Event()
 
     def stubborn(
-        given: Order, cancellation: CancellationToken, progress: Callable[[Progress], None]
+        given: JobRequest, cancellation: CancellationToken, progress: Callable[[Progress], None]
     ) -> Reply:
         begun.set()
         end.wait(LONG)
         progress(Progress(1, 0, 0, 1, 1.0, is_last=True))
         return Reply({"status": True})
 
-    jobs = Jobs(stubborn, str(tmp_path))
+    jobs = JobScheduler(stubborn, str(tmp_path))
     jobs.start()
     job = jobs.submit(order())
     assert begun.wait(LONG)
@@ -254,7 +259,7 @@ def test_what_does_not_end_in_time_is_parked_too_and_says_nothing_more(
     with pytest.raises(StoppedError):
         jobs.status(job)
     assert [each.message for each in caplog.records if each.levelno >= logging.WARNING] == []
-    again = Jobs(stubborn, str(tmp_path))
+    again = JobScheduler(stubborn, str(tmp_path))
     assert again.status(job).state == "queued"
     again.close(0)
 
@@ -262,15 +267,15 @@ def test_what_does_not_end_in_time_is_parked_too_and_says_nothing_more(
 def test_a_cancelled_job_is_not_resumed_though_the_process_died_before_it_ended(tmp_path: Path) -> None:
     code = """if True:
         import os, sys, threading
-        from pfstorage.jobs.model import Order
-        from pfstorage.jobs.scheduler import Jobs
+        from pfstorage.jobs.model import JobRequest
+        from pfstorage.jobs.scheduler import JobScheduler
         begun = threading.Semaphore(0)
         def perform(order, stop, progress):
             begun.release()
             threading.Event().wait()
-        jobs = Jobs(perform, sys.argv[1])
+        jobs = JobScheduler(perform, sys.argv[1])
         jobs.start()
-        ids = [jobs.submit(Order({"action": "a", "meta": {"path": each}})) for each in "12"]
+        ids = [jobs.submit(JobRequest({"action": "a", "meta": {"path": each}})) for each in "12"]
         begun.acquire(), begun.acquire()
         jobs.cancel(ids[0])
         print(*ids, flush=True)
@@ -282,7 +287,7 @@ def test_a_cancelled_job_is_not_resumed_though_the_process_died_before_it_ended(
     cancelled, running = died.stdout.split()
     worker = Worker()
     worker.free.set()
-    jobs = Jobs(worker, str(tmp_path / "state"))
+    jobs = JobScheduler(worker, str(tmp_path / "state"))
     jobs.start()
     assert jobs.status(running, LONG).state == "done"
     assert jobs.status(cancelled).state == "cancelled"
@@ -291,7 +296,7 @@ def test_a_cancelled_job_is_not_resumed_though_the_process_died_before_it_ended(
 
 
 def test_whoever_waits_is_told_that_the_process_ends(worker: Worker) -> None:
-    jobs = Jobs(worker, most=1)
+    jobs = JobScheduler(worker, max_running=1)
     jobs.start()
     job, queued = jobs.submit(order(1)), jobs.submit(order(2))
     assert worker.is_busy.acquire(timeout=LONG)
@@ -322,7 +327,7 @@ def test_whoever_waits_is_told_that_the_process_ends(worker: Worker) -> None:
 
 
 def test_whoever_waits_for_what_has_not_begun_is_told_too(worker: Worker) -> None:
-    jobs = Jobs(worker)
+    jobs = JobScheduler(worker)
     job, waits = jobs.submit(order()), threading.Event()
 
     def wait() -> None:
@@ -344,7 +349,7 @@ def test_jobs_that_are_over_are_removed_in_time(worker: Worker, caplog: pytest.L
     now = itertools.count(1000)
     time = [0.0]
     worker.free.set()
-    jobs = Jobs(worker, ttl=3600, clock=lambda: time[0] + next(now) * 1e-6)
+    jobs = JobScheduler(worker, ttl=3600, clock=lambda: time[0] + next(now) * 1e-6)
     jobs.start()
     early = jobs.submit(order(1))
     jobs.status(early, LONG)
@@ -354,7 +359,7 @@ def test_jobs_that_are_over_are_removed_in_time(worker: Worker, caplog: pytest.L
     time[0] = 3700
     jobs.submit(order(3))
     assert early not in [each.id for each in jobs.list(10)]
-    assert "jobs that are over and forgotten: 1, see --jobTtl" in caplog.messages
+    assert "old jobs removed: 1, see --jobTtl" in caplog.messages
     with pytest.raises(UnknownJobError):
         jobs.status(early)
     assert jobs.status(late).state == "done"
@@ -367,7 +372,7 @@ def test_jobs_that_are_over_are_removed_in_time(worker: Worker, caplog: pytest.L
 
 def test_jobs_that_are_over_are_removed_in_time_where_nobody_asks(worker: Worker, tmp_path: Path) -> None:
     worker.free.set()
-    jobs = Jobs(worker, str(tmp_path / "state"), ttl=1.0)
+    jobs = JobScheduler(worker, str(tmp_path / "state"), ttl=1.0)
     jobs.start()
     jobs.status(jobs.submit(order()), LONG)
     with contextlib.closing(sqlite3.connect(tmp_path / "state" / "jobs.sqlite")) as other:
@@ -386,16 +391,18 @@ def test_jobs_that_are_over_are_removed_in_time_where_nobody_asks(worker: Worker
 def test_of_what_was_removed_nothing_is_left_on_the_disk(worker: Worker, tmp_path: Path) -> None:
     worker.free.set()
     now = [0.0]
-    jobs = Jobs(worker, str(tmp_path / "state"), ttl=60.0, clock=lambda: now[0])
+    jobs = JobScheduler(worker, str(tmp_path / "state"), ttl=60.0, clock=lambda: now[0])
     jobs.start()
-    orders = [Order({"action": "objPull", "meta": {"path": f"DOE-JANE/{number}"}}) for number in range(20)]
+    orders = [
+        JobRequest({"action": "objPull", "meta": {"path": f"DOE-JANE/{number}"}}) for number in range(20)
+    ]
     for each in orders:
         jobs.status(jobs.submit(each), LONG)
 
     def kept_bytes() -> bytes:
         return b"".join(path.read_bytes() for path in (tmp_path / "state").iterdir())
 
-    texts = [packed_message(each.message).data for each in orders]
+    texts = [pack_message(each.message).data for each in orders]
     assert all(text in kept_bytes() for text in texts)
     now[0] = 1000.0
     jobs._sweep()
@@ -406,7 +413,7 @@ def test_of_what_was_removed_nothing_is_left_on_the_disk(worker: Worker, tmp_pat
 
 def test_a_job_that_begins_anew_has_not_begun_meanwhile(tmp_path: Path) -> None:
     rows = store.JobStore(str(tmp_path))
-    job_id, _ = rows.add(order(), packed_message(order().message), 1.0)
+    job_id, _ = rows.add(order(), pack_message(order().message), 1.0)
     assert rows.begin(job_id, 2.0)[0].started == 2.0
     rows.close()  # as the death of the process leaves it
     again = store.JobStore(str(tmp_path))
@@ -418,7 +425,7 @@ def test_a_job_that_begins_anew_has_not_begun_meanwhile(tmp_path: Path) -> None:
 
 
 def test_what_is_not_over_is_never_removed(worker: Worker) -> None:
-    jobs = Jobs(worker, ttl=0, most=1)
+    jobs = JobScheduler(worker, ttl=0, max_running=1)
     jobs.start()
     ids = [jobs.submit(order(number)) for number in range(3)]
     assert {each.id for each in jobs.list(10)} == set(ids)
@@ -429,7 +436,7 @@ def test_a_list_reads_a_job_that_is_over_once(worker: Worker, tmp_path: Path) ->
     with contextlib.closing(store.JobStore(str(tmp_path))) as rows:
 
         def over(number: int) -> str:
-            job_id, _ = rows.add(order(number), packed_message(order(number).message), 1.0)
+            job_id, _ = rows.add(order(number), pack_message(order(number).message), 1.0)
             rows.finish(job_id, DONE, 3.0, {})
             return job_id
 
@@ -446,7 +453,7 @@ def test_a_list_reads_a_job_that_is_over_once(worker: Worker, tmp_path: Path) ->
 
 def test_a_list_has_each_job_as_it_is_now(worker: Worker, tmp_path: Path) -> None:
     with contextlib.closing(store.JobStore(str(tmp_path))) as rows:
-        message = packed_message(order(1).message)
+        message = pack_message(order(1).message)
         kept_id, _ = rows.add(order(1), message, 1.0)
         seen = [rows.latest(9, None)[0].state]
         rows.begin(kept_id, 2.0)
@@ -463,22 +470,21 @@ def test_a_list_has_each_job_as_it_is_now(worker: Worker, tmp_path: Path) -> Non
 def test_more_jobs_than_are_kept_in_memory_are_listed_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "MOST_LISTED", 3)
+    monkeypatch.setattr(store, "MAX_LISTED", 3)
     with contextlib.closing(store.JobStore(str(tmp_path))) as rows:
-        ids = [rows.add(order(number), packed_message({}), float(number))[0] for number in range(20)]
+        ids = [rows.add(order(number), pack_message({}), float(number))[0] for number in range(20)]
         for job_id in ids:
             rows.finish(job_id, DONE, 3.0, {})
         for limit in (2, 9, 20, 1, 20):
             assert [job.id for job in rows.latest(limit, None)] == ids[::-1][:limit]
         rows.latest(3, None)
-        assert len(rows._known) <= 20
+        assert len(rows._list_cache) <= 20
 
 
 def test_only_so_many_are_kept(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MOST_KEPT", 3)
-    monkeypatch.setattr(ends, "SWEPT_EVERY", 0)
+    monkeypatch.setattr(finished, "SWEEP_INTERVAL", 0)
     worker.free.set()
-    jobs = Jobs(worker, most=1)
+    jobs = JobScheduler(worker, max_running=1, max_finished=3)
     jobs.start()
     ids = [jobs.submit(order(number)) for number in range(6)]
     jobs.status(ids[-1], LONG)
@@ -486,9 +492,8 @@ def test_only_so_many_are_kept(worker: Worker, monkeypatch: pytest.MonkeyPatch) 
     jobs.close(LONG)
 
 
-def test_only_so_many_wait(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MOST_QUEUED", 2)
-    jobs = Jobs(worker)
+def test_only_so_many_wait(worker: Worker) -> None:
+    jobs = JobScheduler(worker, max_queued=2)
     jobs.submit(order(1, jid="a"))
     jobs.submit(order(2))
     with pytest.raises(BusyError):
@@ -496,11 +501,8 @@ def test_only_so_many_wait(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> N
     jobs.close(LONG)
 
 
-def test_only_so_many_of_one_wait_and_nobody_waits_for_all_of_another(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits, "MOST_QUEUED_OF_ONE", 3)
-    jobs = Jobs(worker, most=1)
+def test_only_so_many_of_one_wait_and_nobody_waits_for_all_of_another(worker: Worker) -> None:
+    jobs = JobScheduler(worker, max_running=1, max_queued_per_owner=3)
     first = [jobs.submit(order(number, owner="a")) for number in range(3)]
     with pytest.raises(BusyError, match="3 of your jobs"):
         jobs.submit(order(3, owner="a"))
@@ -508,7 +510,7 @@ def test_only_so_many_of_one_wait_and_nobody_waits_for_all_of_another(
     jobs.submit(order(5, owner="b"))
     jobs.start()
     assert worker.is_busy.acquire(timeout=LONG)
-    jobs._limits = limits.Limits(most=2)  # one more begins: of whom none is at work
+    jobs._limits = JobLimits(max_running=2)  # one more begins: of whom none is at work
     jobs.submit(order(6, owner="a"))
     assert worker.is_busy.acquire(timeout=LONG)
     assert worker.begun == ["0", "4"]
@@ -521,7 +523,7 @@ def test_a_job_that_can_not_be_begun_waits_until_it_can(
     worker: Worker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(runner, "FIRST_PAUSE", 0.02)
-    jobs = Jobs(worker, str(tmp_path / "state"), most=1)
+    jobs = JobScheduler(worker, str(tmp_path / "state"), max_running=1)
     set_in(jobs, "busy_timeout = 20")
     jobs.start()
     first, second, third = [jobs.submit(order(number)) for number in range(3)]
@@ -531,7 +533,7 @@ def test_a_job_that_can_not_be_begun_waits_until_it_can(
     ) as other:
         other.execute("BEGIN IMMEDIATE")  # nothing can be written meanwhile
         worker.free.set()
-        while second not in jobs._runs:
+        while second not in jobs._running:
             time.sleep(0.01)
         time.sleep(0.2)
         with pytest.raises(StateFileError) as raised:
@@ -541,7 +543,7 @@ def test_a_job_that_can_not_be_begun_waits_until_it_can(
     assert jobs.status(second, LONG).state == CANCELLED
     assert jobs.status(third, LONG).state == DONE
     assert jobs.status(first).state == DONE
-    assert jobs._ends.unsaved == {}
+    assert jobs._finished.unsaved == {}
     assert jobs.counts() == {"queued": 0, "running": 0, "done": 2, "failed": 0, "cancelled": 1}
     jobs.close(LONG)
     with contextlib.closing(store.JobStore(str(tmp_path / "state"))) as kept_jobs:
@@ -552,20 +554,22 @@ def test_a_job_that_can_not_be_begun_waits_until_it_can(
 def test_a_job_that_was_cancelled_stays_so_over_the_end_of_the_process(tmp_path: Path, grace: float) -> None:
     begun, end = threading.Event(), threading.Event()
 
-    def perform(given: Order, cancellation: CancellationToken, progress: Callable[[Progress], None]) -> Reply:
+    def perform(
+        given: JobRequest, cancellation: CancellationToken, progress: Callable[[Progress], None]
+    ) -> Reply:
         begun.set()
         while not (end.is_set() or (grace == LONG and cancellation.is_cancelled)):
             time.sleep(0.01)
         return Reply({"status": False, "msg": "stopped"})
 
-    jobs = Jobs(perform, str(tmp_path / "state"))
+    jobs = JobScheduler(perform, str(tmp_path / "state"))
     jobs.start()
     job = jobs.submit(order())
     assert begun.wait(LONG)
     jobs.cancel(job)
     jobs.close(grace)
     begun.clear()
-    again = Jobs(perform, str(tmp_path / "state"))
+    again = JobScheduler(perform, str(tmp_path / "state"))
     again.start()
     assert again.status(job).state == CANCELLED
     assert not begun.wait(0.2)
@@ -574,7 +578,7 @@ def test_a_job_that_was_cancelled_stays_so_over_the_end_of_the_process(tmp_path:
 
 
 def test_who_waits_for_a_job_in_the_queue_hears_at_once_that_it_is_cancelled(worker: Worker) -> None:
-    jobs = Jobs(worker, most=1)
+    jobs = JobScheduler(worker, max_running=1)
     jobs.start()
     _, second = jobs.submit(order(1)), jobs.submit(order(2))
     found: list[str] = []
@@ -590,19 +594,16 @@ def test_who_waits_for_a_job_in_the_queue_hears_at_once_that_it_is_cancelled(wor
 
 def test_a_job_that_would_begin_anew_each_time_does_not_wait_for_its_store() -> None:
     perform = Interrupted(3)
-    jobs = Jobs(perform)
+    jobs = JobScheduler(perform)
     jobs.start()
     meta = {"path": "a", "overwrite": "always"}
-    job = jobs.submit(Order({"action": "objPull", "meta": meta}))
+    job = jobs.submit(JobRequest({"action": "objPull", "meta": meta}))
     assert (jobs.status(job, LONG).state, perform.count) == ("failed", 1)
     jobs.close(LONG)
 
 
-def test_the_same_jid_is_the_same_job_also_where_no_more_may_wait(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits, "MOST_QUEUED_OF_ONE", 2)
-    jobs = Jobs(worker)
+def test_the_same_jid_is_the_same_job_also_where_no_more_may_wait(worker: Worker) -> None:
+    jobs = JobScheduler(worker, max_queued_per_owner=2)
     job = jobs.submit(order(1, jid="a"))
     jobs.submit(order(2))
     assert jobs.submit(order(1, jid="a")) == job
@@ -615,7 +616,7 @@ def test_the_same_jid_is_the_same_job_also_where_no_more_may_wait(
 
 
 def test_a_job_that_another_program_has_damaged_is_a_failed_one(worker: Worker, tmp_path: Path) -> None:
-    jobs = Jobs(worker, str(tmp_path / "state"))
+    jobs = JobScheduler(worker, str(tmp_path / "state"))
     job = jobs.submit(order())
     with contextlib.closing(sqlite3.connect(tmp_path / "state" / "jobs.sqlite")) as other, other:
         other.execute("UPDATE job SET message = '{'")
@@ -632,7 +633,7 @@ def test_while_another_program_writes_jobs_are_told_of_and_one_wait_is_for_all(
     worker: Worker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(database, "BUSY_MILLISECONDS", 1000)
-    jobs = Jobs(worker, str(tmp_path / "state"), ttl=0.0)
+    jobs = JobScheduler(worker, str(tmp_path / "state"), ttl=0.0)
     jobs.start()
     job = jobs.submit(order(jid="mine"))
     assert worker.is_busy.acquire(timeout=LONG)
@@ -650,7 +651,7 @@ def test_while_another_program_writes_jobs_are_told_of_and_one_wait_is_for_all(
                 jobs.submit(order(1))
             worker.tell(Progress(1, 0, 0, 1, 1.0))
         assert time.monotonic() - started < 20
-        assert "can't be forgotten yet" in caplog.text
+        assert "can't be removed yet" in caplog.text
         other.execute("ROLLBACK")
         jobs.submit(order(1))
         assert set_in(jobs, "busy_timeout") == (1000,)
@@ -659,7 +660,7 @@ def test_while_another_program_writes_jobs_are_told_of_and_one_wait_is_for_all(
 
 
 def test_a_file_that_can_not_be_written_at_the_start_is_told(worker: Worker, tmp_path: Path) -> None:
-    jobs = Jobs(worker, str(tmp_path / "state"))
+    jobs = JobScheduler(worker, str(tmp_path / "state"))
     set_in(jobs, "busy_timeout = 20")
     with contextlib.closing(
         sqlite3.connect(tmp_path / "state" / "jobs.sqlite", isolation_level=None)
@@ -679,15 +680,15 @@ def test_a_file_that_another_program_holds_may_be_had_at_the_next_start(
     with contextlib.closing(sqlite3.connect(directory / "jobs.sqlite", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(StateFileError, match="locked"):
-            Jobs(worker, str(directory))
-    Jobs(worker, str(directory)).close(0)
+            JobScheduler(worker, str(directory))
+    JobScheduler(worker, str(directory)).close(0)
 
 
 def test_events_tell_each_state_and_the_progress_and_end_with_the_reply(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "NOTED_EVERY", 0)
-    jobs = Jobs(worker)
+    monkeypatch.setattr(running, "PROGRESS_INTERVAL", 0)
+    jobs = JobScheduler(worker)
     job = jobs.submit(order())
     events = jobs.events(job)
     assert next(events)["state"] == "queued"
@@ -712,7 +713,7 @@ def test_events_tell_each_state_and_the_progress_and_end_with_the_reply(
 
 
 def test_the_progress_is_told_about_once_a_second_and_is_exact_in_between(worker: Worker) -> None:
-    jobs = Jobs(worker)
+    jobs = JobScheduler(worker)
     jobs.start()
     job = jobs.submit(order())
     assert worker.is_busy.acquire(timeout=LONG)
@@ -729,15 +730,15 @@ def test_the_progress_is_told_about_once_a_second_and_is_exact_in_between(worker
 
 def test_an_event_is_repeated_where_nothing_happens(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "HEARTBEAT", 0.01)
-    jobs = Jobs(worker)
+    jobs = JobScheduler(worker)
     events = jobs.events(jobs.submit(order()))
     assert [next(events)["state"] for _ in range(3)] == ["queued"] * 3
     jobs.close(LONG)
 
 
 def test_two_processes_do_not_share_a_directory(worker: Worker, tmp_path: Path) -> None:
-    jobs = Jobs(worker, str(tmp_path))
-    code = "import sys; from pfstorage.jobs.scheduler import Jobs; Jobs(None, sys.argv[1])"
+    jobs = JobScheduler(worker, str(tmp_path))
+    code = "import sys; from pfstorage.jobs.scheduler import JobScheduler; JobScheduler(None, sys.argv[1])"
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code, str(tmp_path)]
     second = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=60)
@@ -745,24 +746,24 @@ def test_two_processes_do_not_share_a_directory(worker: Worker, tmp_path: Path) 
         "pfstorage.errors.StateFileError: another pfstorage uses"
     )
     with pytest.raises(StateFileError, match="another pfstorage uses the state directory"):
-        Jobs(worker, str(tmp_path))
+        JobScheduler(worker, str(tmp_path))
     jobs.close(0)
-    Jobs(worker, str(tmp_path)).close(0)
+    JobScheduler(worker, str(tmp_path)).close(0)
 
 
 def test_a_file_that_is_none_of_ours_is_refused(worker: Worker, tmp_path: Path) -> None:
     (tmp_path / "jobs.sqlite").write_bytes(b"no database, but something long enough " * 100)
     with pytest.raises(SettingsError, match=r"jobs\.sqlite"):
-        Jobs(worker, str(tmp_path))
+        JobScheduler(worker, str(tmp_path))
 
 
 def test_a_file_of_another_version_is_refused(worker: Worker, tmp_path: Path) -> None:
-    Jobs(worker, str(tmp_path)).close(0)
+    JobScheduler(worker, str(tmp_path)).close(0)
     rows = sqlite3.connect(tmp_path / "jobs.sqlite")
     rows.execute("PRAGMA user_version = 99")
     rows.close()
     with pytest.raises(SettingsError, match="another version"):
-        Jobs(worker, str(tmp_path))
+        JobScheduler(worker, str(tmp_path))
 
 
 def test_a_directory_that_can_not_be_guarded_is_refused(worker: Worker, tmp_path: Path) -> None:
@@ -773,7 +774,7 @@ def test_a_directory_that_can_not_be_guarded_is_refused(worker: Worker, tmp_path
     (tmp_path / "linked" / "jobs.sqlite").symlink_to(tmp_path / "file")
     for name in ("open", "file", "linked"):
         with pytest.raises(SettingsError, match=name):
-            Jobs(worker, str(tmp_path / name))
+            JobScheduler(worker, str(tmp_path / name))
 
 
 @pytest.mark.parametrize(
@@ -781,7 +782,7 @@ def test_a_directory_that_can_not_be_guarded_is_refused(worker: Worker, tmp_path
 )
 def test_jobs_that_nobody_would_find_again_are_not_taken(worker: Worker, tmp_path: Path, way: str) -> None:
     directory, kept_apart = tmp_path / "state", tmp_path / "apart"
-    jobs = Jobs(worker, str(directory))
+    jobs = JobScheduler(worker, str(directory))
     jobs.start()
     before = jobs.submit(order())
     assert worker.is_busy.acquire(timeout=LONG)
@@ -795,8 +796,8 @@ def test_jobs_that_nobody_would_find_again_are_not_taken(worker: Worker, tmp_pat
     else:
         directory.rename(kept_apart)
     if way == "replaced":
-        Jobs(worker, str(directory)).close(0)
-    with pytest.raises(StateFileError, match="put it back, or start the server anew"):
+        JobScheduler(worker, str(directory)).close(0)
+    with pytest.raises(StateFileError, match="put it back, or restart the server"):
         jobs.submit(order(2))
     worker.free.set()
     assert jobs.status(before, LONG).state == "done"
@@ -813,7 +814,7 @@ def test_jobs_that_nobody_would_find_again_are_not_taken(worker: Worker, tmp_pat
 def test_what_the_file_can_not_take_is_told_from_memory(
     worker: Worker, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    jobs = Jobs(worker, str(tmp_path))
+    jobs = JobScheduler(worker, str(tmp_path))
     jobs.start()
     job = jobs.submit(order())
     assert worker.is_busy.acquire(timeout=LONG)
@@ -827,7 +828,7 @@ def test_what_the_file_can_not_take_is_told_from_memory(
     with pytest.raises(PfstorageError, match="the jobs can't be read or written"):
         jobs.submit(order(2))
     jobs.close(LONG)
-    again = Jobs(worker, str(tmp_path))
+    again = JobScheduler(worker, str(tmp_path))
     again.start()
     assert again.status(job, LONG).state == "done"
     assert worker.begun == ["0", "0"]
@@ -839,12 +840,12 @@ def test_a_long_reply_is_kept_without_its_long_lists() -> None:
     failed = [{"object": "a", "local": "b", "msg": "c"}]
     body = {"status": False, "localFileList": names, "objectFileList": names, "failed": failed, "bytes": 7}
     whole = Reply({**body, "audit": {"status": False, "changed": list(names)}})
-    assert kept(whole).text == whole.to_json()
-    summary = kept(whole, 100_000)
+    assert pack_reply(whole).text == whole.to_json()
+    summary = pack_reply(whole, 100_000)
     assert summary == {
         "status": False, "failed": failed, "bytes": 7, "audit": {"status": False}, "files": 5000, "reply": "summary"
     }  # fmt: skip
-    assert "failed" not in kept(whole, 180)
+    assert "failed" not in pack_reply(whole, 180)
 
 
 class Interrupted:
@@ -857,7 +858,7 @@ class Interrupted:
         self._size = size
 
     def __call__(
-        self, given: Order, cancellation: CancellationToken, progress: Callable[[Progress], None]
+        self, given: JobRequest, cancellation: CancellationToken, progress: Callable[[Progress], None]
     ) -> Reply:
         self.count += 1
         progress(Progress(self.count, 0, self.count - self._files, self._size, 1.0, is_last=True))
@@ -868,9 +869,9 @@ class Interrupted:
 
 
 def test_a_job_whose_store_does_not_answer_goes_on_when_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(running, "FIRST_PAUSE", 0.01)
     perform = Interrupted(3)
-    jobs = Jobs(perform)
+    jobs = JobScheduler(perform)
     jobs.start()
     done = jobs.status(jobs.submit(order()), LONG)
     assert (done.state, perform.count) == ("done", 4)
@@ -881,9 +882,11 @@ def test_a_job_whose_store_does_not_answer_goes_on_when_it_does(monkeypatch: pyt
 def test_the_log_tells_that_a_job_waits_for_its_store_and_names_no_file(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(run, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(running, "FIRST_PAUSE", 0.01)
     replies = [UnavailableError("the store answered 503 about 'DOE-JANE/1.dcm'"), None]
-    jobs = Jobs(lambda *_: Reply.from_error(error) if (error := replies.pop(0)) else Reply({"status": True}))
+    jobs = JobScheduler(
+        lambda *_: Reply.from_error(error) if (error := replies.pop(0)) else Reply({"status": True})
+    )
     jobs.start()
     with caplog.at_level(logging.INFO):
         job = jobs.submit(order())
@@ -901,7 +904,7 @@ def test_the_pauses_of_a_job_that_waits_for_its_store_grow_and_are_bounded(
 ) -> None:
     pauses: list[float] = []
     monkeypatch.setattr(CancellationToken, "sleep", lambda _, seconds: pauses.append(seconds))
-    jobs = Jobs(Interrupted(8))
+    jobs = JobScheduler(Interrupted(8))
     jobs.start()
     assert jobs.status(jobs.submit(order()), LONG).state == "done"
     assert pauses == [2, 4, 8, 16, 30, 30, 30, 30]
@@ -909,7 +912,7 @@ def test_the_pauses_of_a_job_that_waits_for_its_store_grow_and_are_bounded(
 
 
 def test_a_job_that_waits_for_its_store_says_so_and_can_be_cancelled() -> None:
-    jobs = Jobs(Interrupted(10**6))
+    jobs = JobScheduler(Interrupted(10**6))
     jobs.start()
     job = jobs.submit(order())
     told = next(each for each in jobs.events(job) if "waiting" in each["progress"])
@@ -920,10 +923,12 @@ def test_a_job_that_waits_for_its_store_says_so_and_can_be_cancelled() -> None:
 
 
 def test_a_job_that_waits_for_its_store_keeps_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(running, "FIRST_PAUSE", 0.01)
     tries: list[int] = []
 
-    def perform(given: Order, cancellation: CancellationToken, progress: Callable[[Progress], None]) -> Reply:
+    def perform(
+        given: JobRequest, cancellation: CancellationToken, progress: Callable[[Progress], None]
+    ) -> Reply:
         tries.append(1)
         if len(tries) == 1:
             progress(Progress(40, 0, 0, 6000, 1.0, total=1408))
@@ -936,7 +941,7 @@ def test_a_job_that_waits_for_its_store_keeps_its_numbers(monkeypatch: pytest.Mo
             return Reply({"status": False, "msg": "stopped"})
         return Reply.from_error(UnavailableError("the store does not answer"))
 
-    jobs = Jobs(perform)
+    jobs = JobScheduler(perform)
     jobs.start()
     job = jobs.submit(order())
     while len(tries) < 5:
@@ -949,12 +954,12 @@ def test_a_job_that_waits_for_its_store_keeps_its_numbers(monkeypatch: pytest.Mo
 
 
 def test_a_job_that_waits_for_its_store_is_parked_with_the_process(tmp_path: Path) -> None:
-    jobs = Jobs(Interrupted(10**6), str(tmp_path / "state"))
+    jobs = JobScheduler(Interrupted(10**6), str(tmp_path / "state"))
     jobs.start()
     job = jobs.submit(order())
     next(each for each in jobs.events(job) if "waiting" in each["progress"])
     jobs.close(LONG)
-    after = Jobs(Interrupted(0), str(tmp_path / "state"))
+    after = JobScheduler(Interrupted(0), str(tmp_path / "state"))
     assert after.status(job).state == "queued"
     after.start()
     assert after.status(job, LONG).state == "done"
@@ -962,9 +967,9 @@ def test_a_job_that_waits_for_its_store_is_parked_with_the_process(tmp_path: Pat
 
 
 def test_a_store_that_stays_away_fails_a_job_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "STORE_PATIENCE", 0.05)
-    monkeypatch.setattr(run, "FIRST_PAUSE", 0.02)
-    jobs = Jobs(Interrupted(10**6))
+    monkeypatch.setattr(running, "STORE_TIMEOUT", 0.05)
+    monkeypatch.setattr(running, "FIRST_PAUSE", 0.02)
+    jobs = JobScheduler(Interrupted(10**6))
     jobs.start()
     failed = jobs.status(jobs.submit(order()), LONG)
     assert failed.state == "failed"
@@ -976,16 +981,18 @@ def test_a_store_that_stays_away_fails_a_job_in_the_end(monkeypatch: pytest.Monk
 def test_a_job_that_once_got_further_is_given_up_when_it_does_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(run, "STORE_PATIENCE", 0.05)
-    monkeypatch.setattr(run, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(running, "STORE_TIMEOUT", 0.05)
+    monkeypatch.setattr(running, "FIRST_PAUSE", 0.02)
     first = Interrupted(1, files=1)
 
-    def perform(given: Order, cancellation: CancellationToken, progress: Callable[[Progress], None]) -> Reply:
+    def perform(
+        given: JobRequest, cancellation: CancellationToken, progress: Callable[[Progress], None]
+    ) -> Reply:
         if first.left > 0:
             return first(given, cancellation, progress)
         return Reply.from_error(UnavailableError("the store does not answer"))  # not even a listing
 
-    jobs = Jobs(perform)
+    jobs = JobScheduler(perform)
     jobs.start()
     assert jobs.status(jobs.submit(order()), LONG).state == "failed"
     jobs.close(LONG)
@@ -994,9 +1001,9 @@ def test_a_job_that_once_got_further_is_given_up_when_it_does_no_more(
 def test_a_job_whose_store_drips_is_given_up_when_no_file_is_whole_for_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(run, "PARTS_PATIENCE", 0.05)
-    monkeypatch.setattr(run, "FIRST_PAUSE", 0.02)
-    jobs = Jobs(Interrupted(10**6, files=0, size=1))
+    monkeypatch.setattr(running, "PARTIAL_PROGRESS_TIMEOUT", 0.05)
+    monkeypatch.setattr(running, "FIRST_PAUSE", 0.02)
+    jobs = JobScheduler(Interrupted(10**6, files=0, size=1))
     jobs.start()
     assert jobs.status(jobs.submit(order()), LONG).state == "failed"
     jobs.close(LONG)
@@ -1006,9 +1013,9 @@ def test_a_job_whose_store_drips_is_given_up_when_no_file_is_whole_for_long(
 def test_a_job_that_gets_further_each_time_is_not_given_up(
     monkeypatch: pytest.MonkeyPatch, files: int, size: int
 ) -> None:
-    monkeypatch.setattr(run, "STORE_PATIENCE", 0.05)
-    monkeypatch.setattr(run, "FIRST_PAUSE", 0.02)
-    jobs = Jobs(Interrupted(10, files, size))
+    monkeypatch.setattr(running, "STORE_TIMEOUT", 0.05)
+    monkeypatch.setattr(running, "FIRST_PAUSE", 0.02)
+    jobs = JobScheduler(Interrupted(10, files, size))
     jobs.start()
     assert jobs.status(jobs.submit(order()), LONG).state == "done"
     jobs.close(LONG)
