@@ -40,11 +40,12 @@ from pfstorage.keys.selection import MAX_GLOBS
 from pfstorage.server import admission
 from pfstorage.server.http1 import body
 from pfstorage.server.http1.head import MAX_HEAD
-from pfstorage.server.options import FLAGS, WANTED, ServerOptions
+from pfstorage.server.options import WANTED, ServerOptions
 from pfstorage.server.server import seconds_to_end
 from pfstorage.server.tokens import make_token
 from pfstorage.settings import model as config
 from pfstorage.settings import sources
+from pfstorage.settings.flags import FLAGS, SERVER_FLAGS, VARIABLES
 from pfstorage.settings.state import MAX_DEPTH as MOST_NAMES
 from pfstorage.wire.decoding import MAX_DEPTH, MOST_CONTAINERS
 from pfstorage.wire.fields import LONGEST_TEXT, MOST_ITEMS, FromTo, camel_case
@@ -56,6 +57,15 @@ DOCS = ROOT / "docs"
 PAGES = sorted(path.stem for path in DOCS.glob("*.rst"))
 VOLATILE = {"seconds", "last_modified", "now", "currentWorkingDir"}
 VOLATILE |= {"job", "created", "started", "finished", "bytesPerSecond"}
+
+
+# The fields of the server's options, by the names of their flags.
+SERVER_FIELDS = {
+    name: field.name
+    for field in dataclasses.fields(ServerOptions)
+    for name in (camel_case(field.name), *field.metadata.get("aliases", ()))
+    if name in {flag.name for flag in SERVER_FLAGS}
+}
 
 
 class Block(NamedTuple):
@@ -294,7 +304,7 @@ def test_the_limits_and_their_defaults_are_those_of_the_code(pages: dict[str, Pa
     rows = pages["server"].table("limits")
     documented = {row["flag"].removeprefix("--"): row["default"] for row in rows if row["flag"]}
     known, settings = ServerOptions(), config.to_document(config.Settings())["this"]
-    defaults = {flag: getattr(known, name) for flag, name in FLAGS.items() if flag in documented}
+    defaults = {flag: getattr(known, name) for flag, name in SERVER_FIELDS.items() if flag in documented}
     defaults |= {name: settings[name] for name in documented if name not in defaults}
     assert config.size_of("16G") == defaults["maxUpload"]
     shown = {
@@ -314,7 +324,7 @@ def test_each_limit_of_the_server_bounds_a_quantity(pages: dict[str, Page]) -> N
     told = {row["limit"]: row["default"] for row in rows}
     assert len(told) == len(rows)
     numbers = {name for name, default in vars(ServerOptions()).items() if type(default) in (int, float)}
-    limits = {f"--{flag}" for flag, name in FLAGS.items() if name in numbers}
+    limits = {f"--{flag}" for flag, name in SERVER_FIELDS.items() if name in numbers}
     assert limits <= told.keys()
     flags = {flag: row["default"] for row in pages["server"].table("limits") for flag in row["flag"].split()}
     assert flags == {limit: default for limit, default in told.items() if limit.startswith("--")}
@@ -561,8 +571,7 @@ def test_the_errors_and_their_statuses_are_those_of_the_code(pages: dict[str, Pa
 def test_the_flags_are_those_of_the_parser(pages: dict[str, Page]) -> None:
     rows = pages["flags"].table("flags")
     documented = {row["flag"]: (row["value"], row["setting"]) for row in rows}
-    of_ip_swift = {"ipSwift": "swift.auth_url", "portSwift": "swift.auth_url"}
-    settings = {dest: ".".join(place) for dest, place in sources._FLAGS.items()} | of_ip_swift
+    settings = {flag.dest: flag.setting for flag in FLAGS}
     assert documented == {
         ", ".join(sorted(flag.option_strings, key=len)): (
             str(flag.metavar or ""),
@@ -587,10 +596,8 @@ OPENSTACK = {"OS_USERNAME": "chris", "OS_PASSWORD": "testing"}
 
 def test_the_variables_are_those_that_are_read(pages: dict[str, Page]) -> None:
     rows = pages["flags"].table("environment")
-    documented = {row["variable"] for row in rows}
-    spelled = set(re.findall(r"\b(?:SWIFT|ST|OS|HOST)_[A-Z_]*[A-Z]\b", inspect.getsource(sources)))
-    options = {f"OS_{each.upper()}" for each in sources._OS_OPTIONS}
-    assert documented == spelled | options
+    documented = {row["variable"]: tuple(sorted(row["setting"].split(", "))) for row in rows}
+    assert documented == {name: tuple(sorted(places)) for name, places in VARIABLES.items()}
     assert len(rows) == len(documented)
 
 

@@ -174,6 +174,7 @@ def _run(
     from pfstorage.handler import StoreHandler
     from pfstorage.logs import console
     from pfstorage.settings.model import to_document
+    from pfstorage.settings.sources import server_settings
     from pfstorage.wire.reply import Reply
 
     console.set_up_logging(1 if options.verbosity is None else options.verbosity, options.logFormat)
@@ -187,7 +188,8 @@ def _run(
         handler = StoreHandler.from_args(vars(options), name="pfstorage", version=__version__)
         if options.str_configFileSave:
             document = to_document(handler.settings, with_secrets=options.saveSecrets)
-            _save(options.str_configFileSave, document)
+            server = server_settings(vars(options))
+            _save(options.str_configFileSave, document | ({"server": server} if server else {}))
     except MessageError as e:
         return _print(Reply.from_error(e))
     except (SettingsError, LocalFileError) as e:

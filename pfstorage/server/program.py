@@ -51,7 +51,7 @@ def serve(handler: StoreHandler, options: argparse.Namespace, key_source: str) -
         tokens = server.secrets()  # asked for by each line
         return handler.settings.secrets() | tokens if tokens else handler.settings.secrets()
 
-    console.set_up_logging(settings.verbosity, options.logFormat, secrets, in_batches=True)
+    console.set_up_logging(settings.verbosity, wanted.log_format, secrets, in_batches=True)
     handler.state.on_change = lambda changed: console.set_verbosity(changed.verbosity)
     console.log_what_ends_threads()
     ended = threading.Event()

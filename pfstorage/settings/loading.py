@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pfstorage.errors import SettingsError
+from pfstorage.settings.flags import SERVER_FLAGS
 from pfstorage.settings.model import (
     BLOCKS,
     DURABLE,
@@ -40,6 +41,8 @@ def load_settings(*documents: Document) -> tuple[Settings, list[str]]:
             merged[name].update(
                 {key: _as_meant(key, value) for key, value in values.items() if not is_masked(value)}
             )
+        elif name == "server":  # the options of the server are read when one starts
+            warnings += [_unknown(f"server.{key}") for key in values if key not in _SERVER_NAMES]
         else:
             warnings.append(f"the settings block {name!r} is not known and was left out")
     common, unknown = _read_block(CommonSettings, "this", merged["this"])
@@ -60,6 +63,7 @@ def _as_meant(key: str, value: Any) -> Any:
 
 
 # What 2.x wrote into the block ``this`` of a configuration file and 3 has no use for.
+_SERVER_NAMES = {flag.key for flag in SERVER_FLAGS}
 _OLD_NAMES = {"name", "version", "desc", "colorize", "configFileLoad", "configFileSave", "args"}
 
 
@@ -70,7 +74,11 @@ def _read_block(cls: type[Any], name: str, values: Mapping[str, Any]) -> tuple[A
     except FieldError as e:
         raise SettingsError(f"settings, block {name!r}: {e.without_value}") from None
     surplus = [key for key in unknown if name != "this" or key not in _OLD_NAMES]
-    return block, [f"the setting {name}.{key} is not known and was left out" for key in surplus]
+    return block, [_unknown(f"{name}.{key}") for key in surplus]
+
+
+def _unknown(name: str) -> str:
+    return f"the setting {name} is not known and was left out"
 
 
 def _check(settings: Settings) -> None:

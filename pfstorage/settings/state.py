@@ -10,10 +10,10 @@ from typing import Any
 from pfstorage._version import __version__
 from pfstorage.errors import ForbiddenError, NotFoundError, SettingsError
 from pfstorage.settings.changes import AT_RUN_TIME, leaves, require_new_secrets
+from pfstorage.settings.flags import FLAGS
 from pfstorage.settings.loading import load_settings
 from pfstorage.settings.model import BLOCKS, CommonSettings, Document, Settings, is_masked, to_document
 from pfstorage.settings.redaction import MASK, without_named, without_password
-from pfstorage.settings.sources import SECRET_FLAGS
 from pfstorage.wire.fields import known_names
 
 Tree = dict[str, Any]
@@ -21,6 +21,7 @@ MAX_DEPTH = 16
 """Names on the way to a leaf. Settings have two; what is nested much deeper can't be copied."""
 _TREES = {"", "this", "this/args", *BLOCKS}
 _COMMON = known_names(CommonSettings)
+_HOLDS = {flag.dest: flag.holds for flag in FLAGS}
 
 
 class StateTree:
@@ -141,10 +142,10 @@ class StateTree:
 
 
 def _shown_flag(name: str, value: Any) -> Any:
-    if value and name in SECRET_FLAGS:
+    if value and _HOLDS.get(name) == "secret":
         return MASK
-    if name in ("swiftAuthUrl", "httpProxy"):
-        return without_password(str(value or ""))
+    if _HOLDS.get(name) == "url" and isinstance(value, str):
+        return without_password(value)
     return (
         value if isinstance(value, str | int | float | None) else str(value)
     )  # whatever a caller kept there

@@ -121,6 +121,11 @@ def read_fields(
     return cls(**known), list(rest)
 
 
+def read_value(name: str, hint: object, value: object) -> Any:
+    """Return *value* as the type *hint* for the field *name*. Raise `FieldError` for a wrong type."""
+    return _converted(name, value, _converter(hint))
+
+
 def known_names(cls: type[Any], naming: Naming = camel_case) -> list[str]:
     """Return the wire names of *cls*, in the order of its definition."""
     return [naming(field.name) for field in dataclasses.fields(cls)]

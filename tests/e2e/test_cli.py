@@ -155,6 +155,15 @@ def test_settings_are_saved_without_secrets_and_for_the_owner_alone(command: Com
     assert json.loads((tmp_path / "s.json").read_text())["swift"]["key"] == "canary"
 
 
+def test_the_options_of_the_server_are_saved_with_the_settings(command: Command, tmp_path: Path) -> None:
+    flags = ("--fsRoot", "a", "--fsRoot", "b", "--maxRows", "5", "--configFileSave", "first.json")
+    assert command(*flags).returncode == 0
+    assert command("--configFileLoad", "first.json", "--configFileSave", "second.json").returncode == 0
+    saved = [json.loads((tmp_path / name).read_text()) for name in ("first.json", "second.json")]
+    assert saved[0]["server"] == {"fsRoot": ["a", "b"], "maxRows": 5}
+    assert saved[0] == saved[1]
+
+
 def test_saved_settings_are_loaded_and_flags_win(filled: Command) -> None:
     filled(*STORE, "--configFileSave", "s.json", "--verbosity", "0")
     done = filled("--configFileLoad", "s.json", "--msg", LS)

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from pfstorage.cli.flags import build_parser
 from pfstorage.errors import SettingsError
+from pfstorage.server.options import ServerOptions
+from pfstorage.settings.flags import SERVER_FLAGS
 from pfstorage.settings.loading import load_settings
 from pfstorage.settings.model import Settings, size_of, to_document
 from pfstorage.settings.redaction import MASK
@@ -192,3 +195,64 @@ def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, content: bytes
         path.write_bytes(content)
     with pytest.raises(SettingsError, match=r"settings\.json"):
         read_settings_file(path)
+
+
+def options_of(*flags: str, **server: Any) -> ServerOptions:
+    Path("settings.json").write_text(json.dumps({"server": server}))
+    args = vars(build_parser().parse_args(["--configFileLoad", "settings.json", *flags]))
+    return ServerOptions.from_args(args)
+
+
+def test_a_configuration_file_sets_the_options_of_the_server() -> None:
+    block: dict[str, Any] = {"tokenPath": "tokens", "enableTokenAuth": True, "fsRoot": ["a", "b"]}
+    block |= {"stateDir": "jobs", "maxUpload": "64M", "maxSpool": 5, "maxRows": 7, "repairState": True}
+    block |= {"allowHost": "one", "maxStreamSeconds": 9, "logFormat": "json", "graceSeconds": None}
+    options = options_of(**block)
+    assert (options.token_path, options.fs_roots, options.state_dir) == ("tokens", ("a", "b"), "jobs")
+    assert (options.max_upload, options.max_spool, options.max_rows) == (64 * 2**20, 5, 7)
+    assert (options.allow_hosts, options.stream_seconds, options.log_format) == (("one",), 9, "json")
+    assert (options.repair_state, options.grace_seconds) == (True, ServerOptions().grace_seconds)
+
+
+def test_a_flag_of_the_server_wins_over_the_configuration_file() -> None:
+    options = options_of("--fsRoot", "flag", "--maxRows", "3", fsRoot=["file"], maxRows=7, maxJobs=2)
+    assert (options.fs_roots, options.max_rows, options.max_jobs) == (("flag",), 3, 2)
+
+
+def test_every_flag_of_the_server_has_a_place_in_its_options() -> None:
+    values: dict[str, Any] = {"switch": True, "texts": ["name"], "count": 5, "size": "5M", "text": "text"}
+    own = {"corsOrigin": ["http://a.org"], "logFormat": "json"}
+    block = {flag.key: own.get(flag.key, values[flag.kind]) for flag in SERVER_FLAGS}
+    options, before = vars(options_of(**block)), vars(ServerOptions())
+    assert len([name for name in before if options[name] != before[name]]) == len(SERVER_FLAGS) - 1
+
+
+@pytest.mark.parametrize(
+    ("block", "text"),
+    [
+        ({"maxRows": "many"}, "'maxRows' takes a whole number"),
+        ({"maxRows": -1}, "'maxRows' takes a number from 1 to 999999"),
+        ({"fsRoot": [5]}, "'fsRoot' takes a list of texts"),
+        ({"maxUpload": "large"}, "--maxUpload: a size is bytes"),
+        ({"logFormat": "xml"}, "'logFormat' takes text or json"),
+        ({"enableTokenAuth": "perhaps"}, "'enableTokenAuth' takes true or false"),
+        ({"enableTokenAuth": True}, "--enableTokenAuth needs --tokenPath"),
+        ({"tokenPath": "tokens"}, "--tokenPath goes with --enableTokenAuth"),
+        ({"tlsCert": "cert.pem"}, "--tlsCert and --tlsKey go together"),
+        ({"corsOrigin": "*"}, "--corsOrigin "),
+    ],
+)
+def test_a_wrong_option_of_the_server_is_refused(block: dict[str, Any], text: str) -> None:
+    with pytest.raises(SettingsError, match=text):
+        options_of(**block)
+
+
+def test_a_block_of_the_server_that_is_no_object_is_refused() -> None:
+    Path("settings.json").write_text('{"server": []}')
+    with pytest.raises(SettingsError, match="the settings block 'server' must be an object"):
+        ServerOptions.from_args({"str_configFileLoad": "settings.json"})
+
+
+def test_an_unknown_option_of_the_server_is_warned_of() -> None:
+    warnings = load_settings({"server": {"fsRoot": ["a"], "fsRoots": ["b"]}})[1]
+    assert warnings == ["the setting server.fsRoots is not known and was left out"]
