@@ -370,21 +370,20 @@ def test_the_policy_of_security_is_about_this_version() -> None:
 
 
 def test_the_bounds_without_a_flag_are_those_of_the_code(pages: dict[str, Page]) -> None:
-    texts = {row["what"]: row["default"] for row in pages["server"].table("limits") if not row["flag"]}
+    texts = {row["quantity"]: row["default"] for row in pages["server"].table("limits") if not row["flag"]}
     known = ServerOptions()
     assert texts["a JSON message, or the fields of a form"] == f"{body.MAX_MESSAGE >> 20} MiB"
     assert texts["the head of a request"].startswith(f"{known.head_seconds:g} s, ")
-    assert texts["the first byte of a connection, and the greeting of TLS"] == f"{known.head_seconds:g} s"
-    slowest = f"{known.min_rate / 1024:g} KiB a second"
+    assert texts["the first byte of a connection, and the TLS handshake"] == f"{known.head_seconds:g} s"
+    slowest = f"{known.min_rate / 1024:g} KiB per second"
     assert (
-        texts["a body"]
-        == f"{slowest}; silent for {known.head_seconds:g} s, {known.idle_seconds:g} s later on"
+        texts["a body"] == f"{slowest}; silent for {known.head_seconds:g} s, later {known.idle_seconds:g} s"
     )
-    assert texts["the reader of an answer"].startswith(f"{slowest}; silent for {known.idle_seconds:g} s; ")
-    wanted = f"{known.min_rate * WANTED / 1024:g} KiB a second, and {known.head_seconds:g} s"
-    assert texts["the reader of an answer"].endswith(wanted)
+    assert texts["the reader of a response"].startswith(f"{slowest}; silent for {known.idle_seconds:g} s; ")
+    wanted = f"{known.min_rate * WANTED / 1024:g} KiB per second, and {known.head_seconds:g} s"
+    assert texts["the reader of a response"].endswith(wanted)
     assert texts["a kept connection without a request"] == f"{known.idle_seconds:g} s"
-    assert texts["those who follow a job, by its events or by wait"] == "half of --maxConnections"
+    assert texts["requests that follow a job, by its events or by wait"] == "half of --maxConnections"
 
 
 def test_the_settings_of_nginx_fit_those_of_the_server() -> None:
