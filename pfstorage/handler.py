@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pfstorage._version import __version__
+from pfstorage.access.principal import Principal
 from pfstorage.access.scoped import scoped
-from pfstorage.actions import ACTIONS, Caller, Context, find_action, jobs, service
+from pfstorage.actions import ACTIONS, ActionContext, RequestContext, find_action, jobs, service
 from pfstorage.actions.options import LongMeta, MoveMeta, work_of
 from pfstorage.backends import Storage, open_settings
 from pfstorage.backends.capabilities import SupportsAbort, SupportsDenyList
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TRUSTED = Caller()
+TRUSTED = RequestContext()
 
 
 class StoreHandler:
@@ -107,21 +108,21 @@ class StoreHandler:
                 self._storage, self._is_ours = open_settings(self.settings), True
             return self._storage
 
-    def storage_for(self, caller: Caller) -> Storage:
+    def storage_for(self, request: RequestContext) -> Storage:
         """Return the storage as *caller* may see and use it, in their turn.
 
         Raise `BusyError`, `StoppedError`, or `JobConflictError` if it is not the one that the message was meant for.
         """
-        if caller.permit:
-            caller.permit.begin()
+        if request.permit:
+            request.permit.begin()
         storage = self.storage
-        if caller.store and (name := store_name(storage.settings)) != caller.store:
+        if request.store and (name := store_name(storage.settings)) != request.store:
             raise JobConflictError(
-                f"the job was for {caller.store}, and the server serves {name} now: send the message anew"
+                f"the job was for {request.store}, and the server serves {name} now: send the message anew"
             )
-        if caller.roots and isinstance(storage, SupportsDenyList):
-            storage = storage.with_deny_list(caller.roots.deny_list)
-        return scoped(storage, caller.permissions)
+        if request.roots and isinstance(storage, SupportsDenyList):
+            storage = storage.with_deny_list(request.roots.deny_list)
+        return scoped(storage, request.principal.permissions)
 
     def abort(self, reason: str) -> None:
         """End what waits for the store, but for transfers and jobs, which have a stop of their own.
@@ -133,11 +134,13 @@ class StoreHandler:
                 self._storage.abort(reason)
                 self._close()
 
-    def run(self, source: str | bytes | Mapping[str, Any], caller: Caller = TRUSTED) -> dict[str, Any]:
+    def run(
+        self, source: str | bytes | Mapping[str, Any], request: RequestContext = TRUSTED
+    ) -> dict[str, Any]:
         """Answer the message *source*, JSON text or what it decodes to, with the reply as a dict."""
-        return self.answer(source, caller).body
+        return self.answer(source, request).body
 
-    def answer(self, source: str | bytes | Mapping[str, Any], caller: Caller = TRUSTED) -> Reply:
+    def answer(self, source: str | bytes | Mapping[str, Any], request: RequestContext = TRUSTED) -> Reply:
         """Answer the message *source*. Never raises for what is in it: an error is a reply, too.
 
         The reply is settled unless the *caller* streams; then it is, too, as far as they hold its rows.
@@ -148,24 +151,24 @@ class StoreHandler:
         try:
             message = Message.parse(source)
             name = self._known_name(message)
-            perform = self._prepared(message, caller)
+            perform = self._prepared(message, request)
             if not (before.debug_to_dir or name == "internalctl"):
                 message = None  # what nobody has use for any more may be large
             reply = perform()
-            if not caller.streams or self.settings.debug_to_dir:
+            if request.stream_after is None or self.settings.debug_to_dir:
                 reply.settle()
-            elif caller.holds:
-                reply.settle(caller.holds)
+            elif request.stream_after:
+                reply.settle(request.stream_after)
         except PfstorageError as e:
             reply = Reply.from_error(without_traceback(e))
         except Exception as e:  # noqa: BLE001 - it is logged
             reply = Reply.from_error(unexpected_error(e, "an action"))
         seconds = time.monotonic() - started
-        observe = caller.observe or _log
+        observe = request.observe or _log
         reply.when_known(lambda: observe(name, reply, time.monotonic() - started))
         if self.settings.debug_to_dir:
             # the message may have changed them
-            secrets = before.secrets() | self.settings.secrets() | caller.secrets()
+            secrets = before.secrets() | self.settings.secrets() | request.secrets()
             write_record(self.settings.debug_to_dir, name, message, reply, seconds, secrets)
         return reply
 
@@ -176,61 +179,64 @@ class StoreHandler:
         is_known = message.action in ACTIONS or self._extension(message.action)
         return message.action if is_known else ""
 
-    def job_runner(self, caller: Caller) -> JobRunner:
+    def job_runner(self, request: RequestContext) -> JobRunner:
         """Return what does the jobs that come by the door of *caller*: for whom, each order tells."""
 
-        def perform(
-            request: JobRequest, cancellation: CancellationToken, progress: Callable[[Progress], None]
+        def run(
+            job: JobRequest, cancellation: CancellationToken, progress: Callable[[Progress], None]
         ) -> Reply:
-            owned = replace(caller, owner=request.owner, permissions=request.permissions, trusted=False)
-            meant = replace(owned, roots=_roots_of(request, caller), store=request.origin.store)
-            mine = replace(
-                meant,
-                upload=None,
+            principal = replace(
+                request.principal, owner=job.owner, permissions=job.permissions, is_trusted=False
+            )
+            own = replace(
+                request,
+                principal=principal,
+                roots=_roots_of(job, request.roots),
+                store=job.origin.store,
                 jobs=None,
-                streams=True,
-                holds=0,
+                stream_after=0,
                 cancellation=cancellation,
                 progress=progress,
             )
-            return self.answer(request.message, mine)
+            return self.answer(job.message, own)
 
-        return perform
+        return run
 
-    def _prepared(self, message: Message, caller: Caller) -> Callable[[], Reply]:
+    def _prepared(self, message: Message, request: RequestContext) -> Callable[[], Reply]:
         """Return what answers *message*, which it has looked at. Raise for what *caller* may not do, or nobody can."""
         if "ctl" in message.meta:
-            return functools.partial(service.control, self._context(caller), message)
-        extension = None if caller.read_only else self._extension(message.action)
+            return functools.partial(service.control, self.action_context(request), message)
+        extension = None if request.principal.is_read_only else self._extension(message.action)
         if extension:
-            _require_rights("write", message.action, caller)
-            if caller.permit:
-                caller.permit.begin()
+            _require_level("write", message.action, request.principal)
+            if request.permit:
+                request.permit.begin()
             return functools.partial(_reply_of, extension, message)
         action = find_action(message.action)
-        _require_rights("read" if action.read_only else "write", action.name, caller)
-        if caller.read_only and not action.read_only:
+        _require_level("read" if action.read_only else "write", action.name, request.principal)
+        if request.principal.is_read_only and not action.read_only:
             raise MethodNotAllowedError(
                 f"{action.name} changes something: send it by POST", action=action.name
             )
         meta, warnings = read_meta(action.meta, message)
-        context = self._context(caller)
+        context = self.action_context(request)
         if isinstance(meta, LongMeta) and meta.async_:
             return lambda: _with_warnings(jobs.begun(context, message, meta), context, warnings)
 
         def perform() -> Reply:
-            if isinstance(meta, LongMeta) and caller.permit:
-                caller.permit.begin_transfer()
+            if isinstance(meta, LongMeta) and request.permit:
+                request.permit.begin_transfer()
             return _with_warnings(action.run(context, meta), context, warnings)
 
         return perform
 
-    def work_for(self, caller: Caller, meta: MoveMeta) -> TransferContext:
+    def work_for(self, request: RequestContext, meta: MoveMeta) -> TransferContext:
         """Return the means to move something as *meta* says, for *caller*, also when they have gone."""
-        return work_of(self._context(caller), meta, cancellation=caller.cancellation)
+        return work_of(self.action_context(request), meta, cancellation=request.cancellation)
 
-    def _context(self, caller: Caller) -> Context:
-        return Context(lambda: self.storage_for(caller), self.state, caller, self.rate_limiter)
+    def action_context(self, request: RequestContext) -> ActionContext:
+        """Make the context of an action that answers *request*."""
+        return ActionContext(lambda: self.storage_for(request), self.state, request, self.rate_limiter)
 
     def rate_limiter(self) -> RateLimiter:
         """Return what all that moves bytes shares, so that it keeps within the bandwidth of the present settings."""
@@ -280,17 +286,17 @@ def _storage_part(settings: Settings) -> tuple[Any, ...]:
     return settings.type, getattr(settings, settings.type), *(transport if settings.type == "swift" else ())
 
 
-def _roots_of(request: JobRequest, caller: Caller) -> AllowedRoots | None:
-    """Return the roots of *caller*, by which the paths of *request* mean what they did when it came."""
-    before = request.origin.roots
-    if caller.roots:
-        return caller.roots.with_earlier_roots(before)
+def _roots_of(job: JobRequest, roots: AllowedRoots | None) -> AllowedRoots | None:
+    """Return *roots*, with which the paths of *job* mean what they meant when it was submitted."""
+    before = job.origin.roots
+    if roots:
+        return roots.with_earlier_roots(before)
     is_elsewhere = before and before[0][1] != LocalAccess().cwd_if_any
     return AllowedRoots(("/",)).with_earlier_roots(before) if is_elsewhere else None
 
 
-def _require_rights(level: str, name: str, caller: Caller) -> None:
-    if not caller.permissions.allows(level):
+def _require_level(level: str, name: str, principal: Principal) -> None:
+    if not principal.permissions.allows(level):
         raise ForbiddenError(f"{name} takes a token with the right to {level}", action=name)
 
 
@@ -301,8 +307,8 @@ def _reply_of(extension: Callable[..., object], message: Message) -> Reply:
     return Reply(body)
 
 
-def _with_warnings(reply: Reply, context: Context, warnings: list[str]) -> Reply:
-    upload = context.caller.upload
+def _with_warnings(reply: Reply, context: ActionContext, warnings: list[str]) -> Reply:
+    upload = context.request.upload
     unused = "the file that came with the message was not used: objPut takes it with meta 'toObject'"
     more = [unused] if upload and not upload.used else []
     reply.warn(lambda: [*warnings, *context.warnings, *more])

@@ -30,7 +30,7 @@ import yaml
 from pfstorage import StoreHandler, ThreadedHTTPServer, errors, open_storage
 from pfstorage._version import __version__
 from pfstorage.access.permissions import LEVELS, Permissions
-from pfstorage.actions import ACTIONS, Action, Caller
+from pfstorage.actions import ACTIONS, Action, RequestContext
 from pfstorage.actions.jobs import LONGEST_WAIT
 from pfstorage.actions.service import ECHO_GROWTH
 from pfstorage.cli.flags import build_parser
@@ -284,7 +284,9 @@ def test_the_words_of_the_troubles_are_those_of_the_code(pages: dict[str, Page])
 
 
 def test_a_copy_of_the_jobs_of_a_running_server_is_whole(pages: dict[str, Page], tmp_path: Path) -> None:
-    jobs = JobScheduler(StoreHandler(open_storage("memory")).job_runner(Caller()), str(tmp_path / "state"))
+    jobs = JobScheduler(
+        StoreHandler(open_storage("memory")).job_runner(RequestContext()), str(tmp_path / "state")
+    )
     order = JobRequest({"action": "objPull", "meta": {"fromLocation": "chris"}}, "pfcon", Permissions())
     job = jobs.submit(order)
     text = block_of(pages["deployment"], "a copy of the jobs")
@@ -294,7 +296,7 @@ def test_a_copy_of_the_jobs_of_a_running_server_is_whole(pages: dict[str, Page],
     copy = (tmp_path / "jobs.copy").rename(tmp_path / "restored" / "jobs.sqlite")
     assert copy.stat().st_mode & 0o077 == 0
     restored = JobScheduler(
-        StoreHandler(open_storage("memory")).job_runner(Caller()), str(tmp_path / "restored")
+        StoreHandler(open_storage("memory")).job_runner(RequestContext()), str(tmp_path / "restored")
     )
     assert restored._store.begin(job, 1.0)[1] == order
     restored.close(10)
@@ -486,10 +488,10 @@ def test_every_action_has_an_example(pages: dict[str, Page]) -> None:
 
 
 def test_the_examples_give_the_replies_that_are_shown(pages: dict[str, Page], handler: StoreHandler) -> None:
-    jobs = JobScheduler(handler.job_runner(Caller()), "state")
+    jobs = JobScheduler(handler.job_runner(RequestContext()), "state")
     jobs.start()
     for request, reply in examples(pages["messages"]):
-        answer = handler.answer(request, Caller(jobs=jobs)).to_json()
+        answer = handler.answer(request, RequestContext(jobs=jobs)).to_json()
         assert list(json.loads(answer)) == list(json.loads(reply)), request
         assert fixed(json.loads(answer)) == fixed(json.loads(reply)), request
     jobs.close(10)

@@ -4,13 +4,14 @@ from pfstorage.actions import jobs, listing, service
 from pfstorage.actions import pull as pulling
 from pfstorage.actions import push as pushing
 from pfstorage.actions import sweep as sweeping
-from pfstorage.actions.registry import ACTIONS, Action, Caller, Context, Upload, action, find_action
+from pfstorage.actions.context import ActionContext, RequestContext, Upload
+from pfstorage.actions.registry import ACTIONS, Action, action, find_action
 
 __all__ = [
     "ACTIONS",
     "Action",
-    "Caller",
-    "Context",
+    "ActionContext",
+    "RequestContext",
     "Upload",
     "action",
     "find_action",

@@ -6,8 +6,10 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pfstorage.access.principal import Principal
+from pfstorage.actions.context import ActionContext
 from pfstorage.actions.options import LongMeta
-from pfstorage.actions.registry import Caller, Context, action
+from pfstorage.actions.registry import action
 from pfstorage.errors import ForbiddenError, MessageError, UnknownJobError
 from pfstorage.jobs.model import CANCELLED, MAX_LISTED, Job, JobRequest
 from pfstorage.jobs.origin import Origin, store_name
@@ -39,16 +41,16 @@ class JobsMeta:
     limit: int | None = field(default=None, metadata={"schema": {"minimum": 1, "maximum": MAX_LISTED}})
 
 
-def begun(context: Context, message: Message, meta: LongMeta) -> Reply:
+def begun(context: ActionContext, message: Message, meta: LongMeta) -> Reply:
     """Take on *message* as a job, and reply which one it is. Raise `MessageError` for what can't be one."""
-    jobs = _jobs_of(context.caller)
-    if context.caller.upload:
+    jobs = _jobs_of(context)
+    if context.request.upload:
         raise MessageError("a file that comes with the message is stored at once: leave out 'async'")
     meta.check()
     request = JobRequest(
         {"action": message.action, "meta": _known(message, meta)},
-        context.caller.owner,
-        context.caller.permissions,
+        context.principal.owner,
+        context.principal.permissions,
         meta.jid,
         _origin(context),
     )
@@ -57,8 +59,8 @@ def begun(context: Context, message: Message, meta: LongMeta) -> Reply:
     return Reply({"status": True, "job": jobs.submit(request)}, is_accepted=True)
 
 
-def _origin(context: Context) -> Origin:
-    roots, cwd = context.caller.roots, LocalAccess().cwd_if_any
+def _origin(context: ActionContext) -> Origin:
+    roots, cwd = context.request.roots, LocalAccess().cwd_if_any
     named = roots.named_paths if roots else ((cwd, cwd),) if cwd else ()
     return Origin(store_name(context.state.settings), named)
 
@@ -76,70 +78,65 @@ def _known(message: Message, meta: LongMeta) -> dict[str, Any]:
     read_only=True,
     text="Tell how far a job is, now or when it is over, and then its reply.",
 )
-def job_status(context: Context, meta: StatusMeta) -> Reply:
+def job_status(context: ActionContext, meta: StatusMeta) -> Reply:
     wait = meta.wait or 0
-    jobs, job = _jobs_of(context.caller), _named(context.caller, meta)
+    jobs, job = _jobs_of(context), _named(context, meta)
     if wait:
-        if context.caller.permit and not job.is_finished:
-            context.caller.permit.begin_following()
+        if context.request.permit and not job.is_finished:
+            context.request.permit.begin_following()
         job = jobs.status(job.id, wait)
-        require_sight(context.caller.renewed(), job)  # as it is now, which may be long after
+        require_visible(context.principal.renewed(), job)  # as it is now, which may be long after
     return Reply({"status": True, **job.as_body()})
 
 
 @action(
     "jobList", meta=JobsMeta, read_only=True, text="List the jobs that the caller may see, the latest first."
 )
-def job_list(context: Context, meta: JobsMeta) -> Reply:
+def job_list(context: ActionContext, meta: JobsMeta) -> Reply:
     limit = ROWS if meta.limit is None else meta.limit
-    caller = context.caller
-    jobs = _jobs_of(caller).list(
-        limit, None if _sees_all(caller) else caller.owner, caller.permissions.prefix
-    )
+    principal = context.principal
+    owner = None if principal.permissions.is_unrestricted else principal.owner
+    jobs = _jobs_of(context).list(limit, owner, principal.permissions.prefix)
     return Reply({"status": True, "jobs": [job.as_row() for job in context.cancellation.checked(jobs)]})
 
 
 @action("jobCancel", meta=JobMeta, text="Have a job end soon.")
-def job_cancel(context: Context, meta: JobMeta) -> Reply:
-    jobs = _jobs_of(context.caller)
-    job = jobs.cancel(_named(context.caller, meta).id)
+def job_cancel(context: ActionContext, meta: JobMeta) -> Reply:
+    job = _jobs_of(context).cancel(_named(context, meta).id)
     body = {"status": True, **job.as_body()}
     if job.is_finished and job.state != CANCELLED:
         body |= {"status": False, "msg": f"there is nothing to cancel: the job is {job.state}"}
     return Reply(body)
 
 
-def require_sight(caller: Caller, job: Job) -> None:
-    """Raise `UnknownJobError` if *job* is somebody else's, `ForbiddenError` if it names keys that are not for them.
+def require_visible(principal: Principal, job: Job) -> None:
+    """Raise `UnknownJobError` if *job* is another owner's, `ForbiddenError` if it names keys out of reach.
 
-    They had more rights when they began it.
+    The owner may have had more rights when the job was submitted.
     """
-    if _sees_all(caller):
+    if principal.permissions.is_unrestricted:
         return
-    if job.owner != caller.owner:
+    if job.owner != principal.owner:
         raise UnknownJobError(f"there is no job {job.id!r}", job=job.id)
-    if not caller.permissions.reach(job.permissions):
+    if not principal.permissions.reach(job.permissions):
         raise ForbiddenError("the job was begun with rights to more keys than the token has now", job=job.id)
 
 
-def _named(caller: Caller, meta: JobMeta) -> Job:
+def _named(context: ActionContext, meta: JobMeta) -> Job:
     if not (meta.job or meta.jid):
         raise MessageError(
             "name the job: meta 'job' takes the id that was replied, 'jid' the one that was given"
         )
-    jobs = _jobs_of(caller)
-    job = jobs.status(meta.job or jobs.find(meta.jid, caller.owner, any_owner=_sees_all(caller)))
-    require_sight(caller, job)
+    jobs, principal = _jobs_of(context), context.principal
+    job_id = meta.job or jobs.find(meta.jid, principal.owner, any_owner=principal.permissions.is_unrestricted)
+    job = jobs.status(job_id)
+    require_visible(principal, job)
     return job
 
 
-def _sees_all(caller: Caller) -> bool:
-    return caller.permissions.is_unrestricted
-
-
-def _jobs_of(caller: Caller) -> JobScheduler:
-    if caller.jobs is None:
+def _jobs_of(context: ActionContext) -> JobScheduler:
+    if context.request.jobs is None:
         raise MessageError(
             "only a server takes 'async' and has jobs: send the message to one, as by --remote"
         )
-    return caller.jobs
+    return context.request.jobs

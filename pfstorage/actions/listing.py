@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pfstorage.actions.context import ActionContext
 from pfstorage.actions.options import MoveMeta, work_of
-from pfstorage.actions.registry import Context, action
+from pfstorage.actions.registry import action
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.listing import SLASH, as_directories, list_level
 from pfstorage.errors import (
@@ -128,11 +129,11 @@ def _any(storage: Storage, prefix: str) -> bool:
     read_only=True,
     text="List the objects whose key begins with a path, as rows of the fields that are asked for.",
 )
-def ls(context: Context, meta: LsMeta) -> Reply:
+def ls(context: ActionContext, meta: LsMeta) -> Reply:
     _check_fields(meta.ret_spec)
     storage = context.listing()
     full_path = prefix_in(storage, meta.prepend_bucket_path, meta.path)
-    missing, most = PackedStrings(), context.caller.max_rows
+    missing, most = PackedStrings(), context.request.max_rows
     is_bounded = bool(most) and (meta.limit is None or meta.limit > most)
     if is_bounded:  # one more than there may be shows whether there are more
         meta = replace(meta, limit=most + 1)
@@ -172,7 +173,11 @@ def _first_rows(rows: Iterable[ObjectInfo], most: int, warn: Callable[[str], Non
 
 
 def _rows(
-    context: Context, storage: Storage, meta: LsMeta, full_path: str, note_missing: Callable[[str], None]
+    context: ActionContext,
+    storage: Storage,
+    meta: LsMeta,
+    full_path: str,
+    note_missing: Callable[[str], None],
 ) -> Iterator[ObjectInfo]:
     """Return at least the rows that are asked for; *note_missing* is told of those that are listed and not there."""
     limit = None if meta.substr or meta.sure else meta.limit
@@ -223,7 +228,7 @@ def _field(name: str) -> str:
 @action(
     "objExists", meta=ObjectMeta, read_only=True, text="Tell whether there is an object of exactly this key."
 )
-def obj_exists(context: Context, meta: ObjectMeta) -> Reply:
+def obj_exists(context: ActionContext, meta: ObjectMeta) -> Reply:
     key = _key(meta)
     try:
         found = _head(context.storage, key)
@@ -238,7 +243,7 @@ def obj_exists(context: Context, meta: ObjectMeta) -> Reply:
     read_only=True,
     text="Return what the store says of one object, as a row of ``ls``.",
 )
-def obj_stat(context: Context, meta: ObjectMeta) -> Reply:
+def obj_stat(context: ActionContext, meta: ObjectMeta) -> Reply:
     found = _head(context.storage, _key(meta))
     return Reply({"status": True, "objPath": found.key, "objStat": found.as_row()})
 

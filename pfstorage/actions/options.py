@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pfstorage.actions.registry import Context
+from pfstorage.actions.context import ActionContext
 from pfstorage.backends import Storage
 from pfstorage.errors import MessageError, PfstorageError, StoppedError, UnavailableError
 from pfstorage.keys.selection import MAX_GLOB_LENGTH, MAX_GLOBS, MAX_GLOBS_LENGTH, Selection
@@ -83,7 +83,7 @@ _SEE_LIMIT = " open files allows, see ulimit -n"
 
 
 def work_of(
-    context: Context,
+    context: ActionContext,
     meta: MoveMeta,
     storage: Storage | None = None,
     *,
@@ -106,9 +106,9 @@ def work_of(
         durable=settings.durable,
         names_kept=meta.reply == "full",
         rate_limiter=context.rate_limiter(),
-        shared=context.caller.workers,
+        shared=context.request.workers,
         cancellation=cancellation or context.cancellation,
-        progress=context.caller.progress,
+        progress=context.request.progress,
         warn=context.warn,
     )
     work = TransferContext(storage or context.storage, options)

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from pfstorage.actions.audit import body_of, local_files, with_extra_files
+from pfstorage.actions.context import ActionContext
 from pfstorage.actions.listing import is_denied, location_in, prefix_in, prepended
 from pfstorage.actions.named import HasRoom, Names
 from pfstorage.actions.options import MoveMeta, check_places, reply_of, when_nothing, work_of
-from pfstorage.actions.registry import Context, action
+from pfstorage.actions.registry import action
 from pfstorage.actions.target import Target, refused, resolved
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.errors import FullDiskError, MessageError
@@ -63,12 +64,12 @@ class PullMeta(MoveMeta):
 
 
 @action("objPull", meta=PullMeta, text="Write the objects that a path and a selection choose to local files.")
-def obj_pull(context: Context, meta: PullMeta) -> Reply:
-    with LocalAccess(context.caller.roots) as local_access:
+def obj_pull(context: ActionContext, meta: PullMeta) -> Reply:
+    with LocalAccess(context.request.roots) as local_access:
         return _pulled(context, meta, local_access)
 
 
-def _pulled(context: Context, meta: PullMeta, local_access: LocalAccess) -> Reply:
+def _pulled(context: ActionContext, meta: PullMeta, local_access: LocalAccess) -> Reply:
     storage = _listing(context, meta)
     means = functools.partial(work_of, context, meta, storage)
     choice = _choice(storage, meta, local_access)
@@ -89,12 +90,12 @@ def _pulled(context: Context, meta: PullMeta, local_access: LocalAccess) -> Repl
     meta=PullMeta,
     text="Compare local files with the objects that they would be pulled from; move nothing.",
 )
-def obj_verify(context: Context, meta: PullMeta) -> Reply:
-    with LocalAccess(context.caller.roots) as local_access:
+def obj_verify(context: ActionContext, meta: PullMeta) -> Reply:
+    with LocalAccess(context.request.roots) as local_access:
         return _verified(context, meta, local_access)
 
 
-def _verified(context: Context, meta: PullMeta, local_access: LocalAccess) -> Reply:
+def _verified(context: ActionContext, meta: PullMeta, local_access: LocalAccess) -> Reply:
     storage = _listing(context, meta)
     means = functools.partial(work_of, context, meta, storage)
     means()  # what is wrong with the message is told first
@@ -126,7 +127,7 @@ def _is_denied(report: TransferReport) -> bool:
     return is_denied(report.error) and not (report.count or report.failed)
 
 
-def _listing(context: Context, meta: PullMeta) -> Storage:
+def _listing(context: ActionContext, meta: PullMeta) -> Storage:
     """Return the storage, whose listings may leave something out that *meta* does not exclude: the context tells."""
     meta.check()
     selection = meta.selection

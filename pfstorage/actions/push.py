@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 from pfstorage.access.permissions import Permissions
 from pfstorage.access.scoped import require_write
 from pfstorage.actions.audit import body_of
+from pfstorage.actions.context import ActionContext, Upload
 from pfstorage.actions.listing import prepended
 from pfstorage.actions.options import MoveMeta, check_places, reply_of, work_of
-from pfstorage.actions.registry import Context, Upload, action
+from pfstorage.actions.registry import action
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.capabilities import list_partially
 from pfstorage.backends.contract import Attributes, Source
@@ -94,19 +95,19 @@ _PUT_TEXT = "Store a tree, a file or a list of files; or the file that came with
 
 @action("objPut", meta=PutMeta, text=_PUT_TEXT)
 @action("objPush", meta=PutMeta, text=_PUT_TEXT)
-def obj_put(context: Context, meta: PutMeta) -> Reply:
+def obj_put(context: ActionContext, meta: PutMeta) -> Reply:
     if meta.to_object:
         return _put_upload(context, meta)
-    with LocalAccess(context.caller.roots) as local_access:
+    with LocalAccess(context.request.roots) as local_access:
         return _pushed(context, meta, local_access)
 
 
-def _pushed(context: Context, meta: PutMeta, local_access: LocalAccess) -> Reply:
+def _pushed(context: ActionContext, meta: PutMeta, local_access: LocalAccess) -> Reply:
     work, is_tree = work_of(context, meta), _is_tree(meta, local_access)
 
     def items(warn: Callable[[str], None]) -> Iterator[Transfer | Failure]:
         found = _items(meta, local_access, warn, context.cancellation)
-        return map(functools.partial(_if_allowed, context.caller.permissions), found)
+        return map(functools.partial(_if_allowed, context.principal.permissions), found)
 
     report = push(_with_known(items(context.warn), work), work, meta.stable)
     if not (report.count or report.failed or report.unstable or report.error or meta.shard):
@@ -122,7 +123,10 @@ def _pushed(context: Context, meta: PutMeta, local_access: LocalAccess) -> Reply
 
 
 def _audited(
-    context: Context, meta: PutMeta, items: Callable[[], Iterator[Transfer | Failure]], report: TransferReport
+    context: ActionContext,
+    meta: PutMeta,
+    items: Callable[[], Iterator[Transfer | Failure]],
+    report: TransferReport,
 ) -> Comparison:
     """Compare the files of a push with the store; what that does not have, whatever it lists, is stored again."""
 
@@ -300,8 +304,8 @@ def known_objects(
         return {}  # the first put makes the container or is told that it may not; who may write may not list
 
 
-def _put_upload(context: Context, meta: PutMeta) -> Reply:
-    upload = context.caller.upload
+def _put_upload(context: ActionContext, meta: PutMeta) -> Reply:
+    upload = context.request.upload
     if upload is None:
         raise MessageError(
             "meta 'toObject' needs a file: send a multipart form with the fields d_msg and local"
@@ -312,10 +316,10 @@ def _put_upload(context: Context, meta: PutMeta) -> Reply:
     key = _key_of_file(
         check_key(normal_prefix(prepended(meta.prepend_bucket_path, without_dot(meta.to_object))))
     )
-    require_write(context.caller.permissions, key)
+    require_write(context.principal.permissions, key)
     report = TransferReport(meta.reply == "full")
     # of a client that has gone, too: it sent all of it
-    work = work_of(context, meta, cancellation=context.caller.cancellation)
+    work = work_of(context, meta, cancellation=context.request.cancellation)
     report.note(Transfer(key, upload.filename), _stored_upload(work, key, upload))
     return reply_of(report, meta, {"localpath": os.path.dirname(upload.filename)})
 

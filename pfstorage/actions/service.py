@@ -11,7 +11,8 @@ from datetime import datetime
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
-from pfstorage.actions.registry import Context, action
+from pfstorage.actions.context import ActionContext
+from pfstorage.actions.registry import action
 from pfstorage.errors import ForbiddenError, MessageError, NotFoundError
 from pfstorage.settings.state import nested
 from pfstorage.wire.fields import ANY_LENGTH
@@ -44,13 +45,13 @@ class InternalctlMeta:
 @action(
     "hello", meta=HelloMeta, read_only=True, text="Say who is there: the time, the machine, or what was said."
 )
-def hello(context: Context, meta: HelloMeta) -> Reply:
+def hello(context: ActionContext, meta: HelloMeta) -> Reply:
     answer: dict[str, Any] = {name: context.state.get(f"/this/{name}") for name in ("name", "version")}
     if meta.ask_about == "timestamp":
         now = datetime.now().isoformat("-", "microseconds")
         answer["timestamp"] = {"now": now.replace("-", "").replace(":", "")}
     elif meta.ask_about == "sysinfo":
-        if context.caller.is_anonymous or context.caller.permissions.prefix:
+        if context.principal.is_anonymous or context.principal.permissions.prefix:
             raise ForbiddenError(
                 "sysinfo tells of this machine: it is not for anybody, nor for a part of the store"
             )
@@ -129,20 +130,20 @@ def _address(interfaces: dict[str, list[Any]]) -> str:
     meta=InternalctlMeta,
     text="Read or change the state: the settings as a tree of paths like ``/swift/container_name``.",
 )
-def internalctl(context: Context, meta: InternalctlMeta) -> Reply:
+def internalctl(context: ActionContext, meta: InternalctlMeta) -> Reply:
     if not meta.var:
         raise MessageError("meta 'var' must name a part of the state, such as /swift/container_name")
-    if context.caller.permissions.prefix:
+    if context.principal.permissions.prefix:
         raise ForbiddenError("internalctl is not for a token that sees a part of the store alone")
     if meta.set is not None:
         require_trust(context, "internalctl set")
-        context.state.set(meta.var, meta.set, at_run_time=context.caller.is_remote)
+        context.state.set(meta.var, meta.set, at_run_time=context.principal.is_remote)
         is_tree = isinstance(meta.set, dict)
         changed = _part(context.state.get(meta.var), meta.set) if is_tree else _get(context, meta.var)
         return Reply({"d_ret": changed, "status": True})
     if meta.value_replace is not None:
         require_trust(context, "internalctl valueReplace")
-        is_remote = context.caller.is_remote
+        is_remote = context.principal.is_remote
         paths = context.state.replace(meta.var, meta.value_replace, at_run_time=is_remote)
         answer = {"status": True, "l_fileChanged": paths, "hits": len(paths)}
         return Reply({"d_ret": answer, "status": True})
@@ -154,7 +155,7 @@ def internalctl(context: Context, meta: InternalctlMeta) -> Reply:
         return Reply({"d_ret": {}, "status": False, "msg": str(e)})
 
 
-def _get(context: Context, var: str) -> dict[str, Any]:
+def _get(context: ActionContext, var: str) -> dict[str, Any]:
     """Return the value at *var*: a leaf under its whole path, a tree under each of its parents."""
     value = context.state.get(var)
     shown: dict[str, Any] = nested(var, value) if isinstance(value, dict) else {var: value}
@@ -168,22 +169,22 @@ def _part(shown: Any, of: Any) -> Any:
     return shown
 
 
-def require_trust(context: Context, what: str) -> None:
+def require_trust(context: ActionContext, what: str) -> None:
     """Raise `ForbiddenError` unless the caller may change the service."""
-    if not context.caller.trusted:
+    if not context.principal.is_trusted:
         raise ForbiddenError(
             f"{what} is taken only as a JSON message with a token that may do all,"
             " or, where there are no tokens, from the machine itself"
         )
 
 
-def control(context: Context, message: Message) -> Reply:
+def control(context: ActionContext, message: Message) -> Reply:
     """Obey ``meta.ctl``, which knows one order: ``{"serverCmd": "quit"}``."""
     order = message.meta["ctl"]
     if not isinstance(order, dict) or order.get("serverCmd") != "quit":
         raise MessageError('meta \'ctl\' takes {"serverCmd": "quit"}')
     require_trust(context, "quit")
-    if context.caller.shut_down is None:
+    if context.request.shut_down is None:
         raise MessageError("there is no server to quit: the message did not come to one")
-    context.caller.shut_down()
+    context.request.shut_down()
     return Reply({"msg": "Server shut down", "status": True})

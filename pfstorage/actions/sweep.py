@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from pfstorage.actions.context import ActionContext
 from pfstorage.actions.options import LongMeta
-from pfstorage.actions.registry import Context, action
+from pfstorage.actions.registry import action
 from pfstorage.backends.capabilities import Leftover, Leftovers, RunAll, SupportsMultipart
 from pfstorage.errors import PfstorageError, RejectedError, StoppedError, StorageError
 from pfstorage.keys.mapping import normal_location, relative_to, without_dot
@@ -35,12 +36,15 @@ class SweepMeta(LongMeta):
     meta=SweepMeta,
     text="List the segments that no large object is made of; remove them if ``dryRun`` is false.",
 )
-def obj_sweep(context: Context, meta: SweepMeta) -> Reply:
+def obj_sweep(context: ActionContext, meta: SweepMeta) -> Reply:
     meta.check()
     older_than = WEEK if meta.older_than is None else meta.older_than
-    settings, caller = context.state.settings, context.caller
+    settings = context.state.settings
     options = Options(
-        settings.worker_count, settings.retries, shared=caller.workers, cancellation=context.cancellation
+        settings.worker_count,
+        settings.retries,
+        shared=context.request.workers,
+        cancellation=context.cancellation,
     )
     work, started = TransferContext(context.storage, options), time.monotonic()
     storage = work.storage

@@ -168,7 +168,7 @@ def _run(
     cancellation: CancellationToken,
     signals: _Signals,
 ) -> int:
-    from pfstorage.actions import Caller
+    from pfstorage.actions import RequestContext
     from pfstorage.cli.progress import shown_on_stderr
     from pfstorage.errors import LocalFileError, MessageError, SettingsError
     from pfstorage.handler import StoreHandler
@@ -213,9 +213,9 @@ def _run(
         parser.error("there is nothing to do: give --msg, --action, --test or --server")
     try:
         show = shown_on_stderr(handler.settings.verbosity)
-        here = Caller(streams=True, cancellation=cancellation, progress=show)
+        context = RequestContext(stream_after=0, cancellation=cancellation, progress=show)
         return _print(
-            _remote(options, message, cancellation) if options.remote else handler.answer(message, here)
+            _remote(options, message, cancellation) if options.remote else handler.answer(message, context)
         )
     finally:
         handler.close()

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs
 
-from pfstorage.actions import Caller
+from pfstorage.access.principal import Principal
+from pfstorage.actions import RequestContext
 from pfstorage.errors import MessageError
 from pfstorage.handler import StoreHandler
 from pfstorage.server.admission import Permit
@@ -20,7 +21,7 @@ from pfstorage.wire.reply import Reply
 from pfstorage.wire.status import http_status
 
 JSON = "application/json"
-NOBODY = Caller(trusted=False)
+NOBODY = RequestContext(Principal(is_trusted=False))
 PIECE = 32 * 1024
 """Characters of a long reply that leave at once, or somewhat more."""
 MOST_HELD = 256 * 1024
@@ -29,7 +30,7 @@ MOST_HELD = 256 * 1024
 
 @dataclass
 class Request:
-    """One request, whose client may do what *caller* says: the one that *new_caller* makes once that is known.
+    """One HTTP request. *context* is the one that *new_context* makes once the sender is known.
 
     *path* is as it came, its escapes included; *query* is what follows the question mark.
     *client* is the address of whoever sent it, *id* what the log calls it. What is done
@@ -48,7 +49,7 @@ class Request:
     id: str
     handler: StoreHandler
     open_body: Callable[[int], Reader]
-    new_caller: Callable[..., Caller]
+    new_context: Callable[[Principal], RequestContext]
     permit: Permit
     admit: Callable[[str], None] = lambda _owner: None
     max_upload: int = MAX_UPLOAD
@@ -58,16 +59,20 @@ class Request:
     route: str = ""
     action: str = ""
     defaults: Mapping[str, str] = field(default_factory=dict)
-    caller: Caller = NOBODY
+    context: RequestContext = NOBODY
+
+    @property
+    def principal(self) -> Principal:
+        return self.context.principal
 
     @property
     def most_on_disk(self) -> int:
         """How many bytes an upload may have that lies on the disk first."""
-        return int(min(self.max_upload, self.room.share(self.caller.owner)))
+        return int(min(self.max_upload, self.room.share(self.principal.owner)))
 
     def new_spool(self, most: int) -> Spool:
         """Return a new file on disk for *most* bytes."""
-        return Spool(most, self.room, self.caller.owner)
+        return Spool(most, self.room, self.principal.owner)
 
     def parameters(self) -> Mapping[str, str]:
         """Return the parameters of the query. Raise `MessageError` if it can't be read, or has one twice."""

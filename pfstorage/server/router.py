@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
-from pfstorage.actions import Caller
+from pfstorage.access.principal import Principal
 from pfstorage.errors import MethodNotAllowedError, UnknownPathError
 from pfstorage.server.access import Access
 from pfstorage.server.endpoints.commands import command
@@ -80,9 +80,9 @@ class Site:
             )
         if not route.is_public:
             self.access.check_site(request.headers)
-            request.caller = self._caller(request)
+            request.context = request.new_context(self._principal(request))
         if not route.is_reserved:
-            request.admit(request.caller.owner)
+            request.admit(request.principal.owner)
         return route.endpoint(request)
 
     def _route(self, request: Request) -> Route:
@@ -97,15 +97,15 @@ class Site:
             " and objects to /api/v1/objects/KEY"
         )
 
-    def _caller(self, request: Request) -> Caller:
+    def _principal(self, request: Request) -> Principal:
         grant = self.access.grant(request.headers)
-        return request.new_caller(
-            permit=request.permit,
-            trusted=self.access.is_trusted(grant, request.headers, request.client),
-            permissions=grant.permissions,
-            owner=grant.name,
+        return Principal(
+            grant.permissions,
+            grant.name,
+            is_trusted=self.access.is_trusted(grant, request.headers, request.client),
+            is_remote=True,
             is_anonymous=self.access.is_open,
-            renew=functools.partial(self._caller, request),
+            renew=functools.partial(self._principal, request),
         )
 
     def _options(self, request: Request, route: Route) -> Answer:

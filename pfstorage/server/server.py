@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 from pfstorage._version import __version__
-from pfstorage.actions import Caller
+from pfstorage.access.principal import Principal
+from pfstorage.actions import RequestContext
 from pfstorage.backends.capabilities import SupportsConnections
 from pfstorage.errors import SettingsError
 from pfstorage.handler import StoreHandler
@@ -153,20 +154,18 @@ class ThreadedHTTPServer(Listener):
         if reason := self._own_files.close(self.handler.settings):
             raise SettingsError(reason)
 
-    def caller(self, *, trusted: bool = False, **known: Any) -> Caller:
-        """Return who sends a message by this door; *known* are fields that are not the same for all."""
+    def new_context(self, principal: Principal, **known: Any) -> RequestContext:
+        """Make the context of a message that *principal* sends. *known* are fields that differ between requests."""
         self.follow_settings()
-        return Caller(
-            trusted=trusted,
-            is_remote=True,
-            streams=True,
-            holds=ROWS_AT_ONCE,
-            max_rows=self.options.max_rows,
-            shut_down=self.stop,
+        return RequestContext(
+            principal,
             cancellation=self.end_of_work,
-            jobs=self._jobs,
+            stream_after=ROWS_AT_ONCE,
+            max_rows=self.options.max_rows,
             roots=self._own_files.roots,
             workers=self.load.workers,
+            jobs=self._jobs,
+            shut_down=self.stop,
             secrets=self.secrets,
             **known,
         )
@@ -239,7 +238,8 @@ class ThreadedHTTPServer(Listener):
         """
         if self._jobs:
             return
-        perform = self.handler.job_runner(self.caller(observe=self.metrics.observe))
+        context = self.new_context(Principal(is_trusted=False, is_remote=True), observe=self.metrics.observe)
+        perform = self.handler.job_runner(context)
         options = self.options
         jobs = JobScheduler(
             perform,

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from pfstorage import StoreHandler, open_storage
-from pfstorage.actions import Caller
+from pfstorage.actions import RequestContext
 from pfstorage.backends import Storage
 from pfstorage.errors import PermissionDeniedError
 from pfstorage.local import AllowedRoots, LocalTree
@@ -186,7 +186,7 @@ def test_the_way_to_one_is_gone_as_the_system_goes_it(root: Path, storage: Stora
 
     def status(path: str) -> bool:
         order = {"action": "objPut", "meta": {"file": path, "inLocation": "new"}}
-        return bool(StoreHandler(storage).run(order, Caller(roots=roots))["status"])
+        return bool(StoreHandler(storage).run(order, RequestContext(roots=roots))["status"])
 
     paths = ("deep/secret", "secret", "deep/inner/x", "into/x", "here", "data/a")
     assert [status(path) for path in paths] == [False, True, False, False, False, True]
@@ -205,7 +205,7 @@ def test_links_that_come_to_lead_elsewhere_are_followed(
     (root / "..new").replace(root / "..data")
     monkeypatch.setattr("pfstorage.local.deny_list._SECONDS", 0)
     order = {"action": "objPut", "meta": {"file": "..two/key", "inLocation": "new"}}
-    assert not StoreHandler(storage).run(order, Caller(roots=roots))["status"]
+    assert not StoreHandler(storage).run(order, RequestContext(roots=roots))["status"]
 
 
 def test_a_link_on_the_way_may_be_followed_and_not_replaced(
@@ -307,10 +307,10 @@ def test_no_object_of_a_store_of_files_is_one_of_them(root: Path, appear: Appear
     roots.deny([str(outside / own), str(root)])
     appear(outside / own, root / "again")
     before, key = everything(outside), "again/jobs.sqlite" if own == "state" else "again"
-    caller = Caller(roots=roots)
+    context = RequestContext(roots=roots)
     with open_storage(type="filesystem", store_base=str(root)) as store:
         handler = StoreHandler(store)
-        storage = handler.storage_for(caller)
+        storage = handler.storage_for(context)
         for use in (
             lambda: storage.head(key),
             lambda: storage.get(key, io.BytesIO()),
@@ -319,7 +319,7 @@ def test_no_object_of_a_store_of_files_is_one_of_them(root: Path, appear: Appear
         ):
             with pytest.raises(PermissionDeniedError, match="it is the server's own"):
                 use()
-        listed = handler.run({"action": "ls", "meta": {}}, caller)
+        listed = handler.run({"action": "ls", "meta": {}}, context)
         assert not [name for name in listed["ls"] if "again" in str(name)]
         assert "it is the server's own" in str(listed.get("warnings")) or "Permission denied" in str(listed)
         assert storage.head("data/a").size == 1

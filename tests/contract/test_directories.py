@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from pfstorage import StoreHandler, open_storage
 from pfstorage.access.permissions import Permissions
-from pfstorage.actions import Caller
+from pfstorage.access.principal import Principal
+from pfstorage.actions import RequestContext
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.contract import Attributes
 from pfstorage.devswift import DevSwift
@@ -225,9 +226,9 @@ def test_a_level_by_http_shows_the_same(store: Storage) -> None:
 def test_who_sees_a_part_of_a_store_sees_its_directories(store: Storage) -> None:
     mark(store, "s/d")
     put(store, "s/d-1", "t/x")
-    caller = Caller(permissions=Permissions("read", "s/"))
+    context = RequestContext(Principal(Permissions("read", "s/")))
     for meta in ({"path": "s/"}, {"path": "s/", "marker": "s/d-1"}, {"marker": "t-1"}):
-        reply = StoreHandler(store).run({"action": "ls", "meta": {**meta, "delimiter": "/"}}, caller)
+        reply = StoreHandler(store).run({"action": "ls", "meta": {**meta, "delimiter": "/"}}, context)
         assert "error" not in reply
 
 

@@ -16,7 +16,8 @@ import pytest
 
 from pfstorage import StoreHandler, open_storage
 from pfstorage.access.permissions import Permissions
-from pfstorage.actions import Caller
+from pfstorage.access.principal import Principal
+from pfstorage.actions import RequestContext
 from pfstorage.backends import Storage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import ContainerNotFoundError
@@ -55,13 +56,16 @@ def places(tmp_path: Path) -> tuple[Path, Path]:
 
 
 @contextlib.contextmanager
-def jobs_of(storage: Storage, state: Path, *roots: Path | str) -> Iterator[tuple[StoreHandler, Caller]]:
+def jobs_of(
+    storage: Storage, state: Path, *roots: Path | str
+) -> Iterator[tuple[StoreHandler, RequestContext]]:
     """A dispatcher and who sends it messages, as a server has them whose ``--fsRoot`` are *roots*."""
     handler = StoreHandler(storage)
-    caller = Caller(trusted=False, roots=AllowedRoots([str(each) for each in roots]) if roots else None)
-    jobs = JobScheduler(handler.job_runner(caller), str(state))
+    allowed = AllowedRoots([str(each) for each in roots]) if roots else None
+    context = RequestContext(Principal(is_trusted=False), roots=allowed)
+    jobs = JobScheduler(handler.job_runner(context), str(state))
     try:
-        yield handler, replace(caller, jobs=jobs)
+        yield handler, replace(context, jobs=jobs)
     finally:
         jobs.close(10)
 
@@ -70,17 +74,17 @@ def submitted(
     storage: Storage, state: Path, roots: tuple[Path | str, ...], action: str, meta: Meta
 ) -> dict[str, Any]:
     """Queue a job in a process that ends before it is begun; return the reply to it."""
-    with jobs_of(storage, state, *roots) as (handler, caller):
-        return handler.run({"action": action, "meta": {**meta, "async": True}}, caller)
+    with jobs_of(storage, state, *roots) as (handler, context):
+        return handler.run({"action": action, "meta": {**meta, "async": True}}, context)
 
 
 def resumed(storage: Storage, state: Path, *roots: Path | str) -> dict[str, Any]:
     """Return the status of the only job once the process that came next has done it."""
-    with jobs_of(storage, state, *roots) as (handler, caller):
-        assert caller.jobs is not None
-        caller.jobs.start()
-        [job] = handler.run({"action": "jobList"}, caller)["jobs"]
-        return handler.run({"action": "jobStatus", "meta": {"job": job["job"], "wait": 30}}, caller)
+    with jobs_of(storage, state, *roots) as (handler, context):
+        assert context.jobs is not None
+        context.jobs.start()
+        [job] = handler.run({"action": "jobList"}, context)["jobs"]
+        return handler.run({"action": "jobStatus", "meta": {"job": job["job"], "wait": 30}}, context)
 
 
 def content(storage: Storage) -> dict[str, bytes]:
@@ -109,8 +113,8 @@ def test_a_push_takes_the_files_that_were_meant_and_replies_as_it_would_have(
     here, there = places
     before, after = ((here,), (there, here)) if has_roots else ((), ())
     monkeypatch.chdir(here)
-    with jobs_of(storage, tmp_path / "state", *before) as (handler, caller):
-        expected = handler.run({"action": "objPush", "meta": {**meta, "dryRun": True}}, caller)
+    with jobs_of(storage, tmp_path / "state", *before) as (handler, context):
+        expected = handler.run({"action": "objPush", "meta": {**meta, "dryRun": True}}, context)
     submitted(storage, tmp_path / "state", before, "objPush", meta)
     monkeypatch.chdir(there)
     over = resumed(storage, tmp_path / "state", *after)
@@ -154,8 +158,8 @@ def test_a_pull_goes_where_it_was_meant_to(
             "meta": {"putSpec": str(here / "data"), **MAPPED, "mapLocationOver": str(here / "data")},
         }
     )
-    with jobs_of(storage, tmp_path / "state", *before) as (handler, caller):
-        expected = handler.run({"action": "objPull", "meta": {**meta, "dryRun": True}}, caller)
+    with jobs_of(storage, tmp_path / "state", *before) as (handler, context):
+        expected = handler.run({"action": "objPull", "meta": {**meta, "dryRun": True}}, context)
     submitted(storage, tmp_path / "state", before, "objPull", meta)
     monkeypatch.chdir(there)
     over = resumed(storage, tmp_path / "state", *after)
@@ -297,14 +301,14 @@ def test_a_container_that_is_set_while_a_job_waits_is_not_the_one_it_was_for(
     here, _ = places
     with (
         open_storage(**swift_options(swift)) as storage,
-        jobs_of(storage, tmp_path / "s", here) as (handler, caller),
+        jobs_of(storage, tmp_path / "s", here) as (handler, context),
     ):
-        assert caller.jobs is not None
+        assert context.jobs is not None
         message = {"action": "objPush", "meta": {**PUSHES["putSpec"], "async": True}}
-        job = handler.run(message, caller)["job"]
+        job = handler.run(message, context)["job"]
         handler.state.set("/swift/container_name", "another-one")
-        caller.jobs.start()
-        over = handler.run({"action": "jobStatus", "meta": {"job": job, "wait": 30}}, caller)
+        context.jobs.start()
+        over = handler.run({"action": "jobStatus", "meta": {"job": job, "wait": 30}}, context)
         assert "'another-one'" in failed_alone(over, "JobConflictError")
         handler.close()
 

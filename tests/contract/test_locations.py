@@ -10,8 +10,9 @@ import pytest
 
 from pfstorage import StoreHandler, open_storage, swiftStorage
 from pfstorage.access.permissions import Permissions
-from pfstorage.actions import Caller
-from pfstorage.actions.registry import Upload
+from pfstorage.access.principal import Principal
+from pfstorage.actions import RequestContext
+from pfstorage.actions.context import Upload
 from pfstorage.backends import Storage
 from tests.conftest import ask, read_tree, run, serving, write_tree
 from tests.contract.test_moving import put_raw
@@ -87,7 +88,7 @@ def test_dots_that_lead_up_are_still_refused(storage: Storage, tmp_path: Path) -
 def test_one_object_is_named_by_the_same_rule(storage: Storage, key: str) -> None:
     upload = Upload(io.BytesIO(b"content"), 7, "f")
     message = {"action": "objPut", "meta": {"toObject": key}}
-    reply = StoreHandler(storage).run(message, Caller(upload=upload))
+    reply = StoreHandler(storage).run(message, RequestContext(upload=upload))
     assert (reply["status"], keys(storage)) == (True, ["k/f"])
     for action in ("objExists", "objStat"):
         found = run(storage, action, obj=key)
@@ -98,7 +99,7 @@ def test_one_object_is_named_by_the_same_rule(storage: Storage, key: str) -> Non
 def test_an_upload_still_names_a_file(storage: Storage) -> None:
     upload = Upload(io.BytesIO(b"content"), 7, "f")
     message = {"action": "objPut", "meta": {"toObject": "k//f//"}}
-    reply = StoreHandler(storage).run(message, Caller(upload=upload))
+    reply = StoreHandler(storage).run(message, RequestContext(upload=upload))
     assert reply["error"]["type"] == "InvalidKeyError"
 
 
@@ -117,10 +118,10 @@ def test_objects_of_http_are_named_exactly_and_none_is_made_with_an_empty_compon
 
 def test_who_may_use_a_part_of_the_store_may_spell_it_any_way(storage: Storage, tmp_path: Path) -> None:
     write_tree(tmp_path / "data", TREE)
-    caller = Caller(permissions=Permissions("write", "k/w/"))
+    context = RequestContext(Principal(Permissions("write", "k/w/")))
     for location, is_done in (("/k//w", True), ("k//w2", False), ("k/w/../w2", False)):
         meta = {"putSpec": "data", "inLocation": location, "mapLocationOver": "data"}
-        reply = StoreHandler(storage).run({"action": "objPush", "meta": meta}, caller)
+        reply = StoreHandler(storage).run({"action": "objPush", "meta": meta}, context)
         assert reply["status"] is is_done
     assert keys(storage) == ["k/w/a", "k/w/d/b"]
 

@@ -16,7 +16,7 @@ import pytest
 import swiftclient
 
 from pfstorage import StoreHandler
-from pfstorage.actions import Caller, Context
+from pfstorage.actions import ActionContext, RequestContext
 from pfstorage.actions.options import MoveMeta, reply_of
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.memory import MemoryStorage
@@ -429,7 +429,7 @@ def test_an_action_works_with_one_store_though_the_settings_change(tmp_path: Pat
     write_tree(tmp_path, {"data/a": b"content", "one/a": b"content"})
     settings = load_settings({"this": {"type": "filesystem"}, "filesystem": {"store_base": "one"}})[0]
     handler = StoreHandler(settings=settings)
-    context = Context(lambda: handler.storage, handler.state, Caller())
+    context = ActionContext(lambda: handler.storage, handler.state, RequestContext())
     before = context.storage
     handler.state.set("/filesystem/store_base", "two")
     assert context.storage is before

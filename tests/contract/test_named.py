@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pfstorage import StoreHandler, open_storage
-from pfstorage.actions import Caller
+from pfstorage.actions import RequestContext
 from pfstorage.backends import Storage
 from pfstorage.backends.contract import Attributes
 from pfstorage.devswift import READER, DevSwift
@@ -484,9 +484,9 @@ def test_no_name_goes_out_of_the_roots_and_nothing_is_pulled_then(
     root = tmp_path / "root"
     root.mkdir()
     (root / "out-link").symlink_to(tmp_path)
-    caller = Caller(roots=AllowedRoots([str(root)]))
+    context = RequestContext(roots=AllowedRoots([str(root)]))
     meta = {"fileList": [{"from": "k/one", "to": "fine"}, {"from": "other", "to": to}]}
-    reply = StoreHandler(filled).run({"action": "objPull", "meta": meta}, caller)
+    reply = StoreHandler(filled).run({"action": "objPull", "meta": meta}, context)
     assert reply["error"]["type"] == "ForbiddenError"
     assert read_tree(root) == {}
 
@@ -566,7 +566,7 @@ def test_a_stop_ends_it(store: Storage, proxy: Proxy) -> None:
 
     proxy.fault(Fault("stall", seconds=30), where=asks)
     message = {"action": "objPull", "meta": {"fileList": ["k/one", "k/two"]}}
-    reply = StoreHandler(store).run(message, Caller(cancellation=cancellation))
+    reply = StoreHandler(store).run(message, RequestContext(cancellation=cancellation))
     assert reply["error"]["type"] == "StoppedError"
 
 
@@ -589,17 +589,17 @@ def test_a_server_and_its_jobs_take_names_below_its_roots(store: Storage, tmp_pa
         "fileList": [{"from": "k/s1", "to": "x"}, {"from": "k/one", "to": str(root / "y")}]
     }
     handler = StoreHandler(store)
-    caller = Caller(roots=AllowedRoots([str(root)]))
-    jobs = JobScheduler(handler.job_runner(caller), "")
+    context = RequestContext(roots=AllowedRoots([str(root)]))
+    jobs = JobScheduler(handler.job_runner(context), "")
     jobs.start()
     try:
-        caller.jobs = jobs
+        context.jobs = jobs
         bad = {"action": "objPull", "meta": {"fileList": [], "async": True}}
-        assert handler.run(bad, caller)["error"]["type"] == "MessageError"
-        job = handler.run({"action": "objPull", "meta": {**meta, "async": True}}, caller)["job"]
+        assert handler.run(bad, context)["error"]["type"] == "MessageError"
+        job = handler.run({"action": "objPull", "meta": {**meta, "async": True}}, context)["job"]
         status = {"action": "jobStatus", "meta": {"job": job}}
-        until(lambda: handler.run(status, caller)["state"] not in ("queued", "running"))
-        assert handler.run(status, caller)["state"] == "done"
+        until(lambda: handler.run(status, context)["state"] not in ("queued", "running"))
+        assert handler.run(status, context)["state"] == "done"
     finally:
         jobs.close(30.0)
     assert read_tree(root) == {"x/a": b"k/s1/a", "x/b": b"k/s1/b", "y": b"k/one"}

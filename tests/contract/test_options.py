@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pfstorage import StoreHandler, open_storage
-from pfstorage.actions.registry import MOST_WARNINGS
+from pfstorage.actions.context import MOST_WARNINGS
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.contract import ByteRange, Sink
 from pfstorage.backends.errors import object_changed_error

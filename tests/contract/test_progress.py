@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from pfstorage import StoreHandler
-from pfstorage.actions import Caller
+from pfstorage.actions import RequestContext
 from pfstorage.backends import Storage
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.cli.progress import LINE_SECONDS, Bar, Lines, in_words, shown_on_stderr
@@ -177,7 +177,7 @@ def test_a_program_is_told_numbers_that_grow_and_a_last_time(storage: Storage, a
         "objPull": {"fromLocation": "s", "mapLocationOver": "out"},
         "objVerify": {"fromLocation": "s", "mapLocationOver": "data"},
     }[action]
-    assert handler.run({"action": action, "meta": meta}, Caller(progress=show))["status"] is True
+    assert handler.run({"action": action, "meta": meta}, RequestContext(progress=show))["status"] is True
     assert callers == {here}
     assert [progress.is_last for progress in told] == [False] * (len(told) - 1) + [True]
     for name in ("done", "failed", "skipped", "size", "seconds"):
@@ -203,7 +203,9 @@ def test_how_many_there_are_stays_unknown_if_they_were_not_all_seen() -> None:
 
     handler = StoreHandler(MemoryStorage())
     handler.state.set("/this/bwLimit", "100K")
-    reply = handler.run({"action": "objPut", "meta": PUT}, Caller(progress=show, cancellation=cancellation))
+    reply = handler.run(
+        {"action": "objPut", "meta": PUT}, RequestContext(progress=show, cancellation=cancellation)
+    )
     assert reply["error"]["type"] == "StoppedError"
     assert told[-1].is_last
     assert told[-1].total is None
@@ -213,7 +215,7 @@ def test_failures_are_counted_as_they_come() -> None:
     write_tree(Path("data"), {"a": b"x"})
     told: list[Progress] = []
     message = {"action": "objPut", "meta": {"fileList": ["data/a", "data/gone"]}}
-    StoreHandler(MemoryStorage()).run(message, Caller(progress=told.append))
+    StoreHandler(MemoryStorage()).run(message, RequestContext(progress=told.append))
     assert (told[-1].done, told[-1].failed, told[-1].total, told[-1].is_last) == (1, 1, 2, True)
 
 
@@ -223,6 +225,6 @@ def test_a_file_on_its_way_shows_before_it_is_done() -> None:
     handler = StoreHandler(MemoryStorage())
     handler.state.set("/this/bwLimit", "2M")
     started = time.monotonic()
-    handler.run({"action": "objPut", "meta": PUT}, Caller(progress=told.append))
+    handler.run({"action": "objPut", "meta": PUT}, RequestContext(progress=told.append))
     assert time.monotonic() - started > 0.5
     assert any(progress.done == 0 and progress.size > 0 for progress in told)

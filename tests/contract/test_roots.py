@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pfstorage import StoreHandler
-from pfstorage.actions import Caller
+from pfstorage.actions import RequestContext
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.errors import ForbiddenError, LocalFileError, SettingsError
@@ -135,8 +135,8 @@ MESSAGES: dict[str, Callable[[str], dict[str, Any]]] = {
 def test_a_path_out_of_the_roots_is_refused(site: Path, storage: Storage, spelling: str, kind: str) -> None:
     path = spelling.format(tmp=site)
     before = everything(site), objects(storage)
-    caller = Caller(roots=AllowedRoots([str(site / "root"), str(site / "second")]))
-    reply = StoreHandler(storage).run(MESSAGES[kind](path), caller)
+    context = RequestContext(roots=AllowedRoots([str(site / "root"), str(site / "second")]))
+    reply = StoreHandler(storage).run(MESSAGES[kind](path), context)
     assert (reply["status"], reply["error"]["type"]) == (False, "ForbiddenError")
     assert repr(path) in reply["msg"]
     assert "--fsRoot" in reply["msg"]
@@ -145,7 +145,7 @@ def test_a_path_out_of_the_roots_is_refused(site: Path, storage: Storage, spelli
 
 @pytest.mark.parametrize("kind", MESSAGES)
 def test_a_refusal_does_not_tell_what_is_there(site: Path, storage: Storage, kind: str) -> None:
-    caller = Caller(roots=AllowedRoots([str(site / "root")]))
+    context = RequestContext(roots=AllowedRoots([str(site / "root")]))
     replies = []
     for path in (
         f"{site}/outside",
@@ -155,7 +155,7 @@ def test_a_refusal_does_not_tell_what_is_there(site: Path, storage: Storage, kin
         "out",
         "nowhere",
     ):
-        reply = StoreHandler(storage).run(MESSAGES[kind](path), caller)
+        reply = StoreHandler(storage).run(MESSAGES[kind](path), context)
         reply |= {"localpath": "", "seconds": 0}  # as it is spelled, and as fast as it goes
         replies.append(repr(reply).replace(path, "PATH"))
     assert len(set(replies)) == 1
@@ -179,13 +179,13 @@ def test_what_lies_below_a_root_is_stored(
     site: Path, storage: Storage, path: str, expected: dict[str, bytes]
 ) -> None:
     path = path.format(tmp=site)
-    caller = Caller(roots=AllowedRoots([str(site / "named"), str(site / "second")]))
+    context = RequestContext(roots=AllowedRoots([str(site / "named"), str(site / "second")]))
     meta = {"putSpec": path, "inLocation": "new", "mapLocationOver": path, "audit": True}
     if list(expected) == [""]:
         meta["inLocation"] = "new/"
         meta["mapLocationOver"] = os.path.dirname(path)
         expected = {os.path.basename(path): b"a"}
-    reply = StoreHandler(storage).run({"action": "objPush", "meta": meta}, caller)
+    reply = StoreHandler(storage).run({"action": "objPush", "meta": meta}, context)
     assert reply["status"] is True, reply
     assert reply["localFileList"] == sorted(os.path.join(meta["mapLocationOver"], rest) for rest in expected)
     stored = {key[4:]: content for key, content in objects(storage).items() if key.startswith("new/")}
@@ -325,8 +325,8 @@ def test_an_audit_reads_what_a_listing_shows_late_below_the_root(site: Path) -> 
 
     meta = {"putSpec": "data", "inLocation": "new", "audit": True}
     with Late() as storage:
-        caller = Caller(roots=AllowedRoots([str(site / "root")]))
-        reply = StoreHandler(storage).run({"action": "objPush", "meta": meta}, caller)
+        context = RequestContext(roots=AllowedRoots([str(site / "root")]))
+        reply = StoreHandler(storage).run({"action": "objPush", "meta": meta}, context)
     assert reply["audit"] == {"status": True, "same": 3, "changed": [], "missing": []}
 
 

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from pfstorage import StoreHandler
-from pfstorage.actions import Caller
-from pfstorage.actions.registry import Upload
+from pfstorage.access.principal import Principal
+from pfstorage.actions import RequestContext
+from pfstorage.actions.context import Upload
 from pfstorage.backends import Storage
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.errors import ContainerNotFoundError
@@ -161,19 +162,19 @@ def test_what_is_no_number_is_refused(tree: Path, value: object) -> None:
 
 
 def test_it_does_not_go_with_a_file_that_comes_with_the_message() -> None:
-    caller = Caller(upload=Upload(io.BytesIO(b"new"), 3, "a.txt"))
+    context = RequestContext(upload=Upload(io.BytesIO(b"new"), 3, "a.txt"))
     with contextlib.closing(StoreHandler(MemoryStorage(Settings(type="memory")))) as handler:
-        reply = handler.answer({"action": "objPut", "meta": {"toObject": "a", "stable": 1}}, caller)
+        reply = handler.answer({"action": "objPut", "meta": {"toObject": "a", "stable": 1}}, context)
     assert "'stable' goes with local files" in reply.body["msg"]
 
 
 def test_below_a_root_and_as_a_job_the_files_of_just_now_are_left_as_well(
     storage: Storage, tree: Path
 ) -> None:
-    caller = Caller(trusted=False, roots=AllowedRoots(["data"]))
+    context = RequestContext(Principal(is_trusted=False), roots=AllowedRoots(["data"]))
     meta = {**PUT, "putSpec": str(tree), "mapLocationOver": str(tree)}
     with contextlib.closing(StoreHandler(storage)) as handler:
-        reply = handler.answer({"action": "objPut", "meta": meta}, caller)
+        reply = handler.answer({"action": "objPut", "meta": meta}, context)
         assert list(reply.body["unstable"]) == [str(tree / "d/new")]
         with serving(handler, fs_roots=("data",)) as server:
             message = {"action": "objPut", "meta": {**meta, "async": True}}

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pfstorage import StoreHandler, open_storage
-from pfstorage.actions import Caller
+from pfstorage.actions import RequestContext
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.devswift import DevSwift
@@ -117,7 +117,7 @@ def test_a_link_is_what_it_leads_to_within_the_tree_as_for_a_push(
     roots = AllowedRoots([str(tmp_path)]) if has_roots else None
 
     def answer(action: str, **meta: Any) -> dict[str, Any]:
-        return StoreHandler(storage).run({"action": action, "meta": meta}, Caller(roots=roots))
+        return StoreHandler(storage).run({"action": action, "meta": meta}, RequestContext(roots=roots))
 
     assert answer("objPut", **PUT, audit=True)["audit"]["same"] == 5
     there = {"fromLocation": "s", "mapLocationOver": "data"}

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from pfstorage import StoreHandler, open_storage
-from pfstorage.actions import Caller
+from pfstorage.access.principal import Principal
+from pfstorage.actions import RequestContext
 from pfstorage.devswift import DevSwift
 from pfstorage.jobs.scheduler import JobScheduler
 from tests.conftest import ROOT, read_tree, swift_options, write_tree
@@ -33,7 +34,8 @@ METHOD = {"objPush": "PUT", "objPull": "GET"}
 SERVER = """if True:
     import json, sys, threading
     from pfstorage import StoreHandler, open_storage
-    from pfstorage.actions import Caller
+    from pfstorage.access.principal import Principal
+    from pfstorage.actions import RequestContext
     from pfstorage.jobs.scheduler import JobScheduler
 
     state, options, messages = sys.argv[1], *map(json.loads, sys.argv[2:])
@@ -41,16 +43,16 @@ SERVER = """if True:
     for name in ("segmentSize", "rangeSize"):
         handler.state.set(f"/this/{name}", "128K")
     handler.state.set("/this/workers", 2)
-    jobs = JobScheduler(handler.job_runner(Caller(trusted=False)), state, max_running=3)
-    caller = Caller(trusted=False, jobs=jobs)
+    jobs = JobScheduler(handler.job_runner(RequestContext(Principal(is_trusted=False))), state, max_running=3)
+    context = RequestContext(Principal(is_trusted=False), jobs=jobs)
     jobs.start()
     if messages:
-        print(json.dumps([handler.run(each, caller) for each in messages]), flush=True)
+        print(json.dumps([handler.run(each, context) for each in messages]), flush=True)
         threading.Event().wait()
-    listed = handler.run({"action": "jobList"}, caller)["jobs"]
+    listed = handler.run({"action": "jobList"}, context)["jobs"]
     for each in listed:
         status = {"action": "jobStatus", "meta": {"job": each["job"], "wait": 60}}
-        print(json.dumps(handler.run(status, caller)), flush=True)
+        print(json.dumps(handler.run(status, context)), flush=True)
     jobs.close(10)
 """
 
@@ -183,14 +185,14 @@ def test_a_job_that_is_cancelled_in_its_middle_ends_soon_and_the_same_message_go
     container = options["container_name"]
     message = _prepared(swift, container, action)
     with _stalling(swift, options, action) as (handler, proxy):
-        jobs = JobScheduler(handler.job_runner(Caller(trusted=False)), "state")
-        caller = Caller(trusted=False, jobs=jobs)
+        jobs = JobScheduler(handler.job_runner(RequestContext(Principal(is_trusted=False))), "state")
+        context = RequestContext(Principal(is_trusted=False), jobs=jobs)
         jobs.start()
 
         def ask(action: str, **meta: Any) -> dict[str, Any]:
-            return handler.run({"action": action, "meta": meta}, caller)
+            return handler.run({"action": action, "meta": meta}, context)
 
-        job = handler.run(message, caller)["job"]
+        job = handler.run(message, context)["job"]
         _until_two_are_moved(jobs, job)
         assert ask("jobCancel", job=job)["status"] is True
         over = ask("jobStatus", job=job, wait=20)
@@ -202,7 +204,7 @@ def test_a_job_that_is_cancelled_in_its_middle_ends_soon_and_the_same_message_go
         assert 2 <= len(done) <= 5
         assert ask("jobCancel", job=job)["status"] is True
         proxy.forget()
-        again = handler.run({"action": action, "meta": {**message["meta"], "jid": "again"}}, caller)["job"]
+        again = handler.run({"action": action, "meta": {**message["meta"], "jid": "again"}}, context)["job"]
         over = ask("jobStatus", job=again, wait=30)
         assert over["state"] == "done", over
         assert over["reply"]["skipped"] >= len(done)
@@ -218,13 +220,13 @@ def test_a_process_that_ends_parks_its_jobs_for_the_next(
     container = options["container_name"]
     message = _prepared(swift, container, action)
     with _stalling(swift, options, action) as (handler, proxy):
-        jobs = JobScheduler(handler.job_runner(Caller(trusted=False)), "state")
+        jobs = JobScheduler(handler.job_runner(RequestContext(Principal(is_trusted=False))), "state")
         jobs.start()
-        job = handler.run(message, Caller(jobs=jobs))["job"]
+        job = handler.run(message, RequestContext(jobs=jobs))["job"]
         _until_two_are_moved(jobs, job)
         jobs.close(10)
         proxy.forget()
-        jobs = JobScheduler(handler.job_runner(Caller(trusted=False)), "state")
+        jobs = JobScheduler(handler.job_runner(RequestContext(Principal(is_trusted=False))), "state")
         assert jobs.status(job).state == "queued"
         jobs.start()
         over = jobs.status(job, 30)

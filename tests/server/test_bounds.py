@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
-from pfstorage.actions import Caller
+from pfstorage.actions import RequestContext
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.contract import ByteRange, Sink
 from pfstorage.backends.memory import MemoryStorage
@@ -134,9 +134,9 @@ def test_a_download_that_fails_or_whose_client_goes_away_gives_its_place_back(
 
 def test_what_breaks_before_there_is_an_answer_gives_its_place_back(memory: Storage) -> None:
     class Broken(StoreHandler):
-        def answer(self, source: Any, caller: Caller = TRUSTED) -> Reply:
-            assert caller.permit
-            caller.permit.begin_transfer()
+        def answer(self, source: Any, request: RequestContext = TRUSTED) -> Reply:
+            assert request.permit
+            request.permit.begin_transfer()
             raise ConnectionResetError
 
     made = ThreadedHTTPServer(("127.0.0.1", 0), Broken(memory), ServerOptions(max_requests=1))

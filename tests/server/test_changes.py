@@ -15,7 +15,8 @@ import pytest
 
 from pfstorage import Settings, StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.access.permissions import Permissions
-from pfstorage.actions import Caller
+from pfstorage.access.principal import Principal
+from pfstorage.actions import RequestContext
 from pfstorage.cli.flags import build_parser
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import SettingsError
@@ -229,7 +230,7 @@ def test_a_replacement_finds_the_name_of_the_container(server: ThreadedHTTPServe
 
 def test_a_job_changes_no_settings() -> None:
     handler = StoreHandler(settings=SETTINGS)
-    perform = handler.job_runner(Caller(is_remote=True))
+    perform = handler.job_runner(RequestContext(Principal(is_remote=True)))
     for meta in ({"var": "/swift/container_name", "set": "x"}, {"var": "users", "valueReplace": "x"}):
         order = JobRequest({"action": "internalctl", "meta": meta}, "", Permissions(), "", Origin("", ()))
         reply = perform(order, CancellationToken(), lambda _: None)

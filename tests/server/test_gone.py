@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
-from pfstorage.actions import Caller
+from pfstorage.actions import RequestContext
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.capabilities import Leftovers, RunAll
 from pfstorage.backends.memory import MemoryStorage
@@ -239,7 +239,9 @@ def test_rows_pass_until_the_stop_is_requested() -> None:
         for _ in cancellation.checked(itertools.count()):
             pass
     with contextlib.closing(StoreHandler(Endless())) as handler:
-        reply = handler.answer({"action": "ls", "meta": {"substr": "x"}}, Caller(cancellation=cancellation))
+        reply = handler.answer(
+            {"action": "ls", "meta": {"substr": "x"}}, RequestContext(cancellation=cancellation)
+        )
         assert isinstance(reply.error, StoppedError)
 
 

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pytest
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
-from pfstorage.actions import Caller
+from pfstorage.actions import RequestContext
 from pfstorage.backends import Storage
 from pfstorage.handler import TRUSTED
 from pfstorage.server.http1.connection import MOST_EMPTY_LINES, RequestHandler
@@ -600,10 +600,10 @@ class Rogue(StoreHandler):
     def nothing_process(self, *, request: object) -> object:
         return None
 
-    def answer(self, source: Any, caller: Caller = TRUSTED) -> Reply:
+    def answer(self, source: Any, request: RequestContext = TRUSTED) -> Reply:
         if "outside" in str(source):
             raise ZeroDivisionError("outside of any action")
-        return super().answer(source, caller)
+        return super().answer(source, request)
 
 
 @pytest.mark.parametrize("action", ["raise", "strange", "nothing", "outside"])

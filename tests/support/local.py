@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from pfstorage import StoreHandler, open_storage
-from pfstorage.actions import Caller
+from pfstorage.actions import RequestContext
 from pfstorage.backends import Storage
 from pfstorage.local import AllowedRoots, is_unfinished
 
@@ -44,7 +44,7 @@ def answers_below(roots: AllowedRoots, storage: Storage) -> Answer:
     """Return what answers a message that may name files below *roots*."""
 
     def run(action: str, **meta: Any) -> dict[str, Any]:
-        return StoreHandler(storage).run({"action": action, "meta": meta}, Caller(roots=roots))
+        return StoreHandler(storage).run({"action": action, "meta": meta}, RequestContext(roots=roots))
 
     return run
 

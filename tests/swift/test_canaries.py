@@ -121,7 +121,7 @@ def explode(context, meta):
     def fail(text):
         raise KeyError(text)
     swift = context.state.settings.swift
-    secrets = [swift.key, swift.auth_url, *context.caller.secrets()]
+    secrets = [swift.key, swift.auth_url, *context.request.secrets()]
     threading.Thread(target=fail, args=(f"{meta.path} {secrets}",)).start()
     try:
         fail(f"{meta.path} {' '.join(secrets)}")

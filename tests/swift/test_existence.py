@@ -16,7 +16,8 @@ import swiftclient
 
 from pfstorage import StoreHandler, open_storage
 from pfstorage.access.permissions import Permissions
-from pfstorage.actions import Caller
+from pfstorage.access.principal import Principal
+from pfstorage.actions import RequestContext
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.devswift import DevSwift
@@ -173,8 +174,8 @@ def test_a_deleted_object_that_is_still_listed_is_missing_behind_a_token(
     list_more(1, 3)
     store.put("s/00000", io.BytesIO(b"x"), 1)
     write_tree(tmp_path / "data", {f"0000{number}": b"x" for number in range(3)})
-    caller = Caller(permissions=Permissions("write", "s/"))
-    reply = StoreHandler(store).run({"action": "objVerify", "meta": PULL}, caller)
+    context = RequestContext(Principal(Permissions("write", "s/")))
+    reply = StoreHandler(store).run({"action": "objVerify", "meta": PULL}, context)
     assert verdict(reply) == (False, 1, [], ["s/00001", "s/00002"], [])
 
 
@@ -416,7 +417,7 @@ def test_ls_that_is_sure_ends_when_it_is_told_to(store: Storage, proxy: Proxy) -
 
     proxy.fault(Fault("stall", seconds=30, side="request"), "HEAD", where=asks)
     reply = StoreHandler(store).run(
-        {"action": "ls", "meta": {"path": "s", "sure": True}}, Caller(cancellation=cancellation)
+        {"action": "ls", "meta": {"path": "s", "sure": True}}, RequestContext(cancellation=cancellation)
     )
     assert reply["error"]["type"] == "StoppedError"
 

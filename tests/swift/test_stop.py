@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from pfstorage import StoreHandler, open_storage
-from pfstorage.actions import Caller
+from pfstorage.actions import RequestContext
 from pfstorage.backends import Storage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import StoppedError
@@ -50,7 +50,9 @@ def options_of(storage: Storage) -> dict[str, str]:
 
 
 def run(storage: Storage, action: str, cancellation: CancellationToken, **meta: Any) -> dict[str, Any]:
-    return StoreHandler(storage).run({"action": action, "meta": meta}, Caller(cancellation=cancellation))
+    return StoreHandler(storage).run(
+        {"action": action, "meta": meta}, RequestContext(cancellation=cancellation)
+    )
 
 
 def finished_in(directory: Path) -> list[str]:
@@ -237,7 +239,7 @@ def test_a_pause_for_the_pace_is_no_reason_to_wait(slow: Storage, tmp_path: Path
     cancellation = CancellationToken()
     threading.Timer(0.3, cancellation.cancel).start()
     started = time.monotonic()
-    reply = handler.run({"action": "objPull", "meta": PULL}, Caller(cancellation=cancellation))
+    reply = handler.run({"action": "objPull", "meta": PULL}, RequestContext(cancellation=cancellation))
     assert time.monotonic() - started < MOST_SECONDS
     assert reply["error"]["type"] == "StoppedError"
     assert parts_in("out") == []

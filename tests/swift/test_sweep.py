@@ -19,8 +19,9 @@ import swiftclient
 
 from pfstorage import StoreHandler, open_storage
 from pfstorage.access.permissions import Permissions
+from pfstorage.access.principal import Principal
 from pfstorage.access.scoped import scoped
-from pfstorage.actions import Caller
+from pfstorage.actions import RequestContext
 from pfstorage.backends import Storage
 from pfstorage.backends.swift.names import home_of, key_of, segment_container
 from pfstorage.devswift import DevSwift
@@ -451,7 +452,8 @@ def test_each_door_leads_to_it_for_whom_it_is(
     with contextlib.closing(StoreHandler(store)) as handler:
         message = {"action": "objSweep", "meta": SWEEP}
         assert (
-            handler.run(message, Caller(permissions=Permissions("read")))["error"]["type"] == "ForbiddenError"
+            handler.run(message, RequestContext(Principal(Permissions("read"))))["error"]["type"]
+            == "ForbiddenError"
         )
 
 

@@ -16,7 +16,8 @@ import pytest
 
 from pfstorage import StoreHandler, open_storage
 from pfstorage.access.permissions import Permissions
-from pfstorage.actions import Caller, Upload
+from pfstorage.access.principal import Principal
+from pfstorage.actions import RequestContext, Upload
 from pfstorage.backends import Storage
 from pfstorage.errors import UnauthorizedError
 from pfstorage.handler import TRUSTED
@@ -36,12 +37,15 @@ class Desk:
 
     def __init__(self, storage: Storage, directory: str = "", **options: Any) -> None:
         self.handler = StoreHandler(storage)
-        self.jobs = JobScheduler(self.handler.job_runner(Caller(trusted=False)), directory, **options)
-        self.caller = Caller(trusted=False, jobs=self.jobs)
+        self.jobs = JobScheduler(
+            self.handler.job_runner(RequestContext(Principal(is_trusted=False))), directory, **options
+        )
+        self.context = RequestContext(Principal(is_trusted=False), jobs=self.jobs)
 
     def answer(self, action: str, owner: str = "", permissions: str = "admin", **meta: Any) -> Reply:
-        caller = replace(self.caller, owner=owner, permissions=Permissions.parse(permissions))
-        return self.handler.answer({"action": action, "meta": meta}, caller)
+        principal = Principal(Permissions.parse(permissions), owner, is_trusted=False)
+        context = replace(self.context, principal=principal)
+        return self.handler.answer({"action": action, "meta": meta}, context)
 
     def ask(self, action: str, owner: str = "", permissions: str = "admin", **meta: Any) -> dict[str, Any]:
         return self.answer(action, owner, permissions, **meta).body
@@ -149,9 +153,9 @@ def test_what_can_be_seen_to_be_wrong_is_told_at_once(desk: Desk, meta: dict[str
 
 def test_an_upload_is_no_job(desk: Desk, tmp_path: Path) -> None:
     with (tmp_path / "data" / "00.dcm").open("rb") as body:
-        caller = replace(desk.caller, upload=Upload(body, 1000))
+        context = replace(desk.context, upload=Upload(body, 1000))
         message = {"action": "objPut", "meta": {"toObject": "a", "async": True}}
-        reply = desk.handler.run(message, caller)
+        reply = desk.handler.run(message, context)
     assert (reply["status"], reply["error"]["type"]) == (False, "MessageError")
 
 
@@ -219,7 +223,7 @@ def test_only_an_admin_of_all_sees_the_jobs_of_others(desk: Desk, permissions: s
         assert desk.ask("jobStatus", owner, level, jid="1", wait=30)["state"] == "done"
 
 
-def refused() -> Caller:
+def refused() -> Principal:
     raise UnauthorizedError("the server does not know this token")
 
 
@@ -241,7 +245,8 @@ def test_jobs_of_more_keys_than_a_token_is_for_now_are_not_shown(desk: Desk) -> 
     assert desk.ask("jobList", "ann", "write chris/feed_2/")["jobs"] == []
     assert [each["job"] for each in desk.ask("jobList", "ann", wide)["jobs"]] == [new, old, other]
     assert desk.ask("jobStatus", "ann", "read chris/feed_1/", job=new)["state"] == "done"
-    revoked = replace(desk.caller, owner="ann", permissions=Permissions.parse(wide), renew=refused)
+    ann = Principal(Permissions.parse(wide), "ann", is_trusted=False, renew=refused)
+    revoked = replace(desk.context, principal=ann)
     waiting = {"action": "jobStatus", "meta": {"job": new, "wait": 1}}
     assert desk.handler.run(waiting, revoked)["error"]["type"] == "UnauthorizedError"
 
@@ -252,27 +257,25 @@ def test_who_may_only_read_cancels_nothing(desk: Desk) -> None:
 
 
 def test_a_job_has_the_rights_of_who_sent_it() -> None:
-    seen: list[Caller] = []
+    seen: list[RequestContext] = []
 
     class Handler(StoreHandler):
-        def answer(self, source: Any, caller: Caller = TRUSTED) -> Reply:
-            seen.append(caller)
-            return super().answer(source, caller)
+        def answer(self, source: Any, request: RequestContext = TRUSTED) -> Reply:
+            seen.append(request)
+            return super().answer(source, request)
 
     with open_storage("memory") as storage, contextlib.closing(Handler(storage)) as handler:
-        jobs = JobScheduler(handler.job_runner(Caller(trusted=True, is_anonymous=True)))
+        jobs = JobScheduler(handler.job_runner(RequestContext(Principal(is_trusted=True, is_anonymous=True))))
         jobs.start()
-        caller = Caller(owner="ann", permissions=Permissions("write", "chris/"), jobs=jobs)
-        reply = handler.run({"action": "objPull", "meta": {**PULL, "async": True}}, caller)
-        handler.run({"action": "jobStatus", "meta": {"job": reply["job"], "wait": 30}}, caller)
+        context = RequestContext(Principal(Permissions("write", "chris/"), owner="ann"), jobs=jobs)
+        reply = handler.run({"action": "objPull", "meta": {**PULL, "async": True}}, context)
+        handler.run({"action": "jobStatus", "meta": {"job": reply["job"], "wait": 30}}, context)
         jobs.close(10)
-    [worked] = [each for each in seen if each is not caller]
-    assert (worked.owner, worked.permissions, worked.trusted) == (
-        "ann",
-        Permissions("write", "chris/"),
-        False,
-    )
-    assert worked.is_anonymous
+    [worked] = [each for each in seen if each is not context]
+    principal = worked.principal
+    assert (principal.owner, principal.permissions) == ("ann", Permissions("write", "chris/"))
+    assert principal.is_anonymous
+    assert not principal.is_trusted
     assert worked.jobs is None
 
 

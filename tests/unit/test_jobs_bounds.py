@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from pfstorage import StoreHandler
-from pfstorage.actions import Caller
+from pfstorage.actions import RequestContext
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.errors import BusyError, SettingsError, TooLargeError
 from pfstorage.jobs import finished
@@ -431,8 +431,8 @@ def test_a_long_reply_of_a_job_is_told_whole_by_each_way() -> None:
         with contextlib.closing(client(server.server_port)) as connection:
             connection.request("GET", f"/api/v1/jobs/{job}/events")
             *_, last = connection.getresponse().read().decode().strip().split("\n\n")
-        caller = Caller(jobs=server._jobs)
-        by_python = handler.run({"action": "jobStatus", "meta": {"job": job}}, caller)
+        context = RequestContext(jobs=server._jobs)
+        by_python = handler.run({"action": "jobStatus", "meta": {"job": job}}, context)
         assert type(by_python["reply"]) is dict
         for told in (by_http, by_python, json.loads(last.removeprefix("data: "))):
             assert {**told["reply"], "seconds": 0} == {**expected, "seconds": 0}

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pfstorage import StoreHandler
-from pfstorage.actions import Caller
+from pfstorage.actions import RequestContext
 from pfstorage.actions.service import ECHO_ALWAYS, ECHO_GROWTH
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.memory import MemoryStorage
@@ -199,6 +199,8 @@ def test_large_messages_that_are_answered_leave_no_place_taken() -> None:
 
 
 def test_an_error_keeps_nothing_of_the_calls_that_led_to_it() -> None:
-    reply: Reply = StoreHandler(MemoryStorage(Settings(type="memory"))).answer({"action": "ls"}, Caller())
+    reply: Reply = StoreHandler(MemoryStorage(Settings(type="memory"))).answer(
+        {"action": "ls"}, RequestContext()
+    )
     assert reply.error
     assert reply.error.__traceback__ is reply.error.__cause__ is reply.error.__context__ is None

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pfstorage import ObjectInfo, StoreHandler
-from pfstorage.actions import Caller
+from pfstorage.actions import RequestContext
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.cli import main as cli
 from pfstorage.errors import MessageError, NotFoundError, PfstorageError, UnavailableError
@@ -37,7 +37,7 @@ ANY_JSON = st.recursive(
     max_leaves=30,
 )
 ROWS = st.lists(st.dictionaries(ANY_TEXT, SCALARS) | ANY_TEXT)
-STREAMING = Caller(streams=True)
+STREAMING = RequestContext(stream_after=0)
 LS = {"action": "ls"}
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from pfstorage import Settings, StoreHandler, open_storage
+from pfstorage.access.principal import Principal
+from pfstorage.actions import RequestContext
 from pfstorage.errors import NotFoundError, SettingsError
-from pfstorage.handler import Caller
 from pfstorage.settings.loading import load_settings
 from pfstorage.settings.state import MAX_DEPTH, StateTree
 from tests.conftest import ask, serving, write_tree
@@ -104,7 +105,7 @@ def test_the_next_message_uses_what_was_set(tmp_path: Path) -> None:
 
 def test_only_the_trusted_may_change_anything() -> None:
     handler = StoreHandler(settings=load_settings({"this": {"type": "memory"}})[0])
-    stranger = Caller(trusted=False)
+    stranger = RequestContext(Principal(is_trusted=False))
     for meta in ({"var": "/swift/key", "set": "x"}, {"var": "testing", "valueReplace": "x"}):
         reply = handler.run({"action": "internalctl", "meta": meta}, stranger)
         assert reply["error"]["type"] == "ForbiddenError"

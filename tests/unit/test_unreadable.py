@@ -23,7 +23,8 @@ from tests.conftest import ROOT, ask, serving, write_tree
 NOBODY = """
 import json, os, sys
 from pfstorage import StoreHandler, open_storage
-from pfstorage.actions import Caller
+from pfstorage.access.principal import Principal
+from pfstorage.actions import RequestContext
 from pfstorage.access.permissions import Permissions
 order = json.loads(sys.argv[1])
 storage = open_storage(**order["storage"])
@@ -31,8 +32,8 @@ if os.geteuid() == 0:
     os.setegid(65534)
     os.seteuid(65534)
 os.umask(0)
-caller = Caller(permissions=Permissions(prefix=order["prefix"]))
-print(json.dumps([StoreHandler(storage).run(message, caller) for message in order["messages"]]))
+context = RequestContext(Principal(Permissions(prefix=order["prefix"])))
+print(json.dumps([StoreHandler(storage).run(message, context) for message in order["messages"]]))
 """
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pfstorage import StoreHandler, open_storage
-from pfstorage.actions import Caller
+from pfstorage.actions import RequestContext
 from pfstorage.local import AllowedRoots
 from tests.conftest import ROOT, read_tree, run, write_tree
 
@@ -88,8 +88,8 @@ def test_roots_have_their_names_too(linked: Path, spec: str, over: str) -> None:
     names = {"link": linked, "real": os.path.realpath(linked)}
     meta = {"putSpec": spec.format(**names), "inLocation": "s", "mapLocationOver": over.format(**names)}
     with open_storage(type="memory") as storage:
-        caller = Caller(roots=AllowedRoots([str(linked)]))
-        reply = StoreHandler(storage).run({"action": "objPut", "meta": meta}, caller)
+        context = RequestContext(roots=AllowedRoots([str(linked)]))
+        reply = StoreHandler(storage).run({"action": "objPut", "meta": meta}, context)
         assert (reply["status"], reply["objectFileList"]) == (True, ["s/a", "s/d/b"])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+from dataclasses import replace
 
 from pfstorage.actions import Upload
 from pfstorage.errors import MessageError
@@ -27,15 +27,15 @@ def command(request: Request) -> Answer:
 
 
 def _of_query(request: Request) -> Reply:
-    caller = dataclasses.replace(request.caller, trusted=False, read_only=True)
-    return request.handler.answer(decode_query(request.query), caller)
+    principal = replace(request.principal, is_trusted=False, is_read_only=True)
+    return request.handler.answer(decode_query(request.query), replace(request.context, principal=principal))
 
 
 def _of_body(request: Request) -> Reply:
     boundary = boundary_of(request.headers.only("content-type"))
     if boundary is None:
         return _of_text(request, body.read_text(request.open_body(body.MAX_MESSAGE)))
-    most = request.most_on_disk if request.caller.permissions.allows("write") else 0
+    most = request.most_on_disk if request.principal.permissions.allows("write") else 0
     source = request.open_body(most + 2 * body.MAX_MESSAGE)  # the fields, and what divides them
     with contextlib.closing(read_form(source, boundary, most, request.new_spool)) as form:
         return _of_form(request, form)
@@ -44,8 +44,9 @@ def _of_body(request: Request) -> Reply:
 def _of_text(request: Request, text: str) -> Reply:
     request.permit.begin_decoding(len(text))
     if looks_like_json(text):
-        return request.handler.answer(text, request.caller)
-    return request.handler.answer(decode_form(text), dataclasses.replace(request.caller, trusted=False))
+        return request.handler.answer(text, request.context)
+    principal = replace(request.principal, is_trusted=False)
+    return request.handler.answer(decode_form(text), replace(request.context, principal=principal))
 
 
 def _of_form(request: Request, form: Form) -> Reply:
@@ -55,8 +56,8 @@ def _of_form(request: Request, form: Form) -> Reply:
     if file := form.local:
         name = form.fields.get("filename", "")
         upload = Upload(file.body(), file.size, name, content_type=file.content_type)
-    # what their token is worth now: the file may have been long in coming
-    caller = dataclasses.replace(request.caller.renewed(), trusted=False, upload=upload)
+    # the token may have been revoked while the file arrived
+    principal = replace(request.principal.renewed(), is_trusted=False)
     text = form.fields["d_msg"]
     request.permit.begin_decoding(len(text))
-    return request.handler.answer(text, caller)
+    return request.handler.answer(text, replace(request.context, principal=principal, upload=upload))

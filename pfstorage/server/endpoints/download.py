@@ -36,7 +36,7 @@ _RUN = re.compile(
 
 def give_out(request: Request, key: str) -> Answer:
     """Return the answer to a GET or a HEAD of the object *key*. A GET asks the store once."""
-    storage = request.handler.storage_for(request.caller)
+    storage = request.handler.storage_for(request.context)
     answer = Answer()
     if request.method == "HEAD":
         info = storage.head(key)
@@ -82,7 +82,7 @@ class _ObjectSink:
         self._key = key
         self._storage = storage
         self._answer = answer
-        rate_limiter, cancellation = request.handler.rate_limiter(), request.caller.cancellation
+        rate_limiter, cancellation = request.handler.rate_limiter(), request.context.cancellation
         pace = functools.partial(rate_limiter.take, cancellation=cancellation, is_gone=request.permit.is_gone)
         self._paced = PacedSink(out, pace)
         self._out = out

@@ -6,7 +6,7 @@ import re
 import time
 from urllib.parse import unquote
 
-from pfstorage.actions.jobs import require_sight
+from pfstorage.actions.jobs import require_visible
 from pfstorage.errors import UnknownPathError
 from pfstorage.server.exchange import PIECE, Answer, Request, answer_of
 from pfstorage.server.http1.body import Writer
@@ -31,8 +31,8 @@ def job_events(request: Request) -> Answer:
             f"there is nothing at this path: the events of a job are at {JOBS}ID{_END}, and jobStatus tells of one"
         )
     job_id = unquote(request.path[len(JOBS) : -len(_END)])
-    reply = request.handler.answer({"action": "jobStatus", "meta": {"job": job_id}}, request.caller)
-    jobs = request.caller.jobs
+    reply = request.handler.answer({"action": "jobStatus", "meta": {"job": job_id}}, request.context)
+    jobs = request.context.jobs
     if reply.error or jobs is None:
         return answer_of(reply)
     request.permit.begin_following()
@@ -41,7 +41,9 @@ def job_events(request: Request) -> Answer:
     def write(out: Writer) -> None:
         deadline = time.monotonic() + request.stream_seconds
         for event in events:
-            require_sight(request.caller.renewed(), job)  # a token may be revoked meanwhile, or be for less
+            require_visible(
+                request.principal.renewed(), job
+            )  # a token may be revoked meanwhile, or be for less
             line = _OneLine(out)
             Reply(event).write(line)
             line.end()

@@ -67,7 +67,7 @@ class Metrics:
 
     def __call__(self, request: Request) -> Answer:
         """Answer in Prometheus' text form. Raise `ForbiddenError` for who sees a part of the store alone."""
-        if request.caller.permissions.prefix:
+        if request.principal.permissions.prefix:
             raise ForbiddenError("the numbers are of the whole store: a token for a prefix does not see them")
         return Answer(200, generate_latest(self._registry), CONTENT_TYPE_LATEST)
 

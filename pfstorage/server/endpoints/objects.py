@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from pfstorage.access.scoped import require_write
-from pfstorage.actions import Context
 from pfstorage.actions.options import MoveMeta
 from pfstorage.backends.capabilities import takes_streams
 from pfstorage.backends.checksums import new_md5
@@ -51,15 +50,14 @@ def list_objects(request: Request) -> Answer:
         )
     if not (limit.isdecimal() and len(limit) < 10 and 0 < int(limit) <= MOST_ROWS):
         raise MessageError(f"limit is a number from 1 to {MOST_ROWS}")
-    handler, caller = request.handler, request.caller
-    size = min(int(limit), caller.max_rows or MOST_ROWS)
-    context = Context(lambda: handler.storage_for(caller), handler.state, caller)
+    size = min(int(limit), request.context.max_rows or MOST_ROWS)
+    context = request.handler.action_context(request.context)
     storage = context.listing()
     if delimiter == SLASH:
         found = as_directories(list_level(storage, prefix, start_after=marker, limit=size))
     else:
         found = storage.list(prefix, limit=size, delimiter=delimiter, start_after=marker)
-    writable = caller.permissions.allows("write")
+    writable = request.principal.permissions.allows("write")
     body: dict[str, Any] = {"status": True, "objects": [], "marker": None, "writable": writable}
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -91,7 +89,7 @@ def _key_of(path: str) -> str:
 
 
 def _put(request: Request, key: str) -> Answer:
-    require_write(request.caller.permissions, key)  # before the body comes
+    require_write(request.principal.permissions, key)  # before the body comes
     encoding = request.headers.only("content-encoding").strip()
     if encoding.lower() not in ("", "identity"):
         text = (
@@ -107,9 +105,9 @@ def _put(request: Request, key: str) -> Answer:
     def check(md5: str) -> None:
         if expected and md5 != expected:
             raise MessageError("the body does not have the MD5 that Content-MD5 says: send it again")
-        require_write(request.caller.renewed().permissions, key)  # it may have been long in coming
+        require_write(request.principal.renewed().permissions, key)  # it may have been long in coming
 
-    work = request.handler.work_for(request.caller, MoveMeta(overwrite="never" if if_absent else "always"))
+    work = request.handler.work_for(request.context, MoveMeta(overwrite="never" if if_absent else "always"))
     body = request.open_body(request.max_upload)
     # who has no place goes to disk first: to hold a connection to the store for all who are slow would take too many
     if isinstance(body, SizedReader) and takes_streams(work.storage) and request.permit.begin_upload():

@@ -78,7 +78,7 @@ class RequestHandler(BaseHTTPRequestHandler):
     def _haste(self) -> float:
         """Return how many times as fast as otherwise a body must come now."""
         load = self.server.load
-        owner = self._request.caller.owner if self._request else ""
+        owner = self._request.principal.owner if self._request else ""
         return WANTED if load.is_in_the_way(self.connection) or load.room.is_wanted_of(owner) else 1.0
 
     def handle_one_request(self) -> None:
@@ -260,7 +260,7 @@ class RequestHandler(BaseHTTPRequestHandler):
             self._id,
             self.server.handler,
             self._open_body,
-            functools.partial(self.server.caller, observe=self._observe),
+            functools.partial(self.server.new_context, permit=permit, observe=self._observe),
             permit,
             functools.partial(self.server.load.admit, self.connection, permit),
             self._options.max_upload,
@@ -290,7 +290,7 @@ class RequestHandler(BaseHTTPRequestHandler):
 
     def _log(self, seconds: float) -> None:
         request = self._request
-        action, owner = (request.action or request.route, request.caller.owner) if request else ("", "")
+        action, owner = (request.action or request.route, request.principal.owner) if request else ("", "")
         log_request(
             {
                 "id": self._id,
