@@ -46,7 +46,7 @@ of them. No text and no fact holds a secret.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 E = TypeVar("E", bound=BaseException)
 
@@ -56,6 +56,14 @@ Fact = str | int | float | bool | None
 class PfstorageError(Exception):
     """Base of all; catch this to catch whatever pfstorage raises on purpose."""
 
+    # The type that a reply names: a class that is not public has that of its base.
+    reported_as: ClassVar[str] = "PfstorageError"
+
+    def __init_subclass__(cls, *, is_public: bool = True) -> None:
+        super().__init_subclass__()
+        if is_public:
+            cls.reported_as = cls.__name__
+
     def __init__(self, message: str, **facts: Fact) -> None:
         super().__init__(one_line(message))
         self._facts = facts
@@ -63,7 +71,7 @@ class PfstorageError(Exception):
     @property
     def facts(self) -> Mapping[str, Fact]:
         """What a reply shows under ``error``: JSON scalars by name, ``type`` first."""
-        return {"type": type(self).__name__, **self._facts}
+        return {"type": self.reported_as, **self._facts}
 
 
 def without_traceback(error: E) -> E:
@@ -162,7 +170,11 @@ class RemoteError(PfstorageError):
 
 
 class StorageError(PfstorageError):
-    pass
+    @property
+    def retry_after(self) -> int | None:
+        """The pause in seconds that the store asks for, None if it asks for none."""
+        seconds = self._facts.get("retry_after")
+        return seconds if isinstance(seconds, int) else None
 
 
 class NotFoundError(StorageError):

@@ -12,6 +12,7 @@ from pfstorage.actions.context import ActionContext
 from pfstorage.actions.options import MoveMeta, work_of
 from pfstorage.actions.registry import action
 from pfstorage.backends import ObjectInfo, Storage
+from pfstorage.backends.errors import ProxyDeniedError, ProxyLoginError
 from pfstorage.backends.listing import SLASH, as_directories, list_level
 from pfstorage.errors import (
     InvalidKeyError,
@@ -19,7 +20,6 @@ from pfstorage.errors import (
     NotFoundError,
     PermissionDeniedError,
     PfstorageError,
-    RejectedError,
     StorageError,
     UnauthenticatedError,
 )
@@ -45,8 +45,6 @@ FIELDS: Schema = {
     "uniqueItems": True,
     "items": {"enum": [*ATTRIBUTES, *_OTHERWISE]},
 }
-
-_REFUSED = (401, 403)
 
 
 @dataclass(frozen=True)
@@ -108,9 +106,7 @@ def is_denied(error: PfstorageError | None) -> bool:
 
     It may give out objects all the same.
     """
-    return isinstance(error, PermissionDeniedError | UnauthenticatedError) or (
-        isinstance(error, RejectedError) and error.facts.get("status") in _REFUSED
-    )
+    return isinstance(error, (PermissionDeniedError, UnauthenticatedError, ProxyDeniedError, ProxyLoginError))
 
 
 def _has(storage: Storage, location: str) -> bool:

@@ -1,9 +1,68 @@
-"""Errors that several backends raise, and predicates that recognize them."""
+"""Kinds of store errors that the code above the backends tells apart, and the texts of some.
+
+A reply names the public base of each kind instead::
+
+    RejectedError
+    ├── PreconditionFailedError     a condition about an object, such as If-Match, does not hold
+    ├── RangeNotSatisfiableError    the requested range begins after the end of the object
+    ├── SegmentsMissingError        a segment of a large object is missing or has changed
+    ├── ProxyDeniedError            a server in front of the store denied the request
+    └── MisconfiguredError
+        └── ProxyLoginError         a proxy in front of the store requires its own login
+    UnavailableError
+    ├── ConnectError                no connection to the store could be opened
+    ├── SilentStoreError            the store is connected and sends nothing, or too little
+    ├── OverloadedError             the store asks for fewer requests
+    └── ProxyAnswerError            a server in front of the store answered in its place
+"""
 
 from __future__ import annotations
 
 from pfstorage.backends.contract import ByteRange, ObjectInfo
-from pfstorage.errors import ExistsError, IntegrityError, RejectedError, StorageError
+from pfstorage.errors import (
+    ExistsError,
+    IntegrityError,
+    MisconfiguredError,
+    RejectedError,
+    StorageError,
+    UnavailableError,
+)
+
+
+class PreconditionFailedError(RejectedError, is_public=False):
+    pass
+
+
+class RangeNotSatisfiableError(RejectedError, is_public=False):
+    pass
+
+
+class SegmentsMissingError(RejectedError, is_public=False):
+    pass
+
+
+class ProxyDeniedError(RejectedError, is_public=False):
+    pass
+
+
+class ProxyLoginError(MisconfiguredError, is_public=False):
+    pass
+
+
+class ConnectError(UnavailableError, is_public=False):
+    pass
+
+
+class SilentStoreError(UnavailableError, is_public=False):
+    pass
+
+
+class OverloadedError(UnavailableError, is_public=False):
+    pass
+
+
+class ProxyAnswerError(UnavailableError, is_public=False):
+    pass
 
 
 def already_exists_error(key: str) -> ExistsError:
@@ -13,7 +72,7 @@ def already_exists_error(key: str) -> ExistsError:
 
 def object_changed_error(key: str) -> RejectedError:
     """Return the error for an object that was replaced after it was listed or while it was read."""
-    return RejectedError(f"{key!r} is another object by now: try again", key=key, status=412)
+    return PreconditionFailedError(f"{key!r} is another object by now: try again", key=key, status=412)
 
 
 def is_precondition_failed(error: StorageError) -> bool:
@@ -21,17 +80,18 @@ def is_precondition_failed(error: StorageError) -> bool:
 
     That is true for `object_changed_error`. It is false for a 412 about a login or a container.
     """
-    return error.facts.get("status") == 412 and bool(error.facts.get("key"))
+    return isinstance(error, PreconditionFailedError)
 
 
 def range_error(key: str, size: int) -> RejectedError:
     """Return the error for a range that starts after the end of an object of *size* bytes."""
-    return RejectedError(f"{key!r} has {size} bytes: there are none in this range", key=key, status=416)
+    text = f"{key!r} has {size} bytes: there are none in this range"
+    return RangeNotSatisfiableError(text, key=key, status=416)
 
 
 def is_range_error(error: StorageError) -> bool:
     """Return whether the requested range starts after the end of the object, as for `range_error`."""
-    return error.facts.get("status") == 416
+    return isinstance(error, RangeNotSatisfiableError)
 
 
 def resolve_range(byte_range: ByteRange | None, info: ObjectInfo) -> tuple[int, int]:
@@ -56,8 +116,5 @@ def damaged_segment_error(key: str) -> IntegrityError:
 
 
 def lacks_segments(error: StorageError) -> bool:
-    """Return whether the store reports missing segments of a large object. Its manifest may have been replaced.
-
-    Swift's middleware slo answers 409 to a GET if the first segment is missing.
-    """
-    return error.facts.get("status") == 409 and bool(error.facts.get("key"))
+    """Return whether the store reports missing segments of a large object. Its manifest may have been replaced."""
+    return isinstance(error, SegmentsMissingError)

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from pfstorage.backends.errors import ConnectError, ProxyAnswerError
 from pfstorage.errors import StorageError, UnavailableError
 from pfstorage.runtime.cancellation import CancellationToken
 
@@ -67,7 +68,7 @@ class OutageTracker:
     def note(self, error: StorageError | None) -> None:
         """Note how a request ended: what did not fail to connect ends the outage."""
         now = time.monotonic()
-        if error is None or not error.facts.get("connecting"):
+        if not isinstance(error, ConnectError):
             self._seen = float("-inf")
             return
         if now - self._seen > LONGEST_PAUSE:  # nobody has asked for a while, and it may have been there
@@ -146,9 +147,9 @@ class RetryPolicy:
                     attempts, reached, counted = itertools.count(), progress(), now
                 attempt = next(attempts)
                 down = max(time.monotonic() - started, outage.seconds if outage else 0.0)
-                out_of_patience = e.facts.get("connecting") and down > CONNECT_PATIENCE
+                out_of_patience = isinstance(e, ConnectError) and down > CONNECT_PATIENCE
                 most = self._retries if retries is None else retries
-                if e.facts.get("stranger"):
+                if isinstance(e, ProxyAnswerError):
                     most = min(most, STRANGE_RETRIES)
                 if attempt >= most or out_of_patience or not can_repeat():
                     raise
@@ -244,8 +245,7 @@ def _pause(attempt: int, error: StorageError) -> float:
 
     The randomness ("full jitter") keeps workers that failed together from coming back together.
     """
-    asked = error.facts.get("retry_after")
-    if isinstance(asked, int):
-        return min(asked, LONGEST_RETRY_AFTER)
+    if error.retry_after is not None:
+        return min(error.retry_after, LONGEST_RETRY_AFTER)
     longest: float = min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt)
     return random.uniform(0, longest)  # noqa: S311 - no secret depends on it

@@ -11,7 +11,7 @@ from pfstorage.backends import ObjectInfo
 from pfstorage.backends.capabilities import Part, SupportsMultipart, rewind_window
 from pfstorage.backends.checksums import new_md5, segments_etag_of
 from pfstorage.backends.contract import CHUNK, Attributes, ByteRange, Source
-from pfstorage.backends.errors import damaged_segment_error
+from pfstorage.backends.errors import SilentStoreError, damaged_segment_error
 from pfstorage.errors import IntegrityError, NotFoundError, PfstorageError, StoppedError, UnavailableError
 from pfstorage.local import Body, NewFile
 from pfstorage.transfer.context import TransferContext
@@ -145,7 +145,7 @@ def push_in_order(
         return upload.finish(pieces, if_absent=work.options.if_absent), size
     except BaseException as e:
         # it would be silent for each of them
-        if not (isinstance(e, UnavailableError) and e.facts.get("silent")):
+        if not isinstance(e, SilentStoreError):
             upload.discard()
         raise
 

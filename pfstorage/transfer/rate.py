@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 from pfstorage.backends.capabilities import rewind_window
 from pfstorage.backends.contract import Sink, Source
+from pfstorage.backends.errors import OverloadedError, SilentStoreError
 from pfstorage.errors import StoppedError, StorageError
 from pfstorage.runtime.cancellation import TICK, CancellationToken
 
@@ -27,8 +28,6 @@ SETTLED_SECONDS = 15.0
 
 LATE_SECONDS = 0.005
 """How late a thread may wake up."""
-
-CONGESTED = frozenset({429, 498, 503})
 
 
 class WorkerBudget:
@@ -71,8 +70,7 @@ class AdaptiveConcurrency:
 
     That is no more than its share, nor than *most*, for which there are descriptors.
     What grows begins with `AUTO_FIRST`, doubles while the goodput grows with it, up to
-    `AUTO_MOST`, and halves when the store says that it is too much (429, 498, 503)
-    or falls silent.
+    `AUTO_MOST`, and halves when the store asks for fewer requests or falls silent.
     """
 
     def __init__(
@@ -132,7 +130,7 @@ class AdaptiveConcurrency:
 
     def note_failure(self, error: StorageError) -> None:
         """Take into account that a request failed."""
-        is_congested = error.facts.get("status") in CONGESTED or error.facts.get("silent")
+        is_congested = isinstance(error, (OverloadedError, SilentStoreError))
         if not self._is_auto or not is_congested:
             return
         with self._lock:

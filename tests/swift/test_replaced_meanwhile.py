@@ -17,10 +17,10 @@ import swiftclient
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.backends import Storage
 from pfstorage.backends.contract import ByteRange, ObjectInfo, Sink
-from pfstorage.backends.errors import object_changed_error
+from pfstorage.backends.errors import SegmentsMissingError, object_changed_error
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.devswift import DevSwift
-from pfstorage.errors import IntegrityError, RejectedError
+from pfstorage.errors import IntegrityError
 from pfstorage.settings.model import Settings
 from pfstorage.transfer.replaced import MOST_TIMES
 from tests.conftest import read_tree, run, serving, swift_options, write_tree
@@ -211,7 +211,7 @@ def get(
         return answer.status, answer.read(), answer.headers
 
 
-GONE = RejectedError("a segment is missing", key="a", status=409)
+GONE = SegmentsMissingError("a segment is missing", key="a", status=409)
 
 
 @pytest.mark.parametrize("sent", [0, 6])

@@ -443,10 +443,10 @@ def test_tries_begin_anew_while_progress_keeps_up_with_the_rate() -> None:
             raise UnavailableError("busy", retry_after=0)
         return tries
 
-    assert RetryPolicy(1).tried(call, progress=lambda: reached, least_rate=1000) == 9
+    assert RetryPolicy(1).call(call, progress=lambda: reached, least_rate=1000) == 9
     tries = 0
     with pytest.raises(PfstorageError, match="busy"):
-        RetryPolicy(1).tried(call, progress=lambda: reached, least_rate=1e15)
+        RetryPolicy(1).call(call, progress=lambda: reached, least_rate=1e15)
     assert tries == 2
 
 

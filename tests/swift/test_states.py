@@ -18,7 +18,8 @@ import swiftclient
 
 from pfstorage import open_storage
 from pfstorage.backends import Storage
-from pfstorage.backends.http.connection import Refusal
+from pfstorage.backends.errors import OverloadedError
+from pfstorage.backends.http.errors import Refusal
 from pfstorage.backends.swift.errors import Asked, error_of_answer, error_of_login
 from pfstorage.backends.swift.login import DOUBT_SECONDS, Login
 from pfstorage.devswift import DevSwift
@@ -30,7 +31,6 @@ from pfstorage.errors import (
     PfstorageError,
     RejectedError,
     StorageError,
-    UnavailableError,
 )
 from tests.conftest import read_tree, run, swift_options, write_tree
 from tests.support.faults import Exchange, Fault, Proxy, is_object, proxy_to
@@ -170,7 +170,7 @@ def test_what_is_no_time_to_come_is_not_waited_for(told: str) -> None:
 def test_a_login_may_say_when_to_come_back() -> None:
     e = Refusal(429, "Slow down", {"retry-after": "3"})
     error = error_of_login(e, "host", "http://host/auth", "me")
-    assert (type(error), error.facts["retry_after"]) == (UnavailableError, 3)
+    assert (type(error), error.retry_after) == (OverloadedError, 3)
 
 
 # no room

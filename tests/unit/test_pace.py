@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from pfstorage.backends.errors import OverloadedError, SilentStoreError
 from pfstorage.errors import StoppedError, UnavailableError
 from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.transfer.rate import (
@@ -23,7 +24,7 @@ from pfstorage.transfer.rate import (
 from tests.support.waiting import until
 
 MIB = 2**20
-BUSY = UnavailableError("too much", status=503)
+BUSY = OverloadedError("too much")
 
 
 class Store:
@@ -106,15 +107,7 @@ def test_a_store_that_stays_slow_is_seldom_tried() -> None:
     assert raised <= 5
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        UnavailableError("busy", status=429),
-        UnavailableError("busy", status=498),
-        UnavailableError("busy", status=503),
-        UnavailableError("no answer", silent=True),
-    ],
-)
+@pytest.mark.parametrize("error", [BUSY, SilentStoreError("no answer")])
 def test_a_store_that_has_too_much_to_do_is_given_half_as_much_at_once(error: UnavailableError) -> None:
     store = Store()
     store.limit.note_failure(error)

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from pfstorage.backends.errors import ConnectError
 from pfstorage.backends.retry import (
     BUDGET,
     BUDGET_FOR_SUCCESS,
@@ -86,14 +87,14 @@ def test_who_gets_no_further_any_more_has_the_tries_that_are_left() -> None:
 
 
 def test_a_store_that_takes_no_connection_is_given_up_after_a_while() -> None:
-    call = Failing(*[UnavailableError("nothing listens", connecting=True, retry_after=1)] * 50)
+    call = Failing(*[ConnectError("nothing listens", retry_after=1)] * 50)
     started = time.monotonic()
     with pytest.raises(UnavailableError):
         RetryPolicy(100).call(call)
     assert CONNECT_PATIENCE <= time.monotonic() - started < CONNECT_PATIENCE + 5
 
 
-DOWN = UnavailableError("nothing listens", connecting=True)
+DOWN = ConnectError("nothing listens")
 
 
 def test_who_comes_to_a_store_that_is_known_to_be_down_tries_once() -> None:
@@ -182,7 +183,7 @@ def test_a_pause_ends_as_soon_as_it_should() -> None:
 
 
 def test_nothing_is_tried_any_more_once_it_is_given_up() -> None:
-    cancellation = CancellationToken(retry_policy=0.0)
+    cancellation = CancellationToken(grace_seconds=0.0)
     cancellation.cancel()
     time.sleep(0.001)
     call = Failing()
@@ -192,7 +193,7 @@ def test_nothing_is_tried_any_more_once_it_is_given_up() -> None:
 
 
 def test_what_runs_while_there_is_patience_comes_to_its_end() -> None:
-    cancellation = CancellationToken(retry_policy=SOON)
+    cancellation = CancellationToken(grace_seconds=SOON)
     cancellation.cancel()
     assert RetryPolicy(3, cancellation=cancellation).call(Failing()) == 7
 

@@ -15,7 +15,16 @@ from datetime import datetime, timezone
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
-from pfstorage.backends.http.connection import Refusal
+from pfstorage.backends.errors import (
+    OverloadedError,
+    PreconditionFailedError,
+    ProxyAnswerError,
+    ProxyDeniedError,
+    ProxyLoginError,
+    RangeNotSatisfiableError,
+    SegmentsMissingError,
+)
+from pfstorage.backends.http.errors import Refusal
 from pfstorage.backends.times import parse_http_date
 from pfstorage.errors import (
     ConflictError,
@@ -40,9 +49,22 @@ _PASSING = {408, 425, 429, 498, 499}
 _ANYBODYS = {400, 401, 403, 407, 409, 411, 413, 414, 417, 431, 451, 497, 507, *_PASSING}
 """Statuses that mean the same from any server: they are about the request or its caller."""
 
+_OVERLOAD = {429, 498, 503}
+
+
+class BadRequestError(RejectedError, is_public=False):
+    """The store could not read the request (400)."""
+
+
+class PageTooLongError(RejectedError, is_public=False):
+    """The store lists fewer rows in one page than the request asked for (412)."""
+
+
 _ERROR_BY_STATUS: dict[int, type[StorageError]] = {
+    400: BadRequestError,
     401: UnauthenticatedError,
     403: PermissionDeniedError,
+    416: RangeNotSatisfiableError,
     507: NoSpaceError,
 }
 _OF_OTHERS = {"basic", "bearer", "digest", "negotiate", "ntlm"}
@@ -84,16 +106,16 @@ def error_of_answer(e: Refusal, about: Asked, is_own: Callable[[], bool]) -> Sto
     what = f" about {about.key!r}" if about.key else ""
     text = f"the store at {about.address} answered {e.status} {e.reason}{what}{_words(e)}"
     if e.status < 300:
-        return UnavailableError(f"{text}: {STRANGER}", **facts, stranger=True)
+        return ProxyAnswerError(f"{text}: {STRANGER}", **facts, stranger=True)
     if e.status < 400 or _is_of_proxy(e):
-        return MisconfiguredError(f"{text}{_elsewhere(e) if e.status < 400 else OF_PROXY}", **facts)
+        return _setting_error(e, text, facts)
     if (e.status >= 500 and e.status != 507) or e.status in _PASSING:
-        return UnavailableError(text, **facts)
+        return _unavailable(e, text, facts)
     if about.kind == "info":
         return RejectedError(text, **facts)
     if (e.status == 403 or e.status not in _ANYBODYS) and not is_own():
         facts["stranger"] = True
-        kind = RejectedError if e.status == 403 else UnavailableError
+        kind = ProxyDeniedError if e.status == 403 else ProxyAnswerError
         return kind(f"{text}: {STRANGER}", **facts)
     return _own_refusal(e, about, text, facts)
 
@@ -105,6 +127,9 @@ def _own_refusal(e: Refusal, about: Asked, text: str, facts: dict[str, Fact]) ->
         return _conflict(about, text, facts)
     if e.status == 413:
         return _too_large(e, text, facts)
+    if e.status == 412:
+        kind = PreconditionFailedError if about.kind == "object" else PageTooLongError
+        return kind(text, **facts)
     if e.status == 422 and (about.kind, about.method) == ("object", "PUT"):
         return IntegrityError(text, **facts)
     return _ERROR_BY_STATUS.get(e.status, RejectedError)(text, **facts)
@@ -119,7 +144,7 @@ def _conflict(about: Asked, text: str, facts: dict[str, Fact]) -> StorageError:
     Swift's middleware slo answers 409 to a GET of a large object whose first segment is missing or has changed.
     """
     if about.method in ("GET", "HEAD"):
-        return RejectedError(f"{text}: one of its segments is missing or has changed", **facts)
+        return SegmentsMissingError(f"{text}: one of its segments is missing or has changed", **facts)
     return ConflictError(text, **facts)
 
 
@@ -155,9 +180,9 @@ def error_of_login(e: Refusal, address: str, url: str, user: str) -> StorageErro
     if e.status < 400:
         return MisconfiguredError(f"{text}{_elsewhere(e)}; see --swiftAuthUrl, SWIFT_AUTH_URL", **facts)
     if e.status >= 500 or e.status in _PASSING:
-        return UnavailableError(text, **facts)
+        return _unavailable(e, text, facts)
     if _is_of_proxy(e):
-        return MisconfiguredError(f"{text}{OF_PROXY}", **facts)
+        return _setting_error(e, text, facts)
     if e.status == 401 or (e.status == 403 and is_signed(e.headers)):
         text = f"cannot log in: the store at {address} does not accept the key of {user!r}"
         return UnauthenticatedError(f"{text}: see --swiftKey, SWIFT_KEY, OS_PASSWORD", **facts)
@@ -169,6 +194,18 @@ def error_of_login(e: Refusal, address: str, url: str, user: str) -> StorageErro
         f"{text}: {STRANGER}. The store may be restarting, or the address is wrong: see --swiftAuthUrl, SWIFT_AUTH_URL",
         **facts,
     )
+
+
+def _unavailable(e: Refusal, text: str, facts: dict[str, Fact]) -> UnavailableError:
+    return (OverloadedError if e.status in _OVERLOAD else UnavailableError)(text, **facts)
+
+
+def _setting_error(e: Refusal, text: str, facts: dict[str, Fact]) -> MisconfiguredError:
+    """Return the error for a redirection, or for a proxy that requires its own login."""
+    if e.status < 400:
+        return MisconfiguredError(f"{text}{_elsewhere(e)}", **facts)
+    # 401 may be about this request alone, but a forward proxy that answers 407 passes none on
+    return (ProxyLoginError if e.status == 401 else MisconfiguredError)(f"{text}{OF_PROXY}", **facts)
 
 
 OF_PROXY = ": a proxy in front of the store asks for its own login; see --httpProxy USER:PASSWORD@HOST:PORT"

@@ -14,6 +14,7 @@ from pfstorage.backends.coalescing import RequestCoalescer
 from pfstorage.backends.contract import ObjectInfo
 from pfstorage.backends.http.connection import ConnectionBroken
 from pfstorage.backends.http.response import Response
+from pfstorage.backends.swift.errors import PageTooLongError
 from pfstorage.backends.swift.pages import fetched_ahead
 from pfstorage.backends.swift.rows import (
     NO_JSON,
@@ -27,7 +28,7 @@ from pfstorage.backends.swift.rows import (
     rows_of,
 )
 from pfstorage.backends.swift.session import Connection, SwiftSession, path_of
-from pfstorage.errors import MisconfiguredError, RejectedError, UnavailableError
+from pfstorage.errors import RejectedError, UnavailableError
 from pfstorage.keys.mapping import FIRST_CHARACTER, MAX_KEY_BYTES
 
 PAGE = 10_000
@@ -106,11 +107,9 @@ class SwiftListings:
         try:
             page = fetch({**asked, "limit": str(size)})
             return page, len(page) < size
-        except RejectedError as e:
-            if e.facts.get("status") != 412 or isinstance(e, MisconfiguredError):
-                raise
-        page = fetch(asked)  # the operator allows less than we ask for
-        return page, not page
+        except PageTooLongError:
+            page = fetch(asked)
+            return page, not page
 
     def _packed_page(self, container: str, query: Mapping[str, str]) -> Sequence[Row]:
         name = (container, *sorted(query.items()))

@@ -30,6 +30,14 @@ from pfstorage.errors import (
 T = TypeVar("T")
 
 
+class WrongBytesStoredError(IntegrityError, is_public=False):
+    """The store has an object, of the ETag *etag*, whose bytes are not those that were sent."""
+
+    def __init__(self, text: str, key: str, etag: str) -> None:
+        super().__init__(text, key=key, stored=etag)
+        self.etag = etag
+
+
 class SwiftObjects:
     """Requests about objects, by *session*. A missing container is made for a PUT if *makes_containers*."""
 
@@ -102,8 +110,8 @@ class SwiftObjects:
 
         try:
             return self.in_container(container, put_repeatedly, like)
-        except IntegrityError as e:
-            self._remove_damaged(container, key, str(e.facts.get("stored", "")))
+        except WrongBytesStoredError as e:
+            self._remove_damaged(container, key, e.etag)
             raise
         except RejectedError as e:
             # what is there is new, if it is of a try whose answer was lost
@@ -116,7 +124,7 @@ class SwiftObjects:
     def _remove_damaged(self, container: str, key: str, etag: str) -> None:
         """Remove what a PUT left that arrived damaged each time, unless somebody has replaced it."""
         with contextlib.suppress(StorageError):  # the error that is told is that of the PUT
-            if etag and self.head(container, key).etag == etag:
+            if self.head(container, key).etag == etag:
                 self.session.ask("DELETE", container, key)
 
     def in_container(self, container: str, work: Callable[[], T], like: str = "") -> T:
@@ -180,7 +188,7 @@ class SwiftObjects:
             raise IntegrityError(text, key=key)
         if etag != body.md5:
             text = f"{key!r}: the store has other bytes than were sent; push it again"
-            raise IntegrityError(text, key=key, stored=etag)
+            raise WrongBytesStoredError(text, key, etag)
         modified = iso_of_http_date(fields.get("last-modified", ""))
         return ObjectInfo(key, body.size, body.md5, modified, headers["Content-Type"])
 

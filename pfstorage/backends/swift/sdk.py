@@ -165,7 +165,7 @@ class SdkConnection(swift.Connection):  # type: ignore[misc]
         try:
             self.url, self.token = self._log_in()
         except StorageError as e:
-            status = e.facts.get("status")
+            status = e.__cause__.status if isinstance(e.__cause__, Refusal) else None
             if isinstance(e, UnavailableError) and status is None:
                 raise ConnectionError(str(e)) from e
             raise swift.ClientException(str(e), http_status=status) from e

@@ -24,6 +24,7 @@ from pfstorage.backends.checksums import segments_etag_of
 from pfstorage.backends.contract import ObjectInfo, Source
 from pfstorage.backends.errors import is_precondition_failed
 from pfstorage.backends.http.connection import Refusal
+from pfstorage.backends.swift.errors import BadRequestError
 from pfstorage.backends.swift.limits import Limits, asked_limits
 from pfstorage.backends.swift.manifests import SwiftManifests, Unreadable
 from pfstorage.backends.swift.names import home_of, number_of, segment_container
@@ -244,10 +245,8 @@ class SwiftUpload:
             """Store it as it is: what comes damaged, a manifest that names nothing, is sent again."""
             try:
                 stored = session.call(put, self._key)
-            except RejectedError as e:
-                if e.facts.get("status") == 400:
-                    raise IntegrityError(f"{self._key!r}: the manifest did not arrive whole: {e}") from e
-                raise
+            except BadRequestError as e:
+                raise IntegrityError(f"{self._key!r}: the manifest did not arrive whole: {e}") from e
             # what lies between here and the store may drop it
             told = stored.strip('"') or objects.head(self._segments.container, self._key).etag
             if told != etag:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 from pfstorage.backends.coalescing import RequestCoalescer
+from pfstorage.backends.errors import ConnectError, SilentStoreError
 from pfstorage.backends.http.connection import ConnectionBroken, HttpConnection, Mistake, Refusal, meets_tls
 from pfstorage.backends.http.errors import SPEAKS_TLS
 from pfstorage.backends.http.pool import Pool
@@ -144,7 +145,7 @@ class SwiftSession:
         except UnauthenticatedError:
             self._login.forget(url, token)
         except UnavailableError as e:
-            if e.facts.get("connecting"):  # the store may have moved to another host
+            if isinstance(e, ConnectError):  # the store may have moved to another host
                 self._login.doubt(url, token)
             raise
         return self._with_connection(work, *self._login.get(), key)
@@ -302,7 +303,8 @@ class SwiftSession:
         An ingress may show another page while the store restarts.
         """
         if isinstance(error, MisconfiguredError) and self._known.has_logged_in:
-            return UnavailableError(str(error), **error.facts)
+            facts = {name: fact for name, fact in error.facts.items() if name != "type"}
+            return UnavailableError(str(error), **facts)
         return error
 
     def _error_of_silence(self, e: ConnectionBroken, place: str, key: str = "") -> StorageError:
@@ -324,7 +326,8 @@ class SwiftSession:
         if e.silent:
             facts["silent"] = True
         text = f"the store at {address} does not answer: {e.reason}"
-        return UnavailableError(text, address=address, **facts)
+        kind = ConnectError if e.connecting else SilentStoreError if e.silent else UnavailableError
+        return kind(text, address=address, **facts)
 
     def _is_new(self, place: str) -> bool:
         """Tell whether *place* has broken a connection twice, and has never answered."""

@@ -136,7 +136,8 @@ def kinds() -> frozenset[type[PfstorageError]]:
 
 
 def _with_kinds_of(kind: type[PfstorageError]) -> Iterator[type[PfstorageError]]:
-    yield kind
+    if kind.reported_as == kind.__name__:
+        yield kind
     for each in kind.__subclasses__():
         yield from _with_kinds_of(each)
 
