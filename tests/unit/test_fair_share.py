@@ -265,12 +265,12 @@ def test_a_request_that_takes_long_holds_nobody_up(machine: Machine, monkeypatch
 
 FORKS = """
 import os, time
-from pfstorage.fair_share import LOOPS
-LOOPS._lock.acquire()  # another thread of the parent has it at that moment
+from pfstorage.runtime.fair_share import FAIR_SHARE
+FAIR_SHARE._lock.acquire()  # another thread of the parent has it at that moment
 child = os.fork()
 if child == 0:
     while time.process_time() < 0.5:
-        LOOPS.pause()
+        FAIR_SHARE.pause()
     os._exit(0)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """

@@ -167,8 +167,8 @@ def test_who_is_interrupted_while_the_others_wait_for_them_leaves_none_behind(
             raise KeyboardInterrupt
 
     has_joined = threading.Event()
-    make = shared._Group
-    monkeypatch.setattr(shared, "_Group", lambda: make(Interrupted()))
+    make = shared._SharedRequest
+    monkeypatch.setattr(shared, "_SharedRequest", lambda: make(Interrupted()))
     with ThreadPoolExecutor(20) as pool:
         busy(store, pool)
         rest = [pool.submit(store.get) for _ in range(4)]

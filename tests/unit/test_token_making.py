@@ -21,7 +21,7 @@ ANN = "ann-0123456789abcdef"
 
 
 def rights_of(token: str, path: str = "tokens.cfg") -> Permissions:
-    return TokenFile(path).grant(f"Bearer {token}").rights
+    return TokenFile(path).grant(f"Bearer {token}").permissions
 
 
 def test_a_token_is_printed_once_with_its_lines_which_have_its_hash(command: Command) -> None:
@@ -39,7 +39,7 @@ def test_a_token_is_printed_once_with_its_lines_which_have_its_hash(command: Com
     path.touch(0o600)
     path.write_text("".join(f"{line}\n" for line in lines))
     grant = TokenFile("tokens.cfg").grant(f"Bearer {token}")
-    assert (grant.rights, grant.expires) == (Permissions("read", "chris/x"), 32503593600.0)
+    assert (grant.permissions, grant.expires) == (Permissions("read", "chris/x"), 32503593600.0)
 
 
 def test_a_token_alone_is_printed_without_lines() -> None:

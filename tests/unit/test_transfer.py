@@ -411,7 +411,7 @@ def test_a_listing_that_a_stop_breaks_off_is_told_as_the_stop() -> None:
 
 
 def test_files_that_a_stop_breaks_off_are_not_told_as_failed() -> None:
-    storage, cancellation = Watched(), CancellationToken(retry_policy=0.1)
+    storage, cancellation = Watched(), CancellationToken(grace_seconds=0.1)
     plan = filled(storage, 100, 4000)
 
     def wait() -> None:
