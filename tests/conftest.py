@@ -11,7 +11,6 @@ import ssl
 import subprocess
 import sys
 import threading
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,15 @@ from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.backends import Storage
 from pfstorage.devswift import DevSwift, running
 from pfstorage.server.options import ServerOptions
+from tests.support.browser import chromium
+from tests.support.clone import clone
 from tests.support.exchange import TOKEN, Door, client, doors
 from tests.support.faults import Proxy, proxy_to
+from tests.support.keystone import keystone
+from tests.support.peer import connect, peer_certificate, serve_peers, tls, trusts
+from tests.support.stores import swift_options
+from tests.support.tls import authority, fronted, no_certificates_of_the_machine
+from tests.support.tokens import token_file
 
 ROOT = Path(__file__).resolve().parent.parent
 hypothesis.settings.register_profile("here", deadline=None)  # a busy machine is no failure
@@ -82,17 +88,6 @@ def proxy(swift: DevSwift) -> Iterator[Proxy]:
     """A proxy before the Swift of the test, which can make its requests fail."""
     with proxy_to(swift.port) as proxy:
         yield proxy
-
-
-def swift_options(swift: DevSwift, **more: Any) -> dict[str, Any]:
-    """Options for `open_storage`: a container of its own for each call, and quick tries."""
-    return {
-        "type": "swift",
-        "auth_url": swift.auth_url,
-        "container_name": uuid.uuid4().hex,
-        "retries": 1,
-        **more,
-    }
 
 
 def open_backend(backend: str, request: pytest.FixtureRequest, tmp_path: Path, **more: Any) -> Storage:

@@ -51,7 +51,7 @@ from pfstorage.wire.decoding import MAX_DEPTH, MOST_CONTAINERS
 from pfstorage.wire.fields import LONGEST_TEXT, MOST_ITEMS, FromTo, camel_case
 from pfstorage.wire.status import STATUS_BY_ERROR, status_of
 from tests.conftest import ROOT, Command, ask, running_server, serving, write_tree
-from tests.unit.test_image import instructions
+from tests.support.image import instructions
 
 DOCS = ROOT / "docs"
 PAGES = sorted(path.stem for path in DOCS.glob("*.rst"))
@@ -696,18 +696,3 @@ def test_each_fragment_of_the_changelog_is_a_list_of_lines() -> None:
 
 def test_the_changelog_has_this_version(pages: dict[str, Page]) -> None:
     assert any(title.startswith(f"{__version__} (") for title in pages["changelog"].titles)
-
-
-# Dockerfile
-
-
-def test_the_image_copies_files_that_exist_and_starts_a_server() -> None:
-    found = instructions()
-    copied = [words.split()[:-1] for name, words in found if name == "COPY"]
-    assert all((ROOT / path).exists() for paths in copied for path in paths)
-    by_name = dict(found)
-    assert json.loads(by_name["ENTRYPOINT"]) == ["pfstorage"]
-    options = build_parser().parse_args(json.loads(by_name["CMD"]))
-    assert (options.server, options.b_forever, options.ipSelf) == (True, True, "0.0.0.0")
-    assert by_name["EXPOSE"] == str(config.Settings().port_self)
-    assert by_name["USER"] == "1000:1000"

@@ -23,8 +23,8 @@ from pfstorage.devswift import DevSwift
 from pfstorage.errors import InvalidKeyError, PermissionDeniedError, StorageError
 from pfstorage.settings.model import Settings
 from tests.conftest import read_tree, run, swift_options, write_tree
-from tests.contract.test_storage import get, keys, put
-from tests.swift.test_faults import segments
+from tests.support.large import segments
+from tests.support.objects import get, keys, put
 
 MINE = "chris/feed_12/"
 KEYS = [

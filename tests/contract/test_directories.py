@@ -21,8 +21,8 @@ from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.contract import Attributes
 from pfstorage.devswift import DevSwift
 from tests.conftest import ask, read_tree, run, serving, swift_options, write_tree
-from tests.contract.test_verify import verdict
 from tests.support.faults import Fault, Proxy
+from tests.support.objects import verdict
 
 PUSH: dict[str, Any] = {"putSpec": "data", "inLocation": "s", "mapLocationOver": "data"}
 PULL: dict[str, Any] = {"fromLocation": "s", "mapLocationOver": "out"}

@@ -15,7 +15,7 @@ from pfstorage.actions import RequestContext
 from pfstorage.actions.context import Upload
 from pfstorage.backends import Storage
 from tests.conftest import ask, read_tree, run, serving, write_tree
-from tests.contract.test_moving import put_raw
+from tests.support.objects import put_raw
 
 TREE = {"a": b"a", "d/b": b"b"}
 SPELLINGS = ["k/w", "k//w", "/k/w", "k/w/", "//k///w//", "./k/w", "k/./w", "./k//./w/."]

@@ -25,6 +25,7 @@ from pfstorage.errors import LocalFileError, PermissionDeniedError, PfstorageErr
 from pfstorage.settings.loading import load_settings
 from pfstorage.transfer import Failure, TransferReport
 from tests.conftest import ROOT, read_tree, write_tree
+from tests.support.objects import keys, put_raw
 
 TREE = {
     "a.dcm": b"a" * 1000,
@@ -37,10 +38,6 @@ TREE = {
 
 def run(storage: Storage, action: str, **meta: Any) -> dict[str, Any]:
     return StoreHandler(storage).run({"action": action, "meta": meta})
-
-
-def keys(storage: Storage) -> list[str]:
-    return [row.key for row in storage.list()]
 
 
 def put(storage: Storage, *keys: str) -> None:
@@ -284,28 +281,6 @@ def test_a_hostile_key_leads_nowhere_and_the_others_come(swift_storage: Storage,
     assert reply["objectFileList"] == ["t/good"]
     assert sorted(row["object"] for row in reply["failed"]) == sorted(HOSTILE)
     assert read_tree(tmp_path) == {"deep/target/good": b"t/good"}
-
-
-def put_raw(storage: Storage, keys: list[str]) -> None:
-    import http.client
-    from urllib.parse import quote, urlsplit
-
-    settings = storage.settings.swift
-    address = urlsplit(settings.auth_url)
-    connection = http.client.HTTPConnection(address.netloc)
-    connection.request(
-        "GET", address.path, headers={"X-Auth-User": settings.username, "X-Auth-Key": settings.key}
-    )
-    login = connection.getresponse()
-    login.read()
-    path = urlsplit(login.headers["X-Storage-Url"]).path
-    for key in keys:
-        url = f"{path}/{settings.container_name}/{quote(key)}"
-        connection.request("PUT", url, b"hostile", {"X-Auth-Token": login.headers["X-Auth-Token"]})
-        answer = connection.getresponse()
-        answer.read()
-        assert answer.status == 201
-    connection.close()
 
 
 def test_a_link_in_the_target_is_not_followed(storage: Storage, tmp_path: Path) -> None:

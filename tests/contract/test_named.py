@@ -26,8 +26,8 @@ from pfstorage.local import AllowedRoots, disk
 from pfstorage.local import tree as tree_module
 from pfstorage.runtime.cancellation import CancellationToken
 from tests.conftest import Command, ask, read_tree, run, serving, swift_options, write_tree
-from tests.contract.test_moving import put_raw
 from tests.support.faults import Fault, Proxy, is_listing
+from tests.support.objects import put_raw
 from tests.support.waiting import until
 
 KEYS = ("k/s1/a", "k/s1/b", "k/s10/c", "k/s2/d/e", "k/one", "other")

@@ -23,9 +23,9 @@ from pfstorage.devswift import DevSwift
 from pfstorage.errors import IntegrityError, LocalFileError, RejectedError
 from pfstorage.local import disk, open_body
 from tests.conftest import open_backend, run, swift_options, write_tree
-from tests.contract.test_storage import get
 from tests.support.faults import Exchange, Fault, Proxy, is_object
 from tests.support.local import in_threads, refuse
+from tests.support.objects import get
 
 VERSION = Path("/proc/version")
 SYSTEM = Path("/sys/kernel/mm/transparent_hugepage/enabled")

@@ -24,9 +24,9 @@ from pfstorage.errors import InvalidKeyError, SettingsError
 from pfstorage.jobs.directory import locked_directory
 from pfstorage.local import LocalTree
 from tests.conftest import ROOT, Command, open_backend, read_tree, run, swift_options, write_tree
-from tests.contract.test_storage import get
 from tests.support.faults import Fault, proxy_to
 from tests.support.local import mounted, parts_in, refuse
+from tests.support.objects import get
 
 PULL: dict[str, Any] = {"fromLocation": "s", "mapLocationOver": "out"}
 LARGE = bytes(range(256)) * 1000

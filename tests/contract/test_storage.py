@@ -37,6 +37,7 @@ from pfstorage.local import LocalTree
 from pfstorage.local.unfinished import UNFINISHED_PREFIX, UNFINISHED_SUFFIX
 from tests.conftest import BACKENDS, open_backend
 from tests.support.local import refuse
+from tests.support.objects import get, keys, put
 
 ODD_KEYS = [
     "plain",
@@ -51,20 +52,6 @@ ODD_KEYS = [
     "-dash/~tilde/$dollar/*star",
     "x" * 250 + "/" + "y" * 250,
 ]
-
-
-def put(storage: Storage, key: str, content: bytes = b"content") -> str:
-    return storage.put(key, io.BytesIO(content), len(content)).etag
-
-
-def get(storage: Storage, key: str) -> bytes:
-    sink = io.BytesIO()
-    storage.get(key, sink)
-    return sink.getvalue()
-
-
-def keys(storage: Storage, prefix: str = "", **options: object) -> list[str]:
-    return [row.key for row in storage.list(prefix, **options)]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("key", ODD_KEYS)

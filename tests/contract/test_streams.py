@@ -28,8 +28,8 @@ from pfstorage.server.spool import Room
 from tests.conftest import running_server, swift_options
 from tests.support.exchange import MULTIPART, Answer, answers, multipart, request
 from tests.support.faults import Fault, Proxy
+from tests.support.large import segments
 from tests.support.waiting import until
-from tests.swift.test_faults import segments
 
 LARGE = random.Random(1).randbytes(3 * WINDOW + 5)
 PATH = "/api/v1/objects/chris/a"

@@ -20,10 +20,10 @@ from pfstorage.backends.contract import Attributes
 from pfstorage.backends.times import format_mtime, parse_mtime
 from pfstorage.devswift import DevSwift
 from tests.conftest import read_tree, run, serving, swift_options, write_tree
-from tests.contract.test_storage import get
 from tests.support.exchange import client
 from tests.support.faults import proxy_to
 from tests.support.local import refuse
+from tests.support.objects import get
 
 SECOND = 10**9
 TIMES = {

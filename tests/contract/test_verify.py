@@ -6,7 +6,7 @@ import io
 import json
 import os
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,14 @@ from pfstorage.errors import PermissionDeniedError, StorageError, UnavailableErr
 from pfstorage.local import AllowedRoots
 from tests.conftest import Command, read_tree, run, swift_options, write_tree
 from tests.support.faults import proxy_to
-from tests.swift.test_faults import raw_connection
+from tests.support.large import raw_connection
+from tests.support.objects import verdict
 
 PIECE = 64 * 1024
 LARGE = random.Random(8).randbytes(4 * PIECE + 5)
 TREE = {"a": b"aaa", "a-b": b"b", "d/c": b"ccc", "d/e/f": b"f", "empty": b"", "new\nline ü": b"n"}
 PUT: dict[str, Any] = {"putSpec": "data", "inLocation": "s", "mapLocationOver": "data"}
 PULL: dict[str, Any] = {"fromLocation": "s", "mapLocationOver": "out"}
-
-
-def verdict(reply: Mapping[str, Any]) -> tuple[bool, int, list[str], list[str], list[str]]:
-    """Return status, same, changed, missing and extra of a reply or an audit."""
-    return reply["status"], reply["same"], reply["changed"], reply["missing"], reply.get("extra", [])
 
 
 @pytest.fixture

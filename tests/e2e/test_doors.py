@@ -12,16 +12,9 @@ import pfstorage
 from pfstorage import StoreHandler
 from pfstorage.devswift import DevSwift
 from tests.conftest import Command, ask, read_tree, serving, swift_options
+from tests.support.replies import without_volatile
 
 pytestmark = pytest.mark.usefixtures("door")
-VOLATILE = {"seconds", "timestamp", "last_modified", "transaction", "address"}
-
-
-def without_volatile(reply: Any) -> Any:
-    """Drop what differs from one call to the next: times, and the numbers that a store gives requests."""
-    if isinstance(reply, dict):
-        return {name: without_volatile(value) for name, value in reply.items() if name not in VOLATILE}
-    return [without_volatile(each) for each in reply] if isinstance(reply, list) else reply
 
 
 def flags_for(options: dict[str, Any]) -> list[str]:

@@ -21,9 +21,9 @@ from pfstorage.actions import RequestContext
 from pfstorage.devswift import DevSwift
 from pfstorage.jobs.scheduler import JobScheduler
 from tests.conftest import ROOT, read_tree, swift_options, write_tree
-from tests.e2e.test_killed import asked, parts, wait_until
 from tests.support.faults import Fault, Proxy, proxy_to
-from tests.swift.test_faults import orphans, raw_connection, stored
+from tests.support.large import orphans, raw_connection, stored
+from tests.support.processes import parts, wait_until
 
 SEGMENT = 128 * 1024
 JOBS = 10
@@ -146,7 +146,7 @@ def _begun_and_killed(server: Server, proxy: Proxy, action: str, moment: int) ->
     with server.started(messages_of(action)) as process:
         assert process.stdout is not None
         replies = json.loads(process.stdout.readline())
-        wait_until(lambda: asked(proxy, METHOD[action]) >= moment, process)
+        wait_until(lambda: len(proxy.made(METHOD[action])) >= moment, process)
         process.send_signal(signal.SIGKILL)
     assert all(each["status"] for each in replies)
     return {each["job"] for each in replies}

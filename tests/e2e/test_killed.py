@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ import pytest
 from pfstorage.devswift import DevSwift
 from tests.conftest import ROOT, read_tree, write_tree
 from tests.support.faults import Fault, Proxy, proxy_to
+from tests.support.large import orphans, raw_connection, segments, stored
+from tests.support.processes import parts, wait_until
 from tests.support.waiting import ENDS
-from tests.swift.test_faults import orphans, raw_connection, segments, stored
 
 SEGMENT = 128 * 1024
 WORKERS = 4
@@ -98,26 +99,12 @@ def command(swift: DevSwift) -> Iterator[Command]:
         yield made
 
 
-def wait_until(ready: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Wait for *ready*, which comes before *process* ends and within 30 s."""
-    deadline = time.monotonic() + 30
-    while not ready():
-        assert time.monotonic() < deadline
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(0.002)
-            pytest.fail(f"it ended too early: {process.communicate()}")
-
-
 def asked(proxy: Proxy, method: str) -> int:
     return len(proxy.made(method))
 
 
 def answered(proxy: Proxy, method: str) -> int:
     return sum(each.status > 0 for each in proxy.made(method))
-
-
-def parts() -> list[Path]:
-    return list(Path.cwd().rglob(".pfstorage-*"))
 
 
 @pytest.mark.parametrize("seed", range(10))

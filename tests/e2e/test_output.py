@@ -25,8 +25,9 @@ from pfstorage.logs.batches import BatchHandler
 from pfstorage.logs.output import LogOutlet, Outlet
 from tests.conftest import ROOT, Command, write_tree
 from tests.support.exchange import answer, message, post, server_process
+from tests.support.logs import logger_to
+from tests.support.processes import is_waiting
 from tests.support.waiting import LONG, until
-from tests.unit.test_log_batches import logger_to
 
 STORE = ("--type", "filesystem", "--storeBase", "store")
 MODULE = [sys.executable, "-m", "pfstorage"]
@@ -64,17 +65,6 @@ def rest_of(reader: int) -> bytes:
 
 def started(*command: str, **streams: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, **streams)  # type: ignore[call-overload, no-any-return]
-
-
-def is_waiting(process: subprocess.Popen[bytes]) -> Callable[[], bool]:
-    """Return what tells whether *process* has ended, or has slept whenever it was looked at lately."""
-    lately: list[str] = []
-
-    def is_so() -> bool:
-        lately.append(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0])
-        return process.poll() is not None or (len(lately) > 100 and set(lately[-100:]) == {"S"})
-
-    return is_so
 
 
 @pytest.fixture

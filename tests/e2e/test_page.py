@@ -7,7 +7,6 @@ import hashlib
 import http.client
 import io
 import json
-import os
 import random
 import re
 import threading
@@ -21,7 +20,6 @@ from urllib.parse import quote
 import axe_core_python
 import pytest
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
@@ -33,7 +31,7 @@ from pfstorage.backends.memory import MemoryStorage
 from pfstorage.errors import RejectedError, UnavailableError
 from pfstorage.server.options import ServerOptions
 from tests.conftest import ask, running_server, write_tree
-from tests.server.test_operations import Held
+from tests.support.held import Held
 
 T = TypeVar("T")
 
@@ -50,12 +48,6 @@ writer = admin
 reader = read
 guest = write chris/feed_12/
 """
-CHROMIUM, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
-QUIETLY = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
-"""Without these, a browser asks its maker for news."""
 
 NOTHING_MAY = ("default-src", "base-uri", "form-action", "frame-ancestors")
 HOSTILE = "<img src=x onerror=document.title='broken'>.txt"
@@ -68,24 +60,6 @@ OBJECTS = {
     "chris/a//b": b"no name between",
     "top.txt": b"top",
 }
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    """A browser, for all tests: it takes a second to start."""
-    if not (os.path.exists(CHROMIUM) and os.path.exists(DRIVER)):
-        if os.environ.get("PFSTORAGE_NEEDS_BROWSER"):
-            pytest.fail("the packages chromium and chromium-driver are not installed")
-        pytest.skip("the packages chromium and chromium-driver are not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*QUIETLY, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    with webdriver.Chrome(options=options, service=Service(DRIVER)) as driver:
-        # another browser on the same machine must not take the focus away
-        driver.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})
-        yield driver
 
 
 @dataclass

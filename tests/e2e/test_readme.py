@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import docutils.core
 import docutils.nodes
@@ -23,7 +22,7 @@ from pfstorage.actions import ACTIONS
 from pfstorage.cli.flags import build_parser
 from pfstorage.wire.fields import known_names
 from tests.conftest import ROOT
-from tests.e2e.test_doors import without_volatile
+from tests.support.replies import decoded, without_volatile
 
 TEXT = (ROOT / "README.rst").read_text()
 
@@ -32,16 +31,6 @@ def blocks() -> dict[str, str]:
     """Return the code blocks of the README by their names."""
     found = re.findall(r"\.\. code-block:: \w+\n   :name: ([\w-]+)\n\n((?:   .*\n|\n)+)", TEXT)
     return {name: re.sub(r"(?m)^   ", "", text).strip() for name, text in found}
-
-
-def decoded(text: str) -> list[Any]:
-    """Return the JSON objects that stand one after another in *text*."""
-    decoder, replies, text = json.JSONDecoder(), [], text.strip()
-    while text:
-        reply, end = decoder.raw_decode(text)
-        replies.append(reply)
-        text = text[end:].strip()
-    return replies
 
 
 def test_it_is_well_formed() -> None:

@@ -20,7 +20,7 @@ from pfstorage import open_storage
 from pfstorage.backends import Storage
 from pfstorage.devswift import DevSwift
 from tests.conftest import ROOT, Command, read_tree, swift_options, write_tree
-from tests.e2e.test_readme import decoded
+from tests.support.replies import decoded
 
 PAGE = (ROOT / "docs" / "transfers.rst").read_text()
 FILES = {f"series-{number % 7}/{number:03}.dcm": b"%d" % number for number in range(60)}

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT, read_tree, write_tree
-from tests.e2e.test_output import is_waiting
 from tests.support.exchange import answered, server_process
 from tests.support.local import parts_in
+from tests.support.processes import is_waiting
 from tests.support.waiting import ENDS, until
 
 STORE = ("--type", "filesystem", "--storeBase", "store")

@@ -26,7 +26,14 @@ from pfstorage.server.access import Access
 from pfstorage.server.http1.head import Headers
 from pfstorage.server.options import ServerOptions
 from tests.conftest import Command, ask, make_certificate, running_server, write_tree
-from tests.support.exchange import MULTIPART, Door, exchange, multipart, request, server_process
+from tests.support.exchange import (
+    MULTIPART,
+    Door,
+    exchange,
+    multipart,
+    request,
+    server_process,
+)
 
 HELLO = {"action": "hello", "meta": {"askAbout": "timestamp"}}
 SYSINFO = {"action": "hello", "meta": {"askAbout": "sysinfo"}}
@@ -34,19 +41,6 @@ SET = {"action": "internalctl", "meta": {"var": "/this/verbosity", "set": 2}}
 QUIT = {"meta": {"ctl": {"serverCmd": "quit"}}}
 LS = {"action": "ls", "meta": {"path": ""}}
 
-TOKENS = """\
-[AUTH TOKENS]
-reader = r-0123456789abcdef%(x)s
-Writer = w-0123456789abcdef
-boss = b-0123456789abcdef
-chief = c-0123456789abcdef
-
-[TOKEN RIGHTS]
-reader = read chris/feed_1/
-Writer = write chris/feed_1/
-boss = admin
-chief = admin chris/feed_1/
-"""
 READER, WRITER, BOSS = "r-0123456789abcdef%(x)s", "w-0123456789abcdef", "b-0123456789abcdef"
 CHIEF = "c-0123456789abcdef"
 
@@ -66,14 +60,6 @@ def serving(tmp_path: Path) -> Iterator[Serving]:
             return stack.enter_context(running_server(server))
 
         yield serve
-
-
-@pytest.fixture
-def token_file(tmp_path: Path) -> str:
-    path = tmp_path / "tokens.cfg"
-    path.write_text(TOKENS)
-    path.chmod(0o600)
-    return str(path)
 
 
 def bearer(token: str) -> dict[str, str]:

@@ -17,9 +17,7 @@ import pytest
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.actions import RequestContext
-from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends.contract import ByteRange, Sink
-from pfstorage.backends.memory import MemoryStorage
+from pfstorage.backends import Storage
 from pfstorage.handler import TRUSTED
 from pfstorage.server import admission
 from pfstorage.server.admission import WAITING_PER_WORKING
@@ -29,6 +27,7 @@ from pfstorage.server.options import ServerOptions
 from pfstorage.wire.reply import Reply
 from tests.conftest import ask, running_server
 from tests.support.exchange import HELLO, answers, post, request
+from tests.support.held import Held
 from tests.support.waiting import until
 
 OBJECT = bytes(range(256)) * 100_000
@@ -325,18 +324,6 @@ def test_a_greeting_of_tls_is_given_up(
 
 
 # who follows a job
-
-
-class Held(MemoryStorage):
-    """A storage whose ``get`` waits until it is let go."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.release = threading.Event()
-
-    def get(self, key: str, sink: Sink, byte_range: ByteRange | None = None) -> ObjectInfo:
-        assert self.release.wait(60)
-        return super().get(key, sink, byte_range)
 
 
 def test_who_follows_a_job_does_no_work_and_leaves_half_of_the_connections_to_others(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import gzip
-import http.client
 import io
 import json
 import mimetypes
@@ -23,6 +22,7 @@ from pfstorage.backends.content_types import BY_SUFFIX
 from pfstorage.backends.contract import Attributes
 from pfstorage.devswift import DevSwift
 from tests.conftest import read_tree, run, serving, swift_options, write_tree
+from tests.support.exchange import form_of, send
 from tests.support.local import refuse
 
 DICOM = bytes(128) + b"DICM" + b"x" * 1000
@@ -71,26 +71,6 @@ def other_host(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def server(storage: Storage) -> Iterator[ThreadedHTTPServer]:
     with serving(StoreHandler(storage)) as server:
         yield server
-
-
-def send(
-    server: ThreadedHTTPServer, method: str, path: str, body: bytes = b"", **headers: str
-) -> tuple[int, dict[str, str], bytes]:
-    with contextlib.closing(
-        http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
-    ) as client:
-        client.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
-        answer = client.getresponse()
-        return answer.status, dict(answer.headers), answer.read()
-
-
-def form_of(key: str, content: bytes, kind: str | None) -> bytes:
-    said = f"Content-Type: {kind}\r\n" if kind is not None else ""
-    text = json.dumps({"action": "objPut", "meta": {"toObject": key}})
-    return (
-        f'--limit\r\nContent-Disposition: form-data; name="d_msg"\r\n\r\n{text}\r\n'
-        f'--limit\r\nContent-Disposition: form-data; name="local"; filename="f"\r\n{said}\r\n'
-    ).encode() + content + b"\r\n--limit--\r\n"  # fmt: skip
 
 
 def by_form(server: ThreadedHTTPServer, key: str, content: bytes, kind: str | None = None) -> None:

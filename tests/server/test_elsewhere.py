@@ -14,11 +14,7 @@ from selenium import webdriver
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.backends.contract import Attributes
 from tests.conftest import serving
-from tests.e2e.test_page import chromium
-from tests.server.test_access import token_file
 from tests.support.exchange import Answer, answer, answers, exchange, message, post, request
-
-__all__ = ["chromium", "token_file"]
 
 ORIGIN = "https://chris.example.org"
 OBJECTS = "/api/v1/objects"

@@ -30,7 +30,7 @@ from pfstorage.settings.model import Settings
 from tests.conftest import run, running_server, serving, swift_options, write_tree
 from tests.support.exchange import MULTIPART, answer, connected, exchange, multipart, request
 from tests.support.faults import Fault, proxy_to
-from tests.swift.test_faults import segments
+from tests.support.large import segments
 
 OBJECTS = "/api/v1/objects"
 CONTENT = bytes(range(256)) * 3000

@@ -21,7 +21,6 @@ import pytest
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.backends import ObjectInfo
-from pfstorage.backends.contract import ByteRange, Sink
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import PermissionDeniedError, StorageError, UnavailableError
@@ -34,6 +33,7 @@ from pfstorage.settings.model import Settings
 from tests.conftest import Command, ask, running_server, serving, swift_options, write_tree
 from tests.support.exchange import HELLO, answer, answered, exchange, message, post, request, server_process
 from tests.support.faults import Fault, proxy_to
+from tests.support.held import Held
 from tests.support.waiting import until
 
 CMD = "/api/v1/cmd"
@@ -276,19 +276,6 @@ def _metric(server: ThreadedHTTPServer, name: str) -> float:
 
 
 LISTING = {"action": "ls", "meta": {"path": "x"}}
-
-
-class Held(MemoryStorage):
-    """A store whose objects do not come before they are released."""
-
-    def __init__(self) -> None:
-        super().__init__(Settings(type="memory"))
-        self.asked, self.release = threading.Semaphore(0), threading.Event()
-
-    def get(self, key: str, sink: Sink, byte_range: ByteRange | None = None) -> ObjectInfo:
-        self.asked.release()
-        assert self.release.wait(60)
-        return super().get(key, sink, byte_range)
 
 
 @pytest.fixture

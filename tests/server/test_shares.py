@@ -21,8 +21,8 @@ from pfstorage.server import admission, listener, load
 from pfstorage.server.admission import AdmissionQueue
 from pfstorage.server.options import ServerOptions
 from tests.conftest import ask, running_server
-from tests.server.test_bounds import Held
 from tests.support.exchange import HELLO, answers, message, post, request
+from tests.support.held import Held
 from tests.support.waiting import until
 
 NAMES = ("ann", "bob", "eve")

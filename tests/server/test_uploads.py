@@ -14,9 +14,9 @@ from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.backends import Storage
 from pfstorage.devswift import DevSwift
 from tests.conftest import serving, swift_options
-from tests.server.test_content_types import form_of, send
+from tests.support.exchange import form_of, send
 from tests.support.faults import Fault, Proxy
-from tests.swift.test_faults import segments
+from tests.support.large import segments
 
 CONTENT = bytes(range(256)) * 3000
 Way = Callable[..., tuple[int, dict[str, str], bytes]]

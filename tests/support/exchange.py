@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pfstorage import ThreadedHTTPServer
+
 if sys.version_info >= (3, 11):
     from typing import Self
 else:
@@ -297,3 +299,23 @@ def _port_of(process: subprocess.Popen[str]) -> int:
         if byte == b"\n" and (match := _ANNOUNCED.search(said)):
             return doors[-1].port(int(match[1]))
     raise AssertionError(said.decode())
+
+
+def send(
+    server: ThreadedHTTPServer, method: str, path: str, body: bytes = b"", **headers: str
+) -> tuple[int, dict[str, str], bytes]:
+    with contextlib.closing(
+        http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+    ) as client:
+        client.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        answer = client.getresponse()
+        return answer.status, dict(answer.headers), answer.read()
+
+
+def form_of(key: str, content: bytes, kind: str | None) -> bytes:
+    said = f"Content-Type: {kind}\r\n" if kind is not None else ""
+    text = json.dumps({"action": "objPut", "meta": {"toObject": key}})
+    return (
+        f'--limit\r\nContent-Disposition: form-data; name="d_msg"\r\n\r\n{text}\r\n'
+        f'--limit\r\nContent-Disposition: form-data; name="local"; filename="f"\r\n{said}\r\n'
+    ).encode() + content + b"\r\n--limit--\r\n"  # fmt: skip

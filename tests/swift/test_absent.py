@@ -25,7 +25,7 @@ from pfstorage.errors import IntegrityError
 from tests.conftest import read_tree, run, serving, swift_options, write_tree
 from tests.support.exchange import exchange, request
 from tests.support.faults import Fault, Proxy
-from tests.swift.test_large import content_of, is_manifest
+from tests.support.large import content_of, is_manifest
 
 OBJECTS = "/api/v1/objects"
 CONTENT = bytes(range(256)) * 3000

@@ -15,9 +15,9 @@ from pfstorage import StoreHandler, open_storage
 from pfstorage.backends import Storage
 from pfstorage.devswift import DevSwift
 from tests.conftest import read_tree, run, serving, swift_options, write_tree
-from tests.server.test_objects import ask
+from tests.support.exchange import send
 from tests.support.faults import Exchange, Fault, Proxy, is_listing, is_object
-from tests.swift.test_large import content_of, is_manifest, is_segment
+from tests.support.large import content_of, is_manifest, is_segment
 
 PIECE = 64 * 1024
 FIRST = random.Random(1).randbytes(5 * PIECE + 1)
@@ -180,11 +180,16 @@ def test_bytes_that_come_too_few_are_no_object(ceph: Storage, proxy: Proxy) -> N
 def test_http_gives_it_out_whole_and_in_part(ceph: Storage) -> None:
     put(ceph, FIRST)
     with serving(StoreHandler(ceph)) as server:
-        assert ask(server, "GET", "/s/large")[2] == FIRST
+        assert send(server, "GET", "/api/v1/objects/s/large")[2] == FIRST
         start, end = PIECE - 10, 2 * PIECE + 9
-        assert ask(server, "GET", "/s/large", Range=f"bytes={start}-{end}")[2] == FIRST[start : end + 1]
-        etag = ask(server, "HEAD", "/s/large")[1]["ETag"]
-        answer = ask(server, "GET", "/s/large", Range=f"bytes={start}-{end}", **{"If-Range": etag})
+        assert (
+            send(server, "GET", "/api/v1/objects/s/large", Range=f"bytes={start}-{end}")[2]
+            == FIRST[start : end + 1]
+        )
+        etag = send(server, "HEAD", "/api/v1/objects/s/large")[1]["ETag"]
+        answer = send(
+            server, "GET", "/api/v1/objects/s/large", Range=f"bytes={start}-{end}", **{"If-Range": etag}
+        )
         assert (answer[0], answer[2]) == (206, FIRST[start : end + 1])
 
 

@@ -16,33 +16,7 @@ from pfstorage import D, FL2dict, PfStorage, StoreHandler, ThreadedHTTPServer, s
 from pfstorage.compat.v2 import key_dereference, storagePath_get
 from pfstorage.devswift import DevSwift
 from tests.conftest import ask, read_tree, write_tree
-
-
-def old_args(swift: DevSwift, **more: Any) -> dict[str, Any]:
-    """What ``vars`` of 2.x's parsed flags was."""
-    return {
-        "msg": "",
-        "str_action": "",
-        "str_args": "",
-        "httpProxy": "",
-        "b_forever": False,
-        "b_httpResponse": False,
-        "ipSelf": "127.0.0.1",
-        "portSelf": 4055,
-        "ipSwift": "127.0.0.1",
-        "portSwift": str(swift.port),
-        "b_version": False,
-        "b_test": False,
-        "str_configFileLoad": "",
-        "str_configFileSave": "",
-        "str_debugToDir": "",
-        "verbosity": "0",
-        "desc": False,
-        "synopsis": False,
-        "str_type": "swift",
-        "server": False,
-        **more,
-    }
+from tests.support.v2 import old_args
 
 
 @pytest.fixture

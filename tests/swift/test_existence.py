@@ -23,8 +23,8 @@ from pfstorage.backends.memory import MemoryStorage
 from pfstorage.devswift import DevSwift
 from pfstorage.runtime.cancellation import CancellationToken
 from tests.conftest import ask, read_tree, run, serving, swift_options, write_tree
-from tests.contract.test_verify import verdict
 from tests.support.faults import Exchange, Fault, Proxy
+from tests.support.objects import verdict
 from tests.support.waiting import until
 
 PUSH: dict[str, Any] = {"putSpec": "data", "inLocation": "s", "mapLocationOver": "data"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import json
 import random
 import threading
 import time
@@ -30,6 +29,7 @@ from pfstorage.devswift import DevSwift
 from pfstorage.errors import ExistsError, StorageError
 from tests.conftest import read_tree, swift_options, write_tree
 from tests.support.faults import Exchange, Fault, Proxy, Side, Where, is_listing, is_login, is_object
+from tests.support.large import orphans, raw_connection, stored
 
 T = TypeVar("T")
 
@@ -120,47 +120,6 @@ def filled(swift: DevSwift) -> dict[str, str]:
             for key, content in ACTIONS[name].files.items():
                 raw.put_object(containers[name], f"s/{key}", content)
     return containers
-
-
-@contextlib.contextmanager
-def raw_connection(swift: DevSwift) -> Iterator[swiftclient.Connection]:
-    """The store itself: neither pfstorage nor a proxy is between."""
-    connection = swiftclient.Connection(swift.auth_url, swift.user, swift.key)
-    try:
-        yield connection
-    finally:
-        connection.close()
-
-
-def stored(swift: DevSwift, container: str) -> dict[str, bytes]:
-    """Return what *container* holds, content by key."""
-    with raw_connection(swift) as raw:
-        return {key: raw.get_object(container, key)[1] for key in _keys(raw, container)}
-
-
-def segments(swift: DevSwift, container: str) -> set[str]:
-    with raw_connection(swift) as raw:
-        return set(_keys(raw, f"{container}_segments"))
-
-
-def orphans(swift: DevSwift, container: str) -> set[str]:
-    """Return the segments that belong to no object of *container*."""
-    used = set()
-    with raw_connection(swift) as raw:
-        for key in _keys(raw, container):
-            headers, body = raw.get_object(container, key, query_string="multipart-manifest=get")
-            if headers.get("x-static-large-object"):
-                used |= {row["name"].removeprefix(f"/{container}_segments/") for row in json.loads(body)}
-    return segments(swift, container) - used
-
-
-def _keys(raw: swiftclient.Connection, container: str) -> list[str]:
-    try:
-        return [row["name"] for row in raw.get_container(container, full_listing=True)[1]]
-    except swiftclient.ClientException as e:
-        if e.http_status != 404:
-            raise
-        return []
 
 
 def in_time(work: Callable[[], T], seconds: float = WATCHDOG) -> T:

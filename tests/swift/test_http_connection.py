@@ -2,136 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import datetime
 import io
-import ipaddress
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from pfstorage.backends.contract import CHUNK
-from pfstorage.backends.http.connection import CONTINUE_ABOVE, ConnectionBroken, HttpConnection, NetworkRoute
+from pfstorage.backends.http.connection import CONTINUE_ABOVE, ConnectionBroken, HttpConnection
 from pfstorage.errors import LocalFileError
+from tests.support.peer import Connecting, Peer, Serve, Server, Serving
 
 LARGE = CONTINUE_ABOVE + 100_000
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Thing: A\r\n\r\nhi"
 REFUSED = b"HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\n\r\nmuch"
 GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-class Peer:
-    """The server's end of one connection."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        self.reader = sock.makefile("rb")
-
-    def head(self) -> bytes:
-        """Return the next request up to its body; b"" is the end of the connection."""
-        head = b""
-        while not head.endswith(b"\r\n\r\n") and (line := self.reader.readline()):
-            head += line
-        return head
-
-    def body(self, size: int) -> bytes:
-        return self.reader.read(size)
-
-    def send(self, data: bytes) -> None:
-        self.sock.sendall(data)
-
-    def end(self) -> None:
-        self.reader.close()
-        with contextlib.suppress(OSError):
-            self.sock.shutdown(socket.SHUT_RDWR)
-        self.sock.close()
-
-
-Serve = Callable[[Peer], None]
-Serving = Callable[..., "Server"]
-Connecting = Callable[..., HttpConnection]
-
-
-class Server:
-    """Serves each connection as *serve* says. *connections* counts them, *heads* are the requests."""
-
-    def __init__(self, serve: Serve, context: ssl.SSLContext | None = None) -> None:
-        self.connections = 0
-        self.heads: list[bytes] = []
-        self.received = 0
-        self._serve = serve
-        self._context = context
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):  # closed
-            while True:
-                sock = self._listener.accept()[0]
-                self.connections += 1
-                self._threads.append(threading.Thread(target=self._one, args=(sock,)))
-                self._threads[-1].start()
-
-    def _one(self, sock: socket.socket) -> None:
-        try:
-            sock.settimeout(30)
-            if self._context:
-                sock = self._context.wrap_socket(sock, server_side=True)
-        except OSError:
-            sock.close()
-            return
-        peer = Peer(sock)
-        with contextlib.suppress(OSError):
-            self._serve(peer)
-        peer.end()
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for thread in self._threads:
-            thread.join()
-
-
-@pytest.fixture
-def serving() -> Iterator[Serving]:
-    with contextlib.ExitStack() as stack:
-
-        def serve(how: Serve, context: ssl.SSLContext | None = None) -> Server:
-            server = Server(how, context)
-            stack.callback(server.close)
-            return server
-
-        yield serve
-
-
-@pytest.fixture
-def connect() -> Iterator[Connecting]:
-    """Make connections, which end before the servers do."""
-    with contextlib.ExitStack() as stack:
-
-        def make(
-            port: int,
-            *,
-            scheme: str = "http",
-            proxy: str = "",
-            timeout: float = 10.0,
-            context: ssl.SSLContext | None = None,
-        ) -> HttpConnection:
-            route = NetworkRoute(f"{scheme}://127.0.0.1:{port}", proxy, 2.0, timeout, context)
-            return stack.enter_context(contextlib.closing(HttpConnection(route)))
-
-        yield make
 
 
 def get(connection: HttpConnection, path: str = "/a") -> tuple[int, bytes]:
@@ -156,9 +43,9 @@ def answers(server: list[Server], answer: bytes = OK) -> Serve:
 # keeping
 
 
-def test_one_connection_serves_one_request_after_the_other(serving: Serving, connect: Connecting) -> None:
+def test_one_connection_serves_one_request_after_the_other(serve_peers: Serving, connect: Connecting) -> None:
     servers: list[Server] = []
-    servers.append(serving(answers(servers)))
+    servers.append(serve_peers(answers(servers)))
     connection = connect(servers[0].port)
     for number in range(50):
         assert get(connection, f"/v1/c/{number}") == (200, b"hi")
@@ -168,14 +55,14 @@ def test_one_connection_serves_one_request_after_the_other(serving: Serving, con
     assert b"Expect" not in servers[0].heads[7]
 
 
-def test_nothing_connects_before_it_is_needed(serving: Serving, connect: Connecting) -> None:
-    server = serving(lambda peer: None)
+def test_nothing_connects_before_it_is_needed(serve_peers: Serving, connect: Connecting) -> None:
+    server = serve_peers(lambda peer: None)
     connect(server.port).close()
     assert server.connections == 0
 
 
 def test_a_connection_that_the_server_ended_while_idle_is_replaced_silently(
-    serving: Serving, connect: Connecting
+    serve_peers: Serving, connect: Connecting
 ) -> None:
     ended = threading.Event()
 
@@ -185,7 +72,7 @@ def test_a_connection_that_the_server_ended_while_idle_is_replaced_silently(
         peer.end()
         ended.set()
 
-    server = serving(serve)
+    server = serve_peers(serve)
     connection = connect(server.port)
     for _ in range(5):
         ended.clear()
@@ -194,19 +81,19 @@ def test_a_connection_that_the_server_ended_while_idle_is_replaced_silently(
     assert server.connections == 5
 
 
-def test_one_that_says_it_closes_is_not_used_again(serving: Serving, connect: Connecting) -> None:
+def test_one_that_says_it_closes_is_not_used_again(serve_peers: Serving, connect: Connecting) -> None:
     def serve(peer: Peer) -> None:
         peer.head()
         peer.send(OK.replace(b"X-Thing: A", b"Connection: close"))
 
-    server = serving(serve)
+    server = serve_peers(serve)
     connection = connect(server.port)
     assert [get(connection) for _ in range(3)] == [(200, b"hi")] * 3
     assert server.connections == 3
 
 
-def test_one_that_ends_instead_of_an_answer_is_broken(serving: Serving, connect: Connecting) -> None:
-    connection = connect(serving(lambda peer: peer.head() and None).port)
+def test_one_that_ends_instead_of_an_answer_is_broken(serve_peers: Serving, connect: Connecting) -> None:
+    connection = connect(serve_peers(lambda peer: peer.head() and None).port)
     with pytest.raises(ConnectionBroken, match="the connection broke") as caught:
         get(connection)
     assert (caught.value.connecting, caught.value.silent) == (False, False)
@@ -215,35 +102,39 @@ def test_one_that_ends_instead_of_an_answer_is_broken(serving: Serving, connect:
 # answers
 
 
-def test_a_body_may_come_in_chunks_or_end_with_the_connection(serving: Serving, connect: Connecting) -> None:
+def test_a_body_may_come_in_chunks_or_end_with_the_connection(
+    serve_peers: Serving, connect: Connecting
+) -> None:
     def serve(peer: Peer) -> None:
         peer.head()
         peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
         peer.head()
         peer.send(b"HTTP/1.1 200 OK\r\n\r\nto the end")
 
-    connection = connect(serving(serve).port)
+    connection = connect(serve_peers(serve).port)
     assert get(connection) == (200, b"abcde")
     assert get(connection) == (200, b"to the end")
 
 
-def test_the_names_of_headers_know_no_case(serving: Serving, connect: Connecting) -> None:
+def test_the_names_of_headers_know_no_case(serve_peers: Serving, connect: Connecting) -> None:
     servers: list[Server] = []
-    servers.append(serving(answers(servers, OK.replace(b"X-Thing:", b"x-THING:"))))
+    servers.append(serve_peers(answers(servers, OK.replace(b"X-Thing:", b"x-THING:"))))
     connection = connect(servers[0].port)
     answer = connection.request("GET", "/a", {})
     assert answer.fields["x-thing"] == "A"
     connection.read_all(answer)
 
 
-def test_a_body_is_read_piece_by_piece_into_room_that_is_there(serving: Serving, connect: Connecting) -> None:
+def test_a_body_is_read_piece_by_piece_into_room_that_is_there(
+    serve_peers: Serving, connect: Connecting
+) -> None:
     content = bytes(range(256)) * 4000
 
     def serve(peer: Peer) -> None:
         peer.head()
         peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content) + content)
 
-    connection = connect(serving(serve).port)
+    connection = connect(serve_peers(serve).port)
     answer = connection.request("GET", "/a", {})
     got = b""
     while count := connection.read_into(answer, connection.buffer):
@@ -252,7 +143,7 @@ def test_a_body_is_read_piece_by_piece_into_room_that_is_there(serving: Serving,
     assert got == content
 
 
-def test_a_body_that_trickles_fills_its_room_at_once(serving: Serving, connect: Connecting) -> None:
+def test_a_body_that_trickles_fills_its_room_at_once(serve_peers: Serving, connect: Connecting) -> None:
     content = bytes(range(256)) * 1000
 
     def serve(peer: Peer) -> None:
@@ -266,7 +157,7 @@ def test_a_body_that_trickles_fills_its_room_at_once(serving: Serving, connect: 
         peer.head()
         peer.send(OK)
 
-    server = serving(serve)
+    server = serve_peers(serve)
     connection = connect(server.port)
     answer = connection.request("GET", "/a", {})
     assert connection.read_into(answer, connection.buffer) == len(content) < CHUNK
@@ -277,7 +168,7 @@ def test_a_body_that_trickles_fills_its_room_at_once(serving: Serving, connect: 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_silence_in_the_middle_of_a_body_is_told_as_such(
-    serving: Serving, connect: Connecting, tls: ssl.SSLContext, trusts: ssl.SSLContext, scheme: str
+    serve_peers: Serving, connect: Connecting, tls: ssl.SSLContext, trusts: ssl.SSLContext, scheme: str
 ) -> None:
     release = threading.Event()
 
@@ -286,7 +177,7 @@ def test_silence_in_the_middle_of_a_body_is_told_as_such(
         peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 500000\r\n\r\n" + bytes(100_000))
         release.wait(10)
 
-    server = serving(serve, tls if scheme == "https" else None)
+    server = serve_peers(serve, tls if scheme == "https" else None)
     connection = connect(server.port, scheme=scheme, timeout=0.3, context=trusts)
     answer = connection.request("GET", "/a", {})
     with pytest.raises(ConnectionBroken, match="it fell silent") as caught:
@@ -295,12 +186,12 @@ def test_silence_in_the_middle_of_a_body_is_told_as_such(
     assert caught.value.silent
 
 
-def test_a_body_that_is_cut_off_is_told(serving: Serving, connect: Connecting) -> None:
+def test_a_body_that_is_cut_off_is_told(serve_peers: Serving, connect: Connecting) -> None:
     def serve(peer: Peer) -> None:
         peer.head()
         peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
 
-    connection = connect(serving(serve).port)
+    connection = connect(serve_peers(serve).port)
     answer = connection.request("GET", "/a", {})
     assert connection.read_into(answer, connection.buffer) == 3
     with pytest.raises(ConnectionBroken, match="cut off"):
@@ -312,21 +203,23 @@ def test_a_body_that_is_cut_off_is_told(serving: Serving, connect: Connecting) -
 @pytest.mark.parametrize(
     "answer", [b"\0\xff\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n", b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\n" * 200]
 )
-def test_what_is_no_http_is_a_broken_connection(serving: Serving, connect: Connecting, answer: bytes) -> None:
+def test_what_is_no_http_is_a_broken_connection(
+    serve_peers: Serving, connect: Connecting, answer: bytes
+) -> None:
     servers: list[Server] = []
-    servers.append(serving(answers(servers, answer)))
+    servers.append(serve_peers(answers(servers, answer)))
     with pytest.raises(ConnectionBroken):
         get(connect(servers[0].port))
 
 
-def test_silence_is_told_as_such(serving: Serving, connect: Connecting) -> None:
+def test_silence_is_told_as_such(serve_peers: Serving, connect: Connecting) -> None:
     release = threading.Event()
 
     def serve(peer: Peer) -> None:
         peer.head()
         release.wait(10)
 
-    connection = connect(serving(serve).port, timeout=0.2)
+    connection = connect(serve_peers(serve).port, timeout=0.2)
     with pytest.raises(ConnectionBroken, match="it fell silent") as caught:
         get(connection)
     release.set()
@@ -341,7 +234,7 @@ def test_where_nothing_listens_that_is_told(connect: Connecting) -> None:
     assert caught.value.connecting
 
 
-def test_another_thread_can_end_a_wait(serving: Serving, connect: Connecting) -> None:
+def test_another_thread_can_end_a_wait(serve_peers: Serving, connect: Connecting) -> None:
     asked, release = threading.Event(), threading.Event()
 
     def serve(peer: Peer) -> None:
@@ -349,7 +242,7 @@ def test_another_thread_can_end_a_wait(serving: Serving, connect: Connecting) ->
         asked.set()
         release.wait(10)
 
-    connection = connect(serving(serve).port)
+    connection = connect(serve_peers(serve).port)
     connection.abort()  # there is nothing to end yet
 
     def abort() -> None:
@@ -367,7 +260,7 @@ def test_another_thread_can_end_a_wait(serving: Serving, connect: Connecting) ->
 # bodies that go up
 
 
-def test_a_small_body_goes_at_once(serving: Serving, connect: Connecting) -> None:
+def test_a_small_body_goes_at_once(serve_peers: Serving, connect: Connecting) -> None:
     got: list[bytes] = []
 
     def serve(peer: Peer) -> None:
@@ -376,7 +269,7 @@ def test_a_small_body_goes_at_once(serving: Serving, connect: Connecting) -> Non
             got.append(peer.body(size))
             peer.send(OK)
 
-    connection = connect(serving(serve).port)
+    connection = connect(serve_peers(serve).port)
     assert put(connection, b"hello", 5) == (200, b"hi")
     assert put(connection, io.BytesIO(b"x" * 300_000), 300_000) == (200, b"hi")
     assert got == [b"hello", b"x" * 300_000]
@@ -384,7 +277,7 @@ def test_a_small_body_goes_at_once(serving: Serving, connect: Connecting) -> Non
 
 @pytest.mark.parametrize("pieces", [[GO_ON], [GO_ON[:5], GO_ON[5:20], GO_ON[20:]]])
 def test_a_large_body_goes_when_the_server_wants_it(
-    serving: Serving, connect: Connecting, pieces: list[bytes]
+    serve_peers: Serving, connect: Connecting, pieces: list[bytes]
 ) -> None:
     got: list[int] = []
 
@@ -400,7 +293,7 @@ def test_a_large_body_goes_when_the_server_wants_it(
         peer.head()
         peer.send(OK.replace(b"200", b"203"))
 
-    server = serving(serve)
+    server = serve_peers(serve)
     connection = connect(server.port)
     for _ in range(2):
         started = time.monotonic()
@@ -411,7 +304,7 @@ def test_a_large_body_goes_when_the_server_wants_it(
     assert server.connections == 1
 
 
-def test_a_large_body_that_the_server_refuses_is_not_sent(serving: Serving, connect: Connecting) -> None:
+def test_a_large_body_that_the_server_refuses_is_not_sent(serve_peers: Serving, connect: Connecting) -> None:
     rest: list[bytes] = []
 
     def serve(peer: Peer) -> None:
@@ -423,7 +316,7 @@ def test_a_large_body_that_the_server_refuses_is_not_sent(serving: Serving, conn
         def read(self, size: int | None = -1, /) -> bytes:
             raise AssertionError("nobody wants it")
 
-    server = serving(serve)
+    server = serve_peers(serve)
     connection = connect(server.port)
     assert put(connection, Unread(), LARGE) == (413, b"much")
     connection.close()
@@ -432,7 +325,7 @@ def test_a_large_body_that_the_server_refuses_is_not_sent(serving: Serving, conn
 
 
 def test_a_server_that_does_not_know_the_question_is_not_asked_again(
-    serving: Serving, connect: Connecting
+    serve_peers: Serving, connect: Connecting
 ) -> None:
     got: list[int] = []
 
@@ -443,14 +336,14 @@ def test_a_server_that_does_not_know_the_question_is_not_asked_again(
         got.append(len(peer.body(LARGE)))
         peer.send(OK)
 
-    server = serving(serve)
+    server = serve_peers(serve)
     assert put(connect(server.port), io.BytesIO(bytes(LARGE)), LARGE) == (200, b"hi")
     assert (got, server.connections) == ([LARGE], 2)
 
 
 @pytest.mark.parametrize("size", [CONTINUE_ABOVE - 10, LARGE])
 def test_a_refusal_in_the_middle_of_a_body_is_read_and_told(
-    serving: Serving, connect: Connecting, size: int
+    serve_peers: Serving, connect: Connecting, size: int
 ) -> None:
     def serve(peer: Peer) -> None:
         if b"Expect" in peer.head():
@@ -460,29 +353,29 @@ def test_a_refusal_in_the_middle_of_a_body_is_read_and_told(
         peer.sock.shutdown(socket.SHUT_WR)
         time.sleep(0.3)  # with what was not read, closing is a reset, which may overtake the answer
 
-    connection = connect(serving(serve).port, timeout=1.0)
+    connection = connect(serve_peers(serve).port, timeout=1.0)
     assert put(connection, io.BytesIO(bytes(size)), size) == (413, b"much")
 
 
-def test_a_server_that_stops_reading_is_given_up(serving: Serving, connect: Connecting) -> None:
+def test_a_server_that_stops_reading_is_given_up(serve_peers: Serving, connect: Connecting) -> None:
     release = threading.Event()
 
     def serve(peer: Peer) -> None:
         peer.head()
         release.wait(10)
 
-    connection = connect(serving(serve).port, timeout=0.3)
+    connection = connect(serve_peers(serve).port, timeout=0.3)
     with pytest.raises(ConnectionBroken, match="it fell silent"):
         put(connection, io.BytesIO(bytes(CONTINUE_ABOVE)), CONTINUE_ABOVE)
     release.set()
 
 
-def test_what_a_body_raises_comes_through(serving: Serving, connect: Connecting) -> None:
+def test_what_a_body_raises_comes_through(serve_peers: Serving, connect: Connecting) -> None:
     class Changed(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
             raise LocalFileError("it changed")
 
-    connection = connect(serving(lambda peer: peer.head() and None).port)
+    connection = connect(serve_peers(lambda peer: peer.head() and None).port)
     with pytest.raises(LocalFileError, match="it changed"):
         put(connection, Changed(), 10)
 
@@ -490,49 +383,8 @@ def test_what_a_body_raises_comes_through(serving: Serving, connect: Connecting)
 # TLS and proxies
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for 127.0.0.1 that signs itself, with its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("tls") / "certificate.pem"
-    secret = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path.write_bytes(secret + made.public_bytes(serialization.Encoding.PEM))
-    return path
-
-
-@pytest.fixture
-def tls(certificate: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    return context
-
-
-@pytest.fixture
-def trusts(certificate: Path) -> ssl.SSLContext:
-    """What a client needs that trusts the server."""
-    return ssl.create_default_context(cafile=str(certificate))
-
-
 def test_bytes_go_over_tls_both_ways_and_the_connection_is_kept(
-    serving: Serving, connect: Connecting, tls: ssl.SSLContext, trusts: ssl.SSLContext
+    serve_peers: Serving, connect: Connecting, tls: ssl.SSLContext, trusts: ssl.SSLContext
 ) -> None:
     got: list[int] = []
 
@@ -543,7 +395,7 @@ def test_bytes_go_over_tls_both_ways_and_the_connection_is_kept(
             got.append(len(peer.body(LARGE)))
             peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % LARGE + bytes(LARGE))
 
-    server = serving(serve, tls)
+    server = serve_peers(serve, tls)
     connection = connect(server.port, scheme="https", context=trusts)
     for _ in range(3):
         assert put(connection, io.BytesIO(bytes(LARGE)), LARGE) == (200, bytes(LARGE))
@@ -552,7 +404,7 @@ def test_bytes_go_over_tls_both_ways_and_the_connection_is_kept(
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_large_body_goes_to_a_server_that_does_not_say_whether_it_wants_it(
-    serving: Serving, connect: Connecting, tls: ssl.SSLContext, trusts: ssl.SSLContext, scheme: str
+    serve_peers: Serving, connect: Connecting, tls: ssl.SSLContext, trusts: ssl.SSLContext, scheme: str
 ) -> None:
     got: list[int] = []
 
@@ -561,7 +413,7 @@ def test_a_large_body_goes_to_a_server_that_does_not_say_whether_it_wants_it(
         got.append(len(peer.body(LARGE)))
         peer.send(GO_ON + OK)  # as late as this it means nothing
 
-    server = serving(serve, tls if scheme == "https" else None)
+    server = serve_peers(serve, tls if scheme == "https" else None)
     connection = connect(server.port, scheme=scheme, context=trusts)
     started = time.monotonic()
     assert put(connection, io.BytesIO(bytes(LARGE)), LARGE) == (200, b"hi")
@@ -570,7 +422,7 @@ def test_a_large_body_goes_to_a_server_that_does_not_say_whether_it_wants_it(
 
 
 def test_a_tls_connection_that_ended_while_idle_is_replaced_silently(
-    serving: Serving, connect: Connecting, tls: ssl.SSLContext, trusts: ssl.SSLContext
+    serve_peers: Serving, connect: Connecting, tls: ssl.SSLContext, trusts: ssl.SSLContext
 ) -> None:
     ended = threading.Event()
 
@@ -580,7 +432,7 @@ def test_a_tls_connection_that_ended_while_idle_is_replaced_silently(
         peer.end()
         ended.set()
 
-    server = serving(serve, tls)
+    server = serve_peers(serve, tls)
     connection = connect(server.port, scheme="https", context=trusts)
     for _ in range(3):
         ended.clear()
@@ -590,19 +442,19 @@ def test_a_tls_connection_that_ended_while_idle_is_replaced_silently(
 
 
 def test_a_certificate_that_nobody_vouches_for_is_refused(
-    serving: Serving, connect: Connecting, tls: ssl.SSLContext
+    serve_peers: Serving, connect: Connecting, tls: ssl.SSLContext
 ) -> None:
     served: list[bytes] = []
-    server = serving(lambda peer: served.append(peer.head()), tls)
+    server = serve_peers(lambda peer: served.append(peer.head()), tls)
     connection = connect(server.port, scheme="https", context=ssl.create_default_context())
     with pytest.raises(ConnectionBroken, match=r"verify failed: self-signed .*--caCert FILE"):
         get(connection)
     assert served == []
 
 
-def test_a_proxy_is_told_the_whole_address_and_who_asks(serving: Serving, connect: Connecting) -> None:
+def test_a_proxy_is_told_the_whole_address_and_who_asks(serve_peers: Serving, connect: Connecting) -> None:
     servers: list[Server] = []
-    servers.append(serving(answers(servers)))
+    servers.append(serve_peers(answers(servers)))
     connection = connect(9, proxy=f"http://me%40here:p%3Aw@127.0.0.1:{servers[0].port}")
     assert [get(connection, "/v1/c/a%20b?x=1") for _ in range(3)] == [(200, b"hi")] * 3
     assert servers[0].connections == 1
@@ -612,7 +464,7 @@ def test_a_proxy_is_told_the_whole_address_and_who_asks(serving: Serving, connec
 
 
 def test_tls_goes_through_a_tunnel_of_the_proxy(
-    serving: Serving, connect: Connecting, tls: ssl.SSLContext, trusts: ssl.SSLContext
+    serve_peers: Serving, connect: Connecting, tls: ssl.SSLContext, trusts: ssl.SSLContext
 ) -> None:
     heads: list[bytes] = []
 
@@ -625,7 +477,7 @@ def test_tls_goes_through_a_tunnel_of_the_proxy(
             inner.send(OK)
         inner.end()
 
-    proxy = f"http://me:secret@127.0.0.1:{serving(serve).port}"
+    proxy = f"http://me:secret@127.0.0.1:{serve_peers(serve).port}"
     connection = connect(9, scheme="https", proxy=proxy, context=trusts)
     assert [get(connection) for _ in range(2)] == [(200, b"hi")] * 2
     connection.close()
@@ -646,9 +498,9 @@ def test_a_proxy_that_does_not_answer_is_named_as_the_one(connect: Connecting, s
     assert caught.value.connecting
 
 
-def test_a_proxy_that_wants_no_tunnel_is_named_as_the_one(serving: Serving, connect: Connecting) -> None:
+def test_a_proxy_that_wants_no_tunnel_is_named_as_the_one(serve_peers: Serving, connect: Connecting) -> None:
     servers: list[Server] = []
-    servers.append(serving(answers(servers, b"HTTP/1.1 407 Who are you\r\nContent-Length: 0\r\n\r\n")))
+    servers.append(serve_peers(answers(servers, b"HTTP/1.1 407 Who are you\r\nContent-Length: 0\r\n\r\n")))
     connection = connect(9, scheme="https", proxy=f"http://127.0.0.1:{servers[0].port}")
     with pytest.raises(ConnectionBroken, match="its proxy does not"):
         get(connection)

@@ -28,8 +28,16 @@ from pfstorage.local import LocalTree
 from pfstorage.transfer import Options, Transfer, TransferContext, pull, push
 from tests.conftest import ROOT, open_backend, read_tree, swift_options, write_tree
 from tests.support.faults import Exchange, Fault, Proxy, is_object
+from tests.support.large import (
+    container_of,
+    content_of,
+    is_manifest,
+    is_segment,
+    orphans,
+    raw_connection,
+    segments,
+)
 from tests.support.local import parts_in
-from tests.swift.test_faults import orphans, raw_connection, segments
 
 KIB = 1024
 PIECE = 64 * KIB
@@ -74,29 +82,11 @@ def run(storage: Storage, action: str, settings: dict[str, Any] | None = None, *
         return handler.run({"action": action, "meta": meta})
 
 
-def container_of(storage: Storage) -> str:
-    return storage.settings.swift.container_name
-
-
 def keys(storage: Storage) -> list[str]:
     try:
         return [row.key for row in storage.list()]
     except ContainerNotFoundError:
         return []
-
-
-def content_of(storage: Storage, key: str = "s/large") -> bytes:
-    sink = io.BytesIO()
-    storage.get(key, sink)
-    return sink.getvalue()
-
-
-def is_segment(exchange: Exchange) -> bool:
-    return is_object(exchange) and exchange.container.endswith("_segments")
-
-
-def is_manifest(exchange: Exchange) -> bool:
-    return "multipart-manifest=put" in exchange.query
 
 
 # pushed

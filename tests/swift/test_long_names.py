@@ -19,8 +19,7 @@ from pfstorage.backends import Storage
 from pfstorage.devswift import DevSwift
 from tests.conftest import read_tree, run, swift_options, write_tree
 from tests.support.faults import Fault, Proxy
-from tests.swift.test_faults import raw_connection
-from tests.swift.test_large import content_of, is_segment
+from tests.support.large import content_of, is_segment, raw_connection
 
 PIECE = 64 * 1024
 CONTENT = random.Random(3).randbytes(3 * PIECE + 1)

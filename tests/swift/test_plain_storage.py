@@ -15,12 +15,9 @@ from pfstorage.devswift import DevSwift
 from pfstorage.errors import MisconfiguredError, UnavailableError
 from tests.conftest import Command, ask, serving, swift_options
 from tests.support.faults import Proxy
-from tests.swift.test_http_connection import Peer, Serving
-from tests.swift.test_http_connection import serving as serve_peers
-from tests.swift.test_keystone import login_of
-from tests.swift.test_mistakes import Authority, authority
-
-__all__ = ["authority", "serve_peers"]
+from tests.support.keystone import login_of
+from tests.support.peer import Peer, Serving
+from tests.support.tls import Authority
 
 Granting = Callable[..., dict[str, Any]]
 

@@ -16,7 +16,7 @@ from pfstorage import StoreHandler, open_storage
 from pfstorage.backends import Storage
 from pfstorage.devswift import DevSwift
 from tests.conftest import read_tree, swift_options, write_tree
-from tests.swift.test_faults import orphans, segments
+from tests.support.large import orphans, segments
 
 SEGMENT = 64 * 1024
 ODD_NAMES = [

@@ -26,7 +26,7 @@ from pfstorage.transfer.replaced import MOST_TIMES
 from tests.conftest import read_tree, run, serving, swift_options, write_tree
 from tests.support.exchange import client
 from tests.support.faults import Exchange, Fault, Proxy, is_object
-from tests.swift.test_faults import raw_connection
+from tests.support.large import raw_connection
 
 PIECE = 64 * 1024
 LARGE = random.Random(1).randbytes(3 * PIECE + 7)

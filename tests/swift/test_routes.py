@@ -17,9 +17,7 @@ from pfstorage.cli.main import main
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import MisconfiguredError, SettingsError, StorageError
 from tests.conftest import Command, swift_options
-from tests.swift.test_http_connection import Connecting, Peer, Serving, connect, serving
-
-__all__ = ["connect", "serving"]  # fixtures
+from tests.support.peer import Connecting, Peer, Serving
 
 KEY = "the-secret-key"
 
@@ -168,13 +166,13 @@ def test_a_store_that_is_named_in_no_proxy_is_reached_directly(
     assert listener.connections == 0
 
 
-def test_the_login_at_a_keystone_goes_by_the_proxy_of_the_setting(serving: Serving) -> None:
+def test_the_login_at_a_keystone_goes_by_the_proxy_of_the_setting(serve_peers: Serving) -> None:
     def refuse(peer: Peer) -> None:
         heads.append(peer.head())
         peer.send(b"HTTP/1.1 503 Not now\r\nContent-Length: 0\r\n\r\n")
 
     heads: list[bytes] = []
-    proxy = f"me:canary@127.0.0.1:{serving(refuse).port}"
+    proxy = f"me:canary@127.0.0.1:{serve_peers(refuse).port}"
     options = {"auth_url": "http://127.0.0.1:9/v3", "http_proxy": proxy, "retries": 0, **KEYSTONE}
     with open_storage(type="swift", **options) as storage, pytest.raises(StorageError, match="503") as caught:
         storage.head("a")
@@ -184,14 +182,14 @@ def test_the_login_at_a_keystone_goes_by_the_proxy_of_the_setting(serving: Servi
 
 
 def test_a_keystone_that_leads_elsewhere_is_not_followed_with_the_password(
-    serving: Serving, listener: Listener
+    serve_peers: Serving, listener: Listener
 ) -> None:
     def lead_away(peer: Peer) -> None:
         peer.head()
         target = f"http://127.0.0.1:{listener.port}/v3/auth/tokens"
         peer.send(f"HTTP/1.1 307 There\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n".encode())
 
-    options = {"auth_url": f"http://127.0.0.1:{serving(lead_away).port}/v3", "key": KEY, **KEYSTONE}
+    options = {"auth_url": f"http://127.0.0.1:{serve_peers(lead_away).port}/v3", "key": KEY, **KEYSTONE}
     with (
         open_storage(type="swift", **options) as storage,
         pytest.raises(MisconfiguredError, match="a redirection to"),
@@ -200,7 +198,9 @@ def test_a_keystone_that_leads_elsewhere_is_not_followed_with_the_password(
     assert listener.connections == 0
 
 
-def test_a_tunnel_to_an_ipv6_address_is_asked_for_in_brackets(serving: Serving, connect: Connecting) -> None:
+def test_a_tunnel_to_an_ipv6_address_is_asked_for_in_brackets(
+    serve_peers: Serving, connect: Connecting
+) -> None:
     from pfstorage.backends.http.connection import HttpConnection, Mistake, NetworkRoute
 
     def refuse(peer: Peer) -> None:
@@ -208,7 +208,7 @@ def test_a_tunnel_to_an_ipv6_address_is_asked_for_in_brackets(serving: Serving, 
         peer.send(b"HTTP/1.1 403 Not there\r\nContent-Length: 0\r\n\r\n")
 
     heads: list[bytes] = []
-    proxy = f"http://127.0.0.1:{serving(refuse).port}"
+    proxy = f"http://127.0.0.1:{serve_peers(refuse).port}"
     route = NetworkRoute("https://[::1]:9", proxy, 2.0, 2.0, ssl.create_default_context())
     told = r"its proxy does not .* answered 403 Not there to CONNECT \[::1\]:9"
     with contextlib.closing(HttpConnection(route)) as made, pytest.raises(Mistake, match=told):
@@ -260,7 +260,10 @@ def test_a_message_to_a_server_tells_no_password_of_a_proxy(command: Command, pr
 
 
 def test_a_message_to_a_server_goes_by_the_proxy_of_the_flag(
-    listener: Listener, serving: Serving, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    listener: Listener,
+    serve_peers: Serving,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     heads: list[bytes] = []
 
@@ -268,7 +271,7 @@ def test_a_message_to_a_server_goes_by_the_proxy_of_the_flag(
         heads.append(peer.head())
         peer.send(b'HTTP/1.1 200 Yes\r\nContent-Length: 16\r\nConnection: close\r\n\r\n{"status": true}')
 
-    server = serving(answer)
+    server = serve_peers(answer)
     message = ["--action", "ls"]
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{listener.port}")
     monkeypatch.setenv("no_proxy", "127.0.0.1:9")

@@ -14,12 +14,11 @@ from requests.exceptions import SSLError
 from pfstorage import swiftStorage
 from pfstorage.devswift import DevSwift
 from tests.support.faults import proxy_to
-from tests.swift.test_compat import old_args
-from tests.swift.test_http_connection import Peer, Serving, serving
-from tests.swift.test_keystone import keystone
-from tests.swift.test_mistakes import Authority, Fronted, authority, fronted, no_certificates_of_the_machine
+from tests.support.peer import Peer, Serving
+from tests.support.tls import Authority, Fronted
+from tests.support.v2 import old_args
 
-__all__ = ["authority", "fronted", "keystone", "no_certificates_of_the_machine", "serving"]  # fixtures
+pytestmark = pytest.mark.usefixtures("no_certificates_of_the_machine")
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
@@ -100,12 +99,12 @@ def test_the_proxy_of_the_setting_is_taken_for_the_login_and_for_all_else(swift:
 
 
 def test_a_proxy_of_another_scheme_gets_no_byte(
-    serving: Serving, swift: DevSwift, monkeypatch: pytest.MonkeyPatch
+    serve_peers: Serving, swift: DevSwift, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def serve(peer: Peer) -> None:
         peer.head()
 
-    server = serving(serve)
+    server = serve_peers(serve)
     monkeypatch.setenv("all_proxy", f"socks5://127.0.0.1:{server.port}")
     with connected(swift) as connection:
         with pytest.raises(swiftclient.ClientException, match="all_proxy"):

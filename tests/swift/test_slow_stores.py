@@ -24,9 +24,7 @@ from pfstorage.backends.retry import RetryPolicy
 from pfstorage.backends.swift.store import SwiftStorage
 from pfstorage.errors import NotFoundError, PfstorageError, UnavailableError
 from tests.conftest import run
-from tests.swift.test_http_connection import Peer, Serving, certificate, serving, tls, trusts
-
-__all__ = ["certificate", "serving", "tls", "trusts"]
+from tests.support.peer import Peer, Serving
 
 SECONDS = 0.25
 """What is allowed to a store; what it sends comes more often."""
@@ -101,7 +99,7 @@ ENDLESS = [
 @pytest.mark.parametrize(("begin", "drop"), ENDLESS)
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_an_answer_that_drips_ends_as_silence_does(
-    serving: Serving,
+    serve_peers: Serving,
     drip: Callable[..., Dripping],
     tls: ssl.SSLContext,
     trusts: ssl.SSLContext,
@@ -109,7 +107,7 @@ def test_an_answer_that_drips_ends_as_silence_does(
     drop: bytes,
     scheme: str,
 ) -> None:
-    server = serving(drip(begin, drop), tls if scheme == "https" else None)
+    server = serve_peers(drip(begin, drop), tls if scheme == "https" else None)
     with (
         connected(server.port, scheme, context=trusts) as connection,
         pytest.raises(ConnectionBroken, match=r"it answers too slowly: .*--(timeout|minRate)") as caught,
@@ -130,9 +128,9 @@ def test_an_answer_that_drips_ends_as_silence_does(
     ],
 )
 def test_what_has_no_end_is_not_read_to_its_end_however_fast_it_comes(
-    serving: Serving, drip: Callable[..., Dripping], begin: bytes, drop: bytes
+    serve_peers: Serving, drip: Callable[..., Dripping], begin: bytes, drop: bytes
 ) -> None:
-    server = serving(drip(begin, drop, 0.0))
+    server = serve_peers(drip(begin, drop, 0.0))
     with (
         connected(server.port, rate=0) as connection,
         pytest.raises(ConnectionBroken, match="broke") as caught,
@@ -142,17 +140,17 @@ def test_what_has_no_end_is_not_read_to_its_end_however_fast_it_comes(
 
 
 def test_a_body_of_which_nothing_is_wanted_is_not_read_without_end(
-    serving: Serving, drip: Callable[..., Dripping]
+    serve_peers: Serving, drip: Callable[..., Dripping]
 ) -> None:
-    server = serving(drip(OK + b"\r\n", bytes(60_000), 0.0))
+    server = serve_peers(drip(OK + b"\r\n", bytes(60_000), 0.0))
     with connected(server.port) as connection:
         answer = connection.request("PUT", "/a", {})
         with pytest.raises(ConnectionBroken, match="has more than 1048576 bytes where it needs none"):
             connection.skip(answer)
 
 
-def test_an_answer_is_not_kept_without_end(serving: Serving, drip: Callable[..., Dripping]) -> None:
-    server = serving(drip(OK + b"\r\n", bytes(60_000), 0.0))
+def test_an_answer_is_not_kept_without_end(serve_peers: Serving, drip: Callable[..., Dripping]) -> None:
+    server = serve_peers(drip(OK + b"\r\n", bytes(60_000), 0.0))
     with connected(server.port) as connection:
         answer = connection.request("GET", "/a", {})
         with pytest.raises(ConnectionBroken, match="has more than 100000 bytes"):
@@ -160,18 +158,18 @@ def test_an_answer_is_not_kept_without_end(serving: Serving, drip: Callable[...,
 
 
 def test_the_status_of_a_refusal_counts_though_its_words_drip(
-    serving: Serving, drip: Callable[..., Dripping]
+    serve_peers: Serving, drip: Callable[..., Dripping]
 ) -> None:
-    server = serving(drip(b"HTTP/1.1 404 No\r\nContent-Length: 4000\r\n\r\n", b"x"))
+    server = serve_peers(drip(b"HTTP/1.1 404 No\r\nContent-Length: 4000\r\n\r\n", b"x"))
     with connected(server.port) as connection:
         answer = connection.request("GET", "/a", {})
         assert (answer.status, connection.read_words(answer)) == (404, "")
 
 
 def test_a_proxy_whose_answer_to_connect_drips_is_given_up(
-    serving: Serving, drip: Callable[..., Dripping], trusts: ssl.SSLContext
+    serve_peers: Serving, drip: Callable[..., Dripping], trusts: ssl.SSLContext
 ) -> None:
-    proxy = serving(drip(b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n"))
+    proxy = serve_peers(drip(b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n"))
     with (
         connected(1, "https", f"http://127.0.0.1:{proxy.port}", trusts) as connection,
         pytest.raises(ConnectionBroken, match="its proxy does not") as caught,
@@ -181,7 +179,7 @@ def test_a_proxy_whose_answer_to_connect_drips_is_given_up(
 
 
 def test_a_handshake_that_drips_is_given_up(
-    serving: Serving, drip: Callable[..., Dripping], trusts: ssl.SSLContext
+    serve_peers: Serving, drip: Callable[..., Dripping], trusts: ssl.SSLContext
 ) -> None:
     dripping = drip(b"", b"\x01")
 
@@ -191,7 +189,7 @@ def test_a_handshake_that_drips_is_given_up(
         while not dripping.is_over.wait(PAUSE):
             peer.send(b"\x01")
 
-    server = serving(shake)
+    server = serve_peers(shake)
     with (
         connected(server.port, "https", context=trusts) as connection,
         pytest.raises(ConnectionBroken, match="no connection in time"),
@@ -202,7 +200,7 @@ def test_a_handshake_that_drips_is_given_up(
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("size", [200_000, 60_000_000])
 def test_a_store_that_reads_an_upload_too_slowly_is_given_up(
-    serving: Serving,
+    serve_peers: Serving,
     drip: Callable[..., Dripping],
     tls: ssl.SSLContext,
     trusts: ssl.SSLContext,
@@ -216,7 +214,7 @@ def test_a_store_that_reads_an_upload_too_slowly_is_given_up(
         while not dripping.is_over.wait(PAUSE):
             peer.sock.recv(100)
 
-    server = serving(read, tls if scheme == "https" else None)
+    server = serve_peers(read, tls if scheme == "https" else None)
     with (
         connected(server.port, scheme, context=trusts) as connection,
         pytest.raises(ConnectionBroken, match=r"too slowly|it fell silent") as caught,
@@ -228,7 +226,7 @@ def test_a_store_that_reads_an_upload_too_slowly_is_given_up(
 # what is no slow store
 
 
-def test_a_body_may_take_long_that_comes_fast_enough(serving: Serving) -> None:
+def test_a_body_may_take_long_that_comes_fast_enough(serve_peers: Serving) -> None:
     pieces = 40  # which take three times as long as silence may
 
     def serve(peer: Peer) -> None:
@@ -238,11 +236,11 @@ def test_a_body_may_take_long_that_comes_fast_enough(serving: Serving) -> None:
             threading.Event().wait(PAUSE)
             peer.send(bytes(1000))
 
-    with connected(serving(serve).port, rate=1000) as connection:
+    with connected(serve_peers(serve).port, rate=1000) as connection:
         assert got(connection) == bytes(pieces * 1000)
 
 
-def test_any_byte_is_enough_without_a_rate(serving: Serving) -> None:
+def test_any_byte_is_enough_without_a_rate(serve_peers: Serving) -> None:
     def serve(peer: Peer) -> None:
         peer.head()
         peer.send(OK + b"Transfer-Encoding: chunked\r\n\r\n")
@@ -251,11 +249,11 @@ def test_any_byte_is_enough_without_a_rate(serving: Serving) -> None:
             peer.send(b"1\r\nx\r\n")
         peer.send(b"0\r\n\r\n")
 
-    with connected(serving(serve).port, rate=0) as connection:
+    with connected(serve_peers(serve).port, rate=0) as connection:
         assert got(connection) == b"x" * 40
 
 
-def test_who_reads_slowly_does_not_take_the_store_for_slow(serving: Serving) -> None:
+def test_who_reads_slowly_does_not_take_the_store_for_slow(serve_peers: Serving) -> None:
     size = 8_000_000  # more than the system holds for a connection
 
     def serve(peer: Peer) -> None:
@@ -263,7 +261,7 @@ def test_who_reads_slowly_does_not_take_the_store_for_slow(serving: Serving) -> 
         peer.send(OK + b"Content-Length: %d\r\n\r\n" % size)
         peer.send(bytes(size))
 
-    with connected(serving(serve).port) as connection:
+    with connected(serve_peers(serve).port) as connection:
         answer = connection.request("GET", "/a", {})
         total = 0
         while count := connection.read_into(answer, connection.buffer):
@@ -273,7 +271,7 @@ def test_who_reads_slowly_does_not_take_the_store_for_slow(serving: Serving) -> 
     assert total == size
 
 
-def test_who_sends_slowly_does_not_take_the_store_for_slow(serving: Serving) -> None:
+def test_who_sends_slowly_does_not_take_the_store_for_slow(serve_peers: Serving) -> None:
     def serve(peer: Peer) -> None:
         peer.head()
         peer.body(20 * 10_000)
@@ -284,7 +282,7 @@ def test_who_sends_slowly_does_not_take_the_store_for_slow(serving: Serving) -> 
             threading.Event().wait(PAUSE * 2)
             return super().read(10_000)
 
-    with connected(serving(serve).port) as connection:
+    with connected(serve_peers(serve).port) as connection:
         answer = connection.request("PUT", "/a", {"Content-Length": "200000"}, Slow(bytes(200_000)), 200_000)
         assert answer.status == 200
 
@@ -321,7 +319,9 @@ class Store:
 
 
 @pytest.fixture
-def slow(serving: Serving, drip: Callable[..., Dripping]) -> Iterator[Callable[..., tuple[Storage, Store]]]:
+def slow(
+    serve_peers: Serving, drip: Callable[..., Dripping]
+) -> Iterator[Callable[..., tuple[Storage, Store]]]:
     """Open a storage on a `Store` whose answers *begin*, and then drip."""
     with contextlib.ExitStack() as stack:
 
@@ -334,7 +334,7 @@ def slow(serving: Serving, drip: Callable[..., Dripping]) -> Iterator[Callable[.
                     peer.send(drop)
 
             store = Store(answer)
-            store.port = serving(store).port
+            store.port = serve_peers(store).port
             options = {"retries": 1, "timeout": SECONDS, "min_rate": "1M", **more}
             url = f"http://127.0.0.1:{store.port}/auth/v1.0"
             return stack.enter_context(open_storage(type="swift", auth_url=url, **options)), store
@@ -395,11 +395,11 @@ def test_a_listing_that_drips_ends(slow: Callable[..., tuple[Storage, Store]]) -
 
 
 @pytest.mark.parametrize("version", ["1", "3"])
-def test_a_login_that_drips_ends(serving: Serving, drip: Callable[..., Dripping], version: str) -> None:
+def test_a_login_that_drips_ends(serve_peers: Serving, drip: Callable[..., Dripping], version: str) -> None:
     dripping = drip(
         OK + b"X-Storage-Url: http://127.0.0.1:1/v1\r\nX-Auth-Token: t\r\nContent-Length: 999\r\n\r\n", b"x"
     )
-    server = serving(dripping)
+    server = serve_peers(dripping)
     options: dict[str, Any] = {"auth_version": version, "os_options": {"project_name": "p"}}
     url = f"http://127.0.0.1:{server.port}/v3"
     with (

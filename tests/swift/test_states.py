@@ -33,10 +33,8 @@ from pfstorage.errors import (
     StorageError,
 )
 from tests.conftest import read_tree, run, swift_options, write_tree
+from tests.support.clone import Clone
 from tests.support.faults import Exchange, Fault, Proxy, is_object, proxy_to
-from tests.swift.test_answers import Clone, clone
-
-__all__ = ["clone"]
 
 PUT = {"putSpec": "data", "inLocation": "s", "mapLocationOver": "data"}
 PULL = {"fromLocation": "s", "mapLocationOver": "out"}

@@ -27,8 +27,7 @@ from pfstorage.backends.swift.names import home_of, key_of, segment_container
 from pfstorage.devswift import DevSwift
 from tests.conftest import Command, ask, run, serving, swift_options, write_tree
 from tests.support.faults import Exchange, Fault, Proxy, is_listing
-from tests.swift.test_faults import raw_connection, segments
-from tests.swift.test_large import container_of, content_of, is_manifest, is_segment
+from tests.support.large import container_of, content_of, is_manifest, is_segment, raw_connection, segments
 
 PIECE = 64 * 1024
 FIRST = random.Random(1).randbytes(2 * PIECE + 1)

@@ -21,11 +21,9 @@ from pfstorage.backends.swift.store import SwiftStorage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import MisconfiguredError, RejectedError, UnavailableError
 from tests.conftest import ask, run, swift_options, write_tree
-from tests.conftest import serving as serving_of
+from tests.conftest import serving as our_server
 from tests.support.faults import Exchange, Fault, Proxy, is_listing
-from tests.swift.test_http_connection import Peer, Serving, serving
-
-__all__ = ["serving"]
+from tests.support.peer import Peer, Serving
 
 ROW = {
     "name": "a",
@@ -214,7 +212,7 @@ def test_a_limit_that_is_none_is_not_believed(swift: DevSwift, proxy: Proxy, tol
 
 
 @pytest.mark.parametrize("url", [5, None, ["http://127.0.0.1:1"]], ids=str)
-def test_a_keystone_that_tells_no_url_is_named(serving: Serving, url: Any) -> None:
+def test_a_keystone_that_tells_no_url_is_named(serve_peers: Serving, url: Any) -> None:
     endpoint = {"interface": "public", "region": "r", "region_id": "r", "id": "1", "url": url}
     catalog = [{"type": "object-store", "name": "swift", "id": "2", "endpoints": [endpoint]}]
     times = {"issued_at": "2026-01-01T00:00:00Z", "expires_at": "2036-01-01T00:00:00Z"}
@@ -225,7 +223,7 @@ def test_a_keystone_that_tells_no_url_is_named(serving: Serving, url: Any) -> No
         head = b"HTTP/1.1 201 Yes\r\nX-Subject-Token: t\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
         peer.send(head % len(content) + content)
 
-    address = f"http://127.0.0.1:{serving(grant).port}/v3"
+    address = f"http://127.0.0.1:{serve_peers(grant).port}/v3"
     scope = {"project_name": "p"}
     with (
         open_storage(
@@ -267,7 +265,7 @@ def test_a_kept_type_that_is_none_is_one_error_that_names_the_object_and_the_sto
             with pytest.raises(UnavailableError) as caught:
                 use()
             assert str(caught.value).startswith(told)
-        with serving_of(StoreHandler(storage)) as server:
+        with our_server(StoreHandler(storage)) as server:
             status, reply = ask(server, None, "GET", "/api/v1/objects/s/bad")
             assert (status, reply["error"]["type"]) == (503, "UnavailableError")
             assert ask(server, {"action": "ls"})[0] == 503

@@ -14,17 +14,7 @@ from pfstorage.errors import MessageError, TooLargeError
 from pfstorage.server.http1 import body
 from pfstorage.server.http1.body import ChunkedReader, SizedReader, body_of, read_text
 from pfstorage.server.http1.head import read_headers
-
-
-class Trickle(io.BytesIO):
-    """A stream that gives no more than *step* bytes at once, as a connection may."""
-
-    def __init__(self, data: bytes, step: int) -> None:
-        super().__init__(data)
-        self._step = step
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        return super().read(min(size or 0, self._step))
+from tests.support.trickle import STEPS, Trickle
 
 
 def drained(reader: Any, size: int) -> bytes:
@@ -35,7 +25,6 @@ def as_chunks(pieces: list[bytes], extension: bytes = b"") -> bytes:
     return b"".join(b"%x%s\r\n%s\r\n" % (len(piece), extension, piece) for piece in pieces) + b"0\r\n\r\n"
 
 
-STEPS = st.integers(1, 70)
 EXTENSIONS = [b"", b";a", b";a=b", b"; a = b ;c", b';a="b c;\\"\xe4"', b';a;b=1;c=\t""']
 
 

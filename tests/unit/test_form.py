@@ -19,7 +19,7 @@ from pfstorage.server.http1.body import SizedReader
 from pfstorage.server.http1.form import Form, boundary_of, read_form
 from tests.conftest import serving
 from tests.support.exchange import MULTIPART, answer, message, multipart, post
-from tests.unit.test_body import STEPS, Trickle
+from tests.support.trickle import STEPS, Trickle
 
 
 def form_of(data: bytes, step: int = 1 << 20, boundary: str = "limit") -> Form:

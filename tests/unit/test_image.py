@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import runpy
@@ -20,19 +21,14 @@ from packaging.version import Version
 from pfstorage.cli.flags import build_parser
 from pfstorage.server.server import seconds_to_end
 from pfstorage.server.tokens import TokenFile, make_token
+from pfstorage.settings.model import Settings
 from tests.conftest import ROOT
+from tests.support.image import instructions
 
 LOCKS = ("requirements.lock", "requirements-build.lock")
 IMAGE = {"python_version": "3.12", "python_full_version": "3.12.14", "sys_platform": "linux"}
 """What the markers of requirements ask for, as it is in the image."""
 SHA256 = re.compile(r"--hash=sha256:[0-9a-f]{64}")
-
-
-def instructions() -> list[tuple[str, str]]:
-    """Return the instructions of the Dockerfile, each with its arguments, broken lines as one."""
-    text = (ROOT / "Dockerfile").read_text().replace("\\\n", "")
-    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    return [(name, " ".join(rest.split())) for name, _, rest in (line.partition(" ") for line in lines)]
 
 
 def locked(name: str) -> dict[str, tuple[Version, list[str]]]:
@@ -226,3 +222,15 @@ def test_the_server_reads_tokens_as_kubernetes_mounts_them(tmp_path: Path) -> No
             (tmp_path / "tokens").symlink_to("..data/tokens")
             tokens = TokenFile(str(tmp_path / "tokens"))
         assert tokens.grant(f"Bearer {token}").name
+
+
+def test_the_image_copies_files_that_exist_and_starts_a_server() -> None:
+    found = instructions()
+    copied = [words.split()[:-1] for name, words in found if name == "COPY"]
+    assert all((ROOT / path).exists() for paths in copied for path in paths)
+    by_name = dict(found)
+    assert json.loads(by_name["ENTRYPOINT"]) == ["pfstorage"]
+    options = build_parser().parse_args(json.loads(by_name["CMD"]))
+    assert (options.server, options.b_forever, options.ipSelf) == (True, True, "0.0.0.0")
+    assert by_name["EXPOSE"] == str(Settings().port_self)
+    assert by_name["USER"] == "1000:1000"

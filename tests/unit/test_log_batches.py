@@ -17,17 +17,9 @@ from pathlib import Path
 from pfstorage.logs import batches as log_batches
 from pfstorage.logs.batches import BatchHandler
 from tests.support.exchange import ROOT, answer, message, post, server_process
+from tests.support.logs import logger_to
 
 PIPE = 65536
-
-
-def logger_to(handler: logging.Handler) -> logging.Logger:
-    """Return a logger of nobody else's, which writes to *handler* alone."""
-    made = logging.getLogger(f"batches {id(handler)}")
-    made.setLevel(logging.INFO)
-    made.addHandler(handler)
-    made.propagate = False
-    return made
 
 
 def test_lines_of_many_threads_are_whole_and_in_order() -> None:

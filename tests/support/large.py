@@ -1,0 +1,73 @@
+"""Large objects and their segments, as the store shows them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Iterator
+
+import swiftclient
+
+from pfstorage.backends import Storage
+from pfstorage.devswift import DevSwift
+from tests.support.faults import Exchange, is_object
+
+
+def container_of(storage: Storage) -> str:
+    return storage.settings.swift.container_name
+
+
+def content_of(storage: Storage, key: str = "s/large") -> bytes:
+    sink = io.BytesIO()
+    storage.get(key, sink)
+    return sink.getvalue()
+
+
+def is_segment(exchange: Exchange) -> bool:
+    return is_object(exchange) and exchange.container.endswith("_segments")
+
+
+def is_manifest(exchange: Exchange) -> bool:
+    return "multipart-manifest=put" in exchange.query
+
+
+@contextlib.contextmanager
+def raw_connection(swift: DevSwift) -> Iterator[swiftclient.Connection]:
+    """The store itself: neither pfstorage nor a proxy is between."""
+    connection = swiftclient.Connection(swift.auth_url, swift.user, swift.key)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def stored(swift: DevSwift, container: str) -> dict[str, bytes]:
+    """Return what *container* holds, content by key."""
+    with raw_connection(swift) as raw:
+        return {key: raw.get_object(container, key)[1] for key in _keys(raw, container)}
+
+
+def segments(swift: DevSwift, container: str) -> set[str]:
+    with raw_connection(swift) as raw:
+        return set(_keys(raw, f"{container}_segments"))
+
+
+def orphans(swift: DevSwift, container: str) -> set[str]:
+    """Return the segments that belong to no object of *container*."""
+    used = set()
+    with raw_connection(swift) as raw:
+        for key in _keys(raw, container):
+            headers, body = raw.get_object(container, key, query_string="multipart-manifest=get")
+            if headers.get("x-static-large-object"):
+                used |= {row["name"].removeprefix(f"/{container}_segments/") for row in json.loads(body)}
+    return segments(swift, container) - used
+
+
+def _keys(raw: swiftclient.Connection, container: str) -> list[str]:
+    try:
+        return [row["name"] for row in raw.get_container(container, full_listing=True)[1]]
+    except swiftclient.ClientException as e:
+        if e.http_status != 404:
+            raise
+        return []

@@ -1,0 +1,170 @@
+"""A server that does to each connection exactly what a test wants."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import ipaddress
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from pfstorage.backends.http.connection import HttpConnection, NetworkRoute
+
+
+class Peer:
+    """The server's end of one connection."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.reader = sock.makefile("rb")
+
+    def head(self) -> bytes:
+        """Return the next request up to its body; b"" is the end of the connection."""
+        head = b""
+        while not head.endswith(b"\r\n\r\n") and (line := self.reader.readline()):
+            head += line
+        return head
+
+    def body(self, size: int) -> bytes:
+        return self.reader.read(size)
+
+    def send(self, data: bytes) -> None:
+        self.sock.sendall(data)
+
+    def end(self) -> None:
+        self.reader.close()
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+        self.sock.close()
+
+
+Serve = Callable[[Peer], None]
+
+
+Serving = Callable[..., "Server"]
+
+
+Connecting = Callable[..., HttpConnection]
+
+
+class Server:
+    """Serves each connection as *serve* says. *connections* counts them, *heads* are the requests."""
+
+    def __init__(self, serve: Serve, context: ssl.SSLContext | None = None) -> None:
+        self.connections = 0
+        self.heads: list[bytes] = []
+        self.received = 0
+        self._serve = serve
+        self._context = context
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                sock = self._listener.accept()[0]
+                self.connections += 1
+                self._threads.append(threading.Thread(target=self._one, args=(sock,)))
+                self._threads[-1].start()
+
+    def _one(self, sock: socket.socket) -> None:
+        try:
+            sock.settimeout(30)
+            if self._context:
+                sock = self._context.wrap_socket(sock, server_side=True)
+        except OSError:
+            sock.close()
+            return
+        peer = Peer(sock)
+        with contextlib.suppress(OSError):
+            self._serve(peer)
+        peer.end()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join()
+
+
+@pytest.fixture
+def serve_peers() -> Iterator[Serving]:
+    with contextlib.ExitStack() as stack:
+
+        def serve(how: Serve, context: ssl.SSLContext | None = None) -> Server:
+            server = Server(how, context)
+            stack.callback(server.close)
+            return server
+
+        yield serve
+
+
+@pytest.fixture
+def connect() -> Iterator[Connecting]:
+    """Make connections, which end before the servers do."""
+    with contextlib.ExitStack() as stack:
+
+        def make(
+            port: int,
+            *,
+            scheme: str = "http",
+            proxy: str = "",
+            timeout: float = 10.0,
+            context: ssl.SSLContext | None = None,
+        ) -> HttpConnection:
+            route = NetworkRoute(f"{scheme}://127.0.0.1:{port}", proxy, 2.0, timeout, context)
+            return stack.enter_context(contextlib.closing(HttpConnection(route)))
+
+        yield make
+
+
+@pytest.fixture(scope="module")
+def peer_certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1 that signs itself, with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "certificate.pem"
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.write_bytes(secret + made.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+@pytest.fixture
+def tls(peer_certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(peer_certificate)
+    return context
+
+
+@pytest.fixture
+def trusts(peer_certificate: Path) -> ssl.SSLContext:
+    """What a client needs that trusts the server."""
+    return ssl.create_default_context(cafile=str(peer_certificate))
