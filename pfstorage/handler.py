@@ -70,7 +70,9 @@ class StoreHandler:
 
         *name* and *version* are what ``hello`` tells, *args* the parsed flags that ``internalctl`` shows.
         """
-        self.state = StateTree(settings or (storage.settings if storage else Settings()), name, version, args)
+        self._settings = settings or (storage.settings if storage else Settings())
+        self._shown = (name, version, args)
+        self._state: StateTree | None = None
         self._lock = threading.Lock()
         self._storage = storage
         self._is_ours = storage is None
@@ -97,7 +99,16 @@ class StoreHandler:
 
     @property
     def settings(self) -> Settings:
-        return self.state.settings
+        """The present settings."""
+        return self._state.settings if self._state else self._settings
+
+    @property
+    def state(self) -> StateTree:
+        """The settings as a tree that `internalctl` reads and changes."""
+        with self._lock:
+            if self._state is None:  # few messages need it, and it takes long to make
+                self._state = StateTree(self._settings, *self._shown)
+            return self._state
 
     @property
     def storage(self) -> Storage:
@@ -236,7 +247,7 @@ class StoreHandler:
 
     def action_context(self, request: RequestContext) -> ActionContext:
         """Make the context of an action that answers *request*."""
-        return ActionContext(lambda: self.storage_for(request), self.state, request, self.rate_limiter)
+        return ActionContext(self, request)
 
     def rate_limiter(self) -> RateLimiter:
         """Return what all that moves bytes shares, so that it keeps within the bandwidth of the present settings."""

@@ -13,6 +13,7 @@ from pfstorage.backends.contract import Source
 from pfstorage.backends.retry import RetryPolicy
 from pfstorage.local import AllowedRoots
 from pfstorage.runtime.cancellation import CancellationToken
+from pfstorage.settings.model import Settings
 from pfstorage.settings.state import StateTree
 from pfstorage.transfer import Progress, RateLimiter, WorkerBudget
 from pfstorage.transfer.context import no_progress
@@ -93,20 +94,45 @@ class RequestContext:
     secrets: Callable[[], Set[str]] = frozenset
 
 
+class Handler(Protocol):
+    """The members of `StoreHandler` that actions use."""
+
+    @property
+    def settings(self) -> Settings:
+        """The present settings."""
+        ...
+
+    @property
+    def state(self) -> StateTree:
+        """The settings as a tree that `internalctl` reads and changes."""
+        ...
+
+    def storage_for(self, request: RequestContext) -> Storage:
+        """Return the storage, limited to the permissions of *request*. Wait for its permit."""
+        ...
+
+    def rate_limiter(self) -> RateLimiter:
+        """Return the limiter that all transfers share."""
+        ...
+
+
 @dataclass
 class ActionContext:
-    """Give an action its storage, its settings and the request. The reply includes its *warnings*."""
+    """Give an action the handler, the request and the storage. The reply includes its *warnings*."""
 
-    open_storage: Callable[[], Storage]
-    state: StateTree
+    handler: Handler
     request: RequestContext
-    rate_limiter: Callable[[], RateLimiter] = RateLimiter
     warnings: list[str] = field(default_factory=list)
     # prefixes that listings could not show
     left_out: set[str] = field(default_factory=set)
     _more_warnings: int = 0
     _storage: Storage | None = None
     _cancellation: CancellationToken | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """The present settings."""
+        return self.handler.settings
 
     @property
     def principal(self) -> Principal:
@@ -150,7 +176,7 @@ class ActionContext:
         """The storage, which is opened at the first access and stays the same until the action ends."""
         # no cached_property: before Python 3.12, one that waits for its permit would block all others
         if self._storage is None:
-            storage = self.open_storage()
+            storage = self.handler.storage_for(self.request)
             if isinstance(storage, SupportsRetryPolicy):
                 retry_policy = RetryPolicy(
                     storage.settings.retries, cancellation=self.cancellation, is_watched=True

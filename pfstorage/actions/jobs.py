@@ -62,7 +62,7 @@ def begun(context: ActionContext, message: Message, meta: LongMeta) -> Reply:
 def _origin(context: ActionContext) -> Origin:
     roots, cwd = context.request.roots, LocalAccess().cwd_if_any
     named = roots.named_paths if roots else ((cwd, cwd),) if cwd else ()
-    return Origin(store_name(context.state.settings), named)
+    return Origin(store_name(context.settings), named)
 
 
 def _known(message: Message, meta: LongMeta) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def work_of(
     Raise `MessageError`.
     """
     meta.check()
-    settings = context.state.settings
+    settings = context.settings
     options = Options(
         workers=settings.worker_count,
         retries=settings.retries,
@@ -105,7 +105,7 @@ def work_of(
         range_size=size_of(settings.range_size),
         durable=settings.durable,
         names_kept=meta.reply == "full",
-        rate_limiter=context.rate_limiter(),
+        rate_limiter=context.handler.rate_limiter(),
         shared=context.request.workers,
         cancellation=cancellation or context.cancellation,
         progress=context.request.progress,

@@ -46,7 +46,9 @@ class InternalctlMeta:
     "hello", meta=HelloMeta, read_only=True, text="Say who is there: the time, the machine, or what was said."
 )
 def hello(context: ActionContext, meta: HelloMeta) -> Reply:
-    answer: dict[str, Any] = {name: context.state.get(f"/this/{name}") for name in ("name", "version")}
+    answer: dict[str, Any] = {
+        name: context.handler.state.get(f"/this/{name}") for name in ("name", "version")
+    }
     if meta.ask_about == "timestamp":
         now = datetime.now().isoformat("-", "microseconds")
         answer["timestamp"] = {"now": now.replace("-", "").replace(":", "")}
@@ -137,14 +139,14 @@ def internalctl(context: ActionContext, meta: InternalctlMeta) -> Reply:
         raise ForbiddenError("internalctl is not for a token that sees a part of the store alone")
     if meta.set is not None:
         require_trust(context, "internalctl set")
-        context.state.set(meta.var, meta.set, at_run_time=context.principal.is_remote)
+        context.handler.state.set(meta.var, meta.set, at_run_time=context.principal.is_remote)
         is_tree = isinstance(meta.set, dict)
-        changed = _part(context.state.get(meta.var), meta.set) if is_tree else _get(context, meta.var)
+        changed = _part(context.handler.state.get(meta.var), meta.set) if is_tree else _get(context, meta.var)
         return Reply({"d_ret": changed, "status": True})
     if meta.value_replace is not None:
         require_trust(context, "internalctl valueReplace")
         is_remote = context.principal.is_remote
-        paths = context.state.replace(meta.var, meta.value_replace, at_run_time=is_remote)
+        paths = context.handler.state.replace(meta.var, meta.value_replace, at_run_time=is_remote)
         answer = {"status": True, "l_fileChanged": paths, "hits": len(paths)}
         return Reply({"d_ret": answer, "status": True})
     if meta.get is None:
@@ -157,7 +159,7 @@ def internalctl(context: ActionContext, meta: InternalctlMeta) -> Reply:
 
 def _get(context: ActionContext, var: str) -> dict[str, Any]:
     """Return the value at *var*: a leaf under its whole path, a tree under each of its parents."""
-    value = context.state.get(var)
+    value = context.handler.state.get(var)
     shown: dict[str, Any] = nested(var, value) if isinstance(value, dict) else {var: value}
     return shown
 

@@ -39,7 +39,7 @@ class SweepMeta(LongMeta):
 def obj_sweep(context: ActionContext, meta: SweepMeta) -> Reply:
     meta.check()
     older_than = WEEK if meta.older_than is None else meta.older_than
-    settings = context.state.settings
+    settings = context.settings
     options = Options(
         settings.worker_count,
         settings.retries,

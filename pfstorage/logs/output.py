@@ -39,6 +39,7 @@ class Outlet(io.TextIOBase):
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._descriptor = stream.fileno()
+        self._codec = (stream.encoding, stream.errors or "strict")
         self._gathered = bytearray()
 
     @property
@@ -59,7 +60,7 @@ class Outlet(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        self._gathered += self._encoded(text)
+        self._gathered += text.encode(*self._codec)
         if len(self._gathered) >= AT_ONCE:
             self.flush()
         return len(text)
@@ -81,9 +82,6 @@ class Outlet(io.TextIOBase):
         """Flush, and raise the `OSError` that some file systems tell only of when a file is closed."""
         self.flush()
         os.close(os.dup(self._descriptor))
-
-    def _encoded(self, text: str) -> bytes:
-        return text.encode(self.encoding, self.errors or "strict")
 
     def _has_room(self, seconds: float | None) -> bool:
         """Wait up to *seconds* until the stream takes more; tell whether it does. A broken one takes all."""
@@ -128,7 +126,7 @@ class LogOutlet(Outlet):
         """There is nothing to do: `write` has done it."""
 
     def _send(self, text: str) -> None:
-        data = memoryview(self._encoded(text))
+        data = memoryview(text.encode(*self._codec))
         size, deadline = len(data), time.monotonic() + (0.0 if self._lost else self._patience)
         with contextlib.suppress(OSError):  # it is full, or its reader has gone
             while data and self._has_room(deadline - time.monotonic()):

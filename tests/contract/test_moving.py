@@ -404,7 +404,7 @@ def test_an_action_works_with_one_store_though_the_settings_change(tmp_path: Pat
     write_tree(tmp_path, {"data/a": b"content", "one/a": b"content"})
     settings = load_settings({"this": {"type": "filesystem"}, "filesystem": {"store_base": "one"}})[0]
     handler = StoreHandler(settings=settings)
-    context = ActionContext(lambda: handler.storage, handler.state, RequestContext())
+    context = ActionContext(handler, RequestContext())
     before = context.storage
     handler.state.set("/filesystem/store_base", "two")
     assert context.storage is before

@@ -120,7 +120,7 @@ class Meta:
 def explode(context, meta):
     def fail(text):
         raise KeyError(text)
-    swift = context.state.settings.swift
+    swift = context.settings.swift
     secrets = [swift.key, swift.auth_url, *context.request.secrets()]
     threading.Thread(target=fail, args=(f"{meta.path} {secrets}",)).start()
     try:
