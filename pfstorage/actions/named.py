@@ -74,8 +74,8 @@ class Names:
         self._has_room = has_room
         self._targets: dict[tuple[str, str], Target] = {}
         self._names = [self._name(name, to) for name, to in dict.fromkeys(items)]
-        told: dict[tuple[int, int], bool] = {}
-        self._folds = any(each.folds_names(told) for each in {name.target for name in self._names})
+        confirmed: dict[tuple[int, int], bool] = {}
+        self._folds = any(each.folds_names(confirmed) for each in {name.target for name in self._names})
         self._forget()
 
     def _name(self, name: str, to: str | None) -> _Name:
@@ -180,7 +180,7 @@ class Names:
                 if each.target.selects(self.selection, each.name):
                     item = each.target.planned(known)
                     yield from self._claimed(
-                        [replace(item, told=True) if isinstance(item, Transfer) else item]
+                        [replace(item, confirmed=True) if isinstance(item, Transfer) else item]
                     )
 
     def _below(

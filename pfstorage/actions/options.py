@@ -104,16 +104,16 @@ def work_of(
         segment_size=size_of(settings.segment_size),
         range_size=size_of(settings.range_size),
         durable=settings.durable,
-        names_kept=meta.reply == "full",
+        keep_names=meta.reply == "full",
         rate_limiter=context.handler.rate_limiter(),
-        shared=context.request.workers,
+        worker_budget=context.request.workers,
         cancellation=cancellation or context.cancellation,
         progress=context.request.progress,
         warn=context.warn,
     )
     work = TransferContext(storage or context.storage, options)
-    if work.limit.most < settings.worker_count:
-        text = f"{work.limit.most} files are moved at once, not {settings.worker_count}: that is what the limit of"
+    if (maximum := work.concurrency.maximum) < settings.worker_count:
+        text = f"{maximum} files are moved at once, not {settings.worker_count}: that is what the limit of"
         text += _SEE_LIMIT
         if not any(each.endswith(_SEE_LIMIT) for each in context.warnings):  # an audit asks again
             context.warn(text)

@@ -52,7 +52,7 @@ from pfstorage.transfer import (
     push,
     verify,
 )
-from pfstorage.transfer.push import store_alone, unless_there
+from pfstorage.transfer.push import store_if_needed, store_single
 from pfstorage.transfer.verify import Comparison
 from pfstorage.wire.reply import Reply
 
@@ -328,6 +328,6 @@ def _stored_upload(work: TransferContext, key: str, upload: Upload) -> TransferR
     known = known_objects(work.storage, [key], work.cancellation).get(key)
 
     def store(body: Source, size: int) -> int:
-        return store_alone(work, key, body, size, known, Attributes(upload.content_type))[1]
+        return store_single(work, key, body, size, known, Attributes(upload.content_type))[1]
 
-    return unless_there(work, known, contextlib.nullcontext((upload.body, upload.size)), store)
+    return store_if_needed(work, known, contextlib.nullcontext((upload.body, upload.size)), store)

@@ -43,7 +43,7 @@ def obj_sweep(context: ActionContext, meta: SweepMeta) -> Reply:
     options = Options(
         settings.worker_count,
         settings.retries,
-        shared=context.request.workers,
+        worker_budget=context.request.workers,
         cancellation=context.cancellation,
     )
     work, started = TransferContext(context.storage, options), time.monotonic()
@@ -51,8 +51,8 @@ def obj_sweep(context: ActionContext, meta: SweepMeta) -> Reply:
     if not isinstance(storage, SupportsMultipart):
         kind = settings.type
         return Reply({"status": True, "leftovers": [], "msg": f"a store of the type {kind} has no segments"})
-    with work.under_way():
-        reply = work.result(work.submitted(lambda: _swept(work, storage, meta, older_than)))
+    with work.running():
+        reply = work.wait_for(work.submit(lambda: _swept(work, storage, meta, older_than)))
     reply.body["seconds"] = round(time.monotonic() - started, 3)
     return reply
 

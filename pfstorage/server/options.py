@@ -14,7 +14,7 @@ from pfstorage.server.http1.body import MAX_UPLOAD
 from pfstorage.settings.flags import MAX_COUNT, SERVER_FLAGS
 from pfstorage.settings.model import size_of
 from pfstorage.settings.sources import server_settings
-from pfstorage.transfer.rate import AUTO_MOST
+from pfstorage.transfer.concurrency import AUTO_MAX
 from pfstorage.wire.fields import FieldError, read_fields, read_value
 
 WANTED = 16
@@ -71,7 +71,7 @@ class ServerOptions:
     stream_seconds: float = field(
         default=600.0, metadata={"aliases": ("maxStreamSeconds",), "schema": _COUNT}
     )
-    max_workers: int = _count(AUTO_MOST)
+    max_workers: int = _count(AUTO_MAX)
     max_rows: int = _count(0)
     grace_seconds: float = _count(30.0)
     head_seconds: float = 10.0

@@ -28,7 +28,7 @@ from pfstorage.server.own_files import OwnFiles
 from pfstorage.server.page import PAGE, page
 from pfstorage.server.router import ROUTES, Route, Site
 from pfstorage.server.tls import tls_of
-from pfstorage.transfer.descriptors import most_workers
+from pfstorage.transfer.concurrency import max_workers
 from pfstorage.wire.json_text import ROWS_AT_ONCE
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _workers_of(options: ServerOptions) -> int:
     There are connections beside, and requests at work, as many quick ones as long ones and uploads, each with one to
     the store and a file.
     """
-    most = most_workers(options.max_connections + GUESTS + 6 * options.max_requests)
+    most = max_workers(options.max_connections + GUESTS + 6 * options.max_requests)
     if most < options.max_workers:
         log.warning(
             "%d files are moved at once, not %d (--maxWorkers): that is what the limit of open files allows"

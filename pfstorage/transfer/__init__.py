@@ -3,12 +3,13 @@
 A *plan* is a stream of transfers; `push`, `pull` and `verify` work it off and return a report.
 """
 
+from pfstorage.transfer.concurrency import WorkerBudget
 from pfstorage.transfer.context import Options, TransferContext
 from pfstorage.transfer.existence import heads_of
 from pfstorage.transfer.plan import Failure, Plan, Progress, Transfer, TransferReport, TransferResult, sum_of
 from pfstorage.transfer.pull import pull, pull_named
 from pfstorage.transfer.push import push
-from pfstorage.transfer.rate import PacedSink, PacedSource, RateLimiter, WorkerBudget
+from pfstorage.transfer.rate import PacedSink, PacedSource, RateLimiter
 from pfstorage.transfer.verify import verify
 
 __all__ = [

@@ -8,7 +8,7 @@ from pfstorage.transfer import multipart as large
 from pfstorage.transfer.context import TransferContext
 
 
-def has_same_bytes(work: TransferContext, body: Body, known: ObjectInfo) -> bool:
+def has_same_bytes(context: TransferContext, body: Body, known: ObjectInfo) -> bool:
     """Tell whether *body* has the bytes of *known*. What is listed as empty is not known to be the same.
 
     For large objects that are made of whatever begins with a prefix (DLO), and
@@ -17,14 +17,14 @@ def has_same_bytes(work: TransferContext, body: Body, known: ObjectInfo) -> bool
     """
     is_unknown = known.size is None and not (known.md5 or known.segments_etag)
     if is_unknown or (known.seems_empty and body.size):
-        known = work.storage.head(known.key)
-    return has_those_bytes(work, body, known)
+        known = context.storage.head(known.key)
+    return has_equal_bytes(context, body, known)
 
 
-def has_those_bytes(work: TransferContext, body: Body, known: ObjectInfo) -> bool:
+def has_equal_bytes(context: TransferContext, body: Body, known: ObjectInfo) -> bool:
     """Tell whether *body* has the bytes of *known*, and some at all."""
     if known.size == 0 or known.size not in (None, body.size):
         return False
     if known.segments_etag:
-        return large.is_same(work, body, known)
+        return large.is_same(context, body, known)
     return bool(known.md5) and large.md5_of(body.part(0, body.size)) == known.md5

@@ -18,15 +18,21 @@ from pfstorage.backends.retry import RetryPolicy
 from pfstorage.errors import PfstorageError, without_traceback
 from pfstorage.local import NewFile
 from pfstorage.runtime.cancellation import TICK, CancellationToken
-from pfstorage.transfer.descriptors import PER_WORKER, free_descriptors, most_workers
+from pfstorage.transfer.concurrency import (
+    DESCRIPTORS_PER_WORKER,
+    AdaptiveConcurrency,
+    WorkerBudget,
+    free_descriptors,
+    max_workers,
+)
 from pfstorage.transfer.plan import SAME, Progress, TransferResult
 from pfstorage.transfer.pool import WorkerPool
-from pfstorage.transfer.rate import AdaptiveConcurrency, PacedSink, PacedSource, RateLimiter, WorkerBudget
+from pfstorage.transfer.rate import PacedSink, PacedSource, RateLimiter
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-MOST_UNNAMED = 512
+MAX_PENDING_FILES = 512
 
 
 def no_progress(_: Progress) -> None:
@@ -42,7 +48,7 @@ class Options:
     than *segment_size* is stored in segments, an object larger than *range_size*
     pulled in several ranges at once. *durable* is ``none``, ``file`` or ``batch``:
     whether pulled files are brought to the disk before they get their names, each for itself or many at once.
-    *progress* is called some times a second, by the thread that runs the plan. *shared* is what
+    *progress* is called some times a second, by the thread that runs the plan. *worker_budget* is what
     other transfers of this process take their workers from, too. *warn* is told what is not as it
     should be, and no reason to fail.
     """
@@ -54,9 +60,9 @@ class Options:
     segment_size: int = 1024**3
     range_size: int = 64 * 1024**2
     durable: str = "none"
-    names_kept: bool = True
+    keep_names: bool = True
     rate_limiter: RateLimiter = field(default_factory=RateLimiter)
-    shared: WorkerBudget = field(default_factory=WorkerBudget)
+    worker_budget: WorkerBudget = field(default_factory=WorkerBudget)
     cancellation: CancellationToken = field(default_factory=CancellationToken)
     progress: Callable[[Progress], None] = no_progress
     warn: Callable[[str], None] = log.warning
@@ -75,17 +81,19 @@ class TransferContext:
         self.cancellation = CancellationToken(
             parent=options.cancellation
         )  # its own, for an error of this plan ends no other
-        self.limit = AdaptiveConcurrency(options.workers, workers=options.shared, most=most_workers())
-        self.pool = WorkerPool(self.limit)
+        self.concurrency = AdaptiveConcurrency(
+            options.workers, workers=options.worker_budget, maximum=max_workers()
+        )
+        self.pool = WorkerPool(self.concurrency)
         self.size = 0
         self._lock = threading.Lock()
         self._warned: set[str] = set()
-        self.batch_room = threading.Semaphore(_batch_room(self.limit.most))
+        self.batch_room = threading.Semaphore(_batch_room(self.concurrency.maximum))
         """Of the files that wait, open, for their batch: what finds none is brought to the disk for itself."""
         self.retry_policy = RetryPolicy(
             options.retries,
             cancellation=self.cancellation,
-            on_failure=self.limit.note_failure,
+            on_failure=self.concurrency.note_failure,
             has_budget=True,
         )
         self.storage = storage
@@ -93,9 +101,9 @@ class TransferContext:
             self.storage = storage.with_retry_policy(self.retry_policy)
 
     @contextlib.contextmanager
-    def under_way(self) -> Iterator[None]:
+    def running(self) -> Iterator[None]:
         """Let the crew work for the length of the block; what is not done then is given up."""
-        with self.cancellation.listening(), self.options.shared.shared(lambda: self.pool.busy):
+        with self.cancellation.listening(), self.options.worker_budget.registered(lambda: self.pool.busy):
             try:
                 yield
             finally:
@@ -103,7 +111,7 @@ class TransferContext:
                 self.retry_policy.abort_requests()  # nobody waits for what is under way
                 self.pool.close(0.0)
 
-    def submitted(self, call: Callable[[], T]) -> Future[T]:
+    def submit(self, call: Callable[[], T]) -> Future[T]:
         """Have the crew call *call*; return what comes of it."""
         answer: Future[T] = Future()
 
@@ -118,7 +126,7 @@ class TransferContext:
         self.pool.submit(task)
         return answer
 
-    def result(self, answer: Future[T]) -> T:
+    def wait_for(self, answer: Future[T]) -> T:
         """Wait for *answer*. Raise `StoppedError` as soon as a stop is requested."""
         while not self.cancellation.is_cancelled:
             with contextlib.suppress(NotYetError):
@@ -149,7 +157,7 @@ class TransferContext:
         if is_new:
             self.options.warn(f"{what}; the first was {example}" if example else what)
 
-    def passed(self, size: int) -> None:
+    def count_bytes(self, size: int) -> None:
         """Count *size* bytes, and wait for as long as the pace wants it. Raise `StoppedError`."""
         self.cancellation.raise_if_overdue()
         self.options.rate_limiter.take(size, self.cancellation)
@@ -158,13 +166,13 @@ class TransferContext:
 
     def sink(self, sink: Sink) -> Sink:
         """Return *sink*, what goes into it counted and paced."""
-        return PacedSink(sink, self.passed)
+        return PacedSink(sink, self.count_bytes)
 
     def source(self, source: Source) -> Source:
         """Return *source*, what is read from it counted and paced."""
-        return PacedSource(source, self.passed)
+        return PacedSource(source, self.count_bytes)
 
 
 def _batch_room(workers: int) -> int:
     """Return how many finished files may be open beside those that *workers* work on, with two descriptors each."""
-    return max(0, min(MOST_UNNAMED, (free_descriptors() - PER_WORKER * workers) // 2))
+    return max(0, min(MAX_PENDING_FILES, (free_descriptors() - DESCRIPTORS_PER_WORKER * workers) // 2))

@@ -27,11 +27,11 @@ from pfstorage.transfer.plan import Failure, Plan, Progress, Transfer, TransferR
 
 log = logging.getLogger(__name__)
 
-Move = Callable[[Transfer], TransferResult]
+TransferOne = Callable[[Transfer], TransferResult]
 
-MOST_WAITING = 10_000
+MAX_WAITING = 10_000
 """Finished files that wait for an unfinished one before them: a large file does not hold up the others."""
-BATCH = 128
+BATCH_SIZE = 128
 """Files of a batch that is brought to the disk at once. Each holds two descriptors until then."""
 BATCH_SECONDS = 5.0
 TICK = 0.1
@@ -39,8 +39,8 @@ TICK = 0.1
 
 Not at each file: a thread that wakes up takes the interpreter's lock from those that move files.
 """
-SHOWN_EVERY = 0.2
-LAST_SECONDS = 2.5
+PROGRESS_INTERVAL = 0.2
+CLOSE_SECONDS = 2.5
 """What is left, of 5 s in all, for what runs to end once it was given up."""
 
 _HOPELESS = (UnauthenticatedError, MisconfiguredError, ContainerNotFoundError)
@@ -50,29 +50,32 @@ _HOPELESS_IN_A_ROW = (UnavailableError, FullDiskError, NoSpaceError)
 class _Slot:
     """One item of the plan, what the crew made of it, and what came of it in the end: a file has its name then."""
 
-    __slots__ = ("item", "made", "outcome")
+    __slots__ = ("final", "item", "result")
 
     def __init__(self, item: Transfer | Failure) -> None:
         self.item = item
-        self.made: TransferResult | Failure | None = None
-        self.outcome: TransferResult | Failure | None = item if isinstance(item, Failure) else None
+        self.result: TransferResult | Failure | None = None
+        self.final: TransferResult | Failure | None = item if isinstance(item, Failure) else None
 
 
 def run(
-    plan: Plan, move: Move, work: TransferContext, report: TransferReport | None = None
+    plan: Plan, transfer_one: TransferOne, context: TransferContext, report: TransferReport | None = None
 ) -> TransferReport:
-    """Call *move* for each transfer of *plan*, in several threads; return what came of it, in *report*.
+    """Call *transfer_one* for each transfer of *plan*, in several threads; return what came of it, in *report*.
 
     What fails is listed; it never ends the run, unless nothing more can succeed. If
-    *work*'s stop is requested, what was done until then is returned, within 5 s, with `StoppedError`.
+    *context*'s stop is requested, what was done until then is returned, within 5 s, with `StoppedError`.
     """
-    engine = _Engine(move, work, report or TransferReport(work.options.names_kept))
-    with work.cancellation.listening(), work.options.shared.shared(lambda: work.pool.busy):
+    engine = _Engine(transfer_one, context, report or TransferReport(context.options.keep_names))
+    with (
+        context.cancellation.listening(),
+        context.options.worker_budget.registered(lambda: context.pool.busy),
+    ):
         try:
             engine.start(plan)
             engine.wait()
         except BaseException:  # such as Ctrl-C where nobody turns it into a request to stop
-            work.cancellation.cancel("an error")
+            context.cancellation.cancel("an error")
             raise
         finally:
             engine.end()
@@ -82,89 +85,89 @@ def run(
 class _Engine:
     """Three kinds of threads: one takes the plan, the crew moves the files, the caller's notes what came of it."""
 
-    def __init__(self, move: Move, work: TransferContext, report: TransferReport) -> None:
+    def __init__(self, transfer_one: TransferOne, context: TransferContext, report: TransferReport) -> None:
         self.report = report
-        self._move = move
-        self._work = work
-        self._breaker = _Breaker(work.limit.allowed)
+        self._transfer_one = transfer_one
+        self._context = context
+        self._breaker = CircuitBreaker(context.concurrency.allowed)
         self._slots: deque[_Slot] = deque()
         self._finished: deque[_Slot] = deque()
-        self._is_noteworthy = threading.Event()  # what has happened is to be looked at before the next tick
+        self._wake_up = threading.Event()  # what has happened is to be looked at before the next tick
         self._room = threading.Condition()
         self._running = 0
         self._total: int | None = None  # until the plan has come to its end
-        self._is_fed = False
-        self._fault: BaseException | None = None
+        self._is_plan_read = False
+        self._unexpected_error: BaseException | None = None
         self._batch: dict[_Slot, NewFile] = {}
         self._started = self._shown_at = self._batch_begun_at = time.monotonic()
 
     def start(self, plan: Plan) -> None:
         """Begin to take the transfers of *plan*, no further than is needed."""
-        feeder = threading.Thread(target=self._feed, args=(plan,), name="plan", daemon=True)
+        feeder = threading.Thread(target=self._read_plan, args=(plan,), name="plan", daemon=True)
         feeder.start()
 
-    def _feed(self, plan: Plan) -> None:
+    def _read_plan(self, plan: Plan) -> None:
         count = 0
         try:
             for item in plan:
                 if self._is_full():
                     self._await_room()
-                if self._work.cancellation.is_cancelled:
+                if self._context.cancellation.is_cancelled:
                     break
                 count += 1
                 slot = _Slot(item)
                 self._slots.append(slot)
-                if slot.outcome is None:
-                    self._work.pool.submit(functools.partial(self._attempt, slot))
+                if slot.final is None:
+                    self._context.pool.submit(functools.partial(self._attempt, slot))
                     with self._room:
                         self._running += 1
             else:
                 self._total = count
         except PfstorageError as e:
-            if not self._work.cancellation.is_cancelled:  # else that is what broke it off
+            if not self._context.cancellation.is_cancelled:  # else that is what broke it off
                 self.report.error = e
         except BaseException as e:  # noqa: BLE001 - it is raised again where it can be seen
-            self._fault = e
+            self._unexpected_error = e
         finally:
-            self._is_fed = True
-            self._is_noteworthy.set()
+            self._is_plan_read = True
+            self._wake_up.set()
 
     def _is_full(self) -> bool:
-        return self._running > 4 * self._work.limit.allowed or len(self._slots) > MOST_WAITING
+        return self._running > 4 * self._context.concurrency.allowed or len(self._slots) > MAX_WAITING
 
     def _await_room(self) -> None:
         with self._room:
-            while self._is_full() and not self._work.cancellation.is_cancelled:
+            while self._is_full() and not self._context.cancellation.is_cancelled:
                 self._room.wait()
 
     def wait(self) -> None:
         """Wait until all is done, or given up."""
-        cancellation = self._work.cancellation
+        cancellation = self._context.cancellation
         while not self._is_done and not cancellation.is_cancelled:
             self._take_finished()
         if cancellation.is_cancelled:
-            self._work.pool.cancel()
-            while self._work.pool.busy and not cancellation.is_overdue:
+            self._context.pool.cancel()
+            while self._context.pool.busy and not cancellation.is_overdue:
                 self._take_finished()
         self._commit_batch()
-        if self._fault:
-            raise self._fault
+        if self._unexpected_error:
+            raise self._unexpected_error
 
     @property
     def _is_done(self) -> bool:
-        return self._is_fed and self._running == 0
+        return self._is_plan_read and self._running == 0
 
     def end(self) -> None:
         """End the threads, and make the report complete."""
-        if self._work.cancellation.is_cancelled:
-            if not self._work.pool.close(0.0) or not self._is_fed:
-                self._work.retry_policy.abort_requests()
-            self._work.pool.close(LAST_SECONDS)
-            self.report.error = self._work.cancellation.error()
+        if self._context.cancellation.is_cancelled:
+            if not self._context.pool.close(0.0) or not self._is_plan_read:
+                self._context.retry_policy.abort_requests()
+            self._context.pool.close(CLOSE_SECONDS)
+            self.report.error = self._context.cancellation.error()
             with self._room:
                 self._room.notify_all()
         else:
-            self._work.pool.close()
+            self._context.pool.close()
         for slot in list(self._slots):  # not from the queue: an interrupt may have lost what it gave out
             self._note_finished(slot)
         self._commit_batch()
@@ -175,46 +178,46 @@ class _Engine:
     def _attempt(self, slot: _Slot) -> None:
         assert isinstance(slot.item, Transfer)
         try:
-            made = slot.made = _attempt(slot.item, self._move, self._breaker)
-            if isinstance(made, TransferResult):
-                self._work.limit.note(made.size or 0)
+            result = slot.result = _attempt(slot.item, self._transfer_one, self._breaker)
+            if isinstance(result, TransferResult):
+                self._context.concurrency.note(result.size or 0)
         except BaseException as e:  # noqa: BLE001 - it is raised again where it can be seen
-            self._fault = e  # such as a lack of memory to tell of a lack of memory
+            self._unexpected_error = e  # such as a lack of memory to tell of a lack of memory
         finally:
             self._finished.append(slot)
             with self._room:
                 self._running -= 1
-                if self._running <= 2 * self._work.limit.allowed:  # not for each: see TICK
+                if self._running <= 2 * self._context.concurrency.allowed:  # not for each: see TICK
                     self._room.notify()
-            if self._is_done or len(self._finished) >= BATCH or self._work.cancellation.is_cancelled:
-                self._is_noteworthy.set()
+            if self._is_done or len(self._finished) >= BATCH_SIZE or self._context.cancellation.is_cancelled:
+                self._wake_up.set()
 
     def _take_finished(self) -> None:
-        self._is_noteworthy.wait(TICK)
-        self._is_noteworthy.clear()
+        self._wake_up.wait(TICK)
+        self._wake_up.clear()
         while self._finished:
             self._note_finished(self._finished.popleft())
         now = time.monotonic()
-        if self._batch and (len(self._batch) >= BATCH or now - self._batch_begun_at > BATCH_SECONDS):
+        if self._batch and (len(self._batch) >= BATCH_SIZE or now - self._batch_begun_at > BATCH_SECONDS):
             self._commit_batch()
         self._note_in_order()
         with self._room:  # there is room once something was noted
             self._room.notify()
-        if now - self._shown_at > SHOWN_EVERY:
+        if now - self._shown_at > PROGRESS_INTERVAL:
             self._shown_at = now
             self._show()
 
     def _note_finished(self, slot: _Slot) -> None:
-        made = slot.made
+        result = slot.result
         if (
-            isinstance(made, TransferResult) and made.file is not None
+            isinstance(result, TransferResult) and result.file is not None
         ):  # it is not done before it has its name
             if not self._batch:
                 self._batch_begun_at = time.monotonic()
-            self._batch[slot] = made.file
-        elif made is not None:
-            slot.outcome = made
-        slot.made = None
+            self._batch[slot] = result.file
+        elif result is not None:
+            slot.final = result
+        slot.result = None
 
     def _commit_batch(self) -> None:
         """Give the files of the batch their names, once all their bytes are on the disk."""
@@ -223,7 +226,7 @@ class _Engine:
             return
         try:
             if refusal := sync_file_systems(self._batch.values()):
-                self._work.warn_unsynced(refusal)
+                self._context.warn_unsynced(refusal)
         except OSError as e:
             error = e
         for slot in slots:
@@ -232,36 +235,36 @@ class _Engine:
                 try:
                     if error:
                         raise error
-                    slot.outcome = self._work.commit(file)
+                    slot.final = self._context.commit(file)
                 except OSError as e:
-                    slot.outcome = _failure_of(slot, e)
-            self._work.batch_room.release()
+                    slot.final = _failure_of(slot, e)
+            self._context.batch_room.release()
         _sync_names([slot.item for slot in slots if isinstance(slot.item, Transfer)])
 
     def _note_in_order(self, *, at_end: bool = False) -> None:
-        while self._slots and (self._slots[0].outcome is not None or at_end):
+        while self._slots and (self._slots[0].final is not None or at_end):
             slot = self._slots.popleft()
-            if isinstance(slot.outcome, Failure):
-                if not isinstance(slot.outcome.error, StoppedError):
-                    self.report.note_failure(slot.outcome)
-            elif slot.outcome is not None:
+            if isinstance(slot.final, Failure):
+                if not isinstance(slot.final.error, StoppedError):
+                    self.report.note_failure(slot.final)
+            elif slot.final is not None:
                 assert isinstance(slot.item, Transfer)
-                self.report.note(slot.item, slot.outcome)
+                self.report.note(slot.item, slot.final)
 
     def _show(self, *, is_last: bool = False) -> None:
-        report, work = self.report, self._work
+        report, context = self.report, self._context
         seconds = time.monotonic() - self._started
         progress = Progress(
             report.count + len(report.unstable),
             report.failed_count,
             report.skipped + len(report.unstable),
-            work.size,
+            context.size,
             seconds,
             self._total,
-            work.limit.allowed,
+            context.concurrency.allowed,
             is_last,
         )
-        work.options.progress(progress)
+        context.options.progress(progress)
 
 
 def _sync_names(items: list[Transfer]) -> None:
@@ -281,10 +284,10 @@ def _failure_of(slot: _Slot, error: OSError) -> Failure:
         return Failure(slot.item.key, slot.item.path, e)
 
 
-def _attempt(item: Transfer, move: Move, breaker: _Breaker) -> TransferResult | Failure:
+def _attempt(item: Transfer, transfer_one: TransferOne, breaker: CircuitBreaker) -> TransferResult | Failure:
     try:
         breaker.check()
-        moved = move(item)
+        result = transfer_one(item)
         breaker.note(None)
     except PfstorageError as e:
         breaker.note(e)
@@ -292,11 +295,11 @@ def _attempt(item: Transfer, move: Move, breaker: _Breaker) -> TransferResult | 
         return Failure(item.key, item.path, e)
     except Exception as e:  # noqa: BLE001 - it is logged
         return Failure(item.key, item.path, unexpected_error(e, "a transfer"))
-    log.debug("%r, %r: %s", item.key, item.path, moved.verdict or f"{moved.size} bytes")
-    return moved
+    log.debug("%r, %r: %s", item.key, item.path, result.verdict or f"{result.size} bytes")
+    return result
 
 
-class _Breaker:
+class CircuitBreaker:
     """Ends a run that can't go on: the store is gone, or refuses the login; the disk or the store is full.
 
     Else each of a hundred thousand files would wait out its own tries.

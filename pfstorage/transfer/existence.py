@@ -19,7 +19,7 @@ from pfstorage.transfer.context import TransferContext, no_progress
 from pfstorage.transfer.engine import run
 from pfstorage.transfer.plan import SAME, Failure, Plan, Transfer, TransferResult
 
-ASKED = 1000
+HEAD_SAMPLE = 1000
 """Objects of a plan that a HEAD asks for: the first so many, and as many of the others."""
 TRIES = 2
 """How often an object is asked for again that was stored just now and is not found."""
@@ -32,34 +32,34 @@ class _Nowhere:
         return len(data)
 
 
-class Inquiry:
-    """Chooses the objects of a plan that the store is asked for: the first `ASKED`, and as many of the rest by chance.
+class HeadSelector:
+    """Chooses the objects of a plan that the store is asked for: `HEAD_SAMPLE` first ones and others by chance.
 
-    As soon as *asks_all*, it chooses each that comes. *unasked* counts the others.
+    As soon as *asks_all*, it chooses each that comes. *unchecked* counts the others.
     """
 
     def __init__(self, asks_all: Callable[[], bool]) -> None:
         self._asks_all = asks_all
-        self.unasked = 0
+        self.unchecked = 0
 
-    def marked(self, plan: Plan) -> Iterator[Transfer | Failure]:
-        """Pass *plan* on, what is chosen marked as `Transfer.asked`; what is chosen of the rest comes last."""
+    def mark(self, plan: Plan) -> Iterator[Transfer | Failure]:
+        """Pass *plan* on, what is chosen marked as `Transfer.needs_head`; what is chosen of the rest comes last."""
         sample: list[Transfer] = []
         listed = 0
         for item in plan:
-            if isinstance(item, Failure) or item.known is None or item.told:
+            if isinstance(item, Failure) or item.known is None or item.confirmed:
                 yield item
                 continue
             listed += 1
-            if listed <= ASKED or self._asks_all():
-                yield replace(item, asked=True)
-            elif len(sample) < ASKED:
+            if listed <= HEAD_SAMPLE or self._asks_all():
+                yield replace(item, needs_head=True)
+            elif len(sample) < HEAD_SAMPLE:
                 sample.append(item)
             else:
-                self.unasked += 1
-                yield _exchanged(sample, item, random.randrange(listed - ASKED))  # noqa: S311 - no secret
+                self.unchecked += 1
+                yield _exchanged(sample, item, random.randrange(listed - HEAD_SAMPLE))  # noqa: S311 - no secret
         for item in sample:
-            yield replace(item, asked=True)
+            yield replace(item, needs_head=True)
 
 
 def _exchanged(sample: list[Transfer], item: Transfer, place: int) -> Transfer:
@@ -73,22 +73,22 @@ def _exchanged(sample: list[Transfer], item: Transfer, place: int) -> Transfer:
     return item
 
 
-def asked(work: TransferContext, transfer: Transfer) -> ObjectInfo:
+def head_of(context: TransferContext, transfer: Transfer) -> ObjectInfo:
     """Return what the store has under the key of *transfer*, by a HEAD. Raise `NotFoundError`.
 
     What is not listed was stored just now, and is asked for again: large clusters lag.
     """
     known = transfer.known
-    head = functools.partial(work.storage.head, transfer.key)
+    head = functools.partial(context.storage.head, transfer.key)
     if known is None:
-        return work.retry_policy.call(head, (NotFoundError,), retries=TRIES)
-    return newer(known, head())
+        return context.retry_policy.call(head, (NotFoundError,), retries=TRIES)
+    return reconcile(known, head())
 
 
-def heads_of(keys: Iterable[str], work: TransferContext) -> dict[str, ObjectInfo | PfstorageError]:
+def heads_of(keys: Iterable[str], context: TransferContext) -> dict[str, ObjectInfo | PfstorageError]:
     """Return what the store says of each of *keys*, by a HEAD, or the error that says why it does not."""
     found: dict[str, ObjectInfo | PfstorageError] = {}
-    quiet = TransferContext(work.storage, replace(work.options, progress=no_progress))
+    quiet = TransferContext(context.storage, replace(context.options, progress=no_progress))
 
     def ask(item: Transfer) -> TransferResult:
         found[item.key] = quiet.storage.head(item.key)
@@ -101,33 +101,33 @@ def heads_of(keys: Iterable[str], work: TransferContext) -> dict[str, ObjectInfo
     return found
 
 
-def newer(listed: ObjectInfo, told: ObjectInfo) -> ObjectInfo:
-    """Return *listed*, the row of a listing, unless *told*, the answer to a HEAD, is of another object.
+def reconcile(listed: ObjectInfo, confirmed: ObjectInfo) -> ObjectInfo:
+    """Return *listed*, the row of a listing, unless *confirmed*, the answer to a HEAD, is of another object.
 
     The row knows more: what lies between here and the store may drop an ETag.
     """
-    etag = told.segments_etag or told.md5
-    is_other = told.size not in (None, listed.size) or (
+    etag = confirmed.segments_etag or confirmed.md5
+    is_other = confirmed.size not in (None, listed.size) or (
         etag and etag != (listed.segments_etag or listed.etag)
     )
-    return told if is_other else listed
+    return confirmed if is_other else listed
 
 
-def is_readable(work: TransferContext, known: ObjectInfo) -> bool:
+def is_readable(context: TransferContext, known: ObjectInfo) -> bool:
     """Tell whether all segments of a large object are there: a HEAD tells of their list alone.
 
     A byte of each is asked for.
     """
-    if not known.segments_etag or not isinstance(work.storage, SupportsMultipart):
+    if not known.segments_etag or not isinstance(context.storage, SupportsMultipart):
         return True
 
     def read(offset: int) -> None:
-        work.cancellation.raise_if_overdue()
-        work.storage.get(known.key, work.sink(_Nowhere()), ByteRange(offset, 1, known.segments_etag))
+        context.cancellation.raise_if_overdue()
+        context.storage.get(known.key, context.sink(_Nowhere()), ByteRange(offset, 1, known.segments_etag))
 
     try:
-        pieces = work.storage.list_parts(known)
-        work.pool.share([functools.partial(read, piece.offset) for piece in pieces if piece.size])
+        pieces = context.storage.list_parts(known)
+        context.pool.share([functools.partial(read, piece.offset) for piece in pieces if piece.size])
     except NotFoundError:
         return False
     except RejectedError as e:
@@ -138,7 +138,10 @@ def is_readable(work: TransferContext, known: ObjectInfo) -> bool:
 
 
 def existing(
-    rows: Iterable[ObjectInfo], work: TransferContext, note: Callable[[str], None], at_once: int | None = None
+    rows: Iterable[ObjectInfo],
+    context: TransferContext,
+    note: Callable[[str], None],
+    at_once: int | None = None,
 ) -> Generator[ObjectInfo, None, None]:
     """Yield those of *rows* that the store has, as it has them; *note* the keys of the others.
 
@@ -150,27 +153,27 @@ def existing(
     def next_one() -> Iterator[ObjectInfo]:
         row, answer = answers.popleft()
         try:
-            yield newer(row, work.result(answer))
+            yield reconcile(row, context.wait_for(answer))
         except NotFoundError:
             note(row.key)
 
-    with work.under_way():
+    with context.running():
         for row in rows:
-            answers.append((row, _future(row, work)))
-            if len(answers) >= min(at_once or sys.maxsize, 2 * work.limit.allowed):
+            answers.append((row, _future(row, context)))
+            if len(answers) >= min(at_once or sys.maxsize, 2 * context.concurrency.allowed):
                 yield from next_one()
         while answers:
             yield from next_one()
 
 
-def _future(row: ObjectInfo, work: TransferContext) -> Future[ObjectInfo]:
+def _future(row: ObjectInfo, context: TransferContext) -> Future[ObjectInfo]:
     def ask() -> ObjectInfo:
-        found = work.storage.head(row.key)
-        work.limit.note(0)
+        found = context.storage.head(row.key)
+        context.concurrency.note(0)
         return found
 
     if not row.is_subdir:
-        return work.submitted(ask)
+        return context.submit(ask)
     answer: Future[ObjectInfo] = Future()
     answer.set_result(row)
     return answer

@@ -25,7 +25,7 @@ def md5_of(source: Source) -> str:
     return digest.hexdigest()
 
 
-def cut(size: int, part_size: int) -> list[Part]:
+def split(size: int, part_size: int) -> list[Part]:
     """Return the pieces of *size* bytes.
 
     >>> cut(5, 2)
@@ -34,36 +34,36 @@ def cut(size: int, part_size: int) -> list[Part]:
     return [Part(start, min(part_size, size - start)) for start in range(0, size, part_size)]
 
 
-def is_same(work: TransferContext, body: Body, known: ObjectInfo) -> bool:
+def is_same(context: TransferContext, body: Body, known: ObjectInfo) -> bool:
     """Tell whether *body*, of the size of *known* if that is known, has the bytes of that object of segments.
 
     Its segments most likely have the size that they would be given now; only if they
     don't is the store asked what they are.
     """
-    storage = work.storage
+    storage = context.storage
     if not isinstance(storage, SupportsMultipart):
         return False
-    likely = cut(body.size, storage.part_size(body.size, work.options.segment_size))
-    if segments_etag_of(_md5s(work, body, likely)) == known.segments_etag:
+    likely = split(body.size, storage.part_size(body.size, context.options.segment_size))
+    if segments_etag_of(_md5s(context, body, likely)) == known.segments_etag:
         return True
     pieces = storage.list_parts(known)
     if [(piece.offset, piece.size) for piece in pieces] == [(piece.offset, piece.size) for piece in likely]:
         return False
     if sum(piece.size for piece in pieces) != body.size:
         return False
-    return all(piece.md5 for piece in pieces) and _md5s(work, body, pieces) == [p.md5 for p in pieces]
+    return all(piece.md5 for piece in pieces) and _md5s(context, body, pieces) == [p.md5 for p in pieces]
 
 
-def _md5s(work: TransferContext, body: Body, pieces: Sequence[Part]) -> list[str]:
+def _md5s(context: TransferContext, body: Body, pieces: Sequence[Part]) -> list[str]:
     def md5(piece: Part) -> str:
-        work.cancellation.raise_if_overdue()
+        context.cancellation.raise_if_overdue()
         return md5_of(body.part(piece.offset, piece.size))
 
-    return work.pool.share([functools.partial(md5, piece) for piece in pieces])
+    return context.pool.share([functools.partial(md5, piece) for piece in pieces])
 
 
 def push(
-    work: TransferContext,
+    context: TransferContext,
     key: str,
     body: Body,
     part_size: int,
@@ -75,24 +75,24 @@ def push(
     Segments that an earlier try left are used. Those of this one are left for a later one if
     it is stopped, or if the store does not answer: that may pass.
     """
-    assert isinstance(work.storage, SupportsMultipart)
-    upload = work.storage.start_multipart_upload(key, body.size, part_size, attributes, known)
+    assert isinstance(context.storage, SupportsMultipart)
+    upload = context.storage.start_multipart_upload(key, body.size, part_size, attributes, known)
     stored = upload.stored()
     known_offsets = {piece.offset for piece in stored}
 
     def put(piece: Part) -> tuple[Part, int]:
-        work.cancellation.raise_if_overdue()
+        context.cancellation.raise_if_overdue()
         part = body.part(piece.offset, piece.size)
         if piece.offset in known_offsets:
             there = replace(piece, md5=md5_of(part))
             if there in stored and upload.reuse(there):
                 return there, 0
             part.seek(0)
-        return upload.put(work.source(part), piece.offset, piece.size), piece.size
+        return upload.put(context.source(part), piece.offset, piece.size), piece.size
 
     try:
-        put_now = work.pool.share([functools.partial(put, piece) for piece in cut(body.size, part_size)])
-        info = upload.finish([piece for piece, _ in put_now], if_absent=work.options.if_absent)
+        put_now = context.pool.share([functools.partial(put, piece) for piece in split(body.size, part_size)])
+        info = upload.finish([piece for piece, _ in put_now], if_absent=context.options.if_absent)
     except (StoppedError, UnavailableError):
         raise
     except PfstorageError:
@@ -101,7 +101,7 @@ def push(
     return info, sum(size for _, size in put_now)
 
 
-class _Part:
+class _PartSource:
     """The next *size* bytes of *source*, as a source of their own. It goes back as far as that does."""
 
     def __init__(self, source: Source, size: int) -> None:
@@ -122,7 +122,7 @@ class _Part:
 
 
 def push_in_order(
-    work: TransferContext,
+    context: TransferContext,
     key: str,
     body: Source,
     size: int,
@@ -135,14 +135,15 @@ def push_in_order(
     Its segments go one after the other, and nobody can use them for a later try: if it fails, it removes them,
     unless the store is silent; then they are for `swift_sweep`.
     """
-    assert isinstance(work.storage, SupportsMultipart)
-    upload = work.storage.start_multipart_upload(key, size, part_size, attributes, known)
-    source = work.source(body)
+    assert isinstance(context.storage, SupportsMultipart)
+    upload = context.storage.start_multipart_upload(key, size, part_size, attributes, known)
+    source = context.source(body)
     try:
         pieces = [
-            upload.put(_Part(source, piece.size), piece.offset, piece.size) for piece in cut(size, part_size)
+            upload.put(_PartSource(source, piece.size), piece.offset, piece.size)
+            for piece in split(size, part_size)
         ]
-        return upload.finish(pieces, if_absent=work.options.if_absent), size
+        return upload.finish(pieces, if_absent=context.options.if_absent), size
     except BaseException as e:
         # it would be silent for each of them
         if not isinstance(e, SilentStoreError):
@@ -150,29 +151,29 @@ def push_in_order(
         raise
 
 
-def pull(work: TransferContext, known: ObjectInfo, file: NewFile) -> ObjectInfo:
+def pull(context: TransferContext, known: ObjectInfo, file: NewFile) -> ObjectInfo:
     """Fetch the object *known*, whose size is known, into *file*, ranges of it side by side; return what it is.
 
     Raise `IntegrityError` if the bytes are not those of its MD5, or of those of its segments.
     """
     assert known.size is not None
-    pieces: Sequence[Part] = cut(known.size, work.options.range_size)
-    if known.segments_etag and isinstance(work.storage, SupportsMultipart):
-        pieces = work.storage.list_parts(known)
+    pieces: Sequence[Part] = split(known.size, context.options.range_size)
+    if known.segments_etag and isinstance(context.storage, SupportsMultipart):
+        pieces = context.storage.list_parts(known)
     ordered = _OrderedMd5(file) if known.md5 else None
     file.preallocate(known.size)
     etag = known.segments_etag or known.etag
 
     def get(piece: Part) -> ObjectInfo:
-        sink = _At(file, piece.offset)
+        sink = _OffsetSink(file, piece.offset)
         byte_range = ByteRange(piece.offset, piece.size, etag, piece.md5)
-        info = work.storage.get(known.key, work.sink(sink), byte_range)
+        info = context.storage.get(known.key, context.sink(sink), byte_range)
         if ordered:
-            ordered.came(piece.offset, piece.size)
+            ordered.add(piece.offset, piece.size)
         return info
 
-    infos = work.pool.share([functools.partial(get, piece) for piece in pieces])
-    _tell_unproven(work, known, file, pieces)
+    infos = context.pool.share([functools.partial(get, piece) for piece in pieces])
+    _check_without_md5s(context, known, file, pieces)
     if ordered and ordered.hexdigest() != known.md5:
         raise IntegrityError(
             f"{known.key!r}: the bytes that came don't have the store's MD5; pull it again", key=known.key
@@ -189,12 +190,12 @@ def verify_whole(known: ObjectInfo, file: NewFile) -> None:
         )
 
 
-def verify(work: TransferContext, info: ObjectInfo, file: NewFile) -> None:
+def verify(context: TransferContext, info: ObjectInfo, file: NewFile) -> None:
     """Raise `IntegrityError` unless *file* has the bytes of the segments of *info*."""
-    if not isinstance(work.storage, SupportsMultipart):
+    if not isinstance(context.storage, SupportsMultipart):
         return
     try:
-        pieces = work.storage.list_parts(info)
+        pieces = context.storage.list_parts(info)
     except NotFoundError as e:  # it was replaced since: what is under its key now is asked for
         raise IntegrityError(str(e), key=info.key) from e
     if sum(piece.size for piece in pieces) != file.size:
@@ -202,23 +203,25 @@ def verify(work: TransferContext, info: ObjectInfo, file: NewFile) -> None:
     for piece in pieces:
         if piece.md5 and _md5_in(file, piece.offset, piece.size) != piece.md5:
             raise damaged_segment_error(info.key)
-    _tell_unproven(work, info, file, pieces)
+    _check_without_md5s(context, info, file, pieces)
 
 
-def _tell_unproven(work: TransferContext, known: ObjectInfo, file: NewFile, pieces: Sequence[Part]) -> None:
+def _check_without_md5s(
+    context: TransferContext, known: ObjectInfo, file: NewFile, pieces: Sequence[Part]
+) -> None:
     """Warn if the store does not tell the MD5 of each of *pieces*, unless *file* has the etag of *known* all the same.
 
     It has, if the segments are of the size that a push would give them now.
     """
     if not known.segments_etag or all(piece.md5 for piece in pieces):
         return
-    assert isinstance(work.storage, SupportsMultipart)
-    likely = cut(file.size, work.storage.part_size(file.size, work.options.segment_size))
+    assert isinstance(context.storage, SupportsMultipart)
+    likely = split(file.size, context.storage.part_size(file.size, context.options.segment_size))
     if segments_etag_of(_md5_in(file, piece.offset, piece.size) for piece in likely) != known.segments_etag:
-        now = work.storage.head(known.key)
+        now = context.storage.head(known.key)
         if (now.size, now.segments_etag) != (file.size, known.segments_etag):
             raise IntegrityError(f"{known.key!r}: not all of it came, or it is another by now", key=known.key)
-        work.warn_once(
+        context.warn_once(
             "large objects were not verified by an MD5 for all their bytes, since the store does not tell it",
             repr(known.key),
         )
@@ -226,11 +229,11 @@ def _tell_unproven(work: TransferContext, known: ObjectInfo, file: NewFile, piec
 
 def _md5_in(file: NewFile, offset: int, size: int) -> str:
     ordered = _OrderedMd5(file, offset)
-    ordered.came(offset, size)
+    ordered.add(offset, size)
     return ordered.hexdigest()
 
 
-class _At:
+class _OffsetSink:
     """A sink that writes from an offset on."""
 
     def __init__(self, file: NewFile, offset: int) -> None:
@@ -250,20 +253,20 @@ class _OrderedMd5:
         self._file = file
         self._digest = new_md5()
         self._next = start
-        self._came: dict[int, int] = {}
+        self._pending: dict[int, int] = {}
         self._is_hashing = False
         self._lock = threading.Lock()
 
-    def came(self, offset: int, size: int) -> None:
+    def add(self, offset: int, size: int) -> None:
         """Take into account that *size* bytes from *offset* on are in the file."""
         with self._lock:
-            self._came[offset] = size
+            self._pending[offset] = size
             if self._is_hashing:
                 return
             self._is_hashing = True
         while True:
             with self._lock:
-                length = self._came.pop(self._next, None)
+                length = self._pending.pop(self._next, None)
                 if length is None:
                     self._is_hashing = False
                     return

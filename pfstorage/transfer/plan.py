@@ -11,9 +11,9 @@ from pfstorage.keys.mapping import is_directory_marker
 from pfstorage.local import LocalTree, NewFile
 from pfstorage.wire.packed import PackedStrings
 
-MOST_FAILURES = 10_000
+MAX_FAILURES = 10_000
 """Failures that a report names; further ones are counted."""
-MOST_FAILURE_TEXT = 8 * 1024 * 1024
+MAX_FAILURE_TEXT = 8 * 1024 * 1024
 """Characters of those: a message that names a long location once would be told of it with each file."""
 
 
@@ -23,8 +23,8 @@ class Transfer:
 
     *known* is what the store is known to hold under the key. *tree* and *parts* are
     where the file lies below a directory that nothing may lead out of; a push of what
-    is not confined has none, and opens the path. If *asked*, a comparison does not take a
-    listing for it, and asks the store for the object; *told* says that *known* is what the store answered.
+    is not confined has none, and opens the path. If *needs_head*, a comparison does not take a
+    listing for it, and asks the store for the object; *confirmed* says that *known* is what the store answered.
     """
 
     key: str
@@ -32,8 +32,8 @@ class Transfer:
     known: ObjectInfo | None = None
     tree: LocalTree | None = None
     parts: tuple[str, ...] = ()
-    asked: bool = False
-    told: bool = False
+    needs_head: bool = False
+    confirmed: bool = False
 
     @property
     def is_directory(self) -> bool:
@@ -116,10 +116,10 @@ class TransferReport:
 
     *error* is what ended the plan before its end, such as a listing that broke off. *unstable* are the paths of
     files that were left for later, and are in no other list.
-    *names_kept* is false where only numbers are wanted.
+    *keep_names* is false where only numbers are wanted.
     """
 
-    names_kept: bool = True
+    keep_names: bool = True
     keys: PackedStrings = field(default_factory=PackedStrings)
     paths: PackedStrings = field(default_factory=PackedStrings)
     failed: list[Failure] = field(default_factory=list)
@@ -137,21 +137,21 @@ class TransferReport:
         """The error that ended the plan early, or else that of the first failure."""
         return self.error or (self.failed[0].error if self.failed else None)
 
-    def note(self, item: Transfer, moved: TransferResult) -> None:
-        if moved is UNSTABLE:
+    def note(self, item: Transfer, result: TransferResult) -> None:
+        if result is UNSTABLE:
             self.unstable.append(item.path)
             return
         self.count += 1
-        self.size = sum_of(self.size, moved.size)
-        self.skipped += moved.is_same
-        if self.names_kept:
+        self.size = sum_of(self.size, result.size)
+        self.skipped += result.is_same
+        if self.keep_names:
             self.keys.append(item.key)
             self.paths.append(item.path)
 
     def add_again(self, again: TransferReport) -> None:
         """Add what came of files of this report that were moved a second time."""
         not_moved = {*again.unstable, *(failure.path for failure in again.failed)}
-        if not_moved and self.names_kept:
+        if not_moved and self.keep_names:
             rows = [row for row in zip(self.keys, self.paths, strict=True) if row[1] not in not_moved]
             self.keys, self.paths = (
                 PackedStrings(key for key, _ in rows),
@@ -184,6 +184,6 @@ class TransferReport:
 
     def note_failure(self, failure: Failure) -> None:
         self.failed_count += 1
-        if len(self.failed) < MOST_FAILURES and self._failure_text < MOST_FAILURE_TEXT:
+        if len(self.failed) < MAX_FAILURES and self._failure_text < MAX_FAILURE_TEXT:
             self.failed.append(failure)
             self._failure_text += failure.length

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
-from pfstorage.transfer.rate import AdaptiveConcurrency
+from pfstorage.transfer.concurrency import AdaptiveConcurrency
 
 T = TypeVar("T")
 
@@ -21,10 +21,10 @@ class WorkerPool:
     """
 
     def __init__(self, limit: AdaptiveConcurrency) -> None:
-        self._limit = limit
+        self._concurrency = limit
         self._changed = threading.Condition()
         self._tasks: deque[Callable[[], object]] = deque()
-        self._pieces: deque[Callable[[], object]] = deque()
+        self._subtasks: deque[Callable[[], object]] = deque()
         self._threads: list[threading.Thread] = []
         self._idle = 0
         self._busy = 0
@@ -48,7 +48,7 @@ class WorkerPool:
         """
         group = _TaskGroup(tasks)
         with self._changed:
-            self._pieces.extend([group.do_one] * (len(tasks) - 1))
+            self._subtasks.extend([group.do_one] * (len(tasks) - 1))
             self._wake()
         while group.do_one():
             pass
@@ -59,11 +59,11 @@ class WorkerPool:
 
         Called with the lock held. Where nobody is idle and no thread is made, one is about to look for a task.
         """
-        if not (self._pieces or self._tasks) or self._busy >= self._limit.allowed:
+        if not (self._subtasks or self._tasks) or self._busy >= self._concurrency.allowed:
             return
         if self._idle:
             self._changed.notify()
-        elif len(self._threads) < self._limit.allowed:
+        elif len(self._threads) < self._concurrency.allowed:
             thread = threading.Thread(target=self._work, name="transfer", daemon=True)
             try:
                 thread.start()
@@ -85,9 +85,9 @@ class WorkerPool:
         """Return a task once there is one and the limit allows it; None is the end."""
         with self._changed:
             while not self._closed:
-                if (self._pieces or self._tasks) and self._busy < self._limit.allowed:
+                if (self._subtasks or self._tasks) and self._busy < self._concurrency.allowed:
                     self._busy += 1
-                    task = (self._pieces or self._tasks).popleft()
+                    task = (self._subtasks or self._tasks).popleft()
                     self._wake()
                     return task
                 self._idle += 1

@@ -34,40 +34,40 @@ TRIES = 2
 """How often a file is read that changes while it is read: a change of its rights or of its links looks the same."""
 
 
-def push(plan: Plan, work: TransferContext, stable: float = 0.0) -> TransferReport:
+def push(plan: Plan, context: TransferContext, stable: float = 0.0) -> TransferReport:
     """Store each file of *plan* under its key, unless the store is known to hold the same.
 
     A file that was modified less than *stable* seconds ago is left for later: see `TransferReport.unstable`.
     """
-    return run(plan, functools.partial(_push_one, work, stable), work)
+    return run(plan, functools.partial(_push_one, context, stable), context)
 
 
-def _push_one(work: TransferContext, stable: float, transfer: Transfer) -> TransferResult:
+def _push_one(context: TransferContext, stable: float, transfer: Transfer) -> TransferResult:
     for _ in range(TRIES - 1):
         try:
-            return _pushed(work, stable, transfer)
+            return _store_file(context, stable, transfer)
         except FileChangedError:
-            if work.cancellation.is_cancelled:
+            if context.cancellation.is_cancelled:
                 raise
-    return _pushed(work, stable, transfer)
+    return _store_file(context, stable, transfer)
 
 
-def _pushed(work: TransferContext, stable: float, transfer: Transfer) -> TransferResult:
+def _store_file(context: TransferContext, stable: float, transfer: Transfer) -> TransferResult:
     key, known = transfer.key, transfer.known
     if stable and not _is_stable(transfer, stable):
         return UNSTABLE
 
     def is_same(body: Body) -> bool:
-        return work.options.overwrite == "changed" and known is not None and _is_same(work, body, known)
+        return context.options.overwrite == "changed" and known is not None and _is_same(context, body, known)
 
     def store(body: Body, size: int) -> int:
-        info, sent = store_one(work, key, body, size, known, Attributes(mtime_ns=body.mtime_ns))
+        info, sent = store_one(context, key, body, size, known, Attributes(mtime_ns=body.mtime_ns))
         if info.mtime_ns is not None and abs(info.mtime_ns - body.mtime_ns) > COARSEST_NS:
-            work.warn_once("the store did not take the time of files", repr(key))
+            context.warn_once("the store did not take the time of files", repr(key))
         return sent
 
     opened = open_body(transfer.path, transfer.tree, transfer.parts)
-    return unless_there(work, known, opened, store, is_same)
+    return store_if_needed(context, known, opened, store, is_same)
 
 
 def _is_stable(transfer: Transfer, seconds: float) -> bool:
@@ -80,18 +80,18 @@ def _is_stable(transfer: Transfer, seconds: float) -> bool:
     return is_stable(status, seconds) or not stat.S_ISREG(status.st_mode)
 
 
-def unless_there(
-    work: TransferContext,
+def store_if_needed(
+    context: TransferContext,
     known: ObjectInfo | None,
     opened: contextlib.AbstractContextManager[tuple[B, int]],
     store: Callable[[B, int], int],
     is_same: Callable[[B], bool] = lambda _: False,
 ) -> TransferResult:
-    """Open a body, and *store* what the options of *work* let be stored where *known* is.
+    """Open a body, and *store* what the options of *context* let be stored where *known* is.
 
     *opened* gives the body and its size in bytes, *store* returns how many were sent.
     """
-    options = work.options
+    options = context.options
     if options.if_absent and known:
         return SAME
     with opened as (body, size):
@@ -105,15 +105,15 @@ def unless_there(
             return SAME  # the listing did not show it
 
 
-def _is_same(work: TransferContext, body: Body, known: ObjectInfo) -> bool:
+def _is_same(context: TransferContext, body: Body, known: ObjectInfo) -> bool:
     try:
-        return has_same_bytes(work, body, known)
+        return has_same_bytes(context, body, known)
     except NotFoundError:  # a listing may show for a while what has gone
         return False
 
 
 def store_one(
-    work: TransferContext,
+    context: TransferContext,
     key: str,
     body: Source,
     size: int,
@@ -125,21 +125,21 @@ def store_one(
     Whatever stores an object does it here: a push, a form, a PUT. It is paced, verified, in segments if it is larger
     than those may be, and has the type that *attributes* say, or else the one that its name and its first bytes tell.
     """
-    storage, options = work.storage, work.options
+    storage, options = context.storage, context.options
     kind = detect_content_type(key, _beginning(body), attributes.content_type)
     attributes = Attributes(kind, attributes.mtime_ns)
     # the size first: to ask for a protocol takes long, for each small file
     if size > min(options.segment_size, ASK_ABOVE) and isinstance(storage, SupportsMultipart):
         part_size = storage.part_size(size, options.segment_size)
         if size > part_size and isinstance(body, Body):
-            return large.push(work, key, body, part_size, attributes, known)
+            return large.push(context, key, body, part_size, attributes, known)
         if size > part_size:
-            return large.push_in_order(work, key, body, size, part_size, attributes, known)
-    return storage.put(key, work.source(body), size, attributes, if_absent=options.if_absent), size
+            return large.push_in_order(context, key, body, size, part_size, attributes, known)
+    return storage.put(key, context.source(body), size, attributes, if_absent=options.if_absent), size
 
 
-def store_alone(
-    work: TransferContext,
+def store_single(
+    context: TransferContext,
     key: str,
     body: Source,
     size: int,
@@ -147,11 +147,11 @@ def store_alone(
     attributes: Attributes = NO_ATTRIBUTES,
 ) -> tuple[ObjectInfo, int]:
     """Do as `store_one` does where no plan has the crew at work."""
-    with work.options.shared.shared(lambda: work.pool.busy):
+    with context.options.worker_budget.registered(lambda: context.pool.busy):
         try:
-            return store_one(work, key, body, size, known, attributes)
+            return store_one(context, key, body, size, known, attributes)
         finally:
-            work.pool.close()
+            context.pool.close()
 
 
 def _beginning(body: Source) -> bytes:

@@ -8,11 +8,11 @@ from typing import TypeVar
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.errors import is_precondition_failed, lacks_segments
 from pfstorage.errors import IntegrityError, StorageError
-from pfstorage.transfer.existence import newer
+from pfstorage.transfer.existence import reconcile
 
 T = TypeVar("T")
 
-MOST_TIMES = 10
+MAX_REPLACEMENTS = 10
 """The downloads of an object that somebody replaces during each of them."""
 
 
@@ -20,28 +20,30 @@ def _may_begin_anew() -> bool:
     return True
 
 
-def fetched_as_it_is(
+def download_current(
     storage: Storage,
     key: str,
     known: ObjectInfo | None,
     fetch: Callable[[ObjectInfo | None], T],
-    may_begin_anew: Callable[[], bool] = _may_begin_anew,
+    can_restart: Callable[[], bool] = _may_begin_anew,
 ) -> T:
     """Call *fetch* with the row *known* of the object *key*, and return its result.
 
     If *fetch* fails because somebody replaced the object meanwhile, call it again with the row of the new object,
-    up to `MOST_TIMES` in all, unless *may_begin_anew* says that bytes have left already. Raise the error of
+    up to `MAX_REPLACEMENTS` in all, unless *can_restart* says that bytes have left already. Raise the error of
     *fetch* if the object is still the same, and `NotFoundError` if somebody removed it.
     """
-    for times in range(1, MOST_TIMES):
+    for times in range(1, MAX_REPLACEMENTS):
         try:
             return fetch(known)
         except StorageError as e:
-            if not _may_be_replaced(e) or not may_begin_anew():
+            if not _may_be_replaced(e) or not can_restart():
                 raise
             now = storage.head(key)
             # an upload of the same bytes has other segments, so those of the one before may be gone
-            is_other = known is None or newer(known, now) is not known or (lacks_segments(e) and times == 1)
+            is_other = (
+                known is None or reconcile(known, now) is not known or (lacks_segments(e) and times == 1)
+            )
             if not is_other:
                 raise
             known = now

@@ -21,7 +21,7 @@ from pfstorage.devswift import DevSwift
 from pfstorage.errors import ContainerNotFoundError, RejectedError
 from pfstorage.settings.model import Settings
 from pfstorage.transfer import Options, Transfer, TransferContext, push
-from pfstorage.transfer.engine import BATCH
+from pfstorage.transfer.engine import BATCH_SIZE
 from tests.conftest import read_tree, run, swift_options, write_tree
 from tests.support.faults import proxy_to
 from tests.support.local import mounted, parts_in
@@ -323,7 +323,7 @@ def test_a_summary_names_what_failed(storage: Storage, data: Path) -> None:
 
 
 def test_failures_beyond_a_bound_are_counted(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pfstorage.transfer.plan.MOST_FAILURES", 3)
+    monkeypatch.setattr("pfstorage.transfer.plan.MAX_FAILURES", 3)
     reply = run(storage, "objPut", fileList=[f"gone-{number}" for number in range(8)])
     assert (len(reply["failed"]), reply["failedCount"]) == (3, 8)
     assert reply["msg"].startswith("8 of 8 files failed: ")
@@ -456,7 +456,7 @@ def test_each_file_is_brought_to_the_disk_where_that_is_wanted(
 
 @pytest.mark.parametrize("durable", ["none", "file", "batch"])
 def test_what_is_brought_to_the_disk_is_the_same_tree(tmp_path: Path, durable: str) -> None:
-    tree = {f"{number % 7}/{number}": b"x" * number for number in range(2 * BATCH + 20)}
+    tree = {f"{number % 7}/{number}": b"x" * number for number in range(2 * BATCH_SIZE + 20)}
     write_tree(tmp_path / "data", tree)
     with open_storage(type="memory") as storage:
         run(storage, "objPut", **PUT)
@@ -472,7 +472,7 @@ def test_what_is_brought_to_the_disk_is_the_same_tree(tmp_path: Path, durable: s
 
 @pytest.mark.parametrize("durable", ["none", "file", "batch"])
 def test_a_name_that_is_taken_by_a_directory_fails_alone(tmp_path: Path, durable: str) -> None:
-    names = [f"{number:03}" for number in range(BATCH + 50)]
+    names = [f"{number:03}" for number in range(BATCH_SIZE + 50)]
     write_tree(tmp_path / "data", dict.fromkeys(names, b"x"))
     for name in names[::3]:
         (tmp_path / "out" / name / "full").mkdir(parents=True)

@@ -12,8 +12,14 @@ from typing import Any
 import pytest
 
 from pfstorage.devswift import DevSwift
-from pfstorage.transfer.descriptors import KEPT, free_descriptors, most_workers
-from pfstorage.transfer.rate import AUTO_FIRST, AUTO_MOST, AdaptiveConcurrency
+from pfstorage.transfer.concurrency import (
+    AUTO_MAX,
+    AUTO_START,
+    RESERVED_DESCRIPTORS,
+    AdaptiveConcurrency,
+    free_descriptors,
+    max_workers,
+)
 from tests.conftest import ROOT, read_tree, swift_options, write_tree
 from tests.support.exchange import answered, server_process
 
@@ -78,15 +84,18 @@ def test_what_is_open_already_counts() -> None:
     finally:
         for descriptor in held:
             os.close(descriptor)
-    assert most_workers(before) == most_workers(before + KEPT) == 1
+    assert max_workers(before) == max_workers(before + RESERVED_DESCRIPTORS) == 1
 
 
 def test_a_limit_of_workers_is_no_higher_than_what_there_are_descriptors_for() -> None:
-    assert (AdaptiveConcurrency(200, most=5).allowed, AdaptiveConcurrency(3, most=5).allowed) == (3 + 2, 3)
-    assert (AdaptiveConcurrency(most=5).allowed, AdaptiveConcurrency(most=5).most) == (5, 5)
-    assert (AdaptiveConcurrency(most=500).allowed, AdaptiveConcurrency(most=500).most) == (
-        AUTO_FIRST,
-        AUTO_MOST,
+    assert (AdaptiveConcurrency(200, maximum=5).allowed, AdaptiveConcurrency(3, maximum=5).allowed) == (
+        3 + 2,
+        3,
+    )
+    assert (AdaptiveConcurrency(maximum=5).allowed, AdaptiveConcurrency(maximum=5).maximum) == (5, 5)
+    assert (AdaptiveConcurrency(maximum=500).allowed, AdaptiveConcurrency(maximum=500).maximum) == (
+        AUTO_START,
+        AUTO_MAX,
     )
 
 

@@ -256,13 +256,13 @@ def test_what_a_stale_listing_tells_counts_less_than_the_store(tmp_path: Path) -
 
 
 def test_a_head_without_an_etag_contradicts_no_listing(store: Storage, tmp_path: Path) -> None:
-    from pfstorage.transfer.existence import newer
+    from pfstorage.transfer.existence import reconcile
 
     row = ObjectInfo("a", 3, "0cc175b9c0f1b6a831c399e269772661")
-    assert newer(row, ObjectInfo("a", 3)) is row
-    assert newer(row, ObjectInfo("a", 3, 'W/"0cc175b9c0f1b6a831c399e269772661')) is row
-    assert newer(row, told := ObjectInfo("a", 4)) is told
-    assert newer(row, told := ObjectInfo("a", 3, "92eb5ffee6ae2fec3ad71c777531578f")) is told
+    assert reconcile(row, ObjectInfo("a", 3)) is row
+    assert reconcile(row, ObjectInfo("a", 3, 'W/"0cc175b9c0f1b6a831c399e269772661')) is row
+    assert reconcile(row, told := ObjectInfo("a", 4)) is told
+    assert reconcile(row, told := ObjectInfo("a", 3, "92eb5ffee6ae2fec3ad71c777531578f")) is told
 
 
 # how many are asked for
@@ -272,7 +272,7 @@ def test_a_head_without_an_etag_contradicts_no_listing(store: Storage, tmp_path:
 def test_each_of_a_thousand_objects_is_asked_for_once(
     store: Storage, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str
 ) -> None:
-    monkeypatch.setattr("pfstorage.transfer.existence.ASKED", 40)
+    monkeypatch.setattr("pfstorage.transfer.existence.HEAD_SAMPLE", 40)
     write_tree(tmp_path / "data", {f"{number:05}": b"x" for number in range(40)})
     run(store, "objPush", **PUSH)
     proxy.forget()
@@ -286,7 +286,7 @@ def test_each_of_a_thousand_objects_is_asked_for_once(
 def test_of_more_as_many_again_are_asked_for_or_all(
     store: Storage, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sure: bool, heads: int
 ) -> None:
-    monkeypatch.setattr("pfstorage.transfer.existence.ASKED", 10)
+    monkeypatch.setattr("pfstorage.transfer.existence.HEAD_SAMPLE", 10)
     write_tree(tmp_path / "data", {f"{number:05}": b"x" for number in range(55)})
     run(store, "objPush", **PUSH)
     for action, meta in (("objVerify", PULL), ("objPush", {**PUSH, "audit": True})):
@@ -302,7 +302,7 @@ def test_where_one_is_missing_all_are_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """One of the first is found at once; of the others, some are found by the sample, and then all."""
-    monkeypatch.setattr("pfstorage.transfer.existence.ASKED", 10)
+    monkeypatch.setattr("pfstorage.transfer.existence.HEAD_SAMPLE", 10)
     write_tree(tmp_path / "data", {f"{number:05}": b"x" for number in range(80)})
     run(store, "objPush", **PUSH)
     write_tree(tmp_path / "data", {f"{number:05}": b"x" for number in range(80, 200)})

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
+from pfstorage.transfer.concurrency import AdaptiveConcurrency
 from pfstorage.transfer.pool import WorkerPool
-from pfstorage.transfer.rate import AdaptiveConcurrency
 from tests.support.waiting import settle
 
 SOON = 10.0
@@ -244,7 +244,7 @@ def test_a_limit_that_grows_is_used_and_one_that_shrinks_is_kept(
     crew_of: Callable[[int], WorkerPool],
 ) -> None:
     pool = crew_of(8)
-    limit = pool._limit
+    limit = pool._concurrency
     lock, sizes = threading.Lock(), []
     now = 0
 

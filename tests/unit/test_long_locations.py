@@ -12,7 +12,7 @@ from pfstorage import StoreHandler
 from pfstorage.actions.options import MOST_PLACES
 from pfstorage.keys.mapping import MAX_KEY_BYTES
 from pfstorage.settings.model import Settings
-from pfstorage.transfer.plan import MOST_FAILURE_TEXT
+from pfstorage.transfer.plan import MAX_FAILURE_TEXT
 
 LONG = "d/" * 7000
 NAMES = [f"{number}.dcm" for number in range(2000)]
@@ -96,4 +96,4 @@ def test_failures_are_named_until_their_rows_are_long_and_then_counted() -> None
 
     assert body["failedCount"] == len(names)
     assert 0 < len(body["failed"]) < len(names)
-    assert MOST_FAILURE_TEXT < length < MOST_FAILURE_TEXT + AROUND
+    assert MAX_FAILURE_TEXT < length < MAX_FAILURE_TEXT + AROUND

@@ -13,14 +13,14 @@ import pytest
 from pfstorage.backends.errors import OverloadedError, SilentStoreError
 from pfstorage.errors import StoppedError, UnavailableError
 from pfstorage.runtime.cancellation import CancellationToken
-from pfstorage.transfer.rate import (
-    AUTO_FIRST,
-    AUTO_MOST,
+from pfstorage.transfer.concurrency import (
+    AUTO_MAX,
+    AUTO_START,
     SETTLED_SECONDS,
     AdaptiveConcurrency,
-    RateLimiter,
     WorkerBudget,
 )
+from pfstorage.transfer.rate import RateLimiter
 from tests.support.waiting import until
 
 MIB = 2**20
@@ -28,13 +28,13 @@ BUSY = OverloadedError("too much")
 
 
 class Store:
-    """Time, and a store that moves *most* files a second, or fewer with fewer workers."""
+    """Time, and a store that moves *maximum* files a second, or fewer with fewer workers."""
 
     def __init__(
-        self, fixed: int = 0, most: float = float("inf"), workers: WorkerBudget | None = None
+        self, fixed: int = 0, maximum: float = float("inf"), workers: WorkerBudget | None = None
     ) -> None:
         self.now = 1000.0
-        self.most = most
+        self.maximum = maximum
         self.limit = AdaptiveConcurrency(fixed, clock=lambda: self.now, workers=workers)
         self.seen = {self.limit.allowed}
 
@@ -42,62 +42,62 @@ class Store:
         """Let files be done for so long, each of which takes a worker a tenth of a second."""
         end = self.now + seconds
         while self.now < end:
-            self.now += 1 / min(self.limit.allowed * 10, self.most)
+            self.now += 1 / min(self.limit.allowed * 10, self.maximum)
             self.limit.note(size)
             self.seen.add(self.limit.allowed)
 
 
 def test_what_a_share_keeps_from_being_tried_is_not_taken_for_proven() -> None:
-    workers = WorkerBudget(AUTO_FIRST)
+    workers = WorkerBudget(AUTO_START)
     store = Store(workers=workers)
-    with workers.shared(lambda: 0), workers.shared(lambda: 0):
+    with workers.registered(lambda: 0), workers.registered(lambda: 0):
         store.work(0.5)
-    workers.most = AUTO_MOST
-    assert store.limit.allowed <= AUTO_FIRST
+    workers.maximum = AUTO_MAX
+    assert store.limit.allowed <= AUTO_START
 
 
 def test_a_store_that_has_too_much_to_do_is_given_half_of_what_was_at_work() -> None:
-    workers = WorkerBudget(AUTO_FIRST)
+    workers = WorkerBudget(AUTO_START)
     store = Store(workers=workers)
-    with workers.shared(lambda: 0), workers.shared(lambda: 0):
+    with workers.registered(lambda: 0), workers.registered(lambda: 0):
         store.limit.note_failure(BUSY)
-    assert store.limit.allowed == AUTO_FIRST // 4
+    assert store.limit.allowed == AUTO_START // 4
 
 
 def test_a_number_that_was_asked_for_stays() -> None:
     store = Store(fixed=5)
     store.work(20)
     store.limit.note_failure(BUSY)
-    assert (store.limit.allowed, store.limit.most, store.seen) == (5, 5, {5})
+    assert (store.limit.allowed, store.limit.maximum, store.seen) == (5, 5, {5})
 
 
 @pytest.mark.parametrize("size", [0, MIB])
 def test_more_workers_that_move_more_become_still_more_up_to_a_bound(size: int) -> None:
     store = Store()
-    assert store.limit.allowed == AUTO_FIRST
+    assert store.limit.allowed == AUTO_START
     store.work(10, size)
-    assert (store.limit.allowed, store.limit.most) == (AUTO_MOST, AUTO_MOST)
+    assert (store.limit.allowed, store.limit.maximum) == (AUTO_MAX, AUTO_MAX)
     assert sorted(store.seen) == [8, 16, 32, 64]
 
 
 def test_more_workers_that_move_no_more_are_taken_back() -> None:
-    store = Store(most=160.0)
+    store = Store(maximum=160.0)
     store.work(SETTLED_SECONDS - 1)
     assert store.limit.allowed == 16
     assert sorted(store.seen) == [8, 16, 32]
 
 
 def test_a_settled_number_is_tried_again_after_a_while() -> None:
-    store = Store(most=160.0)
+    store = Store(maximum=160.0)
     store.work(SETTLED_SECONDS - 1)
-    store.most = float("inf")
+    store.maximum = float("inf")
     store.seen.clear()
     store.work(SETTLED_SECONDS + 5)
-    assert store.limit.allowed == AUTO_MOST
+    assert store.limit.allowed == AUTO_MAX
 
 
 def test_a_store_that_stays_slow_is_seldom_tried() -> None:
-    store = Store(most=160.0)
+    store = Store(maximum=160.0)
     store.work(SETTLED_SECONDS - 1)
     raised = 0
     for _ in range(int(4 * SETTLED_SECONDS / 0.1)):
@@ -111,7 +111,7 @@ def test_a_store_that_stays_slow_is_seldom_tried() -> None:
 def test_a_store_that_has_too_much_to_do_is_given_half_as_much_at_once(error: UnavailableError) -> None:
     store = Store()
     store.limit.note_failure(error)
-    assert store.limit.allowed == AUTO_FIRST // 2
+    assert store.limit.allowed == AUTO_START // 2
 
 
 def test_failures_of_one_second_count_once() -> None:
@@ -139,7 +139,7 @@ def test_other_failures_change_nothing() -> None:
     store.now += 5
     store.limit.note_failure(UnavailableError("broken", status=500))
     store.limit.note_failure(UnavailableError("reset"))
-    assert store.limit.allowed == AUTO_FIRST
+    assert store.limit.allowed == AUTO_START
 
 
 def test_what_was_halved_is_left_alone_for_a_while_and_grows_again() -> None:
@@ -148,9 +148,9 @@ def test_what_was_halved_is_left_alone_for_a_while_and_grows_again() -> None:
     store.limit.note_failure(BUSY)
     store.seen.clear()
     store.work(SETTLED_SECONDS - 1)
-    assert store.seen == {AUTO_MOST // 2}
+    assert store.seen == {AUTO_MAX // 2}
     store.work(10)
-    assert store.limit.allowed == AUTO_MOST
+    assert store.limit.allowed == AUTO_MAX
 
 
 def rate_of(rate_limiter: RateLimiter, threads: int, piece: int) -> float:
@@ -236,12 +236,12 @@ def test_who_came_first_passes_first_and_who_passed_waits_behind_the_others() ->
         for _ in range(3):
             rate_limiter.take(30, cancellation)
 
-    rate_limiter._turns = Turns()
+    rate_limiter._waiting = Turns()
     rate_limiter._free_at = time.monotonic() + 3600  # until all are there, one after the other
     threads = [threading.Thread(target=take, name=name) for name in "abcde"]
     for number, thread in enumerate(threads, 1):
         thread.start()
-        until(lambda number=number: len(rate_limiter._turns) == number)  # type: ignore[misc]
+        until(lambda number=number: len(rate_limiter._waiting) == number)  # type: ignore[misc]
     rate_limiter._free_at = time.monotonic() + 0.1
     for thread in threads:
         thread.join()
@@ -258,15 +258,15 @@ def test_nothing_passes_at_once() -> None:
 def test_transfers_share_workers_evenly_and_get_them_back() -> None:
     workers = WorkerBudget(10)
     limits = [AdaptiveConcurrency(fixed, workers=workers) for fixed in (0, 3, 100)]
-    with workers.shared(lambda: 4):
+    with workers.registered(lambda: 4):
         assert [limit.allowed for limit in limits] == [8, 3, 10]
-        with workers.shared(lambda: 5), workers.shared(lambda: 0):
+        with workers.registered(lambda: 5), workers.registered(lambda: 0):
             assert [limit.allowed for limit in limits] == [3, 3, 3]
             assert workers.counts() == {"busy": 9, "idle": 1}
         assert [limit.allowed for limit in limits] == [8, 3, 10]
     with contextlib.ExitStack() as stack:
         for _ in range(11):
-            stack.enter_context(workers.shared(lambda: 1))
+            stack.enter_context(workers.registered(lambda: 1))
         assert limits[0].allowed == 1
         assert workers.counts() == {"busy": 11, "idle": 0}
     assert workers.counts() == {"busy": 0, "idle": 10}

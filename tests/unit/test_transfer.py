@@ -42,7 +42,7 @@ from pfstorage.transfer import (
     pull,
     push,
 )
-from pfstorage.transfer.engine import MOST_WAITING
+from pfstorage.transfer.engine import MAX_WAITING
 from tests.conftest import read_tree, write_tree
 from tests.support.local import mounted, parts_in
 from tests.support.waiting import settle, until
@@ -142,10 +142,10 @@ def test_who_has_few_files_does_not_wait_for_who_has_many() -> None:
     meeting = threading.Barrier(3)
     small.waits = {item.key: lambda: meeting.wait(SOON) for item in few}
     with ThreadPoolExecutor() as threads:
-        pulls = threads.submit(pull, many, work_on(large, 0, shared=workers))
+        pulls = threads.submit(pull, many, work_on(large, 0, worker_budget=workers))
         while large._now < 4:
             time.sleep(0.001)
-        quick = threads.submit(pull, few, work_on(small, 0, shared=workers))
+        quick = threads.submit(pull, few, work_on(small, 0, worker_budget=workers))
         while small._now < 2:  # at once, while the others hold all four
             time.sleep(0.001)
         release.release(20)
@@ -211,8 +211,8 @@ def test_a_slow_file_does_not_hold_up_the_others() -> None:
 
 
 def test_no_more_than_a_bound_wait_for_a_slow_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert MOST_WAITING == 10_000
-    monkeypatch.setattr("pfstorage.transfer.engine.MOST_WAITING", 50)
+    assert MAX_WAITING == 10_000
+    monkeypatch.setattr("pfstorage.transfer.engine.MAX_WAITING", 50)
     storage, release = Watched(), threading.Event()
     plan = filled(storage, 1000)
     storage.waits = {"0000": lambda: release.wait(SOON)}
@@ -344,7 +344,7 @@ def test_a_system_that_gives_too_few_threads_does_not_hang_it(
 
 
 def test_failures_beyond_a_bound_are_only_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pfstorage.transfer.plan.MOST_FAILURES", 10)
+    monkeypatch.setattr("pfstorage.transfer.plan.MAX_FAILURES", 10)
     storage = Watched()
     storage.always = PermissionDeniedError("403")
     report = pull(filled(storage, 50), work_on(storage))

@@ -22,7 +22,7 @@ from pfstorage.server.exchange import Answer, Request, answer_of, names_etag
 from pfstorage.server.http1.body import Outlet
 from pfstorage.server.http1.head import KIND
 from pfstorage.transfer import PacedSink
-from pfstorage.transfer.replaced import fetched_as_it_is
+from pfstorage.transfer.replaced import download_current
 from pfstorage.wire.reply import Reply
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
@@ -83,7 +83,9 @@ class _ObjectSink:
         self._storage = storage
         self._answer = answer
         rate_limiter, cancellation = request.handler.rate_limiter(), request.context.cancellation
-        pace = functools.partial(rate_limiter.take, cancellation=cancellation, is_gone=request.permit.is_gone)
+        pace = functools.partial(
+            rate_limiter.take, cancellation=cancellation, is_abandoned=request.permit.is_gone
+        )
         self._paced = PacedSink(out, pace)
         self._out = out
         self._sink: Sink = self._paced
@@ -95,7 +97,7 @@ class _ObjectSink:
         """Have the object, or *byte_range* of it, written. Raise `_OtherwiseError`."""
         self._span = byte_range
         try:
-            info = fetched_as_it_is(self._storage, self._key, None, self._get, self._out.take_back)
+            info = download_current(self._storage, self._key, None, self._get, self._out.take_back)
         except _PartlessError:
             return self.fetch(None)
         except RejectedError as e:

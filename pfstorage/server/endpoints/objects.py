@@ -23,7 +23,7 @@ from pfstorage.server.exchange import Answer, Request, answer_of
 from pfstorage.server.http1.body import Reader, SizedReader
 from pfstorage.server.http1.head import KIND
 from pfstorage.server.spool import Spool
-from pfstorage.transfer.push import store_alone, store_one
+from pfstorage.transfer.push import store_one, store_single
 from pfstorage.wire.json_text import ROWS_AT_ONCE
 from pfstorage.wire.reply import Reply
 from pfstorage.wire.rows import RowStream
@@ -120,7 +120,7 @@ def _put(request: Request, key: str) -> Answer:
             request.permit.begin_transfer()
             # of a client that has gone, too: it sent all of it
             size = spool.size
-            info, _ = store_alone(work, key, spool.body(), size, attributes=Attributes(kind))
+            info, _ = store_single(work, key, spool.body(), size, attributes=Attributes(kind))
     request.moved("store", size)
     answer = answer_of(Reply({"status": True, "object": info.as_row()}))
     answer.status, answer.headers = 201, {"ETag": f'"{info.etag}"'}
