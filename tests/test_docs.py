@@ -14,7 +14,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import typing
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,7 +47,7 @@ from pfstorage.settings import sources
 from pfstorage.settings.flags import FLAGS, SERVER_FLAGS, VARIABLES
 from pfstorage.settings.state import MAX_DEPTH as MOST_NAMES
 from pfstorage.wire.decoding import MAX_DEPTH, MOST_CONTAINERS
-from pfstorage.wire.fields import LONGEST_TEXT, MOST_ITEMS, FromTo, camel_case
+from pfstorage.wire.fields import LONGEST_TEXT, MOST_ITEMS, FromTo, camel_case, wire_fields
 from pfstorage.wire.status import STATUS_BY_ERROR, status_of
 from tests.conftest import ROOT, Command, ask, running_server, serving, write_tree
 from tests.support.image import instructions
@@ -441,14 +440,13 @@ TYPES = {
 def test_the_metas_of_an_action_are_those_that_it_reads(pages: dict[str, Page], action: Action) -> None:
     rows = section_of(pages["messages"], action.name).table("metas")
     documented = {row["meta"]: (row["also"], row["type"], json.loads(row["default"])) for row in rows}
-    hints = typing.get_type_hints(action.meta)
     assert documented == {
-        camel_case(field.name): (
-            ", ".join(field.metadata.get("aliases", ())),
-            TYPES[hints[field.name]],
+        field.names[0]: (
+            ", ".join(field.names[1:]),
+            TYPES[field.hint],
             json.loads(json.dumps(field.default)),
         )
-        for field in dataclasses.fields(action.meta)
+        for field in wire_fields(action.meta)
     }
     assert all(row["meaning"] for row in rows)
 

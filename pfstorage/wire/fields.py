@@ -13,7 +13,7 @@ import math
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
 Naming = Callable[[str], str]
@@ -112,12 +112,12 @@ def read_fields(
     known: dict[str, object] = {}
     rest = dict(values)
     kind: Any = cls
-    for field, names, convert, schema in _readers(kind, naming):
-        for name in names:
+    for field in wire_fields(kind, naming):
+        for name in field.names:
             value = rest.pop(name, None)
-            if value is not None and field not in known:
-                known[field] = _converted(name, value, convert)
-                _check(name, schema, known[field])
+            if value is not None and field.attribute not in known:
+                known[field.attribute] = _converted(name, value, field.convert)
+                _check(name, field.schema, known[field.attribute])
     return cls(**known), list(rest)
 
 
@@ -126,9 +126,9 @@ def read_value(name: str, hint: object, value: object) -> Any:
     return _converted(name, value, _converter(hint))
 
 
-def known_names(cls: type[Any], naming: Naming = camel_case) -> list[str]:
+def known_names(cls: Any, naming: Naming = camel_case) -> list[str]:
     """Return the wire names of *cls*, in the order of its definition."""
-    return [naming(field.name) for field in dataclasses.fields(cls)]
+    return [field.names[0] for field in wire_fields(cls, naming)]
 
 
 def _converted(name: str, value: object, convert: Converter) -> object:
@@ -178,24 +178,32 @@ def _short(value: object) -> str:
     return f" {shown}" if len(shown) <= 40 else f" {shown[:37]}..."
 
 
+class WireField(NamedTuple):
+    """A field of a dataclass as messages and settings see it: its *names* there, the current one first."""
+
+    attribute: str
+    names: tuple[str, ...]
+    hint: object
+    schema: Schema
+    convert: Converter
+    default: object
+
+
 @functools.cache
-def _readers(cls: Any, naming: Naming) -> list[tuple[str, tuple[str, ...], Converter, Schema]]:
-    """Return each field of *cls*, with its names on the wire, what converts its values, and what these may be."""
+def wire_fields(cls: Any, naming: Naming = camel_case) -> tuple[WireField, ...]:
+    """Return the fields of the dataclass *cls*, in the order of its definition."""
     hints = typing.get_type_hints(cls)
-    return [
-        (
+    return tuple(
+        WireField(
             each.name,
             (naming(each.name), *each.metadata.get("aliases", ())),
+            hints[each.name],
+            {**_schema_of_type(hints[each.name]), **each.metadata.get("schema", {})},
             _converter(hints[each.name]),
-            schema_of(each, hints[each.name]),
+            each.default,
         )
         for each in dataclasses.fields(cls)
-    ]
-
-
-def schema_of(field: dataclasses.Field[Any], hint: object) -> Schema:
-    """Return what *field*, whose type is *hint*, takes, as JSON Schema."""
-    return {**_schema_of_type(hint), **field.metadata.get("schema", {})}
+    )
 
 
 def _schema_of_type(hint: object) -> Schema:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -20,7 +19,7 @@ from pfstorage.backends.memory import MemoryStorage
 from pfstorage.server.endpoints.schemas import schemas
 from pfstorage.server.http1.body import MAX_MESSAGE
 from pfstorage.settings.model import Settings
-from pfstorage.wire.fields import LONGEST_TEXT, MOST_ITEMS, camel_case
+from pfstorage.wire.fields import LONGEST_TEXT, MOST_ITEMS, wire_fields
 from tests.conftest import ask, run, serving
 
 LONG = "x" * (LONGEST_TEXT + 1)
@@ -81,16 +80,16 @@ ANY_LENGTH = {
     ("jobCancel", "jid"),
 }
 NAMES = [
-    (action.name, name, str(field.type))
+    (action.name, name, field.schema.get("type"))
     for action in ACTIONS.values()
-    for field in dataclasses.fields(action.meta)
-    for name in (camel_case(field.name), *field.metadata.get("aliases", ()))
+    for field in wire_fields(action.meta)
+    for name in field.names
     if (action.name, name) not in ANY_LENGTH
 ]
 
 
 @pytest.mark.parametrize(
-    ("action", "name"), [(action, name) for action, name, kind in NAMES if kind.startswith("str")]
+    ("action", "name"), [(action, name) for action, name, kind in NAMES if kind == "string"]
 )
 def test_each_text_of_each_action_has_a_bound(action: str, name: str) -> None:
     assert refused(action, **{name: LONG}).startswith(f"meta {name!r} takes ")
@@ -98,7 +97,7 @@ def test_each_text_of_each_action_has_a_bound(action: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("action", "name"), [(action, name) for action, name, kind in NAMES if kind.startswith("tuple")]
+    ("action", "name"), [(action, name) for action, name, kind in NAMES if kind == "array"]
 )
 def test_each_list_of_each_action_has_a_bound_and_so_have_its_texts(action: str, name: str) -> None:
     for value in (MANY, [LONG]):

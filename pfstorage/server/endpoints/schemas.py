@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import typing
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ from pfstorage.actions import ACTIONS, Action
 from pfstorage.actions.listing import ATTRIBUTES
 from pfstorage.errors import PfstorageError
 from pfstorage.jobs.model import STATES
-from pfstorage.wire.fields import Schema, camel_case, schema_of
+from pfstorage.wire.fields import Schema, wire_fields
 from pfstorage.wire.status import status_of
 
 TEXT: Schema = {"type": "string"}
@@ -57,23 +56,15 @@ def _message(name: str, meta: Schema, text: str) -> Schema:
     return record({"action": {"const": name}, "meta": meta}, "action", description=text)
 
 
-def _of_meta(meta: type[Any]) -> Schema:
+def _of_meta(meta: Any) -> Schema:
     properties: Schema = {}
-    for field, schema in _fields(meta):
-        name = camel_case(field.name)
+    for field in wire_fields(meta):
+        name, *aliases = field.names
+        known = field.default not in (dataclasses.MISSING, None)
+        schema = {**field.schema, **({"default": field.default} if known else {})}
         properties[name] = schema
-        aliases = field.metadata.get("aliases", ())
         properties |= {alias: {**schema, "description": f"an older name of {name}"} for alias in aliases}
     return record(properties)
-
-
-def _fields(cls: type[Any]) -> Iterator[tuple[dataclasses.Field[Any], Schema]]:
-    """Yield the fields of a dataclass with what each takes; metadata ``schema`` tells what its type does not."""
-    hints = typing.get_type_hints(cls)
-    for field in dataclasses.fields(cls):
-        known = field.default not in (dataclasses.MISSING, None)
-        default = {"default": field.default} if known else {}
-        yield field, {**schema_of(field, hints[field.name]), **default}
 
 
 def _or_unknown(schema: Schema) -> Schema:
