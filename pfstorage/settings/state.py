@@ -25,11 +25,11 @@ _HOLDS = {flag.dest: flag.holds for flag in FLAGS}
 
 
 class StateTree:
-    """A tree of texts and numbers, begun from *settings*; what is changed in it changes them.
+    """The settings as a tree of texts and numbers. A change of the tree changes the settings. Any thread may use it.
 
-    Nodes that are no settings may be made and read, as in 2.x, and mean nothing
-    to pfstorage. A secret reads as `MASK`; setting it to `MASK` leaves it. So does what is
-    called one beside the settings, such as ``/swift/password``.
+    A message may also add nodes that are not settings, as in 2.x; pfstorage ignores them. A secret reads as `MASK`,
+    and to set a secret to `MASK` leaves it as it is. The same holds for a node whose name says that it is a secret,
+    such as ``/swift/password``.
     """
 
     def __init__(
@@ -39,36 +39,35 @@ class StateTree:
         version: str = __version__,
         args: Mapping[str, Any] | None = None,
     ) -> None:
-        """*args* are the parsed flags, shown under ``/this/args`` without their secrets."""
+        """*args* are the parsed flags, which ``/this/args`` shows without their secrets."""
         self.settings = settings
+        # called with the settings after each change
         self.on_change: Callable[[Settings], None] = lambda _: None
-        """Called with the settings after each change."""
         self._lock = threading.Lock()
-        self._tree: Tree = to_document(settings, with_secrets=True)
-        shown = {key: _shown_flag(key, value) for key, value in (args or {}).items()}
-        self._tree["this"] = {"name": name, "version": version, **self._tree["this"], "args": shown}
-        self._masked = self._mask()
+        self._identity = {"name": name, "version": version}
+        self._args = dict(args or {})
+        # Most processes never look at the tree, so it is built when somebody does.
+        self._tree: Tree | None = None
+        self._masked: Tree | None = None
 
     def renew(self, settings: Settings, documents: tuple[Document, ...] = ()) -> None:
-        """Begin again from *settings*, made of *documents*; nodes that are no settings stay.
+        """Replace the settings by *settings*, which were made of *documents*. Nodes that are not settings stay.
 
-        Raise `SettingsError` if a new address has an old secret; then all stays.
+        Raise `SettingsError` if the old secret would go to a new address; then nothing changes.
         """
-        tree = to_document(settings, with_secrets=True)
         with self._lock:
             require_new_secrets(self.settings, settings, documents, with_proxy=True)
-            for name, block in tree.items():
-                self._tree[name] = {**self._tree[name], **block}
-            self.settings = settings
-            self._masked = self._mask()
-            self.on_change(settings)
+            if self._tree is not None:
+                for name, block in to_document(settings, with_secrets=True).items():
+                    self._tree[name] = {**self._tree[name], **block}
+            self._replace(settings, self._tree)
 
     def get(self, var: str) -> Any:
         """Return the value at *var*, a dict for an inner node.
 
         Raise `NotFoundError`, or `SettingsError` for more than `MAX_DEPTH` names.
         """
-        node: Any = self._masked
+        node: Any = self._shown()
         for part in _parts(var):
             if not isinstance(node, dict) or part not in node:
                 raise NotFoundError(f"the state has no {var!r}", var=var)
@@ -76,10 +75,10 @@ class StateTree:
         return copy.deepcopy(node) if isinstance(node, dict | list) else node
 
     def set(self, var: str, value: Any, *, at_run_time: bool = False) -> None:
-        """Put *value* at *var*; a dict is merged into what is there. Raise `SettingsError`.
+        """Put *value* at *var*; merge a dict into the node that is there. Raise `SettingsError`.
 
-        Nothing is changed if the settings would not be valid, or an old secret would go to a new address. With
-        *at_run_time*, raise `ForbiddenError` for what is not in `AT_RUN_TIME`, unless it is what `get` returns.
+        Nothing changes if the settings would not be valid, or if an old secret would go to a new address. With
+        *at_run_time*, raise `ForbiddenError` for a path that is not in `AT_RUN_TIME`, unless `get` returns *value*.
         """
         if var.strip("/") in _TREES and not isinstance(value, Mapping):
             raise SettingsError(f"{var!r} is a tree: set one of its leaves, or an object")
@@ -87,12 +86,16 @@ class StateTree:
         self._change(self._allowed(change) if at_run_time else change)
 
     def _allowed(self, change: Mapping[str, Any]) -> Tree:
-        """Return what *change* changes. What it brings back as it was shown tells nothing of what is behind a mask."""
+        """Return the part of *change* that differs from the tree as messages see it.
+
+        A value that `get` shows may come back: that does not reveal the secret behind a mask.
+        """
         allowed: Tree = {}
+        shown = self._shown()
         for path, value in leaves(change):
             if path in AT_RUN_TIME:
                 _merge(allowed, nested("/".join(path), value))
-            elif value != _at(self._masked, path):
+            elif value != _at(shown, path):
                 names = ", ".join(sorted("/".join(("", *each)) for each in AT_RUN_TIME))
                 raise ForbiddenError(
                     f"{'/'.join(('', *path))[:80]!r} does not change over HTTP, as {names} do: change the file of"
@@ -101,12 +104,12 @@ class StateTree:
         return allowed
 
     def replace(self, old: str, new: str, *, at_run_time: bool = False) -> list[str]:
-        """Put *new* wherever the value is *old*; return the paths of those leaves.
+        """Put *new* at each leaf whose value is *old*; return the paths of those leaves.
 
-        With *at_run_time*, only what is in `AT_RUN_TIME` is looked at: what is found tells of no secret.
+        With *at_run_time*, only the paths in `AT_RUN_TIME` count, so that the result does not reveal a secret.
         """
         with self._lock:
-            found = [path for path, value in leaves(self._tree) if value == old]
+            found = [path for path, value in leaves(self._whole()) if value == old]
         if at_run_time:
             found = [path for path in found if path in AT_RUN_TIME]
         paths = ["/".join(("", *path)) for path in found]
@@ -120,25 +123,40 @@ class StateTree:
         if _depth(change) > MAX_DEPTH:
             raise _too_deep()
         with self._lock:
-            tree = copy.deepcopy(self._tree)
+            tree = copy.deepcopy(self._whole())
             _merge(tree, change)
             blocks = {name: tree.get(name, {}) for name in ("this", *BLOCKS)}
-            if isinstance(blocks["this"], Mapping):  # else it is refused as it is
+            if isinstance(blocks["this"], Mapping):  # any other value is refused as it is
                 blocks["this"] = {key: blocks["this"][key] for key in _COMMON if key in blocks["this"]}
             settings = load_settings(blocks)[0]
             require_new_secrets(self.settings, settings, (change,))
-            self.settings = settings
-            self._tree = tree
-            self._masked = self._mask()
-            self.on_change(settings)
+            self._replace(settings, tree)
 
-    def _mask(self) -> Tree:
-        """Return the tree as anybody may see it. It is another one after each change, and never changed itself."""
-        tree = copy.deepcopy(self._tree)
-        shown = to_document(self.settings)
-        for name in ("this", *BLOCKS):
-            tree[name] = {**without_named(tree[name]), **shown[name]}
-        return tree
+    def _replace(self, settings: Settings, tree: Tree | None) -> None:
+        self.settings = settings
+        self._tree = tree
+        self._masked = None
+        self.on_change(settings)
+
+    def _whole(self) -> Tree:
+        """Return the tree with its secrets. The caller holds the lock."""
+        if self._tree is None:
+            tree: Tree = to_document(self.settings, with_secrets=True)
+            args = {name: _shown_flag(name, value) for name, value in self._args.items()}
+            tree["this"] = {**self._identity, **tree["this"], "args": args}
+            self._tree = tree
+        return self._tree
+
+    def _shown(self) -> Tree:
+        """Return the tree with its secrets masked. Nobody changes it: a change of the settings makes a new one."""
+        with self._lock:
+            if self._masked is None:
+                masked = copy.deepcopy(self._whole())
+                shown = to_document(self.settings)
+                for name in ("this", *BLOCKS):
+                    masked[name] = {**without_named(masked[name]), **shown[name]}
+                self._masked = masked
+            return self._masked
 
 
 def _shown_flag(name: str, value: Any) -> Any:
