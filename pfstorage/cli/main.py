@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import gc
 import json
+import logging
 import os
 import resource
 import signal
@@ -17,10 +18,13 @@ from pfstorage._version import __version__
 from pfstorage.cli.flags import DESCRIPTION, DETAILS, SYNOPSIS, build_parser
 from pfstorage.logs import output
 from pfstorage.runtime.cancellation import CancellationToken
+from pfstorage.settings.flags import FLAGS
 from pfstorage.settings.values import is_elsewhere, secret_of, text_of
 
 if TYPE_CHECKING:
     from pfstorage.wire.reply import Reply
+
+log = logging.getLogger(__name__)
 
 DONE, FAILED, MALFORMED = 0, 1, 2
 
@@ -48,7 +52,6 @@ def _main(argv: Sequence[str] | None, cancellation: CancellationToken, signals: 
     told = _told(parser, options)
     if told is not None:
         return DONE if output.tell(told) else FAILED
-    _hide_secrets(options)
     _check_combination(parser, options)
     if options.server:
         signals.wait_for_server()
@@ -66,17 +69,28 @@ def _told(parser: argparse.ArgumentParser, options: argparse.Namespace) -> str |
     return None
 
 
-def _hide_secrets(options: argparse.Namespace) -> None:
-    """See that the list of processes does not show for long what is secret in the flags."""
-    from pfstorage.cli import cmdline
+def _warn_of_secrets(options: argparse.Namespace) -> None:
+    """Warn of each secret that stands in a flag: every user of this host can read it there (``ps``)."""
     from pfstorage.settings.redaction import without_password
 
-    given = [getattr(options, name) for name in ("swiftKey", "authToken")]
-    shown = {value: "" for value in given if value and not is_elsewhere(value)}
-    urls = [getattr(options, name) for name in ("swiftAuthUrl", "httpProxy", "remote")]
-    shown |= {url: without_password(url) for url in urls if url and "@" in url}
-    if shown:
-        cmdline.hide(shown)
+    for flag in FLAGS:
+        value = getattr(options, flag.dest) if flag.holds else None
+        if not value or is_elsewhere(value):
+            continue
+        if flag.holds == "secret":
+            variables = f", set {flag.variables[0]}" if flag.variables else ""
+            log.warning(
+                "every user of this host can read --%s in the list of processes: give @FILE%s",
+                flag.name,
+                variables,
+            )
+        elif without_password(value) != value:
+            instead = f": set {flag.setting} in the file of --configFileLoad" if flag.setting else ""
+            log.warning(
+                "every user of this host can read the password in --%s in the list of processes%s",
+                flag.name,
+                instead,
+            )
 
 
 STATUS_BY_REASON = {name: 128 + signal.Signals[name] for name in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM")}
@@ -178,6 +192,7 @@ def _run(
     from pfstorage.wire.reply import Reply
 
     console.set_up_logging(1 if options.verbosity is None else options.verbosity, options.logFormat)
+    _warn_of_secrets(options)
     _take_all_descriptors()
     try:
         message = _message(options)
