@@ -1,19 +1,13 @@
-"""Local files: walk a tree, read a regular file, write a file whole or not at all."""
+"""Local files: walk a tree, read a regular file, replace a file atomically."""
 
-from pfstorage.local.common import (
-    file_version,
-    is_disk_error,
-    is_stable,
-    local_error,
-    local_errors,
-    require_regular,
-    settled_status,
-)
 from pfstorage.local.deny_list import DenyList, passes_through
+from pfstorage.local.descriptors import require_regular
 from pfstorage.local.disk import sync_one
+from pfstorage.local.errors import is_disk_error, local_error, local_errors
 from pfstorage.local.reading import Body, body_of, open_body
 from pfstorage.local.resolved import ResolvedPath
-from pfstorage.local.sandbox import AllowedRoots, LocalAccess, shell_directory, working_directory
+from pfstorage.local.roots import AllowedRoots
+from pfstorage.local.sandbox import LocalAccess, shell_directory, working_directory
 from pfstorage.local.tree import LocalTree
 from pfstorage.local.unfinished import (
     UNFINISHED_PREFIX,
@@ -21,6 +15,7 @@ from pfstorage.local.unfinished import (
     is_unfinished,
     reject_unfinished_name,
 )
+from pfstorage.local.versions import file_version, is_stable, settled_status
 from pfstorage.local.walking import LocalFile, find_files
 from pfstorage.local.writing import NewFile, sync_file_systems
 

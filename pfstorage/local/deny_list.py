@@ -1,4 +1,4 @@
-"""Files that messages must not touch although they lie where messages may: those of the server itself."""
+"""The deny-list: files of the server itself, which messages may not access even where they may access other files."""
 
 from __future__ import annotations
 
@@ -8,72 +8,70 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 
-MOST_LINKS = 40  # on the way to one file, as on Linux (path_resolution(7))
-_SECONDS = 1.0
-"""How long it is taken for granted that the ways to them have not changed."""
+# The number of links on the way to one file, as on Linux (path_resolution(7)).
+MAX_LINKS = 40
+# Seconds between two resolutions of the denied paths.
+_REFRESH_SECONDS = 1.0
 
 
 class DeniedFileError(PermissionError):
-    """What was asked for is the server's own."""
+    """A message wants to access a file of the server itself."""
 
     def __init__(self) -> None:
         super().__init__(errno.EACCES, "it is the server's own, and not for messages")
 
 
 class DenyList:
-    """Files and directories that nobody may read, replace or go into, whatever bears their names at the time.
+    """Files and directories that nobody may read, replace or enter.
 
-    So are the links on the way to one, but to follow them, and what is not there yet. They may be changed to lead
-    elsewhere: the ways are gone again each second. Case counts for nothing, as on some file
-    systems. Nor may anybody read one, or go into one, by another name: a hard link, or a place where it is mounted a
-    second time. Several threads may ask.
+    An entry denies its name, even if no file has this name yet, and each link on the way to it: a link may be
+    followed, but not read or replaced, since somebody could redirect it. The paths are resolved again every second.
+    Names are compared without case, as some file systems do. An entry also denies the same file under another name:
+    a hard link, or a second mount. Several threads may use a deny-list at once.
     """
 
     def __init__(self, paths: Iterable[str] = (), *, everything: bool = False) -> None:
-        """Relative *paths* begin at the working directory. Or *everything* is closed."""
+        """Deny *paths*, which are relative to the working directory, or *everything*."""
         self._everything = everything
         self._paths = [_absolute(path) for path in paths]
-        self._look()
+        self._resolve()
 
-    def _look(self) -> None:
-        """Go the way to each, and note the names and, by each, the directories where it is closed."""
-        found: dict[str, set[str]] = {}
+    def _resolve(self) -> None:
+        """Resolve all paths: collect the denied names with their directories, and the identities of the files."""
+        directories: dict[str, set[str]] = {}
         identities: set[tuple[int, int]] = set()
         for path in self._paths:
             for directory, name in steps(path):
-                found.setdefault(name.casefold(), set()).add(directory)
-            with contextlib.suppress(OSError, ValueError):  # it is not there, or can't be a path
+                directories.setdefault(name.casefold(), set()).add(directory)
+            with contextlib.suppress(OSError, ValueError):  # the file is missing, or the path is invalid
                 identities.add(_identity(os.stat(path)))
-        self._directories, self._identities = found, identities
-        self._looked_at = time.monotonic()
+        self._directories, self._identities = directories, identities
+        self._resolved_at = time.monotonic()
 
     def require_allowed(self, directory: int, name: str) -> None:
-        """Raise `DeniedFileError` if *name* in *directory*, a descriptor, is closed."""
+        """Raise `DeniedFileError` if *name* in *directory*, a descriptor, is denied."""
         if self._everything:
             raise DeniedFileError
-        self._look_again()
-        for closed in self._directories.get(name.casefold(), ()):
-            if is_same(closed, directory):
+        if self._paths and time.monotonic() - self._resolved_at > _REFRESH_SECONDS:
+            self._resolve()
+        for denied in self._directories.get(name.casefold(), ()):
+            if is_same(denied, directory):
                 raise DeniedFileError
 
     @property
     def has_any(self) -> bool:
-        """Whether anything is closed."""
+        """Whether the list denies anything."""
         return self._everything or bool(self._paths)
 
     def require_not_denied(self, status: os.stat_result) -> None:
-        """Raise `DeniedFileError` if *status* is that of a closed file, whatever the name that it was found by.
+        """Raise `DeniedFileError` if *status* is of a denied file, under any name.
 
-        `require_allowed` was asked for that name just before, so the ways to the files are known.
+        Call `require_allowed` for the name first: it refreshes the list.
         """
         if _identity(status) in self._identities:
-            self._look()  # a file that has gone since may have left its number to another
+            self._resolve()  # the file may be gone, and another file may have its inode number
             if _identity(status) in self._identities:
                 raise DeniedFileError
-
-    def _look_again(self) -> None:
-        if self._paths and time.monotonic() - self._looked_at > _SECONDS:
-            self._look()
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
@@ -81,43 +79,42 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 def is_same(path: str, descriptor: int) -> bool:
-    """Tell whether *path* leads to what *descriptor* is of."""
+    """Return whether *path* leads to the file of *descriptor*."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
-    except (OSError, ValueError):  # it leads nowhere, or can't be a path
+    except (OSError, ValueError):  # the path leads nowhere, or is invalid
         return False
 
 
 def passes_through(directory: str, path: str) -> bool:
-    """Tell whether *path*, or a link on the way to it, lies below *directory*, which has no links."""
-    places = (os.path.join(*step, "") for step in steps(_absolute(path)))
-    return any(place.startswith(os.path.join(directory, "")) for place in places)
+    """Return whether *path*, or a link on the way to it, is below *directory*, which has no links."""
+    resolved = (os.path.join(*step, "") for step in steps(_absolute(path)))
+    return any(each.startswith(os.path.join(directory, "")) for each in resolved)
 
 
 def _absolute(path: str) -> str:
-    """Return *path* from the root on, with ``..`` where a link may be before it."""
+    """Return the absolute *path*, and keep ``..``: the component before it may be a link."""
     return path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
 
 
 def steps(path: str) -> Iterator[tuple[str, str]]:
-    """Yield the name of the absolute *path* and of each link on the way to it, each after its directory.
+    """Resolve the absolute *path*; yield (directory, name) of each link on the way, and of the file itself.
 
-    The directory has no links. Where the way ends before, since there is nothing yet, the last
-    name is that of what is missing.
+    The directories have no links. If a directory on the way is missing, the last name is the missing one.
     """
-    here, to_go, links = "/", path.split("/")[::-1], 0
-    while to_go:
-        name = to_go.pop()
+    here, remaining, links = "/", path.split("/")[::-1], 0
+    while remaining:
+        name = remaining.pop()
         if name in ("", ".", ".."):
             here = os.path.dirname(here) if name == ".." else here
             continue
         step = os.path.join(here, name)
-        target = _target(step) if links < MOST_LINKS else None
+        target = _link_target(step) if links < MAX_LINKS else None
         if target is not None:
             links += 1
             yield here, name
             here = "/" if target.startswith("/") else here
-            to_go += target.split("/")[::-1]
+            remaining += target.split("/")[::-1]
         elif os.path.isdir(step):
             here = step
         else:
@@ -126,8 +123,8 @@ def steps(path: str) -> Iterator[tuple[str, str]]:
     yield os.path.dirname(here), os.path.basename(here)
 
 
-def _target(link: str) -> str | None:
+def _link_target(path: str) -> str | None:
     try:
-        return os.readlink(link)
-    except (OSError, ValueError):  # it is none
+        return os.readlink(path)
+    except (OSError, ValueError):  # it is no link
         return None

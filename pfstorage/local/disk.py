@@ -1,4 +1,4 @@
-"""Facts of file systems, and what they can do that Python's ``os`` doesn't offer."""
+"""Properties of file systems, and system calls that Python's ``os`` does not offer."""
 
 from __future__ import annotations
 
@@ -11,40 +11,41 @@ import os
 import stat
 from collections.abc import Callable, Iterable
 
-from pfstorage.local.common import is_disk_error
+from pfstorage.local.errors import is_disk_error
 from pfstorage.local.unfinished import remove_unfinished, unfinished_name
 
 log = logging.getLogger(__name__)
 
-_NAMES = 1000
+# The number of names in a directory to look at.
+_MAX_NAMES = 1000
 _WAIT_AND_WRITE = 1 | 2  # SYNC_FILE_RANGE_WAIT_BEFORE and SYNC_FILE_RANGE_WRITE
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2  # FALLOC_FL_...
 
 
 def folds_names(directory: int) -> bool:
-    """Tell whether names in *directory*, a descriptor, that differ in case alone are names of one file.
+    """Return whether *directory*, a descriptor, ignores case: two names that differ only in case are one file.
 
-    A name in it tells, or else a file that is made and removed. Where neither can, it is False.
+    This tests an existing name, or else a temporary file. Return False if neither is possible.
     """
-    for ask in (_ask_names, _ask_new_file):
+    for test in (_test_existing_name, _test_new_file):
         try:
-            answer = ask(directory)
+            answer = test(directory)
         except OSError as e:
-            log.debug("a directory did not tell whether it folds names: %s", e)
+            log.debug("can't determine whether a directory ignores case: %s", e)
         else:
             if answer is not None:
                 return answer
     return False
 
 
-def _ask_names(directory: int) -> bool | None:
-    """Tell by the first names in *directory* whether it folds names, None if they don't tell."""
+def _test_existing_name(directory: int) -> bool | None:
+    """Return whether the first names in *directory* show that it ignores case; None if no name is suitable."""
     with os.scandir(directory) as entries:
-        for entry in itertools.islice(entries, _NAMES):
+        for entry in itertools.islice(entries, _MAX_NAMES):
             other = entry.name.swapcase()
-            if entry.name.isascii() and other != entry.name:  # how others fold depends on more
+            if entry.name.isascii() and other != entry.name:  # the rules for other names vary
                 status = os.stat(entry.name, dir_fd=directory, follow_symlinks=False)
-                # a file with several links may have the other name as well
+                # a file with several hard links may have the other name, too
                 if stat.S_ISDIR(status.st_mode) or status.st_nlink == 1:
                     return _is_name_of(other, directory, status)
     return None
@@ -57,7 +58,7 @@ def _is_name_of(name: str, directory: int, status: os.stat_result) -> bool:
         return False
 
 
-def _ask_new_file(directory: int) -> bool:
+def _test_new_file(directory: int) -> bool:
     name = unfinished_name()
     os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, dir_fd=directory))
     try:
@@ -70,33 +71,33 @@ def _ask_new_file(directory: int) -> bool:
 
 
 def free_bytes(descriptor: int) -> int | None:
-    """Return how many bytes this user can still write to the file system of *descriptor*, None where it doesn't tell.
+    """Return the number of bytes that this user can still write to the file system of *descriptor*.
 
-    One that has no blocks at all counts none: ramfs, a tmpfs without a limit, and many of FUSE (statvfs(3)).
+    Return None if it is unknown. A file system without blocks does not count them: ramfs, a tmpfs without a limit,
+    and many FUSE file systems (statvfs(3)).
     """
     try:
         status = os.statvfs(descriptor)
     except OSError as e:
         if is_disk_error(e):
             raise
-        log.debug("a file system did not tell how much room it has: %s", e)
+        log.debug("can't determine the free space of a file system: %s", e)
         return None
     unit = status.f_frsize or status.f_bsize
     return status.f_bavail * unit if status.f_blocks and unit else None
 
 
 def allocate(descriptor: int, size: int) -> bool:
-    """Take room for the first *size* bytes of a file, which is as long then; tell whether that is possible here.
+    """Make a file *size* bytes long and reserve disk space; return whether the file system supports this.
 
-    Where it is and there is less room, raise `OSError`. ``os.posix_fallocate`` is not
-    used: where the file system can't do it, glibc writes to every block instead
-    (posix_fallocate(3)).
+    Raise `OSError` if there is not enough space. This does not use ``os.posix_fallocate``: if the file system does
+    not support it, glibc writes to every block (posix_fallocate(3)).
     """
     return _allocate(descriptor, 0, 0, size)
 
 
 def punch_hole(descriptor: int, offset: int, size: int) -> bool:
-    """Make *size* bytes of a file from *offset* on zeros that take no room; tell whether that is possible here."""
+    """Replace *size* bytes at *offset* by a hole of zeros; return whether the file system supports this."""
     return _allocate(descriptor, _KEEP_SIZE | _PUNCH_HOLE, offset, size)
 
 
@@ -109,26 +110,26 @@ def _allocate(descriptor: int, mode: int, offset: int, size: int) -> bool:
     except OSError as e:
         if is_disk_error(e):
             raise
-        return False  # by its file system, that is EOPNOTSUPP, ENOSYS, EPERM, EINVAL or another
+        return False  # EOPNOTSUPP, ENOSYS, EPERM, EINVAL or another, depending on the file system
     return True
 
 
 def write_back(descriptor: int) -> None:
-    """Begin to bring to the disk what was written to a file, once what is on its way there already has arrived.
+    """Wait for writes of a file that are in progress, then start to write all its changed pages to the disk.
 
-    The next write through a mapping (mmap(2)) sets the time of the file again then. One to a page that is on
-    its way would not, and that page would not be taken along.
+    After this, the next write through a mapping (mmap(2)) updates the modification time. Without the wait, pages
+    that are just being written would be skipped, and later writes to them would not update the time.
     """
     call = _libc_call("sync_file_range", "iqqi")
     if call is not None:
-        with contextlib.suppress(OSError):  # where there is no such thing, the times tell less
+        with contextlib.suppress(OSError):  # without it, some writes through a mapping stay undetected
             call(descriptor, 0, 0, _WAIT_AND_WRITE)
 
 
 def sync_one(descriptor: int) -> OSError | None:
-    """Bring what was written to a file to the disk, or the names in a directory: fsync(2).
+    """Sync one file, or the names in one directory, to the disk: fsync(2).
 
-    Return the refusal of a file system that knows of no such thing. Raise `OSError`.
+    If the file system does not support this, return its error. Raise other errors.
     """
     try:
         os.fsync(descriptor)
@@ -140,15 +141,14 @@ def sync_one(descriptor: int) -> OSError | None:
 
 
 def sync(descriptors: Iterable[int]) -> OSError | None:
-    """Bring to the disk what was written to the file systems of *descriptors*, once for each: syncfs(2).
+    """Sync each file system of *descriptors* once: syncfs(2). Without this call, as on macOS, sync each file.
 
-    Where there is no such call, as on macOS, it is done for each file alone. A descriptor
-    is needed until the next is asked for. Return the last refusal of a file system that
-    knows of no such thing. Raise `OSError`.
+    A descriptor must stay open until the iterable advances. If a file system does not support this, return its
+    error, the last one if there are several. Raise other errors.
     """
     call = _libc_call("syncfs", "i")
     synced: set[int] = set()
-    refusal = None
+    unsupported = None
     for descriptor in descriptors:
         device = os.fstat(descriptor).st_dev
         if call is not None and device in synced:
@@ -159,17 +159,17 @@ def sync(descriptors: Iterable[int]) -> OSError | None:
         except OSError as e:
             if is_disk_error(e):
                 raise
-            refusal = e
-    return refusal
+            unsupported = e
+    return unsupported
 
 
 @functools.cache
 def _libc_call(name: str, kinds: str) -> Callable[..., None] | None:
-    """Return a function of the C library that raises `OSError` as those of ``os`` do, None if it has none.
+    """Return the C function *name*, wrapped to raise `OSError`; None if the C library does not have it.
 
-    *kinds* are those of its arguments: ``i`` an int, ``q`` 64 bits.
+    *kinds* has a letter for each argument: ``i`` is an int, ``q`` has 64 bits.
     """
-    import ctypes  # few need it, and it takes long
+    import ctypes  # slow to import, and rarely needed
 
     function = getattr(ctypes.CDLL(None, use_errno=True), name, None)
     if function is None:

@@ -11,21 +11,23 @@ from typing import IO, BinaryIO
 
 from pfstorage.errors import FileChangedError
 from pfstorage.local import disk
-from pfstorage.local.common import READ, file_version, local_errors, read_at, require_regular, settled_status
-from pfstorage.local.tree import LocalTree, Parts
+from pfstorage.local.descriptors import READ, read_at, require_regular
+from pfstorage.local.directories import Parts
+from pfstorage.local.errors import local_errors
+from pfstorage.local.tree import LocalTree
+from pfstorage.local.versions import file_version, settled_status
 
+# A file of up to this many bytes is read as a whole when it is opened.
 _SMALL = 256 * 1024
-"""Bytes up to which a file is read at once when it is opened."""
 
 
 class Body:
-    """A local file, or a part of one, as the body of an upload: seekable, and its errors name the file.
+    """A local file, or a part of one, as the seekable body of an upload.
 
-    They are `LocalFileError`, never `OSError`, which an HTTP library takes for its own.
-    A file that changes while it is read raises `FileChangedError`: its last bytes are given out only if it
-    has still the size and the times that it was opened with, so that no
-    store gets the whole of a mixture. One thread at a time may read it; another reads
-    another `part`.
+    Methods raise `LocalFileError`, never `OSError`, which an HTTP library would take for a network error. If the
+    file changes while it is read, they raise `FileChangedError`: the last bytes are returned only if the file still
+    has the size and the times that it had when it was opened. So no store receives a mixture of two versions.
+    One thread at a time may read a body; other threads may read other parts: see `part`.
     """
 
     def __init__(
@@ -39,9 +41,10 @@ class Body:
         mtime_ns: int | None = None,
         content: bytes | None = None,
     ) -> None:
-        """Read *size* bytes of *file* from *start* on, None for all; *status* is what it was when it was opened.
+        """Read *size* bytes of *file* at *start*, or all of it if *size* is None.
 
-        *mtime_ns* is its time of modification, unless *status* tells. *content* are all its bytes, if they are known.
+        *status* is the status of the file when it was opened. *mtime_ns* replaces its modification time. *content*
+        is the whole file, if it has been read already.
         """
         self._file = file
         self._path = path
@@ -49,17 +52,17 @@ class Body:
         self._start = start
         self._offset = 0
         self._content = content
+        # The modification time of the file when it was opened, in nanoseconds since the epoch.
         self.mtime_ns = status.st_mtime_ns if mtime_ns is None else mtime_ns
-        """In nanoseconds since 1970, when the file was opened."""
         self.size = status.st_size if size is None else size
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next *size* bytes, fewer only at the end; -1 is all that are left."""
+        """Read the next *size* bytes, fewer only at the end; -1 reads the rest."""
         left = self.size - self._offset
         wanted = left if size < 0 else min(size, left)
         with local_errors(self._path):
             data = self._read_at(wanted, self._start + self._offset)
-            is_last = wanted == left and (wanted or not self.size)  # what comes after that is nothing
+            is_last = wanted == left and (wanted or not self.size)  # the next read returns nothing
             if is_last or len(data) < wanted:
                 self._require_unchanged(is_cut=len(data) < wanted)
         self._offset += len(data)
@@ -79,14 +82,14 @@ class Body:
             raise FileChangedError(text, local=self._path)
 
     def _is_content(self) -> bool:
-        """Tell whether the file still has the bytes that were read: no time tells of a write through a mapping."""
+        """Return whether the file still has the bytes in memory. A write through a mapping may not update the times."""
         content = self._content
         return content is None or os.pread(self._file.fileno(), len(content) + 1, 0) == content
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._offset, os.SEEK_END: self.size}[whence]
         if base + offset < 0:
-            raise ValueError(f"there is nothing before the beginning of {self._path!r}")
+            raise ValueError(f"can't seek before the beginning of {self._path!r}")
         self._offset = base + offset
         return self._offset
 
@@ -94,32 +97,32 @@ class Body:
         return self._offset
 
     def peek(self, size: int) -> bytes:
-        """Return the first *size* bytes, or all if there are fewer. `read` goes on where it was."""
+        """Return the first *size* bytes, or all if there are fewer. The position of `read` does not change."""
         with local_errors(self._path):
             return self._read_at(min(size, self.size), self._start)
 
     def begins_with(self, offset: int, magic: bytes) -> bool:
-        """Tell whether *magic* is what stands at *offset*: the form of a file, as DICM at 128 tells DICOM.
+        """Return whether the file has the bytes *magic* at *offset*, as a DICOM file has ``DICM`` at 128.
 
-        It may be asked at any time: `read` goes on where it was.
+        The position of `read` does not change.
         """
         with local_errors(self._path):
             return self._read_at(len(magic), self._start + offset) == magic
 
     def part(self, offset: int, size: int) -> Body:
-        """Return *size* bytes from *offset* on as a body of its own, for as long as the file is open."""
+        """Return a separate body of *size* bytes at *offset*. It is usable while the file is open."""
         if not 0 <= offset <= offset + size <= self.size:
-            raise ValueError(f"{self._path!r} has no {size} bytes at {offset}")
+            raise ValueError(f"{self._path!r} does not have {size} bytes at {offset}")
         start, mtime_ns, content = self._start + offset, self.mtime_ns, self._content
         return Body(self._file, self._path, self._status, start, size, mtime_ns=mtime_ns, content=content)
 
 
 @contextlib.contextmanager
 def body_of(file: BinaryIO, path: str) -> Iterator[Body]:
-    """Yield the open regular *file*, which is called *path*, as a body of all the bytes that a read gives.
+    """Yield the open regular *file*, named *path*, as a body of all the bytes that reading returns.
 
-    What the system says of the size is another number for some, as of those in ``/proc`` and ``/sys``, and of
-    those whose bytes a gateway makes when they are read. Raise `LocalFileError`.
+    Some files have another size than the system reports: those in ``/proc`` and ``/sys``, and those that a gateway
+    generates on request. They are copied to a temporary file. Raise `LocalFileError`.
     """
     with contextlib.ExitStack() as stack:
         with local_errors(path):
@@ -128,12 +131,15 @@ def body_of(file: BinaryIO, path: str) -> Iterator[Body]:
 
 
 def _body_of(file: IO[bytes], path: str, stack: contextlib.ExitStack) -> Body:
-    """Return *file* as a body; what it needs beside is closed with *stack*. Few calls: many files are small."""
+    """Return *file* as a body. A temporary copy, if it needs one, is closed with *stack*.
+
+    Since most files are small, this makes few system calls.
+    """
     descriptor = file.fileno()
     status = os.fstat(descriptor)
     require_regular(status)
     if status.st_size > _SMALL:
-        status = settled_status(descriptor, look=_written_back)
+        status = settled_status(descriptor, read_status=_written_back)
     else:
         status = settled_status(descriptor, status)
     content = _beginning(descriptor, status.st_size)
@@ -143,30 +149,30 @@ def _body_of(file: IO[bytes], path: str, stack: contextlib.ExitStack) -> Body:
 
 
 def _written_back(descriptor: int) -> os.stat_result:
-    """Return the status that an open file has until somebody writes into it, also through a mapping.
+    """Return the status of an open file, such that a later write through a mapping changes it.
 
-    The file is to be read at once: a page that was written into since takes further writes without a trace.
+    Read the file at once: after the first such write to a page, further writes to this page leave no trace.
     """
     disk.write_back(descriptor)
-    return os.fstat(descriptor)  # NFS has given it another time by then
+    return os.fstat(descriptor)  # on NFS, the write-back has updated the time
 
 
 def _beginning(descriptor: int, size: int) -> bytes | None:
-    """Return the bytes of a file of *size* bytes if it is small, else some; None if it has not that many."""
+    """Return the content of a small file, or the last byte of a large one; None if it is not *size* bytes long."""
     start = size - 1 if size > _SMALL else 0
     try:
         data = os.pread(descriptor, size - start + 1, start)
         if len(data) < size - start:
             data = read_at(descriptor, size - start + 1, start)
     except OSError as e:
-        if e.errno != errno.ESPIPE:  # what makes its bytes as it goes can't go back
+        if e.errno != errno.ESPIPE:  # a generated file may not be seekable
             raise
         return None
     return data if len(data) == size - start else None
 
 
 def _copied(copy: IO[bytes], file: IO[bytes], path: str) -> Body:
-    """Return a body of the bytes that *file* gives, in *copy*: how many they are, only reading tells."""
+    """Copy *file* to *copy*, since only reading shows how long it is; return the copy as a body."""
     status = os.fstat(file.fileno())
     while chunk := os.read(file.fileno(), _SMALL):
         with local_errors(f"the temporary copy of {path}"):
@@ -179,13 +185,13 @@ def _copied(copy: IO[bytes], file: IO[bytes], path: str) -> Body:
 
 @contextlib.contextmanager
 def open_body(path: str, tree: LocalTree | None = None, parts: Parts = ()) -> Iterator[tuple[Body, int]]:
-    """Open the regular file *path*, as *parts* of *tree* if there is one; yield it and its size in bytes.
+    """Open the regular file *path*, or *parts* of *tree*; yield its body and its size in bytes.
 
     Raise `LocalFileError`.
     """
     with contextlib.ExitStack() as stack:
         with local_errors(path):
-            # before it is opened, which some devices take for more than a look
+            # checked before it is opened, because opening some devices has an effect
             require_regular(tree.status(parts) if tree else os.stat(path), links=True)
             descriptor = tree.open(parts) if tree else os.open(path, READ)
             file = stack.enter_context(open(descriptor, "rb", buffering=0))

@@ -1,4 +1,4 @@
-"""A new file in the place of another: whether it may go there, and who may read it then."""
+"""Replacement of a file by a new one: which files may be replaced, and the permissions of the new file."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _OWNER = 0o700
 
 
 def status_to_replace(name: str, directory: int) -> os.stat_result | None:
-    """Return the status of the file *name* in *directory*, a descriptor, None if there is no file to be replaced.
+    """Return the status of the regular file *name* in *directory*, a descriptor; None if there is none.
 
-    A link is what it leads to. Raise `IsADirectoryError` for a device, a pipe or a socket, which is not to be replaced:
-    programs have agreed on it. That a directory can't be is told by rename(2).
+    A link counts as its target. Raise `IsADirectoryError` for a device, a pipe or a socket: other programs use it
+    under this name, so it may not be replaced. rename(2) refuses to replace a directory, so this need not.
     """
     status = None
     with contextlib.suppress(FileNotFoundError):
@@ -27,7 +27,7 @@ def status_to_replace(name: str, directory: int) -> os.stat_result | None:
         if _is_of_process(name, directory):
             raise _special()
         status = None
-        with contextlib.suppress(OSError):  # it leads nowhere, or where nobody can look
+        with contextlib.suppress(OSError):  # it leads nowhere, or to an inaccessible directory
             status = os.stat(name, dir_fd=directory)
     if status and not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         raise _special()
@@ -40,22 +40,22 @@ def _special() -> OSError:
 
 
 def _is_of_process(name: str, directory: int) -> bool:
-    """Tell whether the link *name* leads to what a process has open, as ``/dev/stdout`` does, whatever that is."""
+    """Return whether the link *name* leads to an open file of a process, as ``/dev/stdout`` does."""
     try:
         here = os.readlink(f"/proc/self/fd/{directory}")
-    except OSError:  # without /proc, there is no such link
+    except OSError:  # without /proc, there are no such links
         return False
     return any(os.path.join(step, "").startswith("/proc/") for step, _ in steps(os.path.join(here, name)))
 
 
 def copy_permissions(descriptor: int, there: os.stat_result, name: str, directory: int, most: int) -> None:
-    """Let nobody use a new file who can't use the file *name* that it is to replace, the status of which is *there*.
+    """Give a new file the permissions of the file *name* that it will replace, which has the status *there*.
 
-    It gets the owner and the group of that one, its access list and its mode, as far as *most* goes. What the
-    system does not let it have makes it narrower. Raise `OSError` if it would be wider.
+    The new file gets its owner, group, access list and mode, limited to the mode *most*. If the system refuses one
+    of them, the new file gets fewer permissions instead. Raise `OSError` if it would have more than the old one.
     """
     wanted = stat.S_IMODE(there.st_mode) & most
-    # not one after the other: both are to be tried
+    # a tuple: both calls must run
     if not all((_keep_owner(descriptor, there), _keep_acl(descriptor, f"/proc/self/fd/{directory}/{name}"))):
         wanted &= _OWNER
     if _mode(descriptor) == wanted:
@@ -64,7 +64,7 @@ def copy_permissions(descriptor: int, there: os.stat_result, name: str, director
         os.fchmod(descriptor, wanted)
     except OSError as e:
         if _mode(descriptor) & ~stat.S_IMODE(there.st_mode):
-            text = f"the new file can't have the rights of the old one ({e.strerror}): remove that one before"
+            text = f"the new file can't have the permissions of the old one ({e.strerror}): remove the old file first"
             raise OSError(e.errno, text) from e
 
 
@@ -73,7 +73,7 @@ def _mode(descriptor: int) -> int:
 
 
 def _keep_owner(descriptor: int, there: os.stat_result) -> bool:
-    """Give the file to the owner and the group of the other one; tell whether at least it has its group."""
+    """Change owner and group to those of *there*; return whether the group is right."""
     ours = os.fstat(descriptor)
     for uid in dict.fromkeys((there.st_uid, -1)):
         if (ours.st_uid, ours.st_gid) == (there.st_uid, there.st_gid):
@@ -85,7 +85,7 @@ def _keep_owner(descriptor: int, there: os.stat_result) -> bool:
 
 
 def _keep_acl(descriptor: int, path: str) -> bool:
-    """Give the file the access list of *path*, or none if that has none; tell whether it has it."""
+    """Copy the access list of *path*, or remove the list if *path* has none; return whether that succeeded."""
     try:
         wanted, ours = _acl(path), _acl(descriptor)
         if wanted is None and ours is not None:

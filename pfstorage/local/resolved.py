@@ -1,4 +1,4 @@
-"""Where a path leads: to what its process finds there, or to a file of a tree that nothing leads out of."""
+"""A resolved local path: an ordinary path, or a file in a tree that it can't leave."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pfstorage.local.tree import LocalTree, Parts
+from pfstorage.local.directories import Parts
+from pfstorage.local.tree import LocalTree
 
 
 class ResolvedPath(NamedTuple):
-    """The file or directory *parts* of *tree*; without a tree, whatever *path* leads to.
+    """The file or directory *parts* of *tree*; without a tree, the file at *path*.
 
-    *path* is how a message or a reply spells it. Methods raise `OSError`. In a tree they
-    follow no link: `LocalAccess.resolve` has done that, and what is a link since then is none to follow.
+    Messages and replies show *path*. Methods raise `OSError`. In a tree, they never follow links:
+    `LocalAccess.resolve` has followed them, so a link was put there later.
     """
 
     path: str
@@ -22,18 +23,18 @@ class ResolvedPath(NamedTuple):
     parts: Parts = ()
 
     def child(self, name: str, path: str) -> ResolvedPath:
-        """Return the place of *name* in this directory, spelled *path*."""
+        """Return the file *name* in this directory, shown as *path*."""
         return ResolvedPath(path, self.tree, (*self.parts, name) if self.tree else ())
 
     def status(self, *, follow: bool = False) -> os.stat_result:
-        """Return the status of it, or with *follow*, where there is no tree, of what it leads to."""
+        """Return the status of this file. With *follow* and without a tree, follow a link."""
         if self.tree:
             return self.tree.status(self.parts)
         return os.stat(self.path, follow_symlinks=follow)
 
     @contextlib.contextmanager
     def entries(self) -> Iterator[Iterator[os.DirEntry[str]]]:
-        """Yield what is in the directory. One thread at a time may go through it."""
+        """Yield an iterator over the entries of this directory, for one thread at a time."""
         with contextlib.ExitStack() as stack:
             directory: int | str = self.path
             if self.tree:
@@ -41,7 +42,7 @@ class ResolvedPath(NamedTuple):
             yield stack.enter_context(os.scandir(directory))
 
     def is_below(self, top: ResolvedPath) -> bool:
-        """Tell whether it is *top* or in it, after all links."""
+        """Return whether this is *top* or inside it, after all links."""
         if self.tree or top.tree:
             return self.tree is top.tree and self.parts[: len(top.parts)] == top.parts
         ours, theirs = (os.path.join(os.path.realpath(each.path), "") for each in (self, top))

@@ -1,4 +1,4 @@
-"""Directories whose names are on the disk: a directory that loses its name in a power cut loses its files."""
+"""Durability of directory names: a directory that loses its name in a power cut loses its files."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import threading
 from collections.abc import Callable
 
 from pfstorage.local import disk
-from pfstorage.local.common import TOP, Directory
+from pfstorage.local.descriptors import TOP, Directory
 
-_MOST_REMEMBERED = 100_000
+_MAX_REMEMBERED = 100_000
 
 
 class SyncedNames:
-    """Brings the names of the directories of one tree to the disk, and that of the tree. Safe in many threads.
+    """Syncs the names of the directories of one tree, and the name of the tree itself, to the disk.
 
-    It includes directories that others made: they may not have synced them. A tree for one piece of work *remembers*
-    the directories that it has synced; another tree syncs each time, since other processes may remove a directory
-    and make it again.
+    This includes directories that other programs have made, because those may not have synced them. With
+    *remembers*, each directory is synced once; use it for a single transfer. A long-lived tree syncs each time,
+    since another process may remove a directory and make it again. Several threads may use it at once.
     """
 
     def __init__(self, *, remembers: bool) -> None:
@@ -28,25 +28,22 @@ class SyncedNames:
         self._lock = threading.Lock()
 
     def sync_above(self, parts: tuple[str, ...], opened: Callable[[tuple[str, ...]], Directory]) -> None:
-        """Bring the name of the directory *parts* to the disk, and those of the directories of the tree above it.
-
-        *opened* opens one by its parts.
-        """
+        """Sync the names of the directory *parts* and of its parents in the tree. *opened* opens a directory."""
         for depth in range(len(parts), 0, -1):
             if self._remembers and parts[:depth] in self._known:
                 return
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # its files have gone with it
-                above = opened(parts[: depth - 1])
-                disk.sync_one(above.descriptor)
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # removed, with all its files
+                parent = opened(parts[: depth - 1])
+                disk.sync_one(parent.descriptor)
         with self._lock:
-            if len(self._known) >= _MOST_REMEMBERED:
+            if len(self._known) >= _MAX_REMEMBERED:
                 self._known.clear()
             self._known.update(parts[:depth] for depth in range(1, len(parts) + 1))
 
     def sync_above_top(self, top: str) -> None:
-        """Bring the name of the tree at the path *top* to the disk, as far up as its file system goes.
+        """Sync the name of the tree at *top* and of its parents, up to the root of the file system.
 
-        Directories that this user may not read are left out: this user did not make them.
+        This skips directories that this user may not read, because this user did not create them.
         """
         if self._is_top_known:
             return
@@ -61,7 +58,7 @@ class SyncedNames:
         self._is_top_known = True
 
     def forget(self) -> None:
-        """Remember nothing any more: somebody removed a directory, or the tree itself is new."""
+        """Forget all synced names. Call this after a directory was removed, or the tree was created."""
         with self._lock:
             self._known.clear()
             self._is_top_known = False

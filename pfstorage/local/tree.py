@@ -1,4 +1,4 @@
-"""A directory that is read from and written into, and nothing outside of it."""
+"""A directory tree that no access can leave."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import BinaryIO
 
 from pfstorage.local import disk
-from pfstorage.local.common import READ, TOP, Directory, require_regular
 from pfstorage.local.deny_list import DenyList
+from pfstorage.local.descriptors import READ, Directory, require_regular
+from pfstorage.local.directories import OpenDirectories, Parts
 from pfstorage.local.replacing import status_to_replace
 from pfstorage.local.syncing import SyncedNames
 from pfstorage.local.unfinished import sweep
@@ -23,26 +24,21 @@ from pfstorage.local.writing import NewFile
 
 log = logging.getLogger(__name__)
 
-Parts = tuple[str, ...]
-
-_DIRECTORY = TOP | os.O_NOFOLLOW
-# what is above a directory that is to be made may be closed to a listing
-_ABOVE = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+# Errors of readlink(2) if there is no link.
 _NO_LINK = {errno.EINVAL, errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
-_MOST_SWEPT = 100_000
-_MOST_KEPT = 32
+_MAX_SWEPT = 100_000
+_MAX_KEPT = 32
 
 
 class LocalTree:
-    """A directory to read from and write into. Nothing outside of it is touched, whatever lies in it.
+    """A directory to read from and write to, such that no access leaves it.
 
-    A file is named by *parts*, its components below the directory. Each is opened
-    without following symbolic links, so neither a hostile name nor a link that is put
-    there meanwhile leads out. The directory itself may be a link; it is made, with
-    its parents, when something is first written. Methods raise `OSError`; several
-    threads may call them.
+    A file is named by *parts*: its path components below the directory. Each component is opened without following
+    symbolic links, so neither a hostile name nor a link that somebody adds leads out of the tree. The directory
+    itself may be a link. It is created, with its parents, for the first new file.
 
-    The first new file in a directory sweeps it: what killed writers left there is removed.
+    The first new file in a directory also removes the unfinished files of dead writers there. Methods raise
+    `OSError`. Several threads may call them at once.
     """
 
     def __init__(
@@ -53,49 +49,57 @@ class LocalTree:
         top: Directory | None = None,
         deny_list: DenyList | None = None,
     ) -> None:
-        """With *keeps_open*, the directories used last stay open, which is for one piece of work.
+        """With *keeps_open*, keep the most recently used directories open; use this for a single transfer.
 
-        If somebody moves one away meanwhile, the files go with it. *top* is the directory
-        where it is open already: then *directory* is but its name, and no path is looked up.
-        What is *deny_list* is not touched.
+        If somebody moves such a directory, new files follow it. *top* is the directory if it is open already:
+        *directory* is then only its name, and no path is looked up. Files of *deny_list* are not accessed.
         """
         self.directory = directory or "."
-        self._top = top
-        self._deny_list = deny_list or DenyList()
-        self._most_kept = _MOST_KEPT if keeps_open else 0
-        self._kept: dict[Parts, Directory] = {}
-        self._swept: set[Parts] = set()
+        self._has_top = top is not None
         self._names = SyncedNames(remembers=keeps_open)
+        self._directories = OpenDirectories(
+            self.directory,
+            max_kept=_MAX_KEPT if keeps_open else 0,
+            top=top,
+            deny_list=deny_list or DenyList(),
+            on_new_top=self._names.forget,
+        )
+        self._swept: set[Parts] = set()
         self._lock = threading.Lock()
 
+    @property
+    def _deny_list(self) -> DenyList:
+        return self._directories.deny_list
+
     def with_deny_list(self, deny_list: DenyList) -> LocalTree:
-        """Return this tree, of which what is *deny_list* is not touched."""
+        """Return this tree without access to the files of *deny_list*."""
         made = copy.copy(self)
-        made._deny_list = deny_list
+        made._directories = self._directories.with_deny_list(deny_list)
         return made
 
+    def kept_open(self, count: int) -> LocalTree:
+        """Return this tree for a single listing or transfer, which keeps the last *count* directories open."""
+        made = copy.copy(self)
+        made._directories = self._directories.keeping(count)
+        return made
+
+    def close_kept(self) -> None:
+        """Close the directories that were kept open, each when nothing uses it any more."""
+        self._directories.close()
+
     def path(self, parts: Parts) -> str:
-        """Return the path of *parts*, spelled as the directory is."""
+        """Return the path of *parts*, which starts with `directory`."""
         return os.path.join(self.directory, *parts)
 
     def make_directory(self, parts: Parts, *, durable: bool = False) -> None:
-        """Make the directory *parts* and its parents, where they are missing.
-
-        If *durable*, they are on the disk when this returns.
-        """
-        self._opened(parts, make=True)
+        """Create the directory *parts* and its missing parents. If *durable*, sync them to the disk."""
+        self._directories.open(parts, make=True)
         if durable:
             self.sync_above(parts)
 
-    def kept_open(self, most: int) -> LocalTree:
-        """Return this tree for one piece of work, which keeps *most* directories open: those opened last."""
-        made = copy.copy(self)
-        made._kept, made._most_kept = {}, most
-        return made
-
     @contextlib.contextmanager
     def open_file(self, parts: Parts) -> Iterator[BinaryIO]:
-        """Yield the regular file *parts*, unbuffered, for reading."""
+        """Open the regular file *parts* for reading, unbuffered."""
         with (
             self.opened_file(parts) as descriptor,
             open(descriptor, "rb", buffering=0, closefd=False) as file,
@@ -104,9 +108,9 @@ class LocalTree:
 
     @contextlib.contextmanager
     def opened_file(self, parts: Parts) -> Iterator[int]:
-        """Yield a descriptor of the regular file *parts*, for reading."""
-        directory = self._around(parts)
-        if parts:  # before it is opened, which some devices take for more than a look
+        """Open the regular file *parts* for reading, as a descriptor."""
+        directory = self._directories.parent_of(parts)
+        if parts:  # checked before it is opened, because opening some devices has an effect
             before = os.stat(parts[-1], dir_fd=directory.descriptor, follow_symlinks=False)
             require_regular(before, links=True)
             self._deny_list.require_not_denied(before)
@@ -120,11 +124,11 @@ class LocalTree:
             os.close(descriptor)
 
     def open(self, parts: Parts) -> int:
-        """Return a descriptor of *parts* for reading, whatever that is, and never of what a link leads to."""
-        directory = self._around(parts)
+        """Return a new descriptor for reading *parts*, of any file type, without following a link."""
+        directory = self._directories.parent_of(parts)
         if not (parts and self._deny_list.has_any):
             return _open_below(directory, parts)
-        # before it is opened, too: to close a file of SQLite drops its locks in this process
+        # checked before it is opened, too: closing a file of SQLite drops the locks of this process on it
         self._deny_list.require_not_denied(
             os.stat(parts[-1], dir_fd=directory.descriptor, follow_symlinks=False)
         )
@@ -137,8 +141,8 @@ class LocalTree:
         return descriptor
 
     def status(self, parts: Parts) -> os.stat_result:
-        """Return the status of *parts*, as lstat(2) does."""
-        directory = self._around(parts)
+        """Return the status of *parts*, as lstat(2)."""
+        directory = self._directories.parent_of(parts)
         if not parts:
             return os.fstat(directory.descriptor)
         status = os.stat(parts[-1], dir_fd=directory.descriptor, follow_symlinks=False)
@@ -146,10 +150,10 @@ class LocalTree:
         return status
 
     def link(self, parts: Parts) -> str | None:
-        """Return where the symbolic link *parts* leads, None if there is none of this name."""
+        """Return the target of the symbolic link *parts*; None if it is not a link."""
         try:
-            # one that is closed may be followed: where it leads is judged
-            directory = self._opened(parts[:-1])
+            # a denied link may be followed: the deny-list applies to its target
+            directory = self._directories.open(parts[:-1])
             return os.readlink(parts[-1], dir_fd=directory.descriptor)
         except OSError as e:
             if e.errno in _NO_LINK:
@@ -157,29 +161,29 @@ class LocalTree:
             raise
 
     def require_replaceable(self, parts: Parts) -> None:
-        """Raise `IsADirectoryError` if there is something at *parts* that no file is to replace."""
-        directory = self._around(parts)
+        """Raise `IsADirectoryError` if *parts* is a device, a pipe or a socket, which a new file may not replace."""
+        directory = self._directories.parent_of(parts)
         if parts:
             status_to_replace(parts[-1], directory.descriptor)
 
     def new_file(self, parts: Parts, mode: int = 0o666, size: int | None = None) -> NewFile:
-        """Begin a file that is to be *parts*, and of *size* bytes if that is known.
+        """Start to write the file *parts*, of *size* bytes if this is known. See `NewFile`.
 
-        *mode* is lessened by the umask, as for any new file.
+        The umask applies to *mode*, as for any new file.
         """
         if not parts:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         parents, name = parts[:-1], parts[-1]
-        directory = self._around(parts, make=True)
-        if self._is_first_in(parents):
+        directory = self._directories.parent_of(parts, make=True)
+        if self._needs_sweep(parents):
             sweep(directory.descriptor)
         sync_above = functools.partial(self.sync_above, parents)
         try:
             return NewFile(directory, name, mode, size, sync_above)
-        except FileNotFoundError:  # somebody has removed the directory since it was opened
-            self._kept.pop(parents, None)
+        except FileNotFoundError:  # somebody removed the directory after it was opened
+            self._directories.forget(parents)
             self._names.forget()
-            return NewFile(self._around(parts, make=True), name, mode, size, sync_above)
+            return NewFile(self._directories.parent_of(parts, make=True), name, mode, size, sync_above)
 
     @contextlib.contextmanager
     def atomic_file(
@@ -191,30 +195,26 @@ class LocalTree:
         if_absent: bool = False,
         durable: bool = False,
     ) -> Iterator[NewFile]:
-        """Yield a new file that appears as *parts* when the block ends, and not before.
+        """Yield a new file that replaces *parts* atomically at the end of the block.
 
-        It replaces what was there at once; with *if_absent*, that stays, and the end of the
-        block raises `FileExistsError`. If the block raises, nothing is left of it and what
-        was there stays. *durable* is that of `NewFile.commit`.
+        If the block raises, the new file is removed and the old one stays. With *if_absent*, an old file stays in
+        any case, and the end of the block raises `FileExistsError`. *durable* is passed to `NewFile.commit`.
         """
         with self.new_file(parts, mode, size) as file:
             yield file
             file.commit(durable, if_absent=if_absent)
 
     def sync_above(self, parts: Parts) -> None:
-        """Bring the name of the directory *parts* to the disk, and those of all directories that it is in.
+        """Sync the names of the directory *parts* and of all its parents to the disk.
 
-        Of those above a tree that was opened already, that is left to whoever made them.
+        If the tree was created with an open directory, the directories above that one are not synced.
         """
-        self._names.sync_above(parts, self._opened)
-        if not self._top:
+        self._names.sync_above(parts, self._directories.open)
+        if not self._has_top:
             self._names.sync_above_top(self.directory)
 
     def sync_directories(self, directories: Iterable[Parts]) -> None:
-        """Bring the names of what was committed in *directories* to the disk, at once for each file system.
-
-        So are those of the directories that they are in.
-        """
+        """Sync the names of the new files in *directories*, and of their parents, once for each file system."""
 
         def opened() -> Generator[int, None, None]:
             for each in {parts[:depth] for parts in directories for depth in range(len(parts) + 1)}:
@@ -226,12 +226,12 @@ class LocalTree:
         self.sync_above(())
 
     def remove(self, parts: Parts, *, durable: bool = False) -> None:
-        """Remove the file or the empty directory *parts*, and its parents as far as they are empty.
+        """Remove the file or the empty directory *parts*, and its empty parents.
 
-        If *durable*, they don't come back after a power cut.
+        If *durable*, sync each removal, so that no file comes back after a power cut.
         """
         *parents, name = parts
-        directory = self._around(parts)  # which is open for as long as it is named here
+        directory = self._directories.parent_of(parts)  # a reference: it keeps the descriptor open
         is_directory = stat.S_ISDIR(self.status(parts).st_mode)
         (os.rmdir if is_directory else os.unlink)(name, dir_fd=directory.descriptor)
         if durable:
@@ -239,42 +239,42 @@ class LocalTree:
         self.remove_empty(tuple(parents), durable=durable)
 
     def remove_empty(self, parts: Parts, *, durable: bool = False) -> None:
-        """Remove the directory *parts* and its parents, as far as they are empty."""
+        """Remove the directory *parts* and its parents, up to the first one that is not empty."""
         names = list(parts)
         while names:
             name = names.pop()
             try:
-                parent = self._opened(tuple(names))
+                parent = self._directories.open(tuple(names))
                 os.rmdir(name, dir_fd=parent.descriptor)
-            except OSError:  # the first that is not empty ends it
+            except OSError:  # it is not empty
                 return
             if durable:
                 disk.sync_one(parent.descriptor)
 
     @contextlib.contextmanager
     def open_directory(self, parts: Parts) -> Iterator[int]:
-        """Yield a descriptor of the directory *parts*."""
-        directory = self._opened(parts)
+        """Open the directory *parts* as a descriptor."""
+        directory = self._directories.open(parts)
         yield directory.descriptor
 
     def free_bytes(self, parts: Parts = ()) -> int | None:
-        """Return how many bytes this user can still write below *parts*, None if that can't be told.
+        """Return the number of bytes that this user can still write below *parts*; None if it is unknown.
 
-        *parts* need not be there yet.
+        *parts* need not exist.
         """
-        directory = self._nearest(parts)  # which is open for as long as it is named here
+        directory = self._directories.open_nearest(parts)  # a reference: it keeps the descriptor open
         return disk.free_bytes(directory.descriptor)
 
     def folds_names(self, parts: Parts = (), answers: dict[tuple[int, int], bool] | None = None) -> bool:
-        """Tell whether names below *parts*, which need not be there yet, that differ in case alone are one.
+        """Return whether the file system ignores the case of names below *parts*, which need not exist.
 
-        One thread at a time may ask. False is also that it can't be told. *answers* has the answers of
-        directories, by their devices and inodes, and takes new ones.
+        Return False if this is unknown. *answers* is a cache by the device and inode of the directory. One thread
+        at a time may call this.
         """
         try:
-            directory = self._nearest(parts)
+            directory = self._directories.open_nearest(parts)
         except OSError as e:
-            log.debug("%r did not tell whether it folds names: %s", self.path(parts), e)
+            log.debug("can't determine whether %r ignores case: %s", self.path(parts), e)
             return False
         if answers is None:
             return disk.folds_names(directory.descriptor)
@@ -285,100 +285,21 @@ class LocalTree:
         return answers[which]
 
     def is_new(self, parts: Parts) -> bool:
-        """Tell whether there was nothing when this tree made the directory *parts*; False if that is not known."""
-        directory = self._kept.get(parts)
-        return directory is not None and directory.is_new
+        """Return whether this tree created the directory *parts*; False if this is unknown."""
+        return self._directories.is_new(parts)
 
-    def close_kept(self) -> None:
-        """Close the directories that were kept open, each when nobody uses it any more."""
-        with self._lock:
-            self._kept.clear()
-
-    def _is_first_in(self, directory: Parts) -> bool:
+    def _needs_sweep(self, directory: Parts) -> bool:
         with self._lock:
             if directory in self._swept:
                 return False
-            if len(self._swept) >= _MOST_SWEPT:  # a store may have more directories than this needs to know
+            if len(self._swept) >= _MAX_SWEPT:  # a store may have any number of directories
                 self._swept.clear()
             self._swept.add(directory)
             return True
 
-    def _around(self, parts: Parts, *, make: bool = False) -> Directory:
-        """Return the directory that *parts* are in, if they are not closed; of no parts, it is the tree's own."""
-        directory = self._opened(parts[:-1], make=make)
-        if parts:
-            self._deny_list.require_allowed(directory.descriptor, parts[-1])
-        return directory
-
-    def _opened(self, parts: Parts, *, make: bool = False) -> Directory:
-        directory = self._kept.get(parts)
-        if directory is None:
-            directory = self._open(parts, make=make)
-            if self._most_kept:
-                with self._lock:
-                    while len(self._kept) >= self._most_kept:
-                        del self._kept[next(iter(self._kept))]
-                    kept = self._kept.setdefault(parts, directory)
-                    kept.is_new |= (
-                        directory.is_new
-                    )  # another worker may have opened it when this one had made it
-                    directory = kept
-        return directory
-
-    def _open(self, parts: Parts, *, make: bool) -> Directory:
-        current = self._open_top(make)
-        for part in parts:
-            self._deny_list.require_allowed(current.descriptor, part)
-            current = _open_directory(part, current.descriptor, make)
-            if self._deny_list.has_any:
-                self._deny_list.require_not_denied(os.fstat(current.descriptor))
-        return current
-
-    def _open_top(self, make: bool) -> Directory:
-        if self._top:
-            return self._top
-        is_new = False
-        if make:
-            with contextlib.suppress(FileNotFoundError):  # for all files but the first it is there
-                return Directory(os.open(self.directory, TOP))
-            with contextlib.suppress(FileExistsError):  # another worker was faster
-                os.makedirs(self.directory)
-                is_new = True
-                self._names.forget()
-        return Directory(os.open(self.directory, TOP), is_new=is_new)
-
-    def _nearest(self, parts: Parts) -> Directory:
-        """Open the directory *parts*, or the nearest above it that is there."""
-        for depth in range(len(parts), -1, -1):
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                return self._kept.get(parts[:depth]) or self._open(parts[:depth], make=False)
-        path = self.directory
-        while not os.path.isdir(path) and path != ".":
-            path = os.path.dirname(path) or "."
-        try:
-            return Directory(os.open(path, TOP))
-        except PermissionError:
-            return Directory(os.open(path, _ABOVE))
-
 
 def _open_below(directory: Directory, parts: Parts) -> int:
-    """Return a descriptor of the last of *parts* in *directory*, never of what a link leads to."""
+    """Return a new descriptor of the last of *parts* in *directory*, without following a link."""
     if not parts:
         return os.dup(directory.descriptor)
     return os.open(parts[-1], READ | os.O_NOFOLLOW, dir_fd=directory.descriptor)
-
-
-def _open_directory(name: str, parent: int, make: bool) -> Directory:
-    is_new = False
-    try:
-        if make:
-            with contextlib.suppress(FileNotFoundError):
-                return Directory(os.open(name, _DIRECTORY, dir_fd=parent))
-            with contextlib.suppress(FileExistsError):  # another worker was faster
-                os.mkdir(name, dir_fd=parent)
-                is_new = True
-        return Directory(os.open(name, _DIRECTORY, dir_fd=parent), is_new=is_new)
-    except NotADirectoryError:
-        raise NotADirectoryError(
-            errno.ENOTDIR, f"{name!r} in it is a file or a link, not a directory"
-        ) from None

@@ -1,4 +1,4 @@
-"""The files of a tree, in the order of the keys that they get in a store."""
+"""A walk over the files of a directory tree, in the order of the keys that they get in a store."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pfstorage.errors import ForbiddenError, LocalFileError
-from pfstorage.local.common import local_error, local_errors
 from pfstorage.local.deny_list import DeniedFileError
+from pfstorage.local.errors import local_error, local_errors
 from pfstorage.local.resolved import ResolvedPath
 from pfstorage.local.sandbox import LocalAccess
 from pfstorage.local.unfinished import is_unfinished
 
-_NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}  # of a link, or of what has gone meanwhile
-
-_OF_FSCK = "lost+found"  # what a check of the file system has found (fsck(8)), for the superuser
+# Errors of a broken link, and of a file that was removed during the walk.
+_GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+# The directory of fsck(8), which only the superuser may read.
+_LOST_AND_FOUND = "lost+found"
 
 
 def _nothing(_: str) -> bool:
@@ -26,9 +27,9 @@ def _nothing(_: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """A regular file of a tree. *size* is in bytes, *mtime_ns* in nanoseconds since 1970.
+    """A regular file of a tree. *size* is in bytes, *mtime_ns* in nanoseconds since the epoch.
 
-    *rest* is what lies below the root, "" for the root itself.
+    *rest* is the path below the root, "" for the root itself.
     """
 
     resolved: ResolvedPath
@@ -38,7 +39,7 @@ class LocalFile:
 
     @property
     def path(self) -> str:
-        """Its path, which begins with the root as it was spelled."""
+        """The path: the root as the caller spelled it, and *rest*."""
         return self.resolved.path
 
 
@@ -50,24 +51,26 @@ def find_files(
     local_access: LocalAccess | None = None,
     excludes: Callable[[str], bool] = _nothing,
 ) -> Iterator[LocalFile | LocalFileError]:
-    """Yield every regular file below *root*, or *root* itself, in ascending order of the bytes of its `LocalFile.rest`.
+    """Yield every regular file below *root*, or *root* itself, in ascending order of the bytes of `LocalFile.rest`.
 
-    So ``a-b`` comes before ``a/x``, and that before ``a0``: the order of a listing, since
-    the bytes of names are the UTF-8 of keys. One directory is read at a time, when it is
-    reached; names of those on the way to a file are held. What can't be read is yielded
-    as an error in its place, with the fact *local*. Raise `LocalFileError`, at once, if
-    *root* is missing, and `ForbiddenError` if the *local_access* does not allow it.
+    So ``a-b`` comes before ``a/x``, and ``a/x`` before ``a0``: this is the order of a listing, since the bytes of
+    names are the UTF-8 of keys. A directory is read when the walk reaches it. Only the names in the directories on
+    the way to the present file are in memory.
 
-    *warn* is told what is left out: an empty directory, a device, a pipe, a socket, what
-    has gone meanwhile, and a link to a directory, out of the tree or nowhere. With
-    *follow_symlinks*, links count as what they lead to, wherever that is on the *local_access*;
-    only one that leads back to a directory that it is in, or nowhere, is left out. Files
-    that pfstorage has not finished are left out as if they were not there. So is what *excludes* is true of: it is
-    asked for each path below the root, and for each directory, with a slash, whether that holds for all below it.
-    Where it holds for the directory itself alone, nothing is told if there is nothing in it to yield.
+    Raise `LocalFileError`, at once, if *root* is missing, and `ForbiddenError` if *local_access* does not allow it.
+    A file or directory that can't be read later is yielded as an error in its place, with the fact *local*.
 
-    Below the roots of a *local_access* the walk goes by descriptors, of which its trees keep some
-    open; elsewhere it goes by paths and holds none.
+    *warn* gets a message about each skipped file: an empty directory, a device, a pipe, a socket, a file that was
+    removed during the walk, and a link to a directory, out of the tree or nowhere. With *follow_symlinks*, links
+    count as their targets, wherever *local_access* allows; only broken links and links to a directory that contains
+    them are skipped. Unfinished files of pfstorage are skipped without a message.
+
+    *excludes* skips files without a message. It gets each path below the root. For a directory, it also gets the
+    path with a slash: if it returns true, everything below is skipped. If it returns true only for the path without
+    the slash, the walk enters the directory, but does not report it if it contains no files.
+
+    Below the roots of *local_access*, the walk opens descriptors, and the trees keep some of them open. Elsewhere
+    it opens paths and keeps none open.
     """
     local_access = local_access or LocalAccess()
     top = local_access.resolve(root)
@@ -83,9 +86,10 @@ def find_files(
 
 @dataclass
 class _Level:
-    """A directory on the way: what is before its names in a `LocalFile.rest`, and those to come, the last first.
+    """A directory on the way to the present file.
 
-    The name of a directory ends in a slash, which is how it sorts.
+    *rest* is its path below the root, with a slash at the end. *names* are the names still to visit, in descending
+    order. The name of a directory ends in a slash, because it sorts in this form.
     """
 
     resolved: ResolvedPath
@@ -95,7 +99,7 @@ class _Level:
 
 
 class _Walker:
-    """A walk under way."""
+    """The state of one walk."""
 
     def __init__(
         self,
@@ -110,8 +114,9 @@ class _Walker:
         self._local_access = local_access
         self._follow = follow_symlinks
         self._warn = warn
-        self._leaves_out = excludes
-        self._levels: list[_Level] = []  # no recursion: Python ends that before a path ends
+        self._excludes = excludes
+        # A stack instead of recursion: a path may be deeper than Python's recursion limit.
+        self._levels: list[_Level] = []
 
     def files(self) -> Iterator[LocalFile | LocalFileError]:
         found = self._visit(self._top, "", is_directory=True)
@@ -131,20 +136,20 @@ class _Walker:
     def _visit(
         self, resolved: ResolvedPath, rest: str, *, is_directory: bool
     ) -> LocalFile | LocalFileError | None:
-        """Return the file at *resolved*, or what keeps it from being read; go down into a directory."""
-        is_named = bool(rest) and self._leaves_out(rest.removesuffix("/"))
-        if is_named if not is_directory else (rest and self._leaves_out(rest)):
+        """Return the file at *resolved* or its error; push a directory to the stack and return None."""
+        is_excluded = bool(rest) and self._excludes(rest.removesuffix("/"))
+        if is_excluded if not is_directory else (rest and self._excludes(rest)):
             return None
         try:
             found = self._enter(resolved, rest) if is_directory else self._file(resolved, rest)
         except OSError as e:
-            if not (is_named or self._is_skipped(e, rest)):
+            if not (is_excluded or self._is_skipped(e, rest)):
                 return local_error(e, resolved.path)
             found = e.strerror
         except ForbiddenError:
             found = "it is a link that leads out of the directories that messages may name (--fsRoot)"
         if isinstance(found, str):
-            if is_named:
+            if is_excluded:
                 return None
             self._warn(f"{resolved.path!r} was left out: {found}")
             return None
@@ -152,12 +157,12 @@ class _Walker:
 
     @staticmethod
     def _is_skipped(error: OSError, rest: str) -> bool:
-        """Tell whether *error* is no failure: what can't be read has gone, or holds no user's files."""
-        is_of_system = error.errno == errno.EACCES and rest.split("/")[-2:] == [_OF_FSCK, ""]
-        return error.errno in _NOWHERE or isinstance(error, DeniedFileError) or is_of_system
+        """Return whether the walk skips the file with a warning: it is gone, denied, or belongs to the system."""
+        is_of_system = error.errno == errno.EACCES and rest.split("/")[-2:] == [_LOST_AND_FOUND, ""]
+        return error.errno in _GONE or isinstance(error, DeniedFileError) or is_of_system
 
     def _enter(self, resolved: ResolvedPath, rest: str) -> str | None:
-        """Read a directory, to go on in it; return why it is left out, if it is."""
+        """Read a directory and push it to the stack; return the reason if it is skipped."""
         identity = None
         if self._follow:
             resolved = self._local_access.resolve_link(resolved)
@@ -180,10 +185,10 @@ class _Walker:
             resolved = directory.child(entry.name, os.path.join(directory.path, entry.name))
             return stat.S_ISDIR(self._local_access.resolve_link(resolved).status(follow=True).st_mode)
         except (OSError, ForbiddenError):
-            return False  # a link in a circle, to what is closed or out of the roots: as a file it tells
+            return False  # a circular, denied or forbidden link: `_file` reports it
 
     def _file(self, resolved: ResolvedPath, rest: str) -> LocalFile | str | None:
-        """Return the file at *resolved*, or why it is left out: None is not worth a word."""
+        """Return the file at *resolved*, the reason if it is skipped, or None if it is skipped without a warning."""
         if is_unfinished(rest.rpartition("/")[2]):
             return None
         status = resolved.status()

@@ -1,4 +1,4 @@
-"""A file that is written beside its final name."""
+"""Writing of a local file under a temporary name, which is then renamed."""
 
 from __future__ import annotations
 
@@ -10,33 +10,32 @@ import time
 from collections.abc import Callable, Iterable
 
 from pfstorage.local import disk
-from pfstorage.local.common import Directory, is_disk_error, read_at
+from pfstorage.local.descriptors import Directory, read_at
+from pfstorage.local.errors import is_disk_error
 from pfstorage.local.replacing import copy_permissions, status_to_replace
 from pfstorage.local.unfinished import create_unfinished, remove_unfinished
 
 Data = bytes | bytearray | memoryview
 
-# what link(2) says of a file system without hard links, such as exFAT or some of FUSE
+# Errors of link(2) on a file system without hard links, such as exFAT and some FUSE file systems.
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS}
-# what rename(2) says where a file can't get another name, such as a mount point or on an object store
+# Errors of rename(2) where no file can be renamed, such as a mount point, or an object store as a file system.
 _NO_RENAME = {errno.EXDEV, errno.EBUSY, errno.ENOTSUP, errno.ENOSYS}
 _PRIVATE = 0o600
 _ZEROS = bytes(256 * 1024)
-_SHORTEST_HOLE = 4096
-_LEAST_WITH_HOLES = 2 * len(_ZEROS)
+_MIN_HOLE = 4096
+_MIN_SIZE_WITH_HOLES = 2 * len(_ZEROS)
 
 
 class NewFile:
-    """A file that is written beside its final name, and gets it, whole, by `commit`.
+    """A new file, written under a temporary name in the target directory. `commit` renames it atomically.
 
-    What had the name until then is replaced at once. Nothing is buffered. `write_at`
-    and `read_at` may be called from several threads at once, and nothing else
-    meanwhile. It holds its descriptor and its directory until it is committed or
-    discarded; at the end of a ``with`` it is discarded, unless it was committed. *size*
-    is how long it is, in bytes. Methods raise `OSError`.
+    Without `commit`, the end of the ``with`` block removes the file. Nothing is buffered. *size* is the present
+    length in bytes. Several threads may call `write_at` and `read_at` at once; while they do, call nothing else.
+    The descriptor and the directory stay open until `commit` or `discard`. Methods raise `OSError`.
 
-    Where it replaces a file, it has no more rights than that one; it never replaces what is no file.
-    In one that is to be large, what is written as zeros takes no room, as far as the file system knows of holes.
+    A new file gets at most the permissions of the file that it replaces. It never replaces a device, a pipe, a
+    socket or a directory. In a large file, blocks of zeros become holes, if the file system supports that.
     """
 
     def __init__(
@@ -47,31 +46,30 @@ class NewFile:
         size: int | None = None,
         sync_above: Callable[[], None] = lambda: None,
     ) -> None:
-        """Make it in *directory*, to be *name*; it is to have *size* bytes, as far as that is known.
+        """Create the temporary file for *name* in *directory*. *size* is the expected size, if it is known.
 
-        *sync_above* brings the name of *directory* to the disk, and those of the directories above.
+        *sync_above* syncs the names of *directory* and of its parents to the disk.
         """
-        # until it has the rights of what it replaces, it is for nobody else
+        # until `commit` copies the permissions of the old file, only the owner may access the new one
         is_first = directory.is_new or status_to_replace(name, directory.descriptor) is None
         made_with = mode if is_first else mode & _PRIVATE
         self._part, self._descriptor, status = create_unfinished(directory.descriptor, made_with)
         self._mode = mode
-        self._has_holes = size is None or size >= _LEAST_WITH_HOLES
-        self.refusal: OSError | None = None
-        """Why it was not brought to the disk, where its file system knows of no such thing."""
+        self._has_holes = size is None or size >= _MIN_SIZE_WITH_HOLES
+        # The error of fsync, if the file system does not support it.
+        self.unsynced: OSError | None = None
         self._directory: Directory | None = directory
         self._sync_above = sync_above
         self._name = name
         self.size = 0
-        # NFS and others, which have no device of their own, tell what could not be written only when a
-        # descriptor is closed (close(2)); what lies on a disk here tells at once
-        self._tells_at_close = os.major(status.st_dev) == 0
+        # NFS and other file systems without a block device report some write errors only at close(2)
+        self._may_fail_at_close = os.major(status.st_dev) == 0
 
     def fileno(self) -> int:
         return self._descriptor
 
     def write(self, data: Data, /) -> int:
-        """Write all of *data* after what was last written so; return its length in bytes."""
+        """Write all of *data* at the present position; return its length in bytes."""
         view = memoryview(data).cast("B")
         done = len(view) if self._is_hole(view) and self._skip(len(view)) else 0
         while done < len(view):
@@ -80,16 +78,16 @@ class NewFile:
         return done
 
     def _is_hole(self, view: memoryview) -> bool:
-        """Tell whether *view* is so many zeros that they are worth a hole."""
-        if not self._has_holes or len(view) < _SHORTEST_HOLE:
+        """Return whether *view* is all zeros, and long enough for a hole."""
+        if not self._has_holes or len(view) < _MIN_HOLE:
             return False
         return all(_ZEROS.startswith(view[at : at + len(_ZEROS)]) for at in range(0, len(view), len(_ZEROS)))
 
     def _skip(self, size: int) -> bool:
-        """Leave a hole of *size* bytes at the end of the file; tell whether that is possible here."""
+        """Append a hole of *size* bytes at the end of the file; return whether that was possible."""
         position = os.lseek(self._descriptor, 0, os.SEEK_CUR)
         if os.fstat(self._descriptor).st_size > position:
-            return False  # there may be something there
+            return False  # the file may have data there
         try:
             os.ftruncate(self._descriptor, position + size)
         except OSError as e:
@@ -100,9 +98,9 @@ class NewFile:
         return True
 
     def write_at(self, data: Data, offset: int) -> int:
-        """Write all of *data* from *offset* on, in what was preallocated; return its length in bytes.
+        """Write all of *data* at *offset*, in the space from `preallocate`; return its length in bytes.
 
-        `write` goes on where it was.
+        The position of `write` does not change.
         """
         view = memoryview(data).cast("B")
         done = (
@@ -113,42 +111,42 @@ class NewFile:
         return done
 
     def read_at(self, size: int, offset: int) -> bytes:
-        """Return the *size* bytes from *offset* on, fewer only where the file ends before."""
+        """Read *size* bytes at *offset*; return fewer only at the end of the file."""
         return read_at(self._descriptor, size, offset)
 
     def flush(self) -> None:
-        """Do nothing, for nothing is held back. Those who write to any file call it."""
+        """Do nothing: there is no buffer. Code that writes to any kind of file calls this."""
 
     def preallocate(self, size: int) -> None:
-        """Make the file *size* bytes long, and take the room for them where the file system can.
+        """Make the file *size* bytes long and reserve disk space, if the file system supports that.
 
-        Raise `OSError` with ``ENOSPC`` where it can and has not so much. What is not
-        written afterwards is zeros: `truncate` a file that becomes shorter.
+        Raise `OSError` with ``ENOSPC`` if there is not enough space. Bytes that are not written stay zeros: call
+        `truncate` if the file becomes shorter.
         """
         if size and not disk.allocate(self._descriptor, size):
             os.ftruncate(self._descriptor, size)
         self.size = size
 
     def truncate(self, size: int) -> None:
-        """Keep the first *size* bytes; `write` goes on after them."""
+        """Cut the file to *size* bytes, and move the position of `write` to the end."""
         os.ftruncate(self._descriptor, size)
         os.lseek(self._descriptor, size, os.SEEK_SET)
         self.size = size
 
     def set_mtime(self, ns: int) -> None:
-        """Set the time of modification, in nanoseconds since 1970. Writing afterwards changes it again."""
+        """Set the modification time, in nanoseconds since the epoch. A later write changes it again."""
         try:
-            # an old time of access would tell the cleaners of temporary directories to remove it
+            # the access time is now: programs that clean temporary directories remove files with an old one
             os.utime(self._descriptor, ns=(time.time_ns(), ns))
         except OverflowError as e:
             raise OSError(errno.EOVERFLOW, f"{ns} is no time that a file can have") from e
 
     def commit(self, durable: bool = False, *, if_absent: bool = False) -> None:
-        """Give the file its name, and close it.
+        """Rename the file to its final name, and close it.
 
-        If *durable*, its content is on the disk before that, and its name when this
-        returns, with those of the directories that it is in. With *if_absent*, a file that has
-        the name stays: raise `FileExistsError`. If the name can't be given, it can still be discarded.
+        If *durable*, the content is synced before the rename, and the name and its parent directories before this
+        returns. With *if_absent*, an existing file stays, and this raises `FileExistsError`. If the rename fails,
+        `discard` still removes the file.
         """
         if self._directory is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
@@ -158,10 +156,10 @@ class NewFile:
             copy_permissions(self._descriptor, there, self._name, directory, self._mode)
         if durable:
             self._sync(self._descriptor)
-        elif self._tells_at_close:
+        elif self._may_fail_at_close:
             os.close(
                 os.dup(self._descriptor)
-            )  # the file itself stays open till it has its name, for its lock
+            )  # the file itself stays open until the rename, to keep its lock
         (_name_new if if_absent else _rename)(self._part, self._name, directory)
         self._part = ""
         try:
@@ -172,10 +170,10 @@ class NewFile:
             self._close()
 
     def _sync(self, descriptor: int) -> None:
-        self.refusal = disk.sync_one(descriptor) or self.refusal
+        self.unsynced = disk.sync_one(descriptor) or self.unsynced
 
     def discard(self) -> None:
-        """Remove the file, unless it was committed or something else removed it, and close it."""
+        """Remove the file, unless it was committed or is gone already, and close it."""
         (part, self._part), directory = (self._part, ""), self._directory
         try:
             if part and directory:
@@ -183,12 +181,12 @@ class NewFile:
         except OSError:
             self._close()
             assert directory is not None
-            remove_unfinished(part, directory.descriptor)  # some of FUSE remove no file that is open
+            remove_unfinished(part, directory.descriptor)  # some FUSE file systems can't remove an open file
         finally:
             self._close()
 
     def _close(self) -> None:
-        descriptor, self._descriptor = self._descriptor, -1  # another file may get the number
+        descriptor, self._descriptor = self._descriptor, -1  # another file may get this number
         self._directory = None
         if descriptor >= 0:
             os.close(descriptor)
@@ -206,14 +204,16 @@ def _rename(part: str, name: str, directory: int) -> None:
     except OSError as e:
         if e.errno not in _NO_RENAME:
             raise
-        text = f"a file can't be renamed to it ({e.strerror}): take a directory in which files can be, and move it then"
+        text = (
+            f"can't rename a file to it ({e.strerror}): use another directory, and move the file afterwards"
+        )
         raise OSError(e.errno, text) from e
 
 
 def _name_new(part: str, name: str, directory: int) -> None:
-    """Rename *part* to *name*, unless something has that name; of several who do so at once, one succeeds.
+    """Rename *part* to *name*, unless this name exists. If several processes do this at once, one succeeds.
 
-    Raise `FileExistsError`, or `IsADirectoryError`, as `_rename` does.
+    Raise `FileExistsError`, or `IsADirectoryError` as `_rename`.
     """
     try:
         os.link(part, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
@@ -223,7 +223,7 @@ def _name_new(part: str, name: str, directory: int) -> None:
     except OSError as e:
         if e.errno not in _NO_HARD_LINKS:
             raise
-        _require_free(name, directory)  # only a look before can tell here: who comes between is replaced
+        _require_free(name, directory)  # not atomic: a file that is created after this check is replaced
         _rename(part, name, directory)
     else:
         remove_unfinished(part, directory)
@@ -237,11 +237,10 @@ def _require_free(name: str, directory: int) -> None:
 
 
 def sync_file_systems(files: Iterable[NewFile]) -> OSError | None:
-    """Bring what was written to *files* to the disk, at once for each file system: then commit them.
+    """Sync the file systems of *files* to the disk, once each, to commit the files afterwards.
 
-    Return why one was not, if its file system knows of no such thing. Other files of those
-    file systems go with them. Raise `OSError` where one could not be written; Linux tells
-    only since 5.8 (syncfs(2)). The names that `NewFile.commit` gives are on the disk after
-    `LocalTree.sync_directories`.
+    If a file system does not support this, return its error. This also syncs other files of these file systems.
+    Raise `OSError` for a failed write; Linux reports those since 5.8 (syncfs(2)). After the commits,
+    `LocalTree.sync_directories` syncs the names.
     """
     return disk.sync(file.fileno() for file in files)

@@ -140,8 +140,8 @@ class TransferContext:
                 file.commit(durable, if_absent=self.options.if_absent)
             except FileExistsError:  # it was not there when its object was asked for
                 return SAME
-            if file.refusal:
-                self.warn_unsynced(file.refusal)
+            if file.unsynced:
+                self.warn_unsynced(file.unsynced)
             return TransferResult(file.size)
 
     def warn_unsynced(self, refusal: OSError) -> None:

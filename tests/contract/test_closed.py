@@ -203,7 +203,7 @@ def test_links_that_come_to_lead_elsewhere_are_followed(
     roots.deny([str(root / "key")])
     (root / "..new").symlink_to("..two")
     (root / "..new").replace(root / "..data")
-    monkeypatch.setattr("pfstorage.local.deny_list._SECONDS", 0)
+    monkeypatch.setattr("pfstorage.local.deny_list._REFRESH_SECONDS", 0)
     order = {"action": "objPut", "meta": {"file": "..two/key", "inLocation": "new"}}
     assert not StoreHandler(storage).run(order, RequestContext(roots=roots))["status"]
 

@@ -198,7 +198,7 @@ def test_a_job_whose_directory_is_below_no_root_any_more_does_nothing(
         metas = {"objPush": PUSHES["putSpec"], "objPull": PULLS["to the current directory"]}
         submitted(storage, tmp_path / "state", (here,), action, metas[action])
         over = resumed(storage, tmp_path / "state", there)
-        assert f"was in {str(here)!r} when the job came" in failed_alone(over, "ForbiddenError")
+        assert f"was in {str(here)!r} when the job was accepted" in failed_alone(over, "ForbiddenError")
         assert content(storage) == {}
     assert read_tree(there / "data") == OTHERS
 

@@ -331,7 +331,7 @@ def test_rights_that_cannot_be_kept_are_an_error_if_others_would_get_some(
         with LocalTree("out").atomic_file(("a",)):
             pass
 
-    with pytest.raises(OSError, match="can't have the rights of the old one"):
+    with pytest.raises(OSError, match="can't have the permissions of the old one"):
         write()
     assert read_tree(tmp_path / "out") == {"a": b"before"}
     Path("out/a").chmod(0o644)  # to have less is no fault
@@ -448,7 +448,7 @@ def test_a_name_that_cannot_be_given_is_told_and_loses_nothing(
     monkeypatch.setattr(os, "replace", refuse(number))
     reply = run(storage, "objPull", **PULL)
     assert reply["status"] is False
-    assert "'out/a': a file can't be renamed to it" in reply["failed"][0]["msg"]
+    assert "'out/a': can't rename a file to it" in reply["failed"][0]["msg"]
     assert read_tree(tmp_path / "out") == {"a": b"before"}
 
 
@@ -468,7 +468,7 @@ def test_a_file_that_can_be_removed_only_when_it_is_closed_is_removed_and_hides_
     monkeypatch.setattr(os, "replace", refuse(errno.ENOSYS))
     monkeypatch.setattr(os, "unlink", refused_if_open)
     reply = run(storage, "objPull", **PULL)
-    assert "'out/a': a file can't be renamed to it" in reply["failed"][0]["msg"]
+    assert "'out/a': can't rename a file to it" in reply["failed"][0]["msg"]
     assert os.listdir(tmp_path / "out") == []
 
 

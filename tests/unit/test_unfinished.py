@@ -54,7 +54,7 @@ def test_an_object_with_the_name_of_an_unfinished_file_is_not_pulled() -> None:
             storage.put(key, io.BytesIO(b"x"), 1)
         reply = run(storage, "objPull", fromLocation="s", mapLocationOver="out")
         assert (reply["status"], reply["objectFileList"]) == (False, ["s/a"])
-        assert ["kept for unfinished files" in each["msg"] for each in reply["failed"]] == [True, True]
+        assert ["reserved for unfinished files" in each["msg"] for each in reply["failed"]] == [True, True]
         one = run(storage, "objPull", fromLocation="s/a", mapLocationOver="out/.pfstorage-0.part")
         assert one["error"]["type"] == "InvalidKeyError"
         assert read_tree(Path("out")) == {"a": b"x"}
@@ -79,7 +79,7 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_in_the_directory(
 def test_a_tree_sweeps_a_directory_once(
     tmp_path: Path, writer: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pfstorage.local.tree._MOST_SWEPT", 3)
+    monkeypatch.setattr("pfstorage.local.tree._MAX_SWEPT", 3)
     writer.kill()
     writer.wait()
     tree = LocalTree("out")
@@ -177,7 +177,7 @@ def test_a_file_that_nobody_lets_be_written_is_an_error(
 ) -> None:
     monkeypatch.setattr(fcntl, "flock", refuse(errno.EWOULDBLOCK))
     before = descriptors(tmp_path)
-    with pytest.raises(OSError, match="taken at once"):
+    with pytest.raises(OSError, match="removed or locked by another process"):
         LocalTree("out").new_file(("a",))
     assert (os.listdir("out"), descriptors(tmp_path)) == ([], before)
 

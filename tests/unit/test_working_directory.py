@@ -164,9 +164,9 @@ def test_relative_paths_are_told_as_what_is_missing(
 def test_a_relative_store_is_told_as_what_is_missing(gone: Path) -> None:
     message = json.dumps({"action": "ls", "meta": {}})
     reply = run_in(gone, "--type", "filesystem", "--storeBase", "store", "--msg", message, removed=True)
-    assert "give absolute paths" in reply["msg"]
+    assert "use absolute paths" in reply["msg"]
 
 
 def test_a_server_is_not_started_where_there_is_no_directory(gone: Path) -> None:
     reply = run_in(gone, "--server", "--portSelf", "0", "--type", "memory", removed=True)
-    assert "the working directory can't be told" in reply["msg"]
+    assert "can't find the working directory" in reply["msg"]
