@@ -46,7 +46,11 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     packages=find_packages(include=["pfstorage", "pfstorage.*"]),
-    package_data={"pfstorage": ["py.typed"], "pfstorage.server.page": ["*.html", "*.css", "*.js", "*.svg"]},
+    package_data={
+        "pfstorage": ["py.typed"],
+        "pfstorage.server.endpoints": ["*.json"],
+        "pfstorage.server.page": ["*.html", "*.css", "*.js", "*.svg"],
+    },
     python_requires=">=3.10",
     install_requires=[
         "certifi",  # what requests trusts

@@ -1,22 +1,29 @@
-"""Who may come in, from where, and what they may then do."""
+"""Decide which clients may send requests, what they may do, and which local files they may not reach."""
 
 from __future__ import annotations
 
 import functools
+import logging
+import os
 import re
 
 from pfstorage.access.permissions import Permissions
 from pfstorage.errors import ForbiddenError
+from pfstorage.jobs.directory import STATE_FILES
+from pfstorage.local import AllowedRoots, passes_through
 from pfstorage.server.http1.head import Headers
 from pfstorage.server.options import ServerOptions
 from pfstorage.server.tokens import Grant, TokenFile
-from pfstorage.settings.model import FEW
+from pfstorage.settings.model import FEW, Settings
 from pfstorage.settings.urls import is_loopback
 
+log = logging.getLogger(__name__)
+
 ANONYMOUS = Grant("", Permissions())
-_BEHIND = frozenset(("forwarded", "x-forwarded-for", "x-real-ip", "via"))
-"""Headers of a request that came by way of a proxy: who sent it is not who connects."""
-_PARTS = frozenset(
+# A proxy adds these headers: the address of the connection is not that of the client.
+_PROXY_HEADERS = frozenset(("forwarded", "x-forwarded-for", "x-real-ip", "via"))
+# The uses of a resource that could run in a page, or that a page could inspect (W3C, Fetch Metadata, Sec-Fetch-Dest).
+_EMBEDDED = frozenset(
     (
         *(
             "script",
@@ -31,12 +38,11 @@ _PARTS = frozenset(
         *("embed", "object", "frame", "iframe", "fencedframe", "manifest"),
     )
 )
-"""What browsers call the use of a resource that could act for a page, or be read by it (W3C, Fetch Metadata)."""
 _HOST = re.compile(r"(?:\[([^\[\]/?#@]*)\]|([^:\[\]/?#@]*))(?::[0-9]*)?")
 
 
 class Access:
-    """Judges requests to a server that listens on the address *host*."""
+    """Check the requests to a server that listens on the address *host*."""
 
     def __init__(self, options: ServerOptions, host: str) -> None:
         """Read the tokens. Raise `SettingsError`."""
@@ -47,68 +53,71 @@ class Access:
 
     @property
     def is_open(self) -> bool:
-        """Tell whether anybody comes in, and not only from this machine."""
+        """Whether clients of other machines need no token."""
         return self.tokens is None and not self._is_local
 
     def check(self, method: str, headers: Headers) -> None:
-        """Raise `ForbiddenError` for what only a web page sends that should not.
+        """Raise `ForbiddenError` for a request that a web page of another origin may have caused.
 
-        A page of any origin can make its browser send requests here, and by a name of its own that
-        it lets resolve to this address (DNS rebinding) it could read the answers, too.
+        A page of any origin can make its browser send requests to this server. If the page lets a name of its own
+        resolve to this address (DNS rebinding), it could read the responses, too.
         """
         hosts = headers.get_all("host")
         name = _hostname(headers.only("host")) if hosts else ""
         if name and not self._is_known(name):
-            raise ForbiddenError(f"this server does not go by the name {name[:80]!r}: see --allowHost")
+            raise ForbiddenError(
+                f"{name[:80]!r} in the header Host is not a name of this server: see --allowHost"
+            )
         if "service-worker" in headers:
             raise ForbiddenError(
-                "nothing here is a service worker, which could answer in the name of this server"
+                "no resource may become a service worker, because that could answer for this server"
             )
         origin = headers.get("origin")
         is_change = method not in ("GET", "HEAD", "OPTIONS")
         if origin is not None and is_change and not (self.is_allowed(origin) or _is_same(origin, hosts)):
-            raise ForbiddenError("pages of this origin may not send messages here: see --corsOrigin")
+            raise ForbiddenError(
+                "pages of this origin may not send messages to this server: see --corsOrigin"
+            )
 
-    def check_site(self, headers: Headers) -> None:
-        """Raise `ForbiddenError` for what a page of elsewhere has asked for, unless it may read the answer.
+    def check_fetch_metadata(self, headers: Headers) -> None:
+        """Raise `ForbiddenError` for a request by a page of another origin, or for an embedded resource.
 
-        And for what is to run, or to be shown, as a part of any page.
-
-        It could not read it, but measure how long it takes, or notice whether a download begins. Browsers say
-        where a request comes from (W3C, Fetch Metadata) to servers on this machine, and to those with TLS.
+        Such a page can't read the response, but could measure its time, or notice that a download starts. Browsers
+        send these headers (W3C, Fetch Metadata) to servers on the same machine, and over TLS.
         """
         site = headers.get("sec-fetch-site", "none")
         if site not in ("none", "same-origin") and not self.is_allowed(headers.get("origin", "")):
-            raise ForbiddenError("pages of other origins may not ask for this: see --corsOrigin")
-        if headers.get("sec-fetch-dest") in _PARTS:
-            raise ForbiddenError("nothing that is stored is a part of a page: fetch it, or save it")
+            raise ForbiddenError("pages of other origins may not request this: see --corsOrigin")
+        if headers.get("sec-fetch-dest") in _EMBEDDED:
+            raise ForbiddenError("objects can't be embedded in a page: fetch the object, or save it")
 
     def _is_known(self, name: str) -> bool:
-        if name in self._options.allow_hosts or is_loopback(name):  # no page can be of that name, see `check`
+        if name in self._options.allow_hosts or is_loopback(name):  # no page can have a loopback name
             return True
         return name == self._host if self._is_local else not self._options.allow_hosts
 
     def is_allowed(self, origin: str) -> bool:
-        """Tell whether pages of *origin* may send messages and read the answers."""
+        """Return whether pages of *origin* may send messages and read the responses."""
         return origin in self._options.cors_origins
 
     def grant(self, headers: Headers) -> Grant:
-        """Return what the token of a request allows. Raise `UnauthorizedError`."""
+        """Return the grant of the token of a request. Raise `UnauthorizedError`."""
         if self.tokens is None:
             return ANONYMOUS
         return self.tokens.grant(_only(headers.get_all("authorization")))
 
     def is_trusted(self, grant: Grant, headers: Headers, client: str) -> bool:
-        """Tell whether a JSON message may change or end the server: it came from no browser.
+        """Return whether a JSON message may change or stop the server.
 
-        Its sender has a token with all rights; where there are none, it is a program on this machine.
+        A browser never may. Otherwise, the token must have all permissions or, without tokens, the client must be a
+        program on this machine.
         """
         if "origin" in headers:
             return False
         if self.tokens is not None:
             return grant.permissions.is_unrestricted
         is_near = self._is_local and (client == self._host or is_loopback(client))
-        return is_near and _BEHIND.isdisjoint(headers)
+        return is_near and _PROXY_HEADERS.isdisjoint(headers)
 
 
 def _only(values: list[str]) -> str | None:
@@ -117,12 +126,61 @@ def _only(values: list[str]) -> str | None:
 
 @functools.lru_cache(maxsize=FEW)
 def _hostname(host: str) -> str:
-    """Return the name in the value of a header Host, without its port; ``?`` if it is none (RFC 9110, 7.2)."""
+    """Return the name in the header Host without its port, or ``?`` if it is not valid (RFC 9110, section 7.2)."""
     found = _HOST.fullmatch(host)
     return (found[1] or found[2]).lower().rstrip(".") if found else "?"
 
 
 def _is_same(origin: str, hosts: list[str]) -> bool:
-    """Tell whether *origin* is that of this server's own pages."""
+    """Return whether *origin* is the origin of this server's own pages."""
     scheme, _, rest = origin.partition("://")
     return bool(hosts) and rest == hosts[0] and scheme in ("http", "https")
+
+
+class PrivateFiles:
+    """Keep messages away from the private files of the server, which *options* and the settings name.
+
+    *roots* are the directories that messages may access.
+    """
+
+    def __init__(self, roots: AllowedRoots, options: ServerOptions) -> None:
+        self.roots = roots
+        self._options = options
+        self._settings: Settings | None = None
+        # includes the paths of earlier settings, because files stay there when a setting changes
+        self._paths: set[str] = set()
+
+    def update(self, settings: Settings) -> None:
+        """Deny the private files of *settings* if they have changed. Log an error if that is not possible."""
+        if settings is not self._settings and (problem := self.deny(settings)):
+            log.error("messages could access private files of the server: %s", problem)
+
+    def deny(self, settings: Settings) -> str:
+        """Deny the private files of *settings* to messages. Return the problem and its solution, or "".
+
+        A root itself can't be denied. If it is private, all local files are denied. A private file below the directory
+        of a filesystem store would be an object.
+        """
+        private = {**self._options.private_files(), "--debugToDir": settings.debug_to_dir}
+        private = {flag: path for flag, path in private.items() if path}
+        store = settings.filesystem.store_base if settings.type == "filesystem" else ""
+        shared = [flag for flag, path in private.items() if self.roots.contains_root(path)]
+        jobs = (
+            [os.path.join(private["--stateDir"], name) for name in STATE_FILES]
+            if "--stateDir" in private
+            else []
+        )
+        self._paths.update(private.values(), jobs, filter(None, [store]))
+        self.roots.deny(self._paths, everything=bool(shared))
+        self._settings = settings
+        if shared:
+            return (
+                f"{shared[0]}: messages may read and write the files in {private[shared[0]]!r}:"
+                f" set {shared[0]} or --fsRoot to another directory"
+            )
+        stored = [
+            flag for flag, path in private.items() if store and passes_through(os.path.realpath(store), path)
+        ]
+        if stored:
+            return f"{stored[0]}: a file below --storeBase is an object: set {stored[0]} to another directory"
+        return ""

@@ -1,4 +1,4 @@
-"""How many requests are worked on at once, and how many may wait for that."""
+"""Limit the requests that are at work at once, and the requests that wait for that."""
 
 from __future__ import annotations
 
@@ -10,82 +10,87 @@ from types import TracebackType
 
 from pfstorage.errors import BusyError, StoppedError
 
+# Clients wait longer than this for their response, and a refused client would only send its request again.
 WAIT_SECONDS = 30.0
-"""A client waits longer than that for the answer to its request; and one that was sent away would come again."""
+# By default, this allows as many waiting requests as there are connections. Each of them has its thread already.
 WAITING_PER_WORKING = 8
-"""By default, as many as there are connections: each of them has its thread already."""
+# Only one message with more characters than this is decoded at a time. Decoding may take thirty times its size.
+LARGE_MESSAGE = 64 * 1024
 
 
 class _Ticket:
-    """The place of one who waits. *is_called* when the turn came; who is woken up without that is sent away."""
+    """One waiting request. A request that wakes up without *is_admitted* is refused."""
 
-    __slots__ = ("is_called", "lock")
+    __slots__ = ("is_admitted", "lock")
 
     def __init__(self) -> None:
-        self.is_called = False
-        self.lock = threading.Lock()  # who leaves wakes up the next one, and nobody else
+        self.is_admitted = False
+        self.lock = threading.Lock()  # a lock for each ticket wakes up one thread, and no other
         self.lock.acquire()
 
 
 class AdmissionQueue:
-    """Lets *most* at once in, and *each* at most of one owner; *waiting* times as many wait for some seconds.
+    """Admit up to *limit* requests at once, and up to *owner_limit* of one owner. Others wait for some seconds.
 
-    Those of one owner come in in the order of their arrival, and owners in turns: who sends many requests waits for
-    their own ones. Where too many wait, who has most of them is sent away first. All who are sent away get *why*.
+    Up to *waiting* times *limit* requests wait. The requests of one owner are admitted in the order of their arrival,
+    and owners take turns, so that an owner of many requests delays only themselves. If too many wait, the owner with
+    the most waiting requests loses the last of them. Each refused request gets a `BusyError` with the text *refusal*.
+    Thread-safe.
     """
 
     def __init__(
         self,
-        most: int,
+        limit: int,
         waiting: int = WAITING_PER_WORKING,
-        why: str = "the server has too much to do",
-        each: int | None = None,
+        refusal: str = "the server has too much to do",
+        owner_limit: int | None = None,
     ) -> None:
-        self._most = most
-        self._each = most if each is None else each
-        self._why = why
-        self._most_waiting = waiting * most
-        self._inside: Counter[str] = Counter()
+        self._limit = limit
+        self._owner_limit = limit if owner_limit is None else owner_limit
+        self._refusal = refusal
+        self._max_waiting = waiting * limit
+        self._admitted: Counter[str] = Counter()
         self._busy = 0
-        self._queues: dict[str, deque[_Ticket]] = {}  # by owner: the first is next, and then goes to the end
+        # by owner, in the order of their turns: an owner moves to the end after each turn
+        self._queues: dict[str, deque[_Ticket]] = {}
         self._waiting = 0
-        self._is_ended = False
+        self._is_closed = False
         self._lock = threading.Lock()
 
     def counts(self) -> dict[str, int]:
-        """Return how many are at work, and how many wait for that."""
+        """Return the numbers of requests that are at work, and that wait."""
         return {"busy": self._busy, "waiting": self._waiting}
 
     def is_wanted_of(self, owner: str) -> bool:
-        """Tell whether somebody waits for a place, and nobody has more of them than *owner*."""
+        """Return whether a request waits, and no owner has more admitted requests than *owner*."""
         with self._lock:
-            return self._waiting > 0 and self._inside[owner] >= max(self._inside.values(), default=0)
+            return self._waiting > 0 and self._admitted[owner] >= max(self._admitted.values(), default=0)
 
     def enter(self, owner: str = "") -> bool:
-        """Be one of those inside, until `leave` of the same *owner*; tell whether that took a while.
+        """Wait until a request of *owner* is admitted; return whether it had to wait. `leave` ends its work.
 
-        Raise `BusyError`, or `StoppedError` after the `end`.
+        Raise `BusyError`, or `StoppedError` after `close`.
         """
         with self._lock:
-            if self._is_ended:
-                raise _ended()
-            if self._each < self._most and owner and self._inside[owner] >= self._each:
-                raise self._sent_away()
-            if self._busy < self._most:
+            if self._is_closed:
+                raise _server_ends()
+            if self._owner_limit < self._limit and owner and self._admitted[owner] >= self._owner_limit:
+                raise self._refused()
+            if self._busy < self._limit:
                 self._busy += 1
-                self._inside[owner] += 1
+                self._admitted[owner] += 1
                 return False
-            if self._waiting >= self._most_waiting and not self._made_room(owner):
-                raise self._sent_away()
+            if self._waiting >= self._max_waiting and not self._displace(owner):
+                raise self._refused()
             ticket = _Ticket()
             self._queues.setdefault(owner, deque()).append(ticket)
             self._waiting += 1
-        if not (ticket.lock.acquire(timeout=WAIT_SECONDS) and ticket.is_called):
+        if not (ticket.lock.acquire(timeout=WAIT_SECONDS) and ticket.is_admitted):
             self._give_up(owner, ticket)
         return True
 
-    def _made_room(self, owner: str) -> bool:
-        """Send away the last one of whoever has most that wait, if those are more than *owner* then has."""
+    def _displace(self, owner: str) -> bool:
+        """Refuse the last waiting request of the owner with the most, if they have more than *owner* would have."""
         if not self._queues:
             return False
         other, queue = max(self._queues.items(), key=lambda each: len(each[1]))
@@ -102,96 +107,93 @@ class AdmissionQueue:
         self._waiting -= 1
         return ticket
 
-    def end(self) -> None:
-        """Let nobody in any more, and send away who waits."""
+    def close(self) -> None:
+        """Admit no more requests, and refuse all that wait."""
         with self._lock:
-            self._is_ended = True
+            self._is_closed = True
             for owner, queue in list(self._queues.items()):
                 for ticket in list(queue):
                     self._remove(owner, ticket).lock.release()
 
     def leave(self, owner: str = "") -> None:
-        """Hand the place to who has waited longest of the owner whose turn it is."""
+        """End the work of one request of *owner*, and admit the next one."""
         with self._lock:
             self._busy -= 1
-            self._inside[owner] -= 1
-            if not self._inside[owner]:
-                del self._inside[owner]
-            if self._queues and not self._is_ended:
-                self._call_next()
+            self._admitted[owner] -= 1
+            if not self._admitted[owner]:
+                del self._admitted[owner]
+            if self._queues and not self._is_closed:
+                self._admit_next()
 
-    def _call_next(self) -> None:
+    def _admit_next(self) -> None:
         owner, queue = next(iter(self._queues.items()))
         ticket = self._remove(owner, queue[0])
         if queue:
             self._queues[owner] = self._queues.pop(owner)
         self._busy += 1
-        self._inside[owner] += 1
-        ticket.is_called = True
+        self._admitted[owner] += 1
+        ticket.is_admitted = True
         ticket.lock.release()
 
-    def _sent_away(self) -> BusyError:
-        return BusyError(f"{self._why}: try again in some seconds")
+    def _refused(self) -> BusyError:
+        return BusyError(f"{self._refusal}: try again in some seconds")
 
     def _give_up(self, owner: str, ticket: _Ticket) -> None:
-        """Wait no more. Raise `BusyError` or `StoppedError`, unless its turn came just now."""
+        """Stop waiting. Raise `BusyError` or `StoppedError`, unless the request was admitted just now."""
         with self._lock:
             if ticket in self._queues.get(owner, ()):
                 self._remove(owner, ticket)
-            if not ticket.is_called:
-                raise _ended() if self._is_ended else self._sent_away()
+            if not ticket.is_admitted:
+                raise _server_ends() if self._is_closed else self._refused()
 
 
-LARGE = 64 * 1024
-"""Characters of a message beyond which no two are decoded at once: what it decodes to may take thirty times as much."""
+class RequestPermit:
+    """The permit of one HTTP request: its place in one of several queues, or in none.
 
+    *transfers* is the queue of requests that move files, *requests* that of all others, so that a short listing never
+    waits for a pull of many files. *decoding* admits large messages one by one. The request takes a place when it
+    needs one, and keeps it until the last byte of its response was sent. *is_gone* returns whether the client has
+    left. `ServerLoad.admit` sets the *owner* of the token and the *address*.
 
-class Permit:
-    """One request's place among those at work: inside one of the gates, of which *long* is for those that move files.
-
-    While its message is decoded, if that is a large one, it is inside the gate *decoding*.
-
-    A place is taken when it is needed, and given back when all of the answer has left. So an ``ls`` never waits
-    for those that pull a hundred thousand files, and what needs no store waits for nobody.
-    *is_gone* tells whether the client has gone meanwhile. `ServerLoad.admit` sets the *owner* of the token and the
-    *address*.
+    One thread uses a permit; others may read its properties.
     """
 
     def __init__(
         self,
-        quick: AdmissionQueue,
-        long: AdmissionQueue,
+        requests: AdmissionQueue,
+        transfers: AdmissionQueue,
         is_gone: Callable[[], bool] = lambda: False,
         *,
         followers: AdmissionQueue | None = None,
         decoding: AdmissionQueue | None = None,
         uploads: AdmissionQueue | None = None,
     ) -> None:
-        self._quick = quick
-        self._long = long
+        self._requests = requests
+        self._transfers = transfers
         self._followers = followers
         self._decoding = decoding
         self._uploads = uploads
         self.is_gone = is_gone
         self.owner = self.address = ""
-        self._inside: AdmissionQueue | None = None
-        self._name = ""  # under which it is inside
+        self._queue: AdmissionQueue | None = None
+        self._name = ""  # the owner that the queue knows
 
     @property
     def is_wanted(self) -> bool:
-        """Tell whether this request has a place that another waits for, and that its owner has too many of."""
-        return self._inside is not None and self._inside.is_wanted_of(self._name)
+        """Whether another request waits for this place, and no owner has more places than this one."""
+        return self._queue is not None and self._queue.is_wanted_of(self._name)
 
     @property
     def is_at_work(self) -> bool:
-        """Tell whether it is inside, and neither follows a job nor waits for what a client uploads."""
-        return self._inside in (self._quick, self._long)
+        """Whether the request uses the store. Following a job or receiving an upload does not count."""
+        return self._queue in (self._requests, self._transfers)
 
     @property
     def is_following(self) -> bool:
-        return self._inside is not None and self._inside is self._followers
+        """Whether the request follows a job."""
+        return self._queue is not None and self._queue is self._followers
 
-    def __enter__(self) -> Permit:
+    def __enter__(self) -> RequestPermit:
         return self
 
     def __exit__(
@@ -203,60 +205,62 @@ class Permit:
         self.end()
 
     def begin_decoding(self, size: int) -> None:
-        """Be the only one who has a large message, if that of *size* is one: until `end_decoding`, or another place.
+        """Wait until no other large message is decoded, if a message of *size* characters is a large one.
 
-        By then, its action has taken of it what is needed. Raise as `begin` does.
+        The place lasts until `end_decoding`, or until the request takes another place: then its action has read its
+        meta. Raise as `begin` does.
         """
-        if self._decoding and size > LARGE and self._inside is None:
+        if self._decoding and size > LARGE_MESSAGE and self._queue is None:
             self._enter(self._decoding)
 
     def end_decoding(self) -> None:
-        if self._inside is self._decoding:
+        """Give back the place of `begin_decoding`, if the request still has it."""
+        if self._queue is self._decoding:
             self.end()
 
     def begin(self) -> None:
-        """Be inside. Raise `BusyError`, or `StoppedError` if nobody waits for the answer any more."""
-        if self._inside is None or self._inside is self._decoding:
+        """Take a place, unless the request has one. Raise `BusyError`, or `StoppedError` if the client has left."""
+        if self._queue is None or self._queue is self._decoding:
             self.end()
-            self._enter(self._quick)
+            self._enter(self._requests)
 
     def begin_transfer(self) -> None:
-        """Be inside the gate of those that move files. Raise as `begin` does."""
-        if self._inside is not self._long:
+        """Exchange the place for one among the requests that move files. Raise as `begin` does."""
+        if self._queue is not self._transfers:
             self.end()
-            self._enter(self._long)
+            self._enter(self._transfers)
 
     def begin_following(self) -> None:
-        """Be one of those who wait for what becomes of a job. Raise `BusyError`, and let nobody wait for that."""
-        if self._followers and self._inside is not self._followers:
+        """Exchange the place for one among the requests that follow jobs. Raise `BusyError` without waiting."""
+        if self._followers and self._queue is not self._followers:
             self.end()
             self._enter(self._followers)
 
     def begin_upload(self) -> bool:
-        """Be one of those whose body goes on to the store as it comes, if there is a place; tell whether there is.
+        """Take a place among the uploads that are streamed to the store. Return whether there is one.
 
-        If there is none, have no place at all: the body may be long in coming.
+        Without one, the request has no place at all, because the body may take long to arrive.
         """
         self.end()
         with contextlib.suppress(BusyError):
             if self._uploads:
                 self._enter(self._uploads)
-        return self._inside is not None
+        return self._queue is not None
 
     def end(self) -> None:
-        """Give the place back, if there is one."""
-        if self._inside:
-            self._inside.leave(self._name)
-            self._inside = None
+        """Give the place back, if the request has one."""
+        if self._queue:
+            self._queue.leave(self._name)
+            self._queue = None
 
-    def _enter(self, admission: AdmissionQueue) -> None:
-        # an address may be that of a proxy, whose clients all may follow jobs
-        self._name = self.owner or ("" if admission is self._followers else self.address)
-        has_waited = admission.enter(self._name)
-        self._inside = admission
+    def _enter(self, queue: AdmissionQueue) -> None:
+        # Many clients of one proxy share its address, and each of them may follow a job.
+        self._name = self.owner or ("" if queue is self._followers else self.address)
+        has_waited = queue.enter(self._name)
+        self._queue = queue
         if has_waited and self.is_gone():
-            raise StoppedError("the client went away before its turn came")
+            raise StoppedError("the client left before its request was admitted")
 
 
-def _ended() -> StoppedError:
-    return StoppedError("the server ends: send the same again when it is there again")
+def _server_ends() -> StoppedError:
+    return StoppedError("the server is shutting down: send the same message again when it runs again")

@@ -1,4 +1,4 @@
-"""What listens: connections are taken, counted, and break."""
+"""Accept connections, and give each of them a thread."""
 
 from __future__ import annotations
 
@@ -11,33 +11,35 @@ import ssl
 import sys
 import time
 from http.server import HTTPServer
-from socketserver import ThreadingMixIn
+from socketserver import BaseRequestHandler, ThreadingMixIn
 from typing import Any
 
 from pfstorage.errors import NoDescriptorError, PfstorageError, StoppedError
 from pfstorage.runtime.sockets import drain
 from pfstorage.runtime.unexpected import NO_DESCRIPTORS, is_out_of_descriptors
-from pfstorage.server.exchange import answer_of
-from pfstorage.server.http1.connection import RequestHandler
-from pfstorage.server.http1.sending import send
+from pfstorage.server.exchange import standard_headers, to_response
+from pfstorage.server.http1.sending import send_response
 from pfstorage.server.load import ServerLoad
 from pfstorage.server.options import ServerOptions
 from pfstorage.wire.reply import Reply
 
 log = logging.getLogger(__name__)
 
-NO_FILES_SECONDS = 0.5
+# seconds before the next attempt to accept a connection while no descriptor is free
+NO_DESCRIPTOR_SECONDS = 0.5
+# seconds for a client to receive its refusal, while no other connection is accepted
 REFUSAL_SECONDS = 0.5
-"""What a client is waited for that is refused, while no other connection is taken."""
-GUEST_SECONDS = 1.0
-"""What a connection without a place is waited for."""
+# seconds for a provisional connection to send its request
+PROVISIONAL_SECONDS = 1.0
 
 
 class Listener(ThreadingMixIn, HTTPServer):
-    """Listens on one address; each connection has a thread of its own, with a `RequestHandler`."""
+    """Listen on one address, and handle each connection in a thread of its own."""
 
     daemon_threads = True
-    block_on_close = False  # idle kept connections would hold it up; who is at work is waited for by `load`
+    block_on_close = (
+        False  # `server_close` would wait for idle connections; `load` waits for requests at work
+    )
     request_queue_size = 128
     allow_reuse_address = True
 
@@ -45,72 +47,73 @@ class Listener(ThreadingMixIn, HTTPServer):
     options: ServerOptions
     tls: ssl.SSLContext | None
 
-    def __init__(self, address: tuple[str, int]) -> None:
-        """Listen on *address*. Raise `OSError` if it can't be had."""
+    def __init__(self, address: tuple[str, int], handler_class: type[BaseRequestHandler]) -> None:
+        """Listen on *address*. Raise `OSError` if the address is not available."""
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self._spare = open(os.devnull, "rb")  # noqa: SIM115 - it is closed where a descriptor is needed
+        self._spare = open(os.devnull, "rb")  # noqa: SIM115 - `_refuse_one` closes it to free a descriptor
         try:
-            super().__init__(address, RequestHandler)
+            super().__init__(address, handler_class)
         except BaseException:
             self._spare.close()
             raise
 
     @property
     def url(self) -> str:
+        """The URL to which clients send messages."""
         host, port = self.server_address[:2]
         return f"http{'s' if self.tls else ''}://{f'[{host!s}]' if ':' in str(host) else host!s}:{port}/api/v1/cmd"
 
     def server_bind(self) -> None:
-        """Bind without looking up the name of this host, which may take long and is not used."""
+        """Bind without the lookup of the host name in the base class, which may take long."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve a new connection, also if there are too many: what it asks for tells whether it gets a place."""
+        """Serve a new connection even above the limit: its request decides whether it gets a place."""
         self.load.connect(request, str(client_address[0]))
         try:
             super().process_request(request, client_address)
-        except BaseException:  # there is no thread for it
+        except BaseException:  # no thread could be started
             self.load.disconnect(request)
             raise
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """Serve a connection, in a thread of its own: greet by TLS, if that is asked for, and handle its requests."""
+        """Serve a connection in the current thread: make the TLS handshake if TLS is on, and handle the requests."""
         connection = request
         try:
             if self.tls:
                 connection = self.tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
                 if not self.load.replace(request, connection):
                     return
-                connection.settimeout(self.head_seconds(connection))  # for all of the greeting
+                connection.settimeout(self.head_seconds(connection))  # for the whole handshake
                 connection.do_handshake()
             super().finish_request(connection, client_address)
         finally:
             self.load.disconnect(connection)
             if connection is not request:
-                connection.close()  # the server knows only the socket below it
+                connection.close()  # the base class closes only the socket below the TLS socket
 
     def head_seconds(self, connection: socket.socket) -> float:
-        """Return how long *connection* is waited for until a head has come, or a greeting by TLS."""
+        """Return the seconds in which *connection* must send a head, or complete the TLS handshake."""
         seconds = self.options.head_seconds
-        return min(seconds, GUEST_SECONDS) if self.load.is_guest(connection) else seconds
+        return min(seconds, PROVISIONAL_SECONDS) if self.load.is_provisional(connection) else seconds
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Take a connection. Where this process may open no more files, refuse one, for which a descriptor is kept."""
+        """Accept a connection. If this process has no free descriptor, refuse one with the spare descriptor."""
         try:
             return super().get_request()
         except OSError as e:
             if is_out_of_descriptors(e):
                 log.error(
-                    "no connection can be taken, too many files are open: see --maxConnections, ulimit -n"
+                    "no connection can be accepted, too many files are open: see --maxConnections, ulimit -n"
                 )
                 self._refuse_one()
             raise
 
     def _refuse_one(self) -> None:
-        """Take a connection by the descriptor that is kept, and answer 503; by TLS, it ends without a word."""
+        """Accept a connection with the spare descriptor, and answer 503. With TLS, close it without an answer."""
         self._spare.close()
         before = self.socket.gettimeout()
         try:
@@ -121,33 +124,31 @@ class Listener(ThreadingMixIn, HTTPServer):
                 if not self.tls:
                     connection.sendall(_refusal())
                     drain(connection, REFUSAL_SECONDS)
-        except OSError as e:  # another thread was quicker to open something, or the client has gone
+        except OSError as e:  # another thread has taken the descriptor, or the client has left
             log.debug("no connection was refused: %s", e)
-            time.sleep(NO_FILES_SECONDS)
+            time.sleep(NO_DESCRIPTOR_SECONDS)
         finally:
             self.socket.settimeout(before)
             self._keep_spare()
 
     def _keep_spare(self) -> None:
-        """Keep a descriptor, unless there is none now: then the next refusal finds none, and waits."""
+        """Reserve a descriptor. If none is free, the next refusal fails and waits."""
         with contextlib.suppress(OSError):
-            self._spare = open(os.devnull, "rb")  # noqa: SIM115 - it is closed where a descriptor is needed
+            self._spare = open(os.devnull, "rb")  # noqa: SIM115 - `_refuse_one` closes it to free a descriptor
 
     def server_close(self) -> None:
         super().server_close()
         self._spare.close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log what ended a connection: a client that went away is no news."""
+        """Log the error that ended a connection, with a level by its kind."""
         error = sys.exc_info()[1]
         if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
-            log.info("the connection from %s came to no TLS: %s", client_address[0], error.reason)
-        elif isinstance(error, OSError | StoppedError):
+            log.info("the TLS handshake with %s failed: %s", client_address[0], error.reason)
+        elif isinstance(error, OSError | StoppedError):  # most often, the client has left
             log.debug("the connection from %s broke: %r", client_address[0], error)
-        elif isinstance(error, PfstorageError):  # what it is of may name a patient
-            log.warning(
-                "an answer to %s ended before it was whole: %s", client_address[0], type(error).__name__
-            )
+        elif isinstance(error, PfstorageError):  # its text may name a patient
+            log.warning("the response to %s is incomplete: %s", client_address[0], type(error).__name__)
             log.debug("%s", error)
         else:
             log.error("the connection from %s broke unexpectedly", client_address[0], exc_info=error)
@@ -155,5 +156,7 @@ class Listener(ThreadingMixIn, HTTPServer):
 
 def _refusal() -> bytes:
     out = io.BytesIO()
-    send(answer_of(Reply.from_error(NoDescriptorError(NO_DESCRIPTORS))), out, "GET", "HTTP/1.1", ends=True)
+    response = to_response(Reply.from_error(NoDescriptorError(NO_DESCRIPTORS)))
+    response.headers = standard_headers(response.status) | response.headers
+    send_response(response, out, "GET", "HTTP/1.1", close=True)
     return out.getvalue()

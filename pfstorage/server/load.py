@@ -1,4 +1,4 @@
-"""What a server has to do just now: connections, requests at work, and who waits for whom."""
+"""Count and limit the connections and requests of one server."""
 
 from __future__ import annotations
 
@@ -13,88 +13,93 @@ from dataclasses import dataclass
 
 from pfstorage.errors import BusyError
 from pfstorage.runtime.sockets import has_unread_bytes, shut_down
-from pfstorage.server.admission import AdmissionQueue, Permit
-from pfstorage.server.spool import Room
+from pfstorage.server.admission import AdmissionQueue, RequestPermit
+from pfstorage.server.spool import SpoolSpace
 from pfstorage.transfer import WorkerBudget
 
 log = logging.getLogger(__name__)
 
-GUESTS = 32
-"""Connections beyond those that have a place, until it is known what they ask for. The next one takes the oldest's."""
-CROWDED_SECONDS = 10.0
-"""How long after a request found no place whoever holds most, and takes their time, is in the way."""
+# Connections above the limit, whose requests are not known yet. One more displaces the oldest of them.
+MAX_PROVISIONAL = 32
+# After a connection was refused, the client that holds most connections must be faster for this time.
+CONTENTION_SECONDS = 10.0
 
+# the help text of a metric, the name of its label, and a function that returns the value of each label value
 Gauge = tuple[str, str, Callable[[], Mapping[str, float]]]
-"""A text, the name of a label, and what returns the numbers by that label: one without one stands under ""."""
 
 
 @dataclass
 class Holder:
-    """Who holds a connection: an *address*; while a request is at work, the *owner* of its token, and its *permit*."""
+    """The client of a connection: its *address* and, during a request, the token *owner* and the *permit*."""
 
     address: str
     owner: str = ""
-    permit: Permit | None = None
+    permit: RequestPermit | None = None
 
 
 class ServerLoad:
-    """Counts the connections and the requests of one server, and bounds them. Any thread may call a method."""
+    """Count the connections and requests of one server, and limit them. Thread-safe.
+
+    A connection is new, idle, or in the middle of a request. It is provisional if it was accepted above the limit:
+    such a connection has no place until `admit`.
+    """
 
     def __init__(
         self,
-        most_connections: int,
-        most_requests: int,
-        most_workers: int,
-        most_streams: int | None = None,
-        most_spooled: float = math.inf,
+        max_connections: int,
+        max_requests: int,
+        max_workers: int,
+        max_streams: int | None = None,
+        max_spool: float = math.inf,
     ) -> None:
-        self.workers = WorkerBudget(most_workers)
-        self.room = Room(most_spooled)
-        self.quick, self.long = AdmissionQueue(most_requests), AdmissionQueue(most_requests)
-        self.decoding = AdmissionQueue(1, most_connections)
-        # who finds no place there goes to disk first
-        self.uploads = AdmissionQueue(most_requests, 0)
-        # who follows a job does no work, and holds a connection: half of them are left to others
-        half = max(1, most_connections // 2)
-        each = min(half if most_streams is None else most_streams, max(1, half // 2))
-        self.followers = AdmissionQueue(half, 0, "too many clients follow jobs", each)
-        self._most = most_connections
-        self._holders: dict[socket.socket, Holder] = {}  # whose request began first comes first
-        self._open: set[socket.socket] = set()  # those that have a place
-        self._guests: dict[socket.socket, None] = {}  # those that have none, the oldest first
-        self._new: dict[socket.socket, None] = {}  # those that have sent nothing so far, in their order
-        self._idle: dict[socket.socket, None] = {}  # those between two requests, the longest first
+        self.workers = WorkerBudget(max_workers)
+        self.spool_space = SpoolSpace(max_spool)
+        self.requests, self.transfers = AdmissionQueue(max_requests), AdmissionQueue(max_requests)
+        self.decoding = AdmissionQueue(1, max_connections)
+        # without waiting places: an upload that is not admitted is spooled on disk
+        self.uploads = AdmissionQueue(max_requests, 0)
+        # Requests that follow jobs do no work, but hold connections. Half of the connections remain for others.
+        half = max(1, max_connections // 2)
+        owner_limit = min(half if max_streams is None else max_streams, max(1, half // 2))
+        self.followers = AdmissionQueue(half, 0, "too many clients follow jobs", owner_limit)
+        self._max_connections = max_connections
+        self._holders: dict[socket.socket, Holder] = {}  # in the order in which their requests began
+        self._open: set[socket.socket] = set()  # the connections that have a place
+        self._provisional: dict[socket.socket, None] = {}  # the oldest first
+        self._new: dict[socket.socket, None] = {}  # without a byte received, the oldest first
+        self._idle: dict[socket.socket, None] = {}  # between two requests, the longest idle first
         self._answered = 0
         self._at_work: set[socket.socket] = set()
         self._is_full = False
         self._refused_at = float("-inf")
-        self._crowd: set[tuple[str, str]] = set()  # who held most by then
-        # each request takes the lock itself twice: by way of the condition, that takes longer
+        self._largest: set[tuple[str, str]] = set()  # address and owner of those that held most by then
+        # Each request takes the lock twice. Taking it directly is faster than through the condition.
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._is_awaited = False  # a server that serves for ever has nobody wait until its end
+        self._is_awaited = False  # avoids notifications while no thread waits for them
 
     @property
     def at_work(self) -> int:
-        """How many requests are being answered, from their first line on."""
+        """The number of requests that are being answered. A request counts from its first line on."""
         return len(self._at_work)
 
     @property
     def answered(self) -> int:
+        """The number of requests that were answered."""
         return self._answered
 
     def is_in_the_way(self, connection: socket.socket) -> bool:
-        """Tell whether a request found no place lately, when nobody held more than who holds *connection*."""
-        if time.monotonic() - self._refused_at >= CROWDED_SECONDS:
+        """Return whether a connection was refused lately while no client held more than that of *connection*."""
+        if time.monotonic() - self._refused_at >= CONTENTION_SECONDS:
             return False
         holder = self._holders.get(connection)
-        return holder is not None and (holder.address, holder.owner) in self._crowd
+        return holder is not None and (holder.address, holder.owner) in self._largest
 
-    def new_turn(self, is_gone: Callable[[], bool]) -> Permit:
-        """Return the place that a request is to take among those at work, unless its client *is_gone* by then."""
-        return Permit(
-            self.quick,
-            self.long,
+    def new_permit(self, is_gone: Callable[[], bool]) -> RequestPermit:
+        """Return a permit for a request. *is_gone* returns whether its client has left."""
+        return RequestPermit(
+            self.requests,
+            self.transfers,
             is_gone,
             followers=self.followers,
             decoding=self.decoding,
@@ -102,86 +107,90 @@ class ServerLoad:
         )
 
     def connect(self, connection: socket.socket, address: str = "") -> bool:
-        """Count *connection* from *address* until `disconnect`; tell whether it has a place.
+        """Count *connection* from *address* until `disconnect`. Return whether it has a place.
 
-        If there are too many, it takes the place of another in which nothing is under way: of one that has
-        had an answer, or else of one that has not sent anything, and of those the one that has waited longest.
-        If there is none, it is a guest until `admit`.
+        If all places are taken, it displaces the connection that was idle longest, or else the oldest one that has
+        sent nothing. If there is neither, it is provisional until `admit`.
         """
         with self._lock:
-            has_place = len(self._open) < self._most or self._made_room()
+            has_place = len(self._open) < self._max_connections or self._displace_quiet()
             self._holders[connection] = Holder(address)
             if has_place:
                 self._open.add(connection)
                 self._new[connection] = None
                 self._is_full = False
             else:
-                if len(self._guests) >= GUESTS:
-                    self._evict(next(iter(self._guests)))
-                self._guests[connection] = None
+                if len(self._provisional) >= MAX_PROVISIONAL:
+                    self._evict(next(iter(self._provisional)))
+                self._provisional[connection] = None
         return has_place
 
-    def is_guest(self, connection: socket.socket) -> bool:
-        return connection in self._guests
+    def is_provisional(self, connection: socket.socket) -> bool:
+        """Return whether *connection* has no place yet."""
+        return connection in self._provisional
 
-    def admit(self, connection: socket.socket, permit: Permit, owner: str = "") -> None:
-        """Give the request of *connection*, which is one of *owner*, a place if it has none. Raise `BusyError`.
+    def admit(self, connection: socket.socket, permit: RequestPermit, owner: str = "") -> None:
+        """Give *connection* a place for a request of *owner*, if it has none. Raise `BusyError`.
 
-        Where all are taken, it may have that of whoever holds most: an address, or else the owner of a token.
+        If all places are taken, it displaces a connection of the client that holds most: an address, or else the owner
+        of a token.
         """
         holder = self._holders.get(connection)
-        if holder is None:  # its place was given to another
+        if holder is None:  # another connection has displaced it
             raise no_place()
         permit.owner, permit.address = owner, holder.address
         holder.owner, holder.permit = owner, permit
-        if connection in self._guests:
+        if connection in self._provisional:
             with self._lock:
-                if not (len(self._open) < self._most or self._made_room() or self._took_room(holder)):
+                has_place = len(self._open) < self._max_connections
+                if not (has_place or self._displace_quiet() or self._displace_largest(holder)):
                     self._note_refusal()
                     raise no_place()
-                del self._guests[connection]
+                del self._provisional[connection]
                 self._open.add(connection)
 
     def refuse(self) -> None:
-        """Note that a guest said nothing, and gets no place."""
+        """Note that a provisional connection sent no request in time, and gets no place."""
         with self._lock:
             self._note_refusal()
 
     def _note_refusal(self) -> None:
         self._refused_at = time.monotonic()
         held = Counter((each.address, each.owner) for each in map(self._holders.__getitem__, self._open))
-        most = max(held.values(), default=0)
-        self._crowd = {who for who, count in held.items() if count == most}
+        largest = max(held.values(), default=0)
+        self._largest = {client for client, count in held.items() if count == largest}
         if not self._is_full:
-            log.warning("no more connections are taken: there are %d, see --maxConnections", self._most)
+            log.warning(
+                "new connections are refused: all %d are in use, see --maxConnections", self._max_connections
+            )
         self._is_full = True
 
-    def _made_room(self) -> bool:
-        for waiting in (self._idle, self._new):
-            for connection in waiting:
-                if not has_unread_bytes(connection):  # else its request is there already
+    def _displace_quiet(self) -> bool:
+        for quiet in (self._idle, self._new):
+            for connection in quiet:
+                if not has_unread_bytes(connection):  # otherwise its request has arrived already
                     self._evict(connection)
                     return True
         return False
 
-    def _took_room(self, newcomer: Holder) -> bool:
-        """End a connection of whoever holds most, if that is more than *newcomer* then has.
+    def _displace_largest(self, newcomer: Holder) -> bool:
+        """Close a connection of the client that holds most, if that is more than *newcomer* would have.
 
-        It is none that is at work with the store. Who follows a job goes first, then whose request began first.
+        A connection at work with the store stays. Those that follow a job go first, then the longest running ones.
         """
         for kind in ("address", "owner"):
             counts = Counter(getattr(self._holders[each], kind) for each in self._open)
-            other, most = counts.most_common(1)[0]
-            if most <= counts[getattr(newcomer, kind)] + 1:
+            other, largest = counts.most_common(1)[0]
+            if largest <= counts[getattr(newcomer, kind)] + 1:
                 continue
-            resting = [
+            displaceable = [
                 (not (permit and permit.is_following), number, connection)
                 for number, (connection, holder) in enumerate(self._holders.items())
                 if connection in self._open and getattr(holder, kind) == other
                 if not ((permit := holder.permit) and permit.is_at_work)
             ]
-            if resting:
-                self._evict(min(resting)[-1])
+            if displaceable:
+                self._evict(min(displaceable)[-1])
                 return True
         return False
 
@@ -190,12 +199,12 @@ class ServerLoad:
         shut_down(connection)
 
     def replace(self, connection: socket.socket, by: socket.socket) -> bool:
-        """Count *by* in the place of *connection*, which it goes on with; tell whether that is still counted."""
+        """Count *by*, the TLS socket over *connection*, in its place. Return whether *connection* was counted."""
         with self._lock:
             holder = self._holders.get(connection)
             if holder is None:
                 return False
-            kinds = [kind for kind in (self._new, self._guests) if connection in kind]
+            kinds = [kind for kind in (self._new, self._provisional) if connection in kind]
             has_place = connection in self._open
             self._forget(connection)
             self._holders[by] = holder
@@ -206,13 +215,13 @@ class ServerLoad:
             return True
 
     def wait(self, connection: socket.socket) -> None:
-        """Note that nothing is under way in *connection*: until a request comes, its place may be given to another."""
+        """Note that *connection* is idle: another one may take its place until a request arrives."""
         with self._lock:
             if connection in self._open:
                 self._idle[connection] = None
 
     def wake(self, connection: socket.socket) -> bool:
-        """Note that the first byte of a request has come; tell whether *connection* is still counted."""
+        """Note that the first byte of a request has arrived. Return whether *connection* is still counted."""
         with self._lock:
             self._new.pop(connection, None)
             self._idle.pop(connection, None)
@@ -222,21 +231,22 @@ class ServerLoad:
             return holder is not None
 
     def disconnect(self, connection: socket.socket) -> None:
+        """Count *connection* no more."""
         with self._lock:
             self._forget(connection)
 
     def _forget(self, connection: socket.socket) -> None:
         self._open.discard(connection)
-        for known in (self._holders, self._guests, self._new, self._idle):
+        for known in (self._holders, self._provisional, self._new, self._idle):
             known.pop(connection, None)
 
     def begin(self, connection: socket.socket) -> None:
-        """Count a request of *connection* that is being answered, until `end`."""
+        """Count a request of *connection* as being at work until `end`."""
         with self._lock:
             self._at_work.add(connection)
 
     def end(self, connection: socket.socket) -> None:
-        """Note that the request is answered, and that *connection* waits for another."""
+        """Note that the request is answered, and that *connection* is idle."""
         with self._lock:
             self._at_work.discard(connection)
             if connection in self._open:
@@ -248,45 +258,46 @@ class ServerLoad:
                 self._changed.notify_all()
 
     def wait_for_change(self, seconds: float) -> None:
-        """Wait until a request is answered, or *seconds* are over."""
+        """Wait until a request is answered, at most *seconds*."""
         with self._changed:
             self._is_awaited = True
             self._changed.wait(seconds)
 
     def wait_until_idle(self, seconds: float) -> bool:
-        """Wait until all requests are answered, *seconds* at most; tell whether they are."""
+        """Wait until all requests are answered, at most *seconds*. Return whether they are."""
         with self._changed:
             self._is_awaited = True
             return self._changed.wait_for(lambda: not self._at_work, seconds)
 
-    def end_turns(self) -> None:
-        """Let no request begin to work any more; who waits for that is told so."""
-        for admission in (self.quick, self.long, self.followers, self.decoding, self.uploads):
-            admission.end()
+    def close_queues(self) -> None:
+        """Admit no more requests to work, and refuse all that wait."""
+        for queue in (self.requests, self.transfers, self.followers, self.decoding, self.uploads):
+            queue.close()
 
-    def shut_down(self) -> None:
-        """End the connections of the requests that are not answered yet: no client is waited for any more."""
+    def close_connections(self) -> None:
+        """Close the connections of all requests that are not answered yet."""
         with self._lock:
             connections = list(self._at_work)
         for connection in connections:
             shut_down(connection)
 
     def gauges(self) -> dict[str, Gauge]:
-        """Return what `Metrics` shows of it."""
+        """Return the gauges that `Metrics` shows, by their names."""
         return {
             "connections": ("Connections that are open.", "", lambda: {"": len(self._holders)}),
             "followers": ("Requests that follow jobs.", "", lambda: {"": self.followers.counts()["busy"]}),
-            "requests": ("Requests, without those that move files.", "state", self.quick.counts),
-            "transfers": ("Requests that move files.", "state", self.long.counts),
+            "requests": ("Requests, without those that move files.", "state", self.requests.counts),
+            "transfers": ("Requests that move files.", "state", self.transfers.counts),
             "uploads": (
-                "Uploads that go on to the store as they come.",
+                "Uploads that are streamed to the store.",
                 "",
                 lambda: {"": self.uploads.counts()["busy"]},
             ),
-            "spooled_bytes": ("Bytes of uploads that lie on the disk.", "", lambda: {"": self.room.taken}),
+            "spooled_bytes": ("Bytes of uploads on the disk.", "", lambda: {"": self.spool_space.used}),
             "workers": ("Workers that move files.", "state", self.workers.counts),
         }
 
 
 def no_place() -> BusyError:
+    """Return the error of a connection that finds no place."""
     return BusyError("the server has too many connections: try again in some seconds")

@@ -1,23 +1,28 @@
-"""The options of the server, apart from the settings of the store."""
+"""Options of the server, beside the settings of the store."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import logging
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pfstorage.errors import SettingsError
 from pfstorage.jobs.model import JobLimits
-from pfstorage.server.http1.body import MAX_UPLOAD
 from pfstorage.settings.flags import MAX_COUNT, SERVER_FLAGS
 from pfstorage.settings.model import size_of
 from pfstorage.settings.sources import server_settings
-from pfstorage.transfer.concurrency import AUTO_MAX
+from pfstorage.transfer.concurrency import AUTO_MAX, max_workers
 from pfstorage.wire.fields import FieldError, read_fields, read_value
 
-WANTED = 16
+log = logging.getLogger(__name__)
+
+# default limit of an upload, in bytes
+MAX_UPLOAD = 16 * 1024**3
 _NAME = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
 # As browsers write an origin (RFC 6454, 6.2). "null" is not an origin: any page may have it.
 _ORIGIN = re.compile(
@@ -50,9 +55,9 @@ class ServerOptions:
 
     *head_seconds* bounds the wait for the first byte of a new connection, and for the rest of a head.
     *idle_seconds* bounds the wait for the next request. A client must send a body, and must read a response, at
-    *min_rate* bytes a second; at `WANTED` times that rate while another client waits for its place. The events of
-    a job are streamed for *stream_seconds*, in *max_streams* streams at once per token. Uploads on the disk
-    take *max_spool* bytes, or twice *max_upload* if that is 0.
+    *min_rate* bytes a second; at `http1.connection.SPEED_UP` times that rate while another client waits for its
+    place. The events of a job are streamed for *stream_seconds*, in *max_streams* streams at once per token. Uploads
+    on the disk take *max_spool* bytes, or twice *max_upload* if that is 0.
     """
 
     token_path: str = ""
@@ -103,13 +108,50 @@ class ServerOptions:
         if wants_tokens and not options.token_path:
             raise SettingsError("--enableTokenAuth needs --tokenPath FILE, the file of the tokens")
         if options.token_path and not wants_tokens:
-            raise SettingsError("--tokenPath goes with --enableTokenAuth")
+            raise SettingsError("--tokenPath needs --enableTokenAuth: add that flag")
         if bool(options.tls_cert) != bool(options.tls_key):
-            raise SettingsError("--tlsCert and --tlsKey go together")
+            raise SettingsError("--tlsCert and --tlsKey need each other: give both")
         return options
 
-    def own_files(self) -> dict[str, str]:
-        """Return the files and directories of the server itself, by the names of their flags; "" for none."""
+    def tls_context(self) -> ssl.SSLContext | None:
+        """Return a TLS context (TLS 1.2 or later) with the certificate, or None without one. Raise `SettingsError`."""
+        if not self.tls_cert:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            for path in (self.tls_cert, self.tls_key):
+                with open(path, "rb") as file:  # the errors of OpenSSL do not name the file
+                    if json.detect_encoding(file.read(4)) != "utf-8":
+                        raise ValueError(
+                            f"{path!r} begins with a byte order mark: save it as plain text without one"
+                        )
+            # without a password function, OpenSSL would ask for the passphrase at the terminal
+            context.load_cert_chain(self.tls_cert, self.tls_key, password=_no_passphrase)
+        except (OSError, ValueError) as e:
+            text = f"--tlsCert {self.tls_cert!r} and --tlsKey {self.tls_key!r} can't be used: {e}"
+            if isinstance(e, ssl.SSLError):
+                text += "; the first file must hold the certificate, the second its key (PEM)"
+            raise SettingsError(text) from e
+        return context
+
+    def worker_limit(self, more_connections: int) -> int:
+        """Return how many files all transfers together may move at once, within the limit of open files.
+
+        The server has up to *more_connections* above its limit. Besides, there may be `max_requests` requests,
+        transfers and uploads each, and each of these uses a connection to the store and a file.
+        """
+        limit = max_workers(self.max_connections + more_connections + 6 * self.max_requests)
+        if limit < self.max_workers:
+            log.warning(
+                "only %d files are moved at once, not %d (--maxWorkers): the limit of open files allows no more"
+                " beside %d connections (--maxConnections), see ulimit -n",
+                *(limit, self.max_workers, self.max_connections),
+            )
+        return min(limit, self.max_workers)
+
+    def private_files(self) -> dict[str, str]:
+        """Return the private files and directories of the server by their flags; "" stands for a missing one."""
         return {
             "--tokenPath": self.token_path,
             "--tlsCert": self.tls_cert,
@@ -124,6 +166,10 @@ def _bytes(flag: str, size: object) -> int:
         return size_of(str(size))
     except ValueError as e:
         raise SettingsError(f"--{flag}: {e}") from None
+
+
+def _no_passphrase() -> str:
+    raise ValueError("the key has a passphrase: use a key without one that only its owner can read")
 
 
 def _check_pages(origins: tuple[str, ...], hosts: tuple[str, ...]) -> None:

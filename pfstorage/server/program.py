@@ -1,8 +1,10 @@
-"""The server as a program: what it says, and the signals that it obeys."""
+"""Run the server as a program: signals, warnings and the exit."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import functools
 import logging
 import os
@@ -16,7 +18,6 @@ from pfstorage._version import __version__
 from pfstorage.errors import LocalFileError
 from pfstorage.handler import StoreHandler
 from pfstorage.logs import console
-from pfstorage.server.memory import share_between_threads
 from pfstorage.server.options import ServerOptions
 from pfstorage.server.server import ThreadedHTTPServer, seconds_to_end
 from pfstorage.settings.model import Settings
@@ -26,62 +27,78 @@ from pfstorage.wire.decoding import decoded
 
 log = logging.getLogger(__name__)
 
-_PRIVATE = ("--tlsKey", "--swiftKey")
+_SECRET_FILES = ("--tlsKey", "--swiftKey")
+_M_ARENA_MAX = -8  # of mallopt(3), from glibc's malloc.h
 
 
 def serve(handler: StoreHandler, options: argparse.Namespace, key_source: str) -> bool:
-    """Serve until told to stop by ``quit``, SIGINT, SIGTERM or SIGQUIT; without --forever, one request.
+    """Serve until the action ``quit``, SIGINT, SIGTERM or SIGQUIT. Without --forever, serve one request.
 
-    *key_source* is the flag --swiftKey as it was given. Tell whether the address and the file of the
-    jobs could be had. Raise `SettingsError`.
+    *key_source* is the value of the flag --swiftKey, before its file was read. Return False if the address or the
+    database of the jobs is not available. Raise `SettingsError`.
     """
-    share_between_threads()
+    _use_one_arena()
     settings = handler.settings
-    # it would end the process, until there is something to read again
+    # SIGHUP would end the process until `_handle_signals` gives it a meaning
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        wanted = ServerOptions.from_args(vars(options), secret_files=_secret_files(options, key_source))
-        server = ThreadedHTTPServer((settings.ip_self, settings.port_self), handler, wanted)
+        server_options = ServerOptions.from_args(
+            vars(options), secret_files=_secret_files(options, key_source)
+        )
+        server = ThreadedHTTPServer((settings.ip_self, settings.port_self), handler, server_options)
     except OSError as e:
         address = f"{settings.ip_self}:{settings.port_self}"
         console.complain(f"cannot listen on {address}: {e.strerror}; see --ipSelf and --portSelf")
         return False
 
     def secrets() -> Set[str]:
-        tokens = server.secrets()  # asked for by each line
+        tokens = server.secrets()  # for each line, since tokens may change
         return handler.settings.secrets() | tokens if tokens else handler.settings.secrets()
 
-    console.set_up_logging(settings.verbosity, wanted.log_format, secrets, in_batches=True)
+    console.set_up_logging(settings.verbosity, server_options.log_format, secrets, in_batches=True)
     handler.state.on_change = lambda changed: console.set_verbosity(changed.verbosity)
     console.log_what_ends_threads()
     ended = threading.Event()
-    longest = seconds_to_end(wanted.grace_seconds) + 1
-    threading.Thread(target=_end_anyway, args=(server, ended, longest), daemon=True).start()
+    longest = seconds_to_end(server_options.grace_seconds) + 1
+    threading.Thread(target=_exit_late, args=(server, ended, longest), daemon=True).start()
     with server:
-        server.require_guard()
-        _obey_signals(server, options, key_source)
+        server.check_exposure()
+        _handle_signals(server, options, key_source)
         if options.b_forever and not _open_jobs(server):
             return False
         _announce(server, settings)
         if options.b_forever:
             server.serve_forever()
-            finished = server.end_requests(wanted.grace_seconds)
+            finished = server.end_requests(server_options.grace_seconds)
         else:
             finished = server.answer_once()
         if not finished:
-            console.complain(f"ends with requests at work that take too long: {server.load.at_work}")
+            console.complain(
+                f"exits although {server.load.at_work} requests are still at work after --graceSeconds"
+            )
             console.write_log()
-            os._exit(1)  # the threads at work would hold up an ordinary exit
+            os._exit(1)  # an ordinary exit would wait for the threads at work
     handler.close()
     log.info("the server has ended")
     if not console.write_log():
-        os._exit(0)  # an ordinary exit would wait for whoever does not read stderr
+        os._exit(0)  # an ordinary exit would wait for the reader of stderr
     ended.set()
     return True
 
 
-def _end_anyway(server: ThreadedHTTPServer, ended: threading.Event, seconds: float) -> None:
-    """End the process *seconds* after the server was told to stop, if it has not *ended*: whatever holds it up."""
+def _use_one_arena() -> None:
+    """Make all threads allocate memory from one arena. Call this before the first thread starts.
+
+    By default, glibc gives each of the first threads its own arena, up to eight for each processor. No thread can use
+    the memory that another one has freed there. With many long messages, the process would hold twice as much memory.
+    Other C libraries have no such option.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+def _exit_late(server: ThreadedHTTPServer, ended: threading.Event, seconds: float) -> None:
+    """Exit *seconds* after the server was stopped, unless *ended* is set by then."""
     server.wait_for_stop()
     if not ended.wait(seconds):
         os._exit(1)
@@ -101,24 +118,24 @@ def _open_jobs(server: ThreadedHTTPServer) -> bool:
     return True
 
 
-def _obey_signals(server: ThreadedHTTPServer, options: argparse.Namespace, key_source: str) -> None:
-    # SIGQUIT as well: by default, it would leave the memory of the process in a file, with all its secrets
+def _handle_signals(server: ThreadedHTTPServer, options: argparse.Namespace, key_source: str) -> None:
+    # By default, SIGQUIT would write a core dump of the process, with all its secrets.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
-        signal.signal(number, lambda *_: _end(server))
-    read_again = functools.partial(_reload, server, options, key_source)
-    # in a thread: what a signal interrupts may hold a lock that is taken here
-    signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=read_again, daemon=True).start())
+        signal.signal(number, lambda *_: _stop(server))
+    reload = functools.partial(_reload, server, options, key_source)
+    # in a thread, because the interrupted code may hold a lock that the reload takes
+    signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=reload, daemon=True).start())
 
 
-def _end(server: ThreadedHTTPServer) -> None:
-    """End the server when its work is done; the second time at once."""
+def _stop(server: ThreadedHTTPServer) -> None:
+    """Stop the server after its requests. If it stops already, exit at once."""
     if server.is_stopping:
         os._exit(1)
     server.stop()
 
 
 def _reload(server: ThreadedHTTPServer, options: argparse.Namespace, key_source: str) -> None:
-    """Read again what may have changed, the file of the store's key, too."""
+    """Read the settings, the tokens, the certificate and the file of the store's key again."""
 
     def read_settings() -> None:
         if key_source.startswith("@"):
@@ -126,56 +143,56 @@ def _reload(server: ThreadedHTTPServer, options: argparse.Namespace, key_source:
         server.handler.reload()
 
     server.reload(read_settings)
-    log.info("serves %s", _place(server.handler.settings))
-    _warn_of_readable(server)
+    log.info("serves %s", _store_name(server.handler.settings))
+    _warn_of_readable_files(server)
 
 
 def _announce(server: ThreadedHTTPServer, settings: Settings) -> None:
     if settings.verbosity > 0:
-        console.complain(f"{__version__} serves {_place(settings)} at {server.url}", "INFO")
-    if server.site.access.is_open:
+        console.complain(f"{__version__} serves {_store_name(settings)} at {server.url}", "INFO")
+    if server.router.access.is_open:
         console.complain(
-            "anybody who can reach this address may read and replace what is served (--allowAnonymous)",
+            "every client that can reach this address may read and replace all objects (--allowAnonymous)",
             "WARNING",
         )
-    _warn_of_readable(server)
+    _warn_of_readable_files(server)
 
 
-def _warn_of_readable(server: ThreadedHTTPServer) -> None:
-    own = server.options.own_files()
-    paths = {flag: own[flag] for flag in _PRIVATE if own.get(flag)}
-    configuration = own.get("--configFileLoad", "")
-    if configuration and _names_one_of(server.handler.settings.secrets(), configuration):
+def _warn_of_readable_files(server: ThreadedHTTPServer) -> None:
+    private = server.options.private_files()
+    paths = {flag: private[flag] for flag in _SECRET_FILES if private.get(flag)}
+    configuration = private.get("--configFileLoad", "")
+    if configuration and _contains_any(server.handler.settings.secrets(), configuration):
         paths["--configFileLoad"] = configuration
     for flag, path in paths.items():
-        if _can_any_read(path):
+        if _is_world_readable(path):
             console.complain(
                 f"any user of this host can read {flag} {path!r}: run  chmod o-r {shlex.quote(path)}",
                 "WARNING",
             )
 
 
-def _can_any_read(path: str) -> bool:
+def _is_world_readable(path: str) -> bool:
     try:
         return bool(os.stat(path).st_mode & stat.S_IROTH)
-    except OSError:  # it was read, and has gone since
+    except OSError:  # deleted since the server read it
         return False
 
 
-def _names_one_of(secrets: Set[str], path: str) -> bool:
+def _contains_any(secrets: Set[str], path: str) -> bool:
     try:
         with open(path, "rb") as file:
             text = decoded(file.read())
-    except (OSError, UnicodeDecodeError):  # it is another since it was read
+    except (OSError, UnicodeDecodeError):  # replaced since the server read it
         return False
     return any(secret in text for secret in secrets)
 
 
-def _place(settings: Settings) -> str:
+def _store_name(settings: Settings) -> str:
     if settings.type == "swift":
         url = without_password(settings.swift.auth_url)
         return f"the container {settings.swift.container_name!r} of {url}"
     if settings.type != "filesystem":
         return "its memory"
     base = settings.filesystem.store_base
-    return base if os.path.isdir(base) else f"{base} (not there: the first upload makes it)"
+    return base if os.path.isdir(base) else f"{base} (which the first upload creates)"

@@ -1,4 +1,4 @@
-"""What is served where: from a path to its endpoint, for who may go there."""
+"""Find the endpoint of a request, and check the access of its client."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from pfstorage.access.principal import Principal
 from pfstorage.errors import MethodNotAllowedError, UnknownPathError
 from pfstorage.server.access import Access
 from pfstorage.server.endpoints.commands import command
-from pfstorage.server.exchange import Answer, Request
+from pfstorage.server.exchange import MESSAGE_METHODS, Request
+from pfstorage.server.http1.head import RequestHead
+from pfstorage.server.http1.sending import Response
 
 COMMANDS = "/api/v1/cmd"
-Endpoint = Callable[[Request], Answer]
+Endpoint = Callable[[Request], Response]
 
 
 @dataclass(frozen=True)
 class Route:
-    """An *endpoint* at *path*, or below it, for some methods. *is_public* ones need no token.
+    """An *endpoint* at *path* for *methods*, or for all paths that begin with *path* (*is_prefix*).
 
-    One that *is_reserved* answers also where all connections are taken. All its answers have *headers*, those to
-    errors, too, unless they have others of those names.
-    One that *is_bare* takes requests without a query alone, and leaves others to the next one.
+    *is_public* routes need no token. *is_reserved* routes answer even if all connections are taken. *is_bare* routes
+    match only requests without a query; others match the next route. All responses, errors included, have *headers*,
+    unless they set the same names.
     """
 
     path: str
@@ -36,10 +38,10 @@ class Route:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-ALL = ("GET", "HEAD", "POST")
-ROUTES = (Route("/", command, ALL), Route(COMMANDS, command, ALL), Route(f"{COMMANDS}/", command, ALL))
+ROUTES = tuple(Route(path, command, MESSAGE_METHODS) for path in ("/", COMMANDS, f"{COMMANDS}/"))
 
-_ASKED_WITH = (
+# the request headers that a page of an allowed origin may send
+_CORS_HEADERS = (
     "Authorization",
     "Content-MD5",
     "Content-Type",
@@ -51,11 +53,10 @@ _ASKED_WITH = (
     "Range",
     "X-Request-Id",
 )
-"""What a page of another origin may send with its requests."""
 
 
-class Site:
-    """Answers requests for whom *access* lets in."""
+class Router:
+    """Answer requests by *routes*, if *access* allows them."""
 
     def __init__(self, access: Access, routes: tuple[Route, ...] = ROUTES) -> None:
         self.access = access
@@ -66,64 +67,69 @@ class Site:
             if not route.is_prefix:
                 self._exact.setdefault(route.path, []).append(route)
 
-    def answer(self, request: Request) -> Answer:
-        """Answer *request*; its turn is the caller's to end. Raise `PfstorageError` for what the door says itself."""
-        route = self._route(request)
-        request.route, request.defaults = route.path, route.headers
-        self.access.check(request.method, request.headers)
-        if request.method == "OPTIONS":
-            return self._options(request, route)
-        if request.method not in route.methods:
+    def route(self, head: RequestHead) -> Route:
+        """Return the route of a request. Raise `UnknownPathError`."""
+        for route in self._exact.get(head.path, ()):
+            if not route.is_bare or (head.method in route.methods and not head.query):
+                return route
+        for route in self._prefixes:
+            if head.path.startswith(route.path):
+                return route
+        raise UnknownPathError(
+            f"this path does not exist: send messages, such as jobList, to {COMMANDS},"
+            " and get objects from /api/v1/objects/KEY"
+        )
+
+    def respond(self, request: Request, route: Route) -> Response:
+        """Check the access of *request*, set its context, and return the response of its endpoint.
+
+        The permit of the client may be in use afterwards: end it when the response was sent. Raise `PfstorageError`
+        for an error that the endpoint did not turn into a response.
+        """
+        head = request.head
+        self.access.check(head.method, head.headers)
+        if head.method == "OPTIONS":
+            return self._preflight(head, route)
+        if head.method not in route.methods:
             raise MethodNotAllowedError(
-                f"this path takes {', '.join(route.methods)}, not {request.method[:20]!r}",
+                f"this path takes {', '.join(route.methods)}, not {head.method[:20]!r}",
                 allow=", ".join(route.methods),
             )
         if not route.is_public:
-            self.access.check_site(request.headers)
+            self.access.check_fetch_metadata(head.headers)
             request.context = request.new_context(self._principal(request))
         if not route.is_reserved:
-            request.admit(request.principal.owner)
+            request.client.admit(request.principal.owner)
         return route.endpoint(request)
 
-    def _route(self, request: Request) -> Route:
-        for route in self._exact.get(request.path, ()):
-            if not route.is_bare or (request.method in route.methods and not request.query):
-                return route
-        for route in self._prefixes:
-            if request.path.startswith(route.path):
-                return route
-        raise UnknownPathError(
-            f"there is nothing at this path: messages, such as jobList, go to {COMMANDS},"
-            " and objects to /api/v1/objects/KEY"
-        )
-
     def _principal(self, request: Request) -> Principal:
-        grant = self.access.grant(request.headers)
+        headers = request.head.headers
+        grant = self.access.grant(headers)
         return Principal(
             grant.permissions,
             grant.name,
-            is_trusted=self.access.is_trusted(grant, request.headers, request.client),
+            is_trusted=self.access.is_trusted(grant, headers, request.client.address),
             is_remote=True,
             is_anonymous=self.access.is_open,
             renew=functools.partial(self._principal, request),
         )
 
-    def _options(self, request: Request, route: Route) -> Answer:
-        """Answer a browser that asks whether a page of another origin may send what it wants to."""
-        origin = request.headers.get("origin", "")
+    def _preflight(self, head: RequestHead, route: Route) -> Response:
+        """Answer a browser that asks whether a page of another origin may send a request (CORS)."""
+        origin = head.headers.get("origin", "")
         if not self.access.is_allowed(origin):
             raise MethodNotAllowedError(
-                "pages of this origin are not served: see --corsOrigin", allow=", ".join(route.methods)
+                "pages of this origin have no access: see --corsOrigin", allow=", ".join(route.methods)
             )
-        asked = {
+        allowed = {
             "Access-Control-Allow-Methods": ", ".join(route.methods),
-            "Access-Control-Allow-Headers": ", ".join(_ASKED_WITH),
+            "Access-Control-Allow-Headers": ", ".join(_CORS_HEADERS),
             "Access-Control-Max-Age": "600",
         }
-        return Answer(HTTPStatus.NO_CONTENT, headers=asked)
+        return Response(HTTPStatus.NO_CONTENT, headers=allowed)
 
     def cors_headers(self, origin: str | None) -> dict[str, str]:
-        """Return what lets a page of *origin* read the answer, if it may."""
+        """Return the headers that let a page of *origin* read a response, or none if it may not."""
         if origin is None or not self.access.is_allowed(origin):
             return {}
         return {

@@ -1,4 +1,4 @@
-"""The HTTP door: `ThreadedHTTPServer` over one `StoreHandler`: what it consists of, and how it begins and ends."""
+"""The HTTP server: `ThreadedHTTPServer` answers requests with one `StoreHandler`."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ from pfstorage.handler import StoreHandler
 from pfstorage.jobs.scheduler import JobScheduler
 from pfstorage.local import AllowedRoots, shell_directory, working_directory
 from pfstorage.runtime.cancellation import CancellationToken
-from pfstorage.server.access import Access
+from pfstorage.server.access import Access, PrivateFiles
 from pfstorage.server.endpoints.events import JOBS, job_events
 from pfstorage.server.endpoints.health import Readiness, healthz
 from pfstorage.server.endpoints.objects import OBJECT_HEADERS, OBJECTS, list_objects, one_object
-from pfstorage.server.endpoints.openapi import Description
+from pfstorage.server.endpoints.openapi import OPENAPI, openapi
+from pfstorage.server.exchange import Services
 from pfstorage.server.listener import Listener
-from pfstorage.server.load import GUESTS, ServerLoad
+from pfstorage.server.load import MAX_PROVISIONAL, ServerLoad
 from pfstorage.server.options import ServerOptions
-from pfstorage.server.own_files import OwnFiles
 from pfstorage.server.page import PAGE, page
-from pfstorage.server.router import ROUTES, Route, Site
-from pfstorage.server.tls import tls_of
-from pfstorage.transfer.concurrency import max_workers
+from pfstorage.server.request_handler import RequestHandler
+from pfstorage.server.router import ROUTES, Route, Router
 from pfstorage.wire.json_text import ROWS_AT_ONCE
 
 if TYPE_CHECKING:
@@ -36,36 +35,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# A stopped transfer replies within this time.
 LAST_SECONDS = 6.0
-"""What a transfer that was stopped takes at most to reply, and a little more."""
 GIVE_UP_AFTER = HANG_UP_AFTER = LAST_SECONDS / 2
+# A request whose connection was closed ends within this time.
 HANGING_UP_SECONDS = 1.0
-"""What a request takes to end whose client is there no more."""
 
 
 def seconds_to_end(grace: float) -> float:
-    """Return what a server takes at most until it has ended: its jobs, its requests, and its log."""
+    """Return the seconds in which a stopped server has ended its jobs, its requests and its log."""
     return LAST_SECONDS + grace + GIVE_UP_AFTER + HANG_UP_AFTER + HANGING_UP_SECONDS + LAST_SECONDS
 
 
-def _workers_of(options: ServerOptions) -> int:
-    """Return how many files all transfers together may move at once.
-
-    There are connections beside, and requests at work, as many quick ones as long ones and uploads, each with one to
-    the store and a file.
-    """
-    most = max_workers(options.max_connections + GUESTS + 6 * options.max_requests)
-    if most < options.max_workers:
-        log.warning(
-            "%d files are moved at once, not %d (--maxWorkers): that is what the limit of open files allows"
-            " beside %d connections (--maxConnections), see ulimit -n",
-            *(most, options.max_workers, options.max_connections),
-        )
-    return min(most, options.max_workers)
-
-
 class ThreadedHTTPServer(Listener):
-    """Serves one `StoreHandler` on one address, each connection in a thread of its own."""
+    """Serve one `StoreHandler` on one address, with a thread for each connection."""
 
     def __init__(
         self,
@@ -73,19 +56,19 @@ class ThreadedHTTPServer(Listener):
         handler: StoreHandler | type[StoreHandler] = StoreHandler,
         options: ServerOptions | None = None,
     ) -> None:
-        """Listen on *address*. As in 2.x, *handler* may be a class, which `setup` makes one of.
+        """Listen on *address*. As in 2.x, *handler* may be a class; `setup` creates its instance.
 
-        Raise `SettingsError` if *options* can't be, and `OSError` if the address can't be had.
+        Raise `SettingsError` if *options* are not valid, and `OSError` if the address is not available.
         """
         self.args: dict[str, Any] = {}
         self.answers_once = False
         self._handler = handler
         self._handler_lock = threading.Lock()
         self._stopping = threading.Event()
-        self.end_of_work = CancellationToken()
+        self.cancellation = CancellationToken()
         self._jobs: JobScheduler | None = None
         self.configure(options or ServerOptions(), address[0])
-        super().__init__(address)
+        super().__init__(address, RequestHandler)
 
     def setup(
         self, *, args: Mapping[str, Any], name: str = "pfstorage", desc: str = "", ver: str = __version__
@@ -97,21 +80,20 @@ class ThreadedHTTPServer(Listener):
             self._handler = self._handler.from_args(self.args, name=name, version=ver)
 
     def configure(self, options: ServerOptions, host: str) -> None:
-        """Take *options* for a server on the address *host*. Raise `SettingsError`."""
+        """Apply *options* to a server on the address *host*. Raise `SettingsError`."""
         self.options = options
-        self.tls = tls_of(options) if options.tls_cert else None
-        self._own_files = OwnFiles(
-            AllowedRoots(options.fs_roots or (shell_directory(working_directory()),)), options
-        )
+        self.tls = options.tls_context()
+        roots = AllowedRoots(options.fs_roots or (shell_directory(working_directory()),))
+        self._private_files = PrivateFiles(roots, options)
         self.load = ServerLoad(
             options.max_connections,
             options.max_requests,
-            _workers_of(options),
+            options.worker_limit(MAX_PROVISIONAL),
             options.max_streams,
             options.max_spool or 2 * options.max_upload,
         )
         self.metrics = self._new_metrics()
-        own = (
+        routes = (
             Route("/", page, is_public=True, is_bare=True),
             Route(PAGE, page, is_public=True, is_prefix=True),
             Route("/healthz", healthz, is_public=True, is_reserved=True),
@@ -120,17 +102,19 @@ class ThreadedHTTPServer(Listener):
             Route(JOBS, job_events, ("GET",), is_prefix=True),
             Route(OBJECTS, list_objects),
             Route(f"{OBJECTS}/", one_object, ("GET", "HEAD", "PUT"), is_prefix=True, headers=OBJECT_HEADERS),
+            *ROUTES,
+            Route(OPENAPI, openapi, is_public=True),
         )
-        self.site = Site(Access(options, host), Description((*own, *ROUTES)).routes)
+        self.router = Router(Access(options, host), routes)
 
     def _new_metrics(self) -> Metrics:
-        from pfstorage.server.endpoints.metrics import Metrics  # with a library that takes long to import
+        from pfstorage.server.endpoints.metrics import Metrics  # prometheus_client takes long to import
 
         return Metrics(
             {
                 **self.load.gauges(),
                 "store_connections": ("Connections to the store.", "state", self._store_connections),
-                "jobs": ("JobScheduler.", "state", lambda: self._jobs.counts() if self._jobs else {}),
+                "jobs": ("Jobs.", "state", lambda: self._jobs.counts() if self._jobs else {}),
             }
         )
 
@@ -141,28 +125,40 @@ class ThreadedHTTPServer(Listener):
         busy, idle = storage.connections
         return {"busy": busy, "idle": idle}
 
-    def require_guard(self) -> None:
-        """Raise `SettingsError` if anybody in the network could come in, and nobody has said that they may.
+    def check_exposure(self) -> None:
+        """Deny the private files of the server to messages. Raise `SettingsError` if that is not possible.
 
-        Close the server's own files to messages; raise it where that can't be.
+        Raise it also if clients of other machines need no token, unless the options allow that.
         """
-        if self.site.access.is_open and not self.options.allow_anonymous:
+        if self.router.access.is_open and not self.options.allow_anonymous:
             raise SettingsError(
-                f"to listen on {self.server_address[0]!s}, where others can reach it, the server needs"
-                " --enableTokenAuth --tokenPath FILE, or --allowAnonymous to let anybody in"
+                f"to listen on {self.server_address[0]!s}, which other machines can reach, the server needs"
+                " --enableTokenAuth --tokenPath FILE, or --allowAnonymous to give every client access"
             )
-        if reason := self._own_files.close(self.handler.settings):
-            raise SettingsError(reason)
+        if problem := self._private_files.deny(self.handler.settings):
+            raise SettingsError(problem)
+
+    @property
+    def services(self) -> Services:
+        """The dispatcher and the limits that all requests share."""
+        options = self.options
+        return Services(
+            self.handler,
+            self.load.spool_space,
+            options.max_upload,
+            options.stream_seconds,
+            self.metrics.moved,
+        )
 
     def new_context(self, principal: Principal, **known: Any) -> RequestContext:
-        """Make the context of a message that *principal* sends. *known* are fields that differ between requests."""
+        """Return the context of a message from *principal*. *known* are the fields that differ between requests."""
         self.follow_settings()
         return RequestContext(
             principal,
-            cancellation=self.end_of_work,
+            cancellation=self.cancellation,
             stream_after=ROWS_AT_ONCE,
             max_rows=self.options.max_rows,
-            roots=self._own_files.roots,
+            roots=self._private_files.roots,
             workers=self.load.workers,
             jobs=self._jobs,
             shut_down=self.stop,
@@ -171,78 +167,79 @@ class ThreadedHTTPServer(Listener):
         )
 
     def follow_settings(self) -> None:
-        """Close to messages what the settings of the time name."""
-        self._own_files.follow(self.handler.settings)
+        """Deny the private files that the current settings name to messages."""
+        self._private_files.update(self.handler.settings)
 
     def secrets(self) -> Set[str]:
-        """Return the tokens, for whoever writes something to mask them."""
-        tokens = self.site.access.tokens
+        """Return the tokens, which logs and records must mask."""
+        tokens = self.router.access.tokens
         return tokens.secrets() if tokens else frozenset()
 
     @property
     def handler(self) -> StoreHandler:
-        """The dispatcher that answers all requests."""
+        """The dispatcher that answers all messages."""
         handler = self._handler
         if not isinstance(handler, type):
             return handler
-        with self._handler_lock:  # one of those who ask first makes it
+        with self._handler_lock:  # the first caller creates the instance
             if isinstance(self._handler, type):
                 self._handler = self._handler()
             return self._handler
 
     @property
     def is_last_reply(self) -> bool:
-        """Whether connections end with the present reply, since no more requests are taken."""
+        """Whether each connection is closed after its current response, because the server stops."""
         return self.answers_once or self._stopping.is_set()
 
     @property
     def is_stopping(self) -> bool:
+        """Whether `stop` was called."""
         return self._stopping.is_set()
 
     def wait_for_stop(self) -> None:
-        """Return when `stop` is called."""
+        """Wait until `stop` is called."""
         self._stopping.wait()
 
     def reload(self, read_settings: Callable[[], None] | None = None) -> None:
-        """Read the settings, the tokens and the certificate again. What can't be taken stays as it was, and is told.
+        """Read the settings, the tokens and the certificate again. Keep the old ones, and log an error, if that fails.
 
-        The address and what only flags tell stay as they are. *read_settings* reads more than the handler does.
+        The address and the settings that only flags set stay. *read_settings* replaces the `reload` of the handler.
         """
         steps = [("settings", read_settings or self.handler.reload)]
         if self.tls:
             steps.append(("certificate", self._reload_certificate))
-        for what, read_again in steps:
+        for name, read_again in steps:
             try:
                 read_again()
-                log.info("read again: the %s", what)
+                log.info("reloaded the %s", name)
             except SettingsError as e:
-                log.error("kept as it was, the %s: %s", what, e)
+                log.error("the old %s stay in use: %s", name, e)
         self.follow_settings()
-        if self.site.access.tokens:
-            self.site.access.tokens.reload()
+        if self.router.access.tokens:
+            self.router.access.tokens.reload()
 
     def _reload_certificate(self) -> None:
-        self.tls = tls_of(self.options)
+        self.tls = self.options.tls_context()
 
     def serve_forever(self, poll_interval: float = 0.5) -> None:
-        """Serve until `stop`. Raise `SettingsError` if that would let in who should not be."""
-        self.require_guard()
+        """Serve until `stop`. Raise `SettingsError` if clients would have too much access, see `check_exposure`."""
+        self.check_exposure()
         self.open_jobs()
-        self._own_files.close(self.handler.settings)  # the directory of the jobs may be new
+        self._private_files.deny(self.handler.settings)  # `open_jobs` may have created the directory
         super().serve_forever(poll_interval)
 
     def open_jobs(self) -> None:
-        """Go on with the jobs that an earlier process left, and take new ones.
+        """Continue the jobs of an earlier process, and accept new ones.
 
-        Raise `SettingsError`, or `LocalFileError` for what may be better at the next start.
+        Raise `SettingsError`, or `LocalFileError` for a failure that may pass until the next start.
         """
         if self._jobs:
             return
         context = self.new_context(Principal(is_trusted=False, is_remote=True), observe=self.metrics.observe)
-        perform = self.handler.job_runner(context)
+        run = self.handler.job_runner(context)
         options = self.options
         jobs = JobScheduler(
-            perform,
+            run,
             options.state_dir,
             repairs=options.repair_state,
             ttl=options.job_ttl,
@@ -258,19 +255,19 @@ class ThreadedHTTPServer(Listener):
         self._jobs = jobs
 
     def server_close(self) -> None:
-        """Listen no more, and leave the jobs that run for the next process."""
+        """Stop listening, and leave the running jobs to the next process."""
         super().server_close()
         if self._jobs:
             self._jobs.close(LAST_SECONDS)
 
     def answer_once(self) -> bool:
-        """Answer one request, then return; connections that ask nothing don't count. `stop` ends it, too.
+        """Answer one request, or return after `stop`. Connections without a request do not count.
 
-        Tell whether the request was answered, or broken off after the grace time.
+        Return whether the request was answered within the grace time.
         """
-        self.require_guard()
+        self.check_exposure()
         self.answers_once = True
-        self.timeout = 0.1  # how soon it is noticed that a request was answered
+        self.timeout = 0.1  # the delay until this loop sees an answered request
         while not (self.load.answered or self._stopping.is_set()):
             if self.load.at_work:
                 self.load.wait_for_change(self.timeout)
@@ -279,10 +276,10 @@ class ThreadedHTTPServer(Listener):
         return self.end_requests(self.options.grace_seconds)
 
     def end_requests(self, seconds: float) -> bool:
-        """Listen no more, and wait until all requests have ended; tell whether they have.
+        """Stop listening, and wait until all requests have ended. Return whether they have.
 
-        Transfers that take longer than *seconds* are stopped, and tell what they have done. So is what waits for
-        its turn, or for the store. Clients that do not send, or do not read, are hung up on.
+        After *seconds*, stop the transfers, which then report their partial work, and refuse the waiting requests.
+        Later, stop waiting for the store. At last, close the connections of clients that do not send or read.
         """
         self.server_close()
         steps = (
@@ -290,25 +287,25 @@ class ThreadedHTTPServer(Listener):
             (GIVE_UP_AFTER, lambda: self.handler.abort("the server ends")),
             (HANG_UP_AFTER, self._hang_up),
         )
-        for retry_policy, step in steps:
-            if self.load.wait_until_idle(retry_policy):
+        for wait_seconds, step in steps:
+            if self.load.wait_until_idle(wait_seconds):
                 return True
             step()
         return self.load.wait_until_idle(HANGING_UP_SECONDS)
 
     def _stop_work(self) -> None:
-        self.end_of_work.cancel("the server ends")
-        self.load.end_turns()
+        self.cancellation.cancel("the server ends")
+        self.load.close_queues()
 
     def _hang_up(self) -> None:
-        log.warning("requests whose clients are waited for no longer: %d", self.load.at_work)
-        self.load.shut_down()
+        log.warning("%d requests are aborted, because their clients do not send or read", self.load.at_work)
+        self.load.close_connections()
 
     def stop(self) -> None:
-        """Make `serve_forever` or `answer_once` return soon. Any thread may call it, a request's too."""
+        """Make `serve_forever` or `answer_once` return soon. Any thread may call this, also that of a request."""
         self._stopping.set()
         threading.Thread(target=self._shut_down, daemon=True).start()
 
     def _shut_down(self) -> None:
-        log.info("no more requests are taken; %d are at work", self.load.at_work)
+        log.info("no more requests are accepted; %d are at work", self.load.at_work)
         self.shutdown()

@@ -1,4 +1,4 @@
-"""The temporary copy of an upload, and how much room all of them have."""
+"""Temporary files of uploads, and the disk space that all of them may use."""
 
 from __future__ import annotations
 
@@ -14,93 +14,99 @@ from typing import IO
 from pfstorage.errors import BusyError, TooLargeError
 from pfstorage.local import Body, local_errors
 
-WANTED_SECONDS = 10.0
-"""How long after an upload found no room those that take their time are in the way."""
+# After an upload found no space, the owner that uses most of it must send faster for this time.
+CONTENTION_SECONDS = 10.0
 _NAME = "the temporary copy of the upload"
 
 
-class Room:
-    """How many bytes of uploads may lie on the disk: *most*, and those of one owner half of that. For any thread."""
+class SpoolSpace:
+    """Limit the bytes of all spooled uploads to *limit*, and those of one owner to half of it. Thread-safe."""
 
-    def __init__(self, most: float = math.inf) -> None:
-        self._most = most
-        self._taken: Counter[str] = Counter()
+    def __init__(self, limit: float = math.inf) -> None:
+        self._limit = limit
+        self._used: Counter[str] = Counter()
         self._refused_at = float("-inf")
-        self._too_large = ""
+        self._largest_owner = ""
         self._lock = threading.Lock()
 
     @property
-    def taken(self) -> int:
-        return self._taken.total()
+    def used(self) -> int:
+        """The bytes in use."""
+        return self._used.total()
 
     def is_wanted_of(self, owner: str) -> bool:
-        """Tell whether an upload found no room lately, since *owner* has most of it, or their share."""
-        return owner == self._too_large and time.monotonic() - self._refused_at < WANTED_SECONDS
+        """Return whether an upload found no space lately because *owner* uses most of it, or all of their share."""
+        return owner == self._largest_owner and time.monotonic() - self._refused_at < CONTENTION_SECONDS
 
     def share(self, owner: str) -> float:
-        """Return how many bytes *owner* may have at most; "" is all who have no token."""
-        return self._most / 2 if owner else self._most
+        """Return the bytes that *owner* may use. The owner "" stands for all clients without a token."""
+        return self._limit / 2 if owner else self._limit
 
     def take(self, owner: str, size: int) -> None:
-        """Take *size* bytes for *owner*, until `give_back`. Raise `BusyError`."""
+        """Reserve *size* bytes for *owner* until `give_back`. Raise `BusyError` if there is not enough space."""
         with self._lock:
-            is_over = self._taken[owner] + size > self.share(owner)
-            if is_over or self.taken + size > self._most:
+            is_over = self._used[owner] + size > self.share(owner)
+            if is_over or self.used + size > self._limit:
                 self._refused_at = time.monotonic()
-                self._too_large = owner if is_over else max(self._taken, key=self._taken.__getitem__)
+                self._largest_owner = owner if is_over else max(self._used, key=self._used.__getitem__)
                 raise BusyError(
-                    "too much of uploads lies on the disk (--maxSpool): try again in some seconds"
+                    "the disk space for uploads is used up (--maxSpool): try again in some seconds"
                 )
-            self._taken[owner] += size
+            self._used[owner] += size
 
     def give_back(self, owner: str, size: int) -> None:
+        """Release *size* bytes of *owner*."""
         with self._lock:
-            self._taken[owner] -= size
-            if not self._taken[owner]:
-                del self._taken[owner]
+            self._used[owner] -= size
+            if not self._used[owner]:
+                del self._used[owner]
 
 
-class Spool:
-    """A file on disk that has no name, for up to *most* bytes that come from a client, so that they can be sent again.
+class SpooledFile:
+    """A temporary file without a name that holds an upload, so that it can be sent to the store more than once.
 
-    It takes of the *room* for *owner* as it grows. Methods raise `LocalFileError` where the disk does not take them.
+    It has up to *max_size* bytes, and takes *space* for *owner* as it grows. Methods raise `LocalFileError` if the
+    disk fails.
     """
 
-    def __init__(self, most: int, room: Room | None = None, owner: str = "") -> None:
+    def __init__(self, max_size: int, space: SpoolSpace | None = None, owner: str = "") -> None:
         with local_errors(_NAME):
-            self.file: IO[bytes] = tempfile.TemporaryFile(prefix="pfstorage-")  # noqa: SIM115 - closed by `close`
+            self.file: IO[bytes] = tempfile.TemporaryFile(prefix="pfstorage-")  # noqa: SIM115 - `close` closes it
         self.size = 0
         self.content_type = ""
-        self._most = most
-        self._room = room or Room()
+        self._max_size = max_size
+        self._space = space or SpoolSpace()
         self._owner = owner
-        self._taken = 0
+        self._reserved = 0
 
     def write(self, data: bytes) -> None:
-        """Add *data*. Raise `TooLargeError` if that is more than there may be, or `BusyError` if there is no room."""
+        """Append *data*. Raise `TooLargeError` above the size limit, and `BusyError` without space."""
         self.size += len(data)
-        if self.size > self._most:
+        if self.size > self._max_size:
             raise TooLargeError(
-                f"the upload has more than {self._most} bytes: see --maxUpload and --maxSpool"
+                f"the upload has more than {self._max_size} bytes: see --maxUpload and --maxSpool"
             )
-        self._room.take(self._owner, len(data))
-        self._taken += len(data)
+        self._space.take(self._owner, len(data))
+        self._reserved += len(data)
         with local_errors(_NAME):
             self.file.write(data)
 
     def body(self) -> Body:
-        """Return all that was written."""
+        """Return all written bytes as a body."""
         with local_errors(_NAME):
             self.file.flush()
             return Body(self.file, _NAME, os.fstat(self.file.fileno()))
 
     def rewind(self) -> None:
-        """Have `file` be read from its beginning, when all is written."""
+        """Move to the start of the file, after the last write."""
         with local_errors(_NAME):
             self.file.seek(0)
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # what a full disk did not take is not wanted any more
+        """Delete the file, and give back its space."""
+        with contextlib.suppress(
+            OSError
+        ):  # a full disk refuses the last bytes, which are not needed any more
             self.file.close()
-        self._room.give_back(self._owner, self._taken)
-        self._taken = 0
+        self._space.give_back(self._owner, self._reserved)
+        self._reserved = 0

@@ -1,4 +1,4 @@
-"""``/api/v1/cmd``: messages for the dispatcher."""
+"""``/api/v1/cmd``: pass messages to the dispatcher."""
 
 from __future__ import annotations
 
@@ -7,57 +7,63 @@ from dataclasses import replace
 
 from pfstorage.actions import Upload
 from pfstorage.errors import MessageError
-from pfstorage.server.exchange import Answer, Request, answer_of
+from pfstorage.server.endpoints.form import Form, boundary_of, read_form
+from pfstorage.server.exchange import Request, to_response
 from pfstorage.server.http1 import body
-from pfstorage.server.http1.form import Form, boundary_of, read_form
+from pfstorage.server.http1.sending import Response
 from pfstorage.wire.forms import decode_form, decode_query, looks_like_json
 from pfstorage.wire.reply import Reply
 
 
-def command(request: Request) -> Answer:
-    """Answer the message that *request* carries."""
+def command(request: Request) -> Response:
+    """Answer the message in the query or the body of *request*."""
+    method = request.head.method
     try:
-        reply = _of_query(request) if request.method in ("GET", "HEAD") else _of_body(request)
-        answer = answer_of(reply, as_html=request.handler.settings.http_response)
+        reply = _answer_query(request) if method in ("GET", "HEAD") else _answer_body(request)
+        response = to_response(reply, as_html=request.services.handler.settings.http_response)
     finally:
-        request.permit.end_decoding()
-    if request.method == "HEAD":  # nobody reads what the reply has
+        request.client.permit.end_decoding()
+    if method == "HEAD":  # the rows of the reply will not be read
         reply.close()
-    return answer
+    return response
 
 
-def _of_query(request: Request) -> Reply:
+def _answer_query(request: Request) -> Reply:
     principal = replace(request.principal, is_trusted=False, is_read_only=True)
-    return request.handler.answer(decode_query(request.query), replace(request.context, principal=principal))
+    context = replace(request.context, principal=principal)
+    return request.services.handler.answer(decode_query(request.head.query), context)
 
 
-def _of_body(request: Request) -> Reply:
-    boundary = boundary_of(request.headers.only("content-type"))
+def _answer_body(request: Request) -> Reply:
+    boundary = boundary_of(request.head.headers.only("content-type"))
+    open_body = request.client.open_body
     if boundary is None:
-        return _of_text(request, body.read_text(request.open_body(body.MAX_MESSAGE)))
-    most = request.most_on_disk if request.principal.permissions.allows("write") else 0
-    source = request.open_body(most + 2 * body.MAX_MESSAGE)  # the fields, and what divides them
-    with contextlib.closing(read_form(source, boundary, most, request.new_spool)) as form:
-        return _of_form(request, form)
+        return _answer_text(request, body.read_text(open_body(body.MAX_MESSAGE)))
+    max_file = request.max_spooled if request.principal.permissions.allows("write") else 0
+    source = open_body(max_file + 2 * body.MAX_MESSAGE)  # the fields, and the boundaries between them
+    with contextlib.closing(read_form(source, boundary, max_file, request.new_spooled_file)) as form:
+        return _answer_form(request, form)
 
 
-def _of_text(request: Request, text: str) -> Reply:
-    request.permit.begin_decoding(len(text))
+def _answer_text(request: Request, text: str) -> Reply:
+    request.client.permit.begin_decoding(len(text))
+    handler = request.services.handler
     if looks_like_json(text):
-        return request.handler.answer(text, request.context)
+        return handler.answer(text, request.context)
     principal = replace(request.principal, is_trusted=False)
-    return request.handler.answer(decode_form(text), replace(request.context, principal=principal))
+    return handler.answer(decode_form(text), replace(request.context, principal=principal))
 
 
-def _of_form(request: Request, form: Form) -> Reply:
+def _answer_form(request: Request, form: Form) -> Reply:
     if "d_msg" not in form.fields:
-        raise MessageError("a multipart form needs the field d_msg with the message")
+        raise MessageError("the multipart form has no field d_msg: send the message in it")
     upload = None
-    if file := form.local:
+    if file := form.file:
         name = form.fields.get("filename", "")
         upload = Upload(file.body(), file.size, name, content_type=file.content_type)
     # the token may have been revoked while the file arrived
     principal = replace(request.principal.renewed(), is_trusted=False)
+    context = replace(request.context, principal=principal, upload=upload)
     text = form.fields["d_msg"]
-    request.permit.begin_decoding(len(text))
-    return request.handler.answer(text, replace(request.context, principal=principal, upload=upload))
+    request.client.permit.begin_decoding(len(text))
+    return request.services.handler.answer(text, context)

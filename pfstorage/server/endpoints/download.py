@@ -1,4 +1,4 @@
-"""An object on its way to a client: the whole of it, a part, or word that the client's own is the same."""
+"""Download an object: the whole, a range, or 304 if the client has the same object already."""
 
 from __future__ import annotations
 
@@ -18,139 +18,147 @@ from pfstorage.backends.errors import is_precondition_failed, is_range_error, ob
 from pfstorage.backends.streams import PartVerifyingSink
 from pfstorage.backends.times import parse_http_date
 from pfstorage.errors import BusyError, IntegrityError, MessageError, NotFoundError, RejectedError
-from pfstorage.server.exchange import Answer, Request, answer_of, names_etag
-from pfstorage.server.http1.body import Outlet
-from pfstorage.server.http1.head import KIND
+from pfstorage.server.exchange import Request, matches_etag, to_response
+from pfstorage.server.http1.head import CONTENT_TYPE, Headers
+from pfstorage.server.http1.sending import ContentWriter, Response
 from pfstorage.transfer import PacedSink
 from pfstorage.transfer.replaced import download_current
 from pfstorage.wire.reply import Reply
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 _ETAG = re.compile(r'"([!-~]+)"')
-# https://mimesniff.spec.whatwg.org/#javascript-mime-type; and with nosniff, a style sheet is of text/css alone
-_RUN = re.compile(
+# The types of content that a browser would run as part of a page of this server
+# (https://mimesniff.spec.whatwg.org/#javascript-mime-type; with nosniff, a style sheet must be text/css).
+_EXECUTABLE = re.compile(
     r"\s*(text/css|(text|application)/(x-)?(ecmascript|javascript[0-9.]*|jscript|livescript))\s*(;|$)", re.I
 )
-"""The types of what a browser would run for a page of this server, whose objects are not its own."""
+# the range of the last 0 bytes: like a range after the end of the object, it can't be satisfied
+_NO_BYTES = ByteRange(10**18)
 
 
-def give_out(request: Request, key: str) -> Answer:
-    """Return the answer to a GET or a HEAD of the object *key*. A GET asks the store once."""
-    storage = request.handler.storage_for(request.context)
-    answer = Answer()
-    if request.method == "HEAD":
+def download(request: Request, key: str) -> Response:
+    """Return the response to a GET or a HEAD of the object *key*. A GET asks the store once."""
+    storage = request.services.handler.storage_for(request.context)
+    response = Response()
+    if request.head.method == "HEAD":
         info = storage.head(key)
-        _describe(answer, key, info)
-        answer.content, answer.length = _nothing, info.size
-        return _unless_needless(request, key, info) or answer
+        _describe(response, key, info)
+        response.content, response.length = _write_nothing, info.size
+        return _conditional_response(request.head.headers, key, info) or response
 
-    def write(out: Outlet) -> None:
-        request.permit.begin_transfer()  # until the last byte has left
-        sink = _ObjectSink(request, key, storage, answer, out)
+    def write(out: ContentWriter) -> None:
+        request.client.permit.begin_transfer()  # until the last byte was sent
+        sink = _ObjectSink(request, key, storage, response, out)
         try:
-            sink.fetch(_span_of(request))
-        except _OtherwiseError as e:
-            sink.say(e.answer)
+            sink.fetch(_range_of(request.head.headers))
+        except _OtherResponseError as e:
+            sink.replace_response(e.response)
         else:
-            request.moved("files", sink.size)
+            request.services.count_transfer("files", sink.size)
 
-    answer.content = write
-    return answer
-
-
-def _nothing(_: Outlet) -> None:
-    """Write nothing: it is what a HEAD is answered."""
+    response.content = write
+    return response
 
 
-class _OtherwiseError(Exception):
-    """Instead of the object, *answer* is what the client is to get."""
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer.status)
-        self.answer = answer
+def _write_nothing(_: ContentWriter) -> None:
+    """Write no content: a HEAD has none."""
 
 
-class _PartlessError(Exception):
-    """Nobody tells how large the object is, and so which part of it would come."""
+class _OtherResponseError(Exception):
+    """The client gets *response* instead of the object."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.status)
+        self.response = response
+
+
+class _UnknownSizeError(Exception):
+    """The store does not report the size of the object, so the position of a range is unknown."""
 
 
 class _ObjectSink:
-    """A sink that writes an object to *out*, as *answer*, which it completes when it is told what comes."""
+    """A sink that writes an object to *out*, and completes *response* when the store reports the object."""
 
-    def __init__(self, request: Request, key: str, storage: Storage, answer: Answer, out: Outlet) -> None:
-        self._request = request
+    def __init__(
+        self, request: Request, key: str, storage: Storage, response: Response, out: ContentWriter
+    ) -> None:
+        self._request_headers = request.head.headers
         self._key = key
         self._storage = storage
-        self._answer = answer
-        rate_limiter, cancellation = request.handler.rate_limiter(), request.context.cancellation
-        pace = functools.partial(
-            rate_limiter.take, cancellation=cancellation, is_abandoned=request.permit.is_gone
-        )
+        self._response = response
+        rate_limiter, cancellation = request.services.handler.rate_limiter(), request.context.cancellation
+        is_gone = request.client.permit.is_gone
+        pace = functools.partial(rate_limiter.take, cancellation=cancellation, is_abandoned=is_gone)
         self._paced = PacedSink(out, pace)
         self._out = out
         self._sink: Sink = self._paced
-        self._span: ByteRange | None = None
-        self._headers = answer.headers
+        self._range: ByteRange | None = None
+        self._headers = response.headers
         self.size = 0
 
     def fetch(self, byte_range: ByteRange | None) -> None:
-        """Have the object, or *byte_range* of it, written. Raise `_OtherwiseError`."""
-        self._span = byte_range
+        """Write the object, or *byte_range* of it. Raise `_OtherResponseError`."""
+        self._range = byte_range
         try:
-            info = download_current(self._storage, self._key, None, self._get, self._out.take_back)
-        except _PartlessError:
+            info = download_current(self._storage, self._key, None, self._get, self._out.discard)
+        except _UnknownSizeError:
             return self.fetch(None)
         except RejectedError as e:
             if is_range_error(e):
-                raise self._without_part() from e
-            if not is_precondition_failed(e) or not self._out.take_back():
+                raise self._range_error() from e
+            if not is_precondition_failed(e) or not self._out.discard():
                 raise
-            raise _replaced(self._key) from e
+            raise _replaced_error(self._key) from e
         if info.size is None:
-            text = f"{self._key!r}: the store tells neither a length nor an MD5, so nothing shows that all of it came"
+            text = (
+                f"the download of {self._key!r} can't be verified: the store reported neither its length nor its"
+                " MD5; download it again"
+            )
             raise IntegrityError(text, key=self._key)
         return None
 
     def _get(self, _: ObjectInfo | None) -> ObjectInfo:
-        """Have the bytes written, from the first one on."""
+        """Write the bytes from the first one on."""
         self.size, self._sink = 0, self._paced
         try:
-            return self._storage.get(self._key, self, self._span)
+            return self._storage.get(self._key, self, self._range)
         except RejectedError as e:
-            if not (is_precondition_failed(e) and self._span and self._span.etag and self._out.take_back()):
+            if not (is_precondition_failed(e) and self._range and self._range.etag and self._out.discard()):
                 raise
-            self._span = None  # it is another than that of If-Range: all of it
+            self._range = None  # the object does not match If-Range, so the whole is sent
             return self._get(None)
 
-    def _without_part(self) -> _OtherwiseError:
+    def _range_error(self) -> _OtherResponseError:
         info = self._storage.head(self._key)
-        answer = refused(416, f"{self._key!r} has no bytes in this range", _total_of(info))
-        return _OtherwiseError(_unless_needless(self._request, self._key, info) or answer)
+        size = {} if info.size is None else {"Content-Range": f"bytes */{info.size}"}
+        response = error_response(416, f"{self._key!r} has no bytes in this range", size)
+        conditional = _conditional_response(self._request_headers, self._key, info)
+        return _OtherResponseError(conditional or response)
 
     def begin(self, info: ObjectInfo) -> None:
-        """Tell what comes in the head of the answer. Raise `_OtherwiseError`, `_PartlessError` or `StorageError`."""
-        if needless := _unless_needless(self._request, self._key, info):
-            raise _OtherwiseError(needless)
-        answer, byte_range = self._answer, self._span
-        # it may have told of an object that was replaced
-        answer.status, answer.headers = 200, dict(self._headers)
+        """Complete the head of the response. Raise `_OtherResponseError`, `_UnknownSizeError` or `StorageError`."""
+        if conditional := _conditional_response(self._request_headers, self._key, info):
+            raise _OtherResponseError(conditional)
+        response, byte_range = self._response, self._range
+        # a former call may have described an object that was replaced since
+        response.status, response.headers = 200, dict(self._headers)
         if byte_range and info.size is None:
-            raise _PartlessError
-        _describe(answer, self._key, info)
-        answer.length = info.size
+            raise _UnknownSizeError
+        _describe(response, self._key, info)
+        response.length = info.size
         if byte_range and info.size is not None:
             start, size = byte_range.bounds(info.size)
             if size < info.size:
-                answer.status, answer.length = 206, size
-                answer.headers["Content-Range"] = f"bytes {start}-{start + size - 1}/{info.size}"
+                response.status, response.length = 206, size
+                response.headers["Content-Range"] = f"bytes {start}-{start + size - 1}/{info.size}"
                 return
-        if pieces := self._pieces_of(info):
-            self._sink = PartVerifyingSink(self._paced, self._key, pieces)
+        if parts := self._parts_of(info):
+            self._sink = PartVerifyingSink(self._paced, self._key, parts)
 
-    def _pieces_of(self, info: ObjectInfo) -> Sequence[Part]:
-        """Return of what the whole object is made, where the storage does not verify the whole by itself."""
+    def _parts_of(self, info: ObjectInfo) -> Sequence[Part]:
+        """Return the parts to verify one by one, if the storage does not verify the whole object itself."""
         if not info.segments_etag:
-            return [Part(0, info.size, info.md5)] if self._span and info.size else ()
+            return [Part(0, info.size, info.md5)] if self._range and info.size else ()
         try:
             return self._storage.list_parts(info) if isinstance(self._storage, SupportsMultipart) else ()
         except NotFoundError as e:
@@ -160,122 +168,123 @@ class _ObjectSink:
         self.size += len(data)
         self._sink.write(data)
 
-    def say(self, other: Answer) -> None:
-        """Let the answer be *other*."""
+    def replace_response(self, other: Response) -> None:
+        """Send *other* instead of the object."""
         content = other.content if isinstance(other.content, bytes) else b""
-        self._answer.status, self._answer.kind, self._answer.length = other.status, other.kind, len(content)
-        self._answer.headers |= other.headers
+        response = self._response
+        response.status, response.content_type, response.length = (
+            other.status,
+            other.content_type,
+            len(content),
+        )
+        response.headers |= other.headers
         self._out.write(content)
 
 
-def _replaced(key: str) -> BusyError:
-    return BusyError(f"{key!r} was replaced at this moment: ask again", key=key)
+def _replaced_error(key: str) -> BusyError:
+    return BusyError(f"{key!r} was replaced during the download: download it again", key=key)
 
 
-def _describe(answer: Answer, key: str, info: ObjectInfo) -> None:
-    """Have the head of *answer* tell of the object."""
-    told = info.content_type
-    # of a list of types, a browser takes the last one that it knows
-    is_harmless = told and KIND.fullmatch(told) and not any(map(_RUN.match, told.split(",")))
-    answer.kind = told if is_harmless else UNKNOWN
-    answer.headers |= _headers_of(key, info)
+def _describe(response: Response, key: str, info: ObjectInfo) -> None:
+    """Set the content type and the headers of the object."""
+    content_type = info.content_type
+    # if a header lists several types, browsers use the last one that they know
+    is_harmless = (
+        content_type
+        and CONTENT_TYPE.fullmatch(content_type)
+        and not any(map(_EXECUTABLE.match, content_type.split(",")))
+    )
+    response.content_type = content_type if is_harmless else UNKNOWN
+    response.headers |= _headers_of(key, info)
+
+
+def _headers_of(key: str, info: ObjectInfo) -> dict[str, str]:
+    """Return the headers that describe the object. Leave out those that the store does not report."""
+    headers = {}
+    etag, modified = _etag_of(info), _modified(info)
+    if etag:
+        headers["ETag"] = f'"{etag}"'
+    if CONTENT_TYPE.fullmatch(info.content_encoding or "\0"):
+        headers["Content-Encoding"] = info.content_encoding
+    if modified:
+        headers["Last-Modified"] = format_datetime(modified, usegmt=True)
+    headers["Accept-Ranges"] = "bytes"
+    name = quote(key.rstrip("/").rpartition("/")[2], safe="")
+    headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{name}"
+    return headers
 
 
 def _etag_of(info: ObjectInfo) -> str:
     return info.segments_etag or info.etag
 
 
-# in this order, and the times only where nothing more exact is given: RFC 9110, section 13.2.2
+def _conditional_response(headers: Headers, key: str, info: ObjectInfo) -> Response | None:
+    """Return 412 or 304 if the conditions in *headers* demand it, otherwise None.
 
-
-def _unless_needless(request: Request, key: str, info: ObjectInfo) -> Answer | None:
-    """Return what is answered instead of the object by what the client says of it, None if it is to get it."""
-    etag, moment = _etag_of(info), _moment_of(info)
-    if refusal := _unmet(request, etag, moment):
-        return refused(412, f"{key!r} is another object than {refusal} says")
-    if _is_known(request, etag, moment):
-        answer = Answer(304, length=0)
-        _describe(answer, key, info)
-        return answer
+    The order, and the use of times only without an ETag condition, are those of RFC 9110, section 13.2.2.
+    """
+    etag, modified = _etag_of(info), _modified(info)
+    if name := _failed_precondition(headers, etag, modified):
+        return error_response(412, f"{key!r} is not the object that the header {name} names")
+    if _is_known(headers, etag, modified):
+        response = Response(304, length=0)
+        _describe(response, key, info)
+        return response
     return None
 
 
-def _unmet(request: Request, etag: str, moment: datetime | None) -> str:
-    """Return the name of the header which has the object of *etag* and *moment* refused, or ""."""
-    if (given := request.headers.get("if-match")) is not None:
-        return "" if names_etag(given, etag, is_strong=True) else "If-Match"
-    until = _time_in(request, "if-unmodified-since")
-    return "If-Unmodified-Since" if moment and until and moment > until else ""
+def _failed_precondition(headers: Headers, etag: str, modified: datetime | None) -> str:
+    """Return the name of the header whose condition the object does not meet, or ""."""
+    if (given := headers.get("if-match")) is not None:
+        return "" if matches_etag(given, etag, is_strong=True) else "If-Match"
+    until = _time_in(headers, "if-unmodified-since")
+    return "If-Unmodified-Since" if modified and until and modified > until else ""
 
 
-def _is_known(request: Request, etag: str, moment: datetime | None) -> bool:
-    """Tell whether the client has the object of *etag* and *moment*, by what it says."""
-    if (given := request.headers.get("if-none-match")) is not None:
-        return names_etag(given, etag)
-    since = _time_in(request, "if-modified-since")
-    return bool(moment and since and moment <= since)
+def _is_known(headers: Headers, etag: str, modified: datetime | None) -> bool:
+    """Return whether the client states that it has this object."""
+    if (given := headers.get("if-none-match")) is not None:
+        return matches_etag(given, etag)
+    since = _time_in(headers, "if-modified-since")
+    return bool(modified and since and modified <= since)
 
 
-def _time_in(request: Request, name: str) -> datetime | None:
-    """Return the time in the header *name*; what is none counts as not given (RFC 9110, section 13.1.3)."""
-    return parse_http_date(request.headers.get(name, ""))
+def _time_in(headers: Headers, name: str) -> datetime | None:
+    """Return the time in the header *name*. An invalid time counts as missing (RFC 9110, section 13.1.3)."""
+    return parse_http_date(headers.get(name, ""))
 
 
-def _moment_of(info: ObjectInfo) -> datetime | None:
-    """Return when the object was stored, to the second, as HTTP tells it; not every store does."""
+def _modified(info: ObjectInfo) -> datetime | None:
+    """Return the time of the last change in whole seconds, as HTTP has it, or None if the store reports none."""
     if not info.last_modified:
         return None
     return datetime.fromisoformat(info.last_modified).replace(tzinfo=timezone.utc, microsecond=0)
 
 
-def refused(status: int, text: str, headers: Mapping[str, str] = MappingProxyType({})) -> Answer:
-    """Return the answer of *status* to a request that can't be met."""
-    answer = answer_of(Reply.from_error(MessageError(text)))
-    answer.status, answer.headers = status, {**headers}
-    return answer
+def error_response(status: int, text: str, headers: Mapping[str, str] = MappingProxyType({})) -> Response:
+    """Return an error response with *status* and the message *text*."""
+    response = to_response(Reply.from_error(MessageError(text)))
+    response.status, response.headers = status, {**headers}
+    return response
 
 
-def _total_of(info: ObjectInfo) -> dict[str, str]:
-    return {} if info.size is None else {"Content-Range": f"bytes */{info.size}"}
+def _range_of(headers: Headers) -> ByteRange | None:
+    """Return the requested range, or None for the whole object.
 
-
-def _headers_of(key: str, info: ObjectInfo) -> dict[str, str]:
-    """Return what is told of the object; what the store does not tell is left out."""
-    name = quote(key.rstrip("/").rpartition("/")[2], safe="")
-    etag, moment = _etag_of(info), _moment_of(info)
-    return {
-        **({"ETag": f'"{etag}"'} if etag else {}),
-        **(
-            {"Content-Encoding": info.content_encoding}
-            if KIND.fullmatch(info.content_encoding or "\0")
-            else {}
-        ),
-        **({"Last-Modified": format_datetime(moment, usegmt=True)} if moment else {}),
-        "Accept-Ranges": "bytes",
-        "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
-    }
-
-
-def _span_of(request: Request) -> ByteRange | None:
-    """Return the part that is asked for. What is no range of bytes, or several, is all of them (RFC 9110, 14.2).
-
-    So it is where If-Range does not name an object by its ETag: nothing else is sure to be the same.
+    Anything but one range of bytes requests the whole object (RFC 9110, section 14.2). So does an If-Range header
+    without an ETag, because nothing else identifies the object for certain.
     """
-    found = _RANGE.fullmatch(request.headers.get("range", "").strip())
+    found = _RANGE.fullmatch(headers.get("range", "").strip())
     if not found:
         return None
-    named = _ETAG.fullmatch(request.headers.get("if-range", "").strip())
-    if "if-range" in request.headers and not named:
+    etag_match = _ETAG.fullmatch(headers.get("if-range", "").strip())
+    if "if-range" in headers and not etag_match:
         return None
     first, last = found.groups()
-    etag = named[1] if named else ""
+    etag = etag_match[1] if etag_match else ""
     if not first:
         return (ByteRange(-int(last), etag=etag) if int(last) else _NO_BYTES) if last else None
     if not last:
         return ByteRange(int(first), etag=etag)
     size = int(last) + 1 - int(first)
     return ByteRange(int(first), size, etag) if size > 0 else None
-
-
-_NO_BYTES = ByteRange(10**18)
-"""The last 0 bytes: they are as little to be had as what lies after the end."""

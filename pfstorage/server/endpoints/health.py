@@ -1,4 +1,4 @@
-"""``/healthz`` and ``/readyz``: whether this process lives, and whether its store answers."""
+"""``/healthz`` and ``/readyz``: report whether this process lives, and whether its store answers."""
 
 from __future__ import annotations
 
@@ -8,28 +8,27 @@ import time
 
 from pfstorage.errors import ContainerNotFoundError, PermissionDeniedError, PfstorageError, UnavailableError
 from pfstorage.handler import StoreHandler
-from pfstorage.server.exchange import Answer, Request, answer_of
+from pfstorage.server.exchange import Request, to_response
+from pfstorage.server.http1.sending import Response
 from pfstorage.wire.reply import Reply
 
 log = logging.getLogger(__name__)
 
-ASKED_EVERY = 5.0
-"""Seconds for which what the store answered is taken to hold: probes are many, and need no token."""
+# Seconds for which the last answer of the store is reused. Probes are frequent, and need no token.
+CACHE_SECONDS = 5.0
+# Seconds for which a probe waits for the store. Most probes give up after some seconds themselves.
+PROBE_SECONDS = 5.0
 
 
-PATIENCE = 5.0
-"""Seconds for which a probe waits for the store; most probes give up after some."""
-
-
-def healthz(_: Request) -> Answer:
-    """Say that the process answers."""
-    return answer_of(Reply({"status": True}))
+def healthz(_: Request) -> Response:
+    """Answer that the process lives."""
+    return to_response(Reply({"status": True}))
 
 
 class Readiness:
-    """``/readyz``: asks the store of the server for a row, one look at a time, and no more often than it needs to.
+    """``/readyz``: list one row of the store, once at a time, and at most once in `CACHE_SECONDS`.
 
-    A store that keeps silent is not ready: nobody waits longer than `PATIENCE` for it.
+    A store that does not answer within `PROBE_SECONDS` is not ready.
     """
 
     def __init__(self) -> None:
@@ -38,36 +37,35 @@ class Readiness:
         self._is_asking = False
         self._failure = self._logged = ""
 
-    def __call__(self, request: Request) -> Answer:
-        """Say whether the store answers. What it answers is nobody's business here."""
+    def __call__(self, request: Request) -> Response:
+        """Answer 200 if the store answers, else 503. The reason is only logged, because a probe needs no token."""
         with self._changed:
-            if not self._is_asking and time.monotonic() - self._asked_at > ASKED_EVERY:
-                threading.Thread(
-                    target=self._ask, args=(request.handler,), name="readyz", daemon=True
-                ).start()
+            if not self._is_asking and time.monotonic() - self._asked_at > CACHE_SECONDS:
+                handler = request.services.handler
+                threading.Thread(target=self._ask, args=(handler,), name="readyz", daemon=True).start()
                 self._is_asking, self._asked_at = True, time.monotonic()
-            left = self._asked_at + PATIENCE - time.monotonic()
+            left = self._asked_at + PROBE_SECONDS - time.monotonic()
             is_known = self._changed.wait_for(lambda: not self._is_asking, max(0.0, left))
-            failure = self._failure if is_known else "it keeps silent"
+            failure = self._failure if is_known else f"the store does not answer in {PROBE_SECONDS:g} s"
             self._log(failure)
         if not failure:
-            return answer_of(Reply({"status": True}))
-        return answer_of(
-            Reply.from_error(UnavailableError("the store can't be used now; the log has the reason"))
+            return to_response(Reply({"status": True}))
+        return to_response(
+            Reply.from_error(UnavailableError("the store can't be used now: see the log of the server"))
         )
 
     def _ask(self, handler: StoreHandler) -> None:
         try:
             failure = _failure_of(handler)
         except Exception as e:
-            log.exception("the store was not asked, for a reason that pfstorage does not know")
+            log.exception("the check of the store failed unexpectedly")
             failure = type(e).__name__
         with self._changed:
             self._is_asking, self._failure, self._asked_at = False, failure, time.monotonic()
             self._changed.notify_all()
 
     def _log(self, failure: str) -> None:
-        """Tell the log of a store that does not answer, and of one that does again: once, not at each probe."""
+        """Log when the store fails, and when it answers again, instead of at each probe."""
         if failure and not self._logged:
             log.warning("not ready: %s", failure)
         elif self._logged and not failure:
@@ -76,14 +74,14 @@ class Readiness:
 
 
 def _failure_of(handler: StoreHandler) -> str:
-    """Return why the store does not list its objects, an empty text if it does."""
+    """Return the reason why the store does not list its objects, or "" if it does."""
     try:
         next(handler.storage.list("", limit=1), None)
     except ContainerNotFoundError:
-        return ""  # the first push makes it
+        return ""  # the first upload creates it
     except PfstorageError as e:
         if not e.facts.get("key"):
             return str(e)
-        # its key may name a patient; and a refusal of one object is an answer of the store
+        # The key may name a patient. A store that refuses access to one object does answer.
         return "" if isinstance(e, PermissionDeniedError) else type(e).__name__
     return ""

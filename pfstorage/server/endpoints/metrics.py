@@ -1,4 +1,4 @@
-"""``/metrics``: what the server has done, for Prometheus, by its own library."""
+"""``/metrics``: count requests and transfers, and report them to Prometheus."""
 
 from __future__ import annotations
 
@@ -16,38 +16,41 @@ from prometheus_client.registry import Collector
 from pfstorage.actions import ACTIONS
 from pfstorage.backends.retry import RETRIES_MADE
 from pfstorage.errors import ForbiddenError, PfstorageError
-from pfstorage.server.exchange import Answer, Request
+from pfstorage.server.exchange import Request
+from pfstorage.server.http1.sending import Response
 from pfstorage.server.load import Gauge
 from pfstorage.wire.reply import Reply
 from pfstorage.wire.status import http_status
 
 log = logging.getLogger(__name__)
 
+# upper bounds in seconds, from a hello to a pull of an hour
 BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0, 3600.0)
-"""Seconds: from a hello to a pull of an hour."""
 
 _TO_STORE = {"objPut", "objPush"}
 
 
 class Metrics:
-    """Counters of one server. *gauges*, by their names, are asked when somebody looks."""
+    """Counters of one server. The functions of *gauges* are called for each report. Thread-safe."""
 
     def __init__(self, gauges: Mapping[str, Gauge]) -> None:
-        self._registry = made = CollectorRegistry()
+        self._registry = registry = CollectorRegistry()
         self._requests = _Requests()
-        made.register(self._requests)
+        registry.register(self._requests)
         self._bytes = Counter(
-            "pfstorage_moved_bytes", "Bytes of objects that were moved.", ["to"], registry=made
+            "pfstorage_moved_bytes", "Bytes of objects that were moved.", ["to"], registry=registry
         )
-        self._objects = Counter("pfstorage_moved_objects", "Objects that were moved.", ["to"], registry=made)
+        self._objects = Counter(
+            "pfstorage_moved_objects", "Objects that were moved.", ["to"], registry=registry
+        )
         self._failed = Counter(
-            "pfstorage_failed_objects", "Objects that could not be moved.", ["to"], registry=made
+            "pfstorage_failed_objects", "Objects that could not be moved.", ["to"], registry=registry
         )
-        made.register(_Present(gauges))
+        registry.register(_Gauges(gauges))
 
     def observe(self, name: str, reply: Reply, seconds: float) -> None:
-        """Count a message with the action *name*, and what its transfer has moved."""
-        action = name if name in ACTIONS else "other"  # or anybody could make as many series as they like
+        """Count a message with the action *name*, and the objects and bytes that its transfer has moved."""
+        action = name if name in ACTIONS else "other"  # otherwise, clients could create any number of series
         self.count(action, http_status(reply), seconds)
         if "bytes" in reply.body and "skipped" in reply.body and "dryRun" not in reply.body:
             to = "store" if action in _TO_STORE else "files"
@@ -57,7 +60,7 @@ class Metrics:
                 self._failed.labels(to).inc(failed)
 
     def count(self, action: str, status: int, seconds: float) -> None:
-        """Count a request; *action* is one of few."""
+        """Count a request that took *seconds*. *action* must come from a small set."""
         self._requests.count(action, int(status), seconds)
 
     def moved(self, to: str, size: int, objects: int = 1) -> None:
@@ -65,60 +68,62 @@ class Metrics:
         self._bytes.labels(to).inc(size)
         self._objects.labels(to).inc(objects)
 
-    def __call__(self, request: Request) -> Answer:
-        """Answer in Prometheus' text form. Raise `ForbiddenError` for who sees a part of the store alone."""
+    def __call__(self, request: Request) -> Response:
+        """Return the report in Prometheus' text format. Raise `ForbiddenError` for a token with a prefix."""
         if request.principal.permissions.prefix:
-            raise ForbiddenError("the numbers are of the whole store: a token for a prefix does not see them")
-        return Answer(200, generate_latest(self._registry), CONTENT_TYPE_LATEST)
+            raise ForbiddenError("the metrics cover the whole store: use a token without a prefix")
+        return Response(200, generate_latest(self._registry), CONTENT_TYPE_LATEST)
 
 
 @dataclass
-class _Seconds:
-    """What the requests with one action took: how many fell into each bucket, and all together."""
+class _Durations:
+    """The durations of the requests with one action: the count in each bucket, and the sum in seconds."""
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
     total: float = 0.0
 
 
 class _Requests(Collector):
-    """The requests that were answered.
+    """Count the answered requests.
 
-    Each answer waits for this, so it is one lock and three additions: a Counter and a
-    Histogram of the library take three locks and five times as long.
+    Each response waits for the count, so it takes one lock and three additions. A Counter and a Histogram of the
+    library take three locks and five times as long.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: dict[tuple[str, int], int] = {}
-        self._seconds: dict[str, _Seconds] = {}
+        self._durations: dict[str, _Durations] = {}
 
     def count(self, action: str, status: int, seconds: float) -> None:
         with self._lock:
             self._counts[action, status] = self._counts.get((action, status), 0) + 1
-            taken = self._seconds.get(action)
-            if taken is None:
-                taken = self._seconds[action] = _Seconds()
-            taken.counts[bisect_left(BUCKETS, seconds)] += 1
-            taken.total += seconds
+            durations = self._durations.get(action)
+            if durations is None:
+                durations = self._durations[action] = _Durations()
+            durations.counts[bisect_left(BUCKETS, seconds)] += 1
+            durations.total += seconds
 
     def collect(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(
             "pfstorage_messages", "Messages and other requests.", labels=["action", "status"]
         )
-        seconds = HistogramMetricFamily("pfstorage_message_seconds", "What they took.", labels=["action"])
+        seconds = HistogramMetricFamily(
+            "pfstorage_message_seconds", "Seconds from a request to its reply.", labels=["action"]
+        )
         with self._lock:
             for (action, status), count in self._counts.items():
                 requests.add_metric([action, str(status)], count)
-            for action, taken in self._seconds.items():
+            for action, durations in self._durations.items():
                 bounds = [*map(str, BUCKETS), "+Inf"]
-                buckets = list(zip(bounds, itertools.accumulate(taken.counts), strict=True))
-                seconds.add_metric([action], buckets, taken.total)
+                buckets = list(zip(bounds, itertools.accumulate(durations.counts), strict=True))
+                seconds.add_metric([action], buckets, durations.total)
         yield requests
         yield seconds
 
 
-class _Present(Collector):
-    """What is the case when somebody looks."""
+class _Gauges(Collector):
+    """Report current values, such as the number of open connections."""
 
     def __init__(self, gauges: Mapping[str, Gauge]) -> None:
         self._gauges = gauges
@@ -130,8 +135,8 @@ class _Present(Collector):
                 for value, number in numbers().items():
                     family.add_metric([value] if label else [], number)
             except PfstorageError as e:
-                log.warning("what is in /metrics lacks %s: %s", name, e)  # the others count all the more
+                log.warning("the metric %s is missing in /metrics: %s", name, e)
             else:
                 yield family
-        repeated = "What was tried again, since the store failed."
-        yield CounterMetricFamily("pfstorage_retries", repeated, value=RETRIES_MADE.value)
+        text = "Calls of the store that were retried after a failure."
+        yield CounterMetricFamily("pfstorage_retries", text, value=RETRIES_MADE.value)

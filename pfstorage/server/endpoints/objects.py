@@ -1,4 +1,4 @@
-"""``/api/v1/objects``: objects as resources of HTTP, for whoever wants bytes and not messages."""
+"""``/api/v1/objects``: list, download and upload objects without messages."""
 
 from __future__ import annotations
 
@@ -17,41 +17,42 @@ from pfstorage.backends.contract import CHUNK, Attributes
 from pfstorage.backends.listing import SLASH, as_directories, list_level
 from pfstorage.errors import InvalidKeyError, MessageError
 from pfstorage.keys.mapping import check_key, check_new_key
-from pfstorage.server.endpoints.download import give_out, refused
+from pfstorage.server.endpoints.download import download, error_response
 from pfstorage.server.endpoints.upload_stream import UploadStream
-from pfstorage.server.exchange import Answer, Request, answer_of
+from pfstorage.server.exchange import Request, to_response
 from pfstorage.server.http1.body import Reader, SizedReader
-from pfstorage.server.http1.head import KIND
-from pfstorage.server.spool import Spool
+from pfstorage.server.http1.head import CONTENT_TYPE, Headers
+from pfstorage.server.http1.sending import Response
+from pfstorage.server.spool import SpooledFile
 from pfstorage.transfer.push import store_one, store_single
 from pfstorage.wire.json_text import ROWS_AT_ONCE
 from pfstorage.wire.reply import Reply
 from pfstorage.wire.rows import RowStream
 
 OBJECTS = "/api/v1/objects"
+# With these headers, no browser shows an object as a page of this server. Errors have them, too. Otherwise, a page that
+# opens an object in a window could learn whether the object exists.
 OBJECT_HEADERS = {
     "Content-Disposition": "attachment",
     "Content-Security-Policy": "sandbox; default-src 'none'",
 }
-"""An object is somebody's file: no browser shows it as a page of this server. Errors have them, too: a page that has
-a window go there does not learn from it whether there is such an object."""
-MOST_ROWS = 10_000
-ROWS = 1000
+MAX_ROWS = 10_000
+DEFAULT_ROWS = 1000
 
 
-def list_objects(request: Request) -> Answer:
-    """List the objects below a prefix as JSON; the *marker* of the answer begins the next page, if there is one."""
+def list_objects(request: Request) -> Response:
+    """List the objects below a prefix as JSON. If there are more, the *marker* of the reply begins the next page."""
     given = dict(request.parameters())
-    limit = given.pop("limit", str(ROWS))
+    limit = given.pop("limit", str(DEFAULT_ROWS))
     prefix, delimiter, marker = (given.pop(name, "") for name in ("prefix", "delimiter", "marker"))
     if given:
         raise MessageError(
-            f"a listing knows prefix, delimiter, marker and limit, not {next(iter(given))[:80]!r}"
+            f"unknown parameter {next(iter(given))[:80]!r}; a listing takes prefix, delimiter, marker and limit"
         )
-    if not (limit.isdecimal() and len(limit) < 10 and 0 < int(limit) <= MOST_ROWS):
-        raise MessageError(f"limit is a number from 1 to {MOST_ROWS}")
-    size = min(int(limit), request.context.max_rows or MOST_ROWS)
-    context = request.handler.action_context(request.context)
+    if not (limit.isdecimal() and len(limit) < 10 and 0 < int(limit) <= MAX_ROWS):
+        raise MessageError(f"the parameter limit must be a number from 1 to {MAX_ROWS}")
+    size = min(int(limit), request.context.max_rows or MAX_ROWS)
+    context = request.services.handler.action_context(request.context)
     storage = context.listing()
     if delimiter == SLASH:
         found = as_directories(list_level(storage, prefix, start_after=marker, limit=size))
@@ -70,92 +71,93 @@ def list_objects(request: Request) -> Answer:
     reply = Reply(body)
     reply.warn(lambda: context.warnings)
     reply.settle(ROWS_AT_ONCE)
-    if request.method == "HEAD":
+    if request.head.method == "HEAD":
         reply.close()
-    return answer_of(reply)
+    return to_response(reply)
 
 
-def one_object(request: Request) -> Answer:
-    """Give out an object, or store one."""
-    key = _key_of(request.path)
-    return _put(request, check_new_key(key)) if request.method == "PUT" else give_out(request, key)
+def one_object(request: Request) -> Response:
+    """Download or upload the object whose key follows in the path."""
+    key = _key_of(request.head.path)
+    return _upload(request, check_new_key(key)) if request.head.method == "PUT" else download(request, key)
 
 
 def _key_of(path: str) -> str:
     try:
         return check_key(unquote_to_bytes(path[len(OBJECTS) + 1 :]).decode())
     except UnicodeDecodeError:
-        raise InvalidKeyError("the key in the path is not UTF-8") from None
+        raise InvalidKeyError("the key in the path is not UTF-8: percent-encode its bytes in UTF-8") from None
 
 
-def _put(request: Request, key: str) -> Answer:
-    require_write(request.principal.permissions, key)  # before the body comes
-    encoding = request.headers.only("content-encoding").strip()
+def _upload(request: Request, key: str) -> Response:
+    headers, client = request.head.headers, request.client
+    require_write(request.principal.permissions, key)  # before the client sends the body
+    encoding = headers.only("content-encoding").strip()
     if encoding.lower() not in ("", "identity"):
         text = (
-            f"the body comes in the Content-Encoding {encoding[:80]!r}, which would be lost: send it unpacked"
+            f"the body has the Content-Encoding {encoding[:80]!r}, which is not stored: send it without one"
         )
-        return refused(415, text)
-    expected = _md5_of(request.headers.get("content-md5"))
-    if_absent = _is_only_new(request)
-    kind = request.headers.only("content-type")
-    if not KIND.fullmatch(kind):
-        raise MessageError("Content-Type is printable ASCII, of 255 characters at most")
+        return error_response(415, text)
+    expected = _md5_of(headers.get("content-md5"))
+    if_absent = _is_if_absent(headers)
+    content_type = headers.only("content-type")
+    if not CONTENT_TYPE.fullmatch(content_type):
+        raise MessageError("the Content-Type must be printable ASCII, of 255 characters at most")
 
     def check(md5: str) -> None:
         if expected and md5 != expected:
-            raise MessageError("the body does not have the MD5 that Content-MD5 says: send it again")
-        require_write(request.principal.renewed().permissions, key)  # it may have been long in coming
+            raise MessageError("the MD5 of the body is not that of Content-MD5: send it again")
+        # checks the token again, because the body may have taken long to arrive
+        require_write(request.principal.renewed().permissions, key)
 
-    work = request.handler.work_for(request.context, MoveMeta(overwrite="never" if if_absent else "always"))
-    body = request.open_body(request.max_upload)
-    # who has no place goes to disk first: to hold a connection to the store for all who are slow would take too many
-    if isinstance(body, SizedReader) and takes_streams(work.storage) and request.permit.begin_upload():
+    meta = MoveMeta(overwrite="never" if if_absent else "always")
+    work = request.services.handler.work_for(request.context, meta)
+    body = client.open_body(request.services.max_upload)
+    # Without a place, the upload is spooled: slow clients would occupy too many connections to the store.
+    if isinstance(body, SizedReader) and takes_streams(work.storage) and client.permit.begin_upload():
         size = body.left
         stream = UploadStream(body, size, check, hashes=bool(expected))
-        info, _ = store_one(work, key, stream, size, attributes=Attributes(kind))
+        info, _ = store_one(work, key, stream, size, attributes=Attributes(content_type))
     else:
-        with contextlib.closing(request.new_spool(request.most_on_disk)) as spool:
-            check(_spooled(body, spool))
-            request.permit.begin_transfer()
-            # of a client that has gone, too: it sent all of it
-            size = spool.size
-            info, _ = store_single(work, key, spool.body(), size, attributes=Attributes(kind))
-    request.moved("store", size)
-    answer = answer_of(Reply({"status": True, "object": info.as_row()}))
-    answer.status, answer.headers = 201, {"ETag": f'"{info.etag}"'}
-    return answer
+        with contextlib.closing(request.new_spooled_file(request.max_spooled)) as file:
+            check(_spool(body, file))
+            client.permit.begin_transfer()
+            # stored even if the client has left, because it has sent the whole body
+            size = file.size
+            info, _ = store_single(work, key, file.body(), size, attributes=Attributes(content_type))
+    request.services.count_transfer("store", size)
+    response = to_response(Reply({"status": True, "object": info.as_row()}))
+    response.status, response.headers = 201, {"ETag": f'"{info.etag}"'}
+    return response
 
 
-def _is_only_new(request: Request) -> bool:
-    """Tell whether an object that is there is to stay. Raise `MessageError` for conditions that are not kept."""
-    condition = request.headers.get("if-none-match")
-    others = [
-        name for name in ("if-match", "if-unmodified-since", "content-range") if name in request.headers
-    ]
+def _is_if_absent(headers: Headers) -> bool:
+    """Return whether the upload must not replace an object. Raise `MessageError` for unsupported conditions."""
+    condition = headers.get("if-none-match")
+    others = [name for name in ("if-match", "if-unmodified-since", "content-range") if name in headers]
     if others or condition not in (None, "*"):
-        raise MessageError("a PUT stores the whole object, and takes no condition but 'If-None-Match: *'")
+        raise MessageError("a PUT stores the whole object, and supports no condition but 'If-None-Match: *'")
     return condition == "*"
 
 
 def _md5_of(header: str | None) -> str:
-    """Return in hexadecimal what Content-MD5 says (RFC 1864), "" without one. Raise `MessageError`."""
+    """Return the MD5 in the header Content-MD5 (RFC 1864) in hexadecimal, or "". Raise `MessageError`."""
     if header is None:
         return ""
     try:
         digest = base64.b64decode(header.strip(), validate=True)
-    except ValueError:  # that of base64, or of what is no ASCII
+    except ValueError:  # invalid base64, or not ASCII
         digest = b"?"
     if len(digest) != new_md5().digest_size:
-        raise MessageError("Content-MD5 is the MD5 of the body in base64")
+        raise MessageError("Content-MD5 must be the MD5 of the body in base64")
     return digest.hex()
 
 
-def _spooled(body: Reader, spool: Spool) -> str:
-    """Copy *body* to *spool*; return its MD5 in hexadecimal."""
+def _spool(body: Reader, file: SpooledFile) -> str:
+    """Copy *body* to *file*, and return its MD5 in hexadecimal."""
     digest = new_md5()
     while chunk := body.read(CHUNK):
-        spool.write(chunk)
+        file.write(chunk)
         digest.update(chunk)
-    spool.rewind()
+    file.rewind()
     return digest.hexdigest()

@@ -1,46 +1,57 @@
-"""What messages, replies and errors look like, as JSON Schema: read off the actions, their metas and the errors."""
+"""Generate the JSON Schemas of messages, replies and errors from the actions, their metas and the error classes."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 from collections.abc import Iterable, Iterator
+from http import HTTPStatus
 from typing import Any
 
-from pfstorage.actions import ACTIONS, Action
+from pfstorage.actions import ACTIONS
 from pfstorage.actions.listing import ATTRIBUTES
-from pfstorage.errors import PfstorageError
+from pfstorage.errors import MessageError, PfstorageError
 from pfstorage.jobs.model import STATES
 from pfstorage.wire.fields import Schema, wire_fields
-from pfstorage.wire.status import status_of
+from pfstorage.wire.status import KIND_BY_STATUS, status_of
 
-TEXT: Schema = {"type": "string"}
+_STRING: Schema = {"type": "string"}
+# errors that have another status than the one of `status_of`
+_BY_HTTP = {
+    **KIND_BY_STATUS,
+    HTTPStatus.PRECONDITION_FAILED: MessageError,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: MessageError,
+    HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: MessageError,
+    HTTPStatus.HTTP_VERSION_NOT_SUPPORTED: MessageError,
+}
 
 
-def ref(name: str) -> Schema:
-    """Return what stands for the schema *name* of the document."""
+def _ref(name: str) -> Schema:
+    """Return a reference to the schema *name* of the document."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def record(properties: Schema, *required: str, **more: Any) -> Schema:
+def _object(properties: Schema, *required: str, **more: Any) -> Schema:
     """Return the schema of an object, which may have further members."""
     needed = {"required": list(required)} if required else {}
     return {"type": "object", "properties": properties, **needed, **more}
 
 
 def schemas(extensions: Iterable[str] = ()) -> dict[str, Schema]:
-    """Return the schemas of the document by name; *extensions* are actions that the server has of its own."""
-    metas = {action.meta.__name__: _of_meta(action.meta) for action in ACTIONS.values()}
-    messages = {name: _of_message(action) for name, action in ACTIONS.items()}
+    """Return the schemas of messages and replies by name. *extensions* are the names of more actions."""
+    metas = {action.meta.__name__: _meta_schema(action.meta) for action in ACTIONS.values()}
+    messages = {
+        name: _message(name, _ref(action.meta.__name__), action.text) for name, action in ACTIONS.items()
+    }
     messages |= {name: _message(name, {"type": "object"}, "") for name in extensions}
     names = {name: f"{name[:1].upper()}{name[1:]}Message" for name in messages}
-    mapping = {name: ref(title)["$ref"] for name, title in names.items()}
+    mapping = {name: _ref(title)["$ref"] for name, title in names.items()}
     return {
         "Message": {
-            "oneOf": [ref(title) for title in names.values()],
+            "oneOf": [_ref(title) for title in names.values()],
             "discriminator": {"propertyName": "action", "mapping": mapping},
         },
-        "Envelope": record({"payload": ref("Message")}, "payload"),
+        "Envelope": _object({"payload": _ref("Message")}, "payload"),
         "Quit": _quit(),
         **{names[name]: schema for name, schema in messages.items()},
         **metas,
@@ -48,94 +59,94 @@ def schemas(extensions: Iterable[str] = ()) -> dict[str, Schema]:
     }
 
 
-def _of_message(action: Action) -> Schema:
-    return _message(action.name, ref(action.meta.__name__), action.text)
-
-
 def _message(name: str, meta: Schema, text: str) -> Schema:
-    return record({"action": {"const": name}, "meta": meta}, "action", description=text)
+    return _object({"action": {"const": name}, "meta": meta}, "action", description=text)
 
 
-def _of_meta(meta: Any) -> Schema:
+def _meta_schema(meta: Any) -> Schema:
     properties: Schema = {}
     for field in wire_fields(meta):
         name, *aliases = field.names
-        known = field.default not in (dataclasses.MISSING, None)
-        schema = {**field.schema, **({"default": field.default} if known else {})}
+        has_default = field.default not in (dataclasses.MISSING, None)
+        schema = {**field.schema, **({"default": field.default} if has_default else {})}
         properties[name] = schema
         properties |= {alias: {**schema, "description": f"an older name of {name}"} for alias in aliases}
-    return record(properties)
+    return _object(properties)
 
 
-def _or_unknown(schema: Schema) -> Schema:
-    """Return the schema of what the store may not tell: null is then in its place."""
+def _or_null(schema: Schema) -> Schema:
+    """Return the schema of a value that is null if the store does not report it."""
     return {**schema, "type": [schema["type"], "null"]}
 
 
 def _quit() -> Schema:
-    order = record({"serverCmd": {"const": "quit"}}, "serverCmd")
-    return record({"action": TEXT, "meta": record({"ctl": order}, "ctl")}, "meta")
+    order = _object({"serverCmd": {"const": "quit"}}, "serverCmd")
+    return _object({"action": _STRING, "meta": _object({"ctl": order}, "ctl")}, "meta")
 
 
 def _replies() -> dict[str, Schema]:
-    flag: Schema = {"type": "boolean", "description": "whether all that was asked for was found or done"}
+    flag: Schema = {
+        "type": "boolean",
+        "description": "true if the action found or did everything",
+    }
     said: Schema = {
         "status": flag,
-        "msg": {**TEXT, "description": "what failed, and what to do about it, in one line"},
-        "error": ref("Error"),
-        "warnings": {"type": "array", "items": TEXT},
+        "msg": {**_STRING, "description": "the failure and its solution, in one line"},
+        "error": _ref("Error"),
+        "warnings": {"type": "array", "items": _STRING},
     }
-    row = {name: _or_unknown({"type": "integer"} if name == "bytes" else TEXT) for name in ATTRIBUTES}
-    row["name"] = TEXT
+    row = {name: _or_null({"type": "integer"} if name == "bytes" else _STRING) for name in ATTRIBUTES}
+    row["name"] = _STRING
     yes: Schema = {"const": True}
-    rows = {"type": "array", "items": {"anyOf": [ref("Row"), ref("Folder")]}}
-    marker = {"type": ["string", "null"], "description": "what begins the next page, if there is one"}
-    writable = {"type": "boolean", "description": "whether the token may store what it may list"}
+    rows = {"type": "array", "items": {"anyOf": [_ref("Row"), _ref("Folder")]}}
+    marker = {
+        "type": ["string", "null"],
+        "description": "the start of the next page, or null after the last one",
+    }
+    writable = {"type": "boolean", "description": "true if the token may write the objects that it may list"}
     listing = {"status": yes, "objects": rows, "marker": marker, "writable": writable}
     return {
-        "Error": record({"type": {"enum": sorted(kind.__name__ for kind in kinds())}}, "type"),
-        "Reply": record(said, "status"),
-        "Accepted": record({**said, "status": yes, "job": TEXT}, "status", "job"),
-        "Row": record(row, *row),
-        "Folder": record({"subdir": TEXT}, "subdir"),
-        "Stored": record({"status": yes, "object": ref("Row")}, "status", "object"),
-        "Listing": record({**listing, "warnings": said["warnings"]}, *listing),
+        "Error": _object({"type": {"enum": sorted(kind.__name__ for kind in kinds())}}, "type"),
+        "Reply": _object(said, "status"),
+        "Accepted": _object({**said, "status": yes, "job": _STRING}, "status", "job"),
+        "Row": _object(row, *row),
+        "Folder": _object({"subdir": _STRING}, "subdir"),
+        "Stored": _object({"status": yes, "object": _ref("Row")}, "status", "object"),
+        "Listing": _object({**listing, "warnings": said["warnings"]}, *listing),
         "Job": _job(),
-        "Well": record({"status": yes}, "status"),
+        "Well": _object({"status": yes}, "status"),
     }
 
 
 def _job() -> Schema:
-    of_it = dict.fromkeys(("job", "jid", "owner", "action", "created", "started", "finished"), TEXT)
-    so_far: Schema = {"progress": {"type": "object"}, "msg": TEXT, "reply": {"type": "object"}}
-    return record(
+    of_it = dict.fromkeys(("job", "jid", "owner", "action", "created", "started", "finished"), _STRING)
+    so_far: Schema = {"progress": {"type": "object"}, "msg": _STRING, "reply": {"type": "object"}}
+    return _object(
         {**of_it, "state": {"enum": list(STATES)}, **so_far}, "job", "action", "state", "created", "progress"
     )
 
 
-def refusal(errors: Iterable[type[PfstorageError]]) -> Schema:
-    """Return the schema of a reply that tells of one of *errors*."""
-    names = sorted({kind.__name__ for kind in errors})
-    error = {"allOf": [ref("Error"), record({"type": {"enum": names}})]}
-    return record({"status": {"const": False}, "msg": TEXT, "error": error}, "status", "msg", "error")
+def error_schemas() -> dict[str, Schema]:
+    """Return the schemas of error replies, such as ``Reply404``: each lists the errors with that status."""
+    found: dict[int, set[str]] = {int(status): {kind.__name__} for status, kind in _BY_HTTP.items()}
+    for kind in kinds():
+        found.setdefault(int(status_of(kind(""))), set()).add(kind.__name__)
+    return {f"Reply{status}": _error_reply(sorted(names)) for status, names in sorted(found.items())}
+
+
+def _error_reply(names: list[str]) -> Schema:
+    error = {"allOf": [_ref("Error"), _object({"type": {"enum": names}})]}
+    return _object({"status": {"const": False}, "msg": _STRING, "error": error}, "status", "msg", "error")
 
 
 @functools.cache
 def kinds() -> frozenset[type[PfstorageError]]:
-    """Return all kinds of errors that there are."""
-    return frozenset(_with_kinds_of(PfstorageError))
+    """Return all error classes."""
+    return frozenset(_with_subclasses(PfstorageError))
 
 
-def _with_kinds_of(kind: type[PfstorageError]) -> Iterator[type[PfstorageError]]:
+def _with_subclasses(kind: type[PfstorageError]) -> Iterator[type[PfstorageError]]:
     if kind.reported_as == kind.__name__:
         yield kind
     for each in kind.__subclasses__():
-        yield from _with_kinds_of(each)
-
-
-def by_status(errors: Iterable[type[PfstorageError]]) -> dict[int, list[type[PfstorageError]]]:
-    """Return *errors* by the HTTP status that tells of them, in its order."""
-    found: dict[int, list[type[PfstorageError]]] = {}
-    for kind in errors:
-        found.setdefault(int(status_of(kind(""))), []).append(kind)
-    return dict(sorted(found.items()))
+        yield from _with_subclasses(each)

@@ -1,4 +1,4 @@
-"""The body of an upload that goes on to the store as it comes: no copy of it lies on the disk."""
+"""Pass the body of an upload on to the store while it arrives, without a copy on the disk."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from pfstorage.backends.checksums import new_md5
 from pfstorage.errors import MessageError, SlowRequestError, UnavailableError
 from pfstorage.server.http1.body import CHUNK, Reader
 
+# bytes that stay in memory, so that they can be sent again if the store fails
 WINDOW = 1024**2
-"""Bytes of an upload that are kept in memory, to be sent again if the store fails."""
 
 
 class UploadStream:
-    """A `Source` of the *size* bytes of *body*, which goes back over the last `window` bytes of what has come.
+    """A `Source` of the *size* bytes of *body*. It can seek back over the last `window` bytes.
 
-    Before the last bytes leave, *check* gets the MD5 of all, if *hashes*, or else "": what it raises passes
-    through, and the store, which lacks those bytes, keeps nothing. `read` raises `PfstorageError` alone.
+    Before it returns the last bytes, it calls *check* with the MD5 of all bytes if *hashes* is set, or with "". An
+    error of *check* passes through, so that the store lacks these bytes and stores nothing. `read` raises only
+    `PfstorageError`.
     """
 
     window = WINDOW
@@ -27,46 +28,46 @@ class UploadStream:
         self._size = size
         self._check = check
         self._digest = new_md5() if hashes else None
-        self._kept = bytearray()  # the last of what has come
-        self._come = 0
-        self._at = 0
+        self._kept = bytearray()  # the last received bytes
+        self._received = 0
+        self._position = 0
         if not size:
             self._finish()
 
     def read(self, size: int = -1) -> bytes:
-        if self._at == self._come and self._come < self._size:
+        if self._position == self._received and self._received < self._size:
             self._receive()
-        begin = len(self._kept) - (self._come - self._at)
+        begin = len(self._kept) - (self._received - self._position)
         end = len(self._kept) if size < 0 else begin + size
         data = bytes(memoryview(self._kept)[begin:end])
-        self._at += len(data)
+        self._position += len(data)
         return data
 
     def _receive(self) -> None:
         try:
-            data = self._body.read(min(CHUNK, self._size - self._come))
+            data = self._body.read(min(CHUNK, self._size - self._received))
         except TimeoutError as e:
-            raise SlowRequestError("the request stopped arriving") from e
+            raise SlowRequestError("the request stopped arriving: send it again, and faster") from e
         except OSError as e:
-            raise MessageError("the body broke off: the client went away") from e
+            raise MessageError("the client closed the connection before it sent the whole body") from e
         if self._digest:
             self._digest.update(data)
-        if self._come + len(data) == self._size:
+        if self._received + len(data) == self._size:
             self._finish()
         if len(self._kept) >= self.window + 4 * CHUNK:
             del self._kept[: -self.window]
         self._kept += data
-        self._come += len(data)
+        self._received += len(data)
 
     def _finish(self) -> None:
         self._check(self._digest.hexdigest() if self._digest else "")
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go back or forth to *offset*. Raise `UnavailableError` if its bytes are not kept: the client has them."""
-        if whence != io.SEEK_SET or not self._come - len(self._kept) <= offset <= self._come:
+        """Move to *offset*. Raise `UnavailableError` if its bytes are not in memory any more."""
+        if whence != io.SEEK_SET or not self._received - len(self._kept) <= offset <= self._received:
             raise UnavailableError("the store failed in the middle of the upload: send it again")
-        self._at = offset
+        self._position = offset
         return offset
 
     def tell(self) -> int:
-        return self._at
+        return self._position

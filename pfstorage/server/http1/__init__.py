@@ -1,1 +1,1 @@
-"""HTTP/1.1: heads, bodies, forms and connections."""
+"""HTTP/1.1: heads, bodies, responses, timeouts and connections. Imports only errors and runtime of pfstorage."""

@@ -1,4 +1,4 @@
-"""The body of an HTTP request, as untrusted bytes: where it ends, and the message in it."""
+"""Find the end of a request body in untrusted bytes, and read the message in it."""
 
 from __future__ import annotations
 
@@ -6,52 +6,26 @@ import re
 from typing import Protocol
 
 from pfstorage.errors import MessageError, TooLargeError
-from pfstorage.server.http1.head import WORD, HeadError, Headers, read_headers
+from pfstorage.server.http1.head import TCHARS, HeadError, Headers, Stream, read_headers
 
+# bytes of a JSON message, or of all fields of a form together, without the file
 MAX_MESSAGE = 1024 * 1024
-"""Bytes of a JSON message, or of all fields of a form that are no file."""
-
-MAX_UPLOAD = 16 * 1024**3
-"""Bytes of a file that comes with a message, unless the server was told another bound."""
 
 CHUNK = 64 * 1024
 _MAX_LINE = 4096
-_NO_TRAILERS = frozenset(("content-length", "host", "transfer-encoding"))  # RFC 9110, 6.5.1
+_NO_TRAILERS = frozenset(("content-length", "host", "transfer-encoding"))  # RFC 9110, section 6.5.1
 
 _QUOTED = r'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
-_EXTENSION = rf";[ \t]*{WORD}(?:[ \t]*=[ \t]*(?:{WORD}|{_QUOTED}))?"
-# RFC 9112, 7.1. The grammar has blanks between the size and ";", which nobody may send: h11 and Node refuse them, too
+_EXTENSION = rf";[ \t]*{TCHARS}(?:[ \t]*=[ \t]*(?:{TCHARS}|{_QUOTED}))?"
+# The grammar of RFC 9112, section 7.1, allows recipients to accept blanks between the size and ";", but no client may
+# send them. h11 and Node refuse them, too.
 _SIZE_LINE = re.compile(
     rf"([0-9A-Fa-f]{{1,15}})(?:{_EXTENSION}(?:[ \t]*{_EXTENSION})*)?\r\n".encode("latin-1")
 )
 
 
-class Stream(Protocol):
-    """What a connection is read from."""
-
-    def read(self, size: int, /) -> bytes: ...
-
-    def readline(self, size: int, /) -> bytes: ...
-
-
-class Writer(Protocol):
-    """What a connection is written to."""
-
-    def write(self, data: bytes | memoryview, /) -> int: ...
-
-    def flush(self) -> object: ...
-
-
-class Outlet(Writer, Protocol):
-    """What the content of an answer is written to."""
-
-    def take_back(self) -> bool:
-        """Forget what was written, if nothing of it has left; tell whether that is so."""
-        ...
-
-
 class Reader(Protocol):
-    """The bytes of one body. `read` returns b"" at its end, and raises `MessageError` if it breaks off."""
+    """The bytes of one body. `read` returns b"" at the end, and raises `MessageError` if the body is cut short."""
 
     @property
     def is_at_end(self) -> bool: ...
@@ -60,7 +34,7 @@ class Reader(Protocol):
 
 
 class SizedReader:
-    """A body of *length* bytes at the head of *stream*."""
+    """Read a body of *length* bytes from *stream*."""
 
     def __init__(self, stream: Stream, length: int) -> None:
         self._stream = stream
@@ -73,17 +47,16 @@ class SizedReader:
     def read(self, size: int) -> bytes:
         chunk = self._stream.read(min(size, self.left))
         if not chunk and self.left:
-            raise MessageError(f"the body broke off: {self.left} bytes are missing")
+            raise MessageError(f"the body ended early, {self.left} bytes are missing: send the request again")
         self.left -= len(chunk)
         return chunk
 
 
 class ChunkedReader:
-    """A body in ``Transfer-Encoding: chunked`` (RFC 9112, section 7.1) at the head of *stream*.
+    """Read a body in ``Transfer-Encoding: chunked`` from *stream* (RFC 9112, section 7.1).
 
-    What deviates from its grammar in a single byte is refused: whoever stands between this server and its client
-    may believe that the body ends elsewhere, and what follows is another request then. Extensions and
-    trailers mean nothing here.
+    Any deviation from the grammar raises `MessageError`: a proxy may find another end of such a body, and take the
+    rest for another request. Chunk extensions and trailers are ignored.
     """
 
     def __init__(self, stream: Stream) -> None:
@@ -96,14 +69,14 @@ class ChunkedReader:
             self._next_chunk()
         data = self._chunk.read(size)
         if data and self._chunk.is_at_end and self._line() != b"\r\n":
-            raise MessageError("the chunked body has a chunk that is longer than it says")
+            raise MessageError("the chunked body has a chunk that is longer than its stated size")
         return data
 
     def _next_chunk(self) -> None:
         found = _SIZE_LINE.fullmatch(self._line())
         if not found:
             raise MessageError(
-                "the chunked body has a chunk without a length: a hexadecimal number and CR LF"
+                "the chunked body has a chunk without a size: write a hexadecimal number and CR LF before each chunk"
             )
         self._chunk = SizedReader(self._stream, int(found[1], 16))
         if self._chunk.is_at_end:
@@ -116,24 +89,28 @@ class ChunkedReader:
         except HeadError as e:
             raise MessageError(f"the trailer of the chunked body can't be read: {e}") from None
         if misplaced := _NO_TRAILERS & fields.keys():
-            raise MessageError(f"a trailer has no header {min(misplaced).title()}")
+            raise MessageError(
+                f"the trailer of the chunked body has the header {min(misplaced).title()}: send it in the head"
+            )
 
     def _line(self) -> bytes:
         line = self._stream.readline(_MAX_LINE)
         if not line.endswith(b"\n"):
-            raise MessageError("the chunked body broke off, or has an endless line")
+            raise MessageError(
+                f"the chunked body ended early, or has a line of more than {_MAX_LINE} bytes: send the request again"
+            )
         return line
 
 
 def body_of(stream: Stream, headers: Headers) -> Reader | None:
-    """Return the body at the head of *stream* that *headers* tell of, None if they tell of none.
+    """Return a reader of the body that *headers* announce on *stream*, or None if they announce no body.
 
-    Raise `MessageError` if they leave in doubt where it ends, as two different lengths do: what lies between
-    this server and its client may believe the other (RFC 9112, section 6.3).
+    Raise `MessageError` if the end of the body is ambiguous, as with two different lengths: a proxy may use the other
+    one (RFC 9112, section 6.3).
     """
     if "transfer-encoding" in headers:
         if "content-length" in headers or headers["transfer-encoding"].lower() != "chunked":
-            raise MessageError("a body has either a Content-Length or 'Transfer-Encoding: chunked'")
+            raise MessageError("send either a Content-Length or 'Transfer-Encoding: chunked' with the body")
         return ChunkedReader(stream)
     if "content-length" not in headers:
         return None
@@ -144,16 +121,16 @@ def body_of(stream: Stream, headers: Headers) -> Reader | None:
     return SizedReader(stream, int(value))
 
 
-def require_length(body: Reader, most: int) -> None:
-    """Raise `TooLargeError` if *body* says that it has over *most* bytes."""
-    if isinstance(body, SizedReader) and body.left > most:
-        raise TooLargeError(f"the body has {body.left} bytes, and {most} at most are taken here")
+def check_length(body: Reader, max_size: int) -> None:
+    """Raise `TooLargeError` if the stated length of *body* is over *max_size* bytes."""
+    if isinstance(body, SizedReader) and body.left > max_size:
+        raise TooLargeError(f"the body has {body.left} bytes, but at most {max_size} are accepted here")
 
 
 def read_text(body: Reader) -> str:
-    """Read a whole message. Raise `TooLargeError` if it has more than `MAX_MESSAGE` bytes.
+    """Read a whole message as text. Raise `TooLargeError` if it has more than `MAX_MESSAGE` bytes.
 
-    A byte order mark, which some editors begin a file with, is no part of the message.
+    A byte order mark, which some editors write at the start of a file, is dropped.
     """
     content = bytearray()
     while chunk := body.read(CHUNK):

@@ -1,7 +1,7 @@
-"""The head of a request, as untrusted bytes: its line and its headers (RFC 9112); and that of an answer.
+"""Parse the head of a request from untrusted bytes, and write the head of a response (RFC 9112).
 
-`http.server` reads headers with the parser of the package ``email``, which takes four times as
-long, and makes something of each line that is no header.
+`http.server` parses headers with the package ``email``. That takes four times as long, and accepts lines that
+are not headers.
 """
 
 from __future__ import annotations
@@ -10,30 +10,37 @@ import functools
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from pfstorage.errors import MessageError
 
-if TYPE_CHECKING:
-    from pfstorage.server.http1.body import Stream
-
 MAX_LINE = 64 * 1024
 MAX_HEADERS = 100
-KIND = re.compile(r"[ -~]{0,255}")
-"""What a Content-Type may be that stands in a head."""
+# the values of Content-Type that the server stores and sends
+CONTENT_TYPE = re.compile(r"[ -~]{0,255}")
+# bytes of all headers together
 MAX_HEAD = 128 * 1024
-"""Bytes of all headers together."""
 
-WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-# the target may have bytes beyond ASCII: curl sends a name in UTF-8 as it was typed
-_LINE = re.compile(rb"(%b) ([\x21-\x7e\x80-\xff]+) HTTP/(\d)\.(\d)\r\n" % WORD.encode())
-_HEADER = re.compile(rf"^({WORD}):([^\x00-\x08\x0a-\x1f\x7f]*)\r\n", re.MULTILINE)
+# a "token" of the grammar, such as a method or the name of a header (RFC 9110, section 5.6.2)
+TCHARS = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+# the target may contain bytes beyond ASCII: curl sends a name in UTF-8 as the user typed it
+_LINE = re.compile(rb"(%b) ([\x21-\x7e\x80-\xff]+) HTTP/(\d)\.(\d)\r\n" % TCHARS.encode())
+_HEADER = re.compile(rf"^({TCHARS}):([^\x00-\x08\x0a-\x1f\x7f]*)\r\n", re.MULTILINE)
+
+
+class Stream(Protocol):
+    """The receiving side of a connection."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+    def readline(self, size: int, /) -> bytes: ...
 
 
 class HeadError(Exception):
-    """The head can't be read; *status* says in which way."""
+    """The head of a request is not valid. Reply with *status*."""
 
     def __init__(self, status: HTTPStatus, reason: str) -> None:
         super().__init__(reason)
@@ -43,8 +50,8 @@ class HeadError(Exception):
 class Headers(dict[str, str]):
     """The headers of a request by their names in lower case.
 
-    The value of one that is repeated is all of its values, between commas (RFC 9110, 5.3). `get_all` has
-    them apart, for what takes one value and must not guess which.
+    The values of a repeated header are joined with commas (RFC 9110, section 5.3). `get_all` returns them separately,
+    for headers that must have one value.
     """
 
     def __init__(self) -> None:
@@ -52,39 +59,49 @@ class Headers(dict[str, str]):
         self._repeated: dict[str, list[str]] = {}
 
     def repeat(self, name: str, value: str) -> None:
-        """Add one more *value* to those that *name* has."""
+        """Add *value* to the values of *name*, which has one already."""
         self._repeated.setdefault(name, [self[name]]).append(value)
         self[name] += f", {value}"
 
-    def put(self, name: str, value: str) -> None:
-        """Have *value* instead of all that *name* has."""
+    def replace(self, name: str, value: str) -> None:
+        """Replace all values of *name* by *value*."""
         self[name] = value
         self._repeated.pop(name, None)
 
     def get_all(self, name: str) -> list[str]:
-        """Return the values of *name* in their order."""
+        """Return the values of *name* in the order of the request."""
         if name in self._repeated:
             return self._repeated[name]
         return [self[name]] if name in self else []
 
     def only(self, name: str) -> str:
-        """Return the value of *name*, "" if there is none. Raise `MessageError` if there are several."""
+        """Return the value of *name*, "" if it is missing. Raise `MessageError` if the header is repeated."""
         if len(self.get_all(name)) > 1:
-            raise MessageError(f"a request has one header {name.title()}")
+            raise MessageError(f"the request has the header {name.title()} more than once: send it once")
         return self.get(name, "")
 
-    def words(self, name: str) -> list[str]:
-        """Return what the values of *name* list, between commas, in lower case."""
+    def items_of(self, name: str) -> list[str]:
+        """Return the comma-separated items of the header *name* in lower case."""
         if name not in self:
             return []
-        return [word.strip(" \t").lower() for value in self.get_all(name) for word in value.split(",")]
+        return [item.strip(" \t").lower() for value in self.get_all(name) for item in value.split(",")]
+
+
+@dataclass
+class RequestHead:
+    """The head of a request. *path* keeps its percent-escapes. *query* is the part after the question mark."""
+
+    method: str
+    path: str
+    query: str
+    headers: Headers
 
 
 def read_line(line: bytes) -> tuple[str, str, str]:
-    """Return the method, the target and the version that a request line tells. Raise `HeadError`.
+    """Return the method, the target and the version of a request line. Raise `HeadError`.
 
-    One space divides them, and CR LF ends the line: nothing between this server and its client reads that in
-    another way. HTTP/0.9 is refused: its replies have no status.
+    Single spaces must separate them, and CR LF must end the line, so that a proxy can't read the line differently.
+    HTTP/0.9 is refused, because its responses have no status.
     """
     if len(line) > MAX_LINE:
         raise HeadError(HTTPStatus.REQUEST_URI_TOO_LONG, "the request line is too long")
@@ -94,23 +111,23 @@ def read_line(line: bytes) -> tuple[str, str, str]:
     if found[3] != b"1":
         raise HeadError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "its version is neither 1.0 nor 1.1")
     method, target = found[1].decode("latin-1"), found[2].decode("latin-1")
-    if target.startswith("//"):  # which, in a link, would be the name of a host
+    if target.startswith("//"):  # in a link, a host name would follow
         target = "/" + target.lstrip("/")
     return method, target, "HTTP/1.0" if found[4] == b"0" else "HTTP/1.1"
 
 
 def read_headers(stream: Stream) -> Headers:
-    """Read the headers at the head of *stream*, to the empty line after them. Raise `HeadError`.
+    """Read headers from *stream* up to and including the empty line. Raise `HeadError`.
 
-    A line that is no header is refused, and so is one that goes on with the line before (RFC 9112, 5.2),
-    or that LF ends without CR: what lies between this server and its client may make something else of it.
+    A line that is not a header is refused. So are a line that continues the previous one (RFC 9112, section 5.2) and a
+    line that ends with LF alone, because a proxy may read them differently.
     """
     lines: list[bytes] = []
     size = 0
     while (line := stream.readline(MAX_LINE + 1)) != b"\r\n":
         lines.append(line)
         size += len(line)
-        if not line.endswith(b"\r\n") and len(line) <= MAX_LINE:  # at once: no further line may come
+        if not line.endswith(b"\r\n") and len(line) <= MAX_LINE:  # do not wait: the client may send no more
             text = "a line of its head breaks off, or does not end with CR LF"
             raise HeadError(HTTPStatus.BAD_REQUEST, text)
         if len(line) > MAX_LINE or size > MAX_HEAD:
@@ -120,7 +137,7 @@ def read_headers(stream: Stream) -> Headers:
             raise HeadError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, text)
     found = _HEADER.findall(b"".join(lines).decode("latin-1"))
     if len(found) != len(lines):
-        raise HeadError(HTTPStatus.BAD_REQUEST, "a line of its head is no header")
+        raise HeadError(HTTPStatus.BAD_REQUEST, "a line of its head is not a header")
     headers = Headers()
     for name, value in found:
         lower = name.lower()
@@ -131,8 +148,8 @@ def read_headers(stream: Stream) -> Headers:
     return headers
 
 
-def answer_head(status: int, headers: Mapping[str, str]) -> bytes:
-    """Return the head of an answer, with its date, to the empty line after it."""
+def response_head(status: int, headers: Mapping[str, str]) -> bytes:
+    """Return the head of a response with a Date header, including the empty line at its end."""
     lines = [_status_line(status), f"Date: {_date(int(time.time()))}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "strict")

@@ -1,152 +1,170 @@
-"""How an answer leaves: its head, then its content as it is, or in chunks."""
+"""Send a response: its head, then its content, with a length or in chunks."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import Protocol
 
-from pfstorage._version import __version__
 from pfstorage.errors import PfstorageError
-from pfstorage.server.exchange import Answer
-from pfstorage.server.http1.body import Writer
-from pfstorage.server.http1.head import answer_head
-from pfstorage.server.router import ALL
+from pfstorage.server.http1.head import response_head
 
-METHODS = ", ".join(ALL)
-"""How messages may come: what a 405 tells of that knows nothing of its path."""
+JSON = "application/json"
 
-SMALL = 64 * 1024
+# bytes up to which the head and the content are sent in one packet
+_ONE_PACKET = 64 * 1024
 
-_BARE = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
-"""Statuses without content, and so without its length (RFC 9110, section 8.6)."""
+# statuses without content, and so without Content-Length (RFC 9110, section 8.6)
+_WITHOUT_CONTENT = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 
-_ALWAYS = {
-    "Server": f"pfstorage/{__version__}",
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    # a page of another origin can show none of it, and so does not learn how large it is, or whether it is there
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
-_BY_STATUS: dict[int, dict[str, str]] = {
-    HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
-    HTTPStatus.METHOD_NOT_ALLOWED: {"Allow": METHODS},
-    HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "5"},
-}
+
+class Writer(Protocol):
+    """The sending side of a connection."""
+
+    def write(self, data: bytes | memoryview, /) -> int: ...
+
+    def flush(self) -> object: ...
+
+
+class ContentWriter(Writer, Protocol):
+    """The destination of the content of one response."""
+
+    def discard(self) -> bool:
+        """Discard the content written so far, and return True. Return False if some of it was already sent."""
+        ...
+
+
+@dataclass
+class Response:
+    """A response: *content* is the bytes, or a function that writes them while they are sent.
+
+    The function may change every other field until it writes its first byte, because the head is sent with that byte.
+    *length* is the number of bytes that the function will write, or None if that is unknown. An error in the function
+    closes the connection, so that the client sees an incomplete response. *error* is the reported error, if any.
+    *log_fields* are added to the request log.
+    """
+
+    status: int = 200
+    content: bytes | Callable[[ContentWriter], None] = b""
+    content_type: str = JSON
+    length: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    error: PfstorageError | None = None
+    log_fields: dict[str, str] = field(default_factory=dict)
 
 
 class UnsentError(Exception):
-    """The content of an answer failed with *error* before anything of it had left: something else may be answered."""
+    """The content function failed with *error* before a byte was sent, so another response can be sent instead."""
 
     def __init__(self, error: PfstorageError) -> None:
         super().__init__(str(error))
         self.error = error
 
 
-def send(answer: Answer, out: Writer, method: str, version: str, *, ends: bool) -> bool:
-    """Send *answer* to a request by *method* in the *version* of HTTP, and return whether the connection ends with it.
+def send_response(response: Response, out: Writer, method: str, version: str, *, close: bool) -> bool:
+    """Send *response* to a request with *method* and HTTP *version*. Return whether to close the connection.
 
-    It does if *ends*, or if only the end tells how long the content is. Raise `UnsentError` if content that is
-    written fails before anything has left; after that, whatever is raised while it is written or sent: what has
-    left by then is not whole, and the connection must end.
+    The connection is closed if *close* is set, or if only its end marks the end of the content. Raise `UnsentError` if
+    the content function fails before a byte was sent. Any later error passes through: the response is incomplete
+    then, and the caller must close the connection.
     """
-    form = _Form(answer, version, ends)
-    if isinstance(answer.content, bytes) or method == "HEAD":
-        content = answer.content if isinstance(answer.content, bytes) and method != "HEAD" else b""
-        if len(content) > SMALL:  # a slow reader is not to have it held twice
-            out.write(form.head())
+    framing = _Framing(response, version, close)
+    if isinstance(response.content, bytes) or method == "HEAD":
+        content = response.content if isinstance(response.content, bytes) and method != "HEAD" else b""
+        if len(content) > _ONE_PACKET:  # joining them would hold the content in memory twice
+            out.write(framing.head())
             out.write(content)
         else:
-            out.write(form.head() + content)  # in one packet
-        return form.ends
-    whole = _Whole(out, form)
+            out.write(framing.head() + content)
+        return framing.close
+    writer = _HoldingWriter(out, framing)
     try:
-        answer.content(whole)
+        response.content(writer)
     except PfstorageError as e:
-        if whole.has_begun:
+        if writer.has_sent:
             raise
         raise UnsentError(e) from e
-    whole.end()
-    return form.ends
+    writer.end()
+    return framing.close
 
 
-class _Form:
-    """In which form *answer* leaves. The head settles it: until then, what writes the content may still change it."""
+class _Framing:
+    """Choose how the client finds the end of the content: a length, chunks, or the end of the connection."""
 
-    def __init__(self, answer: Answer, version: str, ends: bool) -> None:
-        self._answer = answer
+    def __init__(self, response: Response, version: str, close: bool) -> None:
+        self._response = response
         self._version = version
-        self.ends = ends
+        self.close = close
         self.length: int | None = None
         self.is_chunked = False
 
     def head(self) -> bytes:
-        answer = self._answer
-        self.length = len(answer.content) if isinstance(answer.content, bytes) else answer.length
+        """Return the head of the response. Later changes of the response have no effect."""
+        response = self._response
+        content = response.content
+        self.length = len(content) if isinstance(content, bytes) else response.length
         self.is_chunked = self.length is None and self._version == "HTTP/1.1"
-        self.ends = self.ends or (self.length is None and not self.is_chunked)
-        headers = {
-            "Content-Type": answer.kind,
-            **_ALWAYS,
-            **_BY_STATUS.get(answer.status, {}),
-            **answer.headers,
-        }
-        if self.length is not None and answer.status not in _BARE:
+        self.close = self.close or (self.length is None and not self.is_chunked)
+        headers = {"Content-Type": response.content_type, **response.headers}
+        if self.length is not None and response.status not in _WITHOUT_CONTENT:
             headers["Content-Length"] = str(self.length)
         elif self.is_chunked:
             headers["Transfer-Encoding"] = "chunked"
-        if self.ends:
+        if self.close:
             headers["Connection"] = "close"
-        return answer_head(answer.status, headers)
+        return response_head(response.status, headers)
 
 
-class _Whole:
-    """Has the head leave with the first bytes of a content, and the last bytes when all of it is known to be right.
+class _HoldingWriter:
+    """Send the head with the first body bytes, and withhold the last bytes until `end`.
 
-    The last are those that complete the length of the content; of one whose length nobody knows, it is the last chunk.
+    So a client never receives a complete response if the content function fails. The last bytes are those that
+    complete the length of the content or, without a length, the last chunk.
     """
 
-    def __init__(self, out: Writer, form: _Form) -> None:
+    def __init__(self, out: Writer, framing: _Framing) -> None:
         self._out = out
-        self._form = form
-        self._waiting: bytes | None = None
+        self._framing = framing
+        self._held: bytes | None = None
         self._left = 0
-        self.has_begun = False
+        self.has_sent = False
 
     def write(self, data: bytes | memoryview) -> int:
-        self._begin()
-        if self._form.length is None:
-            self._let_go(_chunk(data) if self._form.is_chunked and data else data)
+        self._hold_head()
+        if self._framing.length is None:
+            self._send(_chunk(data) if self._framing.is_chunked and data else data)
             return len(data)
         self._left -= len(data)
         if self._left <= 0:
-            self._waiting = (self._waiting or b"") + data
+            self._held = (self._held or b"") + data
         else:
-            self._let_go(data)
+            self._send(data)
         return len(data)
 
     def flush(self) -> None:
         self._out.flush()
 
-    def take_back(self) -> bool:
-        """Forget what was written, if nothing of it has left; tell whether that is so."""
-        if not self.has_begun:
-            self._waiting = None
-        return not self.has_begun
+    def discard(self) -> bool:
+        if not self.has_sent:
+            self._held = None
+        return not self.has_sent
 
     def end(self) -> None:
-        """Let go what waits, and what ends the content."""
-        self._begin()
-        self._let_go(b"0\r\n\r\n" if self._form.is_chunked else b"")
+        """Send the withheld bytes and the last chunk."""
+        self._hold_head()
+        self._send(b"0\r\n\r\n" if self._framing.is_chunked else b"")
         self._out.flush()
 
-    def _begin(self) -> None:
-        if self._waiting is None:
-            self._waiting = self._form.head()
-            self._left = self._form.length or 0
+    def _hold_head(self) -> None:
+        if self._held is None:
+            self._held = self._framing.head()
+            self._left = self._framing.length or 0
 
-    def _let_go(self, data: bytes | memoryview) -> None:
-        self.has_begun = True
-        if self._waiting:
-            data, self._waiting = self._waiting + data, b""
+    def _send(self, data: bytes | memoryview) -> None:
+        self.has_sent = True
+        if self._held:
+            data, self._held = self._held + data, b""
         self._out.write(data)
 
 

@@ -1,4 +1,4 @@
-"""What a connection is read from and written to, with bounds in time."""
+"""Read from a socket and write to it, with limits on the time that the client may take."""
 
 from __future__ import annotations
 
@@ -14,70 +14,72 @@ from typing import Any
 from pfstorage.runtime.fair_share import FAIR_SHARE
 from pfstorage.runtime.sockets import TIMEOUT_ERRORS, set_timeouts, unacknowledged_bytes
 
+# seconds between two checks of a client that does not read its response
 CHECK_SECONDS = 2.5
-"""How often a client is looked at that takes nothing of its answer."""
-FIRST = b"H"
-"""The byte with which each answer begins, whatever it says."""
+# the first byte of every response
+FIRST_BYTE = b"H"
 
 
 class TimedSocket:
-    """A socket that raises `TimeoutError` if it would have to wait longer than so many seconds."""
+    """Send and receive on a socket, with a timeout for each call."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
-        self._has_one_bound = isinstance(sock, ssl.SSLSocket)
-        self._bounds: dict[int, float] = {}
+        # a TLS socket has one timeout for both directions
+        self._has_one_timeout = isinstance(sock, ssl.SSLSocket)
+        self._timeouts: dict[int, float] = {}
 
     def receive_into(self, buffer: Any, seconds: float) -> int:
-        self._bound(socket.SO_RCVTIMEO, seconds)
+        """Receive bytes into *buffer*, and return their number. Raise `TimeoutError` after *seconds*."""
+        self._set_timeout(socket.SO_RCVTIMEO, seconds)
         try:
             return self.socket.recv_into(buffer)
         except TIMEOUT_ERRORS:
-            raise TimeoutError("nothing came in time") from None
+            raise TimeoutError("the client sent nothing in time") from None
 
     def send(self, data: Any, seconds: float) -> int:
-        """Send some of *data*, and return how much: nothing if there was no room for it in time."""
+        """Send a part of *data*, and return its length: 0 if the send buffer stayed full for *seconds*."""
         FAIR_SHARE.rest()
-        self._bound(socket.SO_SNDTIMEO, seconds)
+        self._set_timeout(socket.SO_SNDTIMEO, seconds)
         try:
             return self.socket.send(data)
         except TIMEOUT_ERRORS:
             return 0
 
-    def _bound(self, option: int, seconds: float) -> None:
-        key = 0 if self._has_one_bound else option
-        if self._bounds.get(key) != seconds:  # most often, it is as it was
+    def _set_timeout(self, option: int, seconds: float) -> None:
+        key = 0 if self._has_one_timeout else option
+        if self._timeouts.get(key) != seconds:  # saves a system call in most cases
             set_timeouts(self.socket, seconds, option)
-            self._bounds[key] = seconds
+            self._timeouts[key] = seconds
 
 
-class TimedStream(io.RawIOBase):
-    """The bytes that *sock* receives. To wait longer for them than is allowed raises `TimeoutError`.
+class TimedReader(io.RawIOBase):
+    """Read from *sock* within a time budget. Raise `TimeoutError` when the budget is spent.
 
-    The seconds that count are those of the waiting, not what the server does meanwhile. While *haste* returns 2,
-    whoever sends must be twice as fast.
+    Only the time of waiting for the client counts, not the time in which the server works. *speed_up* returns a
+    factor: at 2, the client must send twice as fast to earn the same time.
     """
 
-    def __init__(self, sock: TimedSocket, haste: Callable[[], float] = lambda: 1.0) -> None:
+    def __init__(self, sock: TimedSocket, speed_up: Callable[[], float] = lambda: 1.0) -> None:
         self._socket = sock
-        self._haste = haste
-        self.begin(math.inf)
+        self._speed_up = speed_up
+        self.set_budget(math.inf)
 
-    def begin(self, seconds: float, *, rate: float = math.inf, most: float = math.inf) -> None:
-        """Allow *seconds* for all that comes from now on. Each *rate* bytes bring one more, up to *most* of them."""
-        self._left, self._rate, self._most = seconds, rate, most
+    def set_budget(self, seconds: float, *, rate: float = math.inf, limit: float = math.inf) -> None:
+        """Set the budget to *seconds*. Every *rate* bytes received add one second, up to *limit* seconds."""
+        self._left, self._rate, self._limit = seconds, rate, limit
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         if self._left <= 0:
-            raise TimeoutError("it takes too long")
+            raise TimeoutError("the client sends too slowly")
         started = time.monotonic()
         count = self._socket.receive_into(buffer, self._left)
         waited = time.monotonic() - started
-        earned = 0.0 if self._rate == math.inf else count / (self._rate * self._haste())
-        self._left = min(self._most, self._left - waited + earned)
+        earned = 0.0 if self._rate == math.inf else count / (self._rate * self._speed_up())
+        self._left = min(self._limit, self._left - waited + earned)
         return count
 
     def buffered(self) -> io.BufferedReader:
@@ -85,32 +87,33 @@ class TimedStream(io.RawIOBase):
 
 
 class TimedWriter(io.RawIOBase):
-    """Sends answers to *sock*. A client that is too slow in taking what is sent raises `TimeoutError`.
+    """Write responses to *sock*. Raise `TimeoutError` if the client reads too slowly.
 
-    *bounds* returns for how many seconds it may take nothing, and how many bytes bring back one of them. It is asked
-    each time that the client is looked at. What the system holds for the client is not taken.
+    *limits* returns a pair: the seconds for which the client may read nothing, and the number of bytes that earn one
+    of these seconds back. It is called at each check, so the limits may change. Bytes in the send buffer of the
+    system do not count as read.
     """
 
-    def __init__(self, sock: TimedSocket, bounds: Callable[[], tuple[float, float]]) -> None:
+    def __init__(self, sock: TimedSocket, limits: Callable[[], tuple[float, float]]) -> None:
         self._socket = sock
-        self._bounds = bounds
-        self._has_begun, self._is_tried = True, False
+        self._limits = limits
+        self._has_begun, self._is_probed = True, False
         self._lock = threading.Lock()
 
-    def begin(self) -> None:
-        """Begin an answer: nothing of it has left yet."""
-        self._has_begun = self._is_tried = False
+    def begin_response(self) -> None:
+        """Start a new response, of which nothing was sent."""
+        self._has_begun = self._is_probed = False
 
-    def is_tried(self) -> bool:
-        """Send the first byte of the answer, if nothing has left yet; tell whether that was done. Raise `OSError`.
+    def probe(self) -> bool:
+        """Send the first byte of the response if none was sent. Return whether this method sent it. Raise `OSError`.
 
-        So the system learns whether the client still takes any. Any thread may call it.
+        The send makes the system report a client that reads no more. Any thread may call this method.
         """
         with self._lock:
-            if not (self._has_begun or self._is_tried):
-                self._is_tried = True
-                self._socket.send(FIRST, CHECK_SECONDS)
-            return self._is_tried
+            if not (self._has_begun or self._is_probed):
+                self._is_probed = True
+                self._socket.send(FIRST_BYTE, CHECK_SECONDS)
+            return self._is_probed
 
     def writable(self) -> bool:
         return True
@@ -120,22 +123,22 @@ class TimedWriter(io.RawIOBase):
         if not self._has_begun:
             with self._lock:
                 self._has_begun = True
-            rest = data[len(FIRST) :] if self._is_tried else data
+            rest = data[len(FIRST_BYTE) :] if self._is_probed else data
         sent = self._socket.send(rest, CHECK_SECONDS)
         if sent < len(rest):
-            self._insist(memoryview(rest)[sent:])
+            self._send_rest(memoryview(rest)[sent:])
         return len(data)
 
-    def _insist(self, rest: memoryview) -> None:
-        late, held = 0.0, unacknowledged_bytes(self._socket.socket)
+    def _send_rest(self, rest: memoryview) -> None:
+        delay, buffered = 0.0, unacknowledged_bytes(self._socket.socket)
         while rest:
             started = time.monotonic()
             sent = self._socket.send(rest, CHECK_SECONDS)
             waited = time.monotonic() - started
             rest = rest[sent:]
-            taken, held = held + sent, unacknowledged_bytes(self._socket.socket)
-            taken = max(0, taken - held)  # by TLS, a little more is held than was sent
-            seconds, rate = self._bounds()
-            late = max(0.0, late + waited - taken / rate)
-            if late > seconds:
-                raise TimeoutError("the client takes its answer too slowly")
+            taken, buffered = buffered + sent, unacknowledged_bytes(self._socket.socket)
+            taken = max(0, taken - buffered)  # TLS adds bytes, so the buffer may hold more than was sent
+            seconds, rate = self._limits()
+            delay = max(0.0, delay + waited - taken / rate)
+            if delay > seconds:
+                raise TimeoutError("the client reads its response too slowly")
