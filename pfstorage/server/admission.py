@@ -259,8 +259,8 @@ class RequestPermit:
         has_waited = queue.enter(self._name)
         self._queue = queue
         if has_waited and self.is_gone():
-            raise StoppedError("the client left before its request was admitted")
+            raise StoppedError("the client went away before its request was admitted")
 
 
 def _server_ends() -> StoppedError:
-    return StoppedError("the server is shutting down: send the same message again when it runs again")
+    return StoppedError("the server ends: send the same message again when it runs again")

@@ -409,7 +409,7 @@ def test_the_server_keeps_nothing_of_its_own_in_a_store_of_files(
     done = command("--server", "--type", "filesystem", "--storeBase", "store", "--portSelf", "0", *flags)
     assert done.returncode == 2
     told = flag.replace("Key", "Cert")
-    assert f"{told}: what lies below --storeBase is an object: name another place" in done.stderr
+    assert f"{told}: a file below --storeBase is an object: set {told} to another directory" in done.stderr
 
 
 @contextlib.contextmanager
@@ -447,7 +447,9 @@ def test_where_records_come_to_lie_in_a_root_itself_all_of_it_is_closed(tmp_path
         assert status("objPull", fromLocation="in", mapLocationOver="out")
         served.process.terminate()
         _, said = served.ends()
-    assert "messages could touch what is the server's own: --debugToDir: messages may read and write" in said
+    assert (
+        "messages could access private files of the server: --debugToDir: messages may read and write" in said
+    )
 
 
 def test_records_are_closed_also_to_who_had_begun_to_ask_before(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from pfstorage.errors import BusyError, ContainerNotFoundError, UnavailableError
 from pfstorage.server import spool
 from pfstorage.server.endpoints.upload_stream import WINDOW, UploadStream
 from pfstorage.server.options import ServerOptions
-from pfstorage.server.spool import Room
+from pfstorage.server.spool import SpoolSpace
 from tests.conftest import running_server, swift_options
 from tests.support.exchange import MULTIPART, Answer, answers, multipart, request
 from tests.support.faults import Fault, Proxy
@@ -179,24 +179,24 @@ def test_a_storage_that_takes_no_stream_gets_a_file(tmp_path: Path) -> None:
 
     storage = Old()
     with served(storage) as server, connected(server, head_of(len(LARGE)) + LARGE[:WINDOW]) as connection:
-        until(lambda: server.load.room.taken == WINDOW)
+        until(lambda: server.load.spool_space.used == WINDOW)
         assert storage.read == 0
         connection.sendall(LARGE[WINDOW:])
         assert told(connection).status == 201
-        until(lambda: server.load.room.taken == 0)
+        until(lambda: server.load.spool_space.used == 0)
     assert content_of(storage) == LARGE
 
 
 def test_each_upload_gives_its_places_back(storage: Storage) -> None:
     with served(storage, max_requests=1) as server:
-        gates = (server.load.quick, server.load.long, server.load.uploads)
+        gates = (server.load.requests, server.load.transfers, server.load.uploads)
         for size in (0, 1, WINDOW + 1) * 3:
             assert put(server, LARGE[:size]).status == 201
             until(lambda: [each.counts()["busy"] for each in gates] == [0, 0, 0])
         with connected(server, head_of(len(LARGE)) + LARGE[:WINDOW]):
             until(lambda: [each.counts()["busy"] for each in gates] == [0, 0, 1])
             with connected(server, head_of(len(LARGE)) + LARGE[:WINDOW]) as other:
-                until(lambda: server.load.room.taken > 0)
+                until(lambda: server.load.spool_space.used > 0)
                 assert [each.counts()["busy"] for each in gates] == [0, 0, 1]
                 other.sendall(LARGE[WINDOW:])
                 assert told(other).status == 201
@@ -451,16 +451,16 @@ BY = {"form": form_of, "chunked": chunked_of}
 def test_uploads_on_the_disk_have_so_much_room_in_all(of: Callable[[bytes], bytes]) -> None:
     with open_storage("memory") as storage, served(storage, max_spool=1_000_000) as server:
         with connected(server, of(LARGE[:900_000])[:-100]) as first:  # its end is yet to come
-            until(lambda: server.load.room.taken > 700_000)
+            until(lambda: server.load.spool_space.used > 700_000)
             with connected(server, of(LARGE[:300_000])) as second:
                 answer = told(second)
             assert (answer.status, answer.json["error"]["type"]) == (503, "BusyError")
             assert "--maxSpool" in answer.json["msg"]
-            assert server.load.room.is_wanted_of("")  # so whoever takes their time must hurry
+            assert server.load.spool_space.is_wanted_of("")  # so whoever takes their time must hurry
             assert answer.headers["retry-after"]
             first.sendall(of(LARGE[:900_000])[-100:])
             assert told(first).status in (200, 201)
-        until(lambda: server.load.room.taken == 0)
+        until(lambda: server.load.spool_space.used == 0)
         with connected(server, of(LARGE[:300_000])) as third:
             assert told(third).status in (200, 201)
         assert content_of(storage) == LARGE[:300_000]
@@ -482,7 +482,7 @@ def test_one_token_has_half_of_the_room_and_leaves_the_rest_to_others(tmp_path: 
         served(storage, max_spool=1_000_000, token_path=str(tokens)) as server,
         connected(server, of("eve")[:-100]),
     ):
-        until(lambda: server.load.room.taken > 200_000)
+        until(lambda: server.load.spool_space.used > 200_000)
         with connected(server, of("eve")) as second:
             assert told(second).status == 503
         with connected(server, of("ann")) as third:
@@ -499,7 +499,7 @@ def test_an_upload_that_is_larger_than_the_room_is_refused_before_it_comes(tmp_p
 
 
 def test_only_who_has_too_much_of_the_room_must_hurry() -> None:
-    room = Room(100)
+    room = SpoolSpace(100)
     room.take("eve", 50)
     with pytest.raises(BusyError):
         room.take("eve", 1)
@@ -512,10 +512,10 @@ def test_only_who_has_too_much_of_the_room_must_hurry() -> None:
 
 
 def test_the_room_is_given_back_however_an_upload_ends() -> None:
-    room = Room(100)
+    room = SpoolSpace(100)
     for owner in ("", "ann"):
         for _ in range(3):
-            made = spool.Spool(1000, room, owner)
+            made = spool.SpooledFile(1000, room, owner)
             made.write(b"x" * 50)
             with pytest.raises(BusyError):
                 made.write(b"x" * 60)

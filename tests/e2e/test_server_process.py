@@ -233,7 +233,7 @@ def test_clients_that_vanish_harm_nobody(served: Served, tmp_path: Path, reset: 
     cancellation(served, "quit")
     status, said = served.ends()
     assert status == 0
-    known = r"[\d-]+ [\d:,]+ INFO (id=\w+ client=|no more requests are taken|the server has ended)"
+    known = r"[\d-]+ [\d:,]+ INFO (id=\w+ client=|no more requests are accepted|the server has ended)"
     assert all(re.match(known, line) for line in said.splitlines()), said
 
 

@@ -90,7 +90,7 @@ def test_a_download_has_its_place_until_its_last_byte_has_left(
     start: Start, clients: Clients, storage: Storage
 ) -> None:
     server = start(stored(storage), max_requests=1)
-    transfers = server.load.long.counts
+    transfers = server.load.transfers.counts
     first = clients(server, GET)
     assert first.recv(12) == b"HTTP/1.1 200"
     assert transfers() == {"busy": 1, "waiting": 0}
@@ -117,7 +117,7 @@ def test_downloads_hold_up_nothing_else(start: Start, clients: Clients, memory: 
     told = rest_of(clients(server, request("HEAD", "/api/v1/objects/big", "Connection: close")))
     assert told.startswith(b"HTTP/1.1 200")
     clients(server, request("GET", "/api/v1/objects/big", "Range: bytes=0-"))  # a part is work, too
-    until(lambda: server.load.long.counts()["waiting"] == 1)
+    until(lambda: server.load.transfers.counts()["waiting"] == 1)
 
 
 def test_a_download_that_fails_or_whose_client_goes_away_gives_its_place_back(
@@ -144,7 +144,7 @@ def test_what_breaks_before_there_is_an_answer_gives_its_place_back(memory: Stor
             with socket.create_connection(("127.0.0.1", server.server_port), timeout=60) as connection:
                 connection.sendall(HELLO_POST)
                 assert connection.recv(1) == b""
-        until(lambda: server.load.long.counts() == {"busy": 0, "waiting": 0})
+        until(lambda: server.load.transfers.counts() == {"busy": 0, "waiting": 0})
 
 
 def test_a_reader_that_takes_its_time_leaves_its_place_to_another(
@@ -175,7 +175,7 @@ def test_a_reader_that_takes_its_time_has_it_while_nobody_waits(
 def test_a_reader_that_takes_nothing_is_given_up(start: Start, clients: Clients, memory: Storage) -> None:
     server = start(memory, max_requests=1, idle_seconds=0.3)
     assert clients(server, GET).recv(12) == b"HTTP/1.1 200"
-    until(lambda: server.load.long.counts()["busy"] == 0)
+    until(lambda: server.load.transfers.counts()["busy"] == 0)
 
 
 # connections
@@ -344,7 +344,7 @@ def test_who_follows_a_job_does_no_work_and_leaves_half_of_the_connections_to_ot
             [told] = answers(rest_of(clients(server, data)))
             assert (told.status, told.json["error"]["type"]) == (503, "BusyError")
             assert "follow jobs" in told.json["msg"]
-        assert server.load.quick.counts() == server.load.long.counts() == {"busy": 0, "waiting": 0}
+        assert server.load.requests.counts() == server.load.transfers.counts() == {"busy": 0, "waiting": 0}
         assert ask(server, status)[1]["state"] == "running"
         assert ask(server, {"action": "ls"})[0] == 200
     finally:

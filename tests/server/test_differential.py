@@ -20,9 +20,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
-from pfstorage.server.exchange import Answer, Request
+from pfstorage.server.exchange import Request
 from pfstorage.server.http1 import head
-from pfstorage.server.http1.connection import MOST_EMPTY_LINES, RequestHandler
+from pfstorage.server.http1.connection import MAX_EMPTY_LINES
+from pfstorage.server.http1.head import RequestHead
+from pfstorage.server.http1.sending import Response
+from pfstorage.server.request_handler import RequestHandler
+from pfstorage.server.router import ROUTES, Route
 
 STREAMS = 50_000
 LONGEST = 150_000
@@ -42,13 +46,13 @@ class Heard:
 
 
 class Ears:
-    """In the place of the site: takes each request with its body, and notes it."""
+    """A router that takes each request with its body, and notes it."""
 
     def __init__(self, server: ThreadedHTTPServer) -> None:
         self._server = server
         self._heard: list[Heard] = []
         self._handler: RequestHandler | None = None
-        server.site = self  # type: ignore[assignment]
+        server.router = self  # type: ignore[assignment]
         ears = self
 
         class Handler(RequestHandler):
@@ -62,17 +66,21 @@ class Ears:
 
         server.RequestHandlerClass = Handler  # type: ignore[assignment]
 
-    def answer(self, request: Request) -> Answer:
+    def route(self, _: RequestHead) -> Route:
+        return ROUTES[0]
+
+    def respond(self, request: Request, _: Route) -> Response:
         content = b""
-        if {"content-length", "transfer-encoding"} & set(request.headers):
-            reader = request.open_body(1 << 60)
+        headers = request.head.headers
+        if {"content-length", "transfer-encoding"} & set(headers):
+            reader = request.client.open_body(1 << 60)
             content = b"".join(iter(lambda: reader.read(1 << 16), b""))
         assert self._handler
         waiting = self._handler.connection.recv(1 << 20, socket.MSG_PEEK)
         left = len(self._handler.rfile.peek(1)) + len(waiting)  # type: ignore[attr-defined]
-        values = {name: request.headers.get_all(name) for name in request.headers}
-        self._heard.append(Heard(request.method, self._handler.path, values, content, left))
-        return Answer()
+        values = {name: headers.get_all(name) for name in headers}
+        self._heard.append(Heard(request.head.method, self._handler.path, values, content, left))
+        return Response()
 
     def cors_headers(self, _: str | None) -> dict[str, str]:
         return {}
@@ -131,7 +139,7 @@ def heard_by_h11(data: bytes) -> list[Heard]:
 
 
 _TARGET = re.compile(rb"([^ \r\n]+ )([^ \r\n]+)( HTTP/)")
-_EMPTY = re.compile(rb"(?:\r\n){0,%d}" % MOST_EMPTY_LINES)
+_EMPTY = re.compile(rb"(?:\r\n){0,%d}" % MAX_EMPTY_LINES)
 _ASCII = bytes(range(128)) + b"~" * 128
 
 
@@ -299,7 +307,7 @@ def test_every_byte_at_every_place_is_read_as_h11_reads_it(ears: Ears) -> None:
             compare(ears, STREAM[:place] + bytes([number]) + STREAM[place:])
 
 
-@pytest.mark.parametrize("empty", range(MOST_EMPTY_LINES + 1))
+@pytest.mark.parametrize("empty", range(MAX_EMPTY_LINES + 1))
 def test_a_right_stream_is_taken_whole(ears: Ears, empty: int) -> None:
     data = b"\r\n" * empty + STREAM
     assert [(each.body, each.left) for each in compare(ears, data * 3)[-3:]] == [

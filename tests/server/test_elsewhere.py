@@ -162,7 +162,7 @@ def test_a_page_of_elsewhere_gets_the_same_refusal_whatever_it_asks_for(
         found = asked(server, path, f"Sec-Fetch-Site: {site}", *more)
         assert (found.status, found.json["msg"]) == (
             403,
-            "pages of other origins may not ask for this: see --corsOrigin",
+            "pages of other origins may not request this: see --corsOrigin",
         )
 
 

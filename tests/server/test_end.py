@@ -40,7 +40,7 @@ def test_the_second_signal_ends_a_server_at_once(tmp_path: Path) -> None:
         connection.sendall(request("POST", CMD, "Content-Length: 100", "Expect: 100-continue"))
         assert b"100 Continue" in connection.recv(1000)  # it is at work
         served.process.send_signal(signal.SIGTERM)
-        served.tells("no more requests are taken; 1 are at work")
+        served.tells("no more requests are accepted; 1 are at work")
         settle()
         assert served.process.poll() is None
         served.process.send_signal(signal.SIGTERM)
@@ -170,7 +170,7 @@ def test_clients_that_neither_send_nor_read_do_not_hold_up_the_end(tmp_path: Pat
         status, said = served.ends()
         assert time.monotonic() - started < 15
     assert status == 0
-    assert "requests whose clients are waited for no longer: 3" in said
+    assert "3 requests are aborted, because their clients" in said
     assert not (tmp_path / "store" / "half").exists()
 
 

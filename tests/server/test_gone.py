@@ -70,7 +70,7 @@ def served(**options: Any) -> Iterator[tuple[ThreadedHTTPServer, Endless]]:
 
 def is_free(server: ThreadedHTTPServer) -> bool:
     """Tell whether nobody has a place at work, and no thread reads a plan."""
-    gates = (server.load.quick, server.load.long)
+    gates = (server.load.requests, server.load.transfers)
     plans = [each for each in threading.enumerate() if each.name == "plan"]
     return not plans and all(admission.counts()["busy"] == 0 for admission in gates)
 
@@ -146,7 +146,7 @@ def test_a_push_that_finds_no_file_ends_when_its_client_has_gone(selection: dict
         with socket.create_connection(("127.0.0.1", server.server_port), timeout=60) as connection:
             meta = {"putSpec": "level-0", "followSymlinks": True, **selection}
             connection.sendall(post(message("objPut", **meta)))
-            until(lambda: server.load.long.counts()["busy"] == 1)
+            until(lambda: server.load.transfers.counts()["busy"] == 1)
         until(lambda: is_free(server))
 
 
@@ -157,7 +157,7 @@ def test_a_listing_of_nothing_ends_with_the_server() -> None:
         stack.enter_context(connection)
         connection.sendall(post(message("ls", substr="dcm")))
         assert storage.is_listed.wait(30)
-        server.end_of_work.cancel("the server ends")
+        server.cancellation.cancel("the server ends")
         assert b"stopped before the end: the server ends" in connection.recv(65536)
 
 

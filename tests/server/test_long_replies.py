@@ -22,7 +22,7 @@ from pfstorage.backends.memory import MemoryStorage
 from pfstorage.backends.swift.rows import rows_coming, rows_of
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import UnavailableError
-from pfstorage.server.exchange import MOST_HELD
+from pfstorage.server.exchange import MAX_UNPACKED
 from pfstorage.settings.model import Settings
 from pfstorage.wire.json_text import ROWS_AT_ONCE
 from pfstorage.wire.reply import Reply
@@ -322,7 +322,7 @@ def test_without_a_bound_a_listing_has_all_rows() -> None:
 
 
 @pytest.mark.parametrize("as_html", [False, True])
-@pytest.mark.parametrize("length", [MOST_HELD // 2, 3 * MOST_HELD])
+@pytest.mark.parametrize("length", [MAX_UNPACKED // 2, 3 * MAX_UNPACKED])
 def test_a_large_reply_that_is_whole_is_the_same_text_as_ever(length: int, as_html: bool) -> None:
     echo = "<&>" * (length // 3)
     with served(0, httpResponse=as_html) as (server, _):
@@ -336,7 +336,7 @@ def test_a_large_reply_that_is_whole_is_the_same_text_as_ever(length: int, as_ht
                 content = answer.read()
                 assert json.loads(content)["d_ret"]["echoBack"]["msg"] == echo
                 assert (b"<" in content) is not as_html
-                is_chunked = as_html and length > MOST_HELD
+                is_chunked = as_html and length > MAX_UNPACKED
                 assert answer.headers["Content-Length"] == (None if is_chunked else str(len(content)))
 
 

@@ -17,9 +17,10 @@ from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.actions import RequestContext
 from pfstorage.backends import Storage
 from pfstorage.handler import TRUSTED
-from pfstorage.server.http1.connection import MOST_EMPTY_LINES, RequestHandler
+from pfstorage.server.exchange import MESSAGE_METHODS
+from pfstorage.server.http1.connection import MAX_EMPTY_LINES
 from pfstorage.server.http1.head import MAX_HEADERS
-from pfstorage.server.http1.sending import METHODS
+from pfstorage.server.request_handler import RequestHandler
 from pfstorage.wire.reply import Reply
 from tests.conftest import ask, serving
 from tests.support.exchange import (
@@ -405,7 +406,7 @@ def test_a_malformed_request_is_told_what_is_wrong_with_it(server: ThreadedHTTPS
     assert len(told["msg"].splitlines()) == 1
     assert len(told["msg"]) < 400
     assert reply.headers["content-type"] == "application/json"
-    assert reply.headers.get("allow") == (METHODS if row.status == 405 else None)
+    assert reply.headers.get("allow") == (", ".join(MESSAGE_METHODS) if row.status == 405 else None)
     assert reply.headers["x-request-id"]
     assert ask(server, HELLO)[0] == 200
 
@@ -553,7 +554,7 @@ def test_an_empty_line_before_a_request_means_nothing(server: ThreadedHTTPServer
 
 
 def test_some_empty_lines_may_stand_before_each_request(server: ThreadedHTTPServer) -> None:
-    found = answers(exchange(server.server_port, (b"\r\n" * MOST_EMPTY_LINES + post(GOOD)) * 3))
+    found = answers(exchange(server.server_port, (b"\r\n" * MAX_EMPTY_LINES + post(GOOD)) * 3))
     assert [each.status for each in found] == [200] * 3
 
 

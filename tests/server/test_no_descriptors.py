@@ -123,7 +123,7 @@ def test_a_token_is_neither_taken_nor_refused_that_can_not_be_read(tmp_path: Pat
         tokens.write_text(f"{TOKEN}\nother-{TOKEN}\n")
         with no_descriptors():
             status, reply = client.say("hello", askAbout="timestamp")
-            server.site.access.tokens.reload()  # type: ignore[union-attr]
+            server.router.access.tokens.reload()  # type: ignore[union-attr]
         assert (status, reply["error"]["type"]) == (503, "NoDescriptorError")
         assert client.say("hello", askAbout="timestamp")[0] == 200
 
@@ -175,4 +175,4 @@ def test_a_connection_that_there_is_no_descriptor_for_is_answered_503(tmp_path: 
         until(lambda: answered(served.port, "hello", askAbout="timestamp")[0] == 200)
         served.process.terminate()
         status, said = served.ends()
-    assert (status, "no connection can be taken, too many files are open" in said) == (0, True)
+    assert (status, "no connection can be accepted, too many files are open" in said) == (0, True)

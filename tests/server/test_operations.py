@@ -66,7 +66,7 @@ def test_a_server_that_lives_says_so(server: ThreadedHTTPServer) -> None:
 def test_a_server_whose_store_is_away_is_alive_and_not_ready(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(health, "ASKED_EVERY", 0)
+    monkeypatch.setattr(health, "CACHE_SECONDS", 0)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     settings, _ = load_settings(
@@ -111,7 +111,7 @@ def test_the_log_names_no_object_for_which_a_store_is_ready_or_not(
 def test_a_store_that_keeps_silent_is_not_ready_and_holds_up_nothing_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(health, "PATIENCE", 0.3)
+    monkeypatch.setattr(health, "PROBE_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/auth/v1.0"
         settings, _ = load_settings({"this": {"retries": 0, "timeout": 3}, "swift": {"auth_url": url}})
@@ -221,7 +221,7 @@ def test_metrics_tell_of_jobs_transfers_and_what_was_tried_again(swift: DevSwift
 
 
 def test_a_look_at_the_store_that_fails_oddly_is_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "ASKED_EVERY", 0.0)
+    monkeypatch.setattr(health, "CACHE_SECONDS", 0.0)
     with contextlib.closing(open_storage("memory")) as storage, serving(StoreHandler(storage)) as server:
         plain = storage.list
         storage.list = lambda *_, **__: 1 / 0  # type: ignore[method-assign, assignment, return-value]
@@ -231,7 +231,7 @@ def test_a_look_at_the_store_that_fails_oddly_is_not_the_last(monkeypatch: pytes
 
 
 def test_a_store_is_looked_at_once_for_all_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "ASKED_EVERY", -1.0)
+    monkeypatch.setattr(health, "CACHE_SECONDS", -1.0)
     asked, release = [], threading.Event()
     with contextlib.closing(open_storage("memory")) as storage, serving(StoreHandler(storage)) as server:
 
@@ -246,7 +246,7 @@ def test_a_store_is_looked_at_once_for_all_who_ask(monkeypatch: pytest.MonkeyPat
             while server.load.at_work < 8:
                 time.sleep(0.001)
             time.sleep(0.1)  # who has not got so far by now makes the test only easier
-            monkeypatch.setattr(health, "ASKED_EVERY", 60.0)
+            monkeypatch.setattr(health, "CACHE_SECONDS", 60.0)
             release.set()
             assert [each.result()[0] for each in probes] == [200] * 8
         assert get(server, "/readyz")[0] == 200
@@ -325,13 +325,13 @@ def test_who_waits_for_a_turn_holds_up_nobody_elses() -> None:
         for _ in "ab"
     )
     with running_server(first), running_server(second), ThreadPoolExecutor() as threads:
-        first.load.quick.enter()
+        first.load.requests.enter()
         waiting = threads.submit(ask, first, {"action": "ls"})
-        while first.load.quick.counts()["waiting"] == 0:
+        while first.load.requests.counts()["waiting"] == 0:
             time.sleep(0.01)
         assert ask(second, {"action": "ls"})[0] == 404  # it has no container
         assert not waiting.done()
-        first.load.quick.leave()
+        first.load.requests.leave()
         assert waiting.result()[0] == 404
 
 
@@ -502,7 +502,7 @@ def test_too_many_connections_are_sent_away_and_room_comes_back(caplog: pytest.L
                 with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as third:
                     assert third.recv(1000).startswith(b"HTTP/1.1 503 ")
             said = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
-            assert said == ["no more connections are taken: there are 2, see --maxConnections"]
+            assert said == ["new connections are refused: all 2 are in use, see --maxConnections"]
             for connection in kept:
                 connection.close()
             deadline = time.monotonic() + 10
@@ -613,7 +613,7 @@ def test_a_typo_in_the_tokens_gives_nobody_more_rights(tmp_path: Path, command: 
 def test_a_store_that_is_not_there_yet_is_told(tmp_path: Path) -> None:
     with server_process(tmp_path, *STORE, "--forever") as served:
         served.process.send_signal(signal.SIGHUP)
-        served.tells("serves store (not there: the first upload makes it)")
+        served.tells("serves store (which the first upload creates)")
 
 
 @pytest.mark.parametrize(("key", "is_told"), [("a-key-of-ours", True), (None, False)])
@@ -658,18 +658,18 @@ def test_hup_makes_it_read_the_settings_again_if_they_are_good(tmp_path: Path) -
         settings.write_text('{"swift": {"container_name": "third"}}')
         key.write_text(" \n")
         served.process.send_signal(signal.SIGHUP)
-        served.tells("kept as it was, the settings: --swiftKey: there is nothing in it but blanks")
+        served.tells("the old settings stay in use: --swiftKey: there is nothing in it but blanks")
         key.unlink()
         served.process.send_signal(signal.SIGHUP)
         served.tells("No such file")
         assert state("container_name") == "second"
         served.process.send_signal(signal.SIGTERM)
         _, said = served.ends()
-    assert "read again: the settings" in said
+    assert "reloaded the settings" in said
     assert "serves the container 'second' of" in said
     assert f"any user of this host can read --swiftKey '{key}'" in said
-    assert "no more requests are taken" in said
-    assert re.search("kept as it was, the settings: --swiftKey: .* No such file", said)
+    assert "no more requests are accepted" in said
+    assert re.search("the old settings stay in use: --swiftKey: .* No such file", said)
 
 
 # jobs

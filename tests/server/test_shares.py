@@ -124,7 +124,7 @@ def test_probes_are_answered_when_all_connections_are_taken(
 ) -> None:
     server = start()
     taken = all_taken(server, clients, HELLO_POST[:-5], "127.0.0.1")
-    for _ in range(2 * load.GUESTS):
+    for _ in range(2 * load.MAX_PROVISIONAL):
         status, headers = said(clients(server, request("GET", path)))
         assert (status, headers["connection"]) == (200, "close")
     assert said(clients(server, LS))[0] == 503
@@ -134,12 +134,12 @@ def test_probes_are_answered_when_all_connections_are_taken(
 def test_probes_are_answered_when_all_requests_are_taken(start: Start, clients: Clients) -> None:
     server = start(max_requests=1, max_connections=64)
     with contextlib.ExitStack() as stack:
-        for kind in (server.load.quick, server.load.long):
+        for kind in (server.load.requests, server.load.transfers):
             kind.enter()
             stack.callback(kind.leave)
         for _ in range(admission.WAITING_PER_WORKING):
             clients(server, LS)
-        until(lambda: server.load.quick.counts()["waiting"] == admission.WAITING_PER_WORKING)
+        until(lambda: server.load.requests.counts()["waiting"] == admission.WAITING_PER_WORKING)
         assert said(clients(server, LS))[0] == 503
         for path in ("/healthz", "/readyz"):
             assert said(clients(server, request("GET", path)))[0] == 200
@@ -149,13 +149,13 @@ def test_probes_are_answered_when_all_requests_are_taken(start: Start, clients: 
 def test_probes_are_answered_when_others_wait_without_a_place(
     start: Start, clients: Clients, beginning: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listener, "GUEST_SECONDS", 600.0)
+    monkeypatch.setattr(listener, "PROVISIONAL_SECONDS", 600.0)
     server = start()
     all_taken(server, clients, HELLO_POST[:-5], "127.0.0.1")
-    silent = [clients(server, beginning) for _ in range(3 * load.GUESTS)]
+    silent = [clients(server, beginning) for _ in range(3 * load.MAX_PROVISIONAL)]
     assert said(clients(server, request("GET", "/healthz")))[0] == 200
     assert is_over(silent[0])  # the oldest makes room
-    assert len(server.load._guests) <= load.GUESTS
+    assert len(server.load._provisional) <= load.MAX_PROVISIONAL
 
 
 def test_a_probe_by_tls_is_answered_when_all_connections_are_taken(
@@ -184,7 +184,7 @@ def test_what_is_refused_leaves_no_trace(start: Start, clients: Clients) -> None
     taken = all_taken(server, clients, HELLO_POST[:-5], "127.0.0.1")
     for data in (LS, b"junk\r\n\r\n", request("GET", "/nothing"), b"", request("OPTIONS", "/")):
         assert said(clients(server, data))[0] in (400, 404, 405, 503)
-    until(lambda: not server.load._guests)
+    until(lambda: not server.load._provisional)
     assert server.load._open == server.load._holders.keys()
     for connection in taken:
         connection.sendall(HELLO_POST[-5:])
@@ -241,7 +241,7 @@ def test_work_with_the_store_is_ended_for_nobody(start: Start, clients: Clients,
     get = request("GET", "/api/v1/objects/x", "Connection: close")
     try:
         taken = all_taken(server, clients, get, "127.0.0.2")
-        until(lambda: server.load.long.counts()["busy"] == 4)
+        until(lambda: server.load.transfers.counts()["busy"] == 4)
         assert said(clients(server, HELLO_POST, "127.0.0.3"))[0] == 503
         assert all(map(is_open, taken))
     finally:
@@ -251,12 +251,12 @@ def test_work_with_the_store_is_ended_for_nobody(start: Start, clients: Clients,
 
 def test_who_waits_for_a_turn_makes_room_for_another_address(start: Start, clients: Clients) -> None:
     server = start(max_requests=1)
-    server.load.quick.enter()
+    server.load.requests.enter()
     taken = all_taken(server, clients, LS, "127.0.0.2")
-    until(lambda: server.load.quick.counts()["waiting"] == 4)
+    until(lambda: server.load.requests.counts()["waiting"] == 4)
     assert said(clients(server, HELLO_POST, "127.0.0.3"))[0] == 200
     assert is_over(taken[0])
-    server.load.quick.leave()
+    server.load.requests.leave()
     assert [said(each)[0] for each in taken[1:]] == [404] * 3
 
 

@@ -191,10 +191,10 @@ def test_a_message_has_at_most_a_mebibyte() -> None:
 
 def test_a_length_over_that_is_refused_before_anything_is_read() -> None:
     stream = io.BytesIO(b"a" * 10)
-    body.require_length(SizedReader(stream, 10), 10)
-    body.require_length(ChunkedReader(stream), 0)
+    body.check_length(SizedReader(stream, 10), 10)
+    body.check_length(ChunkedReader(stream), 0)
     with pytest.raises(TooLargeError):
-        body.require_length(SizedReader(stream, 11), 10)
+        body.check_length(SizedReader(stream, 11), 10)
     assert stream.tell() == 0
 
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from pfstorage import StoreHandler
 from pfstorage.backends import Storage
 from pfstorage.errors import FullDiskError, LocalFileError, MessageError
+from pfstorage.server.endpoints.form import Form, boundary_of, read_form
 from pfstorage.server.http1.body import SizedReader
-from pfstorage.server.http1.form import Form, boundary_of, read_form
 from tests.conftest import serving
 from tests.support.exchange import MULTIPART, answer, message, multipart, post
 from tests.support.trickle import STEPS, Trickle
@@ -31,9 +31,9 @@ def form_of(data: bytes, step: int = 1 << 20, boundary: str = "limit") -> Form:
 def test_the_parts_of_a_form_are_the_same_however_they_arrive(content: bytes, text: str, step: int) -> None:
     text = text.encode(errors="replace").decode()
     form = form_of(multipart(("d_msg", text.encode()), ("local", content), ("filename", b"a")), step)
-    assert form.local
-    with form.local.file as file:
-        assert (form.fields, file.read(), form.local.size) == (
+    assert form.file
+    with form.file.file as file:
+        assert (form.fields, file.read(), form.file.size) == (
             {"d_msg": text, "filename": "a"},
             content,
             len(content),
@@ -50,8 +50,8 @@ def test_a_file_may_hold_what_looks_like_a_boundary(content: bytes) -> None:
             form_of(data)
         return
     form = form_of(data, 1)
-    assert form.local
-    with form.local.file as file:
+    assert form.file
+    with form.file.file as file:
         assert file.read() == content + b"x" + content
 
 
@@ -114,7 +114,7 @@ def test_no_place_for_an_upload_is_told_as_such(monkeypatch: pytest.MonkeyPatch)
 
 def parts_of(form: Form) -> tuple[dict[str, str], bytes | None]:
     with contextlib.closing(form):
-        return form.fields, form.local.file.read() if form.local else None
+        return form.fields, form.file.file.read() if form.file else None
 
 
 BLANKS = st.text(" \t", max_size=5).map(str.encode)
@@ -267,7 +267,7 @@ def test_the_name_of_a_file_in_its_part_means_nothing(disposition: str) -> None:
 def test_a_part_whose_name_is_told_in_another_way_is_no_file(name: str) -> None:
     data = multipart(("d_msg", b"{}"), ("local", b"x")).replace(b'name="local"', name.encode())
     form = form_of(data)
-    assert form.local is None
+    assert form.file is None
 
 
 @pytest.mark.parametrize("boundary", ["x" * 70, "x" * 5000, "'()+_,-./:=? a", "a--", "--", "-"])

@@ -12,7 +12,7 @@ import pytest
 
 from pfstorage.errors import BusyError, StoppedError
 from pfstorage.server import admission
-from pfstorage.server.admission import WAITING_PER_WORKING, AdmissionQueue, Permit
+from pfstorage.server.admission import WAITING_PER_WORKING, AdmissionQueue, RequestPermit
 from pfstorage.server.load import ServerLoad
 from tests.support.local import in_threads
 
@@ -20,8 +20,8 @@ from tests.support.local import in_threads
 @contextlib.contextmanager
 def permit(
     quick: AdmissionQueue, long: AdmissionQueue | None = None, is_gone: Callable[[], bool] = lambda: False
-) -> Iterator[Permit]:
-    with Permit(quick, long or AdmissionQueue(1), is_gone) as made:
+) -> Iterator[RequestPermit]:
+    with RequestPermit(quick, long or AdmissionQueue(1), is_gone) as made:
         made.begin()
         yield made
 
@@ -101,7 +101,7 @@ def test_transfers_leave_their_places_to_others_and_are_bounded_themselves(
 
 def test_who_needs_no_store_takes_no_place() -> None:
     entrance = AdmissionQueue(1)
-    with Permit(entrance, AdmissionQueue(1)), permit(entrance) as inside:
+    with RequestPermit(entrance, AdmissionQueue(1)), permit(entrance) as inside:
         inside.begin()  # once more is no second place
         assert entrance.counts() == {"busy": 1, "waiting": 0}
     assert entrance.counts()["busy"] == 0
@@ -165,8 +165,8 @@ def test_after_the_end_nobody_comes_in_and_who_waits_is_told() -> None:
         waiting = [threads.submit(admission.enter) for _ in range(3)]
         while admission.counts()["waiting"] < 3:
             time.sleep(0.01)
-        admission.end()
-        admission.end()
+        admission.close()
+        admission.close()
         admission.leave()
         for each in waiting:
             with pytest.raises(StoppedError, match="the server ends"):
@@ -178,7 +178,7 @@ def test_after_the_end_nobody_comes_in_and_who_waits_is_told() -> None:
 
 def test_the_end_is_for_all_who_wait_for_a_turn() -> None:
     load = ServerLoad(10, 1, 1)
-    load.end_turns()
+    load.close_queues()
     for begin in (load.new_turn(lambda: False).begin, load.new_turn(lambda: False).begin_transfer):
         with pytest.raises(StoppedError):
             begin()

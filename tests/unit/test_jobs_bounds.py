@@ -27,7 +27,7 @@ from pfstorage.jobs.model import JobLimits, JobRequest
 from pfstorage.jobs.queue import LARGE_MESSAGE, JobQueue, QueuedJob
 from pfstorage.jobs.scheduler import JobScheduler
 from pfstorage.runtime.cancellation import CancellationToken
-from pfstorage.server.endpoints.events import _OneLine
+from pfstorage.server.endpoints.events import _EventWriter
 from pfstorage.server.options import ServerOptions
 from pfstorage.settings.model import Settings
 from pfstorage.transfer import Progress
@@ -410,7 +410,7 @@ def test_a_text_that_is_too_long_is_not_packed() -> None:
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 10**6])
 def test_an_event_is_one_line_in_whatever_pieces_it_comes(size: int) -> None:
     out = io.BytesIO()
-    line, text = _OneLine(out), json.dumps({**LONG_REPLY, "names": NAMES[:20]}, indent=4)
+    line, text = _EventWriter(out), json.dumps({**LONG_REPLY, "names": NAMES[:20]}, indent=4)
     for start in range(0, len(text), size):
         line.write(text[start : start + size])
     line.end()

@@ -19,7 +19,7 @@ from pfstorage.actions.service import ECHO_ALWAYS, ECHO_GROWTH
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.errors import MessageError
-from pfstorage.server.admission import LARGE, AdmissionQueue, Permit
+from pfstorage.server.admission import LARGE_MESSAGE, AdmissionQueue, RequestPermit
 from pfstorage.server.http1.body import MAX_MESSAGE
 from pfstorage.settings.model import Settings
 from pfstorage.wire.decoding import MOST_CONTAINERS, decode_json
@@ -129,22 +129,22 @@ def test_a_form_of_too_many_lists_and_objects_is_not_read() -> None:
 def test_one_large_message_at_a_time_is_decoded_until_the_store_is_needed_or_it_is_answered() -> None:
     decoding, quick, long = AdmissionQueue(1), AdmissionQueue(8), AdmissionQueue(8)
 
-    def new_turn() -> Permit:
-        return Permit(quick, long, decoding=decoding)
+    def new_turn() -> RequestPermit:
+        return RequestPermit(quick, long, decoding=decoding)
 
     first, second, third = new_turn(), new_turn(), new_turn()
-    first.begin_decoding(LARGE + 1)
+    first.begin_decoding(LARGE_MESSAGE + 1)
     small = new_turn()
-    small.begin_decoding(LARGE)
+    small.begin_decoding(LARGE_MESSAGE)
     assert decoding.counts() == {"busy": 1, "waiting": 0}
-    waiting = threading.Thread(target=second.begin_decoding, args=(LARGE + 1,))
+    waiting = threading.Thread(target=second.begin_decoding, args=(LARGE_MESSAGE + 1,))
     waiting.start()
     first.begin()
     waiting.join(30)
     assert (decoding.counts()["busy"], quick.counts()["busy"]) == (1, 1)
     second.begin_transfer()
     assert (decoding.counts()["busy"], long.counts()["busy"]) == (0, 1)
-    third.begin_decoding(LARGE + 1)
+    third.begin_decoding(LARGE_MESSAGE + 1)
     third.end_decoding()
     second.end_decoding()  # which is over
     assert (decoding.counts()["busy"], long.counts()["busy"]) == (0, 1)
@@ -195,7 +195,9 @@ def test_large_messages_that_are_answered_leave_no_place_taken() -> None:
         ):
             ask(server, content)
         load = server.load
-        assert all(admission.counts()["busy"] == 0 for admission in (load.decoding, load.quick, load.long))
+        assert all(
+            admission.counts()["busy"] == 0 for admission in (load.decoding, load.requests, load.transfers)
+        )
 
 
 def test_an_error_keeps_nothing_of_the_calls_that_led_to_it() -> None:

@@ -12,9 +12,9 @@ import pytest
 
 from pfstorage.runtime.sockets import unacknowledged_bytes
 from pfstorage.server.http1 import timed
-from pfstorage.server.http1.timed import TimedSocket, TimedStream, TimedWriter
+from pfstorage.server.http1.timed import TimedReader, TimedSocket, TimedWriter
 
-Pair = tuple[TimedStream, socket.socket]
+Pair = tuple[TimedReader, socket.socket]
 
 
 @pytest.fixture
@@ -29,18 +29,18 @@ def sockets() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 @pytest.fixture
 def pair(sockets: tuple[socket.socket, socket.socket]) -> Pair:
-    return TimedStream(TimedSocket(sockets[0])), sockets[1]
+    return TimedReader(TimedSocket(sockets[0])), sockets[1]
 
 
 def test_a_bound_holds_until_the_next_begins(pair: Pair) -> None:
     stream, far = pair
-    stream.begin(0.3)
+    stream.set_budget(0.3)
     far.sendall(b"1")
     assert stream.read(1) == b"1"
     for _ in range(2):
         with pytest.raises(TimeoutError):
             stream.read(1)
-    stream.begin(math.inf)
+    stream.set_budget(math.inf)
     later = threading.Timer(0.6, far.sendall, [b"2"])
     later.start()
     assert stream.read(1) == b"2"
@@ -49,7 +49,7 @@ def test_a_bound_holds_until_the_next_begins(pair: Pair) -> None:
 
 def test_who_sends_a_byte_now_and_then_does_not_get_more_time(pair: Pair) -> None:
     stream, far = pair
-    stream.begin(0.5)
+    stream.set_budget(0.5)
     over = threading.Event()
 
     def trickle() -> None:
@@ -68,7 +68,7 @@ def test_who_sends_a_byte_now_and_then_does_not_get_more_time(pair: Pair) -> Non
 
 def test_only_waiting_counts(pair: Pair) -> None:
     stream, far = pair
-    stream.begin(0.2)
+    stream.set_budget(0.2)
     for _ in range(3):
         time.sleep(0.1)
         far.sendall(b"1")
@@ -77,7 +77,7 @@ def test_only_waiting_counts(pair: Pair) -> None:
 
 def test_bytes_bring_time_and_no_more_than_so_much(pair: Pair) -> None:
     stream, far = pair
-    stream.begin(0.1, rate=1, most=0.5)
+    stream.set_budget(0.1, rate=1, limit=0.5)
     far.sendall(bytes(1000))
     assert stream.read(1000) == bytes(1000)
     later = threading.Timer(0.2, far.sendall, [b"1"])  # more than it had in the beginning
@@ -90,8 +90,8 @@ def test_bytes_bring_time_and_no_more_than_so_much(pair: Pair) -> None:
 
 @pytest.mark.parametrize("haste", [1.0, 1e6])
 def test_in_haste_bytes_bring_less_time(sockets: tuple[socket.socket, socket.socket], haste: float) -> None:
-    stream, far = TimedStream(TimedSocket(sockets[0]), lambda: haste), sockets[1]
-    stream.begin(0.2, rate=1, most=600)
+    stream, far = TimedReader(TimedSocket(sockets[0]), lambda: haste), sockets[1]
+    stream.set_budget(0.2, rate=1, limit=600)
     far.sendall(bytes(1000))
     assert stream.read(1000) == bytes(1000)
     if haste > 1:
