@@ -38,8 +38,9 @@ from pfstorage.jobs.scheduler import JobScheduler
 from pfstorage.keys.selection import MAX_GLOBS
 from pfstorage.server import admission
 from pfstorage.server.http1 import body
+from pfstorage.server.http1.connection import SPEED_UP
 from pfstorage.server.http1.head import MAX_HEAD
-from pfstorage.server.options import WANTED, ServerOptions
+from pfstorage.server.options import ServerOptions
 from pfstorage.server.server import seconds_to_end
 from pfstorage.server.tokens import make_token
 from pfstorage.settings import model as config
@@ -381,7 +382,7 @@ def test_the_bounds_without_a_flag_are_those_of_the_code(pages: dict[str, Page])
         texts["a body"] == f"{slowest}; silent for {known.head_seconds:g} s, later {known.idle_seconds:g} s"
     )
     assert texts["the reader of a response"].startswith(f"{slowest}; silent for {known.idle_seconds:g} s; ")
-    wanted = f"{known.min_rate * WANTED / 1024:g} KiB per second, and {known.head_seconds:g} s"
+    wanted = f"{known.min_rate * SPEED_UP / 1024:g} KiB per second, and {known.head_seconds:g} s"
     assert texts["the reader of a response"].endswith(wanted)
     assert texts["a kept connection without a request"] == f"{known.idle_seconds:g} s"
     assert texts["requests that follow a job, by its events or by wait"] == "half of --maxConnections"

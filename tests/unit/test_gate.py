@@ -179,6 +179,6 @@ def test_after_the_end_nobody_comes_in_and_who_waits_is_told() -> None:
 def test_the_end_is_for_all_who_wait_for_a_turn() -> None:
     load = ServerLoad(10, 1, 1)
     load.close_queues()
-    for begin in (load.new_turn(lambda: False).begin, load.new_turn(lambda: False).begin_transfer):
+    for begin in (load.new_permit(lambda: False).begin, load.new_permit(lambda: False).begin_transfer):
         with pytest.raises(StoppedError):
             begin()
