@@ -206,12 +206,14 @@ def test_links_lead_from_a_job_to_its_events_and_from_what_is_put_to_it(
     of_command = document["paths"]["/api/v1/cmd"]["post"]
     body = at(document, of_command["requestBody"])
     message = body["content"]["application/json"]["examples"]["job"]["value"]
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+    connection.request("PUT", "/api/v1/objects/chris/pulled.txt", b"content")
+    assert connection.getresponse().read()
     status, reply = ask(server, message)
     link = at(document, of_command["responses"][str(status)])["links"]["events"]
     assert (status, link["parameters"]) == (202, {"id": "$response.body#/job"})
     path = "/api/v1/jobs/{id}/events"
     assert document["paths"][path]["get"]["operationId"] == link["operationId"]
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
     connection.request("GET", path.replace("{id}", reply["job"]))
     answer = connection.getresponse()
     events = values_of("text/event-stream", answer.read().decode())
