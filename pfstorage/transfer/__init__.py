@@ -1,6 +1,6 @@
-"""Many files between a storage and the disk, several at a time.
+"""Transfer many files between a storage and the disk, several at once.
 
-A *plan* is a stream of transfers; `push`, `pull` and `verify` work it off and return a report.
+A *plan* is an iterable of `Transfer`. `push`, `pull` and `verify` run a plan and return a `TransferReport`.
 """
 
 from pfstorage.transfer.concurrency import WorkerBudget

@@ -1,4 +1,4 @@
-"""What is to be moved, and what came of it."""
+"""The data classes of a plan and of its report."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pfstorage.keys.mapping import is_directory_marker
 from pfstorage.local import LocalTree, NewFile
 from pfstorage.wire.packed import PackedStrings
 
+# Failures that a report lists. It only counts further ones.
 MAX_FAILURES = 10_000
-"""Failures that a report names; further ones are counted."""
+# Characters of all listed failures. Each failure of a long location repeats the location.
 MAX_FAILURE_TEXT = 8 * 1024 * 1024
-"""Characters of those: a message that names a long location once would be told of it with each file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """One file to copy either way: the object *key* and the local *path* as a reply spells it.
+    """A file to push, pull or compare: the object *key* and the local *path* in the form of a reply.
 
-    *known* is what the store is known to hold under the key. *tree* and *parts* are
-    where the file lies below a directory that nothing may lead out of; a push of what
-    is not confined has none, and opens the path. If *needs_head*, a comparison does not take a
-    listing for it, and asks the store for the object; *confirmed* says that *known* is what the store answered.
+    *known* is the object that the store has under the key, as far as a listing or a HEAD has shown it. *tree* and
+    *parts* locate the file below an open directory; a path component can't lead out of it. Without *tree*, a push opens
+    *path*. If *needs_head*, a comparison sends a HEAD. If *confirmed*, *known* comes from
+    a HEAD.
     """
 
     key: str
@@ -37,21 +37,21 @@ class Transfer:
 
     @property
     def is_directory(self) -> bool:
-        """Whether the object marks a directory, as far as is known."""
+        """Whether the object marks a directory: by its row if that is known, otherwise by its key."""
         return self.known.is_directory if self.known else is_directory_marker(self.key)
 
 
 class Failure:
-    """A file that was not copied, and why."""
+    """A file that was not transferred, and the error."""
 
     def __init__(self, key: str, path: str, error: PfstorageError) -> None:
         self.key = key
         self.path = path
-        self.error = without_traceback(error)  # a report may hold many
+        self.error = without_traceback(error)  # a report may hold many, and a traceback holds local variables
 
     @property
     def length(self) -> int:
-        """How many characters of text its row has."""
+        """The number of characters of its row."""
         return len(self.key) + len(self.path) + len(str(self.error))
 
     def as_row(self) -> dict[str, str]:
@@ -62,7 +62,7 @@ Plan = Iterable[Transfer | Failure]
 
 
 def sum_of(*sizes: int | None) -> int | None:
-    """Return the sum of *sizes*, None if one of them is not known.
+    """Return the sum of *sizes*, None if one of them is None.
 
     >>> sum_of(1, 2), sum_of(1, None), sum_of()
     (3, None, 0)
@@ -73,10 +73,10 @@ def sum_of(*sizes: int | None) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class TransferResult:
-    """What came of a transfer: *size* bytes were moved, or, with a *verdict*, none.
+    """The result of a transfer: *size* bytes were transferred; or none, for the reason *verdict*.
 
-    *size* is None where nothing is moved, and nobody tells how many there would be.
-    *file* has the bytes already and is yet to get its name.
+    *size* is None in a dry run if the store does not report a size. *file* is a complete file that has no final name
+    yet.
     """
 
     size: int | None = 0
@@ -89,15 +89,17 @@ class TransferResult:
 
 
 SAME = TransferResult(verdict="same")
+# The file was modified so recently that a program may still write to it. It was not transferred.
 UNSTABLE = TransferResult(verdict="unstable")
-"""A file that was modified just now, and may be written still: it is not moved."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a plan is. *size* counts bytes on their way, too; *total* is None while the plan goes on.
+    """The progress of a run. *done*, *failed* and *skipped* count files; *skipped* ones are among those *done*.
 
-    *workers* files are moved at once now. *is_last* is said once, at the end.
+    *size* counts bytes, also those of unfinished files; *seconds* is the time since the start. *total* is the number of
+    files of the plan, None until the whole plan is read. *workers* is the present concurrency. *is_last* is true once,
+    at the end.
     """
 
     done: int
@@ -112,11 +114,15 @@ class Progress:
 
 @dataclass
 class TransferReport:
-    """What came of a plan, in its order. *size* counts the bytes that were moved, None if nobody tells of some.
+    """The results of a run, in the order of the plan.
 
-    *error* is what ended the plan before its end, such as a listing that broke off. *unstable* are the paths of
-    files that were left for later, and are in no other list.
-    *keep_names* is false where only numbers are wanted.
+    *keys* and *paths* name the *count* files that were transferred or skipped; they stay empty without *keep_names*.
+    *skipped* counts the files that were the same already. *failed* lists up to `MAX_FAILURES` of the *failed_count*
+    failures. *unstable* has the paths of files that a program may still write to; they are in no other list. *size* is
+    the number of bytes transferred, None if a size is unknown; *seconds* is the duration of the run. *error* is the
+    error that ended the plan early, such as a failed listing or `StoppedError`.
+
+    One thread at a time may call a method.
     """
 
     keep_names: bool = True
@@ -138,6 +144,7 @@ class TransferReport:
         return self.error or (self.failed[0].error if self.failed else None)
 
     def note(self, item: Transfer, result: TransferResult) -> None:
+        """Add the result of *item*."""
         if result is UNSTABLE:
             self.unstable.append(item.path)
             return
@@ -149,10 +156,10 @@ class TransferReport:
             self.paths.append(item.path)
 
     def add_again(self, again: TransferReport) -> None:
-        """Add what came of files of this report that were moved a second time."""
-        not_moved = {*again.unstable, *(failure.path for failure in again.failed)}
-        if not_moved and self.keep_names:
-            rows = [row for row in zip(self.keys, self.paths, strict=True) if row[1] not in not_moved]
+        """Replace the results of files of this report by those of a second run, *again*."""
+        failed_paths = {*again.unstable, *(failure.path for failure in again.failed)}
+        if failed_paths and self.keep_names:
+            rows = [row for row in zip(self.keys, self.paths, strict=True) if row[1] not in failed_paths]
             self.keys, self.paths = (
                 PackedStrings(key for key, _ in rows),
                 PackedStrings(path for _, path in rows),
@@ -161,10 +168,10 @@ class TransferReport:
         self.size = sum_of(self.size, again.size)
         self.skipped = max(0, self.skipped - again.count - again.failed_count - len(again.unstable))
         self.seconds += again.seconds
-        self._add_what_was_not_moved(again)
+        self._add_failures(again)
 
     def add(self, later: TransferReport) -> None:
-        """Add what came of further files."""
+        """Append the results of further files."""
         self.count += later.count
         self.size = sum_of(self.size, later.size)
         self.skipped += later.skipped
@@ -172,9 +179,9 @@ class TransferReport:
         for mine, theirs in ((self.keys, later.keys), (self.paths, later.paths)):
             for text in theirs:
                 mine.append(text)
-        self._add_what_was_not_moved(later)
+        self._add_failures(later)
 
-    def _add_what_was_not_moved(self, later: TransferReport) -> None:
+    def _add_failures(self, later: TransferReport) -> None:
         for path in later.unstable:
             self.unstable.append(path)
         for failure in later.failed:
@@ -183,6 +190,7 @@ class TransferReport:
         self.error = self.error or later.error
 
     def note_failure(self, failure: Failure) -> None:
+        """Add a failure."""
         self.failed_count += 1
         if len(self.failed) < MAX_FAILURES and self._failure_text < MAX_FAILURE_TEXT:
             self.failed.append(failure)

@@ -1,4 +1,4 @@
-"""Threads that work off tasks, a changing number of them at once."""
+"""A pool of worker threads whose number follows an `AdaptiveConcurrency`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ T = TypeVar("T")
 
 
 class WorkerPool:
-    """Does tasks in the order in which they are submitted, as many at once as *limit* allows at the time.
+    """Run tasks in the order of their submission, as many at once as *concurrency* allows.
 
-    A task may share out its pieces, which go before other tasks. The threads are
-    made when they are needed. They don't keep the program from ending.
+    A task may divide its work into subtasks, which come before other tasks. The pool starts a thread when a task
+    needs it. The threads are daemons. Any thread may call a method.
     """
 
-    def __init__(self, limit: AdaptiveConcurrency) -> None:
-        self._concurrency = limit
+    def __init__(self, concurrency: AdaptiveConcurrency) -> None:
+        self._concurrency = concurrency
         self._changed = threading.Condition()
         self._tasks: deque[Callable[[], object]] = deque()
         self._subtasks: deque[Callable[[], object]] = deque()
@@ -31,33 +31,33 @@ class WorkerPool:
         self._closed = False
 
     def submit(self, task: Callable[[], object]) -> None:
-        """Have *task* done. It must not raise. Raise `RuntimeError` if the system gives not even one thread."""
+        """Run *task* later. It must not raise. Raise `RuntimeError` if the system can't start a first thread."""
         with self._changed:
             self._tasks.append(task)
             try:
                 self._wake()
-            except RuntimeError:  # there is no thread at all to do it
+            except RuntimeError:  # no thread will run it
                 self._tasks.pop()
                 raise
 
     def share(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
-        """Do *tasks*, with whoever is free; return what they return, in order.
+        """Run subtasks in this thread and in all free workers. Return their results in the order of *tasks*.
 
-        If one raises, those that have not begun are left out, and its error is raised.
-        Called by a task, which itself does what nobody else is free for.
+        If a subtask raises, raise the first error after the running subtasks have ended, and start no further one. A
+        task calls this, and takes part: so it does not wait for a free worker.
         """
-        group = _TaskGroup(tasks)
+        group = _SubtaskGroup(tasks)
         with self._changed:
-            self._subtasks.extend([group.do_one] * (len(tasks) - 1))
+            self._subtasks.extend([group.run_one] * (len(tasks) - 1))
             self._wake()
-        while group.do_one():
+        while group.run_one():
             pass
         return group.results()
 
     def _wake(self) -> None:
-        """Let one more task begin, if the limit allows; whoever takes it lets the next one begin.
+        """Let one more task start, if the concurrency allows. The worker that takes it calls this again.
 
-        Called with the lock held. Where nobody is idle and no thread is made, one is about to look for a task.
+        The caller holds the lock. If no worker is idle and no thread is started, a worker is about to look for a task.
         """
         if not (self._subtasks or self._tasks) or self._busy >= self._concurrency.allowed:
             return
@@ -67,7 +67,7 @@ class WorkerPool:
             thread = threading.Thread(target=self._work, name="transfer", daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # the system gives no more of them: those that there are do it
+            except RuntimeError:  # the system allows no more threads: use the existing ones
                 if not self._threads:
                     raise
             else:
@@ -82,7 +82,7 @@ class WorkerPool:
                     self._busy -= 1
 
     def _next(self) -> Callable[[], object] | None:
-        """Return a task once there is one and the limit allows it; None is the end."""
+        """Wait for a task that the concurrency allows, and return it. Return None after `close`."""
         with self._changed:
             while not self._closed:
                 if (self._subtasks or self._tasks) and self._busy < self._concurrency.allowed:
@@ -97,16 +97,16 @@ class WorkerPool:
 
     @property
     def busy(self) -> int:
-        """How many tasks are being done."""
+        """The number of running tasks."""
         return self._busy
 
     def cancel(self) -> None:
-        """Forget the tasks that have not begun."""
+        """Drop the tasks that have not started."""
         with self._changed:
             self._tasks.clear()
 
     def close(self, seconds: float = float("inf")) -> bool:
-        """Begin nothing more; wait up to *seconds* for what runs. Tell whether all has ended."""
+        """Start no more tasks, and wait up to *seconds* for the running ones. Return whether all threads have ended."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -116,8 +116,8 @@ class WorkerPool:
         return not any(thread.is_alive() for thread in self._threads)
 
 
-class _TaskGroup(Generic[T]):
-    """Tasks that belong together, and their results."""
+class _SubtaskGroup(Generic[T]):
+    """The subtasks of one task, and their results. Any thread may call `run_one`."""
 
     def __init__(self, tasks: Sequence[Callable[[], T]]) -> None:
         self._waiting = deque(enumerate(tasks))
@@ -126,8 +126,8 @@ class _TaskGroup(Generic[T]):
         self._error: BaseException | None = None
         self._changed = threading.Condition()
 
-    def do_one(self) -> bool:
-        """Do one task; tell whether there was one left."""
+    def run_one(self) -> bool:
+        """Run one subtask. Return False if none is left."""
         with self._changed:
             if not self._waiting:
                 return False
@@ -137,7 +137,7 @@ class _TaskGroup(Generic[T]):
         error: BaseException | None = None
         try:
             result = task()
-        except BaseException as e:  # noqa: BLE001 - it is raised again by whoever shared the tasks out
+        except BaseException as e:  # noqa: BLE001 - `results` raises it
             error = e
         with self._changed:
             self._running -= 1
@@ -149,6 +149,7 @@ class _TaskGroup(Generic[T]):
         return True
 
     def results(self) -> list[T]:
+        """Wait for all subtasks, and return their results in order. Raise the first error."""
         with self._changed:
             while self._running or self._waiting:
                 self._changed.wait()

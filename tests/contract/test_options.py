@@ -21,7 +21,7 @@ from pfstorage.devswift import DevSwift
 from pfstorage.errors import ContainerNotFoundError, RejectedError
 from pfstorage.settings.model import Settings
 from pfstorage.transfer import Options, Transfer, TransferContext, push
-from pfstorage.transfer.engine import BATCH_SIZE
+from pfstorage.transfer.batch import BATCH_SIZE
 from tests.conftest import read_tree, run, swift_options, write_tree
 from tests.support.faults import proxy_to
 from tests.support.local import mounted, parts_in
