@@ -45,6 +45,7 @@ of them. No text and no fact holds a secret.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar, TypeVar
 
@@ -170,6 +171,9 @@ class RemoteError(PfstorageError):
 
 
 class StorageError(PfstorageError):
+    # How often a request that fails so may be repeated, whatever the settings allow.
+    max_retries: ClassVar[float] = math.inf
+
     @property
     def retry_after(self) -> int | None:
         """The pause in seconds that the store asks for, None if it asks for none."""

@@ -62,7 +62,7 @@ class OverloadedError(UnavailableError, is_public=False):
 
 
 class ProxyAnswerError(UnavailableError, is_public=False):
-    pass
+    max_retries = 2  # the answer may be permanent, such as that of a wrong address
 
 
 def already_exists_error(key: str) -> ExistsError:

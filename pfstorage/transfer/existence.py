@@ -81,7 +81,7 @@ def head_of(context: TransferContext, transfer: Transfer) -> ObjectInfo:
     known = transfer.known
     head = functools.partial(context.storage.head, transfer.key)
     if known is None:
-        return context.retry_policy.call(head, (NotFoundError,), retries=TRIES)
+        return context.retry_policy.repeat(head, (NotFoundError,), TRIES)
     return reconcile(known, head())
 
 

@@ -81,8 +81,8 @@ def _pull_one(context: TransferContext, transfer: Transfer) -> TransferResult:
         if context.options.dry_run:
             return TransferResult(transfer.known.size if transfer.known else None)
         retry_on = (IntegrityError, NotFoundError) if transfer.known else (IntegrityError,)
-        file, info = context.retry_policy.call(
-            lambda: _download_current(context, transfer), retry_on, retries=TRIES
+        file, info = context.retry_policy.repeat(
+            lambda: _download_current(context, transfer), retry_on, TRIES
         )
         if info.is_directory and not (transfer.known and transfer.known.is_directory):
             file.discard()
@@ -106,7 +106,7 @@ def _has_bytes(context: TransferContext, transfer: Transfer) -> bool:
     if is_directory_marker(transfer.key) or context.options.dry_run:
         return False
     head = functools.partial(context.storage.head, transfer.key)
-    return not context.retry_policy.call(head, (NotFoundError,), retries=TRIES).is_directory
+    return not context.retry_policy.repeat(head, (NotFoundError,), TRIES).is_directory
 
 
 def _make_directory(context: TransferContext, transfer: Transfer) -> TransferResult:

@@ -297,7 +297,7 @@ def test_the_segments_of_others_are_neither_told_of_nor_touched(swift: DevSwift,
     theirs, before = info_of(large, THEIRS), segments(swift, container_of(large))
     size = len(OTHER)
     refused: list[Callable[[], object]] = [
-        lambda: mine.pieces(theirs),
+        lambda: mine.list_parts(theirs),
         lambda: mine.remove_leftover(Leftover("x", THEIRS, 1, "")),
         lambda: mine.start_multipart_upload(THEIRS, size, PIECE, NO_ATTRIBUTES, None),
         lambda: mine.start_multipart_upload("chris/feed_12", size, PIECE, NO_ATTRIBUTES, None),
@@ -340,7 +340,7 @@ def test_who_may_read_begins_no_large_object_and_ends_none(swift: DevSwift, larg
     for prefix in ("", MINE):
         reader: Any = scoped(large, Permissions("read", prefix))
         info = info_of(reader, LARGE)
-        assert [piece.size for piece in reader.pieces(info)] == [PIECE, PIECE, PIECE, 1]
+        assert [piece.size for piece in reader.list_parts(info)] == [PIECE, PIECE, PIECE, 1]
         assert reader.part_size(10**6, PIECE) == PIECE
         for replaced in (info, None):
             with pytest.raises(PermissionDeniedError, match="change nothing"):

@@ -709,6 +709,6 @@ def test_the_prefix_of_a_dynamic_object_may_be_utf_8(
     container = container_of(store)
     raw.put_object(parts, "pä1", b"abc")
     raw.put_object(container, "s/dlo", b"", headers={"X-Object-Manifest": f"{parts}/{prefix}"})
-    assert store.pieces(store.head("s/dlo"))[0].size == 3  # type: ignore[attr-defined]
+    assert store.list_parts(store.head("s/dlo"))[0].size == 3  # type: ignore[attr-defined]
     assert run(store, "objPull", fromLocation="s", mapLocationOver=str(tmp_path / "out"))["status"] is True
     assert (tmp_path / "out" / "dlo").read_bytes() == b"abc"

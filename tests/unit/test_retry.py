@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pfstorage.backends.errors import ConnectError
+from pfstorage.backends.errors import ConnectError, ProxyAnswerError
 from pfstorage.backends.retry import (
     BUDGET,
     BUDGET_FOR_SUCCESS,
@@ -65,13 +65,37 @@ def test_tries_end_with_the_last_error(retries: int) -> None:
     assert call.count == retries + 1
 
 
-def test_one_call_may_have_other_tries_and_other_errors() -> None:
+def test_a_call_may_retry_other_errors() -> None:
     call = Failing(IntegrityError("damaged", retry_after=0), IntegrityError("damaged", retry_after=0))
-    assert RetryPolicy(0).call(call, (IntegrityError,), retries=2) == 7
+    assert RetryPolicy(2).call(call, (IntegrityError,)) == 7
     call = Failing(NotFoundError("gone"))
     with pytest.raises(NotFoundError):
         RetryPolicy(3).call(call, (IntegrityError,))
     assert call.count == 1
+
+
+def test_a_kind_of_error_may_bound_its_retries() -> None:
+    answer = ProxyAnswerError("404", retry_after=0)
+    call = Failing(AT_ONCE, answer, AT_ONCE, answer, answer, AT_ONCE)
+    with pytest.raises(ProxyAnswerError):
+        RetryPolicy(10).call(call)
+    assert call.count == 5
+
+
+def test_a_repetition_uses_the_budget_and_a_success_of_it_adds_nothing() -> None:
+    retry_policy = RetryPolicy(1000, has_budget=True)
+    call = Failing(IntegrityError("damaged", retry_after=0))
+    assert retry_policy.repeat(call, (IntegrityError,), 1) == 7
+    with pytest.raises(UnavailableError):
+        retry_policy.call(call := Failing(*[AT_ONCE] * 1000))
+    assert call.count == BUDGET
+
+
+def test_a_repetition_ends_with_the_last_error() -> None:
+    call = Failing(*[IntegrityError(str(number), retry_after=0) for number in range(9)])
+    with pytest.raises(IntegrityError, match="2"):
+        RetryPolicy(0).repeat(call, (IntegrityError,), 2)
+    assert call.count == 3
 
 
 def test_who_gets_further_each_time_is_tried_as_often_as_it_takes() -> None:

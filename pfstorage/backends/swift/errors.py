@@ -52,8 +52,16 @@ _ANYBODYS = {400, 401, 403, 407, 409, 411, 413, 414, 417, 431, 451, 497, 507, *_
 _OVERLOAD = {429, 498, 503}
 
 
+class NotListingError(RejectedError, is_public=False):
+    """The answer to a request for a listing is not one."""
+
+    max_retries = 1  # a proxy may have cut it
+
+
 class BadRequestError(RejectedError, is_public=False):
     """The store could not read the request (400)."""
+
+    max_retries = 1
 
 
 class PageTooLongError(RejectedError, is_public=False):

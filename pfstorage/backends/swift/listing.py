@@ -14,7 +14,7 @@ from pfstorage.backends.coalescing import RequestCoalescer
 from pfstorage.backends.contract import ObjectInfo
 from pfstorage.backends.http.connection import ConnectionBroken
 from pfstorage.backends.http.response import Response
-from pfstorage.backends.swift.errors import PageTooLongError
+from pfstorage.backends.swift.errors import NotListingError, PageTooLongError
 from pfstorage.backends.swift.pages import fetched_ahead
 from pfstorage.backends.swift.rows import (
     NO_JSON,
@@ -121,17 +121,14 @@ class SwiftListings:
         def get_page(connection: Connection, url: str, token: str) -> Sequence[R]:
             path = _with_query(path_of(url, container), {"format": "json", **query})
             answer = self._session.send(connection, "GET", path, {"X-Auth-Token": token})
-            with self.wrong_rows(f"the container {container!r}"):
-                return read(connection, answer)
-
-        for is_last_try in (False, True):  # a page that was cut short in between is whole the next time
             try:
-                return self._session.call(get_page)
+                with self.wrong_rows(f"the container {container!r}"):
+                    return read(connection, answer)
             except NO_JSON as e:
-                if is_last_try:
-                    text = f"what the store at {self._session.address} answers is no listing: is it a Swift?"
-                    raise RejectedError(text, address=self._session.address) from e
-        raise AssertionError("the loop above returns or raises")
+                text = f"what the store at {self._session.address} answers is no listing: is it a Swift?"
+                raise NotListingError(text, address=self._session.address) from e
+
+        return self._session.call(get_page, retry_on=(NotListingError,))
 
     @contextlib.contextmanager
     def wrong_rows(self, what: str) -> Iterator[None]:

@@ -61,11 +61,11 @@ class SwiftObjects:
         """Do what `Storage.head` says."""
 
         def ask(connection: Connection, url: str, token: str) -> ObjectInfo:
-            return info_of(key, self._head(connection, path_of(url, container, key), token))
+            return info_of(key, self.ask_head(connection, path_of(url, container, key), token))
 
         return self.session.call(ask, key)
 
-    def _head(self, connection: Connection, path: str, token: str) -> dict[str, str]:
+    def ask_head(self, connection: Connection, path: str, token: str) -> dict[str, str]:
         answer = self.session.send(connection, "HEAD", path, {"X-Auth-Token": token})
         connection.http.skip(answer)
         return answer.fields
@@ -100,16 +100,12 @@ class SwiftObjects:
                 is_damaged = True
                 raise
 
-        def put_repeatedly() -> ObjectInfo:
-            retry_on = (IntegrityError,)
-            return self.session.call(put_whole, key, retry_on, can_repeat=can_repeat)
-
         def can_repeat() -> bool:
             window = rewind_window(body)
             return window == math.inf or body.tell() - start <= window
 
         try:
-            return self.in_container(container, put_repeatedly, like)
+            return self.in_container(container, put_whole, key, like, can_repeat=can_repeat)
         except WrongBytesStoredError as e:
             self._remove_damaged(container, key, e.etag)
             raise
@@ -127,17 +123,29 @@ class SwiftObjects:
             if self.head(container, key).etag == etag:
                 self.session.ask("DELETE", container, key)
 
-    def in_container(self, container: str, work: Callable[[], T], like: str = "") -> T:
-        """Return what *work* returns. If there is no *container*, make it first, of the policy of *like*."""
+    def in_container(
+        self,
+        container: str,
+        put: Callable[[Connection, str, str], T],
+        key: str,
+        like: str = "",
+        *,
+        retry_on: tuple[type[StorageError], ...] = (IntegrityError,),
+        can_repeat: Callable[[], bool] = lambda: True,
+    ) -> T:
+        """Return the result of *put*, which stores *key*. If there is no *container*, create it first.
+
+        The new container has the storage policy of the container *like*.
+        """
         begun = time.monotonic()
         if container not in self._missing:
             try:
-                return work()
+                return self.session.call(put, key, retry_on, can_repeat=can_repeat)
             except ContainerNotFoundError:
                 pass
         self._make(container, begun, like)
-        # a cluster may take a moment to know it everywhere
-        return self.session.retry_policy.call(work, (ContainerNotFoundError,))
+        # a cluster may need a moment until each of its servers knows a new container
+        return self.session.call(put, key, (*retry_on, ContainerNotFoundError), can_repeat=can_repeat)
 
     def _make(self, container: str, noticed: float, like: str) -> None:
         """Make *container*, unless another thread has done that since it was *noticed* that there is none."""
@@ -179,7 +187,7 @@ class SwiftObjects:
         connection.http.skip(answer)
         fields = answer.fields
         if "etag" not in fields:  # what lies between here and the store may drop it from one answer alone
-            fields = self._head(connection, path, headers["X-Auth-Token"])
+            fields = self.ask_head(connection, path, headers["X-Auth-Token"])
         etag = etag_in(fields)
         if not etag:
             text = (

@@ -25,6 +25,7 @@ from pfstorage.backends.contract import ObjectInfo, Source
 from pfstorage.backends.errors import is_precondition_failed
 from pfstorage.backends.http.connection import Refusal
 from pfstorage.backends.swift.errors import BadRequestError
+from pfstorage.backends.swift.headers import etag_in
 from pfstorage.backends.swift.limits import Limits, asked_limits
 from pfstorage.backends.swift.manifests import SwiftManifests, Unreadable
 from pfstorage.backends.swift.names import home_of, number_of, segment_container
@@ -226,38 +227,33 @@ class SwiftUpload:
         def note() -> None:
             self._may_be_named = True
 
-        def put(connection: Connection, url: str, token: str) -> str:
-            path = f"{path_of(url, self._segments.container, self._key)}?multipart-manifest=put&heartbeat=on"
+        def put(connection: Connection, url: str, token: str) -> None:
+            path = path_of(url, self._segments.container, self._key)
             headers = {"X-Auth-Token": token, "Content-Length": str(len(manifest)), **self._headers}
             headers |= {"Accept": "application/json"}
+            query = "?multipart-manifest=put&heartbeat=on"
             with noted_if_unanswered(note, _is_no_clear_refusal):
-                answer = session.send(connection, "PUT", path, headers, manifest)
-                answer.allow(session.timeout + segments)
+                answer = objects.session.send(connection, "PUT", path + query, headers, manifest)
+                answer.allow(objects.session.timeout + segments)
                 told = connection.http.read_all(answer, MOST_TOLD)
                 if answer.status == 201:
-                    stored = answer.fields.get("etag", "")
+                    stored = etag_in(answer.fields)
                 else:
-                    stored = _etag_told(told, path, answer.fields)
+                    stored = _etag_told(told, path + query, answer.fields).strip('"')
             note()
-            return stored
-
-        def put_intact() -> None:
-            """Store it as it is: what comes damaged, a manifest that names nothing, is sent again."""
-            try:
-                stored = session.call(put, self._key)
-            except BadRequestError as e:
-                raise IntegrityError(f"{self._key!r}: the manifest did not arrive whole: {e}") from e
-            # what lies between here and the store may drop it
-            told = stored.strip('"') or objects.head(self._segments.container, self._key).etag
-            if told != etag:
+            # a proxy may have dropped the ETag
+            if (stored or etag_in(objects.ask_head(connection, path, token))) != etag:
                 raise IntegrityError(f"{self._key!r}: the store has other segments than were sent")
 
         objects = self._segments.objects
-        session = objects.session
-        retry_policy = session.retry_policy
-        objects.in_container(
-            self._segments.container, lambda: retry_policy.call(put_intact, (IntegrityError,), retries=1)
-        )
+        retry_on = (
+            IntegrityError,
+            BadRequestError,
+        )  # a manifest that arrives damaged is no JSON, or names nothing
+        try:
+            objects.in_container(self._segments.container, put, self._key, retry_on=retry_on)
+        except BadRequestError as e:
+            raise IntegrityError(f"{self._key!r}: the manifest did not arrive whole: {e}") from e
 
     def discard(self) -> None:
         if self._may_be_named:
