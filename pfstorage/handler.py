@@ -1,4 +1,4 @@
-"""The one dispatcher: parse a message, look its action up, run it; every error becomes a reply."""
+"""The dispatcher: parse a message, run its action, and turn every error into a reply."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from pfstorage._version import __version__
 from pfstorage.access.principal import Principal
 from pfstorage.access.scoped import scoped
 from pfstorage.actions import ACTIONS, ActionContext, RequestContext, find_action, jobs, service
-from pfstorage.actions.options import LongMeta, MoveMeta, work_of
-from pfstorage.backends import Storage, open_settings
-from pfstorage.backends.capabilities import SupportsAbort, SupportsDenyList
+from pfstorage.actions.options import LongMeta, MoveMeta, transfer_context
+from pfstorage.backends import Storage
+from pfstorage.backends.capabilities import SupportsDenyList
+from pfstorage.backends.current import CurrentStorage
 from pfstorage.errors import (
     ForbiddenError,
     JobConflictError,
@@ -47,14 +48,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# of a Python caller in the same process
 TRUSTED = RequestContext()
 
 
 class StoreHandler:
-    """Answers messages from one storage. All three doors call it; it is safe to call from many threads.
+    """Run messages against one storage. All three interfaces call it, and many threads may do so at once.
 
-    A subclass may answer further actions: a method ``<action>_process(self, *, request)``
-    gets the message as a dict and returns the reply as one. That is how 2.x was extended.
+    A subclass can add actions, as in 2.x: a method ``<action>_process(self, *, request)`` gets the message as a dict
+    and returns the reply as a dict.
     """
 
     def __init__(
@@ -66,106 +68,88 @@ class StoreHandler:
         version: str = __version__,
         args: Mapping[str, Any] | None = None,
     ) -> None:
-        """Answer from *storage*, which stays the caller's to close, or from what *settings* open.
+        """Use *storage*, which the caller closes, or the storage that *settings* describe.
 
-        *name* and *version* are what ``hello`` tells, *args* the parsed flags that ``internalctl`` shows.
+        ``hello`` reports *name* and *version*. ``internalctl`` shows *args*, the parsed flags.
         """
-        self._settings = settings or (storage.settings if storage else Settings())
-        self._shown = (name, version, args)
-        self._state: StateTree | None = None
+        self.state = StateTree(settings or (storage.settings if storage else Settings()), name, version, args)
         self._lock = threading.Lock()
-        self._storage = storage
-        self._is_ours = storage is None
-        self._throttle = RateLimiter()
+        self._current = CurrentStorage(storage, lambda: self.settings)
+        self._rate_limiter = RateLimiter()
         self._flags: Mapping[str, Any] | None = None
 
     @classmethod
     def from_args(cls, args: Mapping[str, Any], *, name: str, version: str) -> Self:
-        """Make a handler from the ``vars`` of parsed flags, as the classes of 2.x were made.
+        """Make a handler from the ``vars`` of parsed flags, as 2.x did.
 
         Raise `SettingsError`.
         """
-        made = cls(settings=_settings_of(args)[0], name=name, version=version, args=args)
-        made._flags = args
-        return made
+        handler = cls(settings=_read_settings(args)[0], name=name, version=version, args=args)
+        handler._flags = args
+        return handler
 
     def reload(self) -> None:
-        """Take the settings anew from where `from_args` found them; what messages have set since is gone.
+        """Read the settings again from the sources of `from_args`. Discard the changes that messages made.
 
-        Raise `SettingsError`, also if an old secret would go to a new address; then all stays as it was.
+        Raise `SettingsError` and keep the settings if they are invalid, or if an old secret would go to a new address.
         """
         if self._flags is not None:
-            self.state.renew(*_settings_of(self._flags))
+            self.state.renew(*_read_settings(self._flags))
 
     @property
     def settings(self) -> Settings:
         """The present settings."""
-        return self._state.settings if self._state else self._settings
-
-    @property
-    def state(self) -> StateTree:
-        """The settings as a tree that `internalctl` reads and changes."""
-        with self._lock:
-            if self._state is None:  # few messages need it, and it takes long to make
-                self._state = StateTree(self._settings, *self._shown)
-            return self._state
+        return self.state.settings
 
     @property
     def storage(self) -> Storage:
-        """The storage of the present settings. It is opened anew when they have changed."""
-        with self._lock:
-            if self._storage is None or _storage_part(self._storage.settings) != _storage_part(self.settings):
-                self._close()
-                self._storage, self._is_ours = open_settings(self.settings), True
-            return self._storage
+        """The storage of the present settings. It is reopened after they change."""
+        return self._current.open()
 
     def storage_for(self, request: RequestContext) -> Storage:
-        """Return the storage as *caller* may see and use it, in their turn.
+        """Return the storage, limited to the permissions of *request*. Wait for its permit.
 
-        Raise `BusyError`, `StoppedError`, or `JobConflictError` if it is not the one that the message was meant for.
+        Raise `BusyError`, `StoppedError`, or `JobConflictError` if the request is for another store.
         """
         if request.permit:
             request.permit.begin()
         storage = self.storage
         if request.store and (name := store_name(storage.settings)) != request.store:
             raise JobConflictError(
-                f"the job was for {request.store}, and the server serves {name} now: send the message anew"
+                f"the job was for {request.store}, and the server serves {name} now: send the message again"
             )
         if request.roots and isinstance(storage, SupportsDenyList):
             storage = storage.with_deny_list(request.roots.deny_list)
         return scoped(storage, request.principal.permissions)
 
     def abort(self, reason: str) -> None:
-        """End what waits for the store, but for transfers and jobs, which have a stop of their own.
+        """Abort pending requests to the store. Transfers and jobs end by their own cancellation.
 
-        A storage that is the caller's is not given up: they may go on with it.
+        A storage of the caller is not aborted, because they may still use it.
         """
-        with self._lock:
-            if self._storage and self._is_ours and isinstance(self._storage, SupportsAbort):
-                self._storage.abort(reason)
-                self._close()
+        self._current.abort(reason)
 
     def run(
         self, source: str | bytes | Mapping[str, Any], request: RequestContext = TRUSTED
     ) -> dict[str, Any]:
-        """Answer the message *source*, JSON text or what it decodes to, with the reply as a dict."""
+        """Run the message *source*, as JSON text or decoded. Return the reply as a dict."""
         return self.answer(source, request).body
 
     def answer(self, source: str | bytes | Mapping[str, Any], request: RequestContext = TRUSTED) -> Reply:
-        """Answer the message *source*. Never raises for what is in it: an error is a reply, too.
+        """Run the message *source*, as JSON text or decoded. Turn every error into a reply, and raise none.
 
-        The reply is settled unless the *caller* streams; then it is, too, as far as they hold its rows.
+        Lists of up to ``request.stream_after`` rows are complete in the reply. `Reply.write` streams longer ones.
         """
         started = time.monotonic()
-        before = self.settings
+        old_settings = self.settings
         message, name = None, ""
         try:
             message = Message.parse(source)
             name = self._known_name(message)
-            perform = self._prepared(message, request)
-            if not (before.debug_to_dir or name == "internalctl"):
-                message = None  # what nobody has use for any more may be large
-            reply = perform()
+            run = self._prepare(message, request)
+            if not (old_settings.debug_to_dir or name == "internalctl"):
+                message = None  # a long message takes memory, and the record alone needs it
+            reply = run()
             if request.stream_after is None or self.settings.debug_to_dir:
                 reply.settle()
             elif request.stream_after:
@@ -178,20 +162,20 @@ class StoreHandler:
         observe = request.observe or _log
         reply.when_known(lambda: observe(name, reply, time.monotonic() - started))
         if self.settings.debug_to_dir:
-            # the message may have changed them
-            secrets = before.secrets() | self.settings.secrets() | request.secrets()
+            # the message may have changed the settings
+            secrets = old_settings.secrets() | self.settings.secrets() | request.secrets()
             write_record(self.settings.debug_to_dir, name, message, reply, seconds, secrets)
         return reply
 
     def _known_name(self, message: Message) -> str:
-        """Return the action of *message* if there is one of that name: another text may be a patient's, or a secret."""
+        """Return the action of *message*, "" if it is unknown: another text may name a patient or a secret."""
         if "ctl" in message.meta:
             return "quit"
         is_known = message.action in ACTIONS or self._extension(message.action)
         return message.action if is_known else ""
 
     def job_runner(self, request: RequestContext) -> JobRunner:
-        """Return what does the jobs that come by the door of *caller*: for whom, each order tells."""
+        """Return a function that runs a job. The context of its message is *request*, with the rights of its owner."""
 
         def run(
             job: JobRequest, cancellation: CancellationToken, progress: Callable[[Progress], None]
@@ -213,8 +197,11 @@ class StoreHandler:
 
         return run
 
-    def _prepared(self, message: Message, request: RequestContext) -> Callable[[], Reply]:
-        """Return what answers *message*, which it has looked at. Raise for what *caller* may not do, or nobody can."""
+    def _prepare(self, message: Message, request: RequestContext) -> Callable[[], Reply]:
+        """Check *message* and return a function that runs it.
+
+        Raise a `PfstorageError` if the message is malformed or forbidden.
+        """
         if "ctl" in message.meta:
             return functools.partial(service.control, self.action_context(request), message)
         extension = None if request.principal.is_read_only else self._extension(message.action)
@@ -222,7 +209,7 @@ class StoreHandler:
             _require_level("write", message.action, request.principal)
             if request.permit:
                 request.permit.begin()
-            return functools.partial(_reply_of, extension, message)
+            return functools.partial(_run_extension, extension, message)
         action = find_action(message.action)
         _require_level("read" if action.read_only else "write", action.name, request.principal)
         if request.principal.is_read_only and not action.read_only:
@@ -232,48 +219,42 @@ class StoreHandler:
         meta, warnings = read_meta(action.meta, message)
         context = self.action_context(request)
         if isinstance(meta, LongMeta) and meta.async_:
-            return lambda: _with_warnings(jobs.begun(context, message, meta), context, warnings)
+            return lambda: _with_warnings(jobs.submit(context, message, meta), context, warnings)
 
-        def perform() -> Reply:
+        def run() -> Reply:
             if isinstance(meta, LongMeta) and request.permit:
                 request.permit.begin_transfer()
             return _with_warnings(action.run(context, meta), context, warnings)
 
-        return perform
+        return run
 
-    def work_for(self, request: RequestContext, meta: MoveMeta) -> TransferContext:
-        """Return the means to move something as *meta* says, for *caller*, also when they have gone."""
-        return work_of(self.action_context(request), meta, cancellation=request.cancellation)
+    def transfer_context(self, request: RequestContext, meta: MoveMeta) -> TransferContext:
+        """Make the context of a transfer that goes on if the sender of *request* disconnects."""
+        return transfer_context(self.action_context(request), meta, cancellation=request.cancellation)
 
     def action_context(self, request: RequestContext) -> ActionContext:
         """Make the context of an action that answers *request*."""
         return ActionContext(self, request)
 
     def rate_limiter(self) -> RateLimiter:
-        """Return what all that moves bytes shares, so that it keeps within the bandwidth of the present settings."""
+        """Return the limiter that all transfers share. It has the bandwidth of the present settings."""
         rate = size_of(self.settings.bw_limit)
         with self._lock:
-            if self._throttle.rate != rate:
-                self._throttle = RateLimiter(rate)
-            return self._throttle
+            if self._rate_limiter.rate != rate:
+                self._rate_limiter = RateLimiter(rate)
+            return self._rate_limiter
 
     def _extension(self, name: str) -> Callable[..., object] | None:
         method = getattr(self, f"{name}_process", None) if name.isidentifier() else None
         return method if callable(method) else None
 
     def close(self) -> None:
-        """Close the storage, if it was opened here."""
-        with self._lock:
-            self._close()
-
-    def _close(self) -> None:
-        if self._storage is not None and self._is_ours:
-            self._storage.close()
-        self._storage = None
+        """Close the storage, unless it is the caller's."""
+        self._current.close()
 
 
-def _settings_of(flags: Mapping[str, Any]) -> tuple[Settings, tuple[Document, ...]]:
-    """Return the settings, and what they were made of."""
+def _read_settings(flags: Mapping[str, Any]) -> tuple[Settings, tuple[Document, ...]]:
+    """Return the settings and the documents that they are made of."""
     path = flags.get("str_configFileLoad")
     files = [read_settings_file(Path(path))] if path else []
     documents = (*files, from_environment(os.environ), from_flags(flags, os.environ))
@@ -283,27 +264,13 @@ def _settings_of(flags: Mapping[str, Any]) -> tuple[Settings, tuple[Document, ..
     return settings, documents
 
 
-def _storage_part(settings: Settings) -> tuple[Any, ...]:
-    """Return what of *settings* an open storage depends on."""
-    transport = (
-        settings.retries,
-        settings.timeout,
-        settings.connect_timeout,
-        settings.min_rate,
-        settings.http_proxy,
-        settings.insecure,
-        settings.allow_plain_storage,
-    )
-    return settings.type, getattr(settings, settings.type), *(transport if settings.type == "swift" else ())
-
-
 def _roots_of(job: JobRequest, roots: AllowedRoots | None) -> AllowedRoots | None:
-    """Return *roots*, with which the paths of *job* mean what they meant when it was submitted."""
-    before = job.origin.roots
+    """Return *roots* such that the paths of *job* name the same files as when it was submitted."""
+    earlier = job.origin.roots
     if roots:
-        return roots.with_earlier_roots(before)
-    is_elsewhere = before and before[0][1] != LocalAccess().cwd_if_any
-    return AllowedRoots(("/",)).with_earlier_roots(before) if is_elsewhere else None
+        return roots.with_earlier_roots(earlier)
+    is_elsewhere = earlier and earlier[0][1] != LocalAccess().cwd_if_any
+    return AllowedRoots(("/",)).with_earlier_roots(earlier) if is_elsewhere else None
 
 
 def _require_level(level: str, name: str, principal: Principal) -> None:
@@ -311,7 +278,7 @@ def _require_level(level: str, name: str, principal: Principal) -> None:
         raise ForbiddenError(f"{name} takes a token with the right to {level}", action=name)
 
 
-def _reply_of(extension: Callable[..., object], message: Message) -> Reply:
+def _run_extension(extension: Callable[..., object], message: Message) -> Reply:
     body = extension(request={"action": message.action, "meta": dict(message.meta)})
     if not isinstance(body, dict):
         raise PfstorageError(f"{message.action}_process must return a dict, not {type(body).__name__}")
@@ -327,10 +294,5 @@ def _with_warnings(reply: Reply, context: ActionContext, warnings: list[str]) ->
 
 
 def _log(action: str, reply: Reply, seconds: float) -> None:
-    log.info("%s: %s in %.3f s", action or "?", _outcome(reply), seconds)
-
-
-def _outcome(reply: Reply) -> str:
-    if reply.body.get("status"):
-        return "done"
-    return f"{type(reply.error).__name__}" if reply.error else "status false"
+    failure = type(reply.error).__name__ if reply.error else "status false"
+    log.info("%s: %s in %.3f s", action or "?", "done" if reply.body.get("status") else failure, seconds)

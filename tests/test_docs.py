@@ -30,7 +30,7 @@ from pfstorage import StoreHandler, ThreadedHTTPServer, errors, open_storage
 from pfstorage._version import __version__
 from pfstorage.access.permissions import LEVELS, Permissions
 from pfstorage.actions import ACTIONS, Action, RequestContext
-from pfstorage.actions.jobs import LONGEST_WAIT
+from pfstorage.actions.jobs import MAX_WAIT_SECONDS
 from pfstorage.actions.service import ECHO_GROWTH
 from pfstorage.cli.flags import build_parser
 from pfstorage.jobs.model import JobRequest
@@ -398,7 +398,7 @@ def test_the_settings_of_nginx_fit_those_of_the_server() -> None:
         seconds["proxy_read_timeout"]
         >= (1 + settings.retries) * settings.timeout + 3.5 + admission.WAIT_SECONDS
     )
-    assert seconds["proxy_read_timeout"] > LONGEST_WAIT
+    assert seconds["proxy_read_timeout"] > MAX_WAIT_SECONDS
     assert seconds["client_body_timeout"] >= known.idle_seconds
     assert found["proxy_pass"] == "http://pfstorage"
     assert (found["proxy_http_version"], found["client_max_body_size"]) == ("1.1", "0")

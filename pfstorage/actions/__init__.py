@@ -1,9 +1,6 @@
-"""What each action does: a dataclass for its meta and a function, beside others of its kind."""
+"""The actions. Each is a function with a dataclass for its meta."""
 
-from pfstorage.actions import jobs, listing, service
-from pfstorage.actions import pull as pulling
-from pfstorage.actions import push as pushing
-from pfstorage.actions import sweep as sweeping
+from pfstorage.actions import jobs, listing, pull, push, service, sweep
 from pfstorage.actions.context import ActionContext, RequestContext, Upload
 from pfstorage.actions.registry import ACTIONS, Action, action, find_action
 
@@ -17,8 +14,8 @@ __all__ = [
     "find_action",
     "jobs",
     "listing",
-    "pulling",
-    "pushing",
+    "pull",
+    "push",
     "service",
-    "sweeping",
+    "sweep",
 ]

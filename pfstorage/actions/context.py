@@ -22,7 +22,7 @@ from pfstorage.wire.reply import Reply
 if TYPE_CHECKING:
     from pfstorage.jobs.scheduler import JobScheduler  # its import takes long, and only a server needs it
 
-MOST_WARNINGS = 1000
+MAX_WARNINGS = 1000
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Permit(Protocol):
 
     @property
     def is_gone(self) -> Callable[[], bool]:
-        """Return a function that tells whether nobody waits for the reply any more."""
+        """Return a function that is true after the client has disconnected."""
         ...
 
     def begin(self) -> None:
@@ -64,7 +64,7 @@ class Permit(Protocol):
 
 @dataclass(eq=False)  # not frozen: the server makes one for each request, and a frozen one takes far longer
 class RequestContext:
-    """State who sends a message, and how the dispatcher runs it. Nobody changes one after it is made."""
+    """Describe the sender of a message and the environment that runs it. Nobody changes one after it is made."""
 
     principal: Principal = field(default_factory=Principal)
     # ends the work early
@@ -140,12 +140,12 @@ class ActionContext:
         return self.request.principal
 
     def warn(self, text: str) -> None:
-        """Add *text* to the warnings. Count it only, if there are `MOST_WARNINGS` already."""
-        if len(self.warnings) < MOST_WARNINGS:
+        """Add *text* to the warnings. Count it only, if there are `MAX_WARNINGS` already."""
+        if len(self.warnings) < MAX_WARNINGS:
             self.warnings.append(text)
             return
         self._more_warnings += 1
-        self.warnings[MOST_WARNINGS:] = [f"and {self._more_warnings} more of the kind"]
+        self.warnings[MAX_WARNINGS:] = [f"and {self._more_warnings} more of the kind"]
 
     def listing(self, ignores: Callable[[str], bool] = lambda _: False) -> Storage:
         """Return the storage, whose listings skip prefixes that they cannot read.

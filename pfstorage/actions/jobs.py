@@ -1,4 +1,4 @@
-"""Work that goes on after its reply: how it is begun, and jobStatus, jobList, jobCancel."""
+"""Jobs, which run after their reply: how a message becomes one, and jobStatus, jobList, jobCancel."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from pfstorage.wire.reply import Reply
 if TYPE_CHECKING:
     from pfstorage.jobs.scheduler import JobScheduler
 
-LONGEST_WAIT = 60
-ROWS = 100
+MAX_WAIT_SECONDS = 60
+DEFAULT_ROWS = 100
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class JobMeta:
 
 @dataclass(frozen=True)
 class StatusMeta(JobMeta):
-    wait: int | None = field(default=None, metadata={"schema": {"minimum": 0, "maximum": LONGEST_WAIT}})
+    wait: int | None = field(default=None, metadata={"schema": {"minimum": 0, "maximum": MAX_WAIT_SECONDS}})
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class JobsMeta:
     limit: int | None = field(default=None, metadata={"schema": {"minimum": 1, "maximum": MAX_LISTED}})
 
 
-def begun(context: ActionContext, message: Message, meta: LongMeta) -> Reply:
-    """Take on *message* as a job, and reply which one it is. Raise `MessageError` for what can't be one."""
+def submit(context: ActionContext, message: Message, meta: LongMeta) -> Reply:
+    """Submit *message* as a job, and reply with its id. Raise `MessageError` if it can't be a job."""
     jobs = _jobs_of(context)
     if context.request.upload:
         raise MessageError("a file that comes with the message is stored at once: leave out 'async'")
     meta.check()
     request = JobRequest(
-        {"action": message.action, "meta": _known(message, meta)},
+        {"action": message.action, "meta": _meta_of_job(message, meta)},
         context.principal.owner,
         context.principal.permissions,
         meta.jid,
@@ -65,8 +65,8 @@ def _origin(context: ActionContext) -> Origin:
     return Origin(store_name(context.settings), named)
 
 
-def _known(message: Message, meta: LongMeta) -> dict[str, Any]:
-    """Return the meta of *message* without what made it a job, and without what is unknown: that may be a secret."""
+def _meta_of_job(message: Message, meta: LongMeta) -> dict[str, Any]:
+    """Return the meta of *message* without ``async``, ``jid`` and unknown names, which may be secrets."""
     fields = [field for field in dataclasses.fields(meta) if field.name not in ("async_", "jid")]
     names = {name for each in fields for name in (camel_case(each.name), *each.metadata.get("aliases", ()))}
     return {name: value for name, value in message.meta.items() if name in names and value is not None}
@@ -76,7 +76,7 @@ def _known(message: Message, meta: LongMeta) -> dict[str, Any]:
     "jobStatus",
     meta=StatusMeta,
     read_only=True,
-    text="Tell how far a job is, now or when it is over, and then its reply.",
+    text="Report the progress of a job, now or when it ends, and then its reply.",
 )
 def job_status(context: ActionContext, meta: StatusMeta) -> Reply:
     wait = meta.wait or 0
@@ -85,7 +85,7 @@ def job_status(context: ActionContext, meta: StatusMeta) -> Reply:
         if context.request.permit and not job.is_finished:
             context.request.permit.begin_following()
         job = jobs.status(job.id, wait)
-        require_visible(context.principal.renewed(), job)  # as it is now, which may be long after
+        require_visible(context.principal.renewed(), job)  # the token may have changed meanwhile
     return Reply({"status": True, **job.as_body()})
 
 
@@ -93,14 +93,14 @@ def job_status(context: ActionContext, meta: StatusMeta) -> Reply:
     "jobList", meta=JobsMeta, read_only=True, text="List the jobs that the caller may see, the latest first."
 )
 def job_list(context: ActionContext, meta: JobsMeta) -> Reply:
-    limit = ROWS if meta.limit is None else meta.limit
+    limit = DEFAULT_ROWS if meta.limit is None else meta.limit
     principal = context.principal
     owner = None if principal.permissions.is_unrestricted else principal.owner
     jobs = _jobs_of(context).list(limit, owner, principal.permissions.prefix)
     return Reply({"status": True, "jobs": [job.as_row() for job in context.cancellation.checked(jobs)]})
 
 
-@action("jobCancel", meta=JobMeta, text="Have a job end soon.")
+@action("jobCancel", meta=JobMeta, text="Cancel a job. It ends soon after.")
 def job_cancel(context: ActionContext, meta: JobMeta) -> Reply:
     job = _jobs_of(context).cancel(_named(context, meta).id)
     body = {"status": True, **job.as_body()}

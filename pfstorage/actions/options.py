@@ -1,4 +1,4 @@
-"""What the moving actions have in common: which keys, how, and what the reply tells."""
+"""Metas, options and replies that all actions on many files share."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from pfstorage.wire.reply import Reply
 
 OVERWRITE = ("changed", "always", "never")
 REPLIES = ("full", "summary")
-LONGEST_JID = 200
-LONGEST_SHARD = 19
-MOST_PLACES = 32 * 1024 * 1024
-"""Characters of what stands before the items of a list, in all: it is in the place of each of them."""
+MAX_JID_LENGTH = 200
+MAX_SHARD_LENGTH = 19
+# characters of the locations of all items in a fileList: each item repeats the location
+MAX_LOCATION_TEXT = 32 * 1024 * 1024
 GLOBS: Schema = {
     "maxItems": MAX_GLOBS,
     "items": {"type": "string", "minLength": 1, "maxLength": MAX_GLOB_LENGTH},
@@ -32,24 +32,24 @@ GLOBS: Schema = {
 
 @dataclass(frozen=True)
 class LongMeta:
-    """The meta of every action that may take long, and so may become a job."""
+    """The meta of each action that can run as a job."""
 
     async_: bool = False
-    jid: str = field(default="", metadata={"schema": {"maxLength": LONGEST_JID}})
+    jid: str = field(default="", metadata={"schema": {"maxLength": MAX_JID_LENGTH}})
 
     def check(self) -> None:
-        """Raise `MessageError` for what can't be, whatever there is to do."""
+        """Raise `MessageError` if values are invalid or contradict each other."""
         if not self.jid.isprintable():
             raise MessageError("meta 'jid' takes printable characters")
 
 
 @dataclass(frozen=True)
 class MoveMeta(LongMeta):
-    """The meta of every action that moves or compares files."""
+    """The meta of each action that moves or compares files."""
 
     include: tuple[str, ...] = field(default=(), metadata={"schema": GLOBS})
     exclude: tuple[str, ...] = field(default=(), metadata={"schema": GLOBS})
-    shard: str = field(default="", metadata={"schema": {"maxLength": LONGEST_SHARD}})
+    shard: str = field(default="", metadata={"schema": {"maxLength": MAX_SHARD_LENGTH}})
     overwrite: str = field(default="changed", metadata={"schema": {"enum": OVERWRITE}})
     dry_run: bool = False
     audit: bool = False
@@ -65,34 +65,34 @@ class MoveMeta(LongMeta):
 
     @functools.cached_property
     def selection(self) -> Selection:
-        """Which keys are taken. It raises `MessageError`."""
+        """The filter of keys. Raise `MessageError` if it is invalid."""
         return Selection("", self.include, self.exclude, self.shard)
 
 
-def check_places(count: int, *before: str | bool) -> None:
-    """Raise `MessageError` if the texts *before* each of *count* items make far more text than the message has."""
-    length = sum(len(text) for text in before if isinstance(text, str))
-    if count * length > MOST_PLACES:
+def check_location_text(count: int, *locations: str | bool) -> None:
+    """Raise `MessageError` if the keys of *count* items below *locations* have far more text than the message."""
+    length = sum(len(text) for text in locations if isinstance(text, str))
+    if count * length > MAX_LOCATION_TEXT:
         raise MessageError(
             f"meta 'fileList' has {count} items, and the locations before each of them {length} characters: that is"
-            f" over {MOST_PLACES} in all; send several messages"
+            f" over {MAX_LOCATION_TEXT} in all; send several messages"
         )
 
 
-_SEE_LIMIT = " open files allows, see ulimit -n"
+_LIMIT_NOTE = " open files allows no more, see ulimit -n"
 
 
-def work_of(
+def transfer_context(
     context: ActionContext,
     meta: MoveMeta,
     storage: Storage | None = None,
     *,
     cancellation: CancellationToken | None = None,
 ) -> TransferContext:
-    """Return the means for an action with *meta*, on *storage* and until *cancellation* if they are others than in
-    *context*.
+    """Make the context of a transfer with *meta* and the present settings.
 
-    Raise `MessageError`.
+    *storage* and *cancellation* replace those of *context*. Raise `MessageError` if *meta* is invalid. Warn if the
+    limit of open files allows fewer workers than the settings.
     """
     meta.check()
     settings = context.settings
@@ -112,23 +112,24 @@ def work_of(
         warn=context.warn,
     )
     work = TransferContext(storage or context.storage, options)
-    if (maximum := work.concurrency.maximum) < settings.worker_count:
-        text = f"{maximum} files are moved at once, not {settings.worker_count}: that is what the limit of"
-        text += _SEE_LIMIT
-        if not any(each.endswith(_SEE_LIMIT) for each in context.warnings):  # an audit asks again
-            context.warn(text)
+    # an audit makes a second context
+    has_warned = any(each.endswith(_LIMIT_NOTE) for each in context.warnings)
+    if (maximum := work.concurrency.maximum) < settings.worker_count and not has_warned:
+        context.warn(
+            f"{maximum} files are moved at once, not {settings.worker_count}: the limit of{_LIMIT_NOTE}"
+        )
     return work
 
 
-def when_nothing(meta: MoveMeta, text: str) -> dict[str, Any]:
-    """Return what the reply says where nothing is selected: that is no fault of one shard among many."""
+def body_if_empty(meta: MoveMeta, text: str) -> dict[str, Any]:
+    """Return the outcome if no file was selected. It is no failure for one of several shards."""
     return {"status": True} if meta.shard else {"status": False, "msg": text}
 
 
-def reply_of(
+def transfer_reply(
     report: TransferReport, meta: MoveMeta, places: Mapping[str, str], audit: Mapping[str, Any] | None = None
 ) -> Reply:
-    """Make the reply to a transfer. An error that came before anything was moved is raised, unless it was stopped."""
+    """Make the reply to a transfer. Raise its error if it failed before any file, unless it was cancelled."""
     if report.error and not (report.count or report.failed or isinstance(report.error, StoppedError)):
         raise report.error
     body: dict[str, Any] = {
@@ -148,20 +149,20 @@ def reply_of(
         body["audit"] = audit
         if not audit["status"]:
             body["msg"] = "the audit found files that differ"
-    error = report.error or _worst(report)
+    error = report.error or _main_error(report)
     if error:
         count = report.count + report.failed_count
         failed = f"{report.failed_count} of {count} files failed: " if report.failed_count else ""
         body["msg"] = f"{failed}{error}"
         body["error"] = dict(error.facts)
-    # the body of a partial transfer is an answer, not an error, to a client that reads only the HTTP status; but a
-    # transfer that has ended early is an error: to send the message again helps
+    # the HTTP status reports a success if some files were moved, and an error if the transfer ended early: then the
+    # client should send the message again
     is_partial = bool(report.count and not report.error)
     return Reply(body, None if is_partial else error, partial_error=error if is_partial else None)
 
 
-def _worst(report: TransferReport) -> PfstorageError | None:
-    """Return the error that tells most: that the store was away, which may pass, or else the first."""
+def _main_error(report: TransferReport) -> PfstorageError | None:
+    """Choose the error to report: a store outage, which a client may retry, or else the first failure."""
     errors = [item.error for item in report.failed]
     return next(
         (error for error in errors if isinstance(error, UnavailableError)), errors[0] if errors else None

@@ -12,7 +12,13 @@ from pfstorage.actions.audit import body_of, local_files, with_extra_files
 from pfstorage.actions.context import ActionContext
 from pfstorage.actions.listing import is_denied, location_in, prefix_in, prepended
 from pfstorage.actions.named import HasRoom, Names
-from pfstorage.actions.options import MoveMeta, check_places, reply_of, when_nothing, work_of
+from pfstorage.actions.options import (
+    MoveMeta,
+    body_if_empty,
+    check_location_text,
+    transfer_context,
+    transfer_reply,
+)
 from pfstorage.actions.registry import action
 from pfstorage.actions.target import Target, refused, resolved
 from pfstorage.backends import ObjectInfo, Storage
@@ -60,7 +66,7 @@ class PullMeta(MoveMeta):
             )
         if not all(normal_location(item.from_) and item.to != "" for item in self.file_list):
             raise MessageError("meta 'fileList' has an empty name, which would stand for all")
-        check_places(len(self.file_list), self.prepend_bucket_path, self.map_location_over)
+        check_location_text(len(self.file_list), self.prepend_bucket_path, self.map_location_over)
 
 
 @action("objPull", meta=PullMeta, text="Write the objects that a path and a selection choose to local files.")
@@ -71,18 +77,18 @@ def obj_pull(context: ActionContext, meta: PullMeta) -> Reply:
 
 def _pulled(context: ActionContext, meta: PullMeta, local_access: LocalAccess) -> Reply:
     storage = _listing(context, meta)
-    means = functools.partial(work_of, context, meta, storage)
+    means = functools.partial(transfer_context, context, meta, storage)
     choice = _choice(storage, meta, local_access)
     report = choice.pull(means)
     if _is_denied(report) and (by_name := _by_name(storage, meta, local_access)):
         choice, report = by_name, by_name.pull(means)
     places = {"localpath": choice.target.path, "currentWorkingDir": choice.target.cwd}
     if not (report.count or report.failed or report.error):
-        return Reply({**reply_of(report, meta, places).body, **when_nothing(meta, NOTHING)})
+        return Reply({**transfer_reply(report, meta, places).body, **body_if_empty(meta, NOTHING)})
     audit = None
     if meta.audit and not (meta.dry_run or report.error):
         audit = body_of(verify(choice.compared, means, choice.resolved, sure=meta.sure), context.left_out)
-    return reply_of(report, meta, places, audit)
+    return transfer_reply(report, meta, places, audit)
 
 
 @action(
@@ -97,7 +103,7 @@ def obj_verify(context: ActionContext, meta: PullMeta) -> Reply:
 
 def _verified(context: ActionContext, meta: PullMeta, local_access: LocalAccess) -> Reply:
     storage = _listing(context, meta)
-    means = functools.partial(work_of, context, meta, storage)
+    means = functools.partial(transfer_context, context, meta, storage)
     means()  # what is wrong with the message is told first
     extra = PackedStrings()
 
@@ -115,7 +121,7 @@ def _verified(context: ActionContext, meta: PullMeta, local_access: LocalAccess)
         choice, comparison = by_name, compared(by_name)
     body = body_of(comparison, context.left_out)
     if not (comparison.count or comparison.failed or comparison.error or context.left_out):
-        body |= when_nothing(meta, NOTHING)
+        body |= body_if_empty(meta, NOTHING)
     if comparison.error and not comparison.count:
         raise comparison.error
     places = {"localpath": choice.target.path, "currentWorkingDir": choice.target.cwd}

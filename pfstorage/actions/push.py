@@ -15,7 +15,7 @@ from pfstorage.access.scoped import require_write
 from pfstorage.actions.audit import body_of
 from pfstorage.actions.context import ActionContext, Upload
 from pfstorage.actions.listing import prepended
-from pfstorage.actions.options import MoveMeta, check_places, reply_of, work_of
+from pfstorage.actions.options import MoveMeta, check_location_text, transfer_context, transfer_reply
 from pfstorage.actions.registry import action
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.capabilities import list_partially
@@ -87,7 +87,7 @@ class PutMeta(MoveMeta):
             raise MessageError(
                 "meta 'stable' goes with local files, not with one that comes with the message; leave it out"
             )
-        check_places(len(self.file_list), self.prepend_bucket_path, self.in_location)
+        check_location_text(len(self.file_list), self.prepend_bucket_path, self.in_location)
 
 
 _PUT_TEXT = "Store a tree, a file or a list of files; or the file that came with the message."
@@ -103,7 +103,7 @@ def obj_put(context: ActionContext, meta: PutMeta) -> Reply:
 
 
 def _pushed(context: ActionContext, meta: PutMeta, local_access: LocalAccess) -> Reply:
-    work, is_tree = work_of(context, meta), _is_tree(meta, local_access)
+    work, is_tree = transfer_context(context, meta), _is_tree(meta, local_access)
 
     def items(warn: Callable[[str], None]) -> Iterator[Transfer | Failure]:
         found = _items(meta, local_access, warn, context.cancellation)
@@ -116,7 +116,7 @@ def _pushed(context: ActionContext, meta: PutMeta, local_access: LocalAccess) ->
     if meta.audit and not (meta.dry_run or report.error):
         audit = body_of(_audited(context, meta, lambda: items(lambda _: None), report))
     localpath = meta.put_spec if is_tree else os.path.dirname(_first_path(meta))
-    reply = reply_of(report, meta, {"localpath": localpath}, audit)
+    reply = transfer_reply(report, meta, {"localpath": localpath}, audit)
     if meta.stable:
         reply.body["unstable"] = report.unstable
     return reply
@@ -131,7 +131,7 @@ def _audited(
     """Compare the files of a push with the store; what that does not have, whatever it lists, is stored again."""
 
     def means() -> TransferContext:
-        return work_of(context, meta)
+        return transfer_context(context, meta)
 
     def pushed() -> Iterator[Transfer | Failure]:
         unstable = set(report.unstable)
@@ -319,9 +319,9 @@ def _put_upload(context: ActionContext, meta: PutMeta) -> Reply:
     require_write(context.principal.permissions, key)
     report = TransferReport(meta.reply == "full")
     # of a client that has gone, too: it sent all of it
-    work = work_of(context, meta, cancellation=context.request.cancellation)
+    work = transfer_context(context, meta, cancellation=context.request.cancellation)
     report.note(Transfer(key, upload.filename), _stored_upload(work, key, upload))
-    return reply_of(report, meta, {"localpath": os.path.dirname(upload.filename)})
+    return transfer_reply(report, meta, {"localpath": os.path.dirname(upload.filename)})
 
 
 def _stored_upload(work: TransferContext, key: str, upload: Upload) -> TransferResult:

@@ -15,9 +15,9 @@ M = TypeVar("M")
 
 @dataclass(frozen=True)
 class Action:
-    """An entry of the registry: the function *run* answers the action *name*, given a *meta*.
+    """Describe an action: its *name*, the dataclass of its *meta*, and the function *run* that performs it.
 
-    *text* says what it does, for the document of the server.
+    A *read_only* action changes nothing. *text* describes the action in the OpenAPI document.
     """
 
     name: str
@@ -33,11 +33,11 @@ ACTIONS: dict[str, Action] = {}
 def action(
     name: str, *, meta: type[M], read_only: bool = False, text: str = ""
 ) -> Callable[[Callable[[ActionContext, M], Reply]], Callable[[ActionContext, M], Reply]]:
-    """Register a function as the answer to the action *name*, its meta read as a *meta*.
+    """Register a function that performs the action *name*. It gets its meta as an instance of *meta*.
 
-    It raises a `PfstorageError` for what fails, and never builds the reply to an
-    error itself. *read_only* ones change nothing, and are offered to a GET. *text* says what it
-    does: a docstring would be gone with ``python -OO``.
+    The function raises a `PfstorageError` if it fails, and never returns an error reply. A *read_only* action changes
+    nothing, and clients may send it by GET. *text* describes the action. It is no docstring, because ``python -OO``
+    removes docstrings.
     """
 
     def register(run: Callable[[ActionContext, M], Reply]) -> Callable[[ActionContext, M], Reply]:
@@ -48,7 +48,7 @@ def action(
 
 
 def find_action(name: str) -> Action:
-    """Return the action *name*. Raise `UnknownActionError`, which lists those that there are."""
+    """Return the action *name*. Raise `UnknownActionError`, whose text lists all actions."""
     try:
         return ACTIONS[name]
     except KeyError:

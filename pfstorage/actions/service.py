@@ -1,4 +1,4 @@
-"""The service itself: hello, internalctl, and the order to quit."""
+"""The service itself: hello, internalctl, and the command to quit."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ from pfstorage.wire.json_text import INDENT
 from pfstorage.wire.message import Message
 from pfstorage.wire.reply import Reply
 
+# a reply has at most this many times the length of the text that it echoes
 ECHO_GROWTH = 8
-"""A reply is at most so many times as long as what it gives back."""
+# characters that are echoed however much the text grows
 ECHO_ALWAYS = 32 * 1024
-MOST_ECHO = 1024 * 1024
+MAX_ECHO = 1024 * 1024
+# levels of the reply around the echo
 ECHO_DEPTH = 3
-PART = 4096
+CHUNK = 4096
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,10 @@ class InternalctlMeta:
 
 
 @action(
-    "hello", meta=HelloMeta, read_only=True, text="Say who is there: the time, the machine, or what was said."
+    "hello",
+    meta=HelloMeta,
+    read_only=True,
+    text="Report name and version, and the time, the machine, or an echo.",
 )
 def hello(context: ActionContext, meta: HelloMeta) -> Reply:
     answer: dict[str, Any] = {
@@ -54,9 +59,7 @@ def hello(context: ActionContext, meta: HelloMeta) -> Reply:
         answer["timestamp"] = {"now": now.replace("-", "").replace(":", "")}
     elif meta.ask_about == "sysinfo":
         if context.principal.is_anonymous or context.principal.permissions.prefix:
-            raise ForbiddenError(
-                "sysinfo tells of this machine: it is not for anybody, nor for a part of the store"
-            )
+            raise ForbiddenError("sysinfo describes this machine: it needs a token, and one without a prefix")
         answer["sysinfo"] = _sysinfo()
     elif meta.ask_about == "echoBack":
         _require_short(meta.echo_back)
@@ -65,26 +68,26 @@ def hello(context: ActionContext, meta: HelloMeta) -> Reply:
 
 
 def _require_short(echo: object) -> None:
-    """Raise `MessageError` if *echo* comes back as far more text than it came as: each line of it is indented."""
-    came = comes_back = 0
+    """Raise `MessageError` if *echo* grows too much, because the reply indents each line of it."""
+    received = sent = 0
     for one, other in _lengths(echo, ECHO_DEPTH):
-        came, comes_back = came + one, comes_back + other
-        if comes_back > max(ECHO_ALWAYS, min(ECHO_GROWTH * came, MOST_ECHO)):
+        received, sent = received + one, sent + other
+        if sent > max(ECHO_ALWAYS, min(ECHO_GROWTH * received, MAX_ECHO)):
             raise MessageError(
                 f"meta 'echoBack' would come back as over {ECHO_GROWTH} times as much text, or over"
-                f" {MOST_ECHO} characters: nest it less, or send less"
+                f" {MAX_ECHO} characters: nest it less, or send less"
             )
 
 
 def _lengths(value: object, depth: int) -> Iterator[tuple[int, int]]:
-    """Yield for part after part of *value* how long it is as JSON without blanks, in bytes, and as a reply has it.
+    """Yield two lengths for each part of *value*: in bytes as compact JSON, and in characters as the reply writes it.
 
-    What it stands in is *depth* levels deep. What comes before others counts before them.
+    *depth* is the number of levels around *value*.
     """
     if isinstance(value, str):
-        for start in range(0, len(value) + 1, PART):  # to escape all of a long one takes much memory
-            part = value[start : start + PART]
-            yield len(part.encode("utf-8", "surrogatepass")) + 2, len(quoted(part))
+        for start in range(0, len(value) + 1, CHUNK):  # to escape a long text at once takes much memory
+            chunk = value[start : start + CHUNK]
+            yield len(chunk.encode("utf-8", "surrogatepass")) + 2, len(quoted(chunk))
     elif isinstance(value, Mapping | list | tuple):
         indent = 1 + len(INDENT) * (depth + 1)
         yield 2, 2 + indent
@@ -100,7 +103,7 @@ def _lengths(value: object, depth: int) -> Iterator[tuple[int, int]]:
 
 
 def _sysinfo() -> dict[str, Any]:
-    import platform  # both take long to import, for the one question that needs them
+    import platform  # the imports take long, and only sysinfo needs them
 
     import psutil
 
@@ -120,7 +123,7 @@ def _sysinfo() -> dict[str, Any]:
 
 
 def _address(interfaces: dict[str, list[Any]]) -> str:
-    """Return the first IPv4 address of this host that others may know; no packet leaves for it."""
+    """Return the first IPv4 address of this host that is not a loopback address. Send no packet."""
     found = [
         each.address for name in interfaces for each in interfaces[name] if each.family == socket.AF_INET
     ]
@@ -136,15 +139,15 @@ def internalctl(context: ActionContext, meta: InternalctlMeta) -> Reply:
     if not meta.var:
         raise MessageError("meta 'var' must name a part of the state, such as /swift/container_name")
     if context.principal.permissions.prefix:
-        raise ForbiddenError("internalctl is not for a token that sees a part of the store alone")
+        raise ForbiddenError("internalctl needs a token without a prefix")
     if meta.set is not None:
-        require_trust(context, "internalctl set")
+        require_trusted(context, "internalctl set")
         context.handler.state.set(meta.var, meta.set, at_run_time=context.principal.is_remote)
         is_tree = isinstance(meta.set, dict)
         changed = _part(context.handler.state.get(meta.var), meta.set) if is_tree else _get(context, meta.var)
         return Reply({"d_ret": changed, "status": True})
     if meta.value_replace is not None:
-        require_trust(context, "internalctl valueReplace")
+        require_trusted(context, "internalctl valueReplace")
         is_remote = context.principal.is_remote
         paths = context.handler.state.replace(meta.var, meta.value_replace, at_run_time=is_remote)
         answer = {"status": True, "l_fileChanged": paths, "hits": len(paths)}
@@ -158,34 +161,34 @@ def internalctl(context: ActionContext, meta: InternalctlMeta) -> Reply:
 
 
 def _get(context: ActionContext, var: str) -> dict[str, Any]:
-    """Return the value at *var*: a leaf under its whole path, a tree under each of its parents."""
+    """Return the value at *var*: a leaf by its whole path, a tree nested in each of its parents."""
     value = context.handler.state.get(var)
     shown: dict[str, Any] = nested(var, value) if isinstance(value, dict) else {var: value}
     return shown
 
 
 def _part(shown: Any, of: Any) -> Any:
-    """Return the part of *shown* that has the names of the tree *of*: what was set, as it reads now."""
+    """Return the part of *shown* with the names of the tree *of*."""
     if isinstance(shown, dict) and isinstance(of, dict):
         return {name: _part(shown[name], each) for name, each in of.items()}
     return shown
 
 
-def require_trust(context: ActionContext, what: str) -> None:
-    """Raise `ForbiddenError` unless the caller may change the service."""
+def require_trusted(context: ActionContext, operation: str) -> None:
+    """Raise `ForbiddenError` unless the sender may change the service."""
     if not context.principal.is_trusted:
         raise ForbiddenError(
-            f"{what} is taken only as a JSON message with a token that may do all,"
+            f"{operation} is taken only as a JSON message with a token that may do all,"
             " or, where there are no tokens, from the machine itself"
         )
 
 
 def control(context: ActionContext, message: Message) -> Reply:
-    """Obey ``meta.ctl``, which knows one order: ``{"serverCmd": "quit"}``."""
-    order = message.meta["ctl"]
-    if not isinstance(order, dict) or order.get("serverCmd") != "quit":
+    """Perform ``meta.ctl``. Its only command is ``{"serverCmd": "quit"}``."""
+    command = message.meta["ctl"]
+    if not isinstance(command, dict) or command.get("serverCmd") != "quit":
         raise MessageError('meta \'ctl\' takes {"serverCmd": "quit"}')
-    require_trust(context, "quit")
+    require_trusted(context, "quit")
     if context.request.shut_down is None:
         raise MessageError("there is no server to quit: the message did not come to one")
     context.request.shut_down()

@@ -1,4 +1,4 @@
-"""What broken uploads and replaced objects have left in the store: objSweep."""
+"""Unused segments of broken uploads and replaced objects: objSweep."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from pfstorage.wire.reply import Reply
 T = TypeVar("T")
 
 WEEK = 7 * 24 * 3600
-LONGEST = 10**9
-MOST_UNREAD = 20
-"""Of what could not be read, so much is told."""
+MAX_AGE = 10**9
+# unreadable objects that a reply names
+MAX_UNREAD = 20
 
 
 @dataclass(frozen=True)
 class SweepMeta(LongMeta):
     path: str = ""
-    older_than: int | None = field(default=WEEK, metadata={"schema": {"minimum": 0, "maximum": LONGEST}})
+    older_than: int | None = field(default=WEEK, metadata={"schema": {"minimum": 0, "maximum": MAX_AGE}})
     dry_run: bool = True
 
 
 @action(
     "objSweep",
     meta=SweepMeta,
-    text="List the segments that no large object is made of; remove them if ``dryRun`` is false.",
+    text="List the segments that no large object uses. Remove them if ``dryRun`` is false.",
 )
 def obj_sweep(context: ActionContext, meta: SweepMeta) -> Reply:
     meta.check()
@@ -52,43 +52,41 @@ def obj_sweep(context: ActionContext, meta: SweepMeta) -> Reply:
         kind = settings.type
         return Reply({"status": True, "leftovers": [], "msg": f"a store of the type {kind} has no segments"})
     with work.running():
-        reply = work.wait_for(work.submit(lambda: _swept(work, storage, meta, older_than)))
+        reply = work.wait_for(work.submit(lambda: _sweep(work, storage, meta, older_than)))
     reply.body["seconds"] = round(time.monotonic() - started, 3)
     return reply
 
 
-def _swept(work: TransferContext, storage: SupportsMultipart, meta: SweepMeta, older_than: int) -> Reply:
-    spellings = {
-        normal_location(meta.path),
-        without_dot(meta.path),
-    }  # others may have keys with empty components
-    share = _stoppable(work)
+def _sweep(work: TransferContext, storage: SupportsMultipart, meta: SweepMeta, older_than: int) -> Reply:
+    # other clients may make keys with empty components
+    spellings = {normal_location(meta.path), without_dot(meta.path)}
+    run_all = _cancellable(work)
 
-    def takes(key: str) -> bool:
+    def selects(key: str) -> bool:
         work.cancellation.checkpoint()
         return any(relative_to(key, each) is not None for each in spellings)
 
-    found = storage.leftovers(takes, older_than, share)
+    found = storage.leftovers(selects, older_than, run_all)
     body = _body_of(found, meta.dry_run)
     if found.unread:
         return _refused(body, found)
     if not meta.dry_run:
-        body |= _removed(storage, found.segments, share)
+        body |= _remove(storage, found.segments, run_all)
     return Reply(body)
 
 
-def _stoppable(work: TransferContext) -> Callable[[Sequence[Callable[[], T]]], list[T]]:
-    """Return what does tasks by the crew of *work*, and begins none once it is to stop."""
+def _cancellable(work: TransferContext) -> Callable[[Sequence[Callable[[], T]]], list[T]]:
+    """Return a function that runs tasks in the worker pool. It starts none after the cancellation of *work*."""
 
     def checked(task: Callable[[], T]) -> T:
         if work.cancellation.is_cancelled:
             raise work.cancellation.error()
         return task()
 
-    def share(tasks: Sequence[Callable[[], T]]) -> list[T]:
+    def run_all(tasks: Sequence[Callable[[], T]]) -> list[T]:
         return work.pool.share([lambda task=task: checked(task) for task in tasks])  # type: ignore[misc]
 
-    return share
+    return run_all
 
 
 def _body_of(found: Leftovers, dry_run: bool) -> dict[str, Any]:
@@ -106,21 +104,17 @@ def _body_of(found: Leftovers, dry_run: bool) -> dict[str, Any]:
 
 
 def _refused(body: dict[str, Any], found: Leftovers) -> Reply:
-    """Reply that nothing is removed: an object that could not be read may be made of what seems to be left over."""
+    """Reply that nothing is removed, because an unreadable object may use the segments that seem unused."""
     error = RejectedError(
-        f"nothing is removed, for {len(found.unread)} things could not be read that may be made of segments, "
-        f"such as {found.unread[0]}; see that they can, and send the message again"
+        f"nothing is removed, because {len(found.unread)} objects or listings that may use segments could not be read, "
+        f"such as {found.unread[0]}; make them readable, and send the message again"
     )
-    body |= {"status": False, "unread": [*found.unread[:MOST_UNREAD]]}
+    body |= {"status": False, "unread": [*found.unread[:MAX_UNREAD]]}
     return Reply({**body, "msg": str(error), "error": dict(error.facts)}, error)
 
 
-def _removed(
-    storage: SupportsMultipart,
-    segments: Sequence[Leftover],
-    share: RunAll,
-) -> dict[str, Any]:
-    """Remove *segments*; return what the reply tells of that."""
+def _remove(storage: SupportsMultipart, segments: Sequence[Leftover], run_all: RunAll) -> dict[str, Any]:
+    """Remove *segments*. Return the members of the reply that report it."""
 
     def remove(leftover: Leftover) -> bool | PfstorageError:
         try:
@@ -130,13 +124,13 @@ def _removed(
         except StorageError as e:
             return e
 
-    made = share([lambda each=each: remove(each) for each in segments])  # type: ignore[misc]
+    results = run_all([lambda each=each: remove(each) for each in segments])  # type: ignore[misc]
     failed = [
         {"object": each.name, "msg": str(error)}
-        for each, error in zip(segments, made, strict=True)
+        for each, error in zip(segments, results, strict=True)
         if isinstance(error, PfstorageError)
     ]
-    body: dict[str, Any] = {"removed": sum(each is True for each in made), "failed": failed}
+    body: dict[str, Any] = {"removed": sum(each is True for each in results), "failed": failed}
     if failed:
         body |= {"status": False, "msg": f"{len(failed)} segments could not be removed: {failed[0]['msg']}"}
     return body

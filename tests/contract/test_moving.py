@@ -17,7 +17,7 @@ import swiftclient
 
 from pfstorage import StoreHandler
 from pfstorage.actions import ActionContext, RequestContext
-from pfstorage.actions.options import MoveMeta, reply_of
+from pfstorage.actions.options import MoveMeta, transfer_reply
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.devswift import DevSwift
@@ -476,5 +476,5 @@ def test_that_the_store_was_away_is_told_before_what_else_failed(is_away: bool) 
     report = TransferReport()
     for number, error in enumerate(errors):
         report.note_failure(Failure(f"{number}", f"{number}", error))
-    body = reply_of(report, MoveMeta(), {}).body
+    body = transfer_reply(report, MoveMeta(), {}).body
     assert body["error"]["type"] == ("UnavailableError" if is_away else "LocalFileError")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pfstorage import StoreHandler, open_storage
-from pfstorage.actions.context import MOST_WARNINGS
+from pfstorage.actions.context import MAX_WARNINGS
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.contract import ByteRange, Sink
 from pfstorage.backends.errors import object_changed_error
@@ -330,11 +330,11 @@ def test_failures_beyond_a_bound_are_counted(storage: Storage, monkeypatch: pyte
 
 
 def test_warnings_are_bounded(data: Path) -> None:
-    for number in range(MOST_WARNINGS + 234):
+    for number in range(MAX_WARNINGS + 234):
         (data / f"empty-{number}").mkdir()
     with open_storage(type="memory") as storage:
         warnings = run(storage, "objPut", **PUT)["warnings"]
-    assert len(warnings) == MOST_WARNINGS + 1
+    assert len(warnings) == MAX_WARNINGS + 1
     assert warnings[-1] == "and 234 more of the kind"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pfstorage import StoreHandler
-from pfstorage.actions.options import MOST_PLACES
+from pfstorage.actions.options import MAX_LOCATION_TEXT
 from pfstorage.keys.mapping import MAX_KEY_BYTES
 from pfstorage.settings.model import Settings
 from pfstorage.transfer.plan import MAX_FAILURE_TEXT
@@ -72,7 +72,7 @@ def test_the_longest_location_of_a_key_is_taken(tmp_path: Path) -> None:
 )
 def test_a_list_times_its_location_is_bounded(action: str, before: str, tmp_path: Path) -> None:
     location = "a" * 1000
-    most = MOST_PLACES // len(location)
+    most = MAX_LOCATION_TEXT // len(location)
 
     body, _ = answered(action, fileList=["x"] * (most + 1), **{before: location})
 
@@ -83,7 +83,9 @@ def test_a_list_times_its_location_is_bounded(action: str, before: str, tmp_path
 def test_a_list_that_with_its_location_is_just_short_enough_is_taken() -> None:
     location = "a/" * 500
 
-    body, _ = answered("objPull", fileList=["x"] * (MOST_PLACES // len(location)), prependBucketPath=location)
+    body, _ = answered(
+        "objPull", fileList=["x"] * (MAX_LOCATION_TEXT // len(location)), prependBucketPath=location
+    )
 
     assert body["error"]["type"] == "ContainerNotFoundError"  # the store was asked
 

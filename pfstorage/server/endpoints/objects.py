@@ -111,7 +111,7 @@ def _upload(request: Request, key: str) -> Response:
         require_write(request.principal.renewed().permissions, key)
 
     meta = MoveMeta(overwrite="never" if if_absent else "always")
-    work = request.services.handler.work_for(request.context, meta)
+    work = request.services.handler.transfer_context(request.context, meta)
     body = client.open_body(request.services.max_upload)
     # Without a place, the upload is spooled: slow clients would occupy too many connections to the store.
     if isinstance(body, SizedReader) and takes_streams(work.storage) and client.permit.begin_upload():
