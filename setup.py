@@ -23,6 +23,7 @@ TEST = [
     "pydicom>=2.4",
     "pytest>=8.0",
     "pytest-cov>=5.0",
+    "pytest-timeout>=2.3",
     "pytest-xdist>=3.5",
     "pyyaml>=6.0",
     "ruff>=0.6",

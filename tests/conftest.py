@@ -27,16 +27,34 @@ from tests.support.browser import chromium
 from tests.support.clone import clone
 from tests.support.exchange import TOKEN, Door, client, doors
 from tests.support.faults import Proxy, proxy_to
+from tests.support.jobs import desk, worker
 from tests.support.keystone import keystone
 from tests.support.peer import connect, peer_certificate, serve_peers, tls, trusts
 from tests.support.stores import swift_options
 from tests.support.tls import authority, fronted, no_certificates_of_the_machine
 from tests.support.tokens import token_file
+from tests.support.trees import linked, read_tree, write_tree
 
 ROOT = Path(__file__).resolve().parent.parent
-hypothesis.settings.register_profile("here", deadline=None)  # a busy machine is no failure
-hypothesis.settings.load_profile("here")
+# a busy machine is no failure; .ci/run selects "thorough"
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=25)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=100)
+hypothesis.settings.load_profile("quick")
+# Each folder is a marker. After so many seconds a test fails with the stacks of all threads.
+TIMEOUTS = {"unit": 60, "contract": 300, "swift": 300, "server": 300, "e2e": 600}
+SLOW_TIMEOUT = 3600
 BACKENDS = ("swift", "filesystem", "memory")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with the name of its folder, and bound its time."""
+    for item in items:
+        inside = item.path.relative_to(ROOT).parts
+        layer = inside[1] if inside[0] == "tests" else "unit"  # a doctest of the package
+        layer = layer if layer in TIMEOUTS else "e2e"
+        is_slow = item.get_closest_marker("slow") or item.get_closest_marker("huge")
+        item.add_marker(layer)
+        item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT if is_slow else TIMEOUTS[layer]))
 
 
 @pytest.fixture(autouse=True)
@@ -221,19 +239,3 @@ def run(
         for name, value in (settings or {}).items():
             handler.state.set(f"/this/{name}", value)
         return handler.run({"action": action, "meta": meta})
-
-
-def write_tree(root: Path, files: dict[str, bytes]) -> Path:
-    """Write *files*, content by relative path, below *root*; return it."""
-    for name, content in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    return root
-
-
-def read_tree(root: Path) -> dict[str, bytes]:
-    """Return what is below *root*, content by relative path."""
-    return {
-        str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()
-    }

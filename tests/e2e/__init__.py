@@ -1,0 +1,1 @@
+"""Programs as a user runs them. Some need Chromium, strace or pfurl."""

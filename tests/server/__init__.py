@@ -1,0 +1,1 @@
+"""The HTTP server, in the process of the test."""

@@ -17,7 +17,7 @@ import pytest
 from pfstorage import StoreHandler, open_storage
 from pfstorage.actions import RequestContext
 from pfstorage.backends import Storage
-from pfstorage.local import AllowedRoots, is_unfinished
+from pfstorage.local import AllowedRoots, LocalTree, is_unfinished
 
 Answer = Callable[..., dict[str, Any]]
 
@@ -96,3 +96,8 @@ def refuse(number: int) -> Callable[..., None]:
         raise OSError(number, os.strerror(number))
 
     return call
+
+
+def begin_and_discard(directory: str, name: str = "new") -> None:
+    with LocalTree("out").new_file((directory, name)):
+        pass

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+from collections.abc import Iterator
 from typing import Any
+
+from pfstorage import ObjectInfo
+from pfstorage.actions import RequestContext
+from pfstorage.backends.memory import MemoryStorage
+from pfstorage.wire.reply import Reply
 
 VOLATILE = {"seconds", "timestamp", "last_modified", "transaction", "address"}
 
@@ -23,3 +30,36 @@ def decoded(text: str) -> list[Any]:
         replies.append(reply)
         text = text[end:].strip()
     return replies
+
+
+STREAMING = RequestContext(stream_after=0)
+
+
+LS = {"action": "ls"}
+
+
+def written(reply: Reply) -> str:
+    file = io.StringIO()
+    reply.write(file)
+    return file.getvalue()
+
+
+class Shelf(MemoryStorage):
+    """Rows made as they are asked for. *error* comes after *count* of them; *given* counts what was taken."""
+
+    def __init__(self, count: int, error: Exception | None = None) -> None:
+        super().__init__()
+        self._count = count
+        self._error = error
+        self.given = 0
+
+    def list(self, *_: object, **__: object) -> Iterator[ObjectInfo]:
+        for number in range(self._count):
+            self.given += 1
+            yield ObjectInfo(f"chris/{number:07}.dcm", number)
+        if self._error:
+            raise self._error
+
+
+def as_2x(body: object) -> str:
+    return json.dumps(body, indent=4)

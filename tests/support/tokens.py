@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from pfstorage.access.permissions import Permissions
+from pfstorage.server.tokens import TokenFile
+
 TOKENS = """\
 [AUTH TOKENS]
 reader = r-0123456789abcdef%(x)s
@@ -27,3 +30,7 @@ def token_file(tmp_path: Path) -> str:
     path.write_text(TOKENS)
     path.chmod(0o600)
     return str(path)
+
+
+def rights_of(token: str, path: str = "tokens.cfg") -> Permissions:
+    return TokenFile(path).grant(f"Bearer {token}").permissions

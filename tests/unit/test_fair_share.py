@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -261,24 +259,6 @@ def test_a_request_that_takes_long_holds_nobody_up(machine: Machine, monkeypatch
         machine.wait(0.5)
         a.compute_all(LONG)
         assert machine.told == ["a"]
-
-
-FORKS = """
-import os, time
-from pfstorage.runtime.fair_share import FAIR_SHARE
-FAIR_SHARE._lock.acquire()  # another thread of the parent has it at that moment
-child = os.fork()
-if child == 0:
-    while time.process_time() < 0.5:
-        FAIR_SHARE.pause()
-    os._exit(0)
-print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-
-
-def test_after_a_fork_the_child_computes() -> None:
-    done = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=LONG_WAIT)
-    assert (done.stdout, done.stderr) == ("0\n", "")
 
 
 def test_rows_in_turns_all_come_and_leave_the_turn_to_others(machine: Machine) -> None:

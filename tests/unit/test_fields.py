@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,16 +9,14 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from pfstorage import StoreHandler
 from pfstorage.actions import ACTIONS
 from pfstorage.actions.listing import ATTRIBUTES
 from pfstorage.actions.options import MAX_GLOB_LENGTH, MAX_GLOBS, MAX_GLOBS_LENGTH
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.server.endpoints.schemas import schemas
-from pfstorage.server.http1.body import MAX_MESSAGE
 from pfstorage.settings.model import Settings
 from pfstorage.wire.fields import LONGEST_TEXT, MOST_ITEMS, wire_fields
-from tests.conftest import ask, run, serving
+from tests.conftest import run
 
 LONG = "x" * (LONGEST_TEXT + 1)
 MANY = ["x"] * (MOST_ITEMS + 1)
@@ -122,13 +118,3 @@ def test_what_is_at_its_bound_is_taken() -> None:
     assert run(storage, "ls", path=LONG[1:], substr=LONG[1:])["status"] is False
     assert run(storage, "ls", limit=sys.maxsize)["status"]
     assert run(storage, "objVerify", fileList=["file"] * MOST_ITEMS)["same"] == 1
-
-
-def test_forty_of_the_largest_listings_of_one_field_are_refused() -> None:
-    content = json.dumps({"action": "ls", "meta": {"retSpec": ["name"] * 100_000}}).replace(" ", "")
-    assert len(content) < MAX_MESSAGE
-    with (
-        contextlib.closing(StoreHandler(settings=Settings(type="memory"))) as handler,
-        serving(handler) as server,
-    ):
-        assert {ask(server, content)[0] for _ in range(40)} == {400}

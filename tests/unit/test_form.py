@@ -12,13 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pfstorage import StoreHandler
-from pfstorage.backends import Storage
 from pfstorage.errors import FullDiskError, LocalFileError, MessageError
 from pfstorage.server.endpoints.form import Form, boundary_of, read_form
 from pfstorage.server.http1.body import SizedReader
-from tests.conftest import serving
-from tests.support.exchange import MULTIPART, answer, message, multipart, post
+from tests.support.exchange import multipart
 from tests.support.trickle import STEPS, Trickle
 
 
@@ -288,20 +285,3 @@ def test_the_last_line_end_may_be_missing() -> None:
 def test_a_form_has_one_boundary(second: str) -> None:
     with pytest.raises(MessageError, match="two boundaries"):
         boundary_of(f"multipart/form-data; boundary=a; {second}")
-
-
-def test_a_padded_form_stores_its_file_and_an_encoded_one_nothing(storage: Storage) -> None:
-    put = message("objPut", toObject="x/a").encode()
-    form = multipart(("d_msg", put), ("local", b" a \r\n--limi \r\n"))
-    base64 = b'"local"\r\nContent-Transfer-Encoding: base64\r\n'
-    with serving(StoreHandler(storage)) as server:
-        refused = answer(server.server_port, post(form.replace(b'"local"\r\n', base64), MULTIPART))
-        assert (refused.status, refused.json["error"]["type"]) == (400, "MessageError")
-        assert "'base64'" in refused.json["msg"]
-        assert answer(server.server_port, post(message("ls", path="x"))).json["status"] is False
-        padded = form.replace(b"--limit", b"--limit \t").replace(b"--limit \t--", b"--limit--  ")
-        told = answer(server.server_port, post(padded, MULTIPART))
-        assert (told.status, told.json["status"]) == (200, True), told.body
-    sink = io.BytesIO()
-    storage.get("x/a", sink)
-    assert sink.getvalue() == b" a \r\n--limi \r\n"

@@ -6,7 +6,6 @@ import contextlib
 import json
 import stat
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,73 +17,14 @@ from pfstorage import StoreHandler, open_storage
 from pfstorage.access.permissions import Permissions
 from pfstorage.access.principal import Principal
 from pfstorage.actions import RequestContext, Upload
-from pfstorage.backends import Storage
 from pfstorage.errors import UnauthorizedError
 from pfstorage.handler import TRUSTED
 from pfstorage.jobs.scheduler import JobScheduler
 from pfstorage.wire.reply import Reply
 from pfstorage.wire.status import http_status
-from tests.conftest import read_tree, write_tree
+from tests.conftest import write_tree
+from tests.support.jobs import FILES, PULL, PUT, Desk, desk_of
 from tests.support.old_jobs import unpacked
-
-FILES = {f"{number:02}.dcm": bytes([number]) * (1000 + number) for number in range(12)}
-PUT = {"putSpec": "data", "inLocation": "s", "mapLocationOver": "data"}
-PULL = {"fromLocation": "s", "mapLocationOver": "out"}
-
-
-class Desk:
-    """A dispatcher with jobs, as a server has it."""
-
-    def __init__(self, storage: Storage, directory: str = "", **options: Any) -> None:
-        self.handler = StoreHandler(storage)
-        self.jobs = JobScheduler(
-            self.handler.job_runner(RequestContext(Principal(is_trusted=False))), directory, **options
-        )
-        self.context = RequestContext(Principal(is_trusted=False), jobs=self.jobs)
-
-    def answer(self, action: str, owner: str = "", permissions: str = "admin", **meta: Any) -> Reply:
-        principal = Principal(Permissions.parse(permissions), owner, is_trusted=False)
-        context = replace(self.context, principal=principal)
-        return self.handler.answer({"action": action, "meta": meta}, context)
-
-    def ask(self, action: str, owner: str = "", permissions: str = "admin", **meta: Any) -> dict[str, Any]:
-        return self.answer(action, owner, permissions, **meta).body
-
-    def finish(self, action: str, **meta: Any) -> dict[str, Any]:
-        """Begin a job, and return its status when it is over."""
-        job = self.ask(action, **meta, **{"async": True})["job"]
-        return self.ask("jobStatus", job=job, wait=30)
-
-
-@contextlib.contextmanager
-def desk_of(storage: Storage, directory: str = "", *, starts: bool = True, **options: Any) -> Iterator[Desk]:
-    desk = Desk(storage, directory, **options)
-    try:
-        if starts:
-            desk.jobs.start()
-        yield desk
-    finally:
-        desk.jobs.close(10)
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    """Jobs over a store in memory, and some files to move."""
-    write_tree(tmp_path / "data", FILES)
-    with open_storage("memory") as storage, desk_of(storage, str(tmp_path / "state")) as desk:
-        yield desk
-
-
-def test_a_job_gives_the_reply_that_the_message_would_have_got(storage: Storage, tmp_path: Path) -> None:
-    write_tree(tmp_path / "data", FILES)
-    with desk_of(storage, str(tmp_path / "state")) as desk:
-        for action, meta in (("objPush", PUT), ("objPull", PULL), ("objVerify", PULL)):
-            over = desk.finish(action, **meta)
-            assert over["state"] == "done", over
-            now = desk.ask(action, **meta)
-            different = {"seconds", "bytes", "skipped"}
-            assert {**over["reply"], **dict.fromkeys(different)} == {**now, **dict.fromkeys(different)}
-    assert read_tree(tmp_path / "out") == FILES
 
 
 def test_the_reply_to_an_asynchronous_message_names_the_job_and_is_202(desk: Desk) -> None:

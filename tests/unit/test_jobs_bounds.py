@@ -5,10 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import random
-import subprocess
-import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -18,9 +15,6 @@ from typing import Any
 
 import pytest
 
-from pfstorage import StoreHandler
-from pfstorage.actions import RequestContext
-from pfstorage.backends.memory import MemoryStorage
 from pfstorage.errors import BusyError, SettingsError, TooLargeError
 from pfstorage.jobs import finished
 from pfstorage.jobs.model import JobLimits, JobRequest
@@ -29,12 +23,9 @@ from pfstorage.jobs.scheduler import JobScheduler
 from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.server.endpoints.events import _EventWriter
 from pfstorage.server.options import ServerOptions
-from pfstorage.settings.model import Settings
 from pfstorage.transfer import Progress
 from pfstorage.wire.packed import Packed, Packer, TooLongError
 from pfstorage.wire.reply import Reply
-from tests.conftest import ROOT, ask, client, serving
-from tests.support.exchange import answered, server_process
 from tests.support.waiting import LONG, until
 
 
@@ -260,49 +251,6 @@ def test_a_size_that_is_none_is_refused(size: str) -> None:
         ServerOptions.from_args({"maxJobBytes": size})
 
 
-def test_jobs_that_wait_are_not_in_memory(tmp_path: Path) -> None:
-    code = """if True:
-        import os, random, sys
-        from pfstorage.jobs.model import JobRequest
-        from pfstorage.jobs.scheduler import JobScheduler
-
-        def resident():
-            return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-        def submit(count):
-            for number in range(count):
-                names = [random.randbytes(50).hex() for _ in range(10000)]
-                jobs.submit(JobRequest({"action": "objPull", "meta": {"fileList": names}}))
-
-        jobs = JobScheduler(None)
-        submit(3)
-        before = resident()
-        submit(60)
-        print(resident() - before, jobs.counts()["queued"])
-        jobs.close(0)
-    """
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environ, timeout=60
-    )
-    growth, count = map(int, run.stdout.split())
-    assert count == 63, run.stderr
-    assert growth < 12 * 1024**2  # their messages have 30 MiB, compressed
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_threads_of_a_server_share_what_memory_they_have_freed(tmp_path: Path) -> None:
-    """An arena of glibc's for some threads shows as 64 MiB of addresses, most of which are not in use yet."""
-    store = ("--type", "memory", "--forever")
-    with server_process(tmp_path, *store) as served, ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: answered(served.port, "hello"), range(32)))
-        assert {status for status, _ in answers} == {200}
-        lines = Path(f"/proc/{served.process.pid}/maps").read_text().splitlines()
-    unused = [line.split()[0].split("-") for line in lines if " ---p " in line]
-    sizes = [int(end, 16) - int(start, 16) for start, end in unused]
-    assert [size for size in sizes if 48 * 1024**2 < size <= 64 * 1024**2] == []
-
-
 def test_a_long_reason_is_cut_in_the_list_and_whole_in_the_reply(tmp_path: Path) -> None:
     text = noise(1, 200_000)
 
@@ -417,22 +365,3 @@ def test_an_event_is_one_line_in_whatever_pieces_it_comes(size: int) -> None:
     said = out.getvalue().decode()
     assert (said[:6], said[-2:], said.count("\n")) == ("data: ", "\n\n", 2)
     assert json.loads(said[6:]) == {**LONG_REPLY, "names": NAMES[:20]}
-
-
-def test_a_long_reply_of_a_job_is_told_whole_by_each_way() -> None:
-    storage = MemoryStorage(Settings(type="memory"))
-    message = {"action": "objPut", "meta": {"fileList": [f"missing/{number:05}" for number in range(3000)]}}
-    with contextlib.closing(StoreHandler(storage)) as handler, serving(handler) as server:
-        expected = ask(server, message)[1]
-        assert len(expected["failed"]) == 3000
-        message["meta"]["async"] = True
-        job = ask(server, message)[1]["job"]
-        by_http = ask(server, {"action": "jobStatus", "meta": {"job": job, "wait": 30}})[1]
-        with contextlib.closing(client(server.server_port)) as connection:
-            connection.request("GET", f"/api/v1/jobs/{job}/events")
-            *_, last = connection.getresponse().read().decode().strip().split("\n\n")
-        context = RequestContext(jobs=server._jobs)
-        by_python = handler.run({"action": "jobStatus", "meta": {"job": job}}, context)
-        assert type(by_python["reply"]) is dict
-        for told in (by_http, by_python, json.loads(last.removeprefix("data: "))):
-            assert {**told["reply"], "seconds": 0} == {**expected, "seconds": 0}

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
-import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +13,12 @@ import pytest
 
 from pfstorage.access.permissions import Permissions
 from pfstorage.errors import JobConflictError, SettingsError, StateFileError
-from pfstorage.jobs.model import JobRequest
 from pfstorage.jobs.scheduler import JobScheduler
-from pfstorage.runtime.cancellation import CancellationToken
-from pfstorage.transfer import Progress
-from pfstorage.wire.reply import Reply
-from tests.conftest import Command
-from tests.support.exchange import answered, server_process
+from tests.support.jobs import RUINS, order, perform, queued, rows_of, ruined
 from tests.support.old_jobs import old_schema
 from tests.support.waiting import LONG
 
 ADMIN = '{"level": "admin", "prefix": ""}'
-STORE = ("--type", "filesystem", "--storeBase", "store", "--forever", "--stateDir", "state")
-
-
-def order(number: int = 0, **more: Any) -> JobRequest:
-    return JobRequest({"action": "objPull", "meta": {"path": str(number)}}, **more)
-
-
-def perform(
-    given: JobRequest, cancellation: CancellationToken, progress: Callable[[Progress], None]
-) -> Reply:
-    return Reply({"status": True, "path": given.message["meta"]["path"]})
 
 
 @contextlib.contextmanager
@@ -47,20 +29,6 @@ def working(state: Path, **options: Any) -> Iterator[JobScheduler]:
         yield jobs
     finally:
         jobs.close(LONG)
-
-
-def queued(state: Path, count: int, **more: Any) -> list[str]:
-    """Leave so many queued jobs, as a process that has ended does; return their ids."""
-    jobs = JobScheduler(perform, str(state))
-    ids = [jobs.submit(order(number, **more)) for number in range(count)]
-    jobs.close(LONG)
-    return ids
-
-
-@contextlib.contextmanager
-def rows_of(state: Path) -> Iterator[sqlite3.Connection]:
-    with contextlib.closing(sqlite3.connect(state / "jobs.sqlite")) as rows, rows:
-        yield rows
 
 
 DAMAGES = {
@@ -229,32 +197,6 @@ def test_the_file_of_an_older_version_is_brought_to_the_present_form(
         assert jobs.status("over").reply == {"status": True, "files": 3}
 
 
-def flipped(content: bytes, seed: int) -> bytes:
-    """Return *content* with 50 bytes changed, some of which SQLite looks at first."""
-    chosen, changed = random.Random(seed), bytearray(content)
-    for place in (*range(100, 110), *chosen.sample(range(len(content)), 40)):
-        changed[place] ^= 1 << chosen.randrange(8)
-    return bytes(changed)
-
-
-RUINS: dict[str, Callable[[bytes], bytes]] = {
-    "flipped bytes": lambda content: flipped(content, 1),
-    "other flipped bytes": lambda content: flipped(content, 2),
-    "cut": lambda content: content[:5000],
-    "no database": lambda content: b"not a database " * 1000,
-    "zeros": lambda content: bytes(len(content)),
-    "another version": lambda content: content[:60] + b"\0\0\0\x63" + content[64:],
-    "no table": lambda content: content.replace(b"CREATE TABLE", b"CREATE TABLX"),
-}
-
-
-def ruined(state: Path, ruin: str) -> bytes:
-    queued(state, 30)
-    path = state / "jobs.sqlite"
-    path.write_bytes(RUINS[ruin](path.read_bytes()))
-    return path.read_bytes()
-
-
 @pytest.mark.parametrize("ruin", RUINS)
 def test_a_file_that_can_not_be_read_is_refused_and_kept(tmp_path: Path, ruin: str) -> None:
     content = ruined(tmp_path / "state", ruin)
@@ -281,42 +223,6 @@ def test_it_is_kept_aside_and_the_jobs_begin_anew_where_that_is_wanted(
     with working(tmp_path / "state", repairs=True) as jobs:  # which has nothing to repair now
         assert [each.id for each in jobs.list(10)] == [job]
     assert list((tmp_path / "state").glob("jobs.damaged-*.sqlite")) == [aside]
-
-
-def test_a_damaged_file_ends_the_server_with_one_line_and_the_status_that_systemd_does_not_try_again(
-    tmp_path: Path, command: Command
-) -> None:
-    ruined(tmp_path / "state", "flipped bytes")
-    done = command("--server", "--portSelf", "0", *STORE)
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert "--repairState" in done.stderr
-    with server_process(tmp_path, *STORE, "--repairState") as served:
-        assert answered(served.port, "jobList") == (200, {"status": True, "jobs": []})
-    assert len(list((tmp_path / "state").glob("jobs.damaged-*"))) >= 1
-
-
-def test_a_file_that_turns_bad_while_the_server_runs_is_told_with_503(tmp_path: Path) -> None:
-    with server_process(tmp_path, *STORE) as served:
-        _, begun = answered(served.port, "objPut", putSpec="nothing", **{"async": True})
-        assert answered(served.port, "jobStatus", job=begun["job"], wait=30)[1]["state"] == "failed"
-        with rows_of(tmp_path / "state") as other:
-            other.execute("SELECT * FROM job").fetchall()
-            assert other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
-            path = tmp_path / "state" / "jobs.sqlite"
-            descriptor = os.open(path, os.O_WRONLY)
-            os.pwrite(descriptor, b"\xff" * (path.stat().st_size - 4096), 4096)
-            os.close(descriptor)
-            other.execute("PRAGMA user_version = 3")  # the others have to read again what they know
-        for action, meta in (
-            ("jobList", {}),
-            ("jobStatus", {"job": begun["job"]}),
-            ("objPut", {"putSpec": "nothing", "async": True}),
-            ("jobCancel", {"job": begun["job"]}),
-        ):
-            status, reply = answered(served.port, action, **meta)
-            assert (status, reply["error"]["type"]) == (503, "StateFileError"), reply
-            assert "the jobs can't be read or written" in reply["msg"]
-        assert answered(served.port, "hello")[0] == 200
 
 
 @pytest.mark.parametrize("size", [0, 4096, 8192])

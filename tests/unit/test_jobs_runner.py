@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -40,9 +37,7 @@ from pfstorage.transfer import Progress
 from pfstorage.wire.packed import PackedStrings
 from pfstorage.wire.reply import Reply
 from pfstorage.wire.status import status_of
-from tests.conftest import ROOT
-
-LONG = 30
+from tests.support.jobs import LONG, Worker
 
 
 def order(number: int = 0, **more: Any) -> JobRequest:
@@ -53,40 +48,6 @@ def set_in(jobs: JobScheduler, pragma: str) -> Any:
     """Set something of the connection that writes, or ask for it."""
     with jobs._store._database._writer.borrow() as rows:
         return rows.execute(f"PRAGMA {pragma}").fetchone()
-
-
-class Worker:
-    """Performs orders, each for as long as it is held. What it is told to stop says so."""
-
-    def __init__(self) -> None:
-        self.begun: list[str] = []
-        self.at_once = self.most_at_once = 0
-        self.free = threading.Event()
-        self.is_busy = threading.Semaphore(0)
-        self.tell: Callable[[Progress], None] = lambda _: None
-        self._lock = threading.Lock()
-
-    def __call__(
-        self, given: JobRequest, cancellation: CancellationToken, progress: Callable[[Progress], None]
-    ) -> Reply:
-        with self._lock:
-            self.begun.append(given.message["meta"]["path"])
-            self.at_once += 1
-            self.most_at_once = max(self.at_once, self.most_at_once)
-        self.tell = progress
-        self.is_busy.release()
-        while not self.free.wait(0.01) and not cancellation.is_cancelled:
-            pass
-        with self._lock:
-            self.at_once -= 1
-        if cancellation.is_cancelled:
-            return Reply({"status": False, "bytes": 5, "msg": str(cancellation.error())})
-        return Reply({"status": True, "bytes": 10})
-
-
-@pytest.fixture
-def worker() -> Worker:
-    return Worker()
 
 
 def test_so_many_run_at_once_and_the_others_in_the_order_of_arrival(worker: Worker) -> None:
@@ -262,37 +223,6 @@ def test_what_does_not_end_in_time_is_parked_too_and_says_nothing_more(
     again = JobScheduler(stubborn, str(tmp_path))
     assert again.status(job).state == "queued"
     again.close(0)
-
-
-def test_a_cancelled_job_is_not_resumed_though_the_process_died_before_it_ended(tmp_path: Path) -> None:
-    code = """if True:
-        import os, sys, threading
-        from pfstorage.jobs.model import JobRequest
-        from pfstorage.jobs.scheduler import JobScheduler
-        begun = threading.Semaphore(0)
-        def perform(order, stop, progress):
-            begun.release()
-            threading.Event().wait()
-        jobs = JobScheduler(perform, sys.argv[1])
-        jobs.start()
-        ids = [jobs.submit(JobRequest({"action": "a", "meta": {"path": each}})) for each in "12"]
-        begun.acquire(), begun.acquire()
-        jobs.cancel(ids[0])
-        print(*ids, flush=True)
-        os._exit(9)
-    """
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", code, str(tmp_path / "state")]
-    died = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=60)
-    cancelled, running = died.stdout.split()
-    worker = Worker()
-    worker.free.set()
-    jobs = JobScheduler(worker, str(tmp_path / "state"))
-    jobs.start()
-    assert jobs.status(running, LONG).state == "done"
-    assert jobs.status(cancelled).state == "cancelled"
-    assert worker.begun == ["2"]
-    jobs.close(LONG)
 
 
 def test_whoever_waits_is_told_that_the_process_ends(worker: Worker) -> None:
@@ -734,21 +664,6 @@ def test_an_event_is_repeated_where_nothing_happens(worker: Worker, monkeypatch:
     events = jobs.events(jobs.submit(order()))
     assert [next(events)["state"] for _ in range(3)] == ["queued"] * 3
     jobs.close(LONG)
-
-
-def test_two_processes_do_not_share_a_directory(worker: Worker, tmp_path: Path) -> None:
-    jobs = JobScheduler(worker, str(tmp_path))
-    code = "import sys; from pfstorage.jobs.scheduler import JobScheduler; JobScheduler(None, sys.argv[1])"
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    second = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=60)
-    assert second.stderr.splitlines()[-1].startswith(
-        "pfstorage.errors.StateFileError: another pfstorage uses"
-    )
-    with pytest.raises(StateFileError, match="another pfstorage uses the state directory"):
-        JobScheduler(worker, str(tmp_path))
-    jobs.close(0)
-    JobScheduler(worker, str(tmp_path)).close(0)
 
 
 def test_a_file_that_is_none_of_ours_is_refused(worker: Worker, tmp_path: Path) -> None:

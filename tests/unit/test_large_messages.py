@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,7 +14,6 @@ from hypothesis import strategies as st
 from pfstorage import StoreHandler
 from pfstorage.actions import RequestContext
 from pfstorage.actions.service import ECHO_ALWAYS, ECHO_GROWTH
-from pfstorage.backends import ObjectInfo
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.errors import MessageError
 from pfstorage.server.admission import LARGE_MESSAGE, AdmissionQueue, RequestPermit
@@ -25,8 +22,6 @@ from pfstorage.settings.model import Settings
 from pfstorage.wire.decoding import MOST_CONTAINERS, decode_json
 from pfstorage.wire.forms import decode_form
 from pfstorage.wire.reply import Reply
-from tests.conftest import ask, serving
-from tests.support.exchange import message
 
 AROUND = 1000
 """Characters of a reply that are not what it gives back."""
@@ -148,56 +143,6 @@ def test_one_large_message_at_a_time_is_decoded_until_the_store_is_needed_or_it_
     third.end_decoding()
     second.end_decoding()  # which is over
     assert (decoding.counts()["busy"], long.counts()["busy"]) == (0, 1)
-
-
-def held() -> int:
-    """Return how many lists of the odd length of `JUNK` there are."""
-    return sum(type(each) is list and len(each) == len(JUNK) for each in gc.get_objects())
-
-
-JUNK = tuple(range(4321))
-
-
-@pytest.mark.parametrize(
-    ("action", "meta"), [("ls", {}), ("objVerify", {}), ("objPull", {"mapLocationOver": "x"})]
-)
-def test_what_nobody_needs_of_a_message_is_not_held_while_it_is_answered(
-    action: str, meta: dict[str, Any]
-) -> None:
-    found = []
-
-    class Looking(MemoryStorage):
-        def list(self, *_: Any, **__: Any) -> Iterator[ObjectInfo]:
-            found.append(held())
-            return iter(())
-
-    text = json.dumps({"action": action, "meta": {**meta, "junk": JUNK}})
-    with contextlib.closing(StoreHandler(Looking(Settings(type="memory")))) as handler:
-        handler.answer(text)
-        with serving(handler) as server:
-            ask(server, text)
-    assert found
-    assert not any(found)
-
-
-def test_large_messages_that_are_answered_leave_no_place_taken() -> None:
-    junk = "x" * (MAX_MESSAGE - 1000)
-    with (
-        contextlib.closing(StoreHandler(MemoryStorage(Settings(type="memory")))) as handler,
-        serving(handler) as server,
-    ):
-        for content in (
-            message("hello", askAbout="timestamp", junk=junk),
-            message("ls", junk=junk),
-            message("fly", junk=junk),
-            "{" + junk,
-            f"action=hello&meta[junk]={junk}",
-        ):
-            ask(server, content)
-        load = server.load
-        assert all(
-            admission.counts()["busy"] == 0 for admission in (load.decoding, load.requests, load.transfers)
-        )
 
 
 def test_an_error_keeps_nothing_of_the_calls_that_led_to_it() -> None:

@@ -16,9 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pfstorage import ObjectInfo, StoreHandler
-from pfstorage.actions import RequestContext
-from pfstorage.backends.memory import MemoryStorage
+from pfstorage import StoreHandler
 from pfstorage.cli import main as cli
 from pfstorage.errors import MessageError, NotFoundError, PfstorageError, UnavailableError
 from pfstorage.settings.model import Settings
@@ -26,7 +24,7 @@ from pfstorage.wire.json_text import ROWS_AT_ONCE, dumps
 from pfstorage.wire.packed import PackedStrings
 from pfstorage.wire.reply import Reply
 from pfstorage.wire.rows import KnownRow, RowStream
-from tests.conftest import Command, ask, serving, write_tree
+from tests.support.replies import LS, STREAMING, Shelf, as_2x, written
 
 ANY_TEXT = st.text(st.characters(exclude_categories=[])) | st.just('\ud800\udc00\udcff/\0\x7f"\\\n')
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT
@@ -37,18 +35,6 @@ ANY_JSON = st.recursive(
     max_leaves=30,
 )
 ROWS = st.lists(st.dictionaries(ANY_TEXT, SCALARS) | ANY_TEXT)
-STREAMING = RequestContext(stream_after=0)
-LS = {"action": "ls"}
-
-
-def as_2x(body: object) -> str:
-    return json.dumps(body, indent=4)
-
-
-def written(reply: Reply) -> str:
-    file = io.StringIO()
-    reply.write(file)
-    return file.getvalue()
 
 
 # the text
@@ -271,23 +257,6 @@ def test_a_reply_of_many_rows_is_written_in_pieces_and_never_whole_in_memory() -
 # who gets it
 
 
-class Shelf(MemoryStorage):
-    """Rows made as they are asked for. *error* comes after *count* of them; *given* counts what was taken."""
-
-    def __init__(self, count: int, error: Exception | None = None) -> None:
-        super().__init__()
-        self._count = count
-        self._error = error
-        self.given = 0
-
-    def list(self, *_: object, **__: object) -> Iterator[ObjectInfo]:
-        for number in range(self._count):
-            self.given += 1
-            yield ObjectInfo(f"chris/{number:07}.dcm", number)
-        if self._error:
-            raise self._error
-
-
 def test_only_a_caller_who_streams_gets_a_stream() -> None:
     handler = StoreHandler(Shelf(3))
     rows = [{"name": f"chris/000000{number}.dcm"} for number in range(3)]
@@ -321,15 +290,6 @@ def test_a_streamed_listing_is_limited_and_filtered_like_any(meta: dict[str, Any
     assert told["status"] is bool(names)
     assert ("msg" in told) is not bool(names)
     assert told == StoreHandler(Shelf(3)).run(message)
-
-
-def test_a_listing_that_breaks_off_has_no_rows_where_it_cannot_be_streamed() -> None:
-    error = UnavailableError("the store went away")
-    handler = StoreHandler(Shelf(3, error))
-    assert handler.run(LS) == Reply.from_error(error).body
-    with serving(handler) as server:
-        assert ask(server, LS) == (503, Reply.from_error(error).body)
-    assert len(json.loads(written(handler.answer(LS, STREAMING)))["ls"]) == 3
 
 
 def test_an_error_before_the_first_row_is_a_reply_to_a_caller_who_streams_too() -> None:
@@ -366,15 +326,6 @@ def test_the_exit_status_is_that_of_the_reply_as_it_was_written(
     told = capsys.readouterr().out
     assert json.loads(told)["status"] is (error is None)
     assert told == as_2x(json.loads(told)) + "\n"
-
-
-def test_the_command_line_streams(command: Command, tmp_path: Path) -> None:
-    write_tree(tmp_path / "store", {f"{number:03}": b"" for number in range(600)})
-    done = command("--type", "filesystem", "--storeBase", "store", "--action", "ls")
-    told = json.loads(done.stdout)
-    assert list(told) == ["ls", "status"]
-    assert [row["name"] for row in told["ls"]] == [f"{number:03}" for number in range(600)]
-    assert (done.returncode, done.stdout) == (0, as_2x(told) + "\n")
 
 
 def test_floats_are_written_as_json_writes_them() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,18 +9,12 @@ from typing import Any
 
 import pytest
 
-from pfstorage import StoreHandler, open_storage
-from pfstorage.backends import Storage
 from pfstorage.backends import coalescing as shared
 from pfstorage.backends.coalescing import AT_ONCE, RequestCoalescer
-from pfstorage.devswift import DevSwift
 from pfstorage.errors import StoppedError
-from tests.conftest import swift_options
 from tests.support.waiting import settle, until
-from tests.support.wire import wire_to
 
 SECONDS = 30
-WORKERS, ROUNDS = 8, 10
 
 
 class Store:
@@ -178,37 +171,6 @@ def test_who_is_interrupted_while_the_others_wait_for_them_leaves_none_behind(
         assert [type(each.exception(SECONDS)) for each in rest] == [KeyboardInterrupt] * 4
         store.may_answer.release(AT_ONCE)
     assert store.answers._questions == {}
-
-
-@pytest.mark.parametrize("by_messages", [False, True])
-def test_who_lists_sees_what_they_have_stored_however_many_list(swift: DevSwift, by_messages: bool) -> None:
-    listings = itertools.count()
-
-    def counted(data: bytes) -> bytes:
-        if b"format=json" in data:
-            next(listings)
-        return data
-
-    def listed(storage: Storage) -> list[str]:
-        if not by_messages:
-            return [info.key for info in storage.list("listed/")]
-        reply = StoreHandler(storage).run({"action": "ls", "meta": {"path": "listed/"}})
-        return [row["name"] for row in reply["ls"]]
-
-    def work(storage: Storage, who: int) -> None:
-        for number in range(ROUNDS):
-            key = f"listed/{who} {number}"
-            storage.put(key, io.BytesIO(b"x"), 1)
-            assert key in listed(storage)
-
-    with wire_to(swift.port) as wire, ThreadPoolExecutor(WORKERS) as pool:
-        wire.to_server = counted
-        url = f"http://127.0.0.1:{wire.port}/v1/AUTH_chris"
-        with open_storage(**swift_options(swift), os_options={"object_storage_url": url}) as storage:
-            storage.put("listed/first", io.BytesIO(b"x"), 1)
-            for worked in [pool.submit(work, storage, who) for who in range(WORKERS)]:
-                worked.result(60)
-    assert 0 < next(listings) < WORKERS * ROUNDS
 
 
 def test_who_is_stopped_while_it_asks_for_others_stops_none_of_them(patient: None) -> None:

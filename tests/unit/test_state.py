@@ -14,7 +14,7 @@ from pfstorage.actions import RequestContext
 from pfstorage.errors import NotFoundError, SettingsError
 from pfstorage.settings.loading import load_settings
 from pfstorage.settings.state import MAX_DEPTH, StateTree
-from tests.conftest import ask, serving, write_tree
+from tests.conftest import write_tree
 
 
 def test_what_is_set_is_what_is_read_and_what_the_settings_are() -> None:
@@ -71,18 +71,6 @@ def test_a_path_has_so_many_names_at_most(depth: int) -> None:
         with pytest.raises(SettingsError, match="at most 16 names"):
             state.set("/x" * (MAX_DEPTH - 1), value)
     assert {**state.get("/"), "a": None} == {**before, "a": None}
-
-
-def test_a_path_that_is_too_deep_is_a_bad_request_and_nothing_else_fails_then() -> None:
-    with open_storage(type="memory") as storage, serving(StoreHandler(storage)) as server:
-        for meta in ({"set": "x"}, {"get": "value"}):
-            status, reply = ask(
-                server, {"action": "internalctl", "meta": {"var": "/scratch" * 20_000, **meta}}
-            )
-            assert (status, reply["error"]["type"]) in ((400, "SettingsError"), (403, "ForbiddenError"))
-            assert len(str(reply)) < 500
-        status, reply = ask(server, {"action": "internalctl", "meta": {"var": "/", "get": "value"}})
-        assert (status, "scratch" in str(reply)) == (200, False)
 
 
 def test_a_node_that_is_not_there_is_not_found() -> None:

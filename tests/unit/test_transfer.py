@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import random
 import signal
@@ -16,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pfstorage.backends import Storage, open_storage
+from pfstorage.backends import open_storage
 from pfstorage.backends.contract import ByteRange, ObjectInfo, Sink
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.errors import (
@@ -34,10 +33,7 @@ from pfstorage.local import LocalTree
 from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.transfer import (
     Failure,
-    Options,
     Transfer,
-    TransferContext,
-    TransferReport,
     WorkerBudget,
     pull,
     push,
@@ -45,21 +41,8 @@ from pfstorage.transfer import (
 from pfstorage.transfer.engine import MAX_WAITING
 from tests.conftest import read_tree, write_tree
 from tests.support.local import mounted, parts_in
+from tests.support.transfers import SOON, failed_keys, filled, left_threads, work_on
 from tests.support.waiting import settle, until
-
-SOON = 10.0
-
-
-def filled(storage: Storage, count: int, size: int = 4, directory: str = "out") -> list[Transfer]:
-    """Put so many objects into *storage*; return how they are pulled into *directory*."""
-    tree = LocalTree(directory)
-    plan = []
-    for number in range(count):
-        name = f"{number:04}"
-        content = name.encode() * (size // 4)
-        info = storage.put(name, io.BytesIO(content), len(content))
-        plan.append(Transfer(name, f"{directory}/{name}", info, tree, (name,)))
-    return plan
 
 
 class Watched(MemoryStorage):
@@ -89,39 +72,6 @@ class Watched(MemoryStorage):
         finally:
             with self._count:
                 self._now -= 1
-
-
-def work_on(storage: Storage, workers: int = 4, **options: Any) -> TransferContext:
-    return TransferContext(storage, Options(workers=workers, **options))
-
-
-def left_threads() -> set[str]:
-    """Return which kinds of an engine's threads do not end; that one was told to end takes it a moment."""
-    end = time.monotonic() + SOON
-    while (left := {"plan", "transfer"} & {each.name for each in threading.enumerate()}) and (
-        time.monotonic() < end
-    ):
-        time.sleep(0.001)
-    return left
-
-
-def failed_keys(report: TransferReport) -> list[str]:
-    return [item.key for item in report.failed]
-
-
-def test_the_report_is_in_the_order_of_the_plan(storage: Storage, tmp_path: Path) -> None:
-    plan: list[Transfer | Failure] = [*filled(storage, 200)]
-    for number in (7, 150):
-        storage.delete(f"{number:04}")
-    plan[20] = Failure("0020", "out/0020", NotFoundError("not wanted"))
-    random.Random(1).shuffle(plan)
-    report = pull(plan, work_on(storage, 8))
-    assert failed_keys(report) == [item.key for item in plan if item.key in ("0007", "0150", "0020")]
-    done = [item for item in plan if item.key not in failed_keys(report)]
-    assert report.keys == [item.key for item in done]
-    assert report.paths == [item.path for item in done]
-    assert (report.count, report.failed_count, report.size, report.skipped) == (197, 3, 197 * 4, 0)
-    assert read_tree(tmp_path / "out") == {item.key: item.key.encode() for item in done}
 
 
 @pytest.mark.parametrize("workers", [1, 3, 8])
@@ -473,12 +423,6 @@ def test_an_interrupt_at_any_moment_leaves_nothing_behind(durable: str, tmp_path
         assert parts_in("out") == [], number
     assert not left_threads()
     assert {len(content) for content in read_tree(tmp_path / "out").values()} == {400}
-
-
-def test_no_thread_is_left_when_a_run_ends(storage: Storage) -> None:
-    plan = filled(storage, 50)
-    pull(plan, work_on(storage, 8))
-    assert not left_threads()
 
 
 @pytest.mark.parametrize("type_", ["s3", ""])
