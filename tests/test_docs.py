@@ -47,8 +47,8 @@ from pfstorage.settings import model as config
 from pfstorage.settings import sources
 from pfstorage.settings.flags import FLAGS, SERVER_FLAGS, VARIABLES
 from pfstorage.settings.state import MAX_DEPTH as MOST_NAMES
-from pfstorage.wire.decoding import MAX_DEPTH, MOST_CONTAINERS
-from pfstorage.wire.fields import LONGEST_TEXT, MOST_ITEMS, FromTo, camel_case, wire_fields
+from pfstorage.wire.decoding import MAX_CONTAINERS, MAX_DEPTH
+from pfstorage.wire.fields import MAX_ITEMS, MAX_TEXT_LENGTH, FromTo, camel_case, wire_fields
 from pfstorage.wire.status import STATUS_BY_ERROR, status_of
 from tests.conftest import ROOT, Command, ask, running_server, serving, write_tree
 from tests.support.image import instructions
@@ -334,9 +334,9 @@ def test_each_limit_of_the_server_bounds_a_quantity(pages: dict[str, Page]) -> N
     assert [int(default) for limit, default in told.items() if not limit.startswith("--")] == [
         body.MAX_MESSAGE,
         MAX_DEPTH,
-        MOST_CONTAINERS,
-        LONGEST_TEXT,
-        MOST_ITEMS,
+        MAX_CONTAINERS,
+        MAX_TEXT_LENGTH,
+        MAX_ITEMS,
         MAX_GLOBS,
         ECHO_GROWTH,
         MOST_NAMES,

@@ -19,7 +19,7 @@ from pfstorage.cli.flags import DESCRIPTION, DETAILS, SYNOPSIS, build_parser
 from pfstorage.logs import output
 from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.settings.flags import FLAGS
-from pfstorage.settings.values import is_elsewhere, secret_of, text_of
+from pfstorage.settings.values import is_reference, read_secret, read_text
 
 if TYPE_CHECKING:
     from pfstorage.wire.reply import Reply
@@ -75,7 +75,7 @@ def _warn_of_secrets(options: argparse.Namespace) -> None:
 
     for flag in FLAGS:
         value = getattr(options, flag.dest) if flag.holds else None
-        if not value or is_elsewhere(value):
+        if not value or is_reference(value):
             continue
         if flag.holds == "secret":
             variables = f", set {flag.variables[0]}" if flag.variables else ""
@@ -198,8 +198,8 @@ def _run(
         message = _message(options)
         signals.begin()
         key_source = options.swiftKey
-        options.swiftKey = secret_of("--swiftKey", key_source)
-        options.authToken = secret_of("--authToken", options.authToken)
+        options.swiftKey = read_secret("--swiftKey", key_source)
+        options.authToken = read_secret("--authToken", options.authToken)
         handler = StoreHandler.from_args(vars(options), name="pfstorage", version=__version__)
         if options.str_configFileSave:
             document = to_document(handler.settings, with_secrets=options.saveSecrets)
@@ -257,7 +257,7 @@ def _message(options: argparse.Namespace) -> str | dict[str, Any] | None:
             raise MessageError(f"--args: {e}") from None
         return {"action": options.str_action, "meta": meta}
     try:
-        return None if options.msg is None else text_of(options.msg)
+        return None if options.msg is None else read_text(options.msg)
     except LocalFileError as e:
         raise SettingsError(f"--msg: {e}") from e
 

@@ -63,7 +63,7 @@ def send(
         client = _client_class()(verb="POST", authToken=token, b_quiet=True, b_raw=True)
         client.url, client.cancellation, client.way = _url(address), cancellation, way
         client.certificates = _certificates(way, scratch)
-        answer = client.push_core({"action": message.action, "meta": message.meta, **message.beside})
+        answer = client.push_core({"action": message.action, "meta": message.meta, **message.other})
     if cancellation.is_cancelled:
         raise cancellation.error()
     if client.failure:

@@ -22,7 +22,7 @@ from pfstorage.server.options import ServerOptions
 from pfstorage.server.server import ThreadedHTTPServer, seconds_to_end
 from pfstorage.settings.model import Settings
 from pfstorage.settings.redaction import without_password
-from pfstorage.settings.values import secret_of
+from pfstorage.settings.values import read_secret
 from pfstorage.wire.decoding import decoded
 
 log = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ def _reload(server: ThreadedHTTPServer, options: argparse.Namespace, key_source:
 
     def read_settings() -> None:
         if key_source.startswith("@"):
-            options.swiftKey = secret_of("--swiftKey", key_source)
+            options.swiftKey = read_secret("--swiftKey", key_source)
         server.handler.reload()
 
     server.reload(read_settings)

@@ -1,4 +1,4 @@
-"""Which settings may change while a process runs, and what then becomes of its secrets."""
+"""Decide which settings may change while a process runs, and protect its secrets from such a change."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pfstorage.settings.redaction import without_line_end
 
 Path = tuple[str, ...]
 
+# The settings that a message over HTTP may change. No such change leads to another store or to a local file, and
+# none skips a check.
 AT_RUN_TIME: frozenset[Path] = frozenset(
     (
         *(
@@ -21,11 +23,10 @@ AT_RUN_TIME: frozenset[Path] = frozenset(
         ("swift", "container_name"),
     )
 )
-"""What a message over HTTP may change. None of it leads to another store, to a local file, or away from a check."""
 
 
 def leaves(tree: Mapping[str, Any], path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Yield the path and the value of each leaf; an object without anything in it is one."""
+    """Yield the path and the value of each leaf. An empty object is a leaf."""
     for name, value in tree.items():
         if isinstance(value, Mapping) and value:
             yield from leaves(value, (*path, name))
@@ -36,10 +37,10 @@ def leaves(tree: Mapping[str, Any], path: Path = ()) -> Iterator[tuple[Path, Any
 def require_new_secrets(
     before: Settings, after: Settings, documents: tuple[Document, ...], *, with_proxy: bool = False
 ) -> None:
-    """Raise `SettingsError` if *after* would take a secret of *before* to another address.
+    """Raise `SettingsError` if *after* would send a secret of *before* to another address.
 
-    *after* was made of *documents*, the later over the earlier. What gives the new address may give the same secret
-    with it: whoever wrote that knows the secret. *with_proxy* counts the proxy as an address, too.
+    *after* was made of *documents*; later ones take precedence. The document with the new address may contain the
+    same secret: its author knows the secret. With *with_proxy*, the proxy is an address, too.
     """
     old, new = before.swift, after.swift
     changed = [
@@ -48,7 +49,7 @@ def require_new_secrets(
         *([("this", "httpProxy")] if with_proxy and before.http_proxy != after.http_proxy else []),
     ]
     for block, name in changed:
-        given = _secrets_beside(block, name, documents)
+        given = _secrets_given_with(block, name, documents)
         kept = {
             "key": {new.key} & {old.key} - given - {""},
             "os_options": secret_texts(new.os_options) & secret_texts(old.os_options) - given,
@@ -56,8 +57,8 @@ def require_new_secrets(
         for secret, texts in kept.items():
             if texts:
                 raise SettingsError(
-                    f"{block}.{name} has changed, and swift.{secret} has not: give the key that is for the new address"
-                    " in the same place, or start anew"
+                    f"{block}.{name} has changed, and swift.{secret} has not: set the key of the new address in the"
+                    " same place, or restart pfstorage"
                 )
 
 
@@ -65,8 +66,8 @@ def _storage_url(settings: Settings) -> object:
     return settings.swift.os_options.get("object_storage_url")
 
 
-def _secrets_beside(block: str, name: str, documents: tuple[Document, ...]) -> set[str]:
-    """Return the secrets in the last of *documents* that gives *name* of *block*."""
+def _secrets_given_with(block: str, name: str, documents: tuple[Document, ...]) -> set[str]:
+    """Return the secrets in the last of *documents* that sets *name* of *block*."""
     for document in reversed(documents):
         value = document.get(block, {}).get(name)
         if value is not None and not is_masked(value):

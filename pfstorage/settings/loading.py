@@ -13,7 +13,7 @@ from pfstorage.settings.flags import SERVER_FLAGS
 from pfstorage.settings.model import (
     BLOCKS,
     DURABLE,
-    LEAST_PIECE,
+    MIN_PART,
     CommonSettings,
     Document,
     Settings,
@@ -27,10 +27,9 @@ from pfstorage.wire.fields import FieldError, camel_case, read_fields, snake_cas
 
 
 def load_settings(*documents: Document) -> tuple[Settings, list[str]]:
-    """Build the settings from *documents*, the later over the earlier.
+    """Build the settings from *documents*; later ones take precedence. Return them with warnings, one a line.
 
-    Return them with one warning a line for whoever started this. Raise
-    `SettingsError` for a wrong type, a value out of range or an unknown backend.
+    Raise `SettingsError` for a wrong type, a value out of range or an unknown backend.
     """
     merged: dict[str, dict[str, Any]] = {"this": {}, **{name: {} for name in BLOCKS}}
     warnings = []
@@ -39,7 +38,7 @@ def load_settings(*documents: Document) -> tuple[Settings, list[str]]:
             raise SettingsError(f"the settings block {name!r} must be an object")
         if name in merged:
             merged[name].update(
-                {key: _as_meant(key, value) for key, value in values.items() if not is_masked(value)}
+                {key: _stripped(key, value) for key, value in values.items() if not is_masked(value)}
             )
         elif name == "server":  # the options of the server are read when one starts
             warnings += [_unknown(f"server.{key}") for key in values if key not in _SERVER_NAMES]
@@ -56,13 +55,13 @@ def load_settings(*documents: Document) -> tuple[Settings, list[str]]:
     return settings, warnings + _credential_warnings(settings) + _insecurity_warnings(settings)
 
 
-def _as_meant(key: str, value: Any) -> Any:
-    """Return *value* without the line end and the blanks around it, where it is an address."""
+def _stripped(key: str, value: Any) -> Any:
+    """Return *value*; strip an address of its line end and of the blanks around it."""
     is_address = key in ("auth_url", "httpProxy") and isinstance(value, str)
     return without_line_end(value).strip() if is_address else value
 
 
-# What 2.x wrote into the block ``this`` of a configuration file and 3 has no use for.
+# Version 2 wrote these names into the block "this" of a configuration file. Version 3 ignores them.
 _SERVER_NAMES = {flag.key for flag in SERVER_FLAGS}
 _OLD_NAMES = {"name", "version", "desc", "colorize", "configFileLoad", "configFileSave", "args"}
 
@@ -85,7 +84,7 @@ def _check(settings: Settings) -> None:
     if settings.type not in BLOCKS:
         raise SettingsError(f"there is no backend {settings.type!r}; --type takes one of {', '.join(BLOCKS)}")
     if settings.type == "filesystem" and not settings.filesystem.store_base:
-        raise SettingsError("--type filesystem needs --storeBase DIR, the directory that is the store")
+        raise SettingsError("--type filesystem needs --storeBase DIR, the directory of the store")
     _check_workers(settings.workers)
     for name in ("segment_size", "range_size", "bw_limit", "min_rate"):
         _check_size(name, getattr(settings, name))
@@ -128,13 +127,13 @@ def _check_size(name: str, value: int | str) -> None:
         size = size_of(value)
     except ValueError as e:
         raise SettingsError(f"{camel_case(name)}: {e}") from None
-    least = 0 if name in ("bw_limit", "min_rate") else LEAST_PIECE
+    least = 0 if name in ("bw_limit", "min_rate") else MIN_PART
     _check_range(camel_case(name), size, least, 2**50)
 
 
 def _check_range(name: str, value: float, least: float, most: float) -> None:
     if not least <= value <= most:  # also refuses NaN
-        raise SettingsError(f"{name} must lie between {least} and {most}, not {value}")
+        raise SettingsError(f"{name} must be between {least} and {most}, not {value}")
 
 
 def _credential_warnings(settings: Settings) -> list[str]:
@@ -146,12 +145,12 @@ def _credential_warnings(settings: Settings) -> list[str]:
     if settings.type != "swift" or not known_to_all or is_loopback(host):
         return []
     return [
-        f"the well-known development credentials are used against {host}: set SWIFT_USERNAME and SWIFT_KEY"
+        f"pfstorage uses the well-known development credentials at {host}: set SWIFT_USERNAME and SWIFT_KEY"
     ]
 
 
 def _insecurity_warnings(settings: Settings) -> list[str]:
     if settings.type != "swift" or not settings.insecure:
         return []
-    text = "certificates are not verified (--insecure): others on the way can read keys and tokens, and change files"
+    text = "pfstorage does not verify certificates (--insecure): others on the network can read keys and change files"
     return [f"{text}; use --caCert FILE instead"]

@@ -1,9 +1,9 @@
-"""Settings: defaults < configuration file < environment < flags or the caller.
+"""The settings of a process.
 
-Each source is a *document*, ``{"this": {...}, "swift": {...}, ...}``: what is no
-backend's own stands under ``this`` in camelCase, as the flags are spelled; each
-backend has a block, in snake_case as 2.x wrote it. A secret is never part of a
-``repr``; whatever shows settings shows `MASK` in its place.
+Each source of settings is a *document*, ``{"this": {...}, "swift": {...}, ...}``. The block ``this`` has the settings
+that belong to no backend, in camelCase as the flags. Each backend has a block of its own, in snake_case as in 2.x.
+Later documents take precedence: configuration file, environment, flags or the caller. A ``repr`` shows `MASK` instead
+of a secret.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from pfstorage.wire.fields import camel_case
 _SECRET = {"secret": True}
 
 DURABLE = ("none", "file", "batch")
-LEAST_PIECE = 64 * 1024
-"""Bytes of the smallest segments and ranges that can be asked for: smaller ones are all overhead."""
+# Bytes of the smallest segments and ranges: the overhead of smaller ones outweighs their content.
+MIN_PART = 64 * 1024
 
 Document = Mapping[str, Mapping[str, Any]]
 
@@ -42,8 +42,8 @@ def _shown(each: dataclasses.Field[Any], value: Any, with_secrets: bool) -> Any:
     return without_password(value) if each.name in ("auth_url", "http_proxy") else value
 
 
-class _Shown:
-    """A ``repr`` as a dataclass has it, secrets masked."""
+class _MaskedRepr:
+    """The ``repr`` of a dataclass, with secrets masked."""
 
     def __repr__(self) -> str:
         fields = dataclasses.fields(self)  # type: ignore[arg-type]  # of a class that is none itself
@@ -52,12 +52,12 @@ class _Shown:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class SwiftSettings(_Shown):
-    """How to reach one container of an OpenStack Swift.
+class SwiftSettings(_MaskedRepr):
+    """Locate one container of an OpenStack Swift.
 
-    The defaults are those of pfstorage 2.x: a development Swift on this host.
-    *os_options* holds what Keystone needs beside a name and a password, by the
-    names that swiftclient gives the ``OS_*`` variables.
+    The defaults are those of pfstorage 2.x: a development Swift on this host. *os_options* has Keystone's further
+    options, by swiftclient's names for the ``OS_*`` variables. pfstorage shows *file_storage* as 2.x did, and does
+    not use it.
     """
 
     auth_url: str = "http://127.0.0.1:8080/auth/v1.0"
@@ -83,7 +83,7 @@ class SwiftSettings(_Shown):
 
 @dataclass(frozen=True, kw_only=True)
 class FilesystemSettings:
-    """A directory of plain files as a store: no server, nothing to configure."""
+    """Locate a store in a directory of plain files."""
 
     store_base: str = ""
     auto_create_container: bool = True
@@ -91,7 +91,7 @@ class FilesystemSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class MemorySettings:
-    """A store that lives and dies with its process."""
+    """Configure a store in the memory of its process."""
 
     auto_create_container: bool = True
 
@@ -104,19 +104,20 @@ BLOCKS: dict[str, type[Any]] = {
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class CommonSettings(_Shown):
-    """What is no backend's own: the block ``this`` of a document. Times are in seconds.
+class CommonSettings(_MaskedRepr):
+    """The settings that belong to no backend: the block ``this`` of a document.
 
-    *timeout* bounds each silence of the store, and *min_rate*, in bytes a second, how slowly bodies may come and
-    go beyond that; 0 is no such bound. *timeout* lies above the 60 s for which
-    Swift's rate limiter may hold a request (``max_sleep_time_seconds`` in Swift's
-    documentation of its ratelimit middleware). *connect_timeout* bounds the opening
-    of one connection. *retries* is how often a failed request is repeated. *workers*
-    files are moved at once, ``auto`` finds out how many. Sizes are bytes, or a text like ``50M``:
-    above *segment_size* an object is stored in segments, above *range_size* it is pulled in
-    several ranges at once; *bw_limit* bytes a second are moved at most, 0 is no limit.
-    *durable* tells whether pulled files, and the objects of a store of files, are brought to the disk: ``none``,
-    ``file`` or ``batch``.
+    Times are in seconds; sizes are bytes, or a text like ``50M``.
+
+    *timeout* bounds each silence of the store. Its default is above the 60 s for which Swift's rate limiter may hold
+    a request (``max_sleep_time_seconds`` in Swift's documentation of its ratelimit middleware). *min_rate* bounds how
+    slowly a body may arrive or leave, in bytes a second; 0 is no bound. *connect_timeout* bounds the opening of one
+    connection. *retries* is how often a failed request is repeated.
+
+    *workers* files move at once; ``auto`` finds the best number. An object above *segment_size* is stored in
+    segments, and one above *range_size* is pulled in several ranges at once. *bw_limit* bounds the bytes a second of
+    all transfers; 0 is no limit. *durable* is ``none``, ``file`` or ``batch``: it syncs pulled files, and the objects
+    of a filesystem store, to the disk.
     """
 
     type: str = "swift"
@@ -141,7 +142,7 @@ class CommonSettings(_Shown):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Settings(CommonSettings):
-    """All that configures one pfstorage: the common settings and a block for each backend."""
+    """Hold all settings of one process: the common ones and a block for each backend."""
 
     swift: SwiftSettings = SwiftSettings()
     filesystem: FilesystemSettings = FilesystemSettings()
@@ -149,11 +150,11 @@ class Settings(CommonSettings):
 
     @property
     def worker_count(self) -> int:
-        """The files that are moved at once; 0 stands for ``auto``."""
+        """The number of files that move at once; 0 means ``auto``."""
         return 0 if self.workers == "auto" else int(self.workers)
 
     def secrets(self) -> frozenset[str]:
-        """Return every secret text in here, for whoever writes something to mask it."""
+        """Return every secret text of the settings, so that a caller can mask it."""
         return self._secrets
 
     @functools.cached_property
@@ -163,15 +164,15 @@ class Settings(CommonSettings):
         return frozenset(found.union(*map(passwords_of, (self.swift.auth_url, self.http_proxy))))
 
 
+# The size of caches whose keys may come from messages, and may be as long as a message.
 FEW = 8
-"""Values that are remembered: anybody may send more, each as long as a message."""
 
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 
 
 @functools.lru_cache(FEW)
 def size_of(value: int | str) -> int:
-    """Return the bytes that *value* stands for. Units are powers of 1024. Raise `ValueError`.
+    """Parse a size: bytes, or a number with a unit, which is a power of 1024. Raise `ValueError`.
 
     >>> size_of(5), size_of("50M"), size_of("1.5k"), size_of("1GiB")
     (5, 52428800, 1536, 1073741824)
@@ -183,7 +184,7 @@ def size_of(value: int | str) -> int:
 
 
 def is_masked(value: object) -> bool:
-    """Tell whether *value* is what shows a secret, and so counts as not given."""
+    """Return whether *value* is a masked secret. A masked secret counts as not given."""
     return value == MASK or (isinstance(value, str) and f"{MASK}@" in value)
 
 
@@ -192,7 +193,7 @@ def _secrets_of(block: Any) -> Iterator[object]:
 
 
 def secret_texts(value: object) -> set[str]:
-    """Return the texts of a secret; of an object, those whose names say that they are: a project's is none."""
+    """Return the texts of a secret. Of an object, only the members whose names say so are secret: a project is not."""
     values = (
         [each for name, each in value.items() if says_secret(name)] if isinstance(value, Mapping) else [value]
     )
@@ -200,7 +201,7 @@ def secret_texts(value: object) -> set[str]:
 
 
 def to_document(settings: Settings, *, with_secrets: bool = False) -> dict[str, dict[str, Any]]:
-    """Return *settings* as `load_settings` reads them; secrets as `MASK` unless *with_secrets*."""
+    """Return *settings* as a document for `load_settings`. Mask secrets unless *with_secrets*."""
     document = {
         "this": {
             camel_case(each.name): _shown(each, getattr(settings, each.name), with_secrets)

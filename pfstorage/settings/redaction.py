@@ -1,8 +1,8 @@
-"""Secrets, and how they are kept out of what is written for somebody to read.
+"""Mask secrets in logs, records and settings.
 
-What goes back to a sender is never searched for secrets: whoever sends a guess would learn
-from the mask that it is right. A reply is made without them. Masks are for what the sender does
-not see, the log and the records of ``--debugToDir``, and for whom the settings obey anyway.
+pfstorage does not search replies for secrets: a sender could guess a secret, and the mask would confirm the guess.
+Instead, replies are made without secrets. Masks are for texts that the sender does not see, the log and the records of
+``--debugToDir``, and for the settings that ``internalctl`` shows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NAME = re.compile(r"(swift|api)?key|osoptions|.*(password|passwd|secret|token|a
 
 
 class Secret(str):
-    """A text that reads `MASK` in a ``repr``: of what it is part of, or in a traceback that shows values."""
+    """A text whose ``repr`` is `MASK`, also within a container and in a traceback that shows values."""
 
     __slots__ = ()
 
@@ -31,9 +31,9 @@ class Secret(str):
 
 
 def without_line_end(text: str) -> str:
-    """Return *text*, a secret as somebody has kept it, without the line end that an editor or ``echo`` put after it.
+    """Return the secret *text* without a final line end and without a byte order mark.
 
-    So is a byte order mark before it.
+    Editors and ``echo`` write a line end after a secret.
 
     >>> without_line_end("\ufeffsecret\\r\\n"), without_line_end(" in between\\n is one ")
     ('secret', ' in between\\n is one ')
@@ -42,7 +42,7 @@ def without_line_end(text: str) -> str:
 
 
 def says_secret(name: str) -> bool:
-    """Tell whether what somebody calls *name* is most likely a secret.
+    """Return whether a value with this *name* is most likely a secret.
 
     >>> says_secret("authToken"), says_secret("OS_PASSWORD"), says_secret("tokenPath"), says_secret("path")
     (True, True, False, False)
@@ -51,9 +51,7 @@ def says_secret(name: str) -> bool:
 
 
 def without_password(text: str) -> str:
-    """Return *text*, a URL with its scheme or without, with all masked that may be its user and password.
-
-    So is a URL within a sentence.
+    """Mask the user and the password of *text*, which is a URL with or without scheme, or a sentence with a URL.
 
     >>> without_password("http://me:secr@t@host/auth"), without_password("me:secret@proxy:3128")
     ('http://********@host/auth', '********@proxy:3128')
@@ -63,7 +61,7 @@ def without_password(text: str) -> str:
 
 
 def passwords_of(url: str) -> set[str]:
-    """Return the password in *url* as it is written there and as it is meant, or what stands for one.
+    """Return the password in *url*, as written and decoded. Without a password, the user counts as one.
 
     >>> sorted(passwords_of("http://me:a%20b@host")), passwords_of("http://host")
     (['a b', 'a%20b'], set())
@@ -74,9 +72,9 @@ def passwords_of(url: str) -> set[str]:
 
 
 def _parts(url: str) -> tuple[str, str, str]:
-    """Return what stands before the user and password, these two, and what stands behind their ``@``.
+    """Split *url* into the part before the user and password, these two, and the part behind their ``@``.
 
-    It is the last one: who has not escaped a "/" or an "@" in a password tells it no less.
+    The last ``@`` counts: the author of the URL may have forgotten to escape a "/" or an "@" of the password.
     """
     scheme, slashes, rest = url.partition("//")
     user, _, host = rest.rpartition("@") if slashes else url.rpartition("@")
@@ -84,9 +82,9 @@ def _parts(url: str) -> tuple[str, str, str]:
 
 
 def without(value: Any, secrets: frozenset[str]) -> Any:
-    """Return *value*, a text or what JSON decodes to, with each of *secrets* masked wherever it stands.
+    """Mask each of *secrets* everywhere in *value*, a text or decoded JSON.
 
-    It is found as it is, and as a URL, JSON or Python's ``repr`` writes it.
+    A secret is found as it is, and as a URL, JSON or Python's ``repr`` writes it.
 
     >>> without({"url": "/?token=a%26b", "n": 1}, frozenset({"a&b"}))
     {'url': '/?token=********', 'n': 1}
@@ -112,7 +110,7 @@ def _forms(secret: str) -> set[str]:
 
 
 def without_named(value: Any) -> Any:
-    """Return *value*, what JSON decodes to, with that masked in it whose name says that it is a secret.
+    """Mask the members of *value*, decoded JSON, whose names say that they are secrets.
 
     >>> without_named({"path": "a", "login": {"password": "p", "keys": ["x"]}})
     {'path': 'a', 'login': {'password': '********', 'keys': ['x']}}

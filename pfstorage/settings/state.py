@@ -1,4 +1,4 @@
-"""The settings as the tree that ``internalctl`` reads and writes: ``/swift/container_name``."""
+"""Present the settings as the tree that ``internalctl`` reads and writes, as in ``/swift/container_name``."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pfstorage.settings.redaction import MASK, without_named, without_password
 from pfstorage.wire.fields import known_names
 
 Tree = dict[str, Any]
+# Names in a path to a leaf. Settings have two; Python can't copy a tree that is nested much deeper.
 MAX_DEPTH = 16
-"""Names on the way to a leaf. Settings have two; what is nested much deeper can't be copied."""
 _TREES = {"", "this", "this/args", *BLOCKS}
 _COMMON = known_names(CommonSettings)
 _HOLDS = {flag.dest: flag.holds for flag in FLAGS}
@@ -98,8 +98,8 @@ class StateTree:
             elif value != _at(shown, path):
                 names = ", ".join(sorted("/".join(("", *each)) for each in AT_RUN_TIME))
                 raise ForbiddenError(
-                    f"{'/'.join(('', *path))[:80]!r} does not change over HTTP, as {names} do: change the file of"
-                    " --configFileLoad and send SIGHUP, or start the server anew"
+                    f"{'/'.join(('', *path))[:80]!r} does not change over HTTP, unlike {names}: change the file of"
+                    " --configFileLoad and send SIGHUP, or restart the server"
                 )
         return allowed
 
@@ -170,7 +170,7 @@ def _shown_flag(name: str, value: Any) -> Any:
 
 
 def nested(var: str, value: Any) -> Any:
-    """Return *value* under each of the names in *var*, the first outermost.
+    """Return *value* inside an object for each name in the path *var*; the first name is the outermost.
 
     Raise `SettingsError` if there are more than `MAX_DEPTH`.
 
@@ -190,7 +190,7 @@ def _parts(var: str) -> list[str]:
 
 
 def _depth(value: object) -> int:
-    """Return how many names, or places in lists, lead to the deepest leaf of *value*."""
+    """Return the depth of the deepest leaf of *value*, in names of objects and items of lists."""
     inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
     return max((1 + _depth(each) for each in inner), default=0)
 
@@ -210,7 +210,7 @@ def _merge(tree: Tree, change: Mapping[str, Any]) -> None:
 
 
 def _at(tree: Any, path: tuple[str, ...]) -> Any:
-    """Return what *tree* has at *path*, None if it has nothing there."""
+    """Return the value of *tree* at *path*, or None."""
     for part in path:
         tree = tree.get(part) if isinstance(tree, Mapping) else None
     return tree

@@ -9,24 +9,24 @@ from urllib.parse import urlsplit
 
 
 def is_url(text: str) -> bool:
-    """Tell whether *text* is a URL of http or https, with a host.
+    """Return whether *text* is a URL of http or https with a host.
 
     >>> is_url("https://[::1]:8080/v1"), is_url("http://host:0"), is_url("host/v1"), is_url("http://a b/")
     (True, False, False, False)
     """
     try:
         url = urlsplit(text)
-        is_whole = "@" not in url.path + url.query + url.fragment  # which a "/" in a password would make
+        is_whole = "@" not in url.path + url.query + url.fragment  # a "/" in a password would move it there
         is_plain = not re.search(r"[\s\x00-\x1f\x7f]", text.strip())
         return (
             url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0 and is_whole and is_plain
         )
-    except ValueError:  # of a port that is no number
+    except ValueError:  # the port is not a number
         return False
 
 
 def proxy_url(text: str) -> str:
-    """Return the URL of the HTTP proxy that *text* names, with its scheme or without; "" names none.
+    """Return the URL of the HTTP proxy *text*, which may lack the scheme; "" is no proxy.
 
     Raise `ValueError` for another scheme: pfstorage would send secrets to it in plain text.
 
@@ -42,13 +42,13 @@ def proxy_url(text: str) -> str:
     if not (rest or scheme):
         return ""
     if not is_url(url):
-        raise ValueError("it must be HOST:PORT, or a URL; a '/' in its password is written as %2F")
+        raise ValueError("it must be HOST:PORT, or a URL; write a '/' in its password as %2F")
     return url
 
 
 @functools.lru_cache(8)
 def is_loopback(host: str) -> bool:
-    """Tell whether *host*, a name or an address, can only be this machine.
+    """Return whether *host*, a name or an address, can only be this machine.
 
     >>> is_loopback("localhost"), is_loopback("127.0.0.9"), is_loopback("::1"), is_loopback("10.0.0.1")
     (True, True, True, False)

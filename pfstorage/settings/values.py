@@ -1,4 +1,4 @@
-"""The text that a flag gives: it stands there itself, in ``@FILE``, or comes on stdin."""
+"""Read the value of a flag: from the flag itself, from ``@FILE`` or from stdin."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import os
 import sys
 from select import POLLIN, poll
 
-MOST_TEXT = 128 * 1024**2
-"""Bytes of a message from a file: a list of a million files fits, what never ends does not."""
+# Bytes of a message from a file. A list of a million files fits; an endless stream does not.
+MAX_INPUT = 128 * 1024**2
 
 
-def text_of(value: str) -> str:
-    """Return the text of a flag that may be ``@FILE`` or ``-`` for stdin."""
+def read_text(value: str) -> str:
+    """Return the text that the flag value *value* means: ``@FILE``, ``-`` for stdin, or *value* itself.
+
+    Raise `MessageError` or `LocalFileError`.
+    """
     from pfstorage.errors import MessageError
     from pfstorage.local import local_errors
     from pfstorage.wire.decoding import decoded
 
-    if not is_elsewhere(value):
+    if not is_reference(value):
         return value
     try:
         if value == "-":
@@ -27,36 +30,37 @@ def text_of(value: str) -> str:
         with local_errors(value[1:]), open(value[1:], "rb", buffering=0) as file:
             return decoded(_bounded(file.fileno()))
     except UnicodeDecodeError:
-        raise MessageError(f"what {value!r} holds is not UTF-8") from None
+        raise MessageError(f"the content of {value!r} is not UTF-8") from None
 
 
-def secret_of(flag: str, value: str) -> str:
-    """Return the secret that *flag* gives, "" if it was not given. Raise `SettingsError` if it can't be had.
+def read_secret(flag: str, value: str) -> str:
+    """Return the secret that the value of *flag* means; "" if the flag was not given. Raise `SettingsError`.
 
-    A file that is empty has none: to go on without would be to send the one that everybody knows.
+    An empty file is an error: without its secret, pfstorage would send the well-known default.
     """
     from pfstorage.errors import LocalFileError, MessageError, SettingsError
     from pfstorage.settings.redaction import without_line_end
 
     try:
-        secret = without_line_end(text_of(value))
+        secret = without_line_end(read_text(value))
     except (LocalFileError, MessageError) as e:
         raise SettingsError(f"{flag}: {e}") from e
     if value and not secret.strip():
-        raise SettingsError(f"{flag}: there is nothing in it but blanks")
+        raise SettingsError(f"{flag}: the secret is empty; write it to the file, without blanks")
     if not secret.isprintable():
         raise SettingsError(
-            f"{flag}: it takes one secret in one line, and this has several lines, or a control"
+            f"{flag}: a secret is one line without control characters; remove the others from the file"
         )
     return secret
 
 
-def is_elsewhere(value: str) -> bool:
+def is_reference(value: str) -> bool:
+    """Return whether the text of a flag is in a file or on stdin."""
     return value == "-" or value.startswith("@")
 
 
 def _bounded(descriptor: int) -> bytes:
-    """Return all that comes from *descriptor*, which others may have set not to block, as they may stdout."""
+    """Read *descriptor* to its end. Another process may have made it non-blocking."""
     from pfstorage.errors import MessageError
 
     text = bytearray()
@@ -70,5 +74,5 @@ def _bounded(descriptor: int) -> bytes:
             waiter.poll()
             continue
         text += chunk
-        if len(text) > MOST_TEXT:
-            raise MessageError(f"the message is longer than {MOST_TEXT} bytes")
+        if len(text) > MAX_INPUT:
+            raise MessageError(f"the message is longer than {MAX_INPUT} bytes")

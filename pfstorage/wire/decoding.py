@@ -1,4 +1,4 @@
-"""Bytes from outside that are text: the one place that tells in which encoding they are."""
+"""Decode text and JSON that come from outside."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pfstorage.errors import MessageError
 
 MAX_DEPTH = 32
 # Lists and objects in one message: as many as items of the longest list that a meta may have, and some more.
-MOST_CONTAINERS = 110_000
+MAX_CONTAINERS = 110_000
+# The byte order mark. Windows tools begin a file with it; it is not part of the text.
 MARK = "\ufeff"
-"""The byte order mark: Windows tools begin a file with it, and no text means it."""
 
 
 def decoded(data: bytes) -> str:
-    """Return the text of *data*, without the mark: UTF-8, or the UTF-16 and UTF-32 that tools of Windows write.
+    """Decode UTF-8, or the UTF-16 and UTF-32 of Windows tools; remove the byte order mark.
 
-    What comes over HTTP, and the file of tokens, is UTF-8 alone: what looks like something else
-    may be an attack. Raise `UnicodeDecodeError`.
+    Do not use it for data over HTTP and for the file of tokens. These are UTF-8, and bytes that look like another
+    encoding may be an attack. Raise `UnicodeDecodeError`.
 
     >>> [decoded("{}".encode(each)) for each in ("utf-8", "utf-8-sig", "utf-16", "utf-16-le")]
     ['{}', '{}', '{}', '{}']
@@ -29,15 +29,15 @@ def decoded(data: bytes) -> str:
 
 
 def without_mark(text: str) -> str:
+    """Remove the byte order mark."""
     return text.removeprefix(MARK)
 
 
 def decode_json(text: str | bytes) -> Any:
-    """Decode *text*, which comes from anybody. Raise `MessageError` if it is not JSON.
+    """Decode JSON from an untrusted source, with or without a byte order mark. Raise `MessageError`.
 
-    A byte order mark before it does not count.
-    Not JSON either: ``NaN``, ``Infinity`` and numbers so large that they become it,
-    an object with the same key twice, nesting deeper than `MAX_DEPTH`.
+    ``NaN``, ``Infinity`` and numbers that overflow are not JSON, nor is an object with the same key twice. Nesting is
+    limited to `MAX_DEPTH`, and lists and objects to `MAX_CONTAINERS`.
     """
     try:
         text = without_mark(text) if isinstance(text, str) else decoded(text)
@@ -46,13 +46,13 @@ def decode_json(text: str | bytes) -> Any:
     except (ValueError, RecursionError) as e:
         reason = e if text else "it is empty"
         raise MessageError(f"the message is not JSON: {reason}") from None
-    if _containers(text) > MAX_DEPTH:  # what has fewer is not as deep
+    if _containers(text) > MAX_DEPTH:  # otherwise the nesting can't be deeper
         _check_depth(content)
     return content
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _finite(digits: str) -> float:
@@ -73,18 +73,18 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite
 
 
 def _check_containers(text: str) -> None:
-    """Raise `ValueError` before *text* is decoded to more lists and objects than anybody needs."""
-    if _containers(text) > MOST_CONTAINERS and _containers(_STRING.sub("", text)) > MOST_CONTAINERS:
-        raise ValueError(f"it has over {MOST_CONTAINERS} lists and objects")
+    """Raise `ValueError` if *text* would be decoded to too many lists and objects."""
+    if _containers(text) > MAX_CONTAINERS and _containers(_STRING.sub("", text)) > MAX_CONTAINERS:
+        raise ValueError(f"it has over {MAX_CONTAINERS} lists and objects")
 
 
 def _containers(text: str) -> int:
     return text.count("[") + text.count("{")
 
 
+# A string. It also matches an unterminated string up to the end of the text: otherwise the search for its end would
+# start again at each quote in it, and block all threads for an hour.
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"?', re.DOTALL)
-"""A string, or the rest of a text in which one does not end: to look for its end again from each quote in it would
-hold up all threads for an hour."""
 
 
 def _check_depth(content: object) -> None:

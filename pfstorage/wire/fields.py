@@ -1,8 +1,8 @@
-"""From a JSON object to a typed dataclass: the one reader of metas and settings.
+"""Read JSON objects into typed dataclasses: metas, settings and the options of the server.
 
-The wire says ``mapLocationOver``, Python says ``map_location_over``; the two meet
-here. A field may carry ``aliases`` (older names on the wire) in its metadata, and a ``schema``:
-what JSON Schema says of its value beyond `KINDS`. It is both what is enforced and what is told.
+JSON has the name ``mapLocationOver`` for the attribute ``map_location_over``. The metadata of a field may have
+``aliases``, which are older names in JSON, and a ``schema`` in JSON Schema, which adds to the one of its type in
+`KINDS`. The reader enforces this schema, and the server publishes it.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ Naming = Callable[[str], str]
 Converter = Callable[[object], object]
 Schema = dict[str, Any]
 
-LONGEST_TEXT = 16 * 1024
-"""Characters of a text: more than any store takes for a key, and than Linux takes for a path."""
+# Characters of a text: more than any store accepts for a key, and than Linux accepts for a path.
+MAX_TEXT_LENGTH = 16 * 1024
+# The bound of a name whose action reports a longer one as unknown, like any other unknown name.
 ANY_LENGTH: Schema = {"maxLength": 1024 * 1024}
-"""The bound of a name that, if it is too long, is unknown as others are."""
-MOST_ITEMS = 100_000
-"""Of a list: more than fit into a message that comes over HTTP, if they are the names of files."""
+# Items of a list: more file names than fit into a message over HTTP.
+MAX_ITEMS = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
 class FromTo:
-    """An item of a list: a text, or an object ``{"from", "to"}``. *to* is None for a text."""
+    """Hold an item of a list: a text, or an object ``{"from", "to"}``. *to* is None for a text."""
 
     from_: str
     to: str | None = None
 
 
-_TEXT: Schema = {"type": "string", "maxLength": LONGEST_TEXT}
+_TEXT: Schema = {"type": "string", "maxLength": MAX_TEXT_LENGTH}
 _PAIR: Schema = {
     "type": "object",
     "properties": {"from": _TEXT, "to": _TEXT},
@@ -44,39 +44,39 @@ _PAIR: Schema = {
     "additionalProperties": False,
 }
 
+# The schema of each type of a field, for new clients. `read_fields` also accepts the forms of older clients.
 KINDS: dict[object, Schema] = {
     str: _TEXT,
     bool: {"type": "boolean"},
     int: {"type": "integer"},
     float: {"type": "number"},
-    tuple[str, ...]: {"type": "array", "maxItems": MOST_ITEMS, "items": _TEXT},
+    tuple[str, ...]: {"type": "array", "maxItems": MAX_ITEMS, "items": _TEXT},
     tuple[FromTo, ...]: {
         "type": "array",
         "minItems": 1,
-        "maxItems": MOST_ITEMS,
-        "items": {"anyOf": [_TEXT, _PAIR], "maxLength": LONGEST_TEXT},
+        "maxItems": MAX_ITEMS,
+        "items": {"anyOf": [_TEXT, _PAIR], "maxLength": MAX_TEXT_LENGTH},
     },
     object: {},
 }
-"""What a field takes, by its type. It takes more, as `read_fields` tells; this is what a new client sends."""
 
 
 class FieldError(ValueError):
-    """A value has the wrong type. The text names the field, what it takes, and what came.
+    """A value has the wrong type. The text names the field, the expected type and the value.
 
-    *without_value* leaves out what came, for a field that may hold a secret.
+    *without_value* is the text without the value, which may be a secret.
     """
 
     def __init__(self, name: str, takes: str, value: object) -> None:
         self.without_value = f"{name!r} takes {takes}"
-        came = f"{type(value).__name__}{_short(value)}"
+        given = f"{type(value).__name__}{_short(value)}"
         if isinstance(value, list | tuple) and takes.startswith("a list"):
-            came = "what this one holds"
-        super().__init__(f"{self.without_value}, not {came}")
+            given = "the items of this one"
+        super().__init__(f"{self.without_value}, not {given}")
 
 
 class BoundError(FieldError):
-    """A value has the right type, and is larger or smaller than it may be, or none of those that there are."""
+    """A value has the right type, but is out of bounds or not one of the allowed values."""
 
     def __init__(self, name: str, takes: str, value: object) -> None:
         super().__init__(name, takes, value)
@@ -85,7 +85,7 @@ class BoundError(FieldError):
 
 @functools.cache
 def camel_case(name: str) -> str:
-    """Return the name on the wire of the field *name*.
+    """Return the name in messages of the field *name*.
 
     >>> camel_case("map_location_over")
     'mapLocationOver'
@@ -95,19 +95,18 @@ def camel_case(name: str) -> str:
 
 
 def snake_case(name: str) -> str:
-    """Return *name* as it is: the naming of the blocks of a configuration file."""
+    """Return *name* unchanged: the blocks of a configuration file have the names of the fields."""
     return name
 
 
 def read_fields(
     cls: type[T], values: Mapping[str, object], naming: Naming = camel_case
 ) -> tuple[T, list[str]]:
-    """Build a *cls* from *values*; return it and the names it does not know, in order.
+    """Build a *cls* from *values*. Return it and the unknown names, in order.
 
-    A missing name and ``null`` leave the field's default. Text is taken for a
-    number or a truth value where it reads as one, since a form has only text; a
-    single text is taken for a list of one. Raise `FieldError` for a wrong type, and `BoundError` for
-    a value that the schema of the field forbids.
+    A missing name and ``null`` leave the default. Forms have only text: so a text may be a number or a boolean, and a
+    single text may be a list of one item. Raise `FieldError` for a wrong type, and `BoundError` for a value that the
+    schema of the field forbids.
     """
     known: dict[str, object] = {}
     rest = dict(values)
@@ -127,7 +126,7 @@ def read_value(name: str, hint: object, value: object) -> Any:
 
 
 def known_names(cls: Any, naming: Naming = camel_case) -> list[str]:
-    """Return the wire names of *cls*, in the order of its definition."""
+    """Return the names of the fields of *cls* in messages, in the order of its definition."""
     return [field.names[0] for field in wire_fields(cls, naming)]
 
 
@@ -173,13 +172,13 @@ def _texts_of(item: str | FromTo) -> tuple[str, ...]:
 
 def _short(value: object) -> str:
     if isinstance(value, Mapping | list | tuple):
-        return ""  # who knows what is in it
+        return ""  # its content may be long, or secret
     shown = repr(value)
     return f" {shown}" if len(shown) <= 40 else f" {shown[:37]}..."
 
 
 class WireField(NamedTuple):
-    """A field of a dataclass as messages and settings see it: its *names* there, the current one first."""
+    """Describe a field of a dataclass: its *names* in messages or settings, the current one first."""
 
     attribute: str
     names: tuple[str, ...]
@@ -289,7 +288,7 @@ def _pair(item: object) -> FromTo:
             f"a list of texts, or of objects with 'from' and 'to' and no {str(min(unknown))[:80]!r}"
         )
     if not isinstance(item.get("to"), str):
-        raise ValueError("a list of texts, or of objects with the text 'to' beside 'from'")
+        raise ValueError("a list of texts, or of objects with the texts 'from' and 'to'")
     return FromTo(item["from"], item["to"])
 
 

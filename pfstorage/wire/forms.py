@@ -1,4 +1,4 @@
-"""Decode the forms that older clients send: jQuery's encoding, and the query of a GET."""
+"""Decode the forms of older clients: jQuery's encoding, and the query of a GET."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from pfstorage.errors import MessageError
-from pfstorage.wire.decoding import MAX_DEPTH, MOST_CONTAINERS, decode_json
+from pfstorage.wire.decoding import MAX_CONTAINERS, MAX_DEPTH, decode_json
 
 MAX_FIELDS = 10_000
 
@@ -18,8 +18,8 @@ MAX_FIELDS = 10_000
 def decode_form(text: str) -> dict[str, Any]:
     """Decode jQuery's form encoding: ``meta[path]=x``, ``meta[retSpec][]=name``, ``a[0]=x``.
 
-    All values are texts; blank ones are kept. Raise `MessageError` for more than
-    `MAX_FIELDS` fields or `MOST_CONTAINERS` lists and objects, and for names that contradict each other.
+    All values are texts, also empty ones. Raise `MessageError` for more than `MAX_FIELDS` fields or `MAX_CONTAINERS`
+    lists and objects, and for names that contradict each other.
 
     >>> decode_form("action=ls&meta[path]=a_b&meta[retSpec][]=name&meta[retSpec][]=bytes")
     {'action': 'ls', 'meta': {'path': 'a_b', 'retSpec': ['name', 'bytes']}}
@@ -27,9 +27,9 @@ def decode_form(text: str) -> dict[str, Any]:
     try:
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
     except ValueError as e:
-        raise MessageError(f"the form can't be read: {e}") from None
-    if sum(name.count("[") for name, _ in pairs) > MOST_CONTAINERS:
-        raise MessageError(f"the form has over {MOST_CONTAINERS} lists and objects")
+        raise MessageError(f"the form is malformed: {e}") from None
+    if sum(name.count("[") for name, _ in pairs) > MAX_CONTAINERS:
+        raise MessageError(f"the form has over {MAX_CONTAINERS} lists and objects")
     content: dict[str, Any] = {}
     for name, value in pairs:
         _insert(content, name, value)
@@ -56,7 +56,7 @@ def _insert(content: dict[str, Any], name: str, value: str) -> None:
 
 
 def _add(content: dict[str, Any], key: str, value: str) -> None:
-    """Add a leaf. A name that comes again makes a list, as jQuery's ``traditional`` means it."""
+    """Add a leaf. A repeated name makes a list, as jQuery's option ``traditional`` does."""
     present = content.get(key)
     if isinstance(present, dict):
         raise MessageError(f"the form has both a value and fields under {key!r}")
@@ -67,7 +67,7 @@ def _add(content: dict[str, Any], key: str, value: str) -> None:
 
 
 def _with_lists(value: Any) -> Any:
-    """Turn objects with the keys 0, 1, 2 ... into the lists that jQuery made them from."""
+    """Turn objects with the keys 0, 1, 2 ... back into lists."""
     if not isinstance(value, dict):
         return value
     inner = {key: _with_lists(each) for key, each in value.items()}
@@ -76,10 +76,10 @@ def _with_lists(value: Any) -> Any:
 
 
 def looks_like_json(text: str) -> bool:
-    """Tell whether the body of a POST is JSON, not a form, whatever its Content-Type says.
+    """Return whether the body of a POST is JSON rather than a form.
 
-    pfurl sends JSON as ``application/x-www-form-urlencoded``. Text that is
-    neither passes for the JSON that it was most likely meant to be.
+    The Content-Type does not count: pfurl sends JSON as ``application/x-www-form-urlencoded``. Text that is neither
+    counts as JSON.
     """
     return "=" not in text or text.lstrip()[:1] in ("{", "[")
 
@@ -87,7 +87,7 @@ def looks_like_json(text: str) -> bool:
 def decode_query(text: str) -> dict[str, Any]:
     """Decode the query of a GET. ``meta`` is JSON, bracketed fields, or a Python literal.
 
-    The literal is what ``pfurl --verb GET`` sends: ``meta={'path': 'chris'}``.
+    ``pfurl --verb GET`` sends such a literal: ``meta={'path': 'chris'}``.
     """
     content = decode_form(text)
     for name in ("payload", "meta", "args"):
@@ -102,14 +102,16 @@ def _decode_nested(name: str, text: str) -> Any:
     try:
         return decode_json(text)
     except MessageError:
-        pass  # the other form is tried; its error names both
+        pass  # try a literal; the error below names both
     try:
         if not _LITERAL.fullmatch(text):
-            raise ValueError("not what repr() writes; Python might say so on stderr")
+            raise ValueError("not written by repr(); Python might print a warning to stderr")
         written_as_json = json.dumps(ast.literal_eval(text), allow_nan=False)
     except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
         raise MessageError(f"{name!r} in the query is neither JSON nor a Python literal") from None
-    return decode_json(written_as_json)  # what JSON can't say, such as a set, is no message
+    return decode_json(
+        written_as_json
+    )  # a literal without equivalent in JSON, such as a set, is not a message
 
 
 _ESCAPED = r"\\[\\'\"nrtxuU]"

@@ -24,7 +24,7 @@ _encode = json.JSONEncoder(indent=len(INDENT)).encode
 
 
 def _chunks(value: Any, pad: str) -> Iterator[str]:
-    """Yield the JSON of *value*, which stands on a line that is indented by *pad*."""
+    """Yield the JSON of *value*, whose line is indented by *pad*."""
     if isinstance(value, dict):
         yield from object_chunks(value.items(), pad)
     elif isinstance(value, _LISTS):
@@ -60,7 +60,7 @@ def _array_chunks(rows: Iterator[Any], pad: str) -> Iterator[str]:
 
 
 def dumps(value: Any, pad: str = "") -> str:
-    """Return the JSON of *value* in one piece. It stands on a line that is indented by *pad*."""
+    """Return the JSON of *value* as one text. Its line is indented by *pad*."""
     kind = type(value)
     if kind is str:
         return quoted(value)
@@ -70,7 +70,7 @@ def dumps(value: Any, pad: str = "") -> str:
         return _CONSTANTS[value]
     inner = pad + INDENT
     if isinstance(value, dict) and value and kind is not KnownRow:
-        # most members are texts: each call that they are spared shows
+        # most members are texts: each call that is avoided for them is measurable
         members = [
             f"{quoted(name) if type(name) is str else _name(name)}: "
             f"{quoted(each) if type(each) is str else dumps(each, inner)}"
@@ -81,9 +81,9 @@ def dumps(value: Any, pad: str = "") -> str:
         rows = f",\n{inner}".join([dumps(row, inner) for row in value])
         return f"[\n{inner}{rows}\n{pad}]" if rows else "[]"
     text = value.text if kind in (Packed, KnownRow) else _encode(value)
-    return text.replace("\n", "\n" + pad)  # within a text, JSON has no newline
+    return text.replace("\n", "\n" + pad)  # a text in JSON contains no newline
 
 
 def _name(key: object) -> str:
-    """Return the name of a member; of a key that is no text, json knows best what name it makes."""
+    """Return the JSON name of a member. The module json converts a key that is not a text."""
     return quoted(key if isinstance(key, str) else next(iter(json.loads(json.dumps({key: 0})))))

@@ -1,7 +1,7 @@
-"""The message, and the wire forms that it comes in.
+"""Parse messages and read their metas.
 
-A message is ``{"action": "ls", "meta": {...}}``. It arrives as JSON, bare or under
-``payload``, as jQuery's form encoding of the same, or as the query of a GET.
+A message is ``{"action": "ls", "meta": {...}}``. It arrives as JSON, bare or under ``payload``, in jQuery's form
+encoding, or in the query of a GET.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from pfstorage.wire.decoding import decode_json
 from pfstorage.wire.fields import BoundError, FieldError, known_names, read_fields
 
 T = TypeVar("T")
-MOST_TOLD = 20
-"""Of the keys of a message that nothing looks at."""
+# A reply names this many unknown keys of a message, and counts further ones: a reply must not be much longer than its
+# message.
+MAX_WARNINGS = 20
+# A dict is a Mapping, too; the test for a dict takes a fraction of the time.
 _OBJECT = (dict, Mapping)
-"""A dict is a `Mapping`; but to be told so takes several times as long as to see that it is a dict."""
 
 
 _KEYS = frozenset(("action", "meta", "args"))
@@ -27,18 +28,18 @@ _KEYS = frozenset(("action", "meta", "args"))
 
 @dataclass(frozen=True)
 class Message:
-    """A decoded message. *meta* is an empty dict where there was none; *beside* is what else there was."""
+    """Hold a decoded message. *meta* is empty if the message has none; *other* has the other keys of the message."""
 
     action: str
     meta: Mapping[str, Any] = field(default_factory=dict)
-    beside: Mapping[str, Any] = field(default_factory=dict)
+    other: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, source: str | bytes | Mapping[str, Any]) -> Message:
-        """Read a message from JSON text, or from what such a text decodes to.
+        """Read a message from JSON text or from decoded JSON.
 
-        pypx says ``args`` for ``meta``. Raise `MessageError` for anything that
-        is not an object with a text ``action``, or with a ``meta.ctl``.
+        pypx names the meta ``args``. Raise `MessageError` unless the message is an object with a text ``action``, or
+        with a ``meta.ctl``.
         """
         content = decode_json(source) if isinstance(source, str | bytes) else source
         if isinstance(content, _OBJECT) and "payload" in content and "action" not in content:
@@ -61,12 +62,10 @@ class Message:
 
 
 def read_meta(cls: type[T], message: Message) -> tuple[T, list[str]]:
-    """Read the meta of *message* as a *cls*; return it and warnings of unknown keys, there and beside it.
+    """Read the meta of *message* as a *cls*. Return it with warnings of unknown keys of the meta and of the message.
 
-    `MOST_TOLD` are named and further ones counted: a reply is not to be many times as long as its message.
-
-    Raise `MessageError` for a wrong value, or one out of bounds, for a key that is a known one but for case, ``_``
-    and ``-``, and for a known one beside the meta.
+    Raise `MessageError` for a value of a wrong type or out of bounds, for a key that differs from a known one only in
+    case, ``_`` and ``-``, and for a key of the meta that is outside of it.
     """
     try:
         meta, unknown = read_fields(cls, message.meta)
@@ -75,24 +74,24 @@ def read_meta(cls: type[T], message: Message) -> tuple[T, list[str]]:
     except FieldError as e:
         raise MessageError(f"{message.action}: meta {e}") from None
     surplus = [key for key in unknown if key != "ctl"]
-    if not (surplus or message.beside):
+    if not (surplus or message.other):
         return meta, []
     known = known_names(cls)
     names = ", ".join(known)
-    meant = {_folded(name): name for name in known}
+    intended = {_folded(name): name for name in known}
     for key in surplus:
-        if name := meant.get(_folded(key)):  # to go on would be to move what "dryrun" was not to move
+        if name := intended.get(_folded(key)):  # without this error, "dryrun" would move files
             raise MessageError(f"{message.action} knows no meta {key[:80]!r}: it is called {name!r}")
-    for key in message.beside:
-        if name := meant.get(_folded(key)):
-            raise MessageError(f"{message.action} looks for {name!r} in 'meta', and it stands beside it")
+    for key in message.other:
+        if name := intended.get(_folded(key)):
+            raise MessageError(f"{name!r} is outside of 'meta': {message.action} takes it in 'meta'")
     warnings = itertools.chain(
         (f"{message.action} knows no meta {key[:80]!r} (it knows {names})" for key in surplus),
-        (f"nothing looks at {key[:80]!r}, beside 'action' and 'meta'" for key in message.beside),
+        (f"unknown top-level key {key[:80]!r}; a message has 'action' and 'meta'" for key in message.other),
     )
-    told = list(itertools.islice(warnings, MOST_TOLD))
-    more = len(surplus) + len(message.beside) - len(told)
-    return meta, [*told, f"and {more} more of the kind"] if more else told
+    named = list(itertools.islice(warnings, MAX_WARNINGS))
+    more = len(surplus) + len(message.other) - len(named)
+    return meta, [*named, f"and {more} more of the kind"] if more else named
 
 
 def _folded(name: str) -> str:

@@ -1,4 +1,4 @@
-"""A JSON object that stays compressed until a member of it is needed."""
+"""Keep long values small in memory: compressed JSON objects, and lists of texts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
-_LEVEL = 1  # names in JSON shrink to a tenth by the fastest way, too
+_LEVEL = 1  # the fastest level already reduces names in JSON to a tenth
 _CHUNK = 64 * 1024
 
 
@@ -18,9 +18,9 @@ class TooLongError(Exception):
 
 
 class Packed(Mapping[str, Any]):
-    """The JSON text of an object, as `Packer` has taken it. To look at a member decodes all of it.
+    """A JSON object that stays compressed until a member is read, which decodes all of it.
 
-    *data* is the text, compressed, of *size* characters.
+    *data* is the compressed text of *size* characters.
     """
 
     def __init__(self, data: bytes, size: int) -> None:
@@ -35,17 +35,14 @@ class Packed(Mapping[str, Any]):
 
     @classmethod
     def checked(cls, data: object, most: int) -> Packed:
-        """Take *data* from where others may have changed it.
-
-        Raise `ValueError` if it is damaged, or has over *most* characters.
-        """
+        """Check *data* from an untrusted place. Raise `ValueError` if it is damaged or has over *most* characters."""
         if not isinstance(data, bytes):
             raise ValueError("it is not compressed")
         size = 0
         try:
             for piece in _texts(data):
                 if not size and not piece.startswith("{"):
-                    raise ValueError("it is no JSON object")
+                    raise ValueError("it is not a JSON object")
                 size += len(piece)
                 if size > most:
                     raise ValueError(f"it is longer than {most} characters")
@@ -58,16 +55,16 @@ class Packed(Mapping[str, Any]):
         return "".join(self.pieces())
 
     def pieces(self, pad: str = "") -> Iterator[str]:
-        """Yield the text, whose lines after the first are indented by *pad* more."""
+        """Yield the text. Indent the lines after the first by *pad* more."""
         for piece in _texts(self.data):
-            yield piece.replace("\n", "\n" + pad)  # within a text, JSON has no newline
+            yield piece.replace("\n", "\n" + pad)  # a text in JSON contains no newline
 
     @functools.cached_property
     def value(self) -> dict[str, Any]:
-        """The object. Raise `ValueError` if the text is no JSON."""
+        """The decoded object. Raise `ValueError` if the text is not a JSON object."""
         decoded = json.loads(self.text)
         if not isinstance(decoded, dict):
-            raise ValueError("it is no JSON object")
+            raise ValueError("it is not a JSON object")
         return decoded
 
     def __getitem__(self, name: str) -> Any:
@@ -81,17 +78,16 @@ class Packed(Mapping[str, Any]):
 
 
 class Packer:
-    """Takes the text of a `Packed` in pieces."""
+    """Compress the text of a `Packed`, written in pieces, of *most* characters at most."""
 
     def __init__(self, most: int) -> None:
-        """Take *most* characters at most."""
         self._most = most
         self._size = 0
         self._compressor = zlib.compressobj(_LEVEL)
         self._data = bytearray()
 
     def write(self, text: str) -> int:
-        """Take *text*, which is ASCII. Raise `TooLongError`."""
+        """Add *text*, which is ASCII. Raise `TooLongError`."""
         self._size += len(text)
         if self._size > self._most:
             raise TooLongError
@@ -104,7 +100,7 @@ class Packer:
 
 
 def _texts(data: bytes) -> Iterator[str]:
-    """Yield the text in pieces. Raise `zlib.error`, `EOFError` or `ValueError` if *data* is damaged or no ASCII."""
+    """Yield the text in pieces. Raise `zlib.error`, `EOFError` or `ValueError` if *data* is damaged or not ASCII."""
     decompressor = zlib.decompressobj()
     while not decompressor.eof:
         piece = decompressor.decompress(data, _CHUNK)
@@ -115,10 +111,9 @@ def _texts(data: bytes) -> Iterator[str]:
 
 
 class PackedStrings(Sequence[str]):
-    """Texts in the order in which they were appended, in as many bytes as they have in UTF-8 and 8 each.
+    """A list of texts that takes the bytes of their UTF-8 and 8 bytes for each.
 
-    They are equal to a list of the same texts. Lone surrogates, which a local name may have,
-    come back as they were.
+    It is equal to a list of the same texts. It preserves lone surrogates, which local names may contain.
     """
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
@@ -156,7 +151,7 @@ class PackedStrings(Sequence[str]):
             return NotImplemented
         return len(self) == len(other) and all(mine == its for mine, its in zip(self, other, strict=True))
 
-    __hash__ = None  # type: ignore[assignment]  # what is appended changes it
+    __hash__ = None  # type: ignore[assignment]  # the list is mutable
 
     def __repr__(self) -> str:
         return f"PackedStrings({list(self)!r})"

@@ -23,18 +23,17 @@ class Writable(Protocol):
 
 
 _LONG = (RowStream, PackedStrings, Packed)
+# The usual length of a row in JSON, in characters.
 _ROW = 256
-"""Characters that a row has in JSON, more or less."""
 
 
 @dataclass
 class Reply:
-    """What goes back: *body* as JSON, and the error it tells of, if it tells of one.
+    """The reply to a message: its *body*, which becomes JSON, and the *error* that it reports.
 
     In *body*, or in an object in it, a list may be a `PackedStrings` or a `RowStream`, and an object a `Packed`.
-    *is_accepted*
-    tells that the work was taken on, and is yet to be done. *partial_error* is the error in the body of a reply that is
-    no error itself: a part of the work has failed.
+    *is_accepted* means that a job will do the work later. *partial_error* is the error in the body of a reply that
+    is not an error itself: a part of the work has failed.
     """
 
     body: dict[str, Any]
@@ -50,45 +49,44 @@ class Reply:
         return cls(_outcome_of(error), error)
 
     def settle(self, most: int | None = None) -> None:
-        """Make plain what is a `RowStream`, `PackedStrings` or `Packed` in the body, but for one with more than
-        *most* rows.
+        """Replace `RowStream`, `PackedStrings` and `Packed` in the body by lists and dicts of up to *most* rows.
 
-        Raise what breaks a `RowStream` off until then.
+        Longer ones stay. None is no limit. Raise the error of a `RowStream` that fails meanwhile.
         """
         self._is_plain = not _longs(self.body)
         if not self._is_plain:
             limit = sys.maxsize - 1 if most is None else most
             rows = {id(stream): stream.first(limit) for stream in _streams(self.body)}
-            # a `PackedStrings` may grow as long as rows are read
+            # a `PackedStrings` may grow while rows are read
             self.body = _settled(self.body, rows, -1 if None in rows.values() else limit)
             if not _streams(self.body):
-                self._tell_warnings()
+                self._add_warnings()
             self._is_plain = not _longs(self.body)
 
     @property
     def is_long(self) -> bool:
-        """Whether the body has lists that are better written a piece at a time."""
+        """Whether the body has long values, which are better written in pieces."""
         return not self._is_plain and bool(_longs(self.body))
 
     def warn(self, warnings: Callable[[], list[str]]) -> None:
-        """Add *warnings* to the body, if there are any by the time that its streams have been read."""
+        """Add the result of *warnings* to the body, unless it is empty, when the streams of the body have been read."""
         self._warnings = warnings
         if self._is_plain or not _streams(self.body):
-            self._tell_warnings()
+            self._add_warnings()
 
-    def _tell_warnings(self) -> None:
+    def _add_warnings(self) -> None:
         if warnings := self._warnings():
             self.body["warnings"] = warnings
 
     def when_known(self, note: Callable[[], None]) -> None:
-        """Call *note* when it is known what the reply says: now, or when its streams are written."""
+        """Call *note* when the outcome is known: now, or when the streams of the body are written."""
         if self._is_plain or not _streams(self.body):
             note()
         else:
             self._notes.append(note)
 
     def to_json(self) -> str:
-        """Return what `write` writes."""
+        """Return the text that `write` writes."""
         if self._is_plain or not _streams(self.body):
             return dumps(self.body, "")
         text = io.StringIO()
@@ -96,13 +94,11 @@ class Reply:
         return text.getvalue()
 
     def write(self, file: Writable, end: str = "") -> bool:
-        """Write the body as 2.x did, and return whether its status is true.
+        """Write the body as 2.x did, followed by *end*. Return whether its status is true.
 
-        That is JSON indented by four, in the order of insertion, in ASCII, and *end*. It is
-        written in pieces of `ROWS_AT_ONCE` rows at most. Where the body has a `RowStream`,
-        ``status``, ``msg`` and ``error`` come last, since they may depend on it: what breaks it
-        off becomes the error of the reply, and the JSON is whole all the same.
-        Raise what *file* raises.
+        The body is JSON in ASCII, indented by four, in the order of insertion, in pieces of up to `ROWS_AT_ONCE`
+        rows. If it has a `RowStream`, ``status``, ``msg`` and ``error`` are last, because they depend on it: an error
+        of the stream becomes the error of the reply, and the JSON is complete. Raise the errors of *file*.
         """
         for piece in object_chunks(self._members(), ""):
             file.write(piece)
@@ -111,9 +107,9 @@ class Reply:
         return bool(self.body.get("status"))
 
     def write_whole(self, write: Callable[[str], object]) -> None:
-        """Have *write* write the body in its own order, piece by piece. What breaks a `RowStream` off passes through.
+        """Pass the pieces of the body to *write*, in its own order.
 
-        What was written by then is no whole JSON.
+        Raise the error of a `RowStream` that fails; the JSON is incomplete then.
         """
         streams = _streams(self.body)
         for stream in streams:
@@ -126,7 +122,7 @@ class Reply:
             self.close()
 
     def close(self) -> None:
-        """Let go what is left of the streams; nothing more of it will be known."""
+        """Close the streams of the body, whether they have been read or not."""
         for stream in _streams(self.body):
             stream.close()
         self._note()
@@ -139,9 +135,9 @@ class Reply:
     def _members_in_order(self) -> Iterator[tuple[str, Any]]:
         yield from (
             (name, self.body[name]) for name in [*self.body]
-        )  # which may be told only when rows were read
-        if "warnings" not in self.body:  # which may come with the rows
-            self._tell_warnings()
+        )  # a value may be final only when the rows before it were read
+        if "warnings" not in self.body:  # reading the rows may cause warnings
+            self._add_warnings()
             yield from ((name, self.body[name]) for name in ("warnings",) if name in self.body)
 
     def _members(self) -> Iterator[tuple[str, Any]]:
@@ -153,7 +149,7 @@ class Reply:
                 self.error = stream.error
                 self.body.update(_outcome_of(stream.error))
         if streams:
-            self._tell_warnings()
+            self._add_warnings()
         yield from ((name, self.body[name]) for name in late if name in self.body)
 
 
@@ -170,14 +166,13 @@ def _longs(body: dict[str, Any]) -> list[RowStream | PackedStrings | Packed]:
     for value in body.values():
         if isinstance(value, dict):
             found += _longs(value)
-        elif type(value) in _LONG:  # what is an abstract class asks in Python whether it has an instance
+        elif type(value) in _LONG:  # `isinstance` with an abstract class is slow: it runs Python code
             found.append(value)
     return found
 
 
 def _settled(value: Any, rows: Mapping[int, list[Row] | None], most: int) -> Any:
-    """Return *value* with the *rows* of its streams, by their `id`, and a list of each `PackedStrings` of *most*
-    at most."""
+    """Replace the streams in *value* by their *rows* (by `id`), and each `PackedStrings` of up to *most* by a list."""
     if isinstance(value, dict):
         return {name: _settled(each, rows, most) for name, each in value.items()}
     if isinstance(value, RowStream):

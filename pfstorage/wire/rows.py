@@ -13,10 +13,10 @@ Row = dict[str, Any] | str
 
 
 class RowStream:
-    """The rows of a list in a body, flat objects or texts, which come one by one and are read once.
+    """The rows of a list in a body, flat objects or texts, which can be read once.
 
-    What breaks them off ends the iteration and is then *error*: the rows that came are good. From one that
-    *raises*, it passes on.
+    A failure ends the iteration, and *error* has it; the rows before it are valid. If *raises* is set, the iteration
+    also raises it.
     """
 
     def __init__(self, rows: Iterable[Row]) -> None:
@@ -35,7 +35,7 @@ class RowStream:
             raise self.error
 
     def first(self, most: int) -> list[Row] | None:
-        """Return all rows if they are *most* at most; None if there are more, which are all yet to come."""
+        """Return all rows if there are at most *most*. Else return None, and keep all rows for the iteration."""
         rows = list(itertools.islice(self._rows, most + 1))
         if len(rows) <= most:
             return rows
@@ -43,12 +43,12 @@ class RowStream:
         return None
 
     def close(self) -> None:
-        """Let go what the rows come from: no more of them are wanted."""
+        """Release the source of the rows. No more rows follow."""
         self._rows = iter(())
 
 
 class KnownRow(dict[str, Any]):
-    """A row of a list that is written again and again: *text* is its JSON, and stays that."""
+    """A row that many replies contain. *text* is its JSON, which never changes."""
 
     def __init__(self, members: Mapping[str, Any], text: str) -> None:
         super().__init__(members)

@@ -1,4 +1,4 @@
-"""Which HTTP status tells of which error: the one function that maps them."""
+"""Map errors to HTTP statuses."""
 
 from __future__ import annotations
 
@@ -55,39 +55,39 @@ STATUS_BY_ERROR: dict[type[PfstorageError], HTTPStatus] = {
     LocalFileError: HTTPStatus.BAD_REQUEST,
     FullDiskError: HTTPStatus.INSUFFICIENT_STORAGE,
     NoDescriptorError: HTTPStatus.SERVICE_UNAVAILABLE,
-    StateFileError: HTTPStatus.SERVICE_UNAVAILABLE,  # the server's own: the client did nothing wrong
+    StateFileError: HTTPStatus.SERVICE_UNAVAILABLE,  # the file belongs to the server: the client did nothing wrong
     StoppedError: HTTPStatus.SERVICE_UNAVAILABLE,
     NotFoundError: HTTPStatus.NOT_FOUND,
     ExistsError: HTTPStatus.PRECONDITION_FAILED,
     InvalidKeyError: HTTPStatus.BAD_REQUEST,
-    UnauthenticatedError: HTTPStatus.BAD_GATEWAY,  # the store's, of this server: the client can't mend it
+    UnauthenticatedError: HTTPStatus.BAD_GATEWAY,  # the store refuses this server: the client can't repair that
     PermissionDeniedError: HTTPStatus.FORBIDDEN,
     RejectedError: HTTPStatus.BAD_GATEWAY,
-    MisconfiguredError: HTTPStatus.BAD_GATEWAY,  # of this server, too
+    MisconfiguredError: HTTPStatus.BAD_GATEWAY,  # a mistake of this server, too
     ConflictError: HTTPStatus.CONFLICT,
     NoSpaceError: HTTPStatus.INSUFFICIENT_STORAGE,
     IntegrityError: HTTPStatus.BAD_GATEWAY,
     UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
+# The error for a status that `http.server` answers by itself. Other such statuses are a `MessageError`.
 KIND_BY_STATUS: dict[int, type[PfstorageError]] = {
     HTTPStatus.REQUEST_TIMEOUT: SlowRequestError,
     HTTPStatus.REQUEST_URI_TOO_LONG: TooLargeError,
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: TooLargeError,
 }
-"""What `http.server` finds by itself; whatever else it finds is a `MessageError`."""
 
 
 def http_status(reply: Reply) -> HTTPStatus:
-    """Return the HTTP status for *reply*: 202 if it only tells that the work was taken on."""
+    """Return the HTTP status for *reply*: 202 if a job will do the work later."""
     return HTTPStatus.ACCEPTED if reply.is_accepted else status_of(reply.error)
 
 
-_OK = HTTPStatus.OK  # to look it up in its class calls a function before Python 3.12
+_OK = HTTPStatus.OK  # before Python 3.12, a look-up of it in its class calls a function
 
 
 def status_of(error: PfstorageError | None) -> HTTPStatus:
-    """Return the HTTP status for a reply: 200 if the action ran, else that of the error's nearest kind."""
+    """Return the HTTP status for a reply: 200 without *error*, else that of the nearest class of the error."""
     if error is None:
         return _OK
     kinds = (STATUS_BY_ERROR[kind] for kind in type(error).__mro__ if kind in STATUS_BY_ERROR)

@@ -196,9 +196,9 @@ def test_a_wrong_flag_is_told_in_one_line(command: Command, flags: list[str], wh
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "there is nothing in it but blanks"),
+        ("", "the secret is empty"),
         (None, "No such file"),
-        ("secret\nX-Request-Id: mine", "it takes one secret in one line"),
+        ("secret\nX-Request-Id: mine", "a secret is one line without control characters"),
     ],
 )
 @pytest.mark.parametrize("flag", ["--swiftKey", "--authToken"])

@@ -19,7 +19,7 @@ from pfstorage.errors import SettingsError
 from pfstorage.server.tokens import TokenFile
 from pfstorage.settings.loading import load_settings
 from pfstorage.settings.sources import from_environment, from_flags, read_settings_file
-from pfstorage.settings.values import secret_of
+from pfstorage.settings.values import read_secret
 from pfstorage.wire.decoding import decoded
 from pfstorage.wire.message import Message
 from tests.conftest import Command, make_certificate, serving, write_tree
@@ -85,7 +85,7 @@ def test_a_secret_is_the_same_from_each_source(tmp_path: Path, mark: str, end: s
     given = mark + KEY + end
     (tmp_path / "key").write_text(given, newline="")
     (tmp_path / "conf").write_text(json.dumps({"swift": {"key": given}}))
-    assert secret_of("--swiftKey", "@key") == secret_of("--swiftKey", given) == KEY
+    assert read_secret("--swiftKey", "@key") == read_secret("--swiftKey", given) == KEY
     assert key_of(read_settings_file(tmp_path / "conf")) == KEY
     assert key_of(from_flags({"swiftKey": given}, {})) == KEY
     for name in ("SWIFT_KEY", "ST_KEY", "OS_PASSWORD"):
@@ -103,7 +103,7 @@ def test_a_secret_is_the_same_from_each_source(tmp_path: Path, mark: str, end: s
 @pytest.mark.parametrize("end", ENDS[1:], ids=repr)
 def test_a_file_of_a_secret_is_taken_in_each_encoding(tmp_path: Path, encoding: str, end: str) -> None:
     (tmp_path / "key").write_bytes(f"{KEY}{end}".encode(encoding))
-    assert secret_of("--authToken", "@key") == KEY
+    assert read_secret("--authToken", "@key") == KEY
 
 
 @pytest.mark.parametrize("end", ENDS[1:], ids=repr)

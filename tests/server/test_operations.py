@@ -658,7 +658,7 @@ def test_hup_makes_it_read_the_settings_again_if_they_are_good(tmp_path: Path) -
         settings.write_text('{"swift": {"container_name": "third"}}')
         key.write_text(" \n")
         served.process.send_signal(signal.SIGHUP)
-        served.tells("the old settings stay in use: --swiftKey: there is nothing in it but blanks")
+        served.tells("the old settings stay in use: --swiftKey: the secret is empty")
         key.unlink()
         served.process.send_signal(signal.SIGHUP)
         served.tells("No such file")

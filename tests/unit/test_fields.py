@@ -15,11 +15,11 @@ from pfstorage.actions.options import MAX_GLOB_LENGTH, MAX_GLOBS, MAX_GLOBS_LENG
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.server.endpoints.schemas import schemas
 from pfstorage.settings.model import Settings
-from pfstorage.wire.fields import LONGEST_TEXT, MOST_ITEMS, wire_fields
+from pfstorage.wire.fields import MAX_ITEMS, MAX_TEXT_LENGTH, wire_fields
 from tests.conftest import run
 
-LONG = "x" * (LONGEST_TEXT + 1)
-MANY = ["x"] * (MOST_ITEMS + 1)
+LONG = "x" * (MAX_TEXT_LENGTH + 1)
+MANY = ["x"] * (MAX_ITEMS + 1)
 SCHEMAS = schemas()
 
 
@@ -117,4 +117,4 @@ def test_what_is_at_its_bound_is_taken() -> None:
     assert len(run(storage, "ls", retSpec=[*ATTRIBUTES, "content-type"])["ls"][0]) == 6
     assert run(storage, "ls", path=LONG[1:], substr=LONG[1:])["status"] is False
     assert run(storage, "ls", limit=sys.maxsize)["status"]
-    assert run(storage, "objVerify", fileList=["file"] * MOST_ITEMS)["same"] == 1
+    assert run(storage, "objVerify", fileList=["file"] * MAX_ITEMS)["same"] == 1

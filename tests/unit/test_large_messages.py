@@ -19,7 +19,7 @@ from pfstorage.errors import MessageError
 from pfstorage.server.admission import LARGE_MESSAGE, AdmissionQueue, RequestPermit
 from pfstorage.server.http1.body import MAX_MESSAGE
 from pfstorage.settings.model import Settings
-from pfstorage.wire.decoding import MOST_CONTAINERS, decode_json
+from pfstorage.wire.decoding import MAX_CONTAINERS, decode_json
 from pfstorage.wire.forms import decode_form
 from pfstorage.wire.reply import Reply
 
@@ -87,14 +87,14 @@ def test_no_echo_is_much_longer_than_its_message(value: Any, depth: int, times: 
 
 
 def test_a_message_of_too_many_lists_and_objects_is_not_decoded() -> None:
-    assert len(decode_json("[" + ",".join(["{}"] * (MOST_CONTAINERS - 1)) + "]")) == MOST_CONTAINERS - 1
-    for text in ("[" + ",".join(["{}"] * MOST_CONTAINERS) + "]", "[[" * MOST_CONTAINERS):
+    assert len(decode_json("[" + ",".join(["{}"] * (MAX_CONTAINERS - 1)) + "]")) == MAX_CONTAINERS - 1
+    for text in ("[" + ",".join(["{}"] * MAX_CONTAINERS) + "]", "[[" * MAX_CONTAINERS):
         with pytest.raises(MessageError, match="over 110000 lists and objects"):
             decode_json(text)
 
 
 def test_brackets_in_a_text_are_no_lists() -> None:
-    text = r'[{"\"' * MOST_CONTAINERS
+    text = r'[{"\"' * MAX_CONTAINERS
     assert decode_json(json.dumps({"a": text})) == {"a": text}
 
 
@@ -102,7 +102,7 @@ def test_brackets_in_a_text_are_no_lists() -> None:
     "rest", ['\\"' * 400_000, '"' * 800_001, "\\" * 800_001, '\\"[' * 250_000, '" "' * 250_001]
 )
 def test_a_text_without_an_end_is_looked_at_once(rest: str) -> None:
-    text = "[" * MOST_CONTAINERS + '"' + rest
+    text = "[" * MAX_CONTAINERS + '"' + rest
     assert len(text) <= MAX_MESSAGE
     with pytest.raises(MessageError, match="the message is not JSON"):
         decode_json(text)
@@ -110,7 +110,7 @@ def test_a_text_without_an_end_is_looked_at_once(rest: str) -> None:
 
 def test_what_a_text_without_an_end_has_in_it_is_not_counted() -> None:
     with pytest.raises(MessageError, match="Unterminated string"):
-        decode_json('"' + r"\"[" * (MOST_CONTAINERS + 1))
+        decode_json('"' + r"\"[" * (MAX_CONTAINERS + 1))
 
 
 def test_a_form_of_too_many_lists_and_objects_is_not_read() -> None:

@@ -16,7 +16,7 @@ from pfstorage.actions import ACTIONS
 from pfstorage.errors import MessageError
 from pfstorage.wire.decoding import decode_json
 from pfstorage.wire.forms import decode_form, decode_query, looks_like_json
-from pfstorage.wire.message import MOST_TOLD, Message, read_meta
+from pfstorage.wire.message import MAX_WARNINGS, Message, read_meta
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 NAMES = st.text(st.characters(exclude_categories=["Cs", "Nd"], exclude_characters="[]"), min_size=1)
@@ -134,10 +134,10 @@ def test_what_stands_beside_the_meta_is_told_or_refused() -> None:
     _, warnings = read_meta(
         ACTIONS["ls"].meta, Message.parse('{"action": "ls", "meta": {}, "threadAction": true}')
     )
-    assert warnings == ["nothing looks at 'threadAction', beside 'action' and 'meta'"]
+    assert warnings == ["unknown top-level key 'threadAction'; a message has 'action' and 'meta'"]
     for key in ("path", "PATH"):
         message = Message.parse({"payload": {"action": "ls", "meta": {}, key: "a"}})
-        with pytest.raises(MessageError, match="ls looks for 'path' in 'meta', and it stands beside it"):
+        with pytest.raises(MessageError, match="'path' is outside of 'meta': ls takes it in 'meta'"):
             read_meta(ACTIONS["ls"].meta, message)
 
 
@@ -206,14 +206,14 @@ def test_a_meta_that_is_misspelled_in_case_alone_is_refused(given: str, name: st
 
 
 def test_a_reply_does_not_name_each_of_many_unknown_keys() -> None:
-    many = {f"x{number}": 1 for number in range(MOST_TOLD)}
+    many = {f"x{number}": 1 for number in range(MAX_WARNINGS)}
     for content in ({"meta": many}, {"meta": {}, **many}):
         _, warnings = read_meta(ACTIONS["ls"].meta, Message.parse({"action": "ls", **content}))
-        assert len(warnings) == MOST_TOLD
+        assert len(warnings) == MAX_WARNINGS
         assert "x19" in warnings[-1]
     both = {"action": "ls", "meta": many, "y1": 1, "y2": 1}
     _, warnings = read_meta(ACTIONS["ls"].meta, Message.parse(both))
-    assert len(warnings) == MOST_TOLD + 1
+    assert len(warnings) == MAX_WARNINGS + 1
     assert warnings[-1] == "and 2 more of the kind"
 
 
