@@ -1,4 +1,4 @@
-"""Decide which clients may send requests, what they may do, and which local files they may not reach."""
+"""Check the access of clients: their origin, their token, and the local files of their messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options of the server, beside the settings of the store."""
+"""Options of the server, apart from the settings of the store."""
 
 from __future__ import annotations
 

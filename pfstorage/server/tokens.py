@@ -1,4 +1,4 @@
-"""The tokens of those who may come in."""
+"""Check tokens against a token file, and read the file again when it changes."""
 
 from __future__ import annotations
 
@@ -15,58 +15,56 @@ from collections.abc import Mapping, Set
 
 from pfstorage.errors import NoDescriptorError, SettingsError, UnauthorizedError
 from pfstorage.runtime.unexpected import NO_DESCRIPTORS, is_out_of_descriptors
-from pfstorage.server.token_lines import RIGHTS, Grant, RefusedError, digest_of, read_entries, told_moment
+from pfstorage.server.token_lines import RIGHTS, Grant, TokenFileError, digest_of, format_time, read_entries
 
 __all__ = ["Grant", "TokenFile", "make_token"]
 
 log = logging.getLogger(__name__)
 
-MOST_BYTES = 1024 * 1024
-SHORT = 16
-"""Characters below which a token can be guessed."""
-
-TRIES = 8
-"""How often a file is read at once that changes meanwhile, also by another one that takes its name."""
-
+MAX_BYTES = 1024 * 1024
+# a token with fewer characters can be guessed
+MIN_TOKEN_LENGTH = 16
+# attempts to read a file that changes, or is replaced, during the read
+READ_ATTEMPTS = 8
+# Within this time after a change, a second change may leave the time of the file as it is. The coarsest clock of a file
+# system, that of FAT, ticks every two seconds.
 FRESH_NS = 2_000_000_000
-"""Nanoseconds after a change in which another may leave the file's time as it is: the coarsest
-clock of a file system, FAT's, ticks every two seconds."""
 
-_State = tuple[int, ...]
-_OPEN_TO_OTHERS = stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP
+_Version = tuple[int, ...]
+_ACCESSIBLE_TO_OTHERS = stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP
 
 
 def make_token() -> str:
-    """Return a token of 256 random bits, of letters, digits, ``-`` and ``_``; no flag begins like it."""
+    """Return a token of 256 random bits, in letters, digits, ``-`` and ``_``. It does not begin like a flag."""
     while (token := secrets.token_urlsafe(32)).startswith("-"):
         continue
     return token
 
 
 class TokenFile:
-    """The tokens in the file *path*, which is read again when it has changed: a token ends with its line.
+    """The tokens in the file *path*. A changed file is read again: a token is revoked by removing its line.
 
-    The file is UTF-8, and so are tokens in a request. One whose name ends in ``.cfg`` is INI:
-    ``name = token`` in the section ``[AUTH TOKENS]``, and ``name = read | write | admin``, with a key
-    prefix or without, in ``[TOKEN RIGHTS]``. Without that section, each token may write. So it is
-    in any other file, which has a token a line; blank lines and those that begin with ``#`` have none.
-    ``sha256:HEX`` stands for the token of that hash, and ``expires=WHEN`` may follow each.
+    The file and the tokens are UTF-8. A file whose name ends in ``.cfg`` is INI: ``name = token`` in the section
+    ``[AUTH TOKENS]``, and ``name = read | write | admin``, with an optional key prefix, in ``[TOKEN RIGHTS]``. Without
+    the second section, each token may write. Any other file has one token on each line, and each token may write; blank
+    lines and lines that begin with ``#`` are ignored. ``sha256:HEX`` stands for the token with that hash, and
+    ``expires=TIME`` may follow each token.
 
-    While the file is not valid, what it said before holds. While it can't be read, or others can get at
-    it, nobody comes in. Safe in many threads.
+    While the file is not valid, the previous tokens stay valid. While the file can't be read, or other users can access
+    it, no token is valid. Thread-safe.
     """
 
     def __init__(self, path: str) -> None:
         """Read the file. Raise `SettingsError`."""
         self._path = path
         self._lock = threading.Lock()
-        self._state: _State | None = None  # None is to be read again
-        self._complaint = ""
+        self._version: _Version | None = None  # None: read the file again
+        self._problem = ""
         self._is_closed = False
-        self._bound: frozenset[bytes] = frozenset()  # tokens that had a line in the section of rights
+        self._restricted: frozenset[bytes] = frozenset()  # tokens with a line in the section of rights
         self._warned: dict[str, set[str]] = {}
         self._grants: Mapping[bytes, Grant] = {}
-        self._texts: dict[bytes, str] = {}  # of tokens, as far as they are known
+        self._texts: dict[bytes, str] = {}  # by digest, for the tokens whose text is known
         self._secrets: frozenset[str] = frozenset()
         try:
             self._read()
@@ -77,80 +75,81 @@ class TokenFile:
         return f"TokenFile({self._path!r})"
 
     def grant(self, authorization: str | None) -> Grant:
-        """Return what the value of the header Authorization allows. Raise `UnauthorizedError`.
+        """Return the grant for the value of the header Authorization. Raise `UnauthorizedError`.
 
-        *authorization* is as `http.client` gives it: each character is a byte.
+        Each character of *authorization* is a byte, as in the headers of `http.client`.
         """
         self._read_if_changed()
-        given = _presented(authorization or "")
-        found = self._found(given) if given is not None else None
-        if given is not None and found is not None and given not in self._texts:
-            self._remember(given, authorization or "")
-        # a token is a secret, also with a slip of the pen: it is no local variable of what raises
+        digest = _digest_in(authorization or "")
+        found = self._find(digest) if digest is not None else None
+        if digest is not None and found is not None and digest not in self._texts:
+            self._remember(digest, authorization or "")
+        # Tracebacks may show local variables. Even a mistyped token is a secret.
         del authorization
-        if given is None:
+        if digest is None:
             raise UnauthorizedError(
                 "the server asks for a token: send 'Authorization: Bearer TOKEN', as --authToken does"
             )
         if found is None and self._is_closed:
-            raise UnauthorizedError("the server can't read its tokens, and lets nobody in: its log tells why")
+            raise UnauthorizedError(
+                "the server can't read its token file, so no token is valid: see the log of the server"
+            )
         if found is None:
-            raise UnauthorizedError("the server does not know this token")
+            raise UnauthorizedError("the server does not know this token: ask its operator for another")
         if found.expires <= time.time():
             raise UnauthorizedError(
-                f"this token has expired, at {told_moment(found.expires)}: ask for a new one"
+                f"this token has expired, at {format_time(found.expires)}: ask for a new one"
             )
         return found
 
-    def _found(self, given: bytes) -> Grant | None:
+    def _find(self, digest: bytes) -> Grant | None:
         found = None
-        for known, grant in self._grants.items():  # all of them: the time tells nothing
-            if hmac.compare_digest(given, known):
+        for known, grant in self._grants.items():  # always all tokens, so that the time reveals nothing
+            if hmac.compare_digest(digest, known):
                 found = grant
         return found
 
     def _remember(self, digest: bytes, authorization: str) -> None:
-        """Keep the text of a token whose hash alone is in the file, for whoever masks it."""
+        """Keep the text of a token whose hash is in the file, so that logs can mask it."""
         text = _token_in(authorization).encode("latin-1").decode(errors="replace")
         with self._lock:
             if digest in self._grants:
-                self._know({**self._texts, digest: text})
+                self._set_texts({**self._texts, digest: text})
 
-    def _know(self, texts: dict[bytes, str]) -> None:
+    def _set_texts(self, texts: dict[bytes, str]) -> None:
         self._texts, self._secrets = texts, frozenset(texts.values())
 
     def secrets(self) -> Set[str]:
-        """Return the tokens, for whoever writes something to mask them.
+        """Return the tokens of the last valid file, which logs and records must mask.
 
-        They are those that the file had when it was last valid. One that it has as a hash alone is known
-        from the first time on that somebody sends it.
+        A token whose hash is in the file is included after its first use.
         """
         return self._secrets
 
     def reload(self) -> None:
-        """Read the file again, whether it has changed or not. What is wrong with it is logged, not raised."""
+        """Read the file again even if it has not changed. Log its errors instead of raising them."""
         with self._lock:
-            self._state, self._complaint = None, ""
+            self._version, self._problem = None, ""
         try:
             self._read_if_changed()
-        except NoDescriptorError as e:  # the next request reads it
+        except NoDescriptorError as e:  # the next request tries again
             log.warning("%s", e)
 
     def _read_if_changed(self) -> None:
-        # most often it has not changed, and many requests ask at once: none waits for another then
+        # without the lock, because most requests find the file unchanged
         with contextlib.suppress(OSError):
-            if (state := self._state) is not None and state == _state_of(os.stat(self._path)):
+            if (version := self._version) is not None and version == _version_of(os.stat(self._path)):
                 return
         with self._lock:
             try:
-                if self._state is None or self._state != _state_of(os.stat(self._path)):
+                if self._version is None or self._version != _version_of(os.stat(self._path)):
                     self._read_again()
-            except RefusedError as e:
+            except TokenFileError as e:
                 (self._close if self._is_closed else self._keep)(str(e))
             except SettingsError as e:
                 self._close(str(e))
             except OSError as e:
-                if is_out_of_descriptors(e):  # that passes: nobody is told that their token is not known
+                if is_out_of_descriptors(e):  # passes soon; a 401 would make the client drop its token
                     raise NoDescriptorError(f"the tokens can't be read: {NO_DESCRIPTORS}") from None
                 self._close(_unreadable(self._path, e))
 
@@ -159,47 +158,46 @@ class TokenFile:
         self._read()
         if self._grants != before:
             log.info("the tokens have changed: %d are known", len(self._grants))
-        if self._complaint:
+        if self._problem:
             level = logging.WARNING if self._is_closed else logging.INFO
-            log.log(level, "the tokens in %r are good again", self._path)
-        self._complaint, self._is_closed = "", False
+            log.log(level, "the token file %r is valid again", self._path)
+        self._problem, self._is_closed = "", False
 
-    def _keep(self, complaint: str) -> None:
-        """Warn that the file is refused, once: not for each request, nor for each state of one that is rewritten."""
-        is_rewritten = self._complaint and self._state is None
-        if complaint != self._complaint and not is_rewritten:
-            log.warning("the tokens stay as they were: %s", complaint)
-            self._complaint = complaint
+    def _keep(self, problem: str) -> None:
+        """Keep the previous tokens. Warn once, not for each request, nor while the file is being rewritten."""
+        is_rewritten = self._problem and self._version is None
+        if problem != self._problem and not is_rewritten:
+            log.warning("the previous tokens stay valid: %s", problem)
+            self._problem = problem
 
-    def _close(self, complaint: str) -> None:
-        if complaint != self._complaint:
-            log.error("nobody comes in any more: %s", complaint)
-        self._state, self._complaint, self._is_closed = None, complaint, True
+    def _close(self, problem: str) -> None:
+        if problem != self._problem:
+            log.error("no token is valid any more: %s", problem)
+        self._version, self._problem, self._is_closed = None, problem, True
         self._grants = {}
 
     def _read(self) -> None:
-        text, self._state = _text(self._path)
+        text, self._version = _read_text(self._path)
         entries, named = read_entries(self._path, text)
-        if named is None and any(each.digest in self._bound for each in entries):
-            # the rest may be on its way, and a token that may read would write until it is there
-            raise RefusedError(
-                f"{self._path!r} has no section {RIGHTS} any more: give it back, or start the server anew"
+        if named is None and any(each.digest in self._restricted for each in entries):
+            # The file may be half written. A token that may only read must not be able to write meanwhile.
+            raise TokenFileError(
+                f"{self._path!r} has no section {RIGHTS} any more: restore it, or restart the server"
             )
-        self._warn(
-            "too short to be safe:", {each.grant.name for each in entries if 0 < len(each.text) < SHORT}
-        )
-        names = {each.grant.name for each in entries}  # a token is revoked by its line alone
-        self._warn("there are rights and no token of", set(named or ()) - names)
+        short = {each.grant.name for each in entries if 0 < len(each.text) < MIN_TOKEN_LENGTH}
+        self._warn("these tokens are too short to be safe:", short)
+        names = {each.grant.name for each in entries}
+        self._warn(f"these names in {RIGHTS} have no token:", set(named or ()) - names)
         self._grants = {each.digest: each.grant for each in entries}
-        self._bound = frozenset(self._grants) if named is not None else frozenset()
+        self._restricted = frozenset(self._grants) if named is not None else frozenset()
         seen = {digest: text for digest, text in self._texts.items() if digest in self._grants}
-        self._know({**seen, **{each.digest: each.text for each in entries if each.text}})
+        self._set_texts({**seen, **{each.digest: each.text for each in entries if each.text}})
 
-    def _warn(self, what: str, names: set[str]) -> None:
-        """Warn of *names*, once: the file may be read for each request."""
-        if names - self._warned.get(what, set()):
-            log.warning("%r: %s %s", self._path, what, ", ".join(sorted(names)))
-        self._warned[what] = names
+    def _warn(self, problem: str, names: set[str]) -> None:
+        """Warn about *names* once, because the file may be read for each request."""
+        if names - self._warned.get(problem, set()):
+            log.warning("%r: %s %s", self._path, problem, ", ".join(sorted(names)))
+        self._warned[problem] = names
 
 
 def _token_in(authorization: str) -> str:
@@ -208,52 +206,55 @@ def _token_in(authorization: str) -> str:
     return token.strip(" \t") if scheme.lower() == "bearer" else ""
 
 
-def _presented(authorization: str) -> bytes | None:
-    """Return the digest of the token in the value of the header Authorization, None if it has none."""
+def _digest_in(authorization: str) -> bytes | None:
+    """Return the digest of the token in the value of the header Authorization, or None if it has none."""
     try:
         return digest_of(token.encode("latin-1")) if (token := _token_in(authorization)) else None
-    except UnicodeEncodeError:  # no header has such characters
+    except UnicodeEncodeError:  # impossible in a header, but a caller may pass any text
         return b""
 
 
-def _state_of(status: os.stat_result) -> _State:
-    """Return what is another when the file is."""
+def _version_of(status: os.stat_result) -> _Version:
+    """Return values of which at least one changes with the file."""
     return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_dev
 
 
-def _text(path: str) -> tuple[str, _State | None]:
-    """Return what is in the file, and its state, None if it was changed just now.
+def _read_text(path: str) -> tuple[str, _Version | None]:
+    """Return the text of the file, and its version, or None if it has changed just now.
 
-    Raise `SettingsError`, too, if others can get at it. What is judged is what is read.
+    Raise `SettingsError`, also if other users can access the file. The checks apply to the file that is read, even if
+    another one takes its name meanwhile.
     """
     try:
-        for _ in range(TRIES):
+        for _ in range(READ_ATTEMPTS):
             text, status, after = _read_once(path)
-            if _state_of(status) == _state_of(after):
+            if _version_of(status) == _version_of(after):
                 is_fresh = time.time_ns() - status.st_ctime_ns < FRESH_NS
-                return text, None if is_fresh else _state_of(status)
+                return text, None if is_fresh else _version_of(status)
     except OSError as e:
         if is_out_of_descriptors(e):
             raise
         raise SettingsError(_unreadable(path, e)) from e
     except UnicodeDecodeError:
-        raise RefusedError(f"cannot read the tokens in {path!r}: it is not UTF-8") from None
-    raise RefusedError(f"{path!r} is written while it is read: put a new file in its place instead")
+        raise TokenFileError(
+            f"cannot read the tokens in {path!r}: it is not UTF-8; save it as UTF-8"
+        ) from None
+    raise TokenFileError(f"{path!r} is written while it is read: replace it by a new file instead")
 
 
 def _read_once(path: str) -> tuple[str, os.stat_result, os.stat_result]:
-    """Return what is in the file, and its status before and after it was read."""
-    with open(path, encoding="utf-8-sig", opener=_without_waiting) as file:
+    """Return the text of the file, and its status before and after the read."""
+    with open(path, encoding="utf-8-sig", opener=_open_without_waiting) as file:
         status = os.fstat(file.fileno())
         _check(path, status)
-        text = file.read(MOST_BYTES + 1)  # whatever the system says of its size
-        if len(text) > MOST_BYTES:
+        text = file.read(MAX_BYTES + 1)  # the size in the status may be wrong
+        if len(text) > MAX_BYTES:
             raise _too_large(path)
         return text, status, os.fstat(file.fileno())
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # for who writes into a pipe
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # otherwise, a named pipe waits for a writer
 
 
 def _unreadable(path: str, error: OSError) -> str:
@@ -262,15 +263,15 @@ def _unreadable(path: str, error: OSError) -> str:
 
 def _check(path: str, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise SettingsError(f"{path!r} is no file of tokens, but a directory or a device")
-    if status.st_size > MOST_BYTES:
+        raise SettingsError(f"{path!r} is not a token file, but a directory or a device: see --tokenPath")
+    if status.st_size > MAX_BYTES:
         raise _too_large(path)
-    if status.st_mode & _OPEN_TO_OTHERS:
-        mode = 600 if status.st_uid == os.geteuid() else 640  # it is read by its group, then
+    if status.st_mode & _ACCESSIBLE_TO_OTHERS:
+        mode = 600 if status.st_uid == os.geteuid() else 640  # the server reads it as a member of its group
         raise SettingsError(
-            f"others can get at the tokens in {path!r}: run  chmod {mode} {shlex.quote(path)}"
+            f"other users can access the tokens in {path!r}: run  chmod {mode} {shlex.quote(path)}"
         )
 
 
-def _too_large(path: str) -> RefusedError:
-    return RefusedError(f"{path!r} is no file of tokens: that has up to {MOST_BYTES} bytes")
+def _too_large(path: str) -> TokenFileError:
+    return TokenFileError(f"{path!r} is not a token file: such a file has at most {MAX_BYTES} bytes")

@@ -591,18 +591,16 @@ def test_a_typo_in_the_tokens_gives_nobody_more_rights(tmp_path: Path, command: 
 
         tokens.write_text(good.replace("[TOKEN RIGHTS]", title))
         served.process.send_signal(signal.SIGHUP)
-        served.tells("the tokens stay as they were: ")
+        served.tells("the previous tokens stay valid: ")
         for _ in range(3):
             assert status("objExists", obj="a") in (200, 404)
             assert status("objPut", putSpec="tokens.cfg") == 403
             assert status("internalctl", var="/this/workers", set=3) == 403
         served.process.send_signal(signal.SIGTERM)
         said = served.ends()[1]
-    warnings = [line for line in said.splitlines() if "the tokens stay as they were" in line]
+    warnings = [line for line in said.splitlines() if "the previous tokens stay valid" in line]
     assert len(warnings) == 1
-    assert (
-        "line 3: an unknown section: there are [AUTH TOKENS] and [TOKEN RIGHTS], in capitals" in warnings[0]
-    )
+    assert "line 3: an unknown section: use [AUTH TOKENS] and [TOKEN RIGHTS], in capitals" in warnings[0]
     assert token not in said
     done = command("--server", "--portSelf", "0", *flags)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)

@@ -37,9 +37,9 @@ def test_what_is_in_the_file_stays_and_keeps_its_rights() -> None:
 def test_a_file_of_a_token_a_line_takes_a_hash_without_rights() -> None:
     made = [new_token(path="tokens") for _ in range(2)]
     assert [rights_of(token, "tokens") for token in made] == [Permissions("write")] * 2
-    with pytest.raises(SettingsError, match=r"give it a name that ends in \.cfg"):
+    with pytest.raises(SettingsError, match=r"use a name that ends in \.cfg"):
         new_token("read", path="tokens")
-    with pytest.raises(SettingsError, match=r"give it a name that ends in \.cfg"):
+    with pytest.raises(SettingsError, match=r"use a name that ends in \.cfg"):
         new_token(prefix="chris/", path="tokens")
     assert len(Path("tokens").read_text().splitlines()) == 2
 

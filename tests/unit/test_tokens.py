@@ -89,7 +89,7 @@ def test_any_other_file_has_a_token_a_line(name: str) -> None:
 
 @pytest.mark.parametrize("text", [INI, INI + RIGHTS, f"{ANN}\n[x]\n", f"{ANN}\nb = {BOB}\n"])
 def test_an_ini_file_by_another_name_is_no_list_of_tokens(text: str) -> None:
-    with pytest.raises(SettingsError, match=r"called \*\.cfg"):
+    with pytest.raises(SettingsError, match=r"\.cfg"):
         TokenFile(file_of(text, "tokens"))
 
 
@@ -102,7 +102,7 @@ def test_a_token_is_revoked_by_its_line_alone(caplog: pytest.LogCaptureFixture) 
     for _ in range(3):  # it was changed just now, and is read each time
         assert not is_let_in(file, ANN)
     assert [record.message for record in caplog.records] == [
-        "'tokens.cfg': there are rights and no token of Ann"
+        "'tokens.cfg': these names in [TOKEN RIGHTS] have no token: Ann"
     ]
 
 
@@ -129,7 +129,7 @@ def test_a_mark_of_the_byte_order_is_no_part_of_a_token(name: str) -> None:
         *(
             (
                 INI + RIGHTS.replace("[TOKEN RIGHTS]", title),
-                r"line 6: an unknown section: there are \[AUTH TOKENS\] and",
+                r"line 6: an unknown section: use \[AUTH TOKENS\] and",
             )
             for title in (
                 *("[TOKEN RIGHT]", "[token rights]", "[Token Rights]", "[TOKENS RIGHTS]", "[TOKEN  RIGHTS]"),
@@ -143,69 +143,75 @@ def test_a_mark_of_the_byte_order_is_no_part_of_a_token(name: str) -> None:
                 ),
             )
         ),
-        (INI + RIGHTS.replace("[TOKEN RIGHTS]", "TOKEN RIGHTS"), "line 6: this is no INI file"),
+        (INI + RIGHTS.replace("[TOKEN RIGHTS]", "TOKEN RIGHTS"), "line 6: not a line of an INI file"),
         (INI + RIGHTS.replace("[TOKEN RIGHTS]", " [TOKEN RIGHTS]"), "line 6: the line begins with a blank"),
         (
             INI + RIGHTS.replace("[TOKEN RIGHTS]", "\N{NO-BREAK SPACE}[TOKEN RIGHTS]"),
-            "line 6: it has a control",
+            "line 6: the line has a control",
         ),
         (f"[DEFAULT]\nall = {'d' * 20}\n{INI}", "line 1: an unknown section"),
         (INI + RIGHTS.replace("= read", f"= {ANN}"), "line 8: rights are one of read, write, admin"),
         (INI + RIGHTS.replace("= read", "= Read"), "line 8: rights are one of read, write, admin"),
         (INI + RIGHTS.replace("= read", "= read, write"), "line 8: rights are one of read, write, admin"),
         (INI + RIGHTS.replace("= read", "="), "line 8: rights are one of read, write, admin"),
-        (INI + RIGHTS.replace("= read", ": read"), "line 8: this is no INI file"),
-        (INI + RIGHTS.replace("= read", "= read\n  x"), "line 9: the line begins with a blank: remove that"),
+        (INI + RIGHTS.replace("= read", ": read"), "line 8: not a line of an INI file"),
+        (INI + RIGHTS.replace("= read", "= read\n  x"), "line 9: the line begins with a blank: remove it"),
         (
             INI + RIGHTS.replace("= read", "= read /chris"),
             "line 8: a key prefix is a plain text like 'chris/feed_12/'",
         ),
         (INI + RIGHTS.replace("= read", "= read chris/../"), "line 8: a key prefix is"),
-        (INI + RIGHTS.replace("= read", "= read expires=2030-01-01"), "line 8: 'expires=' follows the token"),
+        (
+            INI + RIGHTS.replace("= read", "= read expires=2030-01-01"),
+            "line 8: move 'expires=' behind the token",
+        ),
         (
             INI + RIGHTS.replace("= read", "= read a/ expires=2030-01-01"),
-            "line 8: 'expires=' follows the token",
+            "line 8: move 'expires=' behind the token",
         ),
         (
             INI + RIGHTS.replace("= read", "= read a/ Expires: 2030-01-01"),
-            "line 8: 'expires=' follows the token",
+            "line 8: move 'expires=' behind the token",
         ),
         (INI + RIGHTS.replace("= read", "= read a/ # ours"), "line 8: .*a comment is a line of its own"),
         (INI + RIGHTS.replace("= read", "= read ; ours"), "line 8: .*a comment is a line of its own"),
         *(
-            (INI + f"eve = {word}\n", "line 5: its token is a word of these files")
+            (INI + f"eve = {word}\n", "line 5: the token is a keyword of token files")
             for word in ("read", "admin")
         ),
-        (INI + "eve = expires=2030-12-31\n", "line 5: its token is a word of these files"),
-        (INI + f"eve = {ANN}2,expires=2030-12-31\n", "line 5: its token is a word of these files"),
-        (INI + f"eve = {ANN}2;Expires:2030-12-31\n", "line 5: its token is a word of these files"),
+        (INI + "eve = expires=2030-12-31\n", "line 5: the token is a keyword of token files"),
+        (INI + f"eve = {ANN}2,expires=2030-12-31\n", "line 5: the token is a keyword of token files"),
+        (INI + f"eve = {ANN}2;Expires:2030-12-31\n", "line 5: the token is a keyword of token files"),
         *(
-            (INI + f"eve = {like}{'0' * 64}\n", "line 5: a hash is 'sha256:' and 64 hexadecimal digits")
+            (
+                INI + f"eve = {like}{'0' * 64}\n",
+                "line 5: the hash is not supported: write 'sha256:' and 64 hexadecimal digits",
+            )
             for like in ("sha:", "SHA256=", "{SHA256}", "{ssha}", "$5$salt$", "$2b$12$", "$argon2id$v=19$")
         ),
         *(
             (INI + f"eve = {ANN}2 expires={when}\n", "line 5: 'expires' takes a date")
             for when in ("0001-01-01T00:00+14:00", "9999-12-31T23:00-02:00")
         ),
-        (INI + "eve =\n", "line 5: a line is 'NAME = TOKEN'"),
+        (INI + "eve =\n", "line 5: write 'NAME = TOKEN'"),
         (INI + f" eve = {ANN}2\n", "line 5: the line begins with a blank"),
-        (INI + f"eve = {ANN}\n", "line 5: a token twice"),
-        (INI + f"eve = {ANN} or {BOB}2\n", "line 5: a line is .*; a token has no blank"),
-        (INI + f"Ann = {ANN}2\n", "line 5: a section or a name twice"),
-        (INI + INI, "line 5: a section or a name twice"),
-        (INI + RIGHTS + "Ann = admin\n", "line 10: a section or a name twice"),
-        (INI + RIGHTS + RIGHTS, "line 11: a section or a name twice"),
+        (INI + f"eve = {ANN}\n", "line 5: the token is in the file twice"),
+        (INI + f"eve = {ANN} or {BOB}2\n", "line 5: write .*; a token has no blank"),
+        (INI + f"Ann = {ANN}2\n", "line 5: the name is in the section twice"),
+        (INI + INI, "line 5: the section is in the file twice"),
+        (INI + RIGHTS + "Ann = admin\n", "line 10: the name is in the section twice"),
+        (INI + RIGHTS + RIGHTS, "line 11: the section is in the file twice"),
         ("[AUTH TOKENS]\n", "has no token: 'pfstorage --makeToken' makes one"),
         ("[auth tokens]\n" + INI.partition("\n")[2], "line 1: an unknown section"),
-        (f"{ANN}\n", "line 1: this is no INI file"),
-        (f"[AUTH TOKENS]\n{ANN}\n", "line 2: this is no INI file"),
+        (f"{ANN}\n", "line 1: not a line of an INI file"),
+        (f"[AUTH TOKENS]\n{ANN}\n", "line 2: not a line of an INI file"),
         ("", r"no section \[AUTH TOKENS\]"),
         (RIGHTS, r"no section \[AUTH TOKENS\]"),
         (INI + RIGHTS[:-1], "line 9: the file ends in the middle of this line"),
         (INI + RIGHTS + "Ann = ad", "line 10: the file ends in the middle of this line"),
-        (INI + "\0" * 100 + "\n", "line 5: it has a control character"),
+        (INI + "\0" * 100 + "\n", "line 5: the line has a control character"),
         (INI.encode("utf-16"), "it is not UTF-8"),
-        (INI + "#" * 2**20, "no file of tokens: that has up to 1048576 bytes"),
+        (INI + "#" * 2**20, "not a token file: such a file has at most 1048576 bytes"),
     ],
 )
 def test_a_wrong_ini_file_is_refused_with_its_line_and_what_is_wrong(text: str | bytes, told: str) -> None:
@@ -221,14 +227,20 @@ def test_a_wrong_ini_file_is_refused_with_its_line_and_what_is_wrong(text: str |
     [
         ("", "no token"),
         ("# none\n\n", "no token"),
-        (f"{ANN}\n{BOB}\n{ANN}\n", "line 3: a token twice"),
+        (f"{ANN}\n{BOB}\n{ANN}\n", "line 3: the token is in the file twice"),
         (f"{ANN}\n{BOB}", "line 2: the file ends in the middle of this line"),
         (f"{ANN}\n{BOB[:5]}", "line 2: the file ends in the middle of this line"),
-        (f"{ANN}\nsha256:{'a' * 63}\n", "line 2: a hash is 'sha256:' and 64 hexadecimal digits"),
-        (f"{ANN}\nsha512:{'a' * 128}\n", "line 2: a hash is 'sha256:' and 64 hexadecimal digits"),
+        (
+            f"{ANN}\nsha256:{'a' * 63}\n",
+            "line 2: the hash is not supported: write 'sha256:' and 64 hexadecimal digits",
+        ),
+        (
+            f"{ANN}\nsha512:{'a' * 128}\n",
+            "line 2: the hash is not supported: write 'sha256:' and 64 hexadecimal digits",
+        ),
         (f"{ANN} expires=tomorrow\n", "line 1: 'expires' takes a date"),
-        (f"{ANN} expires=\n", "line 1: a line is .*; a token has no blank"),
-        (f"{ANN} until=2030-01-01\n", "line 1: a line is .*; a token has no blank"),
+        (f"{ANN} expires=\n", "line 1: write .*; a token has no blank"),
+        (f"{ANN} until=2030-01-01\n", "line 1: write .*; a token has no blank"),
         (f"{ANN} expires=2030-02-30\n", "line 1: 'expires' takes a date"),
         (b"\xff" * 20, "UTF-8"),
     ],
@@ -255,7 +267,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for() -> None:
     os.mkdir("directory.cfg", 0o700)
     with pytest.raises(SettingsError, match="'missing': No such file"):
         TokenFile("missing")
-    with pytest.raises(SettingsError, match="no file of tokens"):
+    with pytest.raises(SettingsError, match="not a token file"):
         TokenFile("pipe")
     with pytest.raises(SettingsError, match="directory"):
         TokenFile("directory.cfg")
@@ -267,7 +279,9 @@ def test_a_short_token_is_warned_of_once_by_its_name(caplog: pytest.LogCaptureFi
     for _ in range(3):
         assert is_let_in(file, "fifteen-letters")
     file.reload()
-    assert [record.message for record in caplog.records] == ["'tokens.cfg': too short to be safe: Ann"]
+    assert [record.message for record in caplog.records] == [
+        "'tokens.cfg': these tokens are too short to be safe: Ann"
+    ]
 
 
 # whom it lets in
@@ -362,7 +376,7 @@ def test_a_change_that_the_file_system_does_not_tell_is_seen_while_the_file_is_f
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Two changes within a tick of its clock leave the same times, and the same size if they have as many bytes."""
-    monkeypatch.setattr(tokens, "_state_of", lambda status: (1,))
+    monkeypatch.setattr(tokens, "_version_of", lambda status: (1,))
     file = TokenFile(file_of(INI))
     assert is_let_in(file, ANN)
     file_of(INI.replace(ANN, "new-0123456789abcdef"))
@@ -371,7 +385,7 @@ def test_a_change_that_the_file_system_does_not_tell_is_seen_while_the_file_is_f
 
 def test_a_file_that_has_not_changed_is_not_read_again(aged: None, monkeypatch: pytest.MonkeyPatch) -> None:
     file = TokenFile(file_of(INI))
-    monkeypatch.setattr(tokens, "_text", lambda path: pytest.fail("it was read again"))
+    monkeypatch.setattr(tokens, "_read_text", lambda path: pytest.fail("it was read again"))
     assert is_let_in(file, ANN)
 
 
@@ -392,7 +406,7 @@ def test_while_the_file_can_not_be_read_nobody_comes_in(
     assert not any(is_let_in(file, token) for token in (ANN, BOB, ODD, ANN))
     [record] = caplog.records
     assert record.levelno == logging.ERROR
-    assert "nobody comes in any more" in record.message
+    assert "no token is valid any more" in record.message
     assert "0123456789" not in caplog.text
     assert file.secrets() == {ANN, BOB, ODD}  # they may be good again
     if way == "a directory":
@@ -441,7 +455,7 @@ def test_a_file_that_is_not_valid_leaves_the_old_one_in_force_with_one_warning(
         assert not is_let_in(file, "nobody")
     [record] = caplog.records
     assert record.levelno == logging.WARNING
-    assert "the tokens stay as they were: " in record.message
+    assert "the previous tokens stay valid: " in record.message
     assert "tokens.cfg" in record.message
     assert "0123456789" not in caplog.text
     file_of(INI.replace(ANN, "new-0123456789abcdef") + RIGHTS)
@@ -560,7 +574,7 @@ def test_a_token_may_be_on_file_as_its_hash(name: str) -> None:
 
 def test_a_hash_in_capitals_is_the_same_and_twice_is_refused() -> None:
     assert is_let_in(TokenFile(file_of(f"{hashed(ANN).upper()}\n", "tokens")), ANN)
-    with pytest.raises(SettingsError, match="line 2: a token twice"):
+    with pytest.raises(SettingsError, match="line 2: the token is in the file twice"):
         TokenFile(file_of(f"{ANN}\n{hashed(ANN)}\n", "tokens"))
 
 
@@ -609,7 +623,7 @@ def test_a_token_ends_while_the_server_runs(monkeypatch: pytest.MonkeyPatch) -> 
 def test_an_order_to_read_it_again_is_followed_and_never_raises(
     aged: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tokens, "_state_of", lambda status: (1,))  # no change is seen
+    monkeypatch.setattr(tokens, "_version_of", lambda status: (1,))  # no change is seen
     file = TokenFile(file_of(INI))
     file_of(INI.replace(ANN, "new-0123456789abcdef"))
     assert is_let_in(file, ANN)
@@ -617,7 +631,7 @@ def test_an_order_to_read_it_again_is_followed_and_never_raises(
     assert (is_let_in(file, ANN), is_let_in(file, "new-0123456789abcdef")) == (False, True)
     os.unlink("tokens.cfg")
     file.reload()
-    assert "nobody comes in" in caplog.text
+    assert "no token is valid any more" in caplog.text
     assert not is_let_in(file, BOB)
 
 
@@ -653,7 +667,7 @@ def test_a_file_that_has_more_tokens_than_it_says_is_refused(
     path = tmp_path / "many"
     path.write_text("token-of-some-length\n" * 100)
     path.chmod(0o600)
-    monkeypatch.setattr(tokens, "MOST_BYTES", 100)
+    monkeypatch.setattr(tokens, "MAX_BYTES", 100)
     monkeypatch.setattr(tokens, "_check", lambda *_: None)
-    with pytest.raises(SettingsError, match="no file of tokens"):
+    with pytest.raises(SettingsError, match="not a token file"):
         tokens.TokenFile(str(path))
