@@ -1,46 +1,45 @@
-"""Every error that pfstorage raises on purpose.
+"""The errors of pfstorage, in a tree.
 
 ::
 
     PfstorageError
-    ├── MessageError                the message is malformed; nothing was done
-    │   ├── UnknownActionError      no such action
-    │   ├── UnknownPathError        nothing is served at this path
-    │   ├── UnknownJobError         no such job, or it is somebody else's
-    │   ├── JobConflictError        the jid is that of another job, or the job is for another store
-    │   ├── MethodNotAllowedError   the action is not offered by this HTTP method
-    │   ├── NoLengthError           the HTTP request does not say how long it is
-    │   ├── SlowRequestError        the HTTP request did not arrive in time
-    │   └── TooLargeError           the message is longer than the server reads
-    ├── SettingsError               a flag, a configuration file or the environment is wrong
-    ├── UnauthorizedError           the request has no token that the server knows
-    ├── ForbiddenError              the caller may not do this here
-    ├── BusyError                   the server has too much to do
-    ├── LocalFileError              a local file or directory can't be read or written
-    │   ├── FileChangedError        a local file changed while it was read
-    │   ├── FullDiskError           the local file system has no room left
-    │   ├── NoDescriptorError       this process may open no more files now
-    │   └── StateFileError          the server can't read or write the file of its jobs now
-    ├── StoppedError                the work was told to stop before its end
-    ├── RemoteError                 the pfstorage server of ``--remote`` did not answer
-    └── StorageError                the store refused, failed or did not answer
-        ├── NotFoundError           no such object
+    ├── MessageError
+    │   ├── UnknownActionError
+    │   ├── UnknownPathError
+    │   ├── UnknownJobError
+    │   ├── JobConflictError
+    │   ├── MethodNotAllowedError
+    │   ├── NoLengthError
+    │   ├── SlowRequestError
+    │   └── TooLargeError
+    ├── SettingsError
+    ├── UnauthorizedError
+    ├── ForbiddenError
+    ├── BusyError
+    ├── LocalFileError
+    │   ├── FileChangedError
+    │   ├── FullDiskError
+    │   ├── NoDescriptorError
+    │   └── StateFileError
+    ├── StoppedError
+    ├── RemoteError
+    └── StorageError
+        ├── NotFoundError
         │   └── ContainerNotFoundError
-        ├── ExistsError             there is such an object, and it was not to be replaced
-        ├── InvalidKeyError         the key can't be stored, or can't be a local path
-        ├── UnauthenticatedError    the store does not accept the credentials
-        ├── PermissionDeniedError   the credentials may not do this
-        ├── RejectedError           the store refuses this request for good
-        │   ├── MisconfiguredError  a setting is wrong: an address, a proxy, a certificate
-        │   ├── ConflictError       the store was busy with the same name, each time it was asked
-        │   └── NoSpaceError        the store has no room
-        │       └── ObjectTooLargeError  for an object as large as this one
-        ├── IntegrityError          what was stored or read is not what was sent
-        └── UnavailableError        no answer, or a passing failure: worth another try
+        ├── ExistsError
+        ├── InvalidKeyError
+        ├── UnauthenticatedError
+        ├── PermissionDeniedError
+        ├── RejectedError
+        │   ├── MisconfiguredError
+        │   ├── ConflictError
+        │   └── NoSpaceError
+        │       └── ObjectTooLargeError
+        ├── IntegrityError
+        └── UnavailableError
 
-The text of an error is one line that says what failed and what to do about it.
-Facts for programs are attributes; `PfstorageError.facts` is what a reply shows
-of them. No text and no fact holds a secret.
+The text of an error is one line. It names the thing that failed and says how to fix it. `PfstorageError.facts` has
+the details for programs. Neither contains a secret.
 """
 
 from __future__ import annotations
@@ -55,9 +54,12 @@ Fact = str | int | float | bool | None
 
 
 class PfstorageError(Exception):
-    """Base of all; catch this to catch whatever pfstorage raises on purpose."""
+    """The base class of all errors of pfstorage.
 
-    # The type that a reply names: a class that is not public has that of its base.
+    *facts* are JSON scalars by name, such as ``key`` and ``status``.
+    """
+
+    # The type in a reply: the class itself or, for a class that is not public, its nearest public base.
     reported_as: ClassVar[str] = "PfstorageError"
 
     def __init_subclass__(cls, *, is_public: bool = True) -> None:
@@ -71,18 +73,18 @@ class PfstorageError(Exception):
 
     @property
     def facts(self) -> Mapping[str, Fact]:
-        """What a reply shows under ``error``: JSON scalars by name, ``type`` first."""
+        """The details that a reply shows under ``error``: JSON scalars by name, ``type`` first."""
         return {"type": self.reported_as, **self._facts}
 
 
 def without_traceback(error: E) -> E:
-    """Return *error* without the calls that led to it, which with all their variables are kept as long as it is."""
+    """Remove the traceback and the causes of *error*, which would keep the local variables of all calls alive."""
     error.__traceback__ = error.__cause__ = error.__context__ = None
     return error
 
 
 def one_line(text: str) -> str:
-    """Return *text* on one line: a reply's ``msg`` and a log entry are one line each.
+    """Join the lines of *text*, because the ``msg`` of a reply and a log entry are single lines.
 
     >>> one_line("cannot open\\r\\n  'a  b'")
     "cannot open 'a  b'"
@@ -91,143 +93,145 @@ def one_line(text: str) -> str:
 
 
 class MessageError(PfstorageError):
-    pass
+    """The message is malformed. Nothing was done."""
 
 
 class UnknownActionError(MessageError):
-    pass
+    """There is no such action."""
 
 
 class UnknownPathError(MessageError):
-    pass
+    """The server has no such path."""
 
 
 class UnknownJobError(MessageError):
-    pass
+    """There is no such job, or it belongs to another user."""
 
 
 class JobConflictError(MessageError):
-    pass
+    """Another job has this jid, or the job is for another store."""
 
 
 class MethodNotAllowedError(MessageError):
-    pass
+    """The action can't be called with this HTTP method."""
 
 
 class NoLengthError(MessageError):
-    pass
+    """The HTTP request does not state its length."""
 
 
 class SlowRequestError(MessageError):
-    pass
+    """The HTTP request did not arrive in time."""
 
 
 class TooLargeError(MessageError):
-    pass
+    """The message is longer than the server accepts."""
 
 
 class SettingsError(PfstorageError):
-    pass
+    """A flag, a configuration file or an environment variable is wrong."""
 
 
 class UnauthorizedError(PfstorageError):
-    pass
+    """The request has no valid token."""
 
 
 class ForbiddenError(PfstorageError):
-    pass
+    """The caller is not allowed to do this."""
 
 
 class BusyError(PfstorageError):
-    pass
+    """The server is overloaded."""
 
 
 class LocalFileError(PfstorageError):
-    pass
+    """A local file or directory can't be read or written."""
 
 
 class FileChangedError(LocalFileError):
-    pass
+    """A local file changed while it was read."""
 
 
 class FullDiskError(LocalFileError):
-    pass
+    """The local file system is full."""
 
 
 class NoDescriptorError(LocalFileError):
-    pass
+    """This process has reached its limit of open files."""
 
 
 class StateFileError(LocalFileError):
-    pass
+    """The server can't read or write the database of its jobs."""
 
 
 class StoppedError(PfstorageError):
-    pass
+    """The work was cancelled before its end."""
 
 
 class RemoteError(PfstorageError):
-    pass
+    """The pfstorage server of ``--remote`` did not answer."""
 
 
 class StorageError(PfstorageError):
-    # How often a request that fails so may be repeated, whatever the settings allow.
+    """The store refused, failed or did not answer."""
+
+    # The maximum number of retries after this error, whatever the settings allow.
     max_retries: ClassVar[float] = math.inf
 
     @property
     def retry_after(self) -> int | None:
-        """The pause in seconds that the store asks for, None if it asks for none."""
+        """The pause in seconds that the store asks for; None if it does not ask for one."""
         seconds = self._facts.get("retry_after")
         return seconds if isinstance(seconds, int) else None
 
 
 class NotFoundError(StorageError):
-    pass
+    """There is no such object."""
 
 
 class ContainerNotFoundError(NotFoundError):
-    pass
+    """There is no such container."""
 
 
 class ExistsError(StorageError):
-    pass
+    """The object exists, and the request does not allow replacing it."""
 
 
 class InvalidKeyError(StorageError):
-    pass
+    """The key can't be stored, or can't be a local path."""
 
 
 class UnauthenticatedError(StorageError):
-    pass
+    """The store does not accept the credentials."""
 
 
 class PermissionDeniedError(StorageError):
-    pass
+    """The credentials do not permit this."""
 
 
 class RejectedError(StorageError):
-    pass
+    """The store rejects this request. Another try will not help."""
 
 
 class MisconfiguredError(RejectedError):
-    pass
+    """A setting is wrong: an address, a proxy or a certificate."""
 
 
 class ConflictError(RejectedError):
-    pass
+    """The store was busy with the same name, at each try."""
 
 
 class NoSpaceError(RejectedError):
-    pass
+    """The store is full."""
 
 
 class ObjectTooLargeError(NoSpaceError):
-    pass
+    """The store can't hold an object of this size."""
 
 
 class IntegrityError(StorageError):
-    pass
+    """The stored or received bytes differ from the bytes that were sent."""
 
 
 class UnavailableError(StorageError):
-    pass
+    """The store did not answer or failed temporarily. Another try may help."""

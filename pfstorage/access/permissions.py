@@ -1,19 +1,19 @@
-"""What somebody may do with the objects of a store."""
+"""Permissions on the objects of a store."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
+# In ascending order: each level includes the levels before it.
 LEVELS = ("read", "write", "admin")
-"""Each allows what those before it do."""
 
 
 @dataclass(frozen=True)
 class Permissions:
-    """To *level*, with the keys that begin with *prefix*.
+    """A level of permission on the objects whose keys start with *prefix*.
 
-    *prefix* is a plain text: ``chris/feed_1`` is for ``chris/feed_12/a`` too, ``chris/feed_1/`` is not.
+    *prefix* is a plain string: ``chris/feed_1`` includes ``chris/feed_12/a``, ``chris/feed_1/`` does not.
     """
 
     level: str = "admin"
@@ -21,15 +21,16 @@ class Permissions:
 
     @classmethod
     def parse(cls, text: str) -> Permissions:
-        """Read ``LEVEL [PREFIX]``; the prefix may have blanks in it. Raise `ValueError`, which quotes nothing.
+        """Parse ``LEVEL [PREFIX]``. The prefix may contain blanks.
 
-        A prefix that no key can have is refused: whoever writes it means another one.
+        Raise `ValueError` for an invalid text, or a prefix that no key can have, which must be a mistake. The error
+        does not quote the text, because it may be a misplaced token.
 
-        >>> Rights.parse("write chris/feed_12/")
-        Rights(level='write', prefix='chris/feed_12/')
+        >>> Permissions.parse("write chris/feed_12/")
+        Permissions(level='write', prefix='chris/feed_12/')
         """
         level, prefix = [*text.split(maxsplit=1), "", ""][:2]
-        if level not in LEVELS:  # which may be a token that stands in the wrong place
+        if level not in LEVELS:
             raise ValueError(f"rights are one of {', '.join(LEVELS)}, then a key prefix if they have one")
         prefix = prefix.strip()
         if re.search(r"(^|\s)[#;]", prefix):
@@ -47,17 +48,17 @@ class Permissions:
 
     @property
     def is_unrestricted(self) -> bool:
-        """Whether nothing is beyond them: not the jobs of others, nor the server itself."""
+        """Whether they include everything, even the jobs of other users and the server itself."""
         return self.level == LEVELS[-1] and not self.prefix
 
     def allows(self, level: str) -> bool:
-        """Tell whether they reach as far as *level*."""
+        """Return whether they include *level*."""
         return LEVELS.index(self.level) >= LEVELS.index(level)
 
-    def reach(self, others: Permissions) -> bool:
-        """Tell whether each key of *others* is one of those that these are for, too."""
+    def covers(self, others: Permissions) -> bool:
+        """Return whether they include all keys of *others*."""
         return self.allows_key(others.prefix)
 
     def allows_key(self, key: str) -> bool:
-        """Tell whether *key* is one of those that they are for."""
+        """Return whether they include *key*."""
         return key.startswith(self.prefix)

@@ -12,10 +12,10 @@ _ALL = Permissions()
 
 @dataclass(eq=False)  # not frozen: the server makes one for each request, and a frozen one takes far longer
 class Principal:
-    """Identify the sender of a message and state their rights. Nobody changes one after it is made."""
+    """The identity and the permissions of the sender of a message. Do not modify an instance."""
 
     permissions: Permissions = _ALL
-    # the name of the token, "" without tokens
+    # the name of the token; "" if the server has no tokens
     owner: str = ""
     # may change settings and end the server
     is_trusted: bool = True
@@ -29,5 +29,5 @@ class Principal:
     renew: Callable[[], Principal] | None = None
 
     def renewed(self) -> Principal:
-        """Return the principal with its present rights. Raise `UnauthorizedError` if its token was revoked."""
+        """Return the principal with its present permissions. Raise `UnauthorizedError` if its token was revoked."""
         return self.renew() if self.renew else self

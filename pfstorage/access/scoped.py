@@ -1,4 +1,4 @@
-"""A storage as somebody sees it who may not do all: other keys are neither told of nor touched."""
+"""A storage that is limited to the permissions of a principal: other objects are neither listed nor changed."""
 
 from __future__ import annotations
 
@@ -32,48 +32,51 @@ from pfstorage.errors import PermissionDeniedError
 from pfstorage.keys.mapping import check_key
 from pfstorage.settings.model import Settings
 
-ELSEWHERE = "something in the account"
-"""What is told of keys that are for others."""
+# Replaces names in the replies to a principal who may not see them.
+HIDDEN_NAME = "something in the account"
 
 
 def scoped(storage: Storage, permissions: Permissions) -> Storage:
-    """Return *storage* for whoever has *permissions*: itself, or what offers the same, patience and segments too."""
+    """Return *storage* limited to *permissions*, with the same optional abilities of retries and multipart uploads.
+
+    With permission to write all keys, this is *storage* itself.
+    """
     if not permissions.prefix and permissions.allows("write"):
         return storage
-    kinds: dict[tuple[bool, bool], type[_Confined]] = {
-        (False, False): _Confined,
-        (True, False): _Patient,
-        (False, True): _Segmented,
-        (True, True): _PatientAndSegmented,
+    kinds: dict[tuple[bool, bool], type[_Scoped]] = {
+        (False, False): _Scoped,
+        (True, False): _ScopedRetry,
+        (False, True): _ScopedMultipart,
+        (True, True): _ScopedRetryAndMultipart,
     }
-    offers = (isinstance(storage, SupportsRetryPolicy), isinstance(storage, SupportsMultipart))
-    return kinds[offers](storage, permissions)
+    abilities = (isinstance(storage, SupportsRetryPolicy), isinstance(storage, SupportsMultipart))
+    return kinds[abilities](storage, permissions)
 
 
 def require_write(permissions: Permissions, key: str) -> None:
-    """Raise `PermissionDeniedError` if *permissions* don't allow to write *key*."""
+    """Raise `PermissionDeniedError` if *permissions* do not allow writing *key*."""
     if not permissions.allows("write"):
-        raise PermissionDeniedError(f"{key!r}: this token may read, and change nothing", key=key)
-    _require_touch(permissions, key)
+        raise PermissionDeniedError(f"{key!r}: this token may only read", key=key)
+    _require_permitted(permissions, key)
 
 
-def _require_touch(permissions: Permissions, key: str) -> None:
+def _require_permitted(permissions: Permissions, key: str) -> None:
     if not permissions.allows_key(key):
         raise PermissionDeniedError(
             f"{key!r}: this token is for the keys that begin with {permissions.prefix!r}", key=key
         )
 
 
-class _Confined:
-    """See `Storage`. Raise `PermissionDeniedError` for what the rights don't allow.
+class _Scoped:
+    """See `Storage`. Methods also raise `PermissionDeniedError`.
 
-    A key with ``..`` is refused where it begins as it should, too: what stands between here
-    and a store may take it for a path.
+    A key with ``..`` is refused even if it starts with the prefix: a proxy in front of the store may resolve it like
+    a path.
     """
 
     def __init__(self, storage: Any, permissions: Permissions) -> None:
         self._storage: Storage = storage
-        self._rights = permissions
+        self._permissions = permissions
 
     @property
     def settings(self) -> Settings:
@@ -83,15 +86,15 @@ class _Confined:
     def takes_streams(self) -> bool:
         return takes_streams(self._storage)
 
-    def _within(self, start: str) -> str:
-        _require_touch(self._rights, start)
-        return start
+    def _require_key(self, key: str) -> str:
+        _require_permitted(self._permissions, key)
+        return key
 
     def _readable(self, key: str) -> str:
-        return check_key(self._within(key))
+        return check_key(self._require_key(key))
 
     def _writable(self, key: str) -> str:
-        require_write(self._rights, key)
+        require_write(self._permissions, key)
         return check_key(key)
 
     def list(
@@ -103,17 +106,18 @@ class _Confined:
         limit: int | None = None,
         delimiter: str = "",
     ) -> Iterator[ObjectInfo]:
-        """Yield the rows of those keys alone: a shorter *prefix* stands for the whole of them."""
-        within = self._rights.prefix if self._rights.prefix.startswith(prefix) else self._within(prefix)
+        """Yield only permitted rows. A *prefix* shorter than the permitted one lists all of those."""
+        permitted = self._permissions.prefix
+        start = permitted if permitted.startswith(prefix) else self._require_key(prefix)
         rows = self._storage.list(
-            within, start_after=start_after, stop_before=stop_before, limit=limit, delimiter=delimiter
+            start, start_after=start_after, stop_before=stop_before, limit=limit, delimiter=delimiter
         )
-        # what lies between here and the store may drop what was asked for
-        return (row for row in rows if row.key.startswith(within))
+        # a proxy in front of the store may drop the parameters of the request
+        return (row for row in rows if row.key.startswith(start))
 
-    def allow_partial_listing(self, note: Callable[[str, str], None]) -> Storage:
-        """See `SupportsPartialListing`: a listing looks at nothing but what begins as it should."""
-        return scoped(list_partially(self._storage, note), self._rights)
+    def allow_partial_listing(self, on_skip: Callable[[str, str], None]) -> Storage:
+        """See `SupportsPartialListing`. A listing reads only directories with permitted keys."""
+        return scoped(list_partially(self._storage, on_skip), self._permissions)
 
     def head(self, key: str) -> ObjectInfo:
         return self._storage.head(self._readable(key))
@@ -139,7 +143,7 @@ class _Confined:
         return self._storage.copy(self._readable(source), self._writable(target))
 
     def close(self) -> None:
-        """Do nothing: the storage is others', too."""
+        """Do nothing: other principals use the same storage."""
 
     def __enter__(self) -> Storage:
         return self
@@ -148,29 +152,29 @@ class _Confined:
         self.close()
 
 
-class _PatientStorage(Storage, SupportsRetryPolicy, Protocol):
+class _RetryStorage(Storage, SupportsRetryPolicy, Protocol):
     pass
 
 
-class _SegmentedStorage(Storage, SupportsMultipart, Protocol):
+class _MultipartStorage(Storage, SupportsMultipart, Protocol):
     pass
 
 
-class _PatientAndSegmentedStorage(_PatientStorage, _SegmentedStorage, Protocol):
+class _RetryAndMultipartStorage(_RetryStorage, _MultipartStorage, Protocol):
     pass
 
 
-class _Patient(_Confined):
-    _storage: _PatientStorage
+class _ScopedRetry(_Scoped):
+    _storage: _RetryStorage
 
     def with_retry_policy(self, retry_policy: RetryPolicy) -> Storage:
-        return scoped(self._storage.with_retry_policy(retry_policy), self._rights)
+        return scoped(self._storage.with_retry_policy(retry_policy), self._permissions)
 
 
-class _Segmented(_Confined):
-    """Of a large object, the segments lie below its key in a container of their own. Nothing here names them."""
+class _ScopedMultipart(_Scoped):
+    """A scoped storage with multipart uploads. Callers never name segments, so only object keys are checked."""
 
-    _storage: _SegmentedStorage
+    _storage: _MultipartStorage
 
     def part_size(self, size: int, wanted: int) -> int:
         return self._storage.part_size(size, wanted)
@@ -189,17 +193,19 @@ class _Segmented(_Confined):
         return self._storage.list_parts(info)
 
     def leftovers(self, is_wanted: Callable[[str], bool], older_than: float, run_all: RunAll) -> Leftovers:
-        """Return those of the keys that the rights are for. What others have that could not be read, is not told."""
-        permissions = self._rights
+        """Return only leftovers of permitted keys, and hide the names of unreadable manifests."""
+        permissions = self._permissions
         found = self._storage.leftovers(
             lambda key: permissions.allows_key(key) and is_wanted(key), older_than, run_all
         )
-        return replace(found, unread=[ELSEWHERE] * len(found.unread) if permissions.prefix else found.unread)
+        return replace(
+            found, unread=[HIDDEN_NAME] * len(found.unread) if permissions.prefix else found.unread
+        )
 
     def remove_leftover(self, leftover: Leftover) -> bool:
-        require_write(self._rights, leftover.key)
+        require_write(self._permissions, leftover.key)
         return self._storage.remove_leftover(leftover)
 
 
-class _PatientAndSegmented(_Patient, _Segmented):
-    _storage: _PatientAndSegmentedStorage
+class _ScopedRetryAndMultipart(_ScopedRetry, _ScopedMultipart):
+    _storage: _RetryAndMultipartStorage

@@ -118,7 +118,7 @@ def require_visible(principal: Principal, job: Job) -> None:
         return
     if job.owner != principal.owner:
         raise UnknownJobError(f"there is no job {job.id!r}", job=job.id)
-    if not principal.permissions.reach(job.permissions):
+    if not principal.permissions.covers(job.permissions):
         raise ForbiddenError("the job was begun with rights to more keys than the token has now", job=job.id)
 
 

@@ -1,19 +1,6 @@
-"""Kinds of store errors that the code above the backends tells apart, and the texts of some.
+"""Errors of a store that the code above the backends distinguishes, and errors with a common text.
 
-A reply names the public base of each kind instead::
-
-    RejectedError
-    ├── PreconditionFailedError     a condition about an object, such as If-Match, does not hold
-    ├── RangeNotSatisfiableError    the requested range begins after the end of the object
-    ├── SegmentsMissingError        a segment of a large object is missing or has changed
-    ├── ProxyDeniedError            a server in front of the store denied the request
-    └── MisconfiguredError
-        └── ProxyLoginError         a proxy in front of the store requires its own login
-    UnavailableError
-    ├── ConnectError                no connection to the store could be opened
-    ├── SilentStoreError            the store is connected and sends nothing, or too little
-    ├── OverloadedError             the store asks for fewer requests
-    └── ProxyAnswerError            a server in front of the store answered in its place
+The classes are not public: a reply names their nearest public base.
 """
 
 from __future__ import annotations
@@ -24,44 +11,45 @@ from pfstorage.errors import (
     IntegrityError,
     MisconfiguredError,
     RejectedError,
-    StorageError,
     UnavailableError,
 )
 
 
 class PreconditionFailedError(RejectedError, is_public=False):
-    pass
+    """A precondition on an object, such as If-Match, failed. A 412 about a login or a container is another error."""
 
 
 class RangeNotSatisfiableError(RejectedError, is_public=False):
-    pass
+    """The requested range starts after the end of the object."""
 
 
 class SegmentsMissingError(RejectedError, is_public=False):
-    pass
+    """A segment of a large object is missing or has changed. The manifest may have been replaced."""
 
 
 class ProxyDeniedError(RejectedError, is_public=False):
-    pass
+    """A server in front of the store denied the request."""
 
 
 class ProxyLoginError(MisconfiguredError, is_public=False):
-    pass
+    """A proxy in front of the store requires its own login."""
 
 
 class ConnectError(UnavailableError, is_public=False):
-    pass
+    """No connection to the store could be opened."""
 
 
 class SilentStoreError(UnavailableError, is_public=False):
-    pass
+    """The store accepted the connection, but sends nothing, or too little."""
 
 
 class OverloadedError(UnavailableError, is_public=False):
-    pass
+    """The store asks for fewer requests."""
 
 
 class ProxyAnswerError(UnavailableError, is_public=False):
+    """A server in front of the store answered in its place."""
+
     max_retries = 2  # the answer may be permanent, such as that of a wrong address
 
 
@@ -75,23 +63,10 @@ def object_changed_error(key: str) -> RejectedError:
     return PreconditionFailedError(f"{key!r} is another object by now: try again", key=key, status=412)
 
 
-def is_precondition_failed(error: StorageError) -> bool:
-    """Return whether a precondition on an object, such as If-Match, failed.
-
-    That is true for `object_changed_error`. It is false for a 412 about a login or a container.
-    """
-    return isinstance(error, PreconditionFailedError)
-
-
 def range_error(key: str, size: int) -> RejectedError:
     """Return the error for a range that starts after the end of an object of *size* bytes."""
     text = f"{key!r} has {size} bytes: there are none in this range"
     return RangeNotSatisfiableError(text, key=key, status=416)
-
-
-def is_range_error(error: StorageError) -> bool:
-    """Return whether the requested range starts after the end of the object, as for `range_error`."""
-    return isinstance(error, RangeNotSatisfiableError)
 
 
 def resolve_range(byte_range: ByteRange | None, info: ObjectInfo) -> tuple[int, int]:
@@ -113,8 +88,3 @@ def resolve_range(byte_range: ByteRange | None, info: ObjectInfo) -> tuple[int, 
 def damaged_segment_error(key: str) -> IntegrityError:
     """Return the error for a large object with a segment that arrived damaged."""
     return IntegrityError(f"{key!r}: a segment does not have the store's MD5; pull it again", key=key)
-
-
-def lacks_segments(error: StorageError) -> bool:
-    """Return whether the store reports missing segments of a large object. Its manifest may have been replaced."""
-    return isinstance(error, SegmentsMissingError)

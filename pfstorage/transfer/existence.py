@@ -13,7 +13,7 @@ from dataclasses import replace
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.capabilities import SupportsMultipart
 from pfstorage.backends.contract import ByteRange
-from pfstorage.backends.errors import lacks_segments
+from pfstorage.backends.errors import SegmentsMissingError
 from pfstorage.errors import NotFoundError, PfstorageError, RejectedError
 from pfstorage.transfer.context import TransferContext, no_progress
 from pfstorage.transfer.engine import run
@@ -131,7 +131,7 @@ def is_readable(context: TransferContext, known: ObjectInfo) -> bool:
     except NotFoundError:
         return False
     except RejectedError as e:
-        if not lacks_segments(e):
+        if not isinstance(e, SegmentsMissingError):
             raise
         return False
     return True

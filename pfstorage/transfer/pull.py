@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from pfstorage.backends import ObjectInfo
-from pfstorage.backends.errors import is_precondition_failed
+from pfstorage.backends.errors import PreconditionFailedError
 from pfstorage.errors import IntegrityError, InvalidKeyError, LocalFileError, NotFoundError, RejectedError
 from pfstorage.keys.mapping import is_directory_marker
 from pfstorage.local import LocalTree, NewFile, body_of, is_disk_error, local_errors
@@ -136,7 +136,7 @@ def _is_current(context: TransferContext, transfer: Transfer) -> bool:
         # missing, in the way, or changed while it was read, as by another pull; or another object: writing it will tell
         return False
     except RejectedError as e:
-        if not is_precondition_failed(e):  # it is replaced at this moment
+        if not isinstance(e, PreconditionFailedError):  # it is replaced at this moment
             raise
         return False
 
@@ -188,13 +188,13 @@ def _fetch_into(context: TransferContext, transfer: Transfer, file: NewFile) -> 
         try:
             return large.pull(context, known, file)
         except (NotFoundError, RejectedError) as e:
-            if not (isinstance(e, NotFoundError) or is_precondition_failed(e)):
+            if not isinstance(e, (NotFoundError, PreconditionFailedError)):
                 raise
             file.truncate(0)  # it is another by now, or of a kind that the listing does not tell
     try:
         info = context.storage.get(transfer.key, context.sink(file))
     except RejectedError as e:
-        if not is_precondition_failed(e):
+        if not isinstance(e, PreconditionFailedError):
             raise
         raise IntegrityError(str(e), key=transfer.key) from e  # it is asked for again
     if info.segments_etag:  # a listing does not tell of every kind of large object

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from pfstorage.backends import ObjectInfo, Storage
-from pfstorage.backends.errors import is_precondition_failed, lacks_segments
+from pfstorage.backends.errors import PreconditionFailedError, SegmentsMissingError
 from pfstorage.errors import IntegrityError, StorageError
 from pfstorage.transfer.existence import reconcile
 
@@ -42,7 +42,9 @@ def download_current(
             now = storage.head(key)
             # an upload of the same bytes has other segments, so those of the one before may be gone
             is_other = (
-                known is None or reconcile(known, now) is not known or (lacks_segments(e) and times == 1)
+                known is None
+                or reconcile(known, now) is not known
+                or (isinstance(e, SegmentsMissingError) and times == 1)
             )
             if not is_other:
                 raise
@@ -51,4 +53,4 @@ def download_current(
 
 
 def _may_be_replaced(error: StorageError) -> bool:
-    return isinstance(error, IntegrityError) or is_precondition_failed(error) or lacks_segments(error)
+    return isinstance(error, (IntegrityError, PreconditionFailedError, SegmentsMissingError))

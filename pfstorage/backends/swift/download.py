@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from pfstorage.backends.contract import CHUNK, ByteRange, ObjectInfo, Sink
-from pfstorage.backends.errors import is_precondition_failed, object_changed_error, range_error
+from pfstorage.backends.errors import PreconditionFailedError, object_changed_error, range_error
 from pfstorage.backends.http.errors import Refusal
 from pfstorage.backends.http.response import Response
 from pfstorage.backends.streams import HashedSink, announce
@@ -44,7 +44,7 @@ class Download:
         try:
             self._session.call(self._get_rest, self._key, progress=self._progress)
         except RejectedError as e:
-            if not is_precondition_failed(e):  # it is If-Match
+            if not isinstance(e, PreconditionFailedError):  # it is If-Match
                 raise
             if self._is_to_compare or not self._is_large_and_the_same():
                 raise object_changed_error(self._key) from None

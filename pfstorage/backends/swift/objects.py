@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pfstorage.backends.capabilities import rewind_window
 from pfstorage.backends.contract import CHUNK, ByteRange, ObjectInfo, Sink, Source
-from pfstorage.backends.errors import already_exists_error, is_precondition_failed
+from pfstorage.backends.errors import PreconditionFailedError, already_exists_error
 from pfstorage.backends.http.connection import ConnectionBroken, Refusal
 from pfstorage.backends.streams import HashedBody
 from pfstorage.backends.swift.download import Download
@@ -111,7 +111,7 @@ class SwiftObjects:
             raise
         except RejectedError as e:
             # what is there is new, if it is of a try whose answer was lost
-            if unanswered and is_precondition_failed(e):
+            if unanswered and isinstance(e, PreconditionFailedError):
                 with contextlib.suppress(StorageError):  # what is told is why the last try failed
                     if (info := self.head(container, key)).etag in unanswered:
                         return info
@@ -209,7 +209,7 @@ def only_if_new(key: str, headers: dict[str, str], if_absent: bool) -> Iterator[
     try:
         yield
     except RejectedError as e:
-        if if_absent and is_precondition_failed(e):
+        if if_absent and isinstance(e, PreconditionFailedError):
             raise already_exists_error(key) from None
         raise
 

@@ -22,7 +22,7 @@ from urllib.parse import unquote
 from pfstorage.backends.capabilities import Part
 from pfstorage.backends.checksums import segments_etag_of
 from pfstorage.backends.contract import ObjectInfo, Source
-from pfstorage.backends.errors import is_precondition_failed
+from pfstorage.backends.errors import PreconditionFailedError
 from pfstorage.backends.http.connection import Refusal
 from pfstorage.backends.swift.errors import BadRequestError
 from pfstorage.backends.swift.headers import etag_in
@@ -204,7 +204,9 @@ class SwiftUpload:
                 self._put_manifest(json.dumps(manifest).encode(), etag, len(manifest))
             except RejectedError as e:
                 # what is there is new, if it is of a try whose answer was lost
-                if not (self._may_be_named and is_precondition_failed(e) and self._is_live(etag)):
+                if not (
+                    self._may_be_named and isinstance(e, PreconditionFailedError) and self._is_live(etag)
+                ):
                     raise
         size = sum(piece.size for piece in pieces)
         kind = self._headers["Content-Type"]

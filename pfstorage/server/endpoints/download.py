@@ -14,7 +14,7 @@ from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.capabilities import Part, SupportsMultipart
 from pfstorage.backends.content_types import UNKNOWN
 from pfstorage.backends.contract import ByteRange, Sink
-from pfstorage.backends.errors import is_precondition_failed, is_range_error, object_changed_error
+from pfstorage.backends.errors import PreconditionFailedError, RangeNotSatisfiableError, object_changed_error
 from pfstorage.backends.streams import PartVerifyingSink
 from pfstorage.backends.times import parse_http_date
 from pfstorage.errors import BusyError, IntegrityError, MessageError, NotFoundError, RejectedError
@@ -104,9 +104,9 @@ class _ObjectSink:
         except _UnknownSizeError:
             return self.fetch(None)
         except RejectedError as e:
-            if is_range_error(e):
+            if isinstance(e, RangeNotSatisfiableError):
                 raise self._range_error() from e
-            if not is_precondition_failed(e) or not self._out.discard():
+            if not isinstance(e, PreconditionFailedError) or not self._out.discard():
                 raise
             raise _replaced_error(self._key) from e
         if info.size is None:
@@ -123,7 +123,12 @@ class _ObjectSink:
         try:
             return self._storage.get(self._key, self, self._range)
         except RejectedError as e:
-            if not (is_precondition_failed(e) and self._range and self._range.etag and self._out.discard()):
+            if not (
+                isinstance(e, PreconditionFailedError)
+                and self._range
+                and self._range.etag
+                and self._out.discard()
+            ):
                 raise
             self._range = None  # the object does not match If-Range, so the whole is sent
             return self._get(None)
