@@ -22,9 +22,9 @@ def relative_to(name: str, location: str) -> str | None:
     The whole *name* is below an empty location; a name is below itself, with
     nothing left. Slashes at the end of *location* don't matter.
 
-    >>> below("chris/DICOM/a.dcm", "chris/DICOM/"), below("chris/DICOM2/a", "chris/DICOM")
+    >>> relative_to("chris/DICOM/a.dcm", "chris/DICOM/"), relative_to("chris/DICOM2/a", "chris/DICOM")
     ('a.dcm', None)
-    >>> below("/store/a", "/"), below("a", ""), below("a", "a")
+    >>> relative_to("/store/a", "/"), relative_to("a", ""), relative_to("a", "a")
     ('store/a', 'a', '')
     """
     if not location:
@@ -59,7 +59,7 @@ def common_prefix(first: str, last: str) -> str:
 def start_just_before(key: str) -> str:
     """Return a marker after which a listing begins with *key*, and with little else before it.
 
-    >>> just_before("chris/a"), just_before("a")
+    >>> start_just_before("chris/a"), start_just_before("a")
     ('chris/`', '`')
     """
     last = ord(key[-1])
@@ -80,7 +80,7 @@ def without_dot(location: str) -> str:
 def normal_location(text: str) -> str:
     """Return the location *text* without what means nothing in it: empty components, and those of one dot.
 
-    >>> plain_location("k//w/"), plain_location("/k/./w"), plain_location("/"), plain_location(".hidden/..")
+    >>> normal_location("k//w/"), normal_location("/k/./w"), normal_location("/"), normal_location(".hidden/..")
     ('k/w', 'k/w', '', '.hidden/..')
     """
     return "/".join(part for part in text.split("/") if part not in ("", "."))
@@ -89,7 +89,7 @@ def normal_location(text: str) -> str:
 def normal_prefix(text: str) -> str:
     """Return the beginning *text* of keys as `normal_location` would; its last component may be a part of one.
 
-    >>> plain_prefix("k//w"), plain_prefix("k//w//"), plain_prefix("k//."), plain_prefix("/")
+    >>> normal_prefix("k//w"), normal_prefix("k//w//"), normal_prefix("k//."), normal_prefix("/")
     ('k/w', 'k/w/', 'k/.', '')
     """
     directory, _, last = text.rpartition("/")

@@ -68,7 +68,7 @@ class Selection:
         """Tell whether *exclude* matches *rest*, a path below the location, or all below it if that ends in a slash.
 
         >>> selection = Selection(exclude=("tmp/**", "old"))
-        >>> [selection.leaves_out(rest) for rest in ("tmp/", "tmp/a", "old/", "old", "a")]
+        >>> [selection.excludes(rest) for rest in ("tmp/", "tmp/a", "old/", "old", "a")]
         [True, True, False, True, False]
         """
         if not rest.endswith("/"):

@@ -28,8 +28,8 @@ def md5_of(source: Source) -> str:
 def split(size: int, part_size: int) -> list[Part]:
     """Return the pieces of *size* bytes.
 
-    >>> cut(5, 2)
-    [Piece(offset=0, size=2, md5=''), Piece(offset=2, size=2, md5=''), Piece(offset=4, size=1, md5='')]
+    >>> split(5, 2)
+    [Part(offset=0, size=2, md5=''), Part(offset=2, size=2, md5=''), Part(offset=4, size=1, md5='')]
     """
     return [Part(start, min(part_size, size - start)) for start in range(0, size, part_size)]
 
