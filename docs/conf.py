@@ -19,6 +19,7 @@ version = release = runpy.run_path(str(_VERSION_FILE))["__version__"]
 
 extensions = ["sphinx.ext.autodoc"]
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
 default_role = "py:obj"  # docstrings write `name` for a name of Python
 
