@@ -1,6 +1,6 @@
 """The actions. Each is a function with a dataclass for its meta."""
 
-from pfstorage.actions import jobs, listing, pull, push, service, sweep
+from pfstorage.actions import jobs, listing, pull, push, service, sweep, verify
 from pfstorage.actions.context import ActionContext, RequestContext, Upload
 from pfstorage.actions.registry import ACTIONS, Action, action, find_action
 
@@ -18,4 +18,5 @@ __all__ = [
     "push",
     "service",
     "sweep",
+    "verify",
 ]

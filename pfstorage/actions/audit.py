@@ -1,4 +1,4 @@
-"""Whether what should be there is there: what objVerify and the audit of a transfer reply."""
+"""Replies of objVerify and of audits, and local files without an object."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pfstorage.transfer import Failure, Plan, Transfer
 from pfstorage.transfer.verify import Comparison
 
 
-def body_of(comparison: Comparison, left_out: Collection[str] = ()) -> dict[str, Any]:
-    """Return what the reply tells of *comparison*; what the store has below the prefixes *left_out*, nobody knows."""
+def audit_body(comparison: Comparison, left_out: Collection[str] = ()) -> dict[str, Any]:
+    """Return the members of the reply that report *comparison*. Its status is false if prefixes were *left_out*."""
     body: dict[str, Any] = {
         "status": not (comparison.changed or comparison.missing or comparison.failed or comparison.error),
         "same": comparison.skipped,
@@ -31,7 +31,7 @@ def body_of(comparison: Comparison, left_out: Collection[str] = ()) -> dict[str,
     elif left_out:
         body["status"] = False
         body["msg"] = (
-            f"the store did not list what it has below {min(left_out)!r}"
+            f"the store did not list the objects below {min(left_out)!r}"
             + (f" and {len(left_out) - 1} more" if len(left_out) > 1 else "")
             + ": allow pfstorage to read it, or name it in 'exclude'"
         )
@@ -41,10 +41,13 @@ def body_of(comparison: Comparison, left_out: Collection[str] = ()) -> dict[str,
 def with_extra_files(
     plan: Plan, files: Iterator[LocalFile], note: Callable[[str], None]
 ) -> Iterator[Transfer | Failure]:
-    """Pass *plan* on, whose paths ascend as its keys do; *note* those of *files* that are not in it."""
+    """Yield the items of *plan*. Call *note* with the path of each of *files* that has no item.
+
+    The paths of *plan* and *files* must be in ascending order.
+    """
     file = next(files, None)
     for item in plan:
-        if isinstance(item, Failure):  # it has no place of its own
+        if isinstance(item, Failure):  # its path is not in order
             yield item
             continue
         path = os.fsencode(item.path)
@@ -60,17 +63,20 @@ def with_extra_files(
 
 
 def local_files(
-    root: str, local_access: LocalAccess, takes: Callable[[str], bool], cancellation: CancellationToken
+    root: str, local_access: LocalAccess, selects: Callable[[str], bool], cancellation: CancellationToken
 ) -> Iterator[LocalFile]:
-    """Yield the files below *root* of whose path below it *takes* is true, in ascending order. Heed *cancellation*."""
+    """Yield the files below *root* in ascending order, if *selects* is true of their relative path.
+
+    Raise `StoppedError` after *cancellation*.
+    """
 
     def excludes(_: str) -> bool:
-        cancellation.checkpoint()  # at directories without files, too
+        cancellation.checkpoint()  # also in directories without files
         return False
 
     try:
         for file in find_files(root, warn=lambda _: None, local_access=local_access, excludes=excludes):
-            if isinstance(file, LocalFile) and takes(file.rest):
+            if isinstance(file, LocalFile) and selects(file.rest):
                 yield file
     except LocalFileError:
-        return  # there is no such directory: all objects are missing
+        return  # the directory does not exist: all objects are missing

@@ -96,12 +96,12 @@ def _is_spelling(storage: Storage, has: Callable[[Storage, str], bool], plain: s
     try:
         return has(storage, plain) or not has(storage, written)
     except StorageError as e:
-        if not is_denied(e):
+        if not is_listing_denied(e):
             raise
         return True
 
 
-def is_denied(error: PfstorageError | None) -> bool:
+def is_listing_denied(error: PfstorageError | None) -> bool:
     """Tell whether *error* is that of a listing that the store, or what is before it, refuses.
 
     It may give out objects all the same.

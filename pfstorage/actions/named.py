@@ -1,19 +1,16 @@
-"""The objects that a message names by ``fileList``, which need not be listed to be pulled."""
+"""The objects that a message names by ``fileList``. A pull of them needs no listing."""
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from pfstorage.actions.audit import local_files, with_extra_files
-from pfstorage.actions.listing import is_denied, location_in
-from pfstorage.actions.target import Target, refused, resolved
+from pfstorage.actions.listing import is_listing_denied, location_in
+from pfstorage.actions.target import Claims, Target, refusal, resolve_link
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.errors import InvalidKeyError, NotFoundError, PfstorageError, StorageError
-from pfstorage.keys.collisions import Collisions, fold
+from pfstorage.keys.collisions import fold
 from pfstorage.keys.mapping import is_directory_marker, join, normal_location, relative_to
 from pfstorage.keys.selection import Selection
 from pfstorage.local import LocalFile
@@ -30,19 +27,21 @@ from pfstorage.transfer import (
 )
 
 Items = Iterator[Transfer | Failure]
-NotThere = Callable[[Transfer, PfstorageError], Transfer | Failure]
-HasRoom = Callable[[Plan, Target], Plan]
+# makes an item for a name without an object
+MakeMissing = Callable[[Transfer, PfstorageError], Transfer | Failure]
+# checks that the disk has space for a plan
+SpaceCheck = Callable[[Plan, Target], Plan]
 
 
-def _as_it_is(plan: Plan, _: Target) -> Plan:
+def _unchecked(plan: Plan, _: Target) -> Plan:
     return plan
 
 
 @dataclass(frozen=True)
-class _Name:
-    """One item: *name* is a key, or a location. *target* is where the key goes, *to* what the item says of it.
+class _NamedItem:
+    """One item of ``fileList``: *name* is a key or a location, and *to* is its path in the message, if it has one.
 
-    *is_location* tells that it is no key: it ends in a slash, or is spelled as no key of ours is.
+    *target* maps the key to a file. With *is_location*, the name can't be a key of pfstorage.
     """
 
     name: str
@@ -51,11 +50,11 @@ class _Name:
     is_location: bool
 
 
-class Names:
-    """Objects by their names: a name is a key or, where there is no object of that key, the location of others.
+class NamedObjects:
+    """The objects with given names. A name is a key, or the location of several objects if no object has that key.
 
-    A name without *to* goes where *target* has it go, another one to its own file or directory. What is named
-    twice is taken once; two objects that would be one file are refused.
+    A name without a path of its own goes to *target*. Duplicate names count once. If two objects would be one file,
+    the second one fails.
     """
 
     def __init__(
@@ -63,24 +62,26 @@ class Names:
         items: Iterable[tuple[str, str | None]],
         target: Target,
         selection: Selection,
-        has_room: HasRoom | None,
+        check_space: SpaceCheck | None,
     ) -> None:
-        """Take *items*, each a name and where it goes. *has_room* passes on a plan to be written; None is a dry run.
+        """Take *items* of a name and a path or None. *check_space* checks a plan of files to write.
 
-        Raise `ForbiddenError` if one of them goes where the message may not.
+        It is None for a dry run. Raise `ForbiddenError` if the message may not write to one of the paths.
         """
         self.target = target
         self.selection = selection
-        self._has_room = has_room
+        self._check_space = check_space
         self._targets: dict[tuple[str, str], Target] = {}
-        self._names = [self._name(name, to) for name, to in dict.fromkeys(items)]
-        confirmed: dict[tuple[int, int], bool] = {}
-        self._folds = any(each.folds_names(confirmed) for each in {name.target for name in self._names})
-        self._forget()
+        self._items = [self._item(name, to) for name, to in dict.fromkeys(items)]
+        answers: dict[tuple[int, int], bool] = {}
+        self._folds_names = any(
+            target.folds_names(answers) for target in {item.target for item in self._items}
+        )
+        self._reset()
 
-    def _name(self, name: str, to: str | None) -> _Name:
+    def _item(self, name: str, to: str | None) -> _NamedItem:
         is_location = is_directory_marker(name) or normal_location(name) != name
-        return _Name(name, to, self._target(name, to, is_location), is_location)
+        return _NamedItem(name, to, self._target(name, to, is_location), is_location)
 
     def _target(self, name: str, to: str | None, is_location: bool) -> Target:
         if to is None:
@@ -90,77 +91,81 @@ class Names:
             self._targets[location, to] = Target(location, to, self.target.local_access, keeps_open=False)
         return self._targets[location, to]
 
-    def _forget(self) -> None:
-        """Begin anew: nothing is known of the store."""
+    def _reset(self) -> None:
+        """Forget the answers of the store, and all claims."""
         self._known: dict[str, ObjectInfo | PfstorageError] = {}
-        self._locations = {each.name for each in self._names if each.is_location}
-        self._marks: set[str] = set()
-        self._claims = _Claims(self._folds)
+        self._locations = {each.name for each in self._items if each.is_location}
+        self._markers: set[str] = set()
+        self._claims = Claims(self._folds_names)
 
-    def pull(self, means: Callable[[], TransferContext]) -> TransferReport:
-        """Write the objects to their files. What is surely a key, if there is one, takes one GET."""
-        work = means()
-        if self._has_room is None:
-            return pull(self._plan(work, self._not_there), work)
-        self._forget()
-        self._known = heads_of(self._unclear(), work)
-        tried: list[Transfer] = []
-        report = pull_named(self._keys(tried.append), work, self._is_elsewhere)
-        for item in tried:
+    def pull(self, new_work: Callable[[], TransferContext]) -> TransferReport:
+        """Write the objects to their files. An unambiguous key takes one GET and no listing."""
+        work = new_work()
+        if self._check_space is None:
+            return pull(self._plan(work, self._missing), work)
+        self._reset()
+        self._known = heads_of(self._ambiguous_names(), work)
+        attempted: list[Transfer] = []
+        report = pull_named(self._plan_keys(attempted.append), work, self._note_location)
+        for item in attempted:
             if item.key not in self._locations:
                 self._claims.claim(item)
         if self._locations and not report.error:
-            later = means()
-            report.add(pull(self._below(later, self._not_there, has_room=self._has_room), later))
+            second = new_work()
+            plan = self._plan_locations(second, self._missing, check_space=self._check_space)
+            report.add(pull(plan, second))
         return report
 
-    def _is_elsewhere(self, item: Transfer, is_mark: bool) -> None:
+    def _note_location(self, item: Transfer, is_marker: bool) -> None:
         self._locations.add(item.key)
-        if is_mark:
-            self._marks.add(item.key)
+        if is_marker:
+            self._markers.add(item.key)
 
-    def compared(self, work: TransferContext, note_extra: Callable[[str], None] | None = None) -> Plan:
-        """Return the plan to compare them with their files. What is not there is a transfer, and found missing."""
+    def comparison_plan(self, work: TransferContext, note_extra: Callable[[str], None] | None = None) -> Plan:
+        """Return a plan that compares the objects with their files. A missing object is a transfer."""
         return self._plan(work, lambda item, _: item, note_extra)
 
-    def resolved(self, transfer: Transfer) -> Transfer:
-        """See the function `resolved`."""
-        tops = (self.target.top, *(each.target.root for each in self._names if each.to))
+    def resolve_link(self, transfer: Transfer) -> Transfer:
+        """Return *transfer* with the file that its link leads to. See `target.resolve_link`."""
+        tops = (self.target.top, *(each.target.root for each in self._items if each.to))
         above = (top for top in tops if relative_to(transfer.path, top) is not None)
-        return resolved(transfer, self.target.local_access, max(above, key=len))
+        return resolve_link(transfer, self.target.local_access, max(above, key=len))
 
     def _plan(
-        self, work: TransferContext, not_there: NotThere, note_extra: Callable[[str], None] | None = None
+        self,
+        work: TransferContext,
+        make_missing: MakeMissing,
+        note_extra: Callable[[str], None] | None = None,
     ) -> Items:
-        self._forget()
-        self._known = heads_of((each.name for each in self._names if not each.is_location), work)
-        yield from self._keys(lambda _: None)
-        yield from self._below(work, not_there, note_extra)
+        self._reset()
+        self._known = heads_of((each.name for each in self._items if not each.is_location), work)
+        yield from self._plan_keys(lambda _: None)
+        yield from self._plan_locations(work, make_missing, note_extra)
 
-    def _unclear(self) -> Iterator[str]:
-        """Yield the names that must be known to be keys or not before anything is written.
+    def _ambiguous_names(self) -> Iterator[str]:
+        """Yield the names that may be keys or locations, where the difference matters before the first write.
 
-        That are those which as keys would not be selected, and those whose files would lie in each other's place.
+        The selection excludes them as keys, or the path of one is a directory in the path of another.
         """
-        places: list[tuple[str, _Name]] = []
-        for each in self._names:
+        paths: list[tuple[str, _NamedItem]] = []
+        for each in self._items:
             if not each.is_location and not each.target.selects(self.selection, each.name):
                 yield each.name
-            item = each.target.planned(ObjectInfo(each.name))
+            item = each.target.plan(ObjectInfo(each.name))
             if isinstance(item, Transfer):
-                place = self._claims.place(item) + "/"
-                places.append((fold(place) if self._folds else place, each))
-        above: list[tuple[str, _Name]] = []
-        for place, each in sorted(places, key=lambda row: row[0]):
-            while above and not place.startswith(above[-1][0]):
-                above.pop()
-            if above:
-                yield from (other.name for other in (above[-1][1], each) if not other.is_location)
-            above.append((place, each))
+                path = self._claims.real_path(item) + "/"
+                paths.append((fold(path) if self._folds_names else path, each))
+        parents: list[tuple[str, _NamedItem]] = []
+        for path, each in sorted(paths, key=lambda row: row[0]):
+            while parents and not path.startswith(parents[-1][0]):
+                parents.pop()
+            if parents:
+                yield from (other.name for other in (parents[-1][1], each) if not other.is_location)
+            parents.append((path, each))
 
-    def _keys(self, note_tried: Callable[[Transfer], None]) -> Items:
-        """Yield the names that are keys, and those that may be."""
-        for each in self._names:
+    def _plan_keys(self, note_attempt: Callable[[Transfer], None]) -> Items:
+        """Yield the transfers of the names that are keys or may be keys."""
+        for each in self._items:
             if each.name in self._locations:
                 continue
             known = self._known.get(each.name)
@@ -169,38 +174,38 @@ class Names:
             elif isinstance(known, PfstorageError):
                 yield Failure(each.name, each.target.root, known)
             elif known is None:
-                item = each.target.planned(ObjectInfo(each.name))
+                item = each.target.plan(ObjectInfo(each.name))
                 if isinstance(item, Transfer):
-                    note_tried(item := replace(item, known=None))
+                    note_attempt(item := replace(item, known=None))
                 yield item
             else:
                 if known.is_directory:
                     self._locations.add(each.name)
-                    self._marks.add(each.name)
+                    self._markers.add(each.name)
                 if each.target.selects(self.selection, each.name):
-                    item = each.target.planned(known)
-                    yield from self._claimed(
+                    item = each.target.plan(known)
+                    yield from self._without_conflicts(
                         [replace(item, confirmed=True) if isinstance(item, Transfer) else item]
                     )
 
-    def _below(
+    def _plan_locations(
         self,
         work: TransferContext,
-        not_there: NotThere,
+        make_missing: MakeMissing,
         note_extra: Callable[[str], None] | None = None,
-        has_room: HasRoom = _as_it_is,
+        check_space: SpaceCheck = _unchecked,
     ) -> Items:
-        """Yield the objects at the names that are locations."""
-        for each in self._names:
+        """Yield the transfers of the objects below the names that are locations."""
+        for each in self._items:
             if each.name in self._locations:
-                plan = self._claimed(self._at(each, work, not_there, note_extra))
-                yield from has_room(plan, each.target)
+                plan = self._without_conflicts(self._plan_location(each, work, make_missing, note_extra))
+                yield from check_space(plan, each.target)
 
-    def _at(
+    def _plan_location(
         self,
-        each: _Name,
+        each: _NamedItem,
         work: TransferContext,
-        not_there: NotThere,
+        make_missing: MakeMissing,
         note_extra: Callable[[str], None] | None,
     ) -> Items:
         storage = work.storage
@@ -208,36 +213,36 @@ class Names:
         target = self.target if each.to is None else self._target(location, each.to, is_location=True)
         is_empty = True
 
-        def planned() -> Items:
+        def rows_to_items() -> Items:
             nonlocal is_empty
             for row in work.cancellation.checked(_rows_at(storage, location, each)):
                 is_empty = False
                 if target.selects(self.selection, row.key):
-                    yield target.planned(row)
+                    yield target.plan(row)
 
-        plan: Plan = planned()
+        plan: Plan = rows_to_items()
         if note_extra is not None:
             plan = with_extra_files(plan, self._files_of(target, location, work.cancellation), note_extra)
         try:
             yield from plan
         except StorageError as e:
-            if not is_empty or not is_denied(e):
+            if not is_empty or not is_listing_denied(e):
                 raise
-            if info := self._spelled_otherwise(storage, each, location):
+            if info := self._head_normal_name(storage, each, location):
                 if target.selects(self.selection, info.key):
-                    yield target.planned(info)
+                    yield target.plan(info)
                 return
-            text = f"there is no object {each.name!r}, and the store does not list what is below it: {e}"
+            text = f"there is no object {each.name!r}, and the store does not list objects below it: {e}"
             yield Failure(each.name, target.root, type(e)(text, **e.facts))
             return
-        if is_empty and each.name not in self._marks and self.selection.is_in_shard(each.name):
-            item = target.planned(ObjectInfo(each.name))
+        if is_empty and each.name not in self._markers and self.selection.is_in_shard(each.name):
+            item = target.plan(ObjectInfo(each.name))
             error = NotFoundError(f"there is no object {each.name!r}, and none below it", key=each.name)
-            yield not_there(replace(item, known=None), error) if isinstance(item, Transfer) else item
+            yield make_missing(replace(item, known=None), error) if isinstance(item, Transfer) else item
 
     @staticmethod
-    def _spelled_otherwise(storage: Storage, each: _Name, location: str) -> ObjectInfo | None:
-        """Return the object *location*, if there is one and the name is another spelling of its key."""
+    def _head_normal_name(storage: Storage, each: _NamedItem, location: str) -> ObjectInfo | None:
+        """Return the object with the key *location*, if the name is another spelling of it. Else return None."""
         if is_directory_marker(each.name) or each.name == location:
             return None
         try:
@@ -248,34 +253,34 @@ class Names:
     def _files_of(
         self, target: Target, location: str, cancellation: CancellationToken
     ) -> Iterator[LocalFile]:
-        rest = target.rest_of(location)
-        if rest is None:
+        path = target.relative_path(location)
+        if path is None:
             return iter(())
-        root = join(target.root, rest) if rest else target.root
+        root = join(target.root, path) if path else target.root
         return local_files(
             root,
             target.local_access,
-            lambda below_it: target.selects(self.selection, join(location, below_it)),
+            lambda rest: target.selects(self.selection, join(location, rest)),
             cancellation,
         )
 
     @staticmethod
-    def _not_there(item: Transfer, error: PfstorageError) -> Failure:
+    def _missing(item: Transfer, error: PfstorageError) -> Failure:
         return Failure(item.key, item.path, error)
 
-    def _claimed(self, plan: Plan) -> Items:
-        """Pass *plan* on, but for what is in it for the second time, and refuse what collides."""
+    def _without_conflicts(self, plan: Plan) -> Items:
+        """Yield the items of *plan* without duplicates. An item whose file conflicts with another is a failure."""
         for item in plan:
             reason = None if isinstance(item, Failure) else self._claims.claim(item, item.is_directory)
             if reason is None:
                 yield item
             elif reason and isinstance(item, Transfer):
-                yield refused(item, reason)
+                yield refusal(item, reason)
 
 
-def _rows_at(storage: Storage, location: str, each: _Name) -> Iterator[ObjectInfo]:
-    """Yield what lies below *location*, of which *each* is the name; and what marks it as a directory."""
-    if normal_location(each.name) != each.name.removesuffix("/"):  # it may be the spelling of a key, too
+def _rows_at(storage: Storage, location: str, each: _NamedItem) -> Iterator[ObjectInfo]:
+    """Yield the objects below *location*, or its directory marker if *each* names one and nothing is below it."""
+    if normal_location(each.name) != each.name.removesuffix("/"):  # it may also be another spelling of a key
         yield from (row for row in storage.list(location) if relative_to(row.key, location) is not None)
         return
     is_empty = True
@@ -283,30 +288,6 @@ def _rows_at(storage: Storage, location: str, each: _Name) -> Iterator[ObjectInf
         is_empty = False
         yield row
     if is_empty and is_directory_marker(each.name):
-        mark = next(storage.list(location, limit=1), None)
-        if mark and mark.key == location and mark.is_directory:
-            yield mark
-
-
-class _Claims:
-    """The local files of one message, which each object claims before it is written."""
-
-    def __init__(self, folds: bool) -> None:
-        self._collisions = Collisions(folds, is_sorted=False)
-        self._seen: set[bytes] = set()
-        self._real = functools.lru_cache(maxsize=64)(os.path.realpath)
-
-    def place(self, item: Transfer) -> str:
-        """Return the absolute path of *item*, without links in what leads to its directory."""
-        assert item.tree is not None
-        return os.path.join(self._real(item.tree.directory), *item.parts)
-
-    def claim(self, item: Transfer, is_directory: bool = False) -> str | None:
-        """Return None if the file of *item* is its own; "" if it is already, or else in words why it can't be."""
-        place = self.place(item)
-        text = f"{place}\0{item.key}".encode("utf-8", "surrogatepass")
-        seen = hashlib.blake2b(text, digest_size=16).digest()
-        if seen in self._seen:
-            return ""
-        self._seen.add(seen)
-        return self._collisions.check(place, is_directory)
+        marker = next(storage.list(location, limit=1), None)
+        if marker and marker.key == location and marker.is_directory:
+            yield marker

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from pfstorage.access.permissions import Permissions
 from pfstorage.access.scoped import require_write
-from pfstorage.actions.audit import body_of
+from pfstorage.actions.audit import audit_body
 from pfstorage.actions.context import ActionContext, Upload
 from pfstorage.actions.listing import prepended
 from pfstorage.actions.options import MoveMeta, check_location_text, transfer_context, transfer_reply
@@ -114,7 +114,7 @@ def _pushed(context: ActionContext, meta: PutMeta, local_access: LocalAccess) ->
         return Reply({"status": False, "msg": NOTHING})  # as 2.x said it, in these words
     audit = None
     if meta.audit and not (meta.dry_run or report.error):
-        audit = body_of(_audited(context, meta, lambda: items(lambda _: None), report))
+        audit = audit_body(_audited(context, meta, lambda: items(lambda _: None), report))
     localpath = meta.put_spec if is_tree else os.path.dirname(_first_path(meta))
     reply = transfer_reply(report, meta, {"localpath": localpath}, audit)
     if meta.stable:

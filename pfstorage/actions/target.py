@@ -1,12 +1,15 @@
-"""Where the objects of a pull go."""
+"""The local files of a pull: the path of each object, and conflicts between paths."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
 from dataclasses import replace
 
 from pfstorage.backends import ObjectInfo
 from pfstorage.errors import InvalidKeyError, LocalFileError
+from pfstorage.keys.collisions import Collisions
 from pfstorage.keys.mapping import join, local_parts, relative_to
 from pfstorage.keys.selection import Selection
 from pfstorage.local import LocalAccess, local_errors, reject_unfinished_name
@@ -14,9 +17,9 @@ from pfstorage.transfer import Failure, Transfer
 
 
 class Target:
-    """Where objects go: from below *location* to below *over*, or without that under their whole keys to below *cwd*.
+    """Map objects below *location* to files below *over*. If *over* is empty, map whole keys to files below *cwd*.
 
-    Raise `ForbiddenError` if that is not on the *local_access*.
+    Raise `ForbiddenError` if *local_access* does not allow the directory.
     """
 
     def __init__(
@@ -31,70 +34,97 @@ class Target:
 
     @property
     def path(self) -> str:
-        """The path that stands for all of it, as the message spells it."""
+        """The path of the target, as the message spells it."""
         return self.over or self.top
 
     @property
     def top(self) -> str:
-        """The path below which the files lie."""
+        """The directory that contains all files."""
         return self.root if self.over else join(self.cwd, self.location)
 
-    def rest_of(self, key: str) -> str | None:
-        """Return the path of *key* below the root; None if it is not below the location."""
+    def relative_path(self, key: str) -> str | None:
+        """Return the path of *key* relative to the root, or None if *key* is not below the location."""
         rest = relative_to(key, self.location)
         return key if rest is not None and not self.over else rest
 
     def transfer(self, row: ObjectInfo) -> Transfer:
-        """Decide where *row* goes. Raise `InvalidKeyError` if it has no place."""
-        rest = self.rest_of(row.key)
+        """Return the transfer of *row* to its file. Raise `InvalidKeyError` if its key can't be a file."""
+        rest = self.relative_path(row.key)
         if rest is None:
             raise InvalidKeyError(f"{row.key!r} is not below fromLocation {self.location!r}", key=row.key)
         if rest:
-            below_it = local_parts(rest.removesuffix("/"), row.key)
-            reject_unfinished_name(below_it, row.key)
-            parts = (*self._parts, *below_it)
+            inner_parts = local_parts(rest.removesuffix("/"), row.key)
+            reject_unfinished_name(inner_parts, row.key)
+            parts = (*self._parts, *inner_parts)
             return Transfer(row.key, join(self.root, rest), row, self._tree, parts)
-        if row.is_directory:  # the location itself: over is its directory
+        if row.is_directory:  # the location itself: the root is its directory
             return Transfer(row.key, self.root, row, self._tree, self._parts)
-        # one object, and over is its file
+        # one object: the root is its file
         reject_unfinished_name(local_parts(os.path.basename(self.root), row.key), row.key)
         tree, parts = self.local_access.file(self.root)
         return Transfer(row.key, self.root, row, tree, parts)
 
-    def planned(self, row: ObjectInfo) -> Transfer | Failure:
-        """Return where *row* goes, or why it has no place."""
+    def plan(self, row: ObjectInfo) -> Transfer | Failure:
+        """Return the transfer of *row* to its file, or a failure if its key can't be a file."""
         try:
             return self.transfer(row)
         except InvalidKeyError as e:
-            return Failure(row.key, join(self.root, self.rest_of(row.key) or ""), e)
+            return Failure(row.key, join(self.root, self.relative_path(row.key) or ""), e)
 
     def selects(self, selection: Selection, key: str) -> bool:
-        """Tell whether *selection* takes *key*, whose path below the location is what globs are matched with."""
+        """Return whether *selection* includes *key*. Globs are matched with its path relative to the location."""
         rest = relative_to(key, self.location)
         return selection.selects(key, key if rest is None else rest)
 
-    def folds_names(self, told: dict[tuple[int, int], bool] | None = None) -> bool:
-        """Tell whether names that differ in case alone are one where the objects go.
+    def folds_names(self, answers: dict[tuple[int, int], bool] | None = None) -> bool:
+        """Return whether the file system takes names that differ only in case for the same name.
 
-        *told* is where the answers of directories are kept, for many targets: each is asked once.
+        *answers* caches the result by directory, for several targets.
         """
-        return self._tree.folds_names(self._parts, told)
+        return self._tree.folds_names(self._parts, answers)
 
     def free_bytes(self) -> int | None:
-        """Return for how many bytes there is room, None if that can't be told. Raise `LocalFileError`."""
+        """Return the number of bytes that fit on the disk, or None if it is unknown. Raise `LocalFileError`."""
         with local_errors(self.root):
             return self._tree.free_bytes(self._parts)
 
 
-def refused(item: Transfer, reason: str) -> Failure:
-    """Return that *item* can't be local, for a *reason* in words."""
+class Claims:
+    """Assign each local file of a message to one object."""
+
+    def __init__(self, folds_names: bool) -> None:
+        self._collisions = Collisions(folds_names, is_sorted=False)
+        self._seen: set[bytes] = set()
+        self._real = functools.lru_cache(maxsize=64)(os.path.realpath)
+
+    def real_path(self, item: Transfer) -> str:
+        """Return the absolute path of the file of *item*. No directory in it is a link."""
+        assert item.tree is not None
+        return os.path.join(self._real(item.tree.directory), *item.parts)
+
+    def claim(self, item: Transfer, is_directory: bool = False) -> str | None:
+        """Assign the file to *item*.
+
+        Return None if it was free, "" if *item* has it already, or the reason of a conflict.
+        """
+        path = self.real_path(item)
+        text = f"{path}\0{item.key}".encode("utf-8", "surrogatepass")
+        digest = hashlib.blake2b(text, digest_size=16).digest()
+        if digest in self._seen:
+            return ""
+        self._seen.add(digest)
+        return self._collisions.check(path, is_directory)
+
+
+def refusal(item: Transfer, reason: str) -> Failure:
+    """Return the failure of *item*, whose key can't be a local file for *reason*."""
     return Failure(item.key, item.path, InvalidKeyError(f"the key {item.key!r}: {reason}", key=item.key))
 
 
-def resolved(transfer: Transfer, local_access: LocalAccess, top: str) -> Transfer:
-    """Return *transfer* with the file that a link in its place leads to, as a push takes it.
+def resolve_link(transfer: Transfer, local_access: LocalAccess, top: str) -> Transfer:
+    """Return *transfer* with the file that the link at its path leads to, as a push reads it.
 
-    Raise `LocalFileError` if that is not in the directory *top*, and `OSError` if it leads nowhere.
+    Raise `LocalFileError` if the link leads out of the directory *top*, and `OSError` if it is broken.
     """
     place = local_access.resolve_link(local_access.resolve(transfer.path, follow=False))
     if not place.is_below(local_access.resolve(top)):

@@ -394,7 +394,7 @@ def test_where_there_is_no_room_nothing_is_moved(storage: Storage, tmp_path: Pat
     with mounted(tmp_path / "disk", "tmpfs", "-o", "size=700k") as disk:
         reply = run(storage, "objPull", fromLocation="s", mapLocationOver=str(disk / "deep" / "er"))
         assert reply["error"]["type"] == "FullDiskError"
-        assert "has room for 716800 bytes, and 900000 more are to be written" in reply["msg"]
+        assert "has room for 716800 bytes, and the pull needs 900000" in reply["msg"]
         assert not list(disk.iterdir())
         assert run(storage, "objPull", path="s/a", fromLocation="s", mapLocationOver=str(disk))["status"]
         again = run(storage, "objPull", fromLocation="s", mapLocationOver=str(disk))
