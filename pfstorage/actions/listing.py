@@ -1,4 +1,4 @@
-"""What is in the store: ls, objExists, objStat."""
+"""List and find objects: ls, objExists, objStat."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from pfstorage.wire.packed import PackedStrings
 from pfstorage.wire.reply import Reply
 from pfstorage.wire.rows import RowStream
 
+# the fields of a row, and the attributes of `ObjectInfo`
 ATTRIBUTES = {
     "name": "key",
     "bytes": "size",
@@ -37,13 +38,12 @@ ATTRIBUTES = {
     "last_modified": "last_modified",
     "content_type": "content_type",
 }
-"""Those of an `ObjectInfo`, by the fields of a row."""
-_OTHERWISE = {"content-type": "content_type"}
-"""Other spellings of fields."""
+# other spellings of fields
+_ALIASES = {"content-type": "content_type"}
 FIELDS: Schema = {
-    "maxItems": len(ATTRIBUTES) + len(_OTHERWISE),
+    "maxItems": len(ATTRIBUTES) + len(_ALIASES),
     "uniqueItems": True,
-    "items": {"enum": [*ATTRIBUTES, *_OTHERWISE]},
+    "items": {"enum": [*ATTRIBUTES, *_ALIASES]},
 }
 
 
@@ -66,33 +66,33 @@ class ObjectMeta:
 
 
 def prepended(bucket_path: str | bool, location: str) -> str:
-    """Return *location* below *bucket_path*, with one slash between; 2.x clients also say false."""
+    """Return *location* below *bucket_path*, joined by one slash. 2.x clients also send false for an empty path."""
     if bucket_path is True:
         raise MessageError("meta 'prependBucketPath' takes the text to prepend, not true")
     return join(bucket_path or "", location)
 
 
 def prefix_in(storage: Storage, bucket_path: str | bool, path: str) -> str:
-    """Return the prefix *path* below *bucket_path* as the keys of *storage* have it.
+    """Return the prefix *path* below *bucket_path*, as keys of *storage* begin with it.
 
-    That is without empty components, with which pfstorage makes no key, unless there are keys with them alone.
+    Remove empty components, which keys of pfstorage do not have, unless the store has keys with these components only.
     """
     written = prepended(bucket_path, without_dot(path))
     plain = normal_prefix(written)
-    is_plain = plain == written or _is_spelling(storage, _any, plain, written)
+    is_plain = plain == written or _means_normal(storage, _has_prefix, plain, written)
     return plain if is_plain else written
 
 
 def location_in(storage: Storage, bucket_path: str | bool, location: str) -> str:
-    """Return the *location* below *bucket_path* as `prefix_in` does, for whole components."""
+    """Return *location* below *bucket_path* as `prefix_in` does. A location consists of whole components."""
     written = prepended(bucket_path, without_dot(location))
     plain = normal_location(written)
-    is_plain = plain == written.rstrip("/") or _is_spelling(storage, _has, plain, written)
+    is_plain = plain == written.rstrip("/") or _means_normal(storage, _has_location, plain, written)
     return plain if is_plain else written
 
 
-def _is_spelling(storage: Storage, has: Callable[[Storage, str], bool], plain: str, written: str) -> bool:
-    """Tell whether *written* means *plain*: the store has the one, or not the other; or it does not tell."""
+def _means_normal(storage: Storage, has: Callable[[Storage, str], bool], plain: str, written: str) -> bool:
+    """Return whether *written* means *plain*: the store has *plain*, or lacks *written*, or refuses to list objects."""
     try:
         return has(storage, plain) or not has(storage, written)
     except StorageError as e:
@@ -102,20 +102,20 @@ def _is_spelling(storage: Storage, has: Callable[[Storage, str], bool], plain: s
 
 
 def is_listing_denied(error: PfstorageError | None) -> bool:
-    """Tell whether *error* is that of a listing that the store, or what is before it, refuses.
+    """Return whether *error* means that the store, or a proxy before it, refuses to list objects.
 
-    It may give out objects all the same.
+    It may still return single objects.
     """
     return isinstance(error, (PermissionDeniedError, UnauthenticatedError, ProxyDeniedError, ProxyLoginError))
 
 
-def _has(storage: Storage, location: str) -> bool:
-    """Tell whether the store lists an object of the key *location*, or one below it."""
+def _has_location(storage: Storage, location: str) -> bool:
+    """Return whether the store lists an object with the key *location*, or an object below it."""
     keys = (row.key for row in storage.list(location, limit=1))
-    return location in keys or _any(storage, f"{location}/" if location else "")
+    return location in keys or _has_prefix(storage, f"{location}/" if location else "")
 
 
-def _any(storage: Storage, prefix: str) -> bool:
+def _has_prefix(storage: Storage, prefix: str) -> bool:
     return any(True for _ in storage.list(prefix, limit=1))
 
 
@@ -123,31 +123,31 @@ def _any(storage: Storage, prefix: str) -> bool:
     "ls",
     meta=LsMeta,
     read_only=True,
-    text="List the objects whose key begins with a path, as rows of the fields that are asked for.",
+    text="List the objects whose keys begin with a path, as rows of the requested fields.",
 )
 def ls(context: ActionContext, meta: LsMeta) -> Reply:
     _check_fields(meta.ret_spec)
     storage = context.listing()
     full_path = prefix_in(storage, meta.prepend_bucket_path, meta.path)
-    missing, most = PackedStrings(), context.request.max_rows
-    is_bounded = bool(most) and (meta.limit is None or meta.limit > most)
-    if is_bounded:  # one more than there may be shows whether there are more
-        meta = replace(meta, limit=most + 1)
+    missing, max_rows = PackedStrings(), context.request.max_rows
+    is_bounded = bool(max_rows) and (meta.limit is None or meta.limit > max_rows)
+    if is_bounded:  # one more row shows whether the listing is complete
+        meta = replace(meta, limit=max_rows + 1)
     rest: Iterator[ObjectInfo] = itertools.islice(
         _rows(context, storage, meta, full_path, missing.append), meta.limit
     )
     if is_bounded:
-        rest = _first_rows(rest, most, context.warn)
-    first = list(itertools.islice(rest, 1))  # that there is one is the status
+        rest = _first_rows(rest, max_rows, context.warn)
+    first = list(itertools.islice(rest, 1))  # the status depends on whether there is a row
     found = itertools.chain(first, rest)
-    body: dict[str, Any] = {"status": bool(first), **({"maxRows": most} if is_bounded else {})}
+    body: dict[str, Any] = {"status": bool(first), **({"maxRows": max_rows} if is_bounded else {})}
     if meta.ret_spec:
         picked = [(name, ATTRIBUTES[_field(name)]) for name in meta.ret_spec]
         body["ls"] = RowStream(_picked(found, picked))
     else:
         body["ls"] = _long_form(found, full_path, is_any=bool(first))
     if meta.sure:
-        body["missing"] = missing  # which grows as the rows are read
+        body["missing"] = missing  # grows while the rows are read
     if not first:
         body["msg"] = f"no object begins with {full_path!r}" + (
             f" and has {meta.substr!r}" if meta.substr else ""
@@ -155,13 +155,15 @@ def ls(context: ActionContext, meta: LsMeta) -> Reply:
     return Reply(body)
 
 
-def _first_rows(rows: Iterable[ObjectInfo], most: int, warn: Callable[[str], None]) -> Iterator[ObjectInfo]:
-    """Yield *most* of *rows*, and *warn* if there are more."""
+def _first_rows(
+    rows: Iterable[ObjectInfo], maximum: int, warn: Callable[[str], None]
+) -> Iterator[ObjectInfo]:
+    """Yield the first *maximum* of *rows*. Call *warn* if there are more."""
     last = ""
     for count, row in enumerate(rows):
-        if count == most:
+        if count == maximum:
             warn(
-                f"there are more than the {most} rows that the server lists: go on with the meta 'marker': {last!r}"
+                f"there are more than the {maximum} rows that the server lists: go on with the meta 'marker': {last!r}"
             )
             return
         last = row.key
@@ -175,7 +177,7 @@ def _rows(
     full_path: str,
     note_missing: Callable[[str], None],
 ) -> Iterator[ObjectInfo]:
-    """Return at least the rows that are asked for; *note_missing* is told of those that are listed and not there."""
+    """Return the requested rows, and perhaps more. Call *note_missing* with each key that is listed but missing."""
     limit = None if meta.substr or meta.sure else meta.limit
     is_level = meta.delimiter == SLASH
     if is_level:
@@ -194,14 +196,14 @@ def _picked(found: Iterable[ObjectInfo], picked: list[tuple[str, str]]) -> Itera
         if row.is_subdir:
             yield row.as_row()
             continue
-        told = {name: getattr(row, attribute) for name, attribute in picked}
-        if "" in told.values():  # what the store does not tell
-            told = {name: None if value == "" else value for name, value in told.items()}
-        yield told
+        row_fields = {name: getattr(row, attribute) for name, attribute in picked}
+        if "" in row_fields.values():  # the store does not report the field
+            row_fields = {name: None if value == "" else value for name, value in row_fields.items()}
+        yield row_fields
 
 
 def _long_form(found: Iterable[ObjectInfo], full_path: str, *, is_any: bool) -> dict[str, Any]:
-    keys = PackedStrings()  # which grow as the rows are read
+    keys = PackedStrings()  # grows while the rows are read
 
     def rows() -> Iterator[dict[str, Any]]:
         for row in found:
@@ -218,12 +220,10 @@ def _check_fields(ret_spec: tuple[str, ...]) -> None:
 
 
 def _field(name: str) -> str:
-    return _OTHERWISE.get(name, name)
+    return _ALIASES.get(name, name)
 
 
-@action(
-    "objExists", meta=ObjectMeta, read_only=True, text="Tell whether there is an object of exactly this key."
-)
+@action("objExists", meta=ObjectMeta, read_only=True, text="Report whether an object has exactly this key.")
 def obj_exists(context: ActionContext, meta: ObjectMeta) -> Reply:
     key = _key(meta)
     try:
@@ -237,7 +237,7 @@ def obj_exists(context: ActionContext, meta: ObjectMeta) -> Reply:
     "objStat",
     meta=ObjectMeta,
     read_only=True,
-    text="Return what the store says of one object, as a row of ``ls``.",
+    text="Return the metadata of one object, as a row of ``ls``.",
 )
 def obj_stat(context: ActionContext, meta: ObjectMeta) -> Reply:
     found = _head(context.storage, _key(meta))
@@ -245,7 +245,7 @@ def obj_stat(context: ActionContext, meta: ObjectMeta) -> Reply:
 
 
 def _head(storage: Storage, key: str) -> ObjectInfo:
-    """Return the object *key*, or else the one whose key is the same but for empty components."""
+    """Return the object *key*, or the object whose key is the same without empty components."""
     plain = normal_prefix(key)
     try:
         return storage.head(key)

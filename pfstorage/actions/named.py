@@ -53,7 +53,7 @@ class _NamedItem:
 class NamedObjects:
     """The objects with given names. A name is a key, or the location of several objects if no object has that key.
 
-    A name without a path of its own goes to *target*. Duplicate names count once. If two objects would be one file,
+    A name without a path goes to *target*. Duplicate names count once. If two objects would be one file,
     the second one fails.
     """
 

@@ -339,7 +339,7 @@ def test_a_few_files_are_not_looked_for_among_millions(data: Path, monkeypatch: 
                 self.listed += 1
                 yield row
 
-    monkeypatch.setattr("pfstorage.actions.push.LOOK_AHEAD", 20)
+    monkeypatch.setattr("pfstorage.actions.known.LOOK_AHEAD", 20)
     storage = Counted()
     put(storage, "a", *(f"b/{number:04}" for number in range(500)), "z")
     write_tree(data, {"only/a": b"a", "only/z": b"z"})
@@ -416,7 +416,7 @@ def test_an_action_works_with_one_store_though_the_settings_change(tmp_path: Pat
 def test_a_key_that_ends_in_a_slash_is_no_file(swift_storage: Storage, data: Path, tmp_path: Path) -> None:
     meta = {"putSpec": "data/a.dcm", "mapLocationOver": "data/a.dcm", "inLocation": "s/"}
     reply = run(swift_storage, "objPut", **meta)
-    assert "stands for a directory" in reply["msg"]
+    assert "marks a directory" in reply["msg"]
     swift_storage.put("t/d/", io.BytesIO(b"content"), 7)
     pulled = run(swift_storage, "objPull", fromLocation="t", mapLocationOver="out")
     assert pulled["status"] is False

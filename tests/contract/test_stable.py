@@ -165,7 +165,7 @@ def test_it_does_not_go_with_a_file_that_comes_with_the_message() -> None:
     context = RequestContext(upload=Upload(io.BytesIO(b"new"), 3, "a.txt"))
     with contextlib.closing(StoreHandler(MemoryStorage(Settings(type="memory")))) as handler:
         reply = handler.answer({"action": "objPut", "meta": {"toObject": "a", "stable": 1}}, context)
-    assert "'stable' goes with local files" in reply.body["msg"]
+    assert "'stable' is for local files" in reply.body["msg"]
 
 
 def test_below_a_root_and_as_a_job_the_files_of_just_now_are_left_as_well(
