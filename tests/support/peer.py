@@ -16,7 +16,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from pfstorage.backends.http.connection import HttpConnection, NetworkRoute
+from pfstorage.backends.http.connection import HttpConnection
+from pfstorage.backends.http.dialing import NetworkRoute
 
 
 class Peer:

@@ -21,7 +21,7 @@ import swiftclient
 from pfstorage import StoreHandler, open_storage
 from pfstorage.backends import Storage
 from pfstorage.backends.contract import Attributes
-from pfstorage.backends.http.connection import ConnectionBroken, Refusal
+from pfstorage.backends.http.errors import ConnectionBroken, Refusal
 from pfstorage.backends.swift.objects import noted_if_unanswered
 from pfstorage.backends.swift.segments import _etag_told
 from pfstorage.backends.swift.store import SwiftStorage

@@ -11,7 +11,8 @@ import time
 import pytest
 
 from pfstorage.backends.contract import CHUNK
-from pfstorage.backends.http.connection import CONTINUE_ABOVE, ConnectionBroken, HttpConnection
+from pfstorage.backends.http.connection import CONTINUE_ABOVE, HttpConnection
+from pfstorage.backends.http.errors import ConnectionBroken
 from pfstorage.errors import LocalFileError
 from tests.support.peer import Connecting, Peer, Serve, Server, Serving
 

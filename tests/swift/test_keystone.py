@@ -252,9 +252,9 @@ def test_each_kind_of_login_sends_what_keystone_takes(
         )
         session = SwiftSession(Settings(swift=block))
         if url:
-            assert session._log_in() == (url, "the-token")
+            assert session.log_in() == (url, "the-token")
             assert asked == [(path, sent)]
         else:
             with pytest.raises(MisconfiguredError, match="object-store"):
-                session._log_in()
+                session.log_in()
         server.shutdown()

@@ -15,7 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from pfstorage import StoreHandler, open_storage
-from pfstorage.backends.http.connection import HttpConnection, Mistake, NetworkRoute
+from pfstorage.backends.http.connection import HttpConnection
+from pfstorage.backends.http.dialing import NetworkRoute
+from pfstorage.backends.http.errors import Mistake
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import (
     MisconfiguredError,

@@ -1,4 +1,4 @@
-"""A login by TLS whose storage URL is not: the token, which is as good as the key, does not go in plain text."""
+"""Refuse a storage URL without TLS after a login with TLS: the token is as good as the key."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def require_refusal(options: dict[str, Any], proxy: Proxy) -> None:
     with (
         open_storage(**options) as storage,
         pytest.raises(
-            MisconfiguredError, match=r"is by TLS, but the storage URL is not: (?i:http)://.*--allowPlain"
+            MisconfiguredError, match=r"uses TLS, but the storage URL does not: (?i:http)://.*--allowPlain"
         ),
     ):
         storage.put("a", io.BytesIO(b"abc"), 3)
@@ -102,7 +102,7 @@ def test_each_region_of_a_keystone_is_judged_by_its_own_url(granting: Granting, 
 def test_the_sdk_gets_no_token_for_it_either(granting: Granting, proxy: Proxy) -> None:
     with (
         open_storage(**granting()) as storage,
-        pytest.raises(Exception, match="is by TLS, but the storage URL is not"),
+        pytest.raises(Exception, match="uses TLS, but the storage URL does not"),
     ):
         storage._session.sdk_connection().head_account()  # type: ignore[attr-defined]
     assert proxy.exchanges == []
@@ -114,8 +114,8 @@ def test_it_is_used_with_a_warning_if_that_is_allowed(
     with open_storage(**granting(allow_plain_storage=True)) as storage:
         storage.put("a", io.BytesIO(b"abc"), 3)
         assert storage.head("a").size == 3
-    assert f"the storage URL is not: http://127.0.0.1:{proxy.port}/v1/AUTH_chris" in caplog.text
-    assert "go in plain text (--allowPlainStorage)" in caplog.text
+    assert f"the storage URL does not: http://127.0.0.1:{proxy.port}/v1/AUTH_chris" in caplog.text
+    assert "are sent in plain text (--allowPlainStorage)" in caplog.text
 
 
 def test_a_login_in_plain_text_may_lead_to_plain_text(swift: DevSwift, proxy: Proxy) -> None:
@@ -137,7 +137,7 @@ def test_the_refusal_is_told_by_each_door(granting: Granting, command: Command, 
         '{"action": "ls"}',
     )
     done = command(*flags, "--retries", "0")
-    assert (done.returncode, "is by TLS, but the storage URL is not" in done.stdout) == (1, True)
+    assert (done.returncode, "uses TLS, but the storage URL does not" in done.stdout) == (1, True)
     done = command(*flags, "--retries", "0", "--allowPlainStorage")
-    assert "is by TLS, but the storage URL is not" not in done.stdout
-    assert "go in plain text" in done.stderr
+    assert "uses TLS, but the storage URL does not" not in done.stdout
+    assert "are sent in plain text" in done.stderr

@@ -201,7 +201,9 @@ def test_a_keystone_that_leads_elsewhere_is_not_followed_with_the_password(
 def test_a_tunnel_to_an_ipv6_address_is_asked_for_in_brackets(
     serve_peers: Serving, connect: Connecting
 ) -> None:
-    from pfstorage.backends.http.connection import HttpConnection, Mistake, NetworkRoute
+    from pfstorage.backends.http.connection import HttpConnection
+    from pfstorage.backends.http.dialing import NetworkRoute
+    from pfstorage.backends.http.errors import Mistake
 
     def refuse(peer: Peer) -> None:
         heads.append(peer.head())
@@ -218,7 +220,8 @@ def test_a_tunnel_to_an_ipv6_address_is_asked_for_in_brackets(
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
 def test_a_store_at_an_ipv6_address_is_told_it_in_brackets() -> None:
-    from pfstorage.backends.http.connection import HttpConnection, NetworkRoute
+    from pfstorage.backends.http.connection import HttpConnection
+    from pfstorage.backends.http.dialing import NetworkRoute
 
     heads: list[bytes] = []
 

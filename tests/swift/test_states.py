@@ -336,7 +336,7 @@ def test_an_outage_does_not_multiply_logins() -> None:
 
     login = Login(log_in)
     for _ in range(50):
-        login.doubt(*login.get())
+        login.forget_unless_new(*login.get())
     assert (len(logins), DOUBT_SECONDS) == (1, 5.0)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pfstorage.backends.http.connection import NetworkRoute
+from pfstorage.backends.http.dialing import NetworkRoute
 from pfstorage.backends.http.errors import TALKING, Mistake
 from pfstorage.runtime.unexpected import is_out_of_descriptors
 from pfstorage.settings.model import Settings, size_of

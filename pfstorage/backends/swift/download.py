@@ -13,7 +13,8 @@ from pfstorage.backends.http.errors import Refusal
 from pfstorage.backends.http.response import Response
 from pfstorage.backends.streams import HashedSink, announce
 from pfstorage.backends.swift.headers import LARGE, etag_in, info_of, is_md5_of_content
-from pfstorage.backends.swift.session import Connection, SwiftSession, path_of
+from pfstorage.backends.swift.network import Connection, path_of
+from pfstorage.backends.swift.session import SwiftSession
 from pfstorage.errors import IntegrityError, RejectedError
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from pfstorage.backends.swift.network import Connection
 from pfstorage.backends.swift.rows import NO_JSON
-from pfstorage.backends.swift.session import Connection, SwiftSession
+from pfstorage.backends.swift.session import SwiftSession
 from pfstorage.errors import StorageError
 
 log = logging.getLogger(__name__)

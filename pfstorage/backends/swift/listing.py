@@ -12,9 +12,10 @@ from urllib.parse import urlencode
 
 from pfstorage.backends.coalescing import RequestCoalescer
 from pfstorage.backends.contract import ObjectInfo
-from pfstorage.backends.http.connection import ConnectionBroken
+from pfstorage.backends.http.errors import ConnectionBroken
 from pfstorage.backends.http.response import Response
 from pfstorage.backends.swift.errors import NotListingError, PageTooLongError
+from pfstorage.backends.swift.network import Connection, path_of
 from pfstorage.backends.swift.pages import fetched_ahead
 from pfstorage.backends.swift.rows import (
     NO_JSON,
@@ -27,7 +28,7 @@ from pfstorage.backends.swift.rows import (
     rows_coming,
     rows_of,
 )
-from pfstorage.backends.swift.session import Connection, SwiftSession, path_of
+from pfstorage.backends.swift.session import SwiftSession
 from pfstorage.errors import RejectedError, UnavailableError
 from pfstorage.keys.mapping import FIRST_CHARACTER, MAX_KEY_BYTES
 

@@ -11,9 +11,9 @@ from urllib.parse import unquote_to_bytes
 from pfstorage.backends.capabilities import Part
 from pfstorage.backends.checksums import new_md5, segments_etag_of
 from pfstorage.backends.contract import ObjectInfo
+from pfstorage.backends.swift.network import Connection, path_of
 from pfstorage.backends.swift.objects import SwiftObjects
 from pfstorage.backends.swift.rows import NO_JSON, require_row
-from pfstorage.backends.swift.session import Connection, path_of
 from pfstorage.errors import ContainerNotFoundError, IntegrityError, NotFoundError
 
 NESTED = 2

@@ -12,13 +12,14 @@ from typing import Any, TypeVar
 from pfstorage.backends.capabilities import rewind_window
 from pfstorage.backends.contract import CHUNK, ByteRange, ObjectInfo, Sink, Source
 from pfstorage.backends.errors import PreconditionFailedError, already_exists_error
-from pfstorage.backends.http.connection import ConnectionBroken, Refusal
+from pfstorage.backends.http.errors import ConnectionBroken, Refusal
 from pfstorage.backends.streams import HashedBody
 from pfstorage.backends.swift.download import Download
 from pfstorage.backends.swift.errors import no_container
 from pfstorage.backends.swift.headers import etag_in, info_of, iso_of_http_date
 from pfstorage.backends.swift.listing import SwiftListings
-from pfstorage.backends.swift.session import Connection, SwiftSession, path_of
+from pfstorage.backends.swift.network import Connection, path_of
+from pfstorage.backends.swift.session import SwiftSession
 from pfstorage.errors import (
     ConflictError,
     ContainerNotFoundError,

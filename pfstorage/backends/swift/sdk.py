@@ -18,7 +18,9 @@ import requests
 import swiftclient.client as swift
 import urllib3
 
-from pfstorage.backends.http.connection import HttpConnection, Mistake, NetworkRoute, Refusal
+from pfstorage.backends.http.connection import HttpConnection
+from pfstorage.backends.http.dialing import NetworkRoute
+from pfstorage.backends.http.errors import Mistake, Refusal
 from pfstorage.backends.swift.rows import NO_JSON
 from pfstorage.errors import StorageError, UnavailableError
 from pfstorage.settings.model import Settings

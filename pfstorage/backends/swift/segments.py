@@ -23,15 +23,15 @@ from pfstorage.backends.capabilities import Part
 from pfstorage.backends.checksums import segments_etag_of
 from pfstorage.backends.contract import ObjectInfo, Source
 from pfstorage.backends.errors import PreconditionFailedError
-from pfstorage.backends.http.connection import Refusal
+from pfstorage.backends.http.errors import Refusal
 from pfstorage.backends.swift.errors import BadRequestError
 from pfstorage.backends.swift.headers import etag_in
 from pfstorage.backends.swift.limits import Limits, asked_limits
 from pfstorage.backends.swift.manifests import SwiftManifests, Unreadable
 from pfstorage.backends.swift.names import home_of, number_of, segment_container
+from pfstorage.backends.swift.network import Connection, path_of
 from pfstorage.backends.swift.objects import SwiftObjects, noted_if_unanswered, only_if_new
 from pfstorage.backends.swift.rows import NO_JSON
-from pfstorage.backends.swift.session import Connection, path_of
 from pfstorage.errors import (
     ContainerNotFoundError,
     IntegrityError,

@@ -16,9 +16,9 @@ from pfstorage.backends.swift import listing as swift_listing
 from pfstorage.backends.swift.headers import LARGE
 from pfstorage.backends.swift.manifests import Unreadable, parsed
 from pfstorage.backends.swift.names import key_of, try_of
+from pfstorage.backends.swift.network import Connection, path_of
 from pfstorage.backends.swift.rows import NO_JSON, require_row
 from pfstorage.backends.swift.segments import SwiftSegments
-from pfstorage.backends.swift.session import Connection, path_of
 from pfstorage.backends.times import iso_time, parse_http_date
 from pfstorage.errors import (
     ContainerNotFoundError,
