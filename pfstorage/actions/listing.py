@@ -187,7 +187,7 @@ def _rows(
     rows = context.cancellation.checked(rows)
     found = (row for row in rows if meta.substr in row.key) if meta.substr else rows
     if meta.sure:
-        found = existing(found, transfer_context(context, MoveMeta()), note_missing, at_once=meta.limit)
+        found = existing(found, transfer_context(context, MoveMeta()), note_missing, max_pending=meta.limit)
     return as_directories(found) if is_level else found
 
 

@@ -21,7 +21,7 @@ from pfstorage.transfer import (
     Transfer,
     TransferContext,
     TransferReport,
-    heads_of,
+    head_all,
     pull,
     pull_named,
 )
@@ -104,7 +104,7 @@ class NamedObjects:
         if self._check_space is None:
             return pull(self._plan(work, self._missing), work)
         self._reset()
-        self._known = heads_of(self._ambiguous_names(), work)
+        self._known = head_all(self._ambiguous_names(), work)
         attempted: list[Transfer] = []
         report = pull_named(self._plan_keys(attempted.append), work, self._note_location)
         for item in attempted:
@@ -138,7 +138,7 @@ class NamedObjects:
         note_extra: Callable[[str], None] | None = None,
     ) -> Items:
         self._reset()
-        self._known = heads_of((each.name for each in self._items if not each.is_location), work)
+        self._known = head_all((each.name for each in self._items if not each.is_location), work)
         yield from self._plan_keys(lambda _: None)
         yield from self._plan_locations(work, make_missing, note_extra)
 

@@ -5,7 +5,7 @@ A *plan* is an iterable of `Transfer`. `push`, `pull` and `verify` run a plan an
 
 from pfstorage.transfer.concurrency import WorkerBudget
 from pfstorage.transfer.context import Options, TransferContext
-from pfstorage.transfer.existence import heads_of
+from pfstorage.transfer.existence import head_all
 from pfstorage.transfer.plan import Failure, Plan, Progress, Transfer, TransferReport, TransferResult, sum_of
 from pfstorage.transfer.pull import pull, pull_named
 from pfstorage.transfer.push import push
@@ -25,7 +25,7 @@ __all__ = [
     "TransferReport",
     "TransferResult",
     "WorkerBudget",
-    "heads_of",
+    "head_all",
     "pull",
     "pull_named",
     "push",

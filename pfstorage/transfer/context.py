@@ -1,4 +1,4 @@
-"""What the files of one message share: the storage, the threads, the pace, and the sign to stop."""
+"""The context of one run: its storage, options, workers, rate limit and cancellation."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from pfstorage.transfer.rate import PacedSink, PacedSource, RateLimiter
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
+# Complete files that may wait, open, for the commit of their batch.
 MAX_PENDING_FILES = 512
 
 
@@ -41,16 +42,19 @@ def no_progress(_: Progress) -> None:
 
 @dataclass(frozen=True)
 class Options:
-    """How files are moved. Sizes are in bytes.
+    """The options of a run. Sizes are in bytes.
 
-    *workers* 0 finds the best number itself. *overwrite* is ``changed``, ``always``
-    or ``never``. With *dry_run*, all is compared and nothing moved. A file larger
-    than *segment_size* is stored in segments, an object larger than *range_size*
-    pulled in several ranges at once. *durable* is ``none``, ``file`` or ``batch``:
-    whether pulled files are brought to the disk before they get their names, each for itself or many at once.
-    *progress* is called some times a second, by the thread that runs the plan. *worker_budget* is what
-    other transfers of this process take their workers from, too. *warn* is told what is not as it
-    should be, and no reason to fail.
+    - *workers* is the number of files at once; 0 adapts it to the store.
+    - *retries* is the number of retries of each request.
+    - *overwrite* is ``changed``, ``always`` or ``never``.
+    - *dry_run* compares files and transfers none.
+    - *segment_size*: a larger file is stored in segments. *range_size*: a larger object is downloaded in ranges.
+    - *durable* is ``none``, ``file`` or ``batch``: pulled files are flushed to the disk before their rename, one by one
+      or many together.
+    - *keep_names* is false if the report needs only numbers.
+    - *rate_limiter* and *worker_budget* may be shared with other runs of the process.
+    - *progress* is called several times per second, in the thread that runs the plan.
+    - *warn* is called with the text of a problem that is no failure.
     """
 
     workers: int = 0
@@ -69,18 +73,20 @@ class Options:
 
     @property
     def if_absent(self) -> bool:
-        """Whether what is there stays, whatever it is."""
+        """Whether an existing object or file is never replaced."""
         return self.overwrite == "never"
 
 
 class TransferContext:
-    """The means to work off one plan on *storage*."""
+    """The state that the transfers of one plan share. Create one for each plan. Any thread may call a method.
+
+    *storage* is the storage with the retry policy of this run, and *size* the number of bytes transferred so far.
+    """
 
     def __init__(self, storage: Storage, options: Options) -> None:
         self.options = options
-        self.cancellation = CancellationToken(
-            parent=options.cancellation
-        )  # its own, for an error of this plan ends no other
+        # its own token: an error of this plan must not cancel other plans
+        self.cancellation = CancellationToken(parent=options.cancellation)
         self.concurrency = AdaptiveConcurrency(
             options.workers, workers=options.worker_budget, maximum=max_workers()
         )
@@ -88,8 +94,8 @@ class TransferContext:
         self.size = 0
         self._lock = threading.Lock()
         self._warned: set[str] = set()
+        # bounds the files that wait for the commit of their batch; a further file is committed alone
         self.batch_room = threading.Semaphore(_batch_room(self.concurrency.maximum))
-        """Of the files that wait, open, for their batch: what finds none is brought to the disk for itself."""
         self.retry_policy = RetryPolicy(
             options.retries,
             cancellation=self.cancellation,
@@ -102,43 +108,46 @@ class TransferContext:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Let the crew work for the length of the block; what is not done then is given up."""
+        """Run submitted calls during the ``with`` block, and abort those that are unfinished at its end."""
         with self.cancellation.listening(), self.options.worker_budget.registered(lambda: self.pool.busy):
             try:
                 yield
             finally:
                 self.pool.cancel()
-                self.retry_policy.abort_requests()  # nobody waits for what is under way
+                self.retry_policy.abort_requests()  # nobody waits for their results
                 self.pool.close(0.0)
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
-        """Have the crew call *call*; return what comes of it."""
-        answer: Future[T] = Future()
+        """Call *call* in a worker thread, and return the future of its result."""
+        future: Future[T] = Future()
 
         def task() -> None:
             try:
-                answer.set_result(call())
+                future.set_result(call())
             except PfstorageError as e:
-                answer.set_exception(without_traceback(e))
-            except BaseException as e:  # noqa: BLE001 - it is raised again where the answer is used
-                answer.set_exception(e)
+                future.set_exception(without_traceback(e))
+            except BaseException as e:  # noqa: BLE001 - `wait_for` raises it
+                future.set_exception(e)
 
         self.pool.submit(task)
-        return answer
+        return future
 
-    def wait_for(self, answer: Future[T]) -> T:
-        """Wait for *answer*. Raise `StoppedError` as soon as a stop is requested."""
+    def wait_for(self, future: Future[T]) -> T:
+        """Wait for the result of *future*. Raise its error, or `StoppedError` as soon as the run is cancelled."""
         while not self.cancellation.is_cancelled:
             with contextlib.suppress(NotYetError):
-                return answer.result(TICK)
+                return future.result(TICK)
         raise self.cancellation.error()
 
     def commit(self, file: NewFile, *, durable: bool = False) -> TransferResult:
-        """Give *file*, which has all its bytes, its name, unless that is taken and is to stay. Raise `OSError`."""
+        """Rename the complete *file* to its final name. With ``overwrite`` "never", skip an existing name.
+
+        Raise `OSError`.
+        """
         with file:
             try:
                 file.commit(durable, if_absent=self.options.if_absent)
-            except FileExistsError:  # it was not there when its object was asked for
+            except FileExistsError:  # made during the download
                 return SAME
             if file.unsynced:
                 self.warn_unsynced(file.unsynced)
@@ -146,33 +155,33 @@ class TransferContext:
 
     def warn_unsynced(self, refusal: OSError) -> None:
         self.warn_once(
-            f"the file system does not tell when files are on the disk (--durable): {refusal.strerror}"
+            f"the file system can't confirm that files are on the disk (--durable): {refusal.strerror}"
         )
 
-    def warn_once(self, what: str, example: str = "") -> None:
-        """Warn of *what* is wrong, of which *example* is the first file, once for all files."""
+    def warn_once(self, text: str, example: str = "") -> None:
+        """Warn with *text* once for all files. *example* is the first file."""
         with self._lock:
-            is_new = what not in self._warned
-            self._warned.add(what)
+            is_new = text not in self._warned
+            self._warned.add(text)
         if is_new:
-            self.options.warn(f"{what}; the first was {example}" if example else what)
+            self.options.warn(f"{text}; the first was {example}" if example else text)
 
     def count_bytes(self, size: int) -> None:
-        """Count *size* bytes, and wait for as long as the pace wants it. Raise `StoppedError`."""
+        """Count *size* bytes, and wait until the rate limit lets them pass. Raise `StoppedError`."""
         self.cancellation.raise_if_overdue()
         self.options.rate_limiter.take(size, self.cancellation)
         with self._lock:
             self.size += size
 
     def sink(self, sink: Sink) -> Sink:
-        """Return *sink*, what goes into it counted and paced."""
+        """Return a sink that writes to *sink*, counts the bytes and limits their rate."""
         return PacedSink(sink, self.count_bytes)
 
     def source(self, source: Source) -> Source:
-        """Return *source*, what is read from it counted and paced."""
+        """Return a source that reads *source*, counts the bytes and limits their rate."""
         return PacedSource(source, self.count_bytes)
 
 
 def _batch_room(workers: int) -> int:
-    """Return how many finished files may be open beside those that *workers* work on, with two descriptors each."""
+    """Return how many complete files may be open besides the descriptors of *workers*. Each has two descriptors."""
     return max(0, min(MAX_PENDING_FILES, (free_descriptors() - DESCRIPTORS_PER_WORKER * workers) // 2))

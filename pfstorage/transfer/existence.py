@@ -1,4 +1,4 @@
-"""Whether what a store lists is there: a listing may show for minutes what has expired or was deleted."""
+"""Check with a HEAD that listed objects exist: a listing may contain removed or expired objects for minutes."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from pfstorage.backends import ObjectInfo
 from pfstorage.backends.capabilities import SupportsMultipart
 from pfstorage.backends.contract import ByteRange
 from pfstorage.backends.errors import SegmentsMissingError
-from pfstorage.errors import NotFoundError, PfstorageError, RejectedError
+from pfstorage.errors import NotFoundError, PfstorageError
 from pfstorage.transfer.context import TransferContext, no_progress
 from pfstorage.transfer.engine import run
 from pfstorage.transfer.plan import SAME, Failure, Plan, Transfer, TransferResult
 
+# A HEAD checks so many objects at the beginning of a plan, and as many random ones of the rest.
 HEAD_SAMPLE = 1000
-"""Objects of a plan that a HEAD asks for: the first so many, and as many of the others."""
-TRIES = 2
-"""How often an object is asked for again that was stored just now and is not found."""
+# Retries of a HEAD for an object that was stored just before: large clusters are eventually consistent.
+NOT_FOUND_RETRIES = 2
 
 
-class _Nowhere:
-    """A sink for bytes that only have to come."""
+class _NullSink:
+    """Discard all bytes."""
 
     def write(self, data: bytes | memoryview) -> int:
         return len(data)
 
 
 class HeadSelector:
-    """Chooses the objects of a plan that the store is asked for: `HEAD_SAMPLE` first ones and others by chance.
+    """Select the objects of a plan that a HEAD checks: the first `HEAD_SAMPLE`, and as many random ones of the rest.
 
-    As soon as *asks_all*, it chooses each that comes. *unchecked* counts the others.
+    Once *selects_all* returns true, select each further object. *unchecked* counts the objects that were not selected.
     """
 
-    def __init__(self, asks_all: Callable[[], bool]) -> None:
-        self._asks_all = asks_all
+    def __init__(self, selects_all: Callable[[], bool]) -> None:
+        self._selects_all = selects_all
         self.unchecked = 0
 
     def mark(self, plan: Plan) -> Iterator[Transfer | Failure]:
-        """Pass *plan* on, what is chosen marked as `Transfer.needs_head`; what is chosen of the rest comes last."""
+        """Yield the items of *plan*. Set `Transfer.needs_head` of the selected ones. The random ones come last."""
         sample: list[Transfer] = []
         listed = 0
         for item in plan:
@@ -51,88 +51,82 @@ class HeadSelector:
                 yield item
                 continue
             listed += 1
-            if listed <= HEAD_SAMPLE or self._asks_all():
+            if listed <= HEAD_SAMPLE or self._selects_all():
                 yield replace(item, needs_head=True)
             elif len(sample) < HEAD_SAMPLE:
                 sample.append(item)
             else:
                 self.unchecked += 1
-                yield _exchanged(sample, item, random.randrange(listed - HEAD_SAMPLE))  # noqa: S311 - no secret
+                yield _exchange(sample, item, random.randrange(listed - HEAD_SAMPLE))  # noqa: S311 - no secret
         for item in sample:
             yield replace(item, needs_head=True)
 
 
-def _exchanged(sample: list[Transfer], item: Transfer, place: int) -> Transfer:
-    """Put *item* at *place* in *sample*, and return what was there; beyond its end, *item* itself.
+def _exchange(sample: list[Transfer], item: Transfer, index: int) -> Transfer:
+    """Replace the element *index* of *sample* by *item*, and return the old element. Beyond the end, return *item*.
 
-    With a *place* by chance among all that came so far, each of them is as likely to be in it (Vitter's algorithm R).
+    A random *index* below the number of all items makes each item equally likely to be in *sample* (algorithm R, Vitter
+    1985).
     """
-    if place >= len(sample):
+    if index >= len(sample):
         return item
-    sample[place], item = item, sample[place]
+    sample[index], item = item, sample[index]
     return item
 
 
 def head_of(context: TransferContext, transfer: Transfer) -> ObjectInfo:
-    """Return what the store has under the key of *transfer*, by a HEAD. Raise `NotFoundError`.
+    """Send a HEAD for *transfer*, and return the object. Raise `NotFoundError`.
 
-    What is not listed was stored just now, and is asked for again: large clusters lag.
+    An object without a listing row was stored just before, so the HEAD is repeated if it does not find the object.
     """
     known = transfer.known
     head = functools.partial(context.storage.head, transfer.key)
     if known is None:
-        return context.retry_policy.repeat(head, (NotFoundError,), TRIES)
+        return context.retry_policy.repeat(head, (NotFoundError,), NOT_FOUND_RETRIES)
     return reconcile(known, head())
 
 
-def heads_of(keys: Iterable[str], context: TransferContext) -> dict[str, ObjectInfo | PfstorageError]:
-    """Return what the store says of each of *keys*, by a HEAD, or the error that says why it does not."""
+def head_all(keys: Iterable[str], context: TransferContext) -> dict[str, ObjectInfo | PfstorageError]:
+    """Send a HEAD for each of *keys*, several at once. Return the objects and the errors by key."""
     found: dict[str, ObjectInfo | PfstorageError] = {}
     quiet = TransferContext(context.storage, replace(context.options, progress=no_progress))
 
-    def ask(item: Transfer) -> TransferResult:
+    def head(item: Transfer) -> TransferResult:
         found[item.key] = quiet.storage.head(item.key)
         return SAME
 
-    report = run((Transfer(key, "") for key in dict.fromkeys(keys)), ask, quiet)
+    report = run((Transfer(key, "") for key in dict.fromkeys(keys)), head, quiet)
     found |= {failure.key: failure.error for failure in report.failed}
     if report.error:
         raise report.error
     return found
 
 
-def reconcile(listed: ObjectInfo, confirmed: ObjectInfo) -> ObjectInfo:
-    """Return *listed*, the row of a listing, unless *confirmed*, the answer to a HEAD, is of another object.
+def reconcile(listed: ObjectInfo, head: ObjectInfo) -> ObjectInfo:
+    """Return *listed*, the row of a listing, unless *head*, the answer to a HEAD, describes another object.
 
-    The row knows more: what lies between here and the store may drop an ETag.
+    The row is more complete: a proxy may remove the ETag header from an answer.
     """
-    etag = confirmed.segments_etag or confirmed.md5
-    is_other = confirmed.size not in (None, listed.size) or (
+    etag = head.segments_etag or head.md5
+    is_other = head.size not in (None, listed.size) or (
         etag and etag != (listed.segments_etag or listed.etag)
     )
-    return confirmed if is_other else listed
+    return head if is_other else listed
 
 
 def is_readable(context: TransferContext, known: ObjectInfo) -> bool:
-    """Tell whether all segments of a large object are there: a HEAD tells of their list alone.
-
-    A byte of each is asked for.
-    """
+    """Return whether all parts of a large object exist. Read one byte of each: a HEAD reads only their list."""
     if not known.segments_etag or not isinstance(context.storage, SupportsMultipart):
         return True
 
     def read(offset: int) -> None:
         context.cancellation.raise_if_overdue()
-        context.storage.get(known.key, context.sink(_Nowhere()), ByteRange(offset, 1, known.segments_etag))
+        context.storage.get(known.key, context.sink(_NullSink()), ByteRange(offset, 1, known.segments_etag))
 
     try:
-        pieces = context.storage.list_parts(known)
-        context.pool.share([functools.partial(read, piece.offset) for piece in pieces if piece.size])
-    except NotFoundError:
-        return False
-    except RejectedError as e:
-        if not isinstance(e, SegmentsMissingError):
-            raise
+        parts = context.storage.list_parts(known)
+        context.pool.share([functools.partial(read, part.offset) for part in parts if part.size])
+    except (NotFoundError, SegmentsMissingError):
         return False
     return True
 
@@ -140,40 +134,40 @@ def is_readable(context: TransferContext, known: ObjectInfo) -> bool:
 def existing(
     rows: Iterable[ObjectInfo],
     context: TransferContext,
-    note: Callable[[str], None],
-    at_once: int | None = None,
+    on_missing: Callable[[str], None],
+    max_pending: int | None = None,
 ) -> Generator[ObjectInfo, None, None]:
-    """Yield those of *rows* that the store has, as it has them; *note* the keys of the others.
+    """Yield the *rows* of a listing whose objects exist, in order. Call *on_missing* with the keys of the others.
 
-    They are asked for side by side, *at_once* at most, and come in their order. Rows of `ObjectInfo.is_subdir`
-    pass as they are. Raise what else the store says, and `StoppedError`.
+    HEADs check the objects, at most *max_pending* at once. An object that was replaced is yielded as it is now. Rows of
+    `ObjectInfo.is_subdir` are not checked. Raise any other error of the store, and `StoppedError`.
     """
-    answers: deque[tuple[ObjectInfo, Future[ObjectInfo]]] = deque()
+    heads: deque[tuple[ObjectInfo, Future[ObjectInfo]]] = deque()
 
     def next_one() -> Iterator[ObjectInfo]:
-        row, answer = answers.popleft()
+        row, head = heads.popleft()
         try:
-            yield reconcile(row, context.wait_for(answer))
+            yield reconcile(row, context.wait_for(head))
         except NotFoundError:
-            note(row.key)
+            on_missing(row.key)
 
     with context.running():
         for row in rows:
-            answers.append((row, _future(row, context)))
-            if len(answers) >= min(at_once or sys.maxsize, 2 * context.concurrency.allowed):
+            heads.append((row, _submit_head(row, context)))
+            if len(heads) >= min(max_pending or sys.maxsize, 2 * context.concurrency.allowed):
                 yield from next_one()
-        while answers:
+        while heads:
             yield from next_one()
 
 
-def _future(row: ObjectInfo, context: TransferContext) -> Future[ObjectInfo]:
-    def ask() -> ObjectInfo:
-        found = context.storage.head(row.key)
+def _submit_head(row: ObjectInfo, context: TransferContext) -> Future[ObjectInfo]:
+    def head() -> ObjectInfo:
+        info = context.storage.head(row.key)
         context.concurrency.note(0)
-        return found
+        return info
 
     if not row.is_subdir:
-        return context.submit(ask)
-    answer: Future[ObjectInfo] = Future()
-    answer.set_result(row)
-    return answer
+        return context.submit(head)
+    future: Future[ObjectInfo] = Future()
+    future.set_result(row)
+    return future

@@ -1,4 +1,4 @@
-"""What is too large for one request: pieces of it go side by side."""
+"""Upload and download large files in parts, several at once, and verify them."""
 
 from __future__ import annotations
 
@@ -14,55 +14,11 @@ from pfstorage.backends.contract import CHUNK, Attributes, ByteRange, Source
 from pfstorage.backends.errors import SilentStoreError, damaged_segment_error
 from pfstorage.errors import IntegrityError, NotFoundError, PfstorageError, StoppedError, UnavailableError
 from pfstorage.local import Body, NewFile
+from pfstorage.transfer.compare import md5_of, split_into_parts
 from pfstorage.transfer.context import TransferContext
 
 
-def md5_of(source: Source) -> str:
-    """Return the MD5 of what is left of *source*, in hexadecimal."""
-    digest = new_md5()
-    while chunk := source.read(CHUNK):
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
-def split(size: int, part_size: int) -> list[Part]:
-    """Return the pieces of *size* bytes.
-
-    >>> split(5, 2)
-    [Part(offset=0, size=2, md5=''), Part(offset=2, size=2, md5=''), Part(offset=4, size=1, md5='')]
-    """
-    return [Part(start, min(part_size, size - start)) for start in range(0, size, part_size)]
-
-
-def is_same(context: TransferContext, body: Body, known: ObjectInfo) -> bool:
-    """Tell whether *body*, of the size of *known* if that is known, has the bytes of that object of segments.
-
-    Its segments most likely have the size that they would be given now; only if they
-    don't is the store asked what they are.
-    """
-    storage = context.storage
-    if not isinstance(storage, SupportsMultipart):
-        return False
-    likely = split(body.size, storage.part_size(body.size, context.options.segment_size))
-    if segments_etag_of(_md5s(context, body, likely)) == known.segments_etag:
-        return True
-    pieces = storage.list_parts(known)
-    if [(piece.offset, piece.size) for piece in pieces] == [(piece.offset, piece.size) for piece in likely]:
-        return False
-    if sum(piece.size for piece in pieces) != body.size:
-        return False
-    return all(piece.md5 for piece in pieces) and _md5s(context, body, pieces) == [p.md5 for p in pieces]
-
-
-def _md5s(context: TransferContext, body: Body, pieces: Sequence[Part]) -> list[str]:
-    def md5(piece: Part) -> str:
-        context.cancellation.raise_if_overdue()
-        return md5_of(body.part(piece.offset, piece.size))
-
-    return context.pool.share([functools.partial(md5, piece) for piece in pieces])
-
-
-def push(
+def upload_parts(
     context: TransferContext,
     key: str,
     body: Body,
@@ -70,39 +26,41 @@ def push(
     attributes: Attributes,
     known: ObjectInfo | None,
 ) -> tuple[ObjectInfo, int]:
-    """Store *body* in segments of *part_size* bytes, in place of *known*; return it, and the bytes that were sent.
+    """Store *body* as *key* in parts of *part_size* bytes, several at once. *known* is the replaced object.
 
-    Segments that an earlier try left are used. Those of this one are left for a later one if
-    it is stopped, or if the store does not answer: that may pass.
+    Return the new object and the number of bytes sent. Parts of an earlier, unfinished upload are not sent again. If
+    this upload is stopped, or the store does not answer, its parts stay in the store for the next try. After any other
+    error, they are removed.
     """
     assert isinstance(context.storage, SupportsMultipart)
     upload = context.storage.start_multipart_upload(key, body.size, part_size, attributes, known)
     stored = upload.stored()
-    known_offsets = {piece.offset for piece in stored}
+    stored_offsets = {part.offset for part in stored}
 
-    def put(piece: Part) -> tuple[Part, int]:
+    def put(part: Part) -> tuple[Part, int]:
         context.cancellation.raise_if_overdue()
-        part = body.part(piece.offset, piece.size)
-        if piece.offset in known_offsets:
-            there = replace(piece, md5=md5_of(part))
-            if there in stored and upload.reuse(there):
-                return there, 0
-            part.seek(0)
-        return upload.put(context.source(part), piece.offset, piece.size), piece.size
+        source = body.part(part.offset, part.size)
+        if part.offset in stored_offsets:
+            candidate = replace(part, md5=md5_of(source))
+            if candidate in stored and upload.reuse(candidate):
+                return candidate, 0
+            source.seek(0)
+        return upload.put(context.source(source), part.offset, part.size), part.size
 
     try:
-        put_now = context.pool.share([functools.partial(put, piece) for piece in split(body.size, part_size)])
-        info = upload.finish([piece for piece, _ in put_now], if_absent=context.options.if_absent)
+        parts = split_into_parts(body.size, part_size)
+        results = context.pool.share([functools.partial(put, part) for part in parts])
+        info = upload.finish([part for part, _ in results], if_absent=context.options.if_absent)
     except (StoppedError, UnavailableError):
         raise
     except PfstorageError:
         upload.discard()
         raise
-    return info, sum(size for _, size in put_now)
+    return info, sum(size for _, size in results)
 
 
 class _PartSource:
-    """The next *size* bytes of *source*, as a source of their own. It goes back as far as that does."""
+    """Read the next *size* bytes of *source*. It can rewind as far as *source* can."""
 
     def __init__(self, source: Source, size: int) -> None:
         self.window = rewind_window(source)
@@ -121,7 +79,7 @@ class _PartSource:
         return self._source.tell() - self._start
 
 
-def push_in_order(
+def upload_stream(
     context: TransferContext,
     key: str,
     body: Source,
@@ -130,111 +88,112 @@ def push_in_order(
     attributes: Attributes,
     known: ObjectInfo | None,
 ) -> tuple[ObjectInfo, int]:
-    """Do as `push` does with *size* bytes of a *body* that is read once, from its beginning to its end.
+    """Store *size* bytes of *body* as `upload_parts` does, but read *body* once and in order, one part after another.
 
-    Its segments go one after the other, and nobody can use them for a later try: if it fails, it removes them,
-    unless the store is silent; then they are for `swift_sweep`.
+    No later upload can use the parts. So they are removed after any error, unless the store does not answer. Then
+    objSweep finds them.
     """
     assert isinstance(context.storage, SupportsMultipart)
     upload = context.storage.start_multipart_upload(key, size, part_size, attributes, known)
     source = context.source(body)
     try:
-        pieces = [
-            upload.put(_PartSource(source, piece.size), piece.offset, piece.size)
-            for piece in split(size, part_size)
+        parts = [
+            upload.put(_PartSource(source, part.size), part.offset, part.size)
+            for part in split_into_parts(size, part_size)
         ]
-        return upload.finish(pieces, if_absent=context.options.if_absent), size
+        return upload.finish(parts, if_absent=context.options.if_absent), size
     except BaseException as e:
-        # it would be silent for each of them
-        if not isinstance(e, SilentStoreError):
+        if not isinstance(e, SilentStoreError):  # each removal would wait for a timeout
             upload.discard()
         raise
 
 
-def pull(context: TransferContext, known: ObjectInfo, file: NewFile) -> ObjectInfo:
-    """Fetch the object *known*, whose size is known, into *file*, ranges of it side by side; return what it is.
+def download_ranges(context: TransferContext, known: ObjectInfo, file: NewFile) -> ObjectInfo:
+    """Download the object *known*, which has a size, into *file*: several ranges at once. Return the object.
 
-    Raise `IntegrityError` if the bytes are not those of its MD5, or of those of its segments.
+    Raise `IntegrityError` if the bytes don't have its MD5, or those of its segments. Raise `NotFoundError` or
+    `RejectedError` if the object was removed or replaced.
     """
     assert known.size is not None
-    pieces: Sequence[Part] = split(known.size, context.options.range_size)
+    parts: Sequence[Part] = split_into_parts(known.size, context.options.range_size)
     if known.segments_etag and isinstance(context.storage, SupportsMultipart):
-        pieces = context.storage.list_parts(known)
-    ordered = _OrderedMd5(file) if known.md5 else None
+        parts = context.storage.list_parts(known)
+    md5 = _OrderedMd5(file) if known.md5 else None
     file.preallocate(known.size)
     etag = known.segments_etag or known.etag
 
-    def get(piece: Part) -> ObjectInfo:
-        sink = _OffsetSink(file, piece.offset)
-        byte_range = ByteRange(piece.offset, piece.size, etag, piece.md5)
+    def get(part: Part) -> ObjectInfo:
+        sink = _OffsetSink(file, part.offset)
+        byte_range = ByteRange(part.offset, part.size, etag, part.md5)
         info = context.storage.get(known.key, context.sink(sink), byte_range)
-        if ordered:
-            ordered.add(piece.offset, piece.size)
+        if md5:
+            md5.add(part.offset, part.size)
         return info
 
-    infos = context.pool.share([functools.partial(get, piece) for piece in pieces])
-    _check_without_md5s(context, known, file, pieces)
-    if ordered and ordered.hexdigest() != known.md5:
-        raise IntegrityError(
-            f"{known.key!r}: the bytes that came don't have the store's MD5; pull it again", key=known.key
-        )
+    infos = context.pool.share([functools.partial(get, part) for part in parts])
+    _check_unverified_parts(context, known, file, parts)
+    if md5 and md5.hexdigest() != known.md5:
+        text = f"{known.key!r}: the downloaded bytes don't have the store's MD5; pull it again"
+        raise IntegrityError(text, key=known.key)
     return infos[0]
 
 
-def verify_whole(known: ObjectInfo, file: NewFile) -> None:
-    """Raise `IntegrityError` unless *file* has the bytes of *known*, which tells their MD5."""
+def verify_md5(known: ObjectInfo, file: NewFile) -> None:
+    """Raise `IntegrityError` unless *file* has the MD5 of *known*."""
     if _md5_in(file, 0, file.size) != known.md5:
-        raise IntegrityError(
-            f"{known.key!r}: the bytes that came don't have the MD5 of the listing; pull it again",
-            key=known.key,
-        )
+        text = f"{known.key!r}: the downloaded bytes don't have the MD5 of the listing; pull it again"
+        raise IntegrityError(text, key=known.key)
 
 
-def verify(context: TransferContext, info: ObjectInfo, file: NewFile) -> None:
-    """Raise `IntegrityError` unless *file* has the bytes of the segments of *info*."""
+def verify_parts(context: TransferContext, info: ObjectInfo, file: NewFile) -> None:
+    """Raise `IntegrityError` unless *file* has the MD5s of the parts of *info*."""
     if not isinstance(context.storage, SupportsMultipart):
         return
     try:
-        pieces = context.storage.list_parts(info)
-    except NotFoundError as e:  # it was replaced since: what is under its key now is asked for
+        parts = context.storage.list_parts(info)
+    except (
+        NotFoundError
+    ) as e:  # replaced after the download: an IntegrityError makes the caller download it again
         raise IntegrityError(str(e), key=info.key) from e
-    if sum(piece.size for piece in pieces) != file.size:
+    if sum(part.size for part in parts) != file.size:
         raise damaged_segment_error(info.key)
-    for piece in pieces:
-        if piece.md5 and _md5_in(file, piece.offset, piece.size) != piece.md5:
+    for part in parts:
+        if part.md5 and _md5_in(file, part.offset, part.size) != part.md5:
             raise damaged_segment_error(info.key)
-    _check_without_md5s(context, info, file, pieces)
+    _check_unverified_parts(context, info, file, parts)
 
 
-def _check_without_md5s(
-    context: TransferContext, known: ObjectInfo, file: NewFile, pieces: Sequence[Part]
+def _check_unverified_parts(
+    context: TransferContext, known: ObjectInfo, file: NewFile, parts: Sequence[Part]
 ) -> None:
-    """Warn if the store does not tell the MD5 of each of *pieces*, unless *file* has the etag of *known* all the same.
+    """Verify *file* in another way if a part has no MD5.
 
-    It has, if the segments are of the size that a push would give them now.
+    Compute the etag of *known* from parts of the size that an upload would choose now. If it differs, compare size and
+    etag with a HEAD, raise `IntegrityError` if they differ, and warn that the bytes were not verified.
     """
-    if not known.segments_etag or all(piece.md5 for piece in pieces):
+    if not known.segments_etag or all(part.md5 for part in parts):
         return
     assert isinstance(context.storage, SupportsMultipart)
-    likely = split(file.size, context.storage.part_size(file.size, context.options.segment_size))
-    if segments_etag_of(_md5_in(file, piece.offset, piece.size) for piece in likely) != known.segments_etag:
+    likely = split_into_parts(file.size, context.storage.part_size(file.size, context.options.segment_size))
+    if segments_etag_of(_md5_in(file, part.offset, part.size) for part in likely) != known.segments_etag:
         now = context.storage.head(known.key)
         if (now.size, now.segments_etag) != (file.size, known.segments_etag):
-            raise IntegrityError(f"{known.key!r}: not all of it came, or it is another by now", key=known.key)
+            text = f"{known.key!r}: the download is incomplete, or the object was replaced; pull it again"
+            raise IntegrityError(text, key=known.key)
         context.warn_once(
-            "large objects were not verified by an MD5 for all their bytes, since the store does not tell it",
+            "large objects were not verified by an MD5 for all their bytes, since the store does not report one",
             repr(known.key),
         )
 
 
 def _md5_in(file: NewFile, offset: int, size: int) -> str:
-    ordered = _OrderedMd5(file, offset)
-    ordered.add(offset, size)
-    return ordered.hexdigest()
+    md5 = _OrderedMd5(file, offset)
+    md5.add(offset, size)
+    return md5.hexdigest()
 
 
 class _OffsetSink:
-    """A sink that writes from an offset on."""
+    """Write to *file* from *offset* on."""
 
     def __init__(self, file: NewFile, offset: int) -> None:
         self._file = file
@@ -247,7 +206,7 @@ class _OffsetSink:
 
 
 class _OrderedMd5:
-    """The MD5 of a file whose pieces come in any order: whoever brings the next one hashes it."""
+    """Compute the MD5 of *file* while its parts arrive in any order. Any thread may call `add`."""
 
     def __init__(self, file: NewFile, start: int = 0) -> None:
         self._file = file
@@ -258,7 +217,7 @@ class _OrderedMd5:
         self._lock = threading.Lock()
 
     def add(self, offset: int, size: int) -> None:
-        """Take into account that *size* bytes from *offset* on are in the file."""
+        """Note that the file has *size* bytes at *offset*. Hash them if all bytes before them are hashed."""
         with self._lock:
             self._pending[offset] = size
             if self._is_hashing:
@@ -277,7 +236,7 @@ class _OrderedMd5:
         while self._next < end:
             chunk = self._file.read_at(min(CHUNK, end - self._next), self._next)
             if not chunk:
-                raise IntegrityError("a file became shorter while it was written")
+                raise IntegrityError("a file was truncated during its download; pull it again")
             self._digest.update(chunk)
             self._next += len(chunk)
 

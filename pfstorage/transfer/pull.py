@@ -1,4 +1,4 @@
-"""Objects into files: each appears whole and verified under its name, or not at all."""
+"""Download objects. A file gets its final name after its download is complete and verified."""
 
 from __future__ import annotations
 
@@ -10,34 +10,43 @@ from dataclasses import replace
 
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.errors import PreconditionFailedError
-from pfstorage.errors import IntegrityError, InvalidKeyError, LocalFileError, NotFoundError, RejectedError
+from pfstorage.errors import IntegrityError, InvalidKeyError, LocalFileError, NotFoundError
 from pfstorage.keys.mapping import is_directory_marker
 from pfstorage.local import LocalTree, NewFile, body_of, is_disk_error, local_errors
-from pfstorage.transfer import multipart as large
 from pfstorage.transfer.compare import has_same_bytes
 from pfstorage.transfer.context import TransferContext
 from pfstorage.transfer.engine import run
+from pfstorage.transfer.multipart import download_ranges, verify_md5, verify_parts
 from pfstorage.transfer.plan import SAME, Plan, Transfer, TransferReport, TransferResult
 from pfstorage.transfer.replaced import download_current
 
 DIRECTORY = TransferResult(verdict="directory")
 NO_KEY = TransferResult(verdict="no key")
-TRIES = 2
-"""How often an object is asked for again that came damaged, or was listed and is not there yet."""
+# Retries of a download with a wrong MD5, and of one that does not find a listed object.
+RETRIES = 2
 
 
 def pull(plan: Plan, context: TransferContext) -> TransferReport:
-    """Write each object of *plan* to its file, unless the file is the same already."""
+    """Download each object of *plan* to its file, and return the results in the order of *plan*.
+
+    Each transfer has a *tree*. With ``overwrite`` "changed", skip a file of the same bytes. With "never", skip a file
+    that exists.
+
+    A download writes a temporary name in the target directory, verifies size and MD5, and then renames the file. So
+    no incomplete file has a final name. A failed object is an entry of the report; no `PfstorageError` is raised. See
+    `run` for an error of the plan and for a cancellation. Use each *context* for one plan.
+    """
     return run(plan, functools.partial(_pull_one, context), context)
 
 
 def pull_named(
     plan: Plan, context: TransferContext, on_no_object: Callable[[Transfer, bool], None]
 ) -> TransferReport:
-    """Write each object of *plan* to its file, as `pull` does, without knowing which there are: by one GET each.
+    """Download the objects of *plan* as `pull` does, but without a listing: one GET for each name.
 
-    *on_no_object* is told of each name that is no key, which is no failure, and of each that marks a directory, for
-    which it gets True: there may be objects below it. It is called from several threads.
+    A name may be that of a directory, with objects below it. Call *on_no_object* with the transfer of a name without an
+    object and False, and with that of an object that marks a directory and True. Neither is a failure. Several threads
+    may call it at once.
     """
     return run(
         plan,
@@ -58,7 +67,7 @@ def _pull_named(
 ) -> TransferResult:
     try:
         result = _pull_one(context, transfer)
-    except (NotFoundError, InvalidKeyError):  # which says that a store of files has a directory there
+    except (NotFoundError, InvalidKeyError):  # InvalidKeyError: a store of files has a directory there
         result = NO_KEY
     if result in (NO_KEY, DIRECTORY):
         on_no_object(transfer, result is DIRECTORY)
@@ -73,7 +82,7 @@ def _pull_one(context: TransferContext, transfer: Transfer) -> TransferResult:
             transfer = replace(transfer, known=context.storage.head(transfer.key))
         if transfer.is_directory and not _has_bytes(context, transfer):
             return _make_directory(context, transfer)
-        if context.options.if_absent or context.options.dry_run:  # else who writes it is told
+        if context.options.if_absent or context.options.dry_run:  # otherwise, the write raises it
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 tree.require_replaceable(transfer.parts)
         if _is_current(context, transfer):
@@ -82,7 +91,7 @@ def _pull_one(context: TransferContext, transfer: Transfer) -> TransferResult:
             return TransferResult(transfer.known.size if transfer.known else None)
         retry_on = (IntegrityError, NotFoundError) if transfer.known else (IntegrityError,)
         file, info = context.retry_policy.repeat(
-            lambda: _download_current(context, transfer), retry_on, TRIES
+            lambda: _download_current(context, transfer), retry_on, RETRIES
         )
         if info.is_directory and not (transfer.known and transfer.known.is_directory):
             file.discard()
@@ -93,7 +102,7 @@ def _pull_one(context: TransferContext, transfer: Transfer) -> TransferResult:
 
 
 def _needs_head(context: TransferContext, tree: LocalTree, parts: tuple[str, ...]) -> bool:
-    """Tell whether what the store has matters before it is fetched: a file may be the same, a directory in the way."""
+    """Return whether a HEAD may make a GET unnecessary: a file may be the same, or a directory may be in the way."""
     try:
         mode = tree.status(parts).st_mode
     except OSError:
@@ -102,11 +111,11 @@ def _needs_head(context: TransferContext, tree: LocalTree, parts: tuple[str, ...
 
 
 def _has_bytes(context: TransferContext, transfer: Transfer) -> bool:
-    """Tell whether what its type marks as a directory is a file all the same: a large one may be listed as empty."""
+    """Return whether an object with the content type of a directory has bytes. A listing may show it as empty."""
     if is_directory_marker(transfer.key) or context.options.dry_run:
         return False
     head = functools.partial(context.storage.head, transfer.key)
-    return not context.retry_policy.repeat(head, (NotFoundError,), TRIES).is_directory
+    return not context.retry_policy.repeat(head, (NotFoundError,), RETRIES).is_directory
 
 
 def _make_directory(context: TransferContext, transfer: Transfer) -> TransferResult:
@@ -121,7 +130,7 @@ def _make_directory(context: TransferContext, transfer: Transfer) -> TransferRes
 
 
 def _is_current(context: TransferContext, transfer: Transfer) -> bool:
-    """Tell whether the local file, if there is one, is what it should be."""
+    """Return whether the local file needs no download."""
     known, tree, overwrite = transfer.known, transfer.tree, context.options.overwrite
     if overwrite == "always" or tree is None or (overwrite == "changed" and known is None):
         return False
@@ -132,22 +141,19 @@ def _is_current(context: TransferContext, transfer: Transfer) -> bool:
             return _exists(tree, transfer.parts)
         with tree.open_file(transfer.parts) as file, body_of(file, transfer.path) as body:
             return known is not None and has_same_bytes(context, body, known)
-    except (OSError, LocalFileError, NotFoundError):
-        # missing, in the way, or changed while it was read, as by another pull; or another object: writing it will tell
-        return False
-    except RejectedError as e:
-        if not isinstance(e, PreconditionFailedError):  # it is replaced at this moment
-            raise
+    except (OSError, LocalFileError, NotFoundError, PreconditionFailedError):
+        # the file is missing, a directory, or changed while it was read; or the object was removed or replaced after
+        # the listing: the download raises the error
         return False
 
 
 def _exists(tree: LocalTree, parts: tuple[str, ...]) -> bool:
-    """Tell whether there is a file of that name, a link or one that can't be read, too."""
+    """Return whether the name exists and is no directory. Links and unreadable files count."""
     return not stat.S_ISDIR(tree.status(parts).st_mode)
 
 
 def _download_current(context: TransferContext, transfer: Transfer) -> tuple[NewFile, ObjectInfo]:
-    """Do as `_download` does; an object that is replaced meanwhile is fetched as it is by then."""
+    """Call `_download`. If the object is replaced during the download, download the new one."""
 
     def fetch(known: ObjectInfo | None) -> tuple[NewFile, ObjectInfo]:
         return _download(context, replace(transfer, known=known))
@@ -156,7 +162,7 @@ def _download_current(context: TransferContext, transfer: Transfer) -> tuple[New
 
 
 def _download(context: TransferContext, transfer: Transfer) -> tuple[NewFile, ObjectInfo]:
-    """Return a new file with the bytes of the object, which does not have its name yet, and what the object is."""
+    """Download an object to a new file without a final name. Return the file and the object."""
     assert transfer.tree is not None
     file = transfer.tree.new_file(
         transfer.parts, size=(transfer.known.size or None) if transfer.known else None
@@ -171,7 +177,7 @@ def _download(context: TransferContext, transfer: Transfer) -> tuple[NewFile, Ob
 
 
 def _set_time(context: TransferContext, transfer: Transfer, file: NewFile, info: ObjectInfo) -> None:
-    """Give *file* the time of its object, where its file system lets it have that one: the bytes count for more."""
+    """Set the modification time of *file* to that of its object. If the file system refuses it, warn."""
     try:
         if info.mtime_ns is not None:
             file.set_mtime(info.mtime_ns)
@@ -184,31 +190,26 @@ def _set_time(context: TransferContext, transfer: Transfer, file: NewFile, info:
 
 def _fetch_into(context: TransferContext, transfer: Transfer, file: NewFile) -> ObjectInfo:
     known = transfer.known
-    if known and _has_ranges(context, known):
+    if known and _needs_ranges(context, known):
         try:
-            return large.pull(context, known, file)
-        except (NotFoundError, RejectedError) as e:
-            if not isinstance(e, (NotFoundError, PreconditionFailedError)):
-                raise
-            file.truncate(0)  # it is another by now, or of a kind that the listing does not tell
+            return download_ranges(context, known, file)
+        except (NotFoundError, PreconditionFailedError):
+            file.truncate(0)  # replaced, or a kind of object that the listing does not show
     try:
         info = context.storage.get(transfer.key, context.sink(file))
-    except RejectedError as e:
-        if not isinstance(e, PreconditionFailedError):
-            raise
-        raise IntegrityError(str(e), key=transfer.key) from e  # it is asked for again
-    if info.segments_etag:  # a listing does not tell of every kind of large object
-        large.verify(context, info, file)
+    except PreconditionFailedError as e:
+        raise IntegrityError(str(e), key=transfer.key) from e  # the caller tries again
+    if info.segments_etag:  # a listing does not show every kind of large object
+        verify_parts(context, info, file)
     elif known and known.md5 and not info.md5 and info.size != 0:
-        # the store told it before, and not with the bytes
-        large.verify_whole(known, file)
+        verify_md5(known, file)  # the GET had no MD5, the listing has
     elif info.size is None and not (known and known.size == file.size):
-        text = f"{transfer.key!r}: the store tells neither a length nor an MD5, so nothing shows that all of it came"
+        text = f"{transfer.key!r}: the store reports neither a length nor an MD5, so the download may be incomplete"
         raise IntegrityError(text, key=transfer.key)
     return info
 
 
-def _has_ranges(context: TransferContext, known: ObjectInfo) -> bool:
+def _needs_ranges(context: TransferContext, known: ObjectInfo) -> bool:
     if known.size is None:
         return False
     return bool(known.segments_etag or (known.md5 and known.size > context.options.range_size))

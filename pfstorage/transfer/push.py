@@ -1,4 +1,4 @@
-"""Files into the store: what it has already is not sent again, and what is large goes in segments."""
+"""Upload files. Skip those that the store has already, and upload large ones in parts."""
 
 from __future__ import annotations
 
@@ -15,35 +15,38 @@ from pfstorage.backends.content_types import PEEK_SIZE, detect_content_type
 from pfstorage.backends.contract import NO_ATTRIBUTES, Attributes, Source
 from pfstorage.errors import ExistsError, FileChangedError, NotFoundError
 from pfstorage.local import Body, is_stable, open_body
-from pfstorage.transfer import multipart as large
 from pfstorage.transfer.compare import has_same_bytes
 from pfstorage.transfer.context import TransferContext
 from pfstorage.transfer.engine import run
+from pfstorage.transfer.multipart import upload_parts, upload_stream
 from pfstorage.transfer.plan import SAME, UNSTABLE, Plan, Transfer, TransferReport, TransferResult
 
 B = TypeVar("B")
 
-ASK_ABOVE = 64 * 1024**2
-"""Bytes above which the store is asked how large an object may be: that is one request a message."""
+# Bytes above which a file may need parts. The question to the store is one request for each message.
+MULTIPART_ABOVE = 64 * 1024**2
 
+# The coarsest resolution of a file's time, in nanoseconds: that of FAT.
 COARSEST_NS = 2_000_000_000
-"""What the times of file systems are exact to, at worst: so those of FAT are."""
 
-
-TRIES = 2
-"""How often a file is read that changes while it is read: a change of its rights or of its links looks the same."""
+# Reads of a file that changes meanwhile. A change of its mode or of its links looks like a change of its bytes.
+READS = 2
 
 
 def push(plan: Plan, context: TransferContext, stable: float = 0.0) -> TransferReport:
-    """Store each file of *plan* under its key, unless the store is known to hold the same.
+    """Upload each file of *plan* under its key, and return the results in the order of *plan*.
 
-    A file that was modified less than *stable* seconds ago is left for later: see `TransferReport.unstable`.
+    With ``overwrite`` "changed", skip a file if the store has an object of the same bytes. With "never", skip it if
+    the key exists. Leave out a file that was modified less than *stable* seconds ago: see `TransferReport.unstable`.
+
+    Each object appears at once, with all of its bytes. A failed file is an entry of the report; no `PfstorageError` is
+    raised. See `run` for an error of the plan and for a cancellation. Use each *context* for one plan.
     """
     return run(plan, functools.partial(_push_one, context, stable), context)
 
 
 def _push_one(context: TransferContext, stable: float, transfer: Transfer) -> TransferResult:
-    for _ in range(TRIES - 1):
+    for _ in range(READS - 1):
         try:
             return _store_file(context, stable, transfer)
         except FileChangedError:
@@ -71,7 +74,7 @@ def _store_file(context: TransferContext, stable: float, transfer: Transfer) -> 
 
 
 def _is_stable(transfer: Transfer, seconds: float) -> bool:
-    """Tell whether the file was modified *seconds* ago or more. What is none, whoever opens it tells."""
+    """Return whether the file was modified *seconds* ago or more. If that is unknown, return True."""
     try:
         tree = transfer.tree
         status = tree.status(transfer.parts) if tree else os.stat(transfer.path)
@@ -87,9 +90,10 @@ def store_if_needed(
     store: Callable[[B, int], int],
     is_same: Callable[[B], bool] = lambda _: False,
 ) -> TransferResult:
-    """Open a body, and *store* what the options of *context* let be stored where *known* is.
+    """Open a body and *store* it, unless the options of *context* or *is_same* skip it.
 
-    *opened* gives the body and its size in bytes, *store* returns how many were sent.
+    *known* is the existing object, None if there is none. *opened* yields the body and its size in bytes. *store* gets
+    them, and returns the number of bytes sent.
     """
     options = context.options
     if options.if_absent and known:
@@ -102,13 +106,13 @@ def store_if_needed(
         try:
             return TransferResult(store(body, size))
         except ExistsError:
-            return SAME  # the listing did not show it
+            return SAME  # stored after the listing
 
 
 def _is_same(context: TransferContext, body: Body, known: ObjectInfo) -> bool:
     try:
         return has_same_bytes(context, body, known)
-    except NotFoundError:  # a listing may show for a while what has gone
+    except NotFoundError:  # removed after the listing
         return False
 
 
@@ -120,21 +124,23 @@ def store_one(
     known: ObjectInfo | None = None,
     attributes: Attributes = NO_ATTRIBUTES,
 ) -> tuple[ObjectInfo, int]:
-    """Store *size* bytes of *body* as *key*, in place of *known*; return what is stored, and the bytes that were sent.
+    """Store *size* bytes of *body* as *key*, and return the new object and the number of bytes sent.
 
-    Whatever stores an object does it here: a push, a form, a PUT. It is paced, verified, in segments if it is larger
-    than those may be, and has the type that *attributes* say, or else the one that its name and its first bytes tell.
+    Every upload uses this function: objPut, forms and HTTP PUT. It limits the rate, lets the storage verify the MD5,
+    and uses parts for a large body. *known* is the object that this one replaces, if there is one. Without a content
+    type in *attributes*, detect it from the name and the first bytes. Raise `ExistsError` if the key exists and
+    ``overwrite`` is "never", and any other error of `Storage.put`.
     """
     storage, options = context.storage, context.options
-    kind = detect_content_type(key, _beginning(body), attributes.content_type)
-    attributes = Attributes(kind, attributes.mtime_ns)
-    # the size first: to ask for a protocol takes long, for each small file
-    if size > min(options.segment_size, ASK_ABOVE) and isinstance(storage, SupportsMultipart):
+    content_type = detect_content_type(key, _peek(body), attributes.content_type)
+    attributes = Attributes(content_type, attributes.mtime_ns)
+    # the size first: isinstance with a protocol is slow, and most files are small
+    if size > min(options.segment_size, MULTIPART_ABOVE) and isinstance(storage, SupportsMultipart):
         part_size = storage.part_size(size, options.segment_size)
         if size > part_size and isinstance(body, Body):
-            return large.push(context, key, body, part_size, attributes, known)
+            return upload_parts(context, key, body, part_size, attributes, known)
         if size > part_size:
-            return large.push_in_order(context, key, body, size, part_size, attributes, known)
+            return upload_stream(context, key, body, size, part_size, attributes, known)
     return storage.put(key, context.source(body), size, attributes, if_absent=options.if_absent), size
 
 
@@ -146,7 +152,7 @@ def store_single(
     known: ObjectInfo | None = None,
     attributes: Attributes = NO_ATTRIBUTES,
 ) -> tuple[ObjectInfo, int]:
-    """Do as `store_one` does where no plan has the crew at work."""
+    """Call `store_one` without a plan. Close the worker pool of *context* at the end."""
     with context.options.worker_budget.registered(lambda: context.pool.busy):
         try:
             return store_one(context, key, body, size, known, attributes)
@@ -154,7 +160,8 @@ def store_single(
             context.pool.close()
 
 
-def _beginning(body: Source) -> bytes:
+def _peek(body: Source) -> bytes:
+    """Return the first bytes of *body*, and rewind it."""
     if isinstance(body, Body):
         return body.peek(PEEK_SIZE)
     start = body.tell()

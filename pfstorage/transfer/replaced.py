@@ -1,4 +1,4 @@
-"""Downloads of an object that somebody replaces meanwhile: they start again, with the new object."""
+"""Download an object again if somebody replaces it during the download."""
 
 from __future__ import annotations
 
@@ -12,12 +12,8 @@ from pfstorage.transfer.existence import reconcile
 
 T = TypeVar("T")
 
-MAX_REPLACEMENTS = 10
-"""The downloads of an object that somebody replaces during each of them."""
-
-
-def _may_begin_anew() -> bool:
-    return True
+# The downloads of an object that somebody replaces during each of them.
+MAX_DOWNLOADS = 10
 
 
 def download_current(
@@ -25,28 +21,24 @@ def download_current(
     key: str,
     known: ObjectInfo | None,
     fetch: Callable[[ObjectInfo | None], T],
-    can_restart: Callable[[], bool] = _may_begin_anew,
+    can_restart: Callable[[], bool] = lambda: True,
 ) -> T:
-    """Call *fetch* with the row *known* of the object *key*, and return its result.
+    """Call *fetch* with *known*, the row of the object *key*, and return its result.
 
-    If *fetch* fails because somebody replaced the object meanwhile, call it again with the row of the new object,
-    up to `MAX_REPLACEMENTS` in all, unless *can_restart* says that bytes have left already. Raise the error of
-    *fetch* if the object is still the same, and `NotFoundError` if somebody removed it.
+    If *fetch* fails because somebody has replaced the object, call it again with the row of the new object, up to
+    `MAX_DOWNLOADS` times in all. Raise the error of *fetch* if the object is still the same, or if *can_restart*
+    returns False because bytes were sent already. Raise `NotFoundError` if somebody has removed the object.
     """
-    for times in range(1, MAX_REPLACEMENTS):
+    for times in range(1, MAX_DOWNLOADS):
         try:
             return fetch(known)
         except StorageError as e:
             if not _may_be_replaced(e) or not can_restart():
                 raise
             now = storage.head(key)
-            # an upload of the same bytes has other segments, so those of the one before may be gone
-            is_other = (
-                known is None
-                or reconcile(known, now) is not known
-                or (isinstance(e, SegmentsMissingError) and times == 1)
-            )
-            if not is_other:
+            # an upload of the same bytes replaces the segments, too, and the old ones may be missing
+            has_new_segments = isinstance(e, SegmentsMissingError) and times == 1
+            if not (known is None or reconcile(known, now) is not known or has_new_segments):
                 raise
             known = now
     return fetch(known)

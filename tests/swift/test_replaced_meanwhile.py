@@ -22,7 +22,7 @@ from pfstorage.backends.memory import MemoryStorage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import IntegrityError
 from pfstorage.settings.model import Settings
-from pfstorage.transfer.replaced import MAX_REPLACEMENTS
+from pfstorage.transfer.replaced import MAX_DOWNLOADS
 from tests.conftest import read_tree, run, serving, swift_options, write_tree
 from tests.support.exchange import client
 from tests.support.faults import Exchange, Fault, Proxy, is_object
@@ -247,8 +247,8 @@ def test_a_download_of_which_something_has_left_breaks_off_rather_than_being_a_m
 
 def test_a_download_whose_object_is_replaced_without_end_is_told_to_ask_again() -> None:
     storage = Changing(b"abcdef")
-    storage.failures = [(0, object_changed_error("a"))] * (MAX_REPLACEMENTS + 5)
+    storage.failures = [(0, object_changed_error("a"))] * (MAX_DOWNLOADS + 5)
     with serving(StoreHandler(storage)) as server:
         status, _, headers = get(server)
         assert (status, "Retry-After" in headers) == (503, True)
-    assert storage.gets == MAX_REPLACEMENTS
+    assert storage.gets == MAX_DOWNLOADS
