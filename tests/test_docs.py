@@ -243,7 +243,7 @@ def test_the_secrets_of_docker_are_those_that_the_server_reads(
 ) -> None:
     server, prepared = (
         services["services"]["pfstorage"],
-        block_of(pages["deployment"], "beside docker-compose.yml"),
+        block_of(pages["deployment"], "next to docker-compose.yml"),
     )
     options = build_parser().parse_args(server["command"].split())
     read = {options.tokenPath, options.swiftKey[1:]}
