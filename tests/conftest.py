@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
-import pydicom.data
 import pytest
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
@@ -134,6 +133,8 @@ def swift_storage(swift: DevSwift) -> Iterator[Storage]:
 @pytest.fixture(scope="session")
 def dicom_files() -> Path:
     """The directory of real DICOM files, some in subdirectories, that pydicom brings."""
+    import pydicom.data
+
     return Path(pydicom.data.__file__).parent / "test_files"
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from pfstorage.backends import Storage
+from pfstorage.backends.contract import ByteRange, ObjectInfo, Sink
+from pfstorage.backends.memory import MemoryStorage
 from pfstorage.local import LocalTree
 from pfstorage.transfer import (
     Options,
@@ -47,3 +50,32 @@ def left_threads() -> set[str]:
 
 def failed_keys(report: TransferReport) -> list[str]:
     return [item.key for item in report.failed]
+
+
+class Watched(MemoryStorage):
+    """A memory storage whose `get` may fail or wait, and that counts how many are under way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+        self.most = 0
+        self.errors: dict[str, Exception] = {}
+        self.always: Exception | None = None
+        self.waits: dict[str, Callable[[], object]] = {}
+        self._now = 0
+        self._count = threading.Lock()
+
+    def get(self, key: str, sink: Sink, byte_range: ByteRange | None = None) -> ObjectInfo:
+        with self._count:
+            self.calls.append(key)
+            self._now += 1
+            self.most = max(self.most, self._now)
+        try:
+            self.waits.get(key, lambda: None)()
+            error = self.errors.get(key, self.always)
+            if error:
+                raise error
+            return super().get(key, sink, byte_range)
+        finally:
+            with self._count:
+                self._now -= 1

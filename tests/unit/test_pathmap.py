@@ -62,7 +62,7 @@ def test_a_path_becomes_a_key_and_comes_back(path: str, over: str, location: str
 
 
 @given(st.dictionaries(PATHS, st.binary(max_size=50), min_size=1, max_size=6))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_push_then_pull_gives_back_any_tree(tree: dict[str, bytes]) -> None:
     with tempfile.TemporaryDirectory() as name, open_storage(type="memory") as storage:
         root = Path(name)

@@ -60,7 +60,7 @@ def test_any_body_is_written_as_2x_wrote_it(body: dict[str, Any]) -> None:
     assert Reply(body).to_json() == written(Reply(body)) == as_2x(body)
 
 
-@given(st.lists(st.dictionaries(KEYS, ANY_JSON)))
+@given(st.lists(st.dictionaries(KEYS, ANY_JSON, max_size=5), max_size=5))
 def test_a_row_whose_json_is_known_is_written_as_any_other(rows: list[dict[str, Any]]) -> None:
     known = [KnownRow(row, dumps(row)) for row in rows]
     assert known == rows
@@ -241,7 +241,7 @@ class Longest:
 
 
 def test_a_reply_of_many_rows_is_written_in_pieces_and_never_whole_in_memory() -> None:
-    rows = ({"name": f"chris/feed/data/{number:060}.dcm", "bytes": number} for number in range(100_000))
+    rows = ({"name": f"chris/feed/data/{number:060}.dcm", "bytes": number} for number in range(30_000))
     texts = PackedStrings(f"{number:060}.dcm" for number in range(10_000))
     file = Longest()
     tracemalloc.start()
@@ -251,7 +251,7 @@ def test_a_reply_of_many_rows_is_written_in_pieces_and_never_whole_in_memory() -
     assert done
     assert peak < 1_000_000
     assert file.longest < 200 * ROWS_AT_ONCE
-    assert file.count > 100_000 / ROWS_AT_ONCE
+    assert file.count > 30_000 / ROWS_AT_ONCE
 
 
 # who gets it

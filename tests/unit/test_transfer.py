@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import random
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -41,37 +37,8 @@ from pfstorage.transfer import (
 from pfstorage.transfer.engine import MAX_WAITING
 from tests.conftest import read_tree, write_tree
 from tests.support.local import mounted, parts_in
-from tests.support.transfers import SOON, failed_keys, filled, left_threads, work_on
+from tests.support.transfers import SOON, Watched, failed_keys, filled, work_on
 from tests.support.waiting import settle, until
-
-
-class Watched(MemoryStorage):
-    """A memory storage whose `get` may fail or wait, and that counts how many are under way."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[str] = []
-        self.most = 0
-        self.errors: dict[str, Exception] = {}
-        self.always: Exception | None = None
-        self.waits: dict[str, Callable[[], object]] = {}
-        self._now = 0
-        self._count = threading.Lock()
-
-    def get(self, key: str, sink: Sink, byte_range: ByteRange | None = None) -> ObjectInfo:
-        with self._count:
-            self.calls.append(key)
-            self._now += 1
-            self.most = max(self.most, self._now)
-        try:
-            self.waits.get(key, lambda: None)()
-            error = self.errors.get(key, self.always)
-            if error:
-                raise error
-            return super().get(key, sink, byte_range)
-        finally:
-            with self._count:
-                self._now -= 1
 
 
 @pytest.mark.parametrize("workers", [1, 3, 8])
@@ -374,55 +341,6 @@ def test_files_that_a_stop_breaks_off_are_not_told_as_failed() -> None:
     assert (report.failed, type(report.error)) == ([], StoppedError)
     assert len(storage.calls) < 20
     assert parts_in("out") == []
-
-
-@contextlib.contextmanager
-def interrupted_after(seconds: float) -> Iterator[None]:
-    """Send the process SIGINT so much later, which is a `KeyboardInterrupt` in the thread of the test."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    timer = threading.Timer(seconds, os.kill, [os.getpid(), signal.SIGINT])
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        timer.join()
-        signal.signal(signal.SIGINT, before)
-
-
-def test_an_interrupt_ends_within_five_seconds_though_the_store_hangs() -> None:
-    storage = Watched()
-    plan = filled(storage, 100)
-    work = work_on(storage)
-    released = threading.Event()
-
-    def hang() -> None:
-        with work.retry_policy.abortable(released.set):
-            released.wait(60)
-        raise UnavailableError("broken off")
-
-    storage.waits = {item.key: hang for item in plan[20:]}
-    started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), interrupted_after(0.3):
-        pull(plan, work)
-    assert time.monotonic() - started < 0.3 + 5.0
-    assert parts_in("out") == []
-    assert len(read_tree(Path("out"))) == 20
-    assert not left_threads()
-
-
-# an interrupt that comes while Python takes an object apart is lost, as in any __del__: the pull goes on then
-@pytest.mark.filterwarnings("ignore:Exception ignored in. <function Directory.__del__")
-@pytest.mark.parametrize("durable", ["none", "batch"])
-def test_an_interrupt_at_any_moment_leaves_nothing_behind(durable: str, tmp_path: Path) -> None:
-    storage = Watched()
-    plan = filled(storage, 3000, 400)
-    for number in range(25):
-        with contextlib.suppress(KeyboardInterrupt), interrupted_after(random.uniform(0.01, 0.3)):
-            pull(plan, work_on(storage, 4, durable=durable, overwrite="always"))
-        assert parts_in("out") == [], number
-    assert not left_threads()
-    assert {len(content) for content in read_tree(tmp_path / "out").values()} == {400}
 
 
 @pytest.mark.parametrize("type_", ["s3", ""])
