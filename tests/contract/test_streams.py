@@ -521,4 +521,4 @@ def test_the_room_is_given_back_however_an_upload_ends() -> None:
                 made.write(b"x" * 60)
             made.close()
             made.close()
-    assert room.taken == 0
+    assert room.used == 0

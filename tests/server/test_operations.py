@@ -264,7 +264,7 @@ def test_metrics_lack_what_can_not_be_told(tmp_path: Path, caplog: pytest.LogCap
             other.execute("DROP TABLE job")
         status, _, text = get(server, "/metrics")
         assert (status, "pfstorage_jobs" in text, "pfstorage_workers" in text) == (200, False, True)
-        assert "/metrics lacks jobs: the jobs can't be read" in caplog.text
+        assert "the metric jobs is missing in /metrics: the jobs can't be read" in caplog.text
 
 
 def _metric(server: ThreadedHTTPServer, name: str) -> float:
