@@ -1,1 +1,1 @@
-"""The HTTP door: from a connection to the dispatcher, and back."""
+"""The HTTP server: from a connection to the dispatcher, and back."""

@@ -451,7 +451,7 @@ BY = {"form": form_of, "chunked": chunked_of}
 def test_uploads_on_the_disk_have_so_much_room_in_all(of: Callable[[bytes], bytes]) -> None:
     with open_storage("memory") as storage, served(storage, max_spool=1_000_000) as server:
         with connected(server, of(LARGE[:900_000])[:-100]) as first:  # its end is yet to come
-            until(lambda: server.load.spool_space.used > 700_000)
+            until(lambda: server.load.spool_space.used > 800_000)
             with connected(server, of(LARGE[:300_000])) as second:
                 answer = told(second)
             assert (answer.status, answer.json["error"]["type"]) == (503, "BusyError")

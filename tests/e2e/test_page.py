@@ -121,7 +121,7 @@ class Page:
     def transfers(self) -> list[str]:
         """Return what is said of each file on its way, up or down."""
         script = (
-            "return [...document.querySelectorAll('#transfers-list .said')].map(said => said.textContent)"
+            "return [...document.querySelectorAll('#transfers-list .status')].map(said => said.textContent)"
         )
         said: list[str] = self.browser.execute_script(script)
         return said
@@ -230,14 +230,14 @@ def test_the_first_object_is_uploaded_into_a_store_without_a_container(
 ) -> None:
     with opened(swift_storage, chromium, tmp_path) as page:
         page.open()
-        assert (page.text("summary"), page.text("alert")) == ("Nothing is here.", "")
+        assert (page.text("summary"), page.text("alert")) == ("This folder is empty.", "")
         page.drop("first.txt", "first")
         page.until(lambda: page.names() == ["first.txt"])
 
 
 def test_a_folder_that_is_empty_says_so(page: Page) -> None:
     page.open("nothing/")
-    assert (page.names(), page.text("summary")) == ([], "Nothing is here.")
+    assert (page.names(), page.text("summary")) == ([], "This folder is empty.")
 
 
 def test_a_long_listing_comes_by_pages(page: Page, swift_storage: Storage) -> None:
@@ -263,7 +263,7 @@ def test_a_name_is_never_a_part_of_the_page(page: Page) -> None:
     page.until(lambda: page.by_id("replace-dialog").get_attribute("open"))
     assert HOSTILE in page.text("replace-name")
     page.all("#replace-form button[value=keep]")[0].click()
-    page.until(lambda: page.transfers() == ["kept as it was"])
+    page.until(lambda: page.transfers() == ["not replaced"])
     time.sleep(0.2)
     assert page.all("img") == []
     assert page.browser.title == "chris/ - pfstorage"
@@ -307,7 +307,7 @@ const watch = (id, found) => new MutationObserver(() => {
   const text = document.querySelector(id)?.textContent;
   if (text && text !== found.at(-1)) found.push(text);
 }).observe(document.body, { subtree: true, childList: true, characterData: true });
-watch("#transfers-list .said", told.said);
+watch("#transfers-list .status", told.said);
 watch("#transfers-status", told.status);
 """
 
@@ -368,7 +368,7 @@ def test_what_is_dropped_is_uploaded_and_replaces_only_if_that_is_wanted(
     page.drop("a.dcm", "new")
     page.until(lambda: page.by_id("replace-dialog").get_attribute("open"))
     page.press(Keys.ESCAPE)
-    page.until(lambda: page.transfers() == ["kept as it was"])
+    page.until(lambda: page.transfers() == ["not replaced"])
     assert content_of(swift_storage, "chris/a.dcm") == OBJECTS["chris/a.dcm"]
     page.drop("a.dcm", "newer")
     page.until(lambda: page.by_id("replace-dialog").get_attribute("open"))
@@ -379,7 +379,7 @@ def test_what_is_dropped_is_uploaded_and_replaces_only_if_that_is_wanted(
     page.until(lambda: page.by_id("replace-dialog").get_attribute("open"))
     # as Escape does in some browsers: it is no answer, whatever the last one was
     page.browser.execute_script("document.getElementById('replace-dialog').close()")
-    page.until(lambda: page.transfers()[-1:] == ["kept as it was"])
+    page.until(lambda: page.transfers()[-1:] == ["not replaced"])
     assert content_of(swift_storage, "chris/a.dcm") == b"newer"
     page.drop("other.txt", "other")
     page.until(lambda: "other.txt" in page.names())
@@ -430,7 +430,7 @@ def test_what_comes_meanwhile_is_not_replaced_unasked(chromium: webdriver.Chrome
         page.drop("hidden", "mine")
         page.until(lambda: page.by_id("replace-dialog").get_attribute("open"))
         page.press(Keys.ENTER)  # which is "Keep it"
-        page.until(lambda: page.transfers() == ["kept as it was"])
+        page.until(lambda: page.transfers() == ["not replaced"])
         assert content_of(storage, "hidden") == b"theirs"
 
 
@@ -602,7 +602,7 @@ def test_a_download_that_breaks_off_leaves_no_file(breaking: tuple[Breaking, Pag
     put(storage, "a.bin", b"y" * 200_000)
     page.open()
     page.row("a.bin").click()
-    page.until(lambda: page.transfers()[0:1] and "broke off" in page.transfers()[0])
+    page.until(lambda: page.transfers()[0:1] and "incomplete" in page.transfers()[0])
     assert list(page.downloads.iterdir()) == []
     storage.is_broken = False
     page.click("Try again")
@@ -714,7 +714,7 @@ def test_who_gives_no_token_is_told_that_one_is_needed(page: Page) -> None:
             page.by_id("token-cancel").send_keys(cancel)
         else:
             page.press(cancel)
-        page.until(lambda: page.text("summary") == "A token is needed to see what is stored here.")
+        page.until(lambda: page.text("summary") == "You need a token to see the objects.")
         assert page.by_id("summary").get_attribute("role") == "status"  # it is read out
         assert not page.by_id("objects").is_displayed()
         button = page.browser.switch_to.active_element
@@ -736,7 +736,7 @@ def test_who_gives_no_token_is_told_that_one_is_needed(page: Page) -> None:
 
 def test_who_may_only_read_is_told_so(page: Page) -> None:
     page.open("chris/", READER)
-    told = "Your token may read here, and store nothing."
+    told = "Your token may read this folder, but not upload to it."
     assert page.text("hint") == told
     assert not page.by_id("upload").is_displayed()
     assert not page.by_id("upload-folder").is_displayed()
@@ -890,7 +890,7 @@ def test_it_fits_a_narrow_window(page: Page) -> None:
         page.drop("x" * 200, "new")
         page.until(lambda: page.transfers() == ["stored"])
         page.browser.execute_script(
-            "document.querySelector('#transfers-list .said').textContent = arguments[0]",
+            "document.querySelector('#transfers-list .status').textContent = arguments[0]",
             "1023.9 MiB of 1023.9 GiB, 100 %, 1023.9 MiB/s",
         )
         assert page.browser.execute_script("return document.documentElement.scrollWidth") <= 320
@@ -916,7 +916,7 @@ def refuse(*_: Any, **__: Any) -> Iterator[ObjectInfo]:
 
 def said_of(page: Page, jid: str) -> str:
     rows = [row for row in page.all("#jobs-list li") if jid in row.text]
-    return rows[0].find_element(By.CSS_SELECTOR, ".said").text if rows else ""
+    return rows[0].find_element(By.CSS_SELECTOR, ".status").text if rows else ""
 
 
 @pytest.fixture
@@ -977,7 +977,7 @@ def test_many_jobs_leave_connections_for_the_rest(held: tuple[Held, Page]) -> No
     for number in range(8):  # a browser opens six to one server
         begin(page, f"job-{number}")
     page.open("new/")
-    page.until(lambda: len([row for row in page.all("#jobs-list .said") if "running" in row.text]) == 8)
+    page.until(lambda: len([row for row in page.all("#jobs-list .status") if "running" in row.text]) == 8)
     page.drop("a.txt", "a")
     page.until(lambda: page.names() == ["a.txt"])
 

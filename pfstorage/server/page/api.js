@@ -1,7 +1,7 @@
-// What the page asks the server for, with the token that this tab holds.
+// Requests to the server, with the token of this tab.
 
-const KEPT_AS = "pfstorage.token";
-// Relative: a proxy may serve all of it below a path of its own.
+const STORAGE_KEY = "pfstorage.token";
+// Relative, because a proxy may serve the server below another path.
 const API = "api/v1";
 const OBJECTS = `${API}/objects`;
 
@@ -9,14 +9,14 @@ export class Refusal extends Error {
   constructor(status, message, type = "") {
     super(message);
     this.status = status;
-    this.type = type; // as the server calls it
+    this.type = type; // the name of the error in the reply
   }
 }
 
 export const token = {
-  get: () => sessionStorage.getItem(KEPT_AS) ?? "",
-  keep: (text) => sessionStorage.setItem(KEPT_AS, text),
-  forget: () => sessionStorage.removeItem(KEPT_AS),
+  get: () => sessionStorage.getItem(STORAGE_KEY) ?? "",
+  keep: (text) => sessionStorage.setItem(STORAGE_KEY, text),
+  forget: () => sessionStorage.removeItem(STORAGE_KEY),
 };
 
 // A header is bytes, and the tokens of the server are UTF-8.
@@ -25,8 +25,8 @@ function authorization() {
   return bytes.length ? { Authorization: `Bearer ${String.fromCharCode(...bytes)}` } : {};
 }
 
-// The message of an answer that is no success; the server's own where it has one.
-function refusalOf(status, text) {
+// Return the error of a failed request, with the message of the server if there is one.
+function errorOf(status, text) {
   let message = "";
   let type = "";
   try {
@@ -34,73 +34,72 @@ function refusalOf(status, text) {
     message = reply.msg ?? "";
     type = reply.error?.type ?? "";
   } catch {
-    message = ""; // a proxy in between has answered, not in JSON
+    message = ""; // not JSON: the response of a proxy
   }
   if (status === 0) message = "The server does not answer.";
   if (status === 403) message = `Your token does not allow that: ${message}`;
   return new Refusal(status, message || `The server answered ${status}.`, type);
 }
 
-async function asked(path, options = {}) {
+async function fetchOk(path, options = {}) {
   let response;
   try {
     response = await fetch(path, { ...options, headers: { ...options.headers, ...authorization() } });
   } catch {
-    throw options.signal?.aborted ? options.signal.reason : refusalOf(0, "");
+    throw options.signal?.aborted ? options.signal.reason : errorOf(0, "");
   }
-  if (!response.ok) throw refusalOf(response.status, await response.text());
+  if (!response.ok) throw errorOf(response.status, await response.text());
   return response;
 }
 
-// The whole key is one component, so no browser makes anything of a "/../" or a "//" in it.
-// That leaves the keys "." and "..", which a browser can't ask for, however they are written;
-// the server gives out no key with such a component.
-export function addressOf(key) {
+// Encode the whole key as one path component, so that browsers do not normalize a "/../" or a "//" in it.
+// Browsers can't request the keys "." and ".." in any encoding, and the server refuses keys with such a component.
+export function urlOf(key) {
   return `${OBJECTS}/${encodeURIComponent(key)}`;
 }
 
-async function rowsOf(options, signal) {
+async function requestRows(options, signal) {
   try {
-    return await (await asked(`${OBJECTS}?${new URLSearchParams(options)}`, { signal })).json();
+    return await (await fetchOk(`${OBJECTS}?${new URLSearchParams(options)}`, { signal })).json();
   } catch (error) {
-    // the store has never had an object: the first upload makes the container
+    // The container does not exist yet: the first upload creates it.
     if (error.type === "ContainerNotFoundError") return { objects: [], marker: null, writable: true };
     throw error;
   }
 }
 
-// Up to `limit` rows of the folder `prefix`, after `marker`: {objects, marker, writable}.
-export function listed(prefix, marker, limit, signal) {
-  return rowsOf({ prefix, marker, delimiter: "/", limit }, signal);
+// Return up to `limit` rows of the folder `prefix`, after `marker`: {objects, marker, writable}.
+export function listFolder(prefix, marker, limit, signal) {
+  return requestRows({ prefix, marker, delimiter: "/", limit }, signal);
 }
 
-export async function isThere(key, signal) {
-  const page = await rowsOf({ prefix: key, limit: "1" }, signal);
-  return page.objects[0]?.name === key; // a key comes before those that it begins
+export async function objectExists(key, signal) {
+  const page = await requestRows({ prefix: key, limit: "1" }, signal);
+  return page.objects[0]?.name === key; // a key sorts before longer keys that begin with it
 }
 
-// Store `file` under `key`. Browsers tell how far an upload is by XMLHttpRequest alone.
-export function put(key, file, { onlyNew, onProgress, signal }) {
+// Upload `file` as `key`. Only XMLHttpRequest reports the progress of an upload.
+export function put(key, file, { ifAbsent, onProgress, signal }) {
   return new Promise((resolve, reject) => {
     signal.throwIfAborted();
     const request = new XMLHttpRequest();
-    request.open("PUT", addressOf(key));
+    request.open("PUT", urlOf(key));
     for (const [name, value] of Object.entries(authorization())) request.setRequestHeader(name, value);
-    if (onlyNew) request.setRequestHeader("If-None-Match", "*");
+    if (ifAbsent) request.setRequestHeader("If-None-Match", "*");
     request.upload.onprogress = (event) => onProgress(event.loaded, event.total);
     request.onload = () =>
-      request.status < 300 ? resolve() : reject(refusalOf(request.status, request.responseText));
-    request.onerror = () => reject(refusalOf(0, ""));
+      request.status < 300 ? resolve() : reject(errorOf(request.status, request.responseText));
+    request.onerror = () => reject(errorOf(0, ""));
     request.onabort = () => reject(signal.reason);
     signal.addEventListener("abort", () => request.abort());
     request.send(file);
   });
 }
 
-// The bytes of `key`, as a stream. One that breaks off ends with an error.
-export async function fetched(key, { onProgress, signal }) {
-  if ([".", ".."].includes(key)) throw new Refusal(400, "A browser can't ask for an object of this name.");
-  const { body } = await asked(addressOf(key), { signal });
+// Return the bytes of `key` as a stream. An incomplete download ends with an error.
+export async function fetchObject(key, { onProgress, signal }) {
+  if ([".", ".."].includes(key)) throw new Refusal(400, "A browser can't request an object with this name.");
+  const { body } = await fetchOk(urlOf(key), { signal });
   let size = 0;
   const transform = (chunk, out) => {
     size += chunk.length;
@@ -110,8 +109,8 @@ export async function fetched(key, { onProgress, signal }) {
   return body.pipeThrough(new TransformStream({ transform }));
 }
 
-export async function sent(action, meta = {}) {
-  const response = await asked(`${API}/cmd`, {
+export async function sendMessage(action, meta = {}) {
+  const response = await fetchOk(`${API}/cmd`, {
     method: "POST",
     body: JSON.stringify({ action, meta }),
     headers: { "Content-Type": "application/json" },
@@ -119,20 +118,20 @@ export async function sent(action, meta = {}) {
   return response.json();
 }
 
-// What becomes of a job, until its end. EventSource could not send the token.
+// Yield the events of a job until it ends. EventSource can't send the token.
 export async function* events(job, signal) {
   for (let pause = 0; pause !== null; ) {
     await new Promise((go) => setTimeout(go, pause));
     pause = null;
-    for await (const part of parts(`${API}/jobs/${encodeURIComponent(job)}/events`, signal)) {
+    for await (const part of readEvents(`${API}/jobs/${encodeURIComponent(job)}/events`, signal)) {
       if (part.startsWith("retry: ")) pause = Number(part.slice("retry: ".length));
       else yield JSON.parse(part.slice("data: ".length));
     }
   }
 }
 
-async function* parts(path, signal) {
-  const response = await asked(path, { signal });
+async function* readEvents(path, signal) {
+  const response = await fetchOk(path, { signal });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {

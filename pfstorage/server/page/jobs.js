@@ -1,44 +1,43 @@
-// What the server works off by itself: each job with its progress, as it happens.
+// The list of jobs, with their progress.
 
-import { events, sent } from "./api.js";
-import { at, count, element, inBytes, named, shown } from "./words.js";
+import { events, sendMessage } from "./api.js";
+import { byId, formatCount, element, formatSize, nameElement, visible } from "./format.js";
 
-const ASKED_EVERY = 5000;
-const ASKED_IDLY_EVERY = 30_000;
-const SHOWN = 20;
-const FOLLOWED = 2; // of the six connections that a browser opens to one server, the others are for files
+const POLL_MS = 5000;
+const IDLE_POLL_MS = 30_000;
+const MAX_JOBS = 20;
+const MAX_FOLLOWED = 2; // browsers open six connections to one server: the others remain for files
 const rows = new Map();
 let timer;
 
-// Show the jobs, and look for more now and then, until the token is refused: the listing tells of
-// that, and of what else is wrong.
-export async function look(report) {
-  let isSoon = false;
+// Show the jobs, and poll for new ones until the token is refused. The listing reports errors.
+export async function refreshJobs(report) {
+  let hasOpenJobs = false;
   clearTimeout(timer);
   try {
-    if (!document.hidden) isSoon = show((await sent("jobList", { limit: SHOWN })).jobs, report);
+    if (!document.hidden) hasOpenJobs = show((await sendMessage("jobList", { limit: MAX_JOBS })).jobs, report);
   } catch (error) {
-    if (error.status === 401) return forget();
+    if (error.status === 401) return clearJobs();
   }
-  clearTimeout(timer); // somebody else may have looked meanwhile
-  timer = setTimeout(() => look(report), isSoon ? ASKED_EVERY : ASKED_IDLY_EVERY);
+  clearTimeout(timer); // another call may have set it meanwhile
+  timer = setTimeout(() => refreshJobs(report), hasOpenJobs ? POLL_MS : IDLE_POLL_MS);
 }
 
-// Forget the jobs that another token has shown.
-export function forget() {
+// Remove the jobs that another token has shown.
+export function clearJobs() {
   clearTimeout(timer);
   for (const row of rows.values()) row.stop.abort();
   rows.clear();
-  at("jobs-list").replaceChildren();
-  at("jobs").hidden = true;
+  byId("jobs-list").replaceChildren();
+  byId("jobs").hidden = true;
 }
 
-// Tell whether one is not over yet.
+// Show `jobs`, and return whether one of them is not finished.
 function show(jobs, report) {
-  at("jobs").hidden = jobs.length === 0;
+  byId("jobs").hidden = jobs.length === 0;
   const listed = new Set(jobs.map((job) => job.job));
   for (const [id, row] of rows) {
-    if (listed.has(id) || row.isFollowed) continue; // who is followed tells its end by itself
+    if (listed.has(id) || row.isFollowed) continue; // its events report its end
     row.item.remove();
     rows.delete(id);
   }
@@ -47,20 +46,20 @@ function show(jobs, report) {
     if (row.isFollowed) continue;
     row.show(job);
     const followed = [...rows.values()].filter((each) => each.isFollowed).length;
-    if (job.state === "running" && followed < FOLLOWED) row.follow(); // at the others it looks now and then
+    if (job.state === "running" && followed < MAX_FOLLOWED) row.follow(); // the others are polled
   }
   return jobs.some(isOpen);
 }
 
 const isOpen = (job) => ["queued", "running"].includes(job.state);
 
-// Why a job has not done what it was to do. A list has no replies; a job that is done has no reason.
+// Return the reason why a job failed, or "". The rows of jobList have no reply.
 const reasonOf = (job) => job.reply?.msg ?? (["failed", "cancelled"].includes(job.state) ? job.msg : "");
 
 function newRow(job, report) {
   const row = new Row(job, report);
   rows.set(job.job, row);
-  at("jobs-list").prepend(row.item);
+  byId("jobs-list").prepend(row.item);
   return row;
 }
 
@@ -71,26 +70,26 @@ class Row {
     this.isFollowed = false;
     this.stop = new AbortController();
     const name = job.jid ?? job.job;
-    this.title = `${job.action} ${shown(name)}`;
+    this.title = `${job.action} ${visible(name)}`;
     this.bar = element("progress", { ariaLabel: this.title });
-    this.said = element("span", { className: "said" });
+    this.status = element("span", { className: "status" });
     this.button = element("button", { type: "button", className: "quiet", textContent: "Cancel", ariaLabel: `Cancel: ${this.title}` });
     this.button.onclick = () => this.cancel();
-    this.item = element("li", { tabIndex: -1 }, element("span", {}, `${job.action} `, named(name)), this.bar, this.said, this.button);
+    this.item = element("li", { tabIndex: -1 }, element("span", {}, `${job.action} `, nameElement(name)), this.bar, this.status, this.button);
   }
 
   show(job) {
     const { files, total, bytes, bytesPerSecond, failed, skipped } = job.progress;
     if (total) Object.assign(this.bar, { max: total, value: files + failed });
     else if (!isOpen(job)) Object.assign(this.bar, { max: 1, value: job.state === "done" ? 1 : 0 });
-    const facts = [job.state, total ? `${files + failed} of ${count(total, "file")}` : count(files, "file"), inBytes(bytes)];
-    if (isOpen(job) && bytesPerSecond) facts.push(`${inBytes(bytesPerSecond)}/s`);
+    const facts = [job.state, total ? `${files + failed} of ${formatCount(total, "file")}` : formatCount(files, "file"), formatSize(bytes)];
+    if (isOpen(job) && bytesPerSecond) facts.push(`${formatSize(bytesPerSecond)}/s`);
     if (skipped) facts.push(`${skipped} unchanged`);
     if (failed) facts.push(`${failed} failed`);
     const reason = reasonOf(job);
     if (reason) facts.push(reason);
-    this.said.textContent = facts.join(", ");
-    if (this.wasOpen && !isOpen(job)) at("jobs-status").textContent = [`${this.title}: ${job.state}`, reason].filter(Boolean).join(", ");
+    this.status.textContent = facts.join(", ");
+    if (this.wasOpen && !isOpen(job)) byId("jobs-status").textContent = [`${this.title}: ${job.state}`, reason].filter(Boolean).join(", ");
     if (!isOpen(job) && document.activeElement === this.button) this.item.focus();
     this.button.hidden = !isOpen(job);
     this.wasOpen = isOpen(job);
@@ -109,7 +108,7 @@ class Row {
 
   async cancel() {
     try {
-      this.show(await sent("jobCancel", { job: this.id }));
+      this.show(await sendMessage("jobCancel", { job: this.id }));
     } catch (error) {
       this.report(error);
     }

@@ -1,20 +1,20 @@
-// The folder that the address names: its rows, a page at a time, and the way back up.
+// The listing of the current folder, which the URL fragment names, and the links to its parents.
 
-import { addressOf, listed, token } from "./api.js";
+import { urlOf, listFolder, token } from "./api.js";
 import { download } from "./downloads.js";
-import { at, element, fileName, inBytes, moment, named, shown } from "./words.js";
+import { byId, element, fileName, formatSize, timeElement, nameElement, visible } from "./format.js";
 
-const PAGE = 500;
-const MOST = 10_000; // rows that the server gives at once
+const PAGE_ROWS = 500;
+const MAX_ROWS = 10_000; // the server returns no more rows at once
 
 let running = new AbortController();
-let present = { prefix: "", marker: null, size: 0 };
+let current = { prefix: "", marker: null, size: 0 };
 let isWritable = true;
 
-export const folder = () => present.prefix;
-export const mayStore = () => isWritable;
+export const folder = () => current.prefix;
+export const canUpload = () => isWritable;
 
-export function placeOf(prefix) {
+export function folderUrl(prefix) {
   return `#/${encodeURIComponent(prefix)}`;
 }
 
@@ -22,126 +22,126 @@ function prefixOf(hash) {
   try {
     return decodeURIComponent(hash.replace(/^#\/?/, "")).replace(/[^/]$/, "$&/");
   } catch {
-    return ""; // somebody has written the address by hand
+    return ""; // an invalid fragment, perhaps typed by hand
   }
 }
 
-// Show the folder of the address, as far as it was shown before. What was asked for another one is given up.
+// Show the folder of the URL, with as many rows as before. Cancel the requests for another folder.
 export async function show(report) {
   running.abort();
   running = new AbortController();
   const prefix = prefixOf(location.hash);
-  const isSame = prefix === present.prefix && at("rows").hasChildNodes();
+  const isSame = prefix === current.prefix && byId("rows").hasChildNodes();
   if (!isSame) clear("Loading…");
-  const shownSoFar = isSame ? present.size + (present.marker === null ? PAGE : 0) : 0;
-  const limit = Math.min(MOST, Math.max(PAGE, shownSoFar));
-  present = { prefix, marker: "", size: 0 };
+  const shownSoFar = isSame ? current.size + (current.marker === null ? PAGE_ROWS : 0) : 0;
+  const limit = Math.min(MAX_ROWS, Math.max(PAGE_ROWS, shownSoFar));
+  current = { prefix, marker: "", size: 0 };
   showCrumbs(prefix);
-  document.title = prefix ? `${shown(prefix)} - pfstorage` : "pfstorage";
+  document.title = prefix ? `${visible(prefix)} - pfstorage` : "pfstorage";
   await showMore(report, limit, true);
 }
 
-// Leave no row, and say why there is none.
+// Remove all rows, and show `text` instead.
 function clear(text) {
-  at("rows").replaceChildren();
-  at("summary").textContent = text;
-  at("more").hidden = at("unlock").hidden = true;
-  at("objects").hidden = false;
+  byId("rows").replaceChildren();
+  byId("summary").textContent = text;
+  byId("more").hidden = byId("unlock").hidden = true;
+  byId("objects").hidden = false;
 }
 
-// In the list's place, say what is missing, and offer to give it.
+// Replace the listing by a button that asks for a token.
 export function showLocked() {
-  clear("A token is needed to see what is stored here.");
-  at("objects").hidden = true;
-  at("unlock").hidden = false;
-  at("unlock").focus();
+  clear("You need a token to see the objects.");
+  byId("objects").hidden = true;
+  byId("unlock").hidden = false;
+  byId("unlock").focus();
 }
 
-export async function showMore(report, limit = PAGE, isFirst = false) {
+export async function showMore(report, limit = PAGE_ROWS, isFirst = false) {
   const { signal } = running;
-  at("more").disabled = true; // a second click would ask for the same rows
+  byId("more").disabled = true; // a second click would request the same rows
   try {
-    const page = await listed(present.prefix, present.marker, limit, signal);
-    const inner = isFirst && page.objects.length ? innerOf(page.objects[0]) : "";
+    const page = await listFolder(current.prefix, current.marker, limit, signal);
+    const inner = isFirst && page.objects.length ? innerFolder(page.objects[0]) : "";
     if (inner) {
-      history.replaceState(null, "", placeOf(inner));
+      history.replaceState(null, "", folderUrl(inner));
       return await show(report);
     }
     append(page, report, isFirst);
   } catch (error) {
     if (error.name === "AbortError") return;
-    at("summary").textContent = "";
-    if ([401, 403].includes(error.status)) at("rows").replaceChildren(); // they are not for this token
+    byId("summary").textContent = "";
+    if ([401, 403].includes(error.status)) byId("rows").replaceChildren(); // another token has shown these rows
     report(error);
   } finally {
-    if (!signal.aborted) at("more").disabled = false;
+    if (!signal.aborted) byId("more").disabled = false;
   }
 }
 
 function append(page, report, isFirst) {
   const focused = document.activeElement.dataset.key;
-  const rows = page.objects.filter((row) => row.name !== present.prefix).map((row) => rowOf(row, report));
-  if (isFirst) at("rows").replaceChildren(...rows);
-  else at("rows").append(...rows);
-  present = { ...present, marker: page.marker, size: present.size + rows.length };
-  at("more").hidden = page.marker === null;
+  const rows = page.objects.filter((row) => row.name !== current.prefix).map((row) => rowOf(row, report));
+  if (isFirst) byId("rows").replaceChildren(...rows);
+  else byId("rows").append(...rows);
+  current = { ...current, marker: page.marker, size: current.size + rows.length };
+  byId("more").hidden = page.marker === null;
   allowUploads(page.writable);
-  const counted = `${present.size.toLocaleString()} ${present.size === 1 ? "entry" : "entries"}`;
-  at("summary").textContent = present.size ? counted + (page.marker === null ? "" : ", and more") : "Nothing is here.";
+  const counted = `${current.size.toLocaleString()} ${current.size === 1 ? "entry" : "entries"}`;
+  byId("summary").textContent = current.size ? counted + (page.marker === null ? "" : ", and more") : "This folder is empty.";
   if (!isFirst) rows[0]?.querySelector("a").focus();
-  else if (focused !== undefined) (linkOf((key) => key === focused) ?? at("listing")).focus();
+  else if (focused !== undefined) (findLink((key) => key === focused) ?? byId("listing")).focus();
 }
 
 function allowUploads(allowed) {
   isWritable = allowed;
-  at("upload").hidden = at("upload-folder").hidden = !allowed;
-  at("hint").textContent = allowed ? "Drop files or folders here to upload them." : "Your token may read here, and store nothing.";
+  byId("upload").hidden = byId("upload-folder").hidden = !allowed;
+  byId("hint").textContent = allowed ? "Drop files or folders here to upload them." : "Your token may read this folder, but not upload to it.";
 }
 
-// A token for some keys alone sees the folder that they are in where others see those above it.
-function innerOf(row) {
-  const name = (row.subdir ?? row.name).slice(present.prefix.length);
+// Return the folder of the first key below the current folder. A token with a prefix sees no folders above its keys.
+function innerFolder(row) {
+  const name = (row.subdir ?? row.name).slice(current.prefix.length);
   const end = name.replace(/\/$/, "").lastIndexOf("/");
-  return end < 0 ? "" : present.prefix + name.slice(0, end + 1);
+  return end < 0 ? "" : current.prefix + name.slice(0, end + 1);
 }
 
-function linkOf(isIt) {
-  return [...at("rows").querySelectorAll("a")].find((link) => isIt(link.dataset.key));
+function findLink(isIt) {
+  return [...byId("rows").querySelectorAll("a")].find((link) => isIt(link.dataset.key));
 }
 
-// Bring the focus to where a visitor who comes from the folder `left` goes on: its row, or the listing.
-export function goOn(left) {
-  const link = linkOf((key) => key.endsWith("/") && left.startsWith(key));
-  (link ?? at("listing")).focus({ preventScroll: !link });
+// After leaving the folder `left`, focus its row, or else the listing.
+export function restoreFocus(left) {
+  const link = findLink((key) => key.endsWith("/") && left.startsWith(key));
+  (link ?? byId("listing")).focus({ preventScroll: !link });
 }
 
 function showCrumbs(prefix) {
   const names = prefix.split("/").slice(0, -1);
   const places = names.map((name, i) => [name, `${names.slice(0, i + 1).join("/")}/`]);
   const items = [["All objects", ""], ...places].map(([name, place]) =>
-    element("li", {}, element("a", { href: placeOf(place) }, place ? named(name) : name)),
+    element("li", {}, element("a", { href: folderUrl(place) }, place ? nameElement(name) : name)),
   );
   items.at(-1).firstChild.setAttribute("aria-current", "page");
-  at("crumbs").replaceChildren(...items);
+  byId("crumbs").replaceChildren(...items);
 }
 
 function rowOf(row, report) {
   const key = row.subdir ?? row.name;
-  const name = key.slice(present.prefix.length);
-  const link = row.subdir === undefined ? linkTo(row, name, report) : element("a", { href: placeOf(key), className: "folder" }, named(name));
+  const name = key.slice(current.prefix.length);
+  const link = row.subdir === undefined ? linkTo(row, name, report) : element("a", { href: folderUrl(key), className: "folder" }, nameElement(name));
   link.dataset.key = key;
   return element(
     "tr",
     {},
     element("th", { scope: "row" }, link),
-    element("td", { className: "number" }, row.subdir === undefined ? inBytes(row.bytes) : ""),
-    element("td", {}, row.subdir === undefined ? moment(row.last_modified) : ""),
+    element("td", { className: "number" }, row.subdir === undefined ? formatSize(row.bytes) : ""),
+    element("td", {}, row.subdir === undefined ? timeElement(row.last_modified) : ""),
   );
 }
 
-// Without a token, the browser downloads by itself.
+// Without a token, the browser can download by itself.
 function linkTo(row, name, report) {
-  const link = element("a", { href: addressOf(row.name), download: fileName(row.name) }, named(name));
+  const link = element("a", { href: urlOf(row.name), download: fileName(row.name) }, nameElement(name));
   link.addEventListener("click", (event) => {
     if (!token.get()) return;
     event.preventDefault();

@@ -1,46 +1,46 @@
-// Ties the page together: what the visitor does, and what is shown of it.
+// Connect the events of the page to its parts.
 
 import { token } from "./api.js";
-import { forget, look } from "./jobs.js";
-import { folder, goOn, mayStore, show, showLocked, showMore } from "./listing.js";
+import { clearJobs, refreshJobs } from "./jobs.js";
+import { folder, restoreFocus, canUpload, show, showLocked, showMore } from "./listing.js";
 import { isBusy } from "./transfers.js";
-import { chosen, filesOf, upload } from "./uploads.js";
-import { at } from "./words.js";
+import { chosenFiles, droppedFiles, upload } from "./uploads.js";
+import { byId } from "./format.js";
 
-let isLocked = false; // until the server is asked with another token, or once more
+let isLocked = false; // the server refused the last request without a valid token
 
-// Tell what went wrong; a token that is missing or wrong is asked for.
+// Show an error. If the token is missing or wrong, ask for one.
 function report(error) {
   if (error.status === 401) {
     isLocked = true;
     askForToken(token.get() ? "The server does not take this token." : "The server asks for a token.");
     return;
   }
-  at("alert").textContent = error.message;
+  byId("alert").textContent = error.message;
 }
 
 function refresh() {
   isLocked = false;
-  at("alert").textContent = "";
+  byId("alert").textContent = "";
   return show(report);
 }
 
 function askForToken(reason) {
-  if (at("token-dialog").open) return;
-  at("token-reason").textContent = reason;
-  at("token").value = "";
-  at("token-forget").hidden = !token.get();
-  at("token-dialog").showModal();
+  if (byId("token-dialog").open) return;
+  byId("token-reason").textContent = reason;
+  byId("token").value = "";
+  byId("token-forget").hidden = !token.get();
+  byId("token-dialog").showModal();
 }
 
-function begin(files) {
-  at("alert").textContent = "";
-  upload(files, folder(), showSoon, report);
+function startUpload(files) {
+  byId("alert").textContent = "";
+  upload(files, folder(), refreshSoon, report);
 }
 
-// Files that are stored one after the other are shown together.
+// Refresh the listing once for several files that are stored shortly after each other.
 let due;
-function showSoon() {
+function refreshSoon() {
   due ??= setTimeout(() => {
     due = undefined;
     show(report);
@@ -48,39 +48,39 @@ function showSoon() {
 }
 
 const changeToken = () => askForToken(token.get() ? "This tab has a token." : "");
-at("token-button").addEventListener("click", changeToken);
-at("unlock").addEventListener("click", changeToken);
-at("token-cancel").addEventListener("click", () => at("token-dialog").close());
-at("token-dialog").addEventListener("close", () => {
+byId("token-button").addEventListener("click", changeToken);
+byId("unlock").addEventListener("click", changeToken);
+byId("token-cancel").addEventListener("click", () => byId("token-dialog").close());
+byId("token-dialog").addEventListener("close", () => {
   if (isLocked) showLocked();
-  else if (!document.activeElement.offsetParent) at("listing").focus({ preventScroll: true }); // what opened it is out of sight
+  else if (!document.activeElement.offsetParent) byId("listing").focus({ preventScroll: true }); // the button that opened it is hidden
 });
-at("token-forget").addEventListener("click", () => {
+byId("token-forget").addEventListener("click", () => {
   token.forget();
-  location.reload(); // and with it all that the token has shown
+  location.reload(); // removes everything that the token has shown
 });
-at("token-form").addEventListener("submit", () => {
-  token.keep(at("token").value.trim());
-  at("token").value = "";
-  at("rows").replaceChildren();
-  forget();
+byId("token-form").addEventListener("submit", () => {
+  token.keep(byId("token").value.trim());
+  byId("token").value = "";
+  byId("rows").replaceChildren();
+  clearJobs();
   refresh();
-  look(report);
+  refreshJobs(report);
 });
-at("skip").addEventListener("click", (event) => {
+byId("skip").addEventListener("click", (event) => {
   event.preventDefault(); // the address names the folder
-  at("listing").focus();
+  byId("listing").focus();
 });
-at("refresh").addEventListener("click", () => {
+byId("refresh").addEventListener("click", () => {
   refresh();
-  look(report);
+  refreshJobs(report);
 });
-at("more").addEventListener("click", () => showMore(report));
+byId("more").addEventListener("click", () => showMore(report));
 for (const [button, input] of [["upload", "files"], ["upload-folder", "tree"]]) {
-  at(button).addEventListener("click", () => at(input).click());
-  at(input).addEventListener("change", () => {
-    begin(chosen(at(input).files));
-    at(input).value = ""; // or the same could not be chosen again
+  byId(button).addEventListener("click", () => byId(input).click());
+  byId(input).addEventListener("change", () => {
+    startUpload(chosenFiles(byId(input).files));
+    byId(input).value = ""; // otherwise, choosing the same files again has no effect
   });
 }
 
@@ -88,7 +88,7 @@ const hasFiles = (event) => event.dataTransfer.types.includes("Files");
 for (const kind of ["dragenter", "dragover"]) {
   document.addEventListener(kind, (event) => {
     if (!hasFiles(event)) return;
-    event.preventDefault(); // or the browser would open the file
+    event.preventDefault(); // otherwise, the browser opens the file
     document.body.classList.add("dropping");
   });
 }
@@ -99,27 +99,27 @@ document.addEventListener("drop", async (event) => {
   if (!hasFiles(event)) return;
   event.preventDefault();
   document.body.classList.remove("dropping");
-  if (!mayStore()) {
-    at("alert").textContent = at("hint").textContent; // which may be out of sight
+  if (!canUpload()) {
+    byId("alert").textContent = byId("hint").textContent; // the hint may be out of sight
     return;
   }
   try {
-    begin(await filesOf(event.dataTransfer));
+    startUpload(await droppedFiles(event.dataTransfer));
   } catch (error) {
-    at("alert").textContent = `What was dropped can't be read: ${error.message}`;
+    byId("alert").textContent = `The dropped files can't be read: ${error.message}`;
   }
 });
 
 window.addEventListener("hashchange", async () => {
   const left = folder();
   await refresh();
-  goOn(left);
+  restoreFocus(left);
 });
 window.addEventListener("beforeunload", (event) => {
-  if (isBusy()) event.preventDefault(); // the browser asks
+  if (isBusy()) event.preventDefault(); // the browser asks for a confirmation
 });
 document.addEventListener("visibilitychange", () => {
-  if (!document.hidden) look(report);
+  if (!document.hidden) refreshJobs(report);
 });
 refresh();
-look(report);
+refreshJobs(report);

@@ -1,48 +1,48 @@
-// The list of what is on its way, up or down: how far it is, and what can be done about it.
+// The list of uploads and downloads, with their progress and a button for each.
 
-import { at, element, inBytes, named, shown } from "./words.js";
+import { byId, element, formatSize, nameElement, visible } from "./format.js";
 
 const rows = new Set();
-const finished = new Set(); // of them
-const SAID_EVERY = 250; // ms
-const READ_OUT_EVERY = 5000;
-const SMOOTHED_OVER = 3000;
+const finished = new Set(); // a subset of rows
+const UPDATE_MS = 250; // ms
+const ANNOUNCE_MS = 5000;
+const SMOOTHING_MS = 3000;
 
-// Bytes per second of what is told to be done so far, at times in ms: what was long ago counts little.
+// Bytes per second as an exponentially weighted average. Times are in milliseconds.
 export class Rate {
   constructor(begun) {
     Object.assign(this, { begun, last: begun, done: 0, sum: 0 });
   }
 
-  // It is 0 as long as there is too little to tell it from.
+  // Add a measurement, and return the rate, or 0 while there are too few measurements.
   add(done, now) {
     const passed = now - this.last;
     if (passed > 0) {
-      const weight = 1 - Math.exp(-passed / SMOOTHED_OVER);
+      const weight = 1 - Math.exp(-passed / SMOOTHING_MS);
       this.sum += weight * ((1000 * (done - this.done)) / passed - this.sum);
     }
     Object.assign(this, { last: now, done });
     const all = now - this.begun;
-    return all < SAID_EVERY ? 0 : this.sum / (1 - Math.exp(-all / SMOOTHED_OVER)); // the sum began at 0
+    return all < UPDATE_MS ? 0 : this.sum / (1 - Math.exp(-all / SMOOTHING_MS)); // corrects for the start at 0
   }
 }
 
-// One file on its way. `what` is "Upload" or "Download".
+// One upload or download. `what` is "Upload" or "Download".
 export class Row {
   constructor(key, what) {
-    this.title = `${what} of ${shown(key)}`;
+    this.title = `${what} of ${visible(key)}`;
     this.bar = element("progress", { max: 1, value: 0, ariaLabel: this.title });
-    this.said = element("span", { className: "said" });
+    this.status = element("span", { className: "status" });
     this.button = element("button", { type: "button", className: "quiet" });
-    this.item = element("li", { tabIndex: -1 }, named(key), this.bar, this.said, this.button);
+    this.item = element("li", { tabIndex: -1 }, nameElement(key), this.bar, this.status, this.button);
     rows.add(this);
-    at("transfers-list").append(this.item);
-    at("transfers").hidden = false;
+    byId("transfers-list").append(this.item);
+    byId("transfers").hidden = false;
   }
 
   begin(text, cancel) {
     finished.delete(this);
-    this.rate = undefined; // it is not yet on its way
+    this.rate = undefined; // no bytes yet
     this.saidAt = 0;
     this.quarters = 0;
     this.bar.value = 0;
@@ -56,12 +56,12 @@ export class Row {
     const isKnown = size !== null;
     const part = size ? Math.min(1, done / size) : Number(isKnown);
     this.bar.value = part;
-    if (part < 1 && now - this.saidAt < SAID_EVERY) return;
+    if (part < 1 && now - this.saidAt < UPDATE_MS) return;
     this.saidAt = now;
     const rate = this.rate.add(done, now);
     const percent = `${Math.floor(100 * part)} %`;
-    const facts = isKnown ? [`${inBytes(done)} of ${inBytes(size)}`, percent] : [inBytes(done)];
-    if (part < 1 && rate) facts.push(`${inBytes(Math.round(rate))}/s`);
+    const facts = isKnown ? [`${formatSize(done)} of ${formatSize(size)}`, percent] : [formatSize(done)];
+    if (part < 1 && rate) facts.push(`${formatSize(Math.round(rate))}/s`);
     this.say(facts.join(", "));
     const quarters = Math.floor(4 * part);
     if (quarters > this.quarters && part < 1) announceSoon(`${this.title}: ${percent}`);
@@ -71,7 +71,7 @@ export class Row {
   end(text) {
     finished.add(this);
     this.say(text);
-    this.offer("Clear", () => this.remove()); // the row: what is stored stays
+    this.offer("Clear", () => this.remove()); // removes the row, not the object
   }
 
   fail(error, again) {
@@ -80,48 +80,48 @@ export class Row {
   }
 
   say(text) {
-    this.said.textContent = text;
+    this.status.textContent = text;
   }
 
   offer(text, act) {
     this.button.textContent = text;
     this.button.setAttribute("aria-label", `${text}: ${this.title}`);
     this.button.onclick = act;
-    at("transfers-clear").hidden = finished.size === 0;
+    byId("transfers-clear").hidden = finished.size === 0;
   }
 
-  // Take the row away; the focus goes to the one after it.
+  // Remove the row, and focus the next one.
   remove() {
     const next = this.item.nextElementSibling ?? this.item.previousElementSibling;
     const hadFocus = this.item.contains(document.activeElement);
     rows.delete(this);
     finished.delete(this);
     this.item.remove();
-    at("transfers").hidden = rows.size === 0;
-    if (hadFocus) (next?.querySelector("button") ?? at("listing")).focus({ preventScroll: !next });
+    byId("transfers").hidden = rows.size === 0;
+    if (hadFocus) (next?.querySelector("button") ?? byId("listing")).focus({ preventScroll: !next });
   }
 }
 
 export const isBusy = () => rows.size > finished.size;
 
 let due;
-let announcedAt = -READ_OUT_EVERY;
+let announcedAt = -ANNOUNCE_MS;
 
-// Have a screen reader say what is worth an interruption.
+// Let a screen reader announce `text` at once.
 export function announce(text) {
   clearTimeout(due);
   announcedAt = performance.now();
-  at("transfers-status").textContent = text;
+  byId("transfers-status").textContent = text;
 }
 
-// Have it say how far things are, but now and then only, and nothing that is outdated.
+// Let a screen reader announce `text`, at most once in `ANNOUNCE_MS`. A newer text replaces it.
 export function announceSoon(text) {
   clearTimeout(due);
-  due = setTimeout(() => announce(text), Math.max(0, announcedAt + READ_OUT_EVERY - performance.now()));
+  due = setTimeout(() => announce(text), Math.max(0, announcedAt + ANNOUNCE_MS - performance.now()));
 }
 
-at("transfers-clear").addEventListener("click", () => {
+byId("transfers-clear").addEventListener("click", () => {
   for (const row of [...finished]) row.remove();
-  at("transfers-clear").hidden = true;
-  at("listing").focus({ preventScroll: true });
+  byId("transfers-clear").hidden = true;
+  byId("listing").focus({ preventScroll: true });
 });

@@ -1,44 +1,44 @@
-// Files on their way into the store, a few at a time.
+// Upload files, a few at a time.
 
-import { Refusal, isThere, put } from "./api.js";
+import { Refusal, objectExists, put } from "./api.js";
 import { Row, announce, announceSoon } from "./transfers.js";
-import { at, count, shown } from "./words.js";
+import { byId, formatCount, visible } from "./format.js";
 
-const AT_ONCE = 3;
+const MAX_RUNNING = 3;
 let waiting = [];
 const running = new Set();
 let stored = 0;
 
-// Ask what to do about a key that is taken; the answer may hold for all files of one upload.
+// Ask whether to replace an existing object. The answer may apply to all files of one upload.
 let asking = Promise.resolve();
-function mayReplace(upload) {
+function askToReplace(upload) {
   asking = asking.then(async () => {
     if (upload.stop.signal.aborted) return false;
     if (upload.group.answer !== undefined) return upload.group.answer;
-    at("replace-name").textContent = shown(upload.key);
-    at("replace-all").checked = false;
-    const dialog = at("replace-dialog");
-    dialog.returnValue = "keep"; // as Escape leaves it
+    byId("replace-name").textContent = visible(upload.key);
+    byId("replace-all").checked = false;
+    const dialog = byId("replace-dialog");
+    dialog.returnValue = "keep"; // Escape leaves this value
     upload.stop.signal.onabort = () => dialog.close();
     dialog.showModal();
     await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
     upload.stop.signal.onabort = null;
     const answer = dialog.returnValue === "replace";
-    if (at("replace-all").checked) upload.group.answer = answer;
+    if (byId("replace-all").checked) upload.group.answer = answer;
     return answer;
   });
   return asking;
 }
 
-// Upload `files`, pairs of a path and a File, below `prefix`. `onStored` is called as each is stored,
-// `report` with what is wrong with more than one file.
+// Upload `files`, pairs of a path and a File, below `prefix`. Call `onStored` after each file, and `report`
+// with an error that concerns several files.
 export function upload(files, prefix, onStored, report) {
   const group = { answer: undefined, mayStore: false, onStored, report };
   for (const [path, file] of files) new Upload(prefix + path, file, group).wait();
 }
 
 function startWaiting() {
-  while (running.size < AT_ONCE && waiting.length) {
+  while (running.size < MAX_RUNNING && waiting.length) {
     const next = waiting.shift();
     running.add(next);
     next.run().finally(() => {
@@ -47,11 +47,11 @@ function startWaiting() {
     });
   }
   const left = running.size + waiting.length;
-  if (left) announceSoon(`${count(left, "file")} to go, ${stored} stored`);
-  else announce(`${count(stored, "file")} stored`);
+  if (left) announceSoon(`${formatCount(left, "file")} to go, ${stored} stored`);
+  else announce(`${formatCount(stored, "file")} stored`);
 }
 
-// A token that may not store the first file of a group is not tried on the others.
+// If the token may not store the first file of a group, cancel the others.
 function refuseRest(first) {
   const { group } = first;
   const isRest = (each) => each.group === group && each !== first && !each.stop.signal.aborted;
@@ -60,10 +60,10 @@ function refuseRest(first) {
   const refusal = new Refusal(403, "refused");
   waiting = waiting.filter((each) => each.group !== group);
   for (const each of rest) {
-    each.stop.abort(refusal); // whoever runs sees it
+    each.stop.abort(refusal); // ends a running upload
     if (!running.has(each)) each.fail(refusal);
   }
-  const others = `the other ${count(rest.length, "file")} of this upload ${rest.length === 1 ? "is" : "are"} refused too`;
+  const others = `the other ${formatCount(rest.length, "file")} of this upload ${rest.length === 1 ? "is" : "are"} refused too`;
   group.report(new Refusal(403, `Your token does not allow you to store files here: ${others}.`));
 }
 
@@ -82,7 +82,7 @@ class Upload {
 
   cancel() {
     this.stop.abort();
-    if (!waiting.includes(this)) return; // whoever runs sees it
+    if (!waiting.includes(this)) return; // a running upload ends by itself
     waiting = waiting.filter((each) => each !== this);
     this.fail(this.stop.signal.reason);
     startWaiting();
@@ -91,7 +91,7 @@ class Upload {
   async run() {
     this.row.say("");
     try {
-      if (!(await this.store())) return this.row.end("kept as it was");
+      if (!(await this.store())) return this.row.end("not replaced");
       stored += 1;
       this.row.bar.value = 1;
       this.row.end("stored");
@@ -101,27 +101,27 @@ class Upload {
     }
   }
 
-  // Tell whether the file was stored. Nothing is sent before it is known that it may be.
+  // Store the file unless the user keeps an existing object. Return whether it was stored.
   async store() {
     const { signal } = this.stop;
-    if (!(await isThere(this.key, signal))) {
+    if (!(await objectExists(this.key, signal))) {
       try {
         await this.send(true);
         return true;
       } catch (error) {
-        if (error.status !== 412) throw error; // else somebody has stored one meanwhile
+        if (error.status !== 412) throw error; // 412: another client has stored the object meanwhile
       }
     }
-    const isWanted = await mayReplace(this);
+    const isWanted = await askToReplace(this);
     signal.throwIfAborted();
     if (isWanted) await this.send(false);
     return isWanted;
   }
 
-  async send(onlyNew) {
+  async send(ifAbsent) {
     const onProgress = (sent, size) => this.row.progress(sent, size);
     try {
-      await put(this.key, this.file, { onlyNew, onProgress, signal: this.stop.signal });
+      await put(this.key, this.file, { ifAbsent, onProgress, signal: this.stop.signal });
       this.group.mayStore = true;
     } catch (error) {
       if (error.status === 412) this.group.mayStore = true;
@@ -136,15 +136,15 @@ class Upload {
   }
 }
 
-// Files that were chosen, and where they are below the folder that was: pairs of a path and a File.
-export function chosen(files) {
+// Return the chosen files as pairs of a path and a File. The path is relative to the parent of a chosen folder.
+export function chosenFiles(files) {
   return [...files].map((file) => [file.webkitRelativePath || file.name, file]);
 }
 
-// The files of a drop, with those in its folders: pairs of a path and a File.
-export async function filesOf(transfer) {
+// Return the dropped files, including those in folders, as pairs of a path and a File.
+export async function droppedFiles(transfer) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
-  if (!entries.length) return chosen(transfer.files);
+  if (!entries.length) return chosenFiles(transfer.files);
   const found = [];
   for (const entry of entries) await gather(entry, "", found);
   return found;
@@ -159,7 +159,7 @@ async function gather(entry, above, found) {
   const reader = entry.createReader();
   for (;;) {
     const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-    if (!some.length) return; // it gives out so many at a time
+    if (!some.length) return; // each call returns a part of the entries
     for (const each of some) await gather(each, `${path}/`, found);
   }
 }
