@@ -397,7 +397,10 @@ def test_the_server_keeps_nothing_of_its_own_in_a_root_itself(
     roots = ("--fsRoot", ".", "--fsRoot", "files/below")
     done = command("--server", "--type", "memory", "--portSelf", "0", *roots, flag, value)
     assert done.returncode == 2
-    assert f"{flag}: messages may read and write the files in {value!r}: set {flag} or --fsRoot to another directory" in done.stderr
+    assert (
+        f"{flag}: messages may read and write the files in {value!r}: set {flag} or --fsRoot to another directory"
+        in done.stderr
+    )
 
 
 @pytest.mark.parametrize("flag", ["--tlsKey", "--stateDir"])
