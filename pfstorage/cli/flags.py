@@ -1,4 +1,4 @@
-"""The flags of the command line, and what it says of itself."""
+"""Parse the flags of the command line, and describe the program."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pfstorage.settings.flags import FLAGS, MAX_COUNT, Flag
 DESCRIPTION = """\
 pfstorage gives one regular JSON interface to object storage: OpenStack Swift,
 a directory, or memory. A message is {"action": "ls", "meta": {...}}; the reply is
-JSON, too, on stdout. Everything else that is said goes to stderr."""
+JSON, too, on stdout. All other output goes to stderr."""
 
 SYNOPSIS = """\
 run one message:
@@ -31,25 +31,26 @@ The actions and their metas:
     objPull       objects to files      path, substr, fromLocation, mapLocationOver
     objVerify     compare both          as objPull; moves nothing
     these three   which files, and how  include, exclude, shard, overwrite, dryRun, audit, reply
-                                        async, jid: a server does it later
-    objSweep      unused segments       path, olderThan, dryRun (true unless you say false), async, jid
-    jobStatus     how far is such a job job or jid, wait
-    jobList       the last of them      limit
-    jobCancel     end one               job or jid
-    objExists     is there this object  obj
-    objStat       what is known of it   obj
-    hello         who is there          askAbout: timestamp | sysinfo | echoBack
+                                        async, jid: a server does it later, as a job
+    objSweep      unused segments       path, olderThan, dryRun (default true), async, jid
+    jobStatus     progress of a job     job or jid, wait
+    jobList       the latest jobs       limit
+    jobCancel     end a job             job or jid
+    objExists     whether an object is  obj
+                  in the store
+    objStat       an object's metadata  obj
+    hello         name, version, host   askAbout: timestamp | sysinfo | echoBack
     internalctl   read, change settings var with get, set or valueReplace
 
 Exit status: 0 the reply's status is true; 1 it is false; 2 the message or a flag is malformed;
-130 SIGINT, 143 SIGTERM, 129 SIGHUP and 131 SIGQUIT ended it."""
+130 ended by SIGINT, 143 by SIGTERM, 129 by SIGHUP, 131 by SIGQUIT."""
 
 
 class _Parser(Parser):
     def error(self, message: str) -> NoReturn:
-        """End the program with one line; argparse would print each flag before it.
+        """End the program with one line, where argparse would print all flags, too.
 
-        Of arguments that it does not know, one of which may be a secret, only flags are told.
+        The line names only the flags among unknown arguments, because other arguments may be secrets.
         """
         start = "unrecognized arguments: "
         if message.startswith(start):

@@ -1,4 +1,4 @@
-"""The command line: flags become settings, ``--msg`` becomes a message, the reply goes to stdout."""
+"""Run the command line: turn flags into settings and a message, and print the reply to stdout."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import json
 import logging
 import os
 import resource
-import signal
-import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pfstorage._version import __version__
 from pfstorage.cli.flags import DESCRIPTION, DETAILS, SYNOPSIS, build_parser
+from pfstorage.cli.signals import STATUS_BY_SIGNAL, EndedBySignal, SignalHandlers
 from pfstorage.logs import output
 from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.settings.flags import FLAGS
@@ -33,11 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line *argv* and return its exit status."""
     cancellation = CancellationToken()
     try:
-        with output.standard_streams(_line_of), _Signals(cancellation) as signals:
+        with output.standard_streams(_line_of), SignalHandlers(cancellation) as signals:
             status = _main(argv, cancellation, signals)
-    except Ended as e:
+    except EndedBySignal as e:
         return e.status
-    return STATUS_BY_REASON.get(cancellation.reason, status)
+    return STATUS_BY_SIGNAL.get(cancellation.reason, status)
 
 
 def _line_of(text: str) -> str:
@@ -46,20 +45,20 @@ def _line_of(text: str) -> str:
     return line_of(text)
 
 
-def _main(argv: Sequence[str] | None, cancellation: CancellationToken, signals: _Signals) -> int:
+def _main(argv: Sequence[str] | None, cancellation: CancellationToken, signals: SignalHandlers) -> int:
     parser = build_parser()
     options = parser.parse_args(argv)
-    told = _told(parser, options)
-    if told is not None:
-        return DONE if output.tell(told) else FAILED
+    text = _program_text(parser, options)
+    if text is not None:
+        return DONE if output.print_text(text) else FAILED
     _check_combination(parser, options)
     if options.server:
-        signals.wait_for_server()
+        signals.ignore_hangup()
     return _run(parser, options, cancellation, signals)
 
 
-def _told(parser: argparse.ArgumentParser, options: argparse.Namespace) -> str | None:
-    """Return what the flags want to be told of the program itself, None if that is nothing."""
+def _program_text(parser: argparse.ArgumentParser, options: argparse.Namespace) -> str | None:
+    """Return the text about the program that the flags ask for, or None."""
     if options.b_version:
         return f"Version: {__version__}"
     if options.makeToken:
@@ -70,7 +69,7 @@ def _told(parser: argparse.ArgumentParser, options: argparse.Namespace) -> str |
 
 
 def _warn_of_secrets(options: argparse.Namespace) -> None:
-    """Warn of each secret that stands in a flag: every user of this host can read it there (``ps``)."""
+    """Warn of each secret in a flag: every user of this host can read it there (``ps``)."""
     from pfstorage.settings.redaction import without_password
 
     for flag in FLAGS:
@@ -93,61 +92,6 @@ def _warn_of_secrets(options: argparse.Namespace) -> None:
             )
 
 
-STATUS_BY_REASON = {name: 128 + signal.Signals[name] for name in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM")}
-"""The exit status where a signal ended the program, as a shell tells it."""
-
-
-class Ended(KeyboardInterrupt):
-    """A signal came: what runs is left as at an interrupt, with nothing unfinished lying about."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.status = STATUS_BY_REASON[name]
-
-
-class _Signals:
-    """Has signals request *cancellation*, which ends a transfer tidily, for the length of its ``with``.
-
-    Where nothing heeds it, and the second time, they end the program as an interrupt does; at once
-    before anything has begun. Those that the program was started to ignore, as by nohup, it ignores.
-    """
-
-    def __init__(self, cancellation: CancellationToken) -> None:
-        self._stop = cancellation
-        self._has_begun = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _Signals:
-        if threading.current_thread() is threading.main_thread():  # in another, signals are not ours
-            for name in STATUS_BY_REASON:
-                number = signal.Signals[name]
-                # a shell without job control starts what ends with "&" so that it ignores SIGINT
-                if name in ("SIGINT", "SIGTERM") or signal.getsignal(number) != signal.SIG_IGN:
-                    self._before[number] = signal.signal(number, self._come)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def begin(self) -> None:
-        """From now on, there may be something to leave tidily."""
-        self._has_begun = True
-
-    def wait_for_server(self) -> None:
-        """Ignore what has a server read its settings again, until there is one."""
-        if signal.SIGHUP in self._before:
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
-
-    def _come(self, number: int, _: object) -> None:
-        name = signal.Signals(number).name
-        if not self._has_begun:  # an exception in the middle of an import may be lost
-            os._exit(STATUS_BY_REASON[name])
-        if not self._stop.has_listeners or self._stop.is_cancelled:
-            raise Ended(name)
-        self._stop.cancel(name)
-
-
 _LOCAL_STORE = (
     "str_type",
     "storeBase",
@@ -160,10 +104,10 @@ _LOCAL_STORE = (
 
 
 def _check_combination(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Refuse flags that would be without effect beside others."""
+    """Refuse flags that have no effect together with other flags."""
     sources = [options.msg is not None, bool(options.str_action), options.b_test, options.server]
     if sum(sources) > 1:
-        parser.error("--msg, --action, --test and --server are four ways; give one")
+        parser.error("--msg, --action, --test and --server exclude each other; give one")
     if options.rights or options.prefix is not None or options.expires:
         parser.error("--rights, --prefix and --expires go with --makeToken")
     if options.str_args and not options.str_action:
@@ -180,7 +124,7 @@ def _run(
     parser: argparse.ArgumentParser,
     options: argparse.Namespace,
     cancellation: CancellationToken,
-    signals: _Signals,
+    signals: SignalHandlers,
 ) -> int:
     from pfstorage.actions import RequestContext
     from pfstorage.cli.progress import shown_on_stderr
@@ -214,7 +158,7 @@ def _run(
         options.logFormat,
         lambda: handler.settings.secrets() | {options.authToken} - {""},
     )
-    gc.freeze()  # no collection needs to look at what was imported, nor does the last one, at the end
+    gc.freeze()  # no collection needs to examine imported objects, not even the last one at the end
     if options.server:
         from pfstorage.server.program import serve
 
@@ -239,7 +183,7 @@ def _run(
 def _take_all_descriptors() -> None:
     """Raise the limit of open files as far as this process may: 64 workers and their batches take over 1000."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # macOS says that it may be more than it takes
+    with contextlib.suppress(ValueError, OSError):  # macOS reports a higher limit than it accepts
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
@@ -263,13 +207,15 @@ def _message(options: argparse.Namespace) -> str | dict[str, Any] | None:
 
 
 def _save(path: str, document: Mapping[str, Any]) -> None:
-    """Write a configuration file, whole or not at all, that only its owner can read. Links to it stay."""
+    """Write a configuration file atomically. Only its owner can read it. Links to it stay."""
     from pfstorage.errors import SettingsError
     from pfstorage.local import LocalTree, local_errors
 
     with local_errors(path):
-        if output.is_stream(path):  # to put a file in its place would take /dev/stdout from the whole system
-            raise SettingsError(f"--configFileSave writes a regular file, and {path!r} is none; name a file")
+        if output.is_stream(path):  # a file that replaces /dev/stdout would remove it from the whole system
+            raise SettingsError(
+                f"--configFileSave writes a regular file; {path!r} is another kind: name a file"
+            )
     directory, name = os.path.split(os.path.realpath(path))
     with local_errors(path), LocalTree(directory).atomic_file((name,), mode=0o600) as file:
         file.write(json.dumps(document, indent=4).encode() + b"\n")
@@ -278,13 +224,13 @@ def _save(path: str, document: Mapping[str, Any]) -> None:
 def _remote(
     options: argparse.Namespace, message: str | dict[str, Any], cancellation: CancellationToken
 ) -> Reply:
-    from pfstorage.cli.remote import Way, send
+    from pfstorage.cli.remote import RemoteOptions, send
     from pfstorage.errors import PfstorageError
     from pfstorage.settings.urls import proxy_url
     from pfstorage.wire.message import Message
     from pfstorage.wire.reply import Reply
 
-    way = Way(proxy_url(options.httpProxy or ""), options.caCert or "", bool(options.insecure))
+    way = RemoteOptions(proxy_url(options.httpProxy or ""), options.caCert or "", bool(options.insecure))
     try:
         return send(options.remote, Message.parse(message), options.authToken, cancellation, way)
     except PfstorageError as e:
@@ -293,14 +239,14 @@ def _remote(
 
 def _print(reply: Reply) -> int:
     from pfstorage.errors import MessageError
-    from pfstorage.logs.console import complain
+    from pfstorage.logs.console import print_line
 
     try:
         stream = output.stdout()
         is_done = reply.write(stream, end="\n")
         output.finish(stream)
-    except OSError as e:  # whoever read it has gone, or what it went into is full
-        complain(f"cannot write the reply: {e.strerror}")
+    except OSError as e:  # its reader has ended, or the disk is full
+        print_line(f"cannot write the reply: {e.strerror}")
         return FAILED
     if is_done:
         return DONE

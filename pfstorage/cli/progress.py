@@ -1,4 +1,4 @@
-"""How far a transfer is, for whoever waits: a bar on a terminal, a line now and then in a log."""
+"""Show the progress of a transfer: as a bar on a terminal, else as log lines."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ LINE_SECONDS = 10.0
 
 
 def shown_on_stderr(verbosity: int) -> Callable[[Progress], None]:
-    """Return what shows progress as *verbosity* wants it: not at all with 0."""
+    """Return the function that shows progress on stderr. At *verbosity* 0 it shows nothing."""
     if verbosity <= 0 or sys.stderr is None:
         return lambda _: None
     return Bar() if _has_screen(sys.stderr) else Lines()
 
 
 def _has_screen(file: TextIO) -> bool:
-    """Tell whether *file* is a terminal of some size: on one of no lines, tqdm shows nothing."""
+    """Return whether *file* is a terminal with lines: tqdm shows nothing on one without."""
     try:
         return file.isatty() and os.get_terminal_size(file.fileno()).lines > 0
     except OSError:
         return False
 
 
-def in_words(progress: Progress) -> str:
-    """
-    >>> in_words(Progress(done=70, failed=1, skipped=20, size=3 * 2**20, seconds=2.0, total=100))
+def describe(progress: Progress) -> str:
+    """Describe *progress* in one line.
+
+    >>> describe(Progress(done=70, failed=1, skipped=20, size=3 * 2**20, seconds=2.0, total=100))
     '71 of 100 files, 3.0 MiB, 1.5 MiB/s, 20 unchanged, 1 failed'
     """
     files = progress.done + progress.failed
@@ -54,20 +55,20 @@ def _bytes(size: float) -> str:
 
 
 class Lines:
-    """A line to the log, the first after `LINE_SECONDS`: what is done sooner needs none."""
+    """Log a line every `LINE_SECONDS`. A shorter transfer has none."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._said_at = clock()
+        self._logged_at = clock()
 
     def __call__(self, progress: Progress) -> None:
-        if self._clock() - self._said_at >= LINE_SECONDS:
-            self._said_at = self._clock()
-            log.info("%s", in_words(progress))
+        if self._clock() - self._logged_at >= LINE_SECONDS:
+            self._logged_at = self._clock()
+            log.info("%s", describe(progress))
 
 
 class Bar:
-    """A bar of tqdm's: files, bytes, rate, the time that is left, failures."""
+    """Show a bar of tqdm: files, bytes, rate, remaining time and failures."""
 
     def __init__(self) -> None:
         self._bar: Any = None

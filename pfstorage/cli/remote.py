@@ -1,8 +1,7 @@
-"""``--remote``: a message to a running pfstorage server, through the pfurl library.
+"""Send a message to a running pfstorage server (``--remote``), through the library pfurl.
 
-pfurl prints to stdout, makes a directory ``tmp`` in the home, waits without end for
-a server that is silent, and answers nothing where nothing listens. All of that
-ends here.
+By itself, pfurl prints to stdout, creates a directory ``tmp`` in the home directory, waits forever for a silent server,
+and reports no error if nothing listens. This module prevents all of that.
 """
 
 from __future__ import annotations
@@ -28,16 +27,16 @@ from pfstorage.wire.message import Message
 from pfstorage.wire.reply import Reply
 
 CONNECT_SECONDS = 5
+# A server answers an objPull at its end, so it may be silent for long.
 SILENCE_SECONDS = 3600
-"""An objPull answers when it is done, so a server may well be silent for long."""
 
 
 @dataclass(frozen=True)
-class Way:
-    """How a server is reached: by the URL of a *proxy*, or else as the environment says.
+class RemoteOptions:
+    """How to reach a server. *proxy* is the URL of a proxy; without it, the variables of the environment apply.
 
-    *ca_cert* is a file of certificates to believe, instead of those of the system or of ``SSL_CERT_FILE``;
-    *insecure* believes any.
+    *ca_cert* is a file of certificates to trust, instead of those of the system or of ``SSL_CERT_FILE``. *insecure*
+    trusts every certificate.
     """
 
     proxy: str = ""
@@ -50,33 +49,34 @@ def send(
     message: Message,
     token: str = "",
     cancellation: CancellationToken | None = None,
-    way: Way = Way(),
+    options: RemoteOptions = RemoteOptions(),
 ) -> Reply:
-    """Return what the server at *address*, ``HOST:PORT`` or a URL, replies to *message*.
+    """Send *message* to the server at *address*, ``HOST:PORT`` or a URL. Return its reply.
 
-    Raise `RemoteError` if nothing there answers, or what answers is no pfstorage, and `StoppedError`
-    about a second after *cancellation* is requested.
+    Raise `RemoteError` if no server answers there, or one that is not a pfstorage server. Raise `StoppedError` about
+    a second after a *cancellation*.
     """
     shown = without_password(address)
     cancellation = cancellation or CancellationToken()
     with _quiet() as scratch, cancellation.listening():
         client = _client_class()(verb="POST", authToken=token, b_quiet=True, b_raw=True)
-        client.url, client.cancellation, client.way = _url(address), cancellation, way
-        client.certificates = _certificates(way, scratch)
+        client.url, client.cancellation, client.options = _url(address), cancellation, options
+        client.certificates = _certificates(options, scratch)
         answer = client.push_core({"action": message.action, "meta": message.meta, **message.other})
     if cancellation.is_cancelled:
         raise cancellation.error()
     if client.failure:
-        failure = without_password(client.failure)  # curl quotes the URL of a proxy
+        failure = without_password(client.failure)  # curl quotes the URL of the proxy
         text = f"no pfstorage server answers at {shown}: {failure}{_hint(client.url, failure)}"
         raise RemoteError(text, address=shown)
     if not isinstance(answer, dict) or not isinstance(answer.get("status"), bool):
-        raise RemoteError(f"what answers at {shown} is no pfstorage server", address=shown)
+        raise RemoteError(f"the server at {shown} is not a pfstorage server", address=shown)
     return Reply(answer, _error_of(answer))
 
 
 def _url(address: str) -> str:
-    """
+    """Return the URL for messages of the server at *address*.
+
     >>> _url("localhost:4055"), _url("https://store.example/pfstorage")
     ('http://localhost:4055/api/v1/cmd', 'https://store.example/pfstorage')
     """
@@ -91,12 +91,12 @@ def _is_exempt(url: str) -> bool:
     return is_exempt(target.hostname or "", port, no_proxy)
 
 
-def _certificates(way: Way, scratch: str) -> str:
-    """Return the file of certificates to believe, "" for those of the system. Raise `RemoteError` if it can't be read.
+def _certificates(options: RemoteOptions, scratch: str) -> str:
+    """Return the file of certificates to trust, "" for those of the system. Raise `RemoteError` if it can't be read.
 
-    Where a byte order mark begins it, that is a copy in *scratch* without the mark.
+    If the file has a byte order mark, return a copy in *scratch* without the mark.
     """
-    path = way.ca_cert or os.environ.get("SSL_CERT_FILE", "")
+    path = options.ca_cert or os.environ.get("SSL_CERT_FILE", "")
     try:
         text = marked_certificates(path) if path else ""
     except (OSError, ValueError) as e:
@@ -109,20 +109,20 @@ def _certificates(way: Way, scratch: str) -> str:
 
 
 def _hint(url: str, failure: str) -> str:
-    """Return what may be done about *failure*, if that can be told."""
+    """Return a hint how to fix *failure*, or ""."""
     if "trust anchors" in failure:
         return "; --caCert FILE or SSL_CERT_FILE=FILE names a file of certificates (PEM)"
     if "proxy" in failure:
         return "; see --httpProxy, or the variables http_proxy, https_proxy, all_proxy and no_proxy"
     if "SSL certificate" in failure:
-        return "; --caCert FILE or SSL_CERT_FILE=FILE tells which certificates to believe"
+        return "; trust its certificate with --caCert FILE or SSL_CERT_FILE=FILE"
     if url.startswith("http://") and ("reset" in failure or "Empty reply" in failure):
-        return "; one that serves by TLS is asked by https://"
+        return "; if the server uses TLS, write https://"
     return ""
 
 
 def _error_of(answer: dict[str, Any]) -> PfstorageError | None:
-    """Return the error that *answer* tells of, as the kind that it was at the server, if there is one."""
+    """Return the error in *answer* as an exception of the class that it had at the server, or None."""
     facts = answer.get("error")
     if not isinstance(facts, dict):
         return None
@@ -136,54 +136,54 @@ def _client_class() -> Any:
     import pycurl
 
     class Client(import_tidily("pfurl").Pfurl):  # type: ignore[misc]
-        """A `Pfurl` that doesn't wait for ever, and remembers why there was no answer."""
+        """A `Pfurl` with time limits, which keeps the reason of a *failure*."""
 
         url = failure = certificates = ""
         HTTPheaders: list[Any]
         cancellation = CancellationToken()
-        way = Way()
+        options = RemoteOptions()
 
         def curl_URL_resolveAndSet(self, *_: Any) -> str:
-            """Go to the address as it was given: pfurl splits it at each colon, also of IPv6."""
+            """Use the address as given: pfurl splits it at each colon, also within an IPv6 address."""
             self.c.setopt(pycurl.URL, os.fsencode(self.url))
             return self.url
 
         def curl_init(self, **kwargs: Any) -> None:
             super().curl_init(**kwargs)
             self.c.setopt(pycurl.CONNECTTIMEOUT, CONNECT_SECONDS)
-            self.c.setopt(pycurl.FOLLOWLOCATION, 0)  # the message is for the server that was named
-            way = self.way
-            if way.proxy or _is_exempt(self.url):  # of ports in no_proxy, curl knows nothing
-                self.c.setopt(pycurl.PROXY, os.fsencode(way.proxy))
-                self.c.setopt(pycurl.NOPROXY, "" if way.proxy else "*")
+            self.c.setopt(pycurl.FOLLOWLOCATION, 0)  # another server must not get the message
+            options = self.options
+            if options.proxy or _is_exempt(self.url):  # curl ignores ports in no_proxy
+                self.c.setopt(pycurl.PROXY, os.fsencode(options.proxy))
+                self.c.setopt(pycurl.NOPROXY, "" if options.proxy else "*")
             if self.certificates:
                 self.c.setopt(pycurl.CAINFO, os.fsencode(self.certificates))
-            if way.insecure:
+            if options.insecure:
                 self.c.setopt(pycurl.SSL_VERIFYPEER, 0)
                 self.c.setopt(pycurl.SSL_VERIFYHOST, 0)
             self.c.setopt(pycurl.LOW_SPEED_LIMIT, 1)
             self.c.setopt(pycurl.LOW_SPEED_TIME, SILENCE_SECONDS)
-            # curl asks this every second, also where nothing comes; a signal is handled then, and not before
+            # curl calls this every second, also while it waits; Python handles a signal then, and not earlier
             self.c.setopt(pycurl.NOPROGRESS, 0)
             self.c.setopt(pycurl.XFERINFOFUNCTION, lambda *_: self.cancellation.is_cancelled)
 
         def curl_doCall(self) -> dict[str, Any]:
             self.HTTPheaders = [
                 os.fsencode(each) for each in self.HTTPheaders
-            ]  # as bytes: pycurl takes no text but ASCII
+            ]  # as bytes: pycurl accepts only ASCII texts
             answer: dict[str, Any] = super().curl_doCall()
             self.failure = _words(str(answer.get("exception", "")))
             return answer
 
         def curl_responseProcess(self, d_curlResponse: dict[str, Any]) -> Any:
-            """Return what came as it is: pfurl prints it, and breaks on what is no text."""
+            """Return the response unchanged: pfurl prints it, and fails if it is not a text."""
             return d_curlResponse["data"]
 
     return Client
 
 
 def _words(failure: str) -> str:
-    """Return what a failure of curl says, without the tuple and the number that pfurl shows it in.
+    """Return the message of a failure of curl, without the tuple and the number of pfurl's text.
 
     >>> _words("(7, 'Failed to connect to localhost')")
     'Failed to connect to localhost'
@@ -197,7 +197,7 @@ def _words(failure: str) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[str]:
-    """Send to stderr what pfurl prints, and let it have its directory in a place that goes away, which is given."""
+    """Redirect the output of pfurl to stderr, and its directory to a temporary one. Yield the temporary directory."""
     home = os.environ.get("HOME")
     with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(sys.stderr):
         os.environ["HOME"] = scratch

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pfstorage.devswift import HOST, KEY, USER, DevSwiftError
 from pfstorage.devswift.middleware import SETTINGS, paste_config
-from pfstorage.logs.output import Parser, standard_streams, tell
+from pfstorage.logs.output import Parser, print_text, standard_streams
 
 KINDS = ("account", "container", "object", "proxy")
 RINGS = ("account", "container", "object", "object-1")
@@ -220,7 +220,7 @@ def _run(options: argparse.Namespace) -> None:
         log.open("a").close()
         with _home(options.dir) as home, _serving(home, options.port, log, options.processes) as port:
             where = f"http://{HOST}:{port}/auth/v1.0"
-            if not tell(f"devswift: up at {where}, user {USER}, key {KEY}, files in {home}"):
+            if not print_text(f"devswift: up at {where}, user {USER}, key {KEY}, files in {home}"):
                 raise DevSwiftError("nobody can know where it is")
             if options.until_eof:
                 spawn(_stop_at_eof)

@@ -1,4 +1,4 @@
-"""A log that no request waits for."""
+"""Write a log in batches, so that no request waits for it."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ import threading
 from collections.abc import Callable
 from typing import TextIO
 
-from pfstorage.logs.output import text_of_loss
+from pfstorage.logs.output import loss_text
 
-SECONDS = 0.1
-"""How long a line lies at most until it is written; a process that is killed takes those along."""
-MOST_LINES = 10_000
-MOST_CHARACTERS = 4 * 1024**2
-"""So much lies there at most. What comes then is lost."""
-PATIENCE = 2.0
-"""Seconds for which the end of the process waits for the stream."""
+# Seconds until a line is written. A process that is killed loses the lines of this time.
+BATCH_SECONDS = 0.1
+# The limits of unwritten lines. Further lines are lost.
+MAX_LINES = 10_000
+MAX_CHARACTERS = 4 * 1024**2
+# Seconds for which the end of the process waits for the stream.
+FLUSH_SECONDS = 2.0
 
 
 class BatchHandler(logging.Handler):
-    """Writes lines to *stream* in the order in which they came, many at once, by a thread of its own.
+    """Write log lines to *stream* in order, many at once, in a thread of its own.
 
-    A line that each request wrote for itself would have all of them wait for one another, and
-    for whoever reads the log. So only that thread waits for the stream, however slow it is. Lines that come when
-    there are too many are dropped; after those that were there, one says how many, which *note* makes of a text.
-    What is there at the end of the process is written by `logging.shutdown`.
+    If each request wrote its own line, all requests would wait for each other and for the reader of the log. Here
+    only the thread waits for the stream. Lines beyond the limits are lost; a line that *note* makes of a text then
+    reports their number. `logging.shutdown` writes the remaining lines at the end of the process.
     """
 
     def __init__(self, stream: TextIO, note: Callable[[str], str] = str) -> None:
@@ -41,38 +40,38 @@ class BatchHandler(logging.Handler):
         self._is_urgent = threading.Event()
 
     def createLock(self) -> None:  # noqa: N802 - the name of the base class
-        """Have no lock of the base class: `say` has one, for much shorter."""
+        """Use no lock of the base class: the one in `add_line` is held for a much shorter time."""
         self.lock = None
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Take *record*, if the filters do."""
+        """Emit *record* if the filters accept it."""
         is_wanted = not self.filters or bool(self.filter(record))
         if is_wanted:
             self.emit(record)
         return is_wanted
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Put *record* in words, to be written soon: what it tells of may change meanwhile."""
+        """Format *record* now, because its arguments may change, and write it soon."""
         try:
-            self.say(self.format(record))
-        except Exception:  # noqa: BLE001 - as the base class tells to
+            self.add_line(self.format(record))
+        except Exception:  # noqa: BLE001 - as the base class requires
             self.handleError(record)
 
-    def say(self, line: str) -> None:
-        """Have *line* be written soon, after what was logged before."""
+    def add_line(self, line: str) -> None:
+        """Write *line* soon, after the lines before it."""
         with self._changed:
-            if len(self._lines) >= MOST_LINES or self._size + len(line) > MOST_CHARACTERS:
+            if len(self._lines) >= MAX_LINES or self._size + len(line) > MAX_CHARACTERS:
                 self._lost += 1
                 return
             self._lines.append(line)
             self._size += len(line) + 1
             if len(self._lines) == 1 or self._thread is None:
                 self._begin()
-            if len(self._lines) > MOST_LINES // 2:
+            if len(self._lines) > MAX_LINES // 2:
                 self._is_urgent.set()
 
     def _begin(self) -> None:
-        """Wake the thread up, or start it. Where there can be no more threads, a later line tries again."""
+        """Wake or start the thread. If the system refuses a new thread, a later line tries again."""
         if self._thread is None:
             thread = threading.Thread(target=self._run, name="log", daemon=True)
             with contextlib.suppress(RuntimeError):
@@ -84,7 +83,7 @@ class BatchHandler(logging.Handler):
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._lines)
-            self._is_urgent.wait(SECONDS)
+            self._is_urgent.wait(BATCH_SECONDS)
             self._is_urgent.clear()
             self._write(self._taken())
 
@@ -94,11 +93,11 @@ class BatchHandler(logging.Handler):
             lost, self._lost = self._lost, 0
             self._is_writing = True
         if lost:
-            lines.append(self._note(text_of_loss(lost)))
+            lines.append(self._note(loss_text(lost)))
         return "".join(f"{line}\n" for line in lines)
 
     def _write(self, text: str) -> None:
-        """Write *text*. A stream that can't be written to is no reason to end anything."""
+        """Write *text*. Ignore a stream that fails: it must not end the program."""
         with contextlib.suppress(OSError, ValueError):  # it may be closed
             self._stream.write(text)
             self._stream.flush()
@@ -107,11 +106,11 @@ class BatchHandler(logging.Handler):
             self._changed.notify_all()
 
     def flush(self) -> None:
-        """Wait until all is written that was logged, for some seconds at most."""
-        self.wait(PATIENCE)
+        """Wait until all lines are written, for at most `FLUSH_SECONDS`."""
+        self.wait(FLUSH_SECONDS)
 
     def wait(self, seconds: float) -> bool:
-        """Have what was logged be written now; wait for that for *seconds* at most, and tell whether it is done."""
+        """Write all lines now. Wait for at most *seconds*, and return whether all are written."""
         self._is_urgent.set()
         with self._changed:
             return self._changed.wait_for(lambda: not (self._lines or self._is_writing), seconds)

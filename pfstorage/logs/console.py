@@ -1,4 +1,4 @@
-"""What a person sees: log lines on stderr, by verbosity. stdout is left to the reply."""
+"""Log to stderr, by verbosity. stdout is for the reply."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from datetime import datetime, timezone
 from types import ModuleType
 from typing import Any
 
-from pfstorage.logs.batches import PATIENCE, BatchHandler
+from pfstorage.logs.batches import FLUSH_SECONDS, BatchHandler
 from pfstorage.settings.redaction import without
 
+# By verbosity: nothing; a line for each message; a line for each step, which may name files.
 LEVELS = {0: logging.CRITICAL + 1, 1: logging.INFO, 2: logging.DEBUG}
-"""By verbosity: nothing; a line for each message; a line for each step, which may name files."""
 
 log = logging.getLogger(__name__)
 _Secrets = Callable[[], Set[str]]
 
 
 def import_tidily(name: str) -> ModuleType:
-    """Import a module of the pf* family and undo what that does to the logging of this program.
+    """Import a module of the pf* family, and undo its changes to the logging of this program.
 
-    pfmisc sets up the root logger at import (``logging.basicConfig`` with DEBUG), and
-    pfurl imports pfmisc.
+    pfmisc configures the root logger when it is imported (``logging.basicConfig`` with DEBUG), and pfurl imports
+    pfmisc.
     """
     root = logging.getLogger()
     level, handlers, disabled = root.level, list(root.handlers), logging.root.manager.disable
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of modules that pfmisc still imports
+        warnings.simplefilter("ignore")  # pfmisc imports deprecated modules
         module = importlib.import_module(name)
     for handler in [each for each in root.handlers if each not in handlers]:
         root.removeHandler(handler)
@@ -47,21 +47,19 @@ def import_tidily(name: str) -> ModuleType:
 
 
 def debug_printer(verbosity: int, within: str) -> Any:
-    """Return the ``dp`` of the 2.x classes: a `pfmisc.debug`, which prints to stdout as it always did."""
+    """Return the ``dp`` of the 2.x classes: a `pfmisc.debug`, which prints to stdout as in 2.x."""
     return import_tidily("pfmisc").debug(verbosity=verbosity, within=within)
 
 
 def set_up_logging(
     verbosity: int, form: str = "text", secrets: _Secrets = frozenset, *, in_batches: bool = False
 ) -> None:
-    """Send the log of pfstorage to stderr: as text, in colours if that is a terminal, or as a JSON object a line.
+    """Send the log of pfstorage to stderr. Its *form* is ``text``, with colours on a terminal, or ``json``.
 
-    A server writes it *in_batches*, so that none of its threads waits for that.
-
-    What *secrets* returns is masked in each line. A traceback tells of errors by their types,
-    and by what they say only where files may be named.
+    A server writes the log *in_batches*, so that no thread waits for it. The results of *secrets* are masked in each
+    line. A traceback has the types of errors; it has their texts only at a verbosity that may name files.
     """
-    # what no line shows is not looked up for each ("Optimization" in Python's Logging HOWTO)
+    # the formats do not use these values, which take time ("Optimization" in Python's Logging HOWTO)
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None
     logger = logging.getLogger("pfstorage")
@@ -77,32 +75,31 @@ def set_up_logging(
 
 
 def set_verbosity(verbosity: int) -> None:
-    """Log as much as *verbosity* says from now on, to where `set_up_logging` sends it."""
+    """Change the level of the log to that of *verbosity*."""
     logger = logging.getLogger("pfstorage")
     logger.setLevel(LEVELS.get(verbosity, logging.DEBUG))
     for handler in logger.handlers:
         if isinstance(handler.formatter, _Formatter):
-            handler.formatter.tells_values = logger.level <= logging.DEBUG
+            handler.formatter.shows_texts = logger.level <= logging.DEBUG
 
 
-def complain(text: str, level: str = "ERROR") -> None:
-    """Say *text* on stderr at any verbosity, if there is one: `print` would take stdout instead.
+def print_line(text: str, level: str = "ERROR") -> None:
+    """Print *text* to stderr at any verbosity, in the form of the log and after earlier lines.
 
-    It comes after what was logged before, and is a JSON object where the log is. A log in batches takes it as one
-    of its lines.
+    Without stderr, do nothing: `print` would use stdout instead.
     """
     if sys.stderr is None:
         return
     for handler in logging.getLogger("pfstorage").handlers:
         if isinstance(handler, BatchHandler):
-            handler.say(line_of(text, level))
+            handler.add_line(line_of(text, level))
             handler.wait(0)
             return
     print(line_of(text, level), file=sys.stderr, flush=True)  # noqa: T201 - this is the place for it
 
 
 def line_of(text: str, level: str = "WARNING") -> str:
-    """Return *text* as the program says it: in the form that the log has."""
+    """Return *text* as a line of the program, in the form of the log."""
     for handler in logging.getLogger("pfstorage").handlers:
         if isinstance(handler.formatter, _JsonFormatter):
             return handler.format(logging.makeLogRecord({"levelname": level, "msg": text}))
@@ -110,26 +107,31 @@ def line_of(text: str, level: str = "WARNING") -> str:
 
 
 def write_log() -> bool:
-    """Write what a server has logged, for some seconds at most, for nobody may read it. Tell whether that is all."""
+    """Write the remaining lines of a server, and return whether all are written.
+
+    Wait for at most some seconds, because the reader of stderr may have stopped.
+    """
     handlers = logging.getLogger("pfstorage").handlers
-    return all(handler.wait(PATIENCE) for handler in handlers if isinstance(handler, BatchHandler))
+    return all(handler.wait(FLUSH_SECONDS) for handler in handlers if isinstance(handler, BatchHandler))
 
 
-def log_what_ends_threads() -> None:
-    """Log what ends a thread unexpectedly, instead of writing it to stderr with all that it says."""
+def log_uncaught_errors() -> None:
+    """Log an error that ends a thread. Python itself would print it to stderr with its text."""
 
     def note(args: threading.ExceptHookArgs) -> None:
         if args.exc_value is not None:
-            log.error("a thread ended for a reason that pfstorage does not know", exc_info=args.exc_value)
+            log.error(
+                "an unexpected error ended a thread: report it with this traceback", exc_info=args.exc_value
+            )
 
     threading.excepthook = note
 
 
 class _Formatter(logging.Formatter):
-    """``time level message``, one line each, a traceback only where it is asked for."""
+    """Format a record as the line ``time level message``, with a traceback if the record has an error."""
 
-    tells_values = False
-    """Whether a traceback tells what the errors say."""
+    # whether a traceback shows the texts of errors
+    shows_texts = False
 
     def __init__(self, secrets: _Secrets) -> None:
         super().__init__()
@@ -144,11 +146,11 @@ class _Formatter(logging.Formatter):
         return str(without(text, frozenset(self._secrets())))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - the name of the base class
-        return super().formatException(ei) if self.tells_values else "".join(_places(ei[1])).rstrip()
+        return super().formatException(ei) if self.shows_texts else "".join(_places(ei[1])).rstrip()
 
 
 class _ColourFormatter(_Formatter):
-    """The same, each level in its colour."""
+    """Add a colour for each level."""
 
     def __init__(self, secrets: _Secrets) -> None:
         super().__init__(secrets)
@@ -161,7 +163,7 @@ class _ColourFormatter(_Formatter):
 
 
 class _JsonFormatter(_Formatter):
-    """A JSON object a line: ``time`` in UTC, ``level``, ``message``, and the *fields* of the record if it has some."""
+    """Format a record as a JSON object in one line: ``time`` in UTC, ``level``, and ``message`` or its *fields*."""
 
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created, timezone.utc)
@@ -180,10 +182,10 @@ def _second(seconds: int) -> str:
 
 
 def _places(error: BaseException | None) -> Iterator[str]:
-    """Yield the lines of a traceback without what the errors say, which may be names or secrets."""
+    """Yield the lines of a traceback without the texts of the errors, which may contain names or secrets."""
     if error is None:
         return
     yield from _places(error.__cause__ or (None if error.__suppress_context__ else error.__context__))
     yield "Traceback (most recent call last):\n"
     yield from traceback.format_tb(error.__traceback__)
-    yield f"{type(error).__qualname__} (--verbosity 2 tells what it says)\n"
+    yield f"{type(error).__qualname__} (--verbosity 2 shows its text)\n"

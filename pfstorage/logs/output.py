@@ -1,8 +1,8 @@
-"""stdout and stderr of the programs: what goes to stdout is written whole or fails, a log line does neither harm.
+"""Write to stdout completely or fail; write log lines to stderr without ever failing or blocking for long.
 
-Another process may share a standard stream and may have set ``O_NONBLOCK`` on it (node, an event
-loop, a CI runner). Python then drops what the stream does not take at once. The flag belongs to
-all who share the stream, so it stays as it is: these streams wait until there is room.
+Another process may share a standard stream and may have set ``O_NONBLOCK`` on it (node, an event loop, a CI runner).
+Python then drops text for which the stream has no room. All processes share the flag, so it must not change: these
+streams wait until there is room.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from collections.abc import Callable, Iterator
 from select import PIPE_BUF, POLLOUT, poll
 from typing import TextIO
 
-AT_ONCE = 64 * 1024
-"""Bytes of a reply that are gathered before they are written."""
-LOG_PATIENCE = 5.0
-"""Seconds for which a log line waits for a reader that takes nothing."""
+# Bytes of a reply that are collected before they are written.
+BUFFER_SIZE = 64 * 1024
+# Seconds for which a log line waits for a reader that does not read.
+LOG_WAIT_SECONDS = 5.0
 
 
-def text_of_loss(count: int) -> str:
+def loss_text(count: int) -> str:
     return f"{count} lines of the log are lost: nobody read them in time"
 
 
 class Outlet(io.TextIOBase):
-    """A text stream onto the descriptor of *stream*, which may block or not.
+    """A text stream to the descriptor of *stream*, which may be blocking or not.
 
-    `flush` writes all, or raises `OSError`; what was not flushed by then is lost with `close`.
+    `flush` writes everything or raises `OSError`. `close` drops unflushed text.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._descriptor = stream.fileno()
         self._codec = (stream.encoding, stream.errors or "strict")
-        self._gathered = bytearray()
+        self._buffer = bytearray()
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # there it is an attribute
@@ -60,14 +60,14 @@ class Outlet(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        self._gathered += text.encode(*self._codec)
-        if len(self._gathered) >= AT_ONCE:
+        self._buffer += text.encode(*self._codec)
+        if len(self._buffer) >= BUFFER_SIZE:
             self.flush()
         return len(text)
 
     def flush(self) -> None:
-        """Write all, however long that takes; what can't be written is forgotten."""
-        data, self._gathered = memoryview(self._gathered), bytearray()
+        """Write everything, however long that takes. Drop the text if that fails."""
+        data, self._buffer = memoryview(self._buffer), bytearray()
         while data:
             try:
                 data = data[os.write(self._descriptor, data) :]
@@ -75,34 +75,34 @@ class Outlet(io.TextIOBase):
                 self._has_room(None)
 
     def close(self) -> None:
-        self._gathered.clear()
+        self._buffer.clear()
         super().close()
 
     def finish(self) -> None:
-        """Flush, and raise the `OSError` that some file systems tell only of when a file is closed."""
+        """Flush, and raise the `OSError` that some file systems report only when a file is closed."""
         self.flush()
         os.close(os.dup(self._descriptor))
 
     def _has_room(self, seconds: float | None) -> bool:
-        """Wait up to *seconds* until the stream takes more; tell whether it does. A broken one takes all."""
+        """Wait up to *seconds* until the stream has room, and return whether it has. A broken stream has room."""
         waiter = poll()
         waiter.register(self._descriptor, POLLOUT)
         return bool(waiter.poll(None if seconds is None else max(0.0, seconds) * 1000))
 
 
 class LogOutlet(Outlet):
-    """The same for log lines, which are lost rather than break or hold up the program. Any thread may write.
+    """An `Outlet` for log lines. It drops lines rather than fail or block the program. Any thread may write.
 
-    After *retry_policy* seconds in which the stream takes nothing, lines are dropped for as long as that
-    lasts. Then one line says how many there were, made by *note* of the text.
+    If the stream has no room for *wait_seconds*, lines are dropped until it has. A line that *note* makes of a text
+    then reports their number.
     """
 
     def __init__(
-        self, stream: TextIO, note: Callable[[str], str], retry_policy: float = LOG_PATIENCE
+        self, stream: TextIO, note: Callable[[str], str], wait_seconds: float = LOG_WAIT_SECONDS
     ) -> None:
         super().__init__(stream)
         self._note = note
-        self._patience = retry_policy
+        self._wait_seconds = wait_seconds
         self._lost = 0
         self._is_cut = False
         self._lock = threading.RLock()
@@ -110,30 +110,30 @@ class LogOutlet(Outlet):
     def write(self, text: str) -> int:
         with self._lock:
             if self._lost and self._has_room(0):
-                self._tell_loss(self._lost)
+                self._report_loss(self._lost)
             self._send(text)
         return len(text)
 
-    def _tell_loss(self, lost: int) -> None:
-        """Write that *lost* lines were dropped. If that is dropped, too, they still count: a disk may be full."""
+    def _report_loss(self, lost: int) -> None:
+        """Report *lost* dropped lines. If this line is dropped, too, keep the count: the disk may be full."""
         start = "\n" if self._is_cut else ""
         self._lost, self._is_cut = 0, False
-        self._send(f"{start}{self._note(text_of_loss(lost))}\n")
+        self._send(f"{start}{self._note(loss_text(lost))}\n")
         if self._lost:
             self._lost = lost
 
     def flush(self) -> None:
-        """There is nothing to do: `write` has done it."""
+        """Do nothing: `write` flushes."""
 
     def _send(self, text: str) -> None:
         data = memoryview(text.encode(*self._codec))
-        size, deadline = len(data), time.monotonic() + (0.0 if self._lost else self._patience)
-        with contextlib.suppress(OSError):  # it is full, or its reader has gone
+        size, deadline = len(data), time.monotonic() + (0.0 if self._lost else self._wait_seconds)
+        with contextlib.suppress(OSError):  # the disk is full, or the reader has ended
             while data and self._has_room(deadline - time.monotonic()):
-                # so few don't block a pipe that has room, even if the pipe is one that blocks
+                # a write of this size never blocks on a pipe that has room, not even on a blocking one
                 with contextlib.suppress(BlockingIOError):
                     data = data[os.write(self._descriptor, data[:PIPE_BUF]) :]
-                    deadline = time.monotonic() + self._patience
+                    deadline = time.monotonic() + self._wait_seconds
         if data:
             self._lost += bytes(data).count(b"\n") or 1
             self._is_cut = self._is_cut or 0 < len(data) < size
@@ -141,7 +141,7 @@ class LogOutlet(Outlet):
 
 @contextlib.contextmanager
 def standard_streams(note: Callable[[str], str] = str) -> Iterator[None]:
-    """Have ``sys.stdout`` and ``sys.stderr`` be an `Outlet` and a `LogOutlet` for the length of the block."""
+    """Replace ``sys.stdout`` by an `Outlet` and ``sys.stderr`` by a `LogOutlet` within the block."""
     _occupy_closed_descriptors()
     before = sys.stdout, sys.stderr
     out, log = (stream if _has_descriptor(stream) else None for stream in before)
@@ -158,7 +158,7 @@ def standard_streams(note: Callable[[str], str] = str) -> Iterator[None]:
 
 
 def _has_descriptor(stream: TextIO | None) -> bool:
-    """Tell whether *stream* writes to a descriptor; one that Python replaced, as tests do, may not."""
+    """Return whether *stream* writes to a descriptor. A stream that a test has replaced may not."""
     try:
         return stream is not None and stream.fileno() >= 0
     except (OSError, ValueError, AttributeError):
@@ -166,14 +166,14 @@ def _has_descriptor(stream: TextIO | None) -> bool:
 
 
 def _occupy_closed_descriptors() -> None:
-    """See that no file gets the number of a standard stream that is closed: what is written there would be in it."""
+    """Open /dev/null for closed standard streams. Otherwise a file could get such a number, and the output of it."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # stdin, stdout, stderr
         pass
     os.close(descriptor)
 
 
 def is_stream(path: str) -> bool:
-    """Tell whether *path* leads to what is no regular file, such as a pipe, or to where stdout or stderr go."""
+    """Return whether *path* is the file of stdout or stderr, or not a regular file, such as a pipe."""
     try:
         there = os.stat(path)
     except FileNotFoundError:
@@ -190,12 +190,12 @@ def stdout() -> TextIO:
 
 
 def finish(stream: TextIO) -> None:
-    """See that all is written that went into *stream*. Raise `OSError` if that can't be."""
+    """Write everything that *stream* has collected. Raise `OSError` if that fails."""
     stream.finish() if isinstance(stream, Outlet) else stream.flush()
 
 
-def tell(text: str) -> bool:
-    """Write *text* and a newline to stdout; tell whether that worked. If not, stderr says why."""
+def print_text(text: str) -> bool:
+    """Write *text* and a newline to stdout, and return whether that worked. If not, report it on stderr."""
     try:
         stream = stdout()
         stream.write(f"{text}\n")
@@ -208,8 +208,8 @@ def tell(text: str) -> bool:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose ``--help`` fails if the help can't be written; argparse itself would say nothing."""
+    """A parser whose ``--help`` reports a failed output, unlike argparse."""
 
     def print_help(self, file: object = None) -> None:
-        if not tell(self.format_help().rstrip("\n")):
+        if not print_text(self.format_help().rstrip("\n")):
             self.exit(1)

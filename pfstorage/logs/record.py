@@ -1,4 +1,4 @@
-"""``--debugToDir``: one JSON file for each message, with its reply and how long it took."""
+"""Write a record of each message (``--debugToDir``): a JSON file with the message, its reply and its duration."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ log = logging.getLogger(__name__)
 def write_record(
     directory: str, name: str, message: Message | None, reply: Reply, seconds: float, secrets: Set[str]
 ) -> None:
-    """Write what was asked and answered to a new file in *directory*, each of *secrets* masked.
+    """Write *message* and its *reply* to a new file in *directory*, secrets masked.
 
-    So is what the message calls a secret, or would set as one. The file is for its owner alone,
-    since paths may hold names of patients; its own name has the known action *name*. That it
-    can't be written is logged, and is no reason for a message to fail.
+    Secrets are *secrets*, and the values that the message names or sets as secrets. Only the owner can read the file,
+    because paths may contain names of patients. The known action *name* is part of the file's name. An error of the
+    file is logged: it must not fail the message.
     """
     now = datetime.now()
-    meta = _told(message) if message else {}
+    meta = _maskable(message) if message else {}
     hidden = frozenset({*secrets, *texts_named(meta)})
     action = without(message.action, hidden) if message else ""
     shown_meta = without(without_named(meta), hidden)
@@ -54,10 +54,11 @@ def write_record(
         log.warning("cannot write to --debugToDir %r: %s", directory, e.strerror)
 
 
-def _told(message: Message) -> Mapping[str, Any]:
-    """Return the meta of *message*; what an ``internalctl`` sets as a secret stands under the name of that.
+def _maskable(message: Message) -> Mapping[str, Any]:
+    """Return the meta of *message* in a form whose secrets can be found by their names.
 
-    What it replaces, and by what, is masked: it may be any of the settings.
+    The value that an ``internalctl`` sets is put under the name of the setting. Both values of a replacement are
+    masked, because they may be those of any setting.
     """
     if message.action != "internalctl":
         return message.meta

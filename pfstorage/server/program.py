@@ -48,7 +48,7 @@ def serve(handler: StoreHandler, options: argparse.Namespace, key_source: str) -
         server = ThreadedHTTPServer((settings.ip_self, settings.port_self), handler, server_options)
     except OSError as e:
         address = f"{settings.ip_self}:{settings.port_self}"
-        console.complain(f"cannot listen on {address}: {e.strerror}; see --ipSelf and --portSelf")
+        console.print_line(f"cannot listen on {address}: {e.strerror}; see --ipSelf and --portSelf")
         return False
 
     def secrets() -> Set[str]:
@@ -57,7 +57,7 @@ def serve(handler: StoreHandler, options: argparse.Namespace, key_source: str) -
 
     console.set_up_logging(settings.verbosity, server_options.log_format, secrets, in_batches=True)
     handler.state.on_change = lambda changed: console.set_verbosity(changed.verbosity)
-    console.log_what_ends_threads()
+    console.log_uncaught_errors()
     ended = threading.Event()
     longest = seconds_to_end(server_options.grace_seconds) + 1
     threading.Thread(target=_exit_late, args=(server, ended, longest), daemon=True).start()
@@ -73,7 +73,7 @@ def serve(handler: StoreHandler, options: argparse.Namespace, key_source: str) -
         else:
             finished = server.answer_once()
         if not finished:
-            console.complain(
+            console.print_line(
                 f"exits although {server.load.at_work} requests are still at work after --graceSeconds"
             )
             console.write_log()
@@ -113,7 +113,7 @@ def _open_jobs(server: ThreadedHTTPServer) -> bool:
     try:
         server.open_jobs()
     except LocalFileError as e:
-        console.complain(f"--stateDir: {e}")
+        console.print_line(f"--stateDir: {e}")
         return False
     return True
 
@@ -149,9 +149,9 @@ def _reload(server: ThreadedHTTPServer, options: argparse.Namespace, key_source:
 
 def _announce(server: ThreadedHTTPServer, settings: Settings) -> None:
     if settings.verbosity > 0:
-        console.complain(f"{__version__} serves {_store_name(settings)} at {server.url}", "INFO")
+        console.print_line(f"{__version__} serves {_store_name(settings)} at {server.url}", "INFO")
     if server.router.access.is_open:
-        console.complain(
+        console.print_line(
             "every client that can reach this address may read and replace all objects (--allowAnonymous)",
             "WARNING",
         )
@@ -166,7 +166,7 @@ def _warn_of_readable_files(server: ThreadedHTTPServer) -> None:
         paths["--configFileLoad"] = configuration
     for flag, path in paths.items():
         if _is_world_readable(path):
-            console.complain(
+            console.print_line(
                 f"any user of this host can read {flag} {path!r}: run  chmod o-r {shlex.quote(path)}",
                 "WARNING",
             )

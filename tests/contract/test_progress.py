@@ -23,7 +23,7 @@ from pfstorage import StoreHandler
 from pfstorage.actions import RequestContext
 from pfstorage.backends import Storage
 from pfstorage.backends.memory import MemoryStorage
-from pfstorage.cli.progress import LINE_SECONDS, Bar, Lines, in_words, shown_on_stderr
+from pfstorage.cli.progress import LINE_SECONDS, Bar, Lines, describe, shown_on_stderr
 from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.transfer import Progress
 from tests.conftest import ROOT, write_tree
@@ -155,7 +155,7 @@ def test_a_short_run_has_no_line(caplog: pytest.LogCaptureFixture) -> None:
     ],
 )
 def test_progress_in_words(progress: Progress, words: str) -> None:
-    assert in_words(progress) == words
+    assert describe(progress) == words
 
 
 @pytest.mark.parametrize("action", ["objPut", "objPull", "objVerify"])

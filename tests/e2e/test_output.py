@@ -258,7 +258,7 @@ def test_a_line_that_is_taken_piece_by_piece_is_whole(pipe: tuple[int, int]) -> 
 def test_lines_that_nobody_reads_are_counted_and_told_of_later(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     with open(writer, "w", encoding="utf-8", closefd=False) as stream:
-        outlet = LogOutlet(stream, str, retry_policy=0.05)
+        outlet = LogOutlet(stream, str, wait_seconds=0.05)
         before = fill(writer)
         for number in range(3):
             outlet.write(f"{number}\n")
@@ -272,7 +272,7 @@ def test_lines_that_nobody_reads_are_counted_and_told_of_later(pipe: tuple[int, 
 def test_lines_that_a_full_disk_does_not_take_are_all_counted(tmp_path: Path) -> None:
     disk = os.open("/dev/full", os.O_WRONLY)
     with open(disk, "w", encoding="utf-8") as stream, (tmp_path / "log").open("wb") as room:
-        outlet = LogOutlet(stream, str, retry_policy=0.05)
+        outlet = LogOutlet(stream, str, wait_seconds=0.05)
         for number in range(3):
             outlet.write(f"{number}\n" * 5)
         os.dup2(room.fileno(), disk)
@@ -285,7 +285,7 @@ def test_lines_that_a_full_disk_does_not_take_are_all_counted(tmp_path: Path) ->
 def test_a_line_that_was_cut_is_not_joined_to_the_next(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     with open(writer, "w", encoding="utf-8", closefd=False) as stream:
-        outlet = LogOutlet(stream, str, retry_policy=0.05)
+        outlet = LogOutlet(stream, str, wait_seconds=0.05)
         outlet.write("x" * (fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ) + 10) + "\n")
         os.read(reader, 1 << 20)
         outlet.write("next\n")
@@ -300,10 +300,10 @@ def test_the_log_of_a_server_that_nobody_reads_holds_up_nobody(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader, writer = pipe
-    monkeypatch.setattr("pfstorage.logs.batches.MOST_LINES", 10)
+    monkeypatch.setattr("pfstorage.logs.batches.MAX_LINES", 10)
     fill(writer)
     with open(writer, "w", encoding="utf-8", closefd=False) as stream:
-        handler = BatchHandler(LogOutlet(stream, str, retry_policy=0.05))
+        handler = BatchHandler(LogOutlet(stream, str, wait_seconds=0.05))
         log = logger_to(handler)
         before = in_pipe(reader)
         for number in range(1000):
@@ -372,7 +372,7 @@ def test_a_stream_that_is_no_descriptor_stays_as_it_is(capsys: pytest.CaptureFix
     before = sys.stdout, sys.stderr
     with output.standard_streams():
         assert (sys.stdout, sys.stderr) == before
-        assert output.tell("told")
+        assert output.print_text("told")
     assert capsys.readouterr().out == "told\n"
 
 

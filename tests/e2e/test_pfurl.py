@@ -407,7 +407,7 @@ def test_what_is_no_pfstorage_is_told_from_one(command: Command, content: bytes,
         done = command("--remote", address, "--msg", json.dumps(LS))
     reply = json.loads(done.stdout)
     assert (done.returncode, reply["error"]["type"]) == (1, "RemoteError")
-    assert reply["msg"] == f"what answers at {address} is no pfstorage server"
+    assert reply["msg"] == f"the server at {address} is not a pfstorage server"
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])

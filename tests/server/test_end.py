@@ -21,7 +21,7 @@ from pfstorage.backends import ObjectInfo
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import StoppedError
-from pfstorage.logs.batches import MOST_LINES
+from pfstorage.logs.batches import MAX_LINES
 from pfstorage.server import server as server_module
 from pfstorage.settings.model import Settings
 from tests.conftest import make_certificate, running_server, swift_options, write_tree
@@ -68,7 +68,7 @@ def test_the_end_tells_of_what_it_cuts_off_and_of_jobs_that_are_lost(tmp_path: P
     assert f"status=202 job={job}" in said
 
 
-@pytest.mark.parametrize("most", [2_000, MOST_LINES + 2_000])
+@pytest.mark.parametrize("most", [2_000, MAX_LINES + 2_000])
 def test_nobody_waits_for_who_does_not_read_the_log(tmp_path: Path, most: int) -> None:
     with server_process(tmp_path, *STORE, "--forever", "--graceSeconds", "1") as served:
         with contextlib.closing(client(served.port)) as connection:

@@ -102,7 +102,7 @@ def stuck() -> tuple[Stuck, BatchHandler, logging.Logger]:
 
 def test_lines_that_nobody_takes_are_dropped_counted_and_told_of_when_they_flow_again() -> None:
     stream, handler, log = stuck()
-    for number in range(log_batches.MOST_LINES + 7):
+    for number in range(log_batches.MAX_LINES + 7):
         log.info("%d", number)  # it would wait for ever here if any line did
     assert not handler.wait(0)
     stream.opens.set()
@@ -112,7 +112,7 @@ def test_lines_that_nobody_takes_are_dropped_counted_and_told_of_when_they_flow_
     told = "note: 7 lines of the log are lost: nobody read them in time"
     assert stream.getvalue().splitlines() == [
         "stuck",
-        *map(str, range(log_batches.MOST_LINES)),
+        *map(str, range(log_batches.MAX_LINES)),
         told,
         "next",
     ]
@@ -120,7 +120,7 @@ def test_lines_that_nobody_takes_are_dropped_counted_and_told_of_when_they_flow_
 
 def test_long_lines_that_nobody_takes_are_bounded_by_their_size() -> None:
     stream, handler, log = stuck()
-    size = log_batches.MOST_CHARACTERS // 8
+    size = log_batches.MAX_CHARACTERS // 8
     for _ in range(10):
         log.info("x" * size)
     log.info("short")  # there is room for it
@@ -128,12 +128,12 @@ def test_long_lines_that_nobody_takes_are_bounded_by_their_size() -> None:
     assert handler.wait(30)
     lines = [line for line in stream.getvalue().splitlines() if not line.startswith("x")]
     assert lines == ["stuck", "short", "note: 3 lines of the log are lost: nobody read them in time"]
-    assert len(stream.getvalue()) < log_batches.MOST_CHARACTERS + 200
+    assert len(stream.getvalue()) < log_batches.MAX_CHARACTERS + 200
 
 
 def test_lines_that_many_threads_lose_are_all_counted() -> None:
     stream, handler, log = stuck()
-    each = log_batches.MOST_LINES // 4
+    each = log_batches.MAX_LINES // 4
 
     def write() -> None:
         for _ in range(each):
@@ -147,8 +147,8 @@ def test_lines_that_many_threads_lose_are_all_counted() -> None:
     stream.opens.set()
     assert handler.wait(30)
     [told] = [line for line in stream.getvalue().splitlines() if line.startswith("note")]
-    assert told.startswith(f"note: {8 * each - log_batches.MOST_LINES} lines")
-    assert stream.getvalue().count("line\n") == log_batches.MOST_LINES
+    assert told.startswith(f"note: {8 * each - log_batches.MAX_LINES} lines")
+    assert stream.getvalue().count("line\n") == log_batches.MAX_LINES
 
 
 def test_a_stream_that_fails_once_is_written_to_again() -> None:
