@@ -35,7 +35,7 @@ class Permissions:
         prefix = prefix.strip()
         if re.search(r"(^|\s)[#;]", prefix):
             raise ValueError(
-                "a key prefix has no word that begins with '#' or ';': a comment is a line of its own"
+                "a key prefix has no word that begins with '#' or ';': write a comment on a separate line"
             )
         *inner, last = prefix.split("/")
         is_wrong = not prefix.isprintable() or not {"", ".", ".."}.isdisjoint(inner) or last in (".", "..")

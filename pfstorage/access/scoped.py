@@ -32,7 +32,7 @@ from pfstorage.errors import PermissionDeniedError
 from pfstorage.keys.mapping import check_key
 from pfstorage.settings.model import Settings
 
-# Replaces names in the replies to a principal who may not see them.
+# Replaces names that the principal may not see.
 HIDDEN_NAME = "something in the account"
 
 

@@ -1,4 +1,4 @@
-"""The same question, asked of a store by several at once, is asked once for all of them."""
+"""Coalescing of equal requests: one request to the store serves several concurrent callers."""
 
 from __future__ import annotations
 
@@ -12,85 +12,85 @@ from pfstorage.errors import StoppedError
 
 T = TypeVar("T")
 
+# The number of equal requests that may run at the same time. Further callers share the next request.
 AT_ONCE = 2
-"""How often the same is asked at the same time, before those who come wait for one another."""
+# Seconds after which a shared request starts even if the earlier requests are still running: they may never end.
 LONGEST_WAIT = 1.0
-"""Seconds after which those who wait ask all the same: what was asked before may never be answered."""
 
 
 @dataclass(eq=False)
 class _SharedRequest(Generic[T]):
-    """Those who wait: the first of them asks, when it *may_begin*, and all have the *answer*."""
+    """A request that has not started. The first caller sends it, when *may_start* is set; all callers get *result*."""
 
-    may_begin: threading.Event = field(default_factory=threading.Event)
-    answer: Future[T] = field(default_factory=Future)
+    may_start: threading.Event = field(default_factory=threading.Event)
+    result: Future[T] = field(default_factory=Future)
 
 
 @dataclass(eq=False)
-class _Question(Generic[T]):
-    """How often it is being asked, and those who wait to ask it next."""
+class _Requests(Generic[T]):
+    """All requests with one name: the number of *running* ones, and the *next* one with its callers."""
 
-    under_way: int = 0
+    running: int = 0
     next: _SharedRequest[T] | None = None
 
 
 class RequestCoalescer(Generic[T]):
-    """Answers of a store that nobody changes. Safe in many threads.
+    """Sends equal requests once for several callers, which must not modify the result. Several threads may use it.
 
-    Whoever asks has an answer that was asked for after they came: it shows what they did before.
-    So nobody joins a question that is under way; it is asked once for all who come
-    meanwhile, when one of `AT_ONCE` has its answer.
+    A caller never gets the result of a request that was sent before the call, so it sees its own earlier changes.
+    A caller does not join a running request. It joins the next one, which starts when one of `AT_ONCE` running
+    requests has ended.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._questions: dict[Hashable, _Question[T]] = {}
+        self._requests: dict[Hashable, _Requests[T]] = {}
 
-    def get(self, name: Hashable, ask: Callable[[], T]) -> T:
-        """Return what *ask* returns, called here or for another who asks for the same *name*. Raise what it raises."""
+    def get(self, name: Hashable, send: Callable[[], T]) -> T:
+        """Return the result of *send*, or of the *send* of another caller with the same *name*; raise its errors."""
         group: _SharedRequest[T] | None = None
         with self._lock:
-            question = self._questions.setdefault(name, _Question())
-            is_first = question.next is None
-            if is_first and question.under_way < AT_ONCE:
-                question.under_way += 1
+            requests = self._requests.setdefault(name, _Requests())
+            is_first = requests.next is None
+            if is_first and requests.running < AT_ONCE:
+                requests.running += 1
             else:
-                group = question.next = question.next or _SharedRequest()
+                group = requests.next = requests.next or _SharedRequest()
         if group is None:
             try:
-                return ask()
+                return send()
             finally:
-                self._leave(name, question)
+                self._leave(name, requests)
         if is_first:
-            self._ask_for(group, name, question, ask)
+            self._send_for(group, name, requests, send)
         try:
-            return group.answer.result()
+            return group.result.result()
         except StoppedError:
             if is_first:
                 raise
-            return ask()  # nobody waits any more for whoever asked for all
+            return send()  # only the caller that sent the shared request was cancelled
 
-    def _ask_for(
-        self, group: _SharedRequest[T], name: Hashable, question: _Question[T], ask: Callable[[], T]
+    def _send_for(
+        self, group: _SharedRequest[T], name: Hashable, requests: _Requests[T], send: Callable[[], T]
     ) -> None:
-        """Set the answer of *group*. Whatever happens, it has one: the others wait for nothing else."""
+        """Send the request of *group*. In any case, set a result or an error, because the other callers wait for it."""
         try:
             try:
-                group.may_begin.wait(LONGEST_WAIT)
+                group.may_start.wait(LONGEST_WAIT)
             finally:
                 with self._lock:
-                    question.next = None  # who comes from now on is too late for this answer
-                    question.under_way += 1
-            group.answer.set_result(ask())
-        except BaseException as e:  # noqa: BLE001 - it is raised for each of the group
-            group.answer.set_exception(e)
+                    requests.next = None  # later callers may not use this result
+                    requests.running += 1
+            group.result.set_result(send())
+        except BaseException as e:  # noqa: BLE001 - each caller of the group raises it
+            group.result.set_exception(e)
         finally:
-            self._leave(name, question)
+            self._leave(name, requests)
 
-    def _leave(self, name: Hashable, question: _Question[T]) -> None:
+    def _leave(self, name: Hashable, requests: _Requests[T]) -> None:
         with self._lock:
-            question.under_way -= 1
-            if question.next:
-                question.next.may_begin.set()
-            elif not question.under_way:
-                del self._questions[name]
+            requests.running -= 1
+            if requests.next:
+                requests.next.may_start.set()
+            elif not requests.running:
+                del self._requests[name]

@@ -1,7 +1,7 @@
-"""Content types, by the first bytes and by one table: the same on every host, whatever its own tables say.
+"""Content types by suffix and by the first bytes. They do not depend on the tables of the host.
 
-The table has what medical data come with, and common files. What has no registered type is `UNKNOWN`: so are NIfTI,
-Analyze, MGH, NRRD and MetaImage, whose suffixes others take for man pages, pictures or images of disks.
+The table has common types and those of medical data. A format without a registered type is `UNKNOWN`, as NIfTI,
+Analyze, MGH, NRRD and MetaImage. Other tables take their suffixes for man pages, pictures or disk images.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 UNKNOWN = "application/octet-stream"
 DICOM = "application/dicom"
 GZIP = "application/gzip"
+# The number of bytes that `detect_content_type` needs: the magic of DICOM is at 128 (PS3.10, 7.1).
 PEEK_SIZE = 132
-"""Bytes that tell a type: DICOM's magic is at 128 (PS3.10, 7.1)."""
 
+# Types that clients send if they do not know the type: curl with a body, and libraries with a file of unknown type.
 UNSPECIFIC = frozenset(
     ("", UNKNOWN, "binary/octet-stream", "application/x-www-form-urlencoded", "application/unknown")
 )
-"""What clients say that do not know the type: curl of a body, and libraries of a file of which they know no more."""
 
 BY_SUFFIX = {
     "dcm": DICOM, "dicom": DICOM, "dic": DICOM,
@@ -38,7 +38,7 @@ BY_SUFFIX = {
     "hl7": "application/hl7-v2",
 }  # fmt: skip
 
-# where the suffix tells nothing
+# The first bytes of files with an unknown suffix.
 _MAGIC = {
     b"\x89PNG\r\n\x1a\n": "image/png",
     b"\xff\xd8\xff": "image/jpeg",
@@ -50,7 +50,7 @@ _MAGIC = {
 
 
 def guess_content_type(key: str) -> str:
-    """Return the type that the suffix of *key* tells.
+    """Return the type by the suffix of *key*, or `UNKNOWN`.
 
     >>> guess_content_type("a/scan.NII.gz"), guess_content_type("1.2.840.113619.2.5.1")
     ('application/gzip', 'application/octet-stream')
@@ -60,14 +60,15 @@ def guess_content_type(key: str) -> str:
     return BY_SUFFIX.get(suffix.lower(), UNKNOWN) if stem else UNKNOWN
 
 
-def detect_content_type(key: str, beginning: bytes, said: str = "") -> str:
-    """Return the type of an object: what its sender *said*, if that is specific, or else what it is.
+def detect_content_type(key: str, beginning: bytes, declared: str = "") -> str:
+    """Return the type of an object: the type *declared* by the client if it is specific, or else detect it.
 
-    *beginning* are its first `PEEK_SIZE` bytes, or all. What begins as gzip does is gzip, whatever its name says. A
-    picture, a PDF and the like may have any bytes where DICOM has its magic, and a text can't.
+    *beginning* is its first `PEEK_SIZE` bytes, or fewer if it is shorter. The magic of gzip takes precedence over the
+    suffix. The magic of DICOM takes precedence over an unknown or a text suffix only: other formats may have any
+    bytes at this offset.
     """
-    if said.partition(";")[0].strip().lower() not in UNSPECIFIC:
-        return said
+    if declared.partition(";")[0].strip().lower() not in UNSPECIFIC:
+        return declared
     if beginning.startswith(b"\x1f\x8b"):
         return GZIP
     guessed = guess_content_type(key)

@@ -1,4 +1,4 @@
-"""A dict: the shortest thing that keeps the contract, and the double for tests."""
+"""A storage in memory: the shortest implementation of the contract, useful in tests."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from pfstorage.settings.model import Settings
 
 
 def open_storage(settings: Settings) -> MemoryStorage:
+    """Open an empty storage with *settings*."""
     return MemoryStorage(settings)
 
 
 class MemoryStorage:
-    """Objects in a dict, gone with the process."""
+    """Objects in a dictionary. They are lost when the process ends."""
 
     takes_streams = True
 
@@ -43,7 +44,7 @@ class MemoryStorage:
     ) -> Iterator[ObjectInfo]:
         with self._lock:
             rows = [info for info, _ in self._objects().values()]
-        rows.sort(key=lambda row: row.key)  # code points are in the order of their UTF-8
+        rows.sort(key=lambda row: row.key)  # the order of code points is the order of their UTF-8
         yield from select(rows, prefix, start_after, stop_before, limit, delimiter)
 
     def head(self, key: str) -> ObjectInfo:
@@ -91,7 +92,7 @@ class MemoryStorage:
         return info
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: the objects stay."""
 
     def __enter__(self) -> MemoryStorage:
         return self

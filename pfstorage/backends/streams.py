@@ -1,4 +1,4 @@
-"""Bytes on their way to or from a store: counted and hashed as they pass."""
+"""Bodies and sinks that count and hash the bytes that pass through them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pfstorage.errors import IntegrityError, LocalFileError
 
 
 def announce(sink: Sink, info: ObjectInfo) -> None:
-    """Tell *sink* what comes, if it is one that wants to know: see `Sink`."""
+    """Call the method ``begin`` of *sink*, if it has one: see `Sink`."""
     begin = getattr(sink, "begin", None)
     if begin:
         begin(info)
 
 
 class HashedBody:
-    """A body of *size* bytes that is hashed as it is sent.
+    """A body of *size* bytes, hashed while it is read.
 
-    It raises `LocalFileError` before its last bytes leave if there are fewer or
-    more: the store then has an unfinished request, and keeps what it had.
+    If *body* has another size, reading raises `LocalFileError` before it returns the last bytes. The request to the
+    store then stays incomplete, and the store keeps the old object.
     """
 
     def __init__(self, body: Source, size: int, key: str) -> None:
@@ -47,17 +47,17 @@ class HashedBody:
         return chunk
 
     def read_all(self) -> bytes:
-        """Return all that is left."""
+        """Read the rest."""
         return b"".join(iter(self.read, b""))
 
     @property
     def md5(self) -> str:
-        """The MD5, in hexadecimal, of what was read so far."""
+        """The hexadecimal MD5 of the bytes that were read so far."""
         return self._digest.hexdigest()
 
 
 class HashedSink:
-    """A sink that counts what it passes on, and hashes it unless nobody could compare that."""
+    """A sink that counts bytes, hashes them if *hashes* is set, and passes them on to *sink*."""
 
     def __init__(self, sink: Sink, *, hashes: bool = True) -> None:
         self._sink = sink
@@ -72,7 +72,7 @@ class HashedSink:
         self.received += len(chunk)
 
     def verify(self, key: str, size: int | None, md5: str | None) -> None:
-        """Raise `IntegrityError` unless *size* bytes came and have this *md5*; None is not known."""
+        """Raise `IntegrityError` unless *size* bytes with this *md5* were received. None means unknown."""
         if size is not None and self.received != size:
             raise IntegrityError(f"{key!r}: {self.received} bytes came of {size}; pull it again", key=key)
         if md5 is not None and md5 != self._digest.hexdigest():
@@ -82,28 +82,28 @@ class HashedSink:
 
 
 class PartVerifyingSink:
-    """A sink for a whole object of *pieces*, each of which is hashed; what completes a wrong one is not passed on."""
+    """A sink for a whole object that verifies each of its *parts* before it passes the end of the part on."""
 
-    def __init__(self, sink: Sink, key: str, pieces: Iterable[Part]) -> None:
+    def __init__(self, sink: Sink, key: str, parts: Iterable[Part]) -> None:
         self._sink = sink
         self._key = key
-        self._pieces = iter(pieces)
+        self._parts = iter(parts)
         self._begin_next()
 
     def _begin_next(self) -> None:
-        self._piece = next((piece for piece in self._pieces if piece.size), None)
-        self._left = self._piece.size if self._piece else 0
+        self._part = next((part for part in self._parts if part.size), None)
+        self._left = self._part.size if self._part else 0
         self._digest = new_md5()
 
     def write(self, chunk: bytes | memoryview) -> None:
-        """Raise `IntegrityError` if a piece that ends with *chunk*, or in it, does not have its MD5."""
+        """Pass *chunk* on. Raise `IntegrityError` if a part that ends in *chunk* has another MD5."""
         rest = memoryview(chunk)
-        while rest and self._piece:  # how many bytes come in all is known to who sends them
-            part, rest = rest[: self._left], rest[self._left :]
-            self._digest.update(part)
-            self._left -= len(part)
+        while rest and self._part:  # the backend checks the number of bytes
+            head, rest = rest[: self._left], rest[self._left :]
+            self._digest.update(head)
+            self._left -= len(head)
             if not self._left:
-                if self._piece.md5 not in ("", self._digest.hexdigest()):
+                if self._part.md5 not in ("", self._digest.hexdigest()):
                     raise damaged_segment_error(self._key)
                 self._begin_next()
         self._sink.write(chunk)

@@ -1,7 +1,7 @@
-"""Keys that can't be local side by side: pure, and the only place that judges one key by others.
+"""Detection of keys that conflict as local paths. This module is pure.
 
-A store takes both ``a`` and ``a/b``; locally, ``a`` is either a file or a directory. Where the
-file system folds names, ``A`` and ``a`` are the same one.
+A store can have both ``a`` and ``a/b``; locally, ``a`` is either a file or a directory. If the file system ignores
+case, ``A`` and ``a`` are the same file.
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ from typing import Protocol
 
 
 class Collisions:
-    """Tells of each key of a pull whether it can be local beside those before it.
+    """Checks whether each key of a pull conflicts with the keys before it.
 
-    Keys come in ascending order of their UTF-8 bytes, as a store lists them, unless *is_sorted* says otherwise.
-    *folds* says that the file system takes two names for one that differ only in case, or in whether
-    accents are composed with their letters.
+    With *is_sorted*, keys are checked in ascending order of their UTF-8 bytes, as a store lists them. *folds* means
+    that the file system ignores differences of case and of composed or decomposed accents.
 
-    Where keys are sorted and names don't fold, the keys that are a prefix of the present one are all that is
-    remembered. Else, that is every key and every directory, as a hash of 8 bytes. Two of *n* names
-    have the same hash with a probability of n * n / 2 ** 65, and then the second is wrongly said
-    to collide: for 200 000 names, once in a thousand million pulls.
+    With sorted keys and without *folds*, only the prefixes of the present key are in memory. Otherwise, each key and
+    each directory is in memory, as a hash of 8 bytes. Two of *n* names have the same hash with a probability of
+    n * n / 2 ** 65, and the second is then reported as a conflict by mistake: for 200 000 names, this happens once
+    in 10 ** 9 pulls.
 
     >>> keys = Collisions(folds=False)
     >>> [keys.check(key) for key in ("a", "a!", "a/b", "b/", "b/c")]
@@ -33,28 +32,30 @@ class Collisions:
     """
 
     def __init__(self, folds: bool, *, is_sorted: bool = True) -> None:
-        self._taken: _Taken = _Prefixes() if is_sorted and not folds else _All(fold if folds else str)
+        self._known: _KnownPaths = (
+            _PrefixStack() if is_sorted and not folds else _HashedPaths(fold if folds else str)
+        )
 
     def check(self, rest: str, is_directory: bool = False) -> str | None:
-        """Return in words why *rest* can't be local beside those before it, else remember it.
+        """Return a text about the conflict of *rest* with an earlier key; without a conflict, record *rest*.
 
-        *rest* is the path below the target of the pull, "" for the target itself. It is a
-        directory, too, if it is a marker, which ends in a slash.
+        *rest* is the path below the target of the pull, "" for the target itself. It is a directory if it ends in a
+        slash, or if *is_directory* is set.
         """
         path, is_directory = rest.removesuffix("/"), is_directory or rest.endswith("/")
         reason = self._reason(path, is_directory)
         if reason is None:
-            self._taken.add(path, is_directory)
+            self._known.add(path, is_directory)
         return reason
 
     def _reason(self, path: str, is_directory: bool) -> str | None:
-        for directory in _above(path):
-            known = self._taken.is_directory(directory)
+        for directory in _parents(path):
+            known = self._known.is_directory(directory)
             if known is False:
                 return f"{path!r} would be below {directory or '.'!r}, which is a file"
             if known:
-                break  # and no file is above it, or it would not have been taken
-        known = self._taken.is_directory(path)
+                break  # and no parent of it is a file, or it would not have been recorded
+        known = self._known.is_directory(path)
         if known is None or (known and is_directory):
             return None
         if known == is_directory:
@@ -62,26 +63,26 @@ class Collisions:
         return f"{path or '.'!r} would be both a file and a directory"
 
 
-def _above(path: str) -> Iterator[str]:
-    """Yield the directories that *path* is in, the innermost first, the target, "", last."""
+def _parents(path: str) -> Iterator[str]:
+    """Yield the parent directories of *path*, the innermost first, and the target, "", last."""
     while path:
         path = path.rpartition("/")[0]
         yield path
 
 
-class _Taken(Protocol):
+class _KnownPaths(Protocol):
     def add(self, path: str, is_directory: bool) -> None: ...
 
     def is_directory(self, path: str) -> bool | None:
-        """Tell whether *path* is known to be a directory, or a file. None is neither."""
+        """Return True if *path* is a known directory, False for a known file, None otherwise."""
         ...
 
 
-class _Prefixes:
-    """The paths that one to come can have a part in common with: since keys ascend, a stack.
+class _PrefixStack:
+    """A stack of the known paths that are prefixes of the present one.
 
-    A path that the present one doesn't begin with is none that a later one begins with. A file
-    comes before what is below it, so the directories that a path is in need not be remembered.
+    Keys ascend, so if the present path does not start with a known path, no later one does. A file comes before the
+    paths below it, so the parent directories of a path need not be known.
     """
 
     def __init__(self) -> None:
@@ -96,8 +97,8 @@ class _Prefixes:
         return self._stack.get(path)
 
 
-class _All:
-    """All paths, as *fold* returns them, and the directories that they are in: ``a`` comes after ``A/b``."""
+class _HashedPaths:
+    """Hashes of all known paths, folded by *fold*, and of their parent directories."""
 
     def __init__(self, fold: Callable[[str], str]) -> None:
         self._fold = fold
@@ -106,7 +107,7 @@ class _All:
 
     def add(self, path: str, is_directory: bool) -> None:
         (self._directories if is_directory else self._files).add(self._hash(path))
-        for directory in map(self._hash, _above(path)):
+        for directory in map(self._hash, _parents(path)):
             if directory in self._directories:
                 break
             self._directories.add(directory)
@@ -121,10 +122,10 @@ class _All:
 
 
 def fold(path: str) -> str:
-    """Return *path* as a file system may take it: in one case, with accents composed.
+    """Return *path* in one case and with composed accents, as a file system may compare it.
 
-    Its components can be folded together: nothing is composed with a slash. To decompose
-    first is what Unicode asks for (definition D145, "canonical caseless match").
+    This folds all components together, since nothing composes with a slash. Unicode requires decomposition first
+    (definition D145, "canonical caseless match").
 
     >>> fold("Stra\\u00dfe/E\\u0301") == fold("STRASSE/\\u00e9")
     True

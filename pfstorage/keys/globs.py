@@ -1,6 +1,6 @@
-"""Globs, matched in time that is bounded by the length of the path alone, as far as anybody may notice. Pure.
+"""Matching of globs, in a time that is practically linear in the length of the path. This module is pure.
 
-`pfstorage.keys.selection.Selection` tells what they mean.
+`pfstorage.keys.selection.Selection` defines the syntax.
 """
 
 from __future__ import annotations
@@ -10,32 +10,30 @@ import functools
 import re
 from collections.abc import Callable
 
+# Matches one component; None stands for ``**``.
 Step = Callable[[str], object] | None
-"""What matches one component; None is ``**``."""
 
+# Limits for `Steps`, which is the fastest for short globs, but needs a time of the product of both lengths: the number
+# of components of a glob, and the length of a component with ``?`` or ``[``.
 MOST_STEPS = 16
 LONGEST_STEP = 64
-"""Components of a glob, and characters of one that has ``?`` or ``[``, that are matched one by one.
 
-That is the quickest for a glob that a person writes. Its time is the product of both lengths, though.
-"""
-
+# The number of characters that an automaton caches.
 MOST_KNOWN = 128
-"""Characters of paths whose places an automaton keeps."""
 
+# Stands for any name. No name contains it.
 _ANY = "\0"
-"""No name has it: it stands for all names that there may be."""
 
 
 class Glob:
-    """A pattern; to call it with a path tells whether that matches."""
+    """A compiled pattern. Call it with a path to test whether the path matches."""
 
     def __init__(self, pattern: str) -> None:
         parts = pattern.split("/")
         self._is_anywhere = len(parts) == 1
         self._takes_all = self._is_anywhere and not pattern.strip("*")
         self._ends_in_any = parts[-1] == "**"
-        # only then that of a marker counts
+        # the slash at the end of a directory marker counts only then
         self._wants_slash = not self._is_anywhere and parts[-1] in ("", "**")
         is_short = len(parts) <= MOST_STEPS and all(
             len(part) <= LONGEST_STEP for part in parts if "?" in part or "[" in part
@@ -47,24 +45,23 @@ class Glob:
         return self._matches(whole.rpartition("/")[2] if self._is_anywhere else whole)
 
     def covers(self, directory: str) -> bool:
-        """Tell whether each path below *directory*, which ends in a slash, matches: ``**`` at the end takes all."""
+        """Return whether every path below *directory*, which ends in a slash, matches, as with ``**`` at the end."""
         if self._is_anywhere or not self._ends_in_any:
             return self._takes_all
         return self._matches(f"{directory.rstrip('/')}/{_ANY}")
 
 
 class Steps:
-    """The components *parts* of a glob, each matched by itself."""
+    """A matcher that compares the components of a glob one by one."""
 
     def __init__(self, parts: list[str]) -> None:
         self._steps = [_step(part) for part in parts]
 
     def match(self, path: str) -> bool:
-        """Tell whether they match all of *path*.
+        """Return whether the glob matches all of *path*.
 
-        What follows a ``**`` is tried at each name in turn. Once it has matched up to the next
-        ``**``, it need never be tried again: that one takes whatever a later match would leave.
-        A ``**`` at the end counts only where a name is left for it, so it takes one at least.
+        The components after a ``**`` are tried at each name in turn. After a match up to the next ``**``, they need
+        not be tried again: the next ``**`` absorbs any difference. A ``**`` at the end matches at least one name.
         """
         steps, names = self._steps, path.split("/")
         at = step = 0
@@ -96,7 +93,7 @@ def _step(part: str) -> Step:
 
 
 def _fits(first: str, between: list[str], last: str, name: str) -> bool:
-    """Tell whether *name* is *first*, *between* and *last* in this order, with anything between them."""
+    """Return whether *name* has the texts *first*, *between* and *last* in this order, with any text between them."""
     at, end = len(first), len(name) - len(last)
     if at > end or not (name.startswith(first) and name.endswith(last)):
         return False
@@ -113,72 +110,74 @@ def _nothing(_: str) -> bool:
 
 
 class Automaton:
-    """The components *parts* of any glob. It looks at each character of a path once, at all places of the glob at once.
+    """A matcher that reads each character of a path once and tracks all positions in the glob in parallel.
 
-    A bit of a number is a place; that it is set tells that what is before that place matches the path so far
-    (shift-and, Baeza-Yates and Gonnet 1992). Places are characters, ``?`` and sets, which a path may go on from by one
-    character; stars, ``**/``, and ``**`` at the end, which it may also stay at.
+    Each bit of an integer is a position; it is set if the glob before this position matches the path so far
+    (shift-and, Baeza-Yates and Gonnet 1992). A character, a ``?`` or a set advances by one character. A star, ``**/``
+    and ``**`` at the end may also stay at their position.
     """
 
     def __init__(self, parts: list[str]) -> None:
-        self._places = 0
+        self._count = 0
         self._stars = self._levels = self._rests = self._marks = 0
         self._characters: dict[str, int] = {}
         self._sets: dict[str, int] = {}
         for number, part in enumerate(parts):
             is_last = number == len(parts) - 1
             if part == "**" and is_last:
-                self._rests |= self._new_place()
+                self._rests |= self._new_position()
             elif part == "**":
                 if number == 0 or parts[number - 1] != "**":
-                    self._levels |= self._new_place()
+                    self._levels |= self._new_position()
             else:
                 self._add(part if is_last else f"{part}/")
-        tests = ((re.compile(fnmatch.translate(text)).match, places) for text, places in self._sets.items())
+        tests = (
+            (re.compile(fnmatch.translate(text)).match, positions) for text, positions in self._sets.items()
+        )
         self._tests = [*tests]
         self._of_character = {"/": self._characters.get("/", 0), _ANY: 0}
 
-    def _new_place(self) -> int:
-        self._places += 1
-        return 1 << (self._places - 1)
+    def _new_position(self) -> int:
+        self._count += 1
+        return 1 << (self._count - 1)
 
     def _add(self, text: str) -> None:
         for symbol in re.findall(r"\*+|\[(?:!|(?!!))(?:\]|(?!\]))[^\]]*\]|.", text, re.DOTALL):
-            place = self._new_place()
+            position = self._new_position()
             if symbol[0] == "*":
-                self._stars |= place
+                self._stars |= position
             elif symbol == "?":
-                self._marks |= place
+                self._marks |= position
             else:
                 known = self._sets if len(symbol) > 1 else self._characters
-                known[symbol] = known.get(symbol, 0) | place
+                known[symbol] = known.get(symbol, 0) | position
 
     def match(self, path: str) -> bool:
-        """Tell whether they match all of *path*."""
+        """Return whether the glob matches all of *path*."""
         stars, levels, rests = self._stars, self._levels, self._rests
         found = 1 | (levels & 1) << 1
         found |= (found & stars) << 1
         found |= (found & rests) << 1
         for character in path:
-            places = self._of_character.get(character)
-            if places is None:
-                places = self._places_of(character)
+            positions = self._of_character.get(character)
+            if positions is None:
+                positions = self._positions_of(character)
             stays = levels | rests if character in ("/", _ANY) else levels | rests | stars
-            found = (found & places) << 1 | found & stays
+            found = (found & positions) << 1 | found & stays
             if character == "/":
                 found |= (found & levels) << 1
             found |= (found & stars) << 1
             found |= (found & rests) << 1
             if not found:
                 return False
-        return bool(found >> self._places & 1)
+        return bool(found >> self._count & 1)
 
-    def _places_of(self, character: str) -> int:
-        """Return the places that *character* goes on from."""
-        places = self._characters.get(character, 0) | self._marks
+    def _positions_of(self, character: str) -> int:
+        """Return the positions that *character* advances."""
+        positions = self._characters.get(character, 0) | self._marks
         for fits, of_set in self._tests:
             if fits(character):
-                places |= of_set
+                positions |= of_set
         if len(self._of_character) < MOST_KNOWN:
-            self._of_character[character] = places
-        return places
+            self._of_character[character] = positions
+        return positions

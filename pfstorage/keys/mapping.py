@@ -1,7 +1,7 @@
-"""Key <-> local path: pure functions, and the only place that judges ``..`` and roots.
+"""The mapping between keys and local paths, and the validation of keys. All functions are pure.
 
-A *location* is the leading part of a key or of a path. Locations are compared and
-replaced by whole components: ``chris/DICOM`` is no part of ``chris/DICOM2/a``.
+A *location* is the leading part of a key or a path. It is compared by whole components: ``chris/DICOM2/a`` is not
+below the location ``chris/DICOM``.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from collections.abc import Sequence
 from pfstorage.errors import InvalidKeyError
 
 MAX_KEY_BYTES = 1024
-FIRST_CHARACTER = "\x01"  # no key holds a NUL, so between a key and itself with this after it lies none
-MAX_COMPONENT_BYTES = 255  # NAME_MAX of the Linux and macOS file systems
+# The smallest character of a key: no key sorts between a key and the same key followed by it.
+FIRST_CHARACTER = "\x01"
+# NAME_MAX of the Linux and macOS file systems.
+MAX_COMPONENT_BYTES = 255
 
 
 def relative_to(name: str, location: str) -> str | None:
-    """Return what is left of *name* after the leading *location*, None if it isn't there.
+    """Return the part of *name* after the leading *location*; None if *name* is not below it.
 
-    The whole *name* is below an empty location; a name is below itself, with
-    nothing left. Slashes at the end of *location* don't matter.
+    Every name is below the empty location. A name is below itself, with the rest "". A slash at the end of
+    *location* has no effect.
 
     >>> relative_to("chris/DICOM/a.dcm", "chris/DICOM/"), relative_to("chris/DICOM2/a", "chris/DICOM")
     ('a.dcm', None)
@@ -47,7 +49,7 @@ def join(location: str, rest: str) -> str:
 
 
 def common_prefix(first: str, last: str) -> str:
-    """Return the longest text that both begin with: of sorted keys, the prefix that lists them all.
+    """Return the longest common prefix. For the first and the last of sorted keys, it is a prefix of all.
 
     >>> common_prefix("chris/a1", "chris/a2/b")
     'chris/a'
@@ -57,7 +59,7 @@ def common_prefix(first: str, last: str) -> str:
 
 
 def start_just_before(key: str) -> str:
-    """Return a marker after which a listing begins with *key*, and with little else before it.
+    """Return a text to start a listing after, such that *key* is among its first rows.
 
     >>> start_just_before("chris/a"), start_just_before("a")
     ('chris/`', '`')
@@ -67,7 +69,7 @@ def start_just_before(key: str) -> str:
 
 
 def without_dot(location: str) -> str:
-    """Drop the leading ``./`` that means nothing in a store; other dots are part of names.
+    """Remove leading ``./``, which has no meaning in a store. Other dots are part of names.
 
     >>> without_dot("./a"), without_dot("."), without_dot(".hidden")
     ('a', '', '.hidden')
@@ -78,7 +80,7 @@ def without_dot(location: str) -> str:
 
 
 def normal_location(text: str) -> str:
-    """Return the location *text* without what means nothing in it: empty components, and those of one dot.
+    """Return the location *text* without empty components and components of one dot.
 
     >>> normal_location("k//w/"), normal_location("/k/./w"), normal_location("/"), normal_location(".hidden/..")
     ('k/w', 'k/w', '', '.hidden/..')
@@ -87,7 +89,7 @@ def normal_location(text: str) -> str:
 
 
 def normal_prefix(text: str) -> str:
-    """Return the beginning *text* of keys as `normal_location` would; its last component may be a part of one.
+    """Normalize the key prefix *text* like `normal_location`, but keep its last component, which may be partial.
 
     >>> normal_prefix("k//w"), normal_prefix("k//w//"), normal_prefix("k//."), normal_prefix("/")
     ('k/w', 'k/w/', 'k/.', '')
@@ -98,13 +100,12 @@ def normal_prefix(text: str) -> str:
 
 
 def local_to_key(path: str, over: str, location: str, cwd: str, names: Sequence[tuple[str, str]] = ()) -> str:
-    """Return the key of the local file *path*: its leading *over* becomes *location*.
+    """Return the key of the local file *path*: *location* replaces the leading part *over* of the path.
 
-    ``./data``, ``data``, ``data/`` and the absolute path of the same directory are
-    the same *over*; so is what begins with another name of a directory, of which *names* has
-    each before its path. *over* may also be above such a name. Without *over*, *location* is put
-    before the path as given, less its leading ``/`` or ``./``. Raise `InvalidKeyError` if *path* is not
-    below *over*, or if the key can't be stored everywhere.
+    *over* may be spelled in several ways: ``./data``, ``data``, ``data/`` and the absolute path are the same.
+    *names* are pairs of an alternative name of a directory and its path; paths and *over* may start with either, and
+    *over* may also be a parent of such a name. Without *over*, the key is *location* and the path as given, without
+    a leading ``/`` or ``./``. Raise `InvalidKeyError` if *path* is not below *over*, or the key is invalid.
 
     >>> local_to_key("./data/d/f", "data/", "storage", "/home/u")
     'storage/d/f'
@@ -140,10 +141,10 @@ def _absolute(path: str, cwd: str, names: Sequence[tuple[str, str]]) -> str:
 
 
 def check_key(key: str) -> str:
-    """Return *key*, or raise `InvalidKeyError` if no store can hold it faithfully.
+    """Return *key*, or raise `InvalidKeyError` if not every store can hold it.
 
-    Swift limits a name to 1024 bytes of UTF-8 without NUL (its API reference,
-    "Object name"). ``.`` and ``..`` it would take, but no file system gives them back.
+    Swift limits a name to 1024 bytes of UTF-8 without NUL (API reference, "Object name"). It accepts the components
+    ``.`` and ``..``, but a file system does not preserve them.
     """
     try:
         length = len(key.encode())
@@ -161,9 +162,9 @@ def check_key(key: str) -> str:
 
 
 def check_location(location: str) -> str:
-    """Return *location*, below which many names are to stand, or raise `InvalidKeyError` if no key fits there.
+    """Return *location*, or raise `InvalidKeyError` if it is too long for keys below it.
 
-    It is refused once: each of the names would repeat all of it in what is told of its failure.
+    With this check, a long location causes one error. Otherwise, the error of each key would repeat it.
     """
     length = len(location.encode(errors="surrogatepass"))
     if length > MAX_KEY_BYTES:
@@ -174,9 +175,10 @@ def check_location(location: str) -> str:
 
 
 def check_new_key(key: str) -> str:
-    """Return *key*, or raise `InvalidKeyError` if it is none that pfstorage makes: see `check_key`.
+    """Return *key*, or raise `InvalidKeyError` if pfstorage does not create such a key.
 
-    An empty component means nothing to a file system, so it has no place for ``a//b`` beside ``a/b``.
+    These are the keys that `check_key` rejects, and keys with an empty component: for a file system, ``a//b`` and
+    ``a/b`` are the same path.
     """
     if "" in check_key(key).removesuffix("/").split("/"):
         raise InvalidKeyError(
@@ -187,11 +189,10 @@ def check_new_key(key: str) -> str:
 
 
 def local_parts(rest: str, key: str) -> tuple[str, ...]:
-    """Return the components of the local path *rest*, which *key* maps to, below its target.
+    """Return the components of *rest*, the local path of *key* below the target directory.
 
-    Raise `InvalidKeyError` for whatever would leave the target or share a local
-    name with another key: ``..``, ``.``, NUL, a leading or a double slash, a
-    component that is too long.
+    Raise `InvalidKeyError` for a path that would leave the target, or could be the path of another key: with
+    ``..``, ``.``, NUL, a leading or a double slash, or a component that is too long.
 
     >>> local_parts("d/a.dcm", "chris/d/a.dcm")
     ('d', 'a.dcm')
@@ -218,5 +219,5 @@ def local_parts(rest: str, key: str) -> tuple[str, ...]:
 
 
 def is_directory_marker(key: str) -> bool:
-    """Tell whether *key* stands for a directory: tools make such empty objects for empty ones."""
+    """Return whether *key* ends in a slash: tools create such empty objects for empty directories."""
     return key.endswith("/")

@@ -1,4 +1,4 @@
-"""Which keys of a plan are taken: by a text, by globs, by shard. Pure."""
+"""Selection of keys by a substring, by globs and by shard. This module is pure."""
 
 from __future__ import annotations
 
@@ -12,30 +12,29 @@ from pfstorage.keys.globs import Glob
 
 MAX_GLOBS = 1000
 MAX_GLOB_LENGTH = 1024
+# Characters of all globs of one meta.
 MAX_GLOBS_LENGTH = 64 * 1024
-"""Characters of all globs of one meta."""
 _SHARD = re.compile("([0-9]{1,9})/([0-9]{1,9})")
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What is taken: the keys that pass each of four tests. An empty one is passed by all.
+    """Four conditions on keys, all of which a selected key fulfils. An empty condition is always fulfilled.
 
-    *substr* is in the key. One of the globs of *include* matches, and none of *exclude*; each
-    list has at most `MAX_GLOBS` of at most `MAX_GLOB_LENGTH` characters.
+    The key contains *substr*. At least one glob of *include* matches, and no glob of *exclude*. Each list has at most
+    `MAX_GLOBS` globs of at most `MAX_GLOB_LENGTH` characters.
 
-    A glob without a slash is matched with the last component of the path below the location;
-    one with a slash with the whole of it. ``*`` is any text and ``?`` any character, but no
-    slash; ``[a-z]`` and ``[!a-z]`` are one character; ``**`` as a component is any number of
-    components, at the end at least one. Case matters, names that begin with a dot are names
-    like others, and no other character means anything but itself. The slash at the end of a
-    marker need not be in the glob.
+    A glob without a slash is compared with the last component of the path below the location, a glob with a slash
+    with the whole path. ``*`` matches any text and ``?`` any character, but no slash. ``[a-z]`` and ``[!a-z]`` match
+    one character. ``**`` as a component matches any number of components, at the end at least one. Other characters
+    match themselves, with their case. Names that start with a dot have no special meaning. The slash at the end of
+    a directory marker need not be in the glob.
 
-    *shard* is ``K/N``: the K-th of N shares, from 1 on, as many machines divide a plan. A key
-    belongs to the share that the first 8 bytes of the MD5 of its UTF-8, as a big-endian number,
-    leave modulo N, plus 1. That is the same in each version and on each machine.
+    *shard* is ``K/N``: the K-th of N shards, starting with 1, for N machines that share the work. The shard of a key
+    is 1 plus the remainder, modulo N, of the first 8 bytes of the MD5 of its UTF-8, as a big-endian number. This is
+    the same in each version and on each machine.
 
-    Raise `MessageError` for what is malformed.
+    Raise `MessageError` for a malformed condition.
 
     >>> Selection(include=("*.dcm",), exclude=("tmp/**",)).selects("chris/a/b.dcm", "a/b.dcm")
     True
@@ -49,12 +48,12 @@ class Selection:
     shard: str = ""
 
     def __post_init__(self) -> None:
-        _ = self._included, self._excluded, self._share  # what is malformed is told at once
+        _ = self._included, self._excluded, self._shard_numbers  # raises an error for a malformed condition
 
     def selects(self, key: str, rest: str) -> bool:
-        """Tell whether *key* is taken. *rest* is its path below the location, "" for the location itself.
+        """Return whether *key* is selected. *rest* is its path below the location, "" for the location itself.
 
-        The latter is matched by its own name, the last component of *key*.
+        For the location itself, globs are compared with the last component of *key*.
         """
         path = rest or key.removesuffix("/").rpartition("/")[2]
         return (
@@ -65,7 +64,7 @@ class Selection:
         )
 
     def excludes(self, rest: str) -> bool:
-        """Tell whether *exclude* matches *rest*, a path below the location, or all below it if that ends in a slash.
+        """Return whether *exclude* matches the path *rest* or, if it ends in a slash, every path below it.
 
         >>> selection = Selection(exclude=("tmp/**", "old"))
         >>> [selection.excludes(rest) for rest in ("tmp/", "tmp/a", "old/", "old", "a")]
@@ -76,11 +75,11 @@ class Selection:
         return any(glob.covers(rest) for glob in self._excluded)
 
     def is_in_shard(self, key: str) -> bool:
-        """Tell whether *shard* takes *key*."""
-        if self._share is None:
+        """Return whether *key* belongs to *shard*."""
+        if self._shard_numbers is None:
             return True
-        number, count = self._share
-        # a local name that is not UTF-8 has lone surrogates
+        number, count = self._shard_numbers
+        # a local name that is not UTF-8 contains lone surrogates
         digest = hashlib.md5(key.encode("utf-8", "surrogatepass"), usedforsecurity=False).digest()
         return int.from_bytes(digest[:8], "big") % count == number - 1
 
@@ -93,7 +92,7 @@ class Selection:
         return _globs("exclude", self.exclude)
 
     @functools.cached_property
-    def _share(self) -> tuple[int, int] | None:
+    def _shard_numbers(self) -> tuple[int, int] | None:
         if not self.shard:
             return None
         match = _SHARD.fullmatch(self.shard)

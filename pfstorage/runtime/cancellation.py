@@ -1,4 +1,4 @@
-"""One signal that ends what is under way, soon and tidily."""
+"""Cancellation of work in progress."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from pfstorage.runtime.fair_share import FAIR_SHARE, SLICE_SECONDS
 
 T = TypeVar("T")
 
+# Seconds between two checks of a sleeping thread whether a parent token is cancelled.
 TICK = 0.1
-"""Seconds after which a sleeper looks whether a parent's end is requested."""
 
+# Seconds between two checks whether the client is still connected.
 LOOK_SECONDS = 0.2
-"""Seconds after which a client is looked at again, whether it is still there."""
 
 
 class CancellationToken:
-    """Tells work that it should end. It is asked between pieces of work, from any thread.
+    """A request to end work, which the work checks from time to time. Any thread may call all methods.
 
-    Once it is requested, nothing new should begin; what runs has *grace_seconds* seconds to
-    come to its end, and is then to be given up.
+    After `cancel`, nothing new should start. Work in progress has *grace_seconds* to finish; after this time it is
+    overdue and should be aborted.
     """
 
     def __init__(
@@ -33,14 +33,14 @@ class CancellationToken:
         parent: CancellationToken | None = None,
         is_abandoned: Callable[[], bool] | None = None,
     ) -> None:
-        """A request of *parent* is one of this, too, but not the other way round.
+        """A token is also cancelled when its *parent* is.
 
-        *is_abandoned* tells whether nobody waits any more for what runs. Whoever looks at this has it asked, some
-        times a second at most; what it is true of is requested to end.
+        *is_abandoned* returns whether nobody waits for the result any more; then the token cancels itself. It is
+        called while the token is checked, a few times a second at most.
         """
         self._parent = parent
-        self._is_unwanted = is_abandoned
-        self._look_at = self._heed_at = 0.0
+        self._is_abandoned = is_abandoned
+        self._look_at = self._check_at = 0.0
         self._reason = ""
         self._patience = grace_seconds
         self._requested = threading.Event()
@@ -49,38 +49,40 @@ class CancellationToken:
         self._lock = threading.Lock()
 
     def cancel(self, reason: str = "it was told to stop") -> None:
-        """Ask for the end. Only the first *reason* counts; a signal handler may call this."""
+        """Request the end of the work. Only the first *reason* is kept. A signal handler may call this."""
         if not self._requested.is_set():
             self._reason, self._deadline = reason, time.monotonic() + self._patience
             self._requested.set()
 
     @property
     def reason(self) -> str:
+        """The reason for the cancellation; "" before it."""
         return self._reason or (self._parent.reason if self._parent else "")
 
     @property
     def is_cancelled(self) -> bool:
+        """Whether the end was requested, here or of a parent."""
         if self._requested.is_set() or (self._parent and self._parent.is_cancelled):
             return True
-        if self._is_unwanted and (now := time.monotonic()) >= self._look_at:
+        if self._is_abandoned and (now := time.monotonic()) >= self._look_at:
             self._look_at = now + LOOK_SECONDS
-            if self._is_unwanted():
+            if self._is_abandoned():
                 self.cancel("nobody waits for it any more")
         return self._requested.is_set()
 
     @property
     def is_overdue(self) -> bool:
-        """Tell whether what still runs is to be given up."""
+        """Whether the grace period is over, so that work in progress should be aborted."""
         return time.monotonic() > self._deadline or bool(self._parent and self._parent.is_overdue)
 
     @property
     def has_listeners(self) -> bool:
-        """Tell whether anybody looks at it now: if not, a signal must end the program in another way."""
+        """Whether any work checks this token now. If not, a signal must end the program in another way."""
         return self._listeners > 0
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Promise to look at it often for the length of the block."""
+        """Announce that the block checks this token often."""
         with self._lock:
             self._listeners += 1
         try:
@@ -91,33 +93,32 @@ class CancellationToken:
                 self._listeners -= 1
 
     def error(self) -> StoppedError:
-        return StoppedError(
-            f"stopped before the end: {self.reason}; send the same message again: what is done is not done twice"
-        )
+        """Return the error that ends cancelled work."""
+        return StoppedError(f"stopped before the end: {self.reason}; send the same message again to continue")
 
     def raise_if_overdue(self) -> None:
-        """Raise `StoppedError` if what runs is to be given up."""
+        """Raise `StoppedError` if the grace period is over."""
         if self.is_overdue:
             raise self.error()
 
     def checkpoint(self) -> None:
-        """Raise `StoppedError` if the end was requested; else, wait until this thread may compute.
+        """Raise `StoppedError` if the token is cancelled; otherwise wait until this thread may compute.
 
-        It is cheap enough for each row of a plan.
+        See `FairShare` for the wait. This is cheap enough for each row of a plan.
         """
-        if time.monotonic() >= self._heed_at:
+        if time.monotonic() >= self._check_at:
             if self.is_cancelled:
-                self._heed_at = 0.0
+                self._check_at = 0.0
                 raise self.error()
             FAIR_SHARE.pause()
-            self._heed_at = time.monotonic() + SLICE_SECONDS
+            self._check_at = time.monotonic() + SLICE_SECONDS
 
     def checked(self, rows: Iterable[T]) -> Iterator[T]:
-        """Pass *rows* on as they come, of which perhaps none is wanted. Raise as `checkpoint` does."""
+        """Yield *rows*, with a `checkpoint` between them: use it where a filter may drop most of them."""
         return FAIR_SHARE.in_turns(rows, self.checkpoint)
 
     def sleep(self, seconds: float) -> None:
-        """Sleep. Raise `StoppedError` soon after the end is requested."""
+        """Sleep for *seconds*. Raise `StoppedError` soon after the token is cancelled."""
         end = time.monotonic() + seconds
         while not self.is_cancelled:
             left = end - time.monotonic()

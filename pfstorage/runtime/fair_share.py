@@ -1,8 +1,8 @@
-"""The processor, shared between the loops of this process: one computes at a time, and short ones go first.
+"""Fair use of the processor by the threads of this process: one long loop computes at a time, short ones first.
 
-One thread of Python runs at a time. A thread that makes a system call gives up its place, and waits for
-it anew behind all others that compute. So a dozen long listings at once slow a short one a hundredfold,
-though each of them would be as fast if they ran one after the other.
+Only one Python thread runs at a time. A thread that makes a system call releases the interpreter's lock, and then
+queues for it behind all other threads that compute. So a dozen long listings at once slow down a short one a
+hundredfold, although each of them would be as fast if they ran one after the other.
 """
 
 from __future__ import annotations
@@ -16,35 +16,37 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+# All times are in seconds.
+# A loop calls `FairShare.pause` again after this time.
 SLICE_SECONDS = 0.002
-"""Seconds after which a loop calls `FairShare.pause` again."""
+# A loop that has computed for less needs no turn.
 FREE_SECONDS = 0.005
-"""Seconds of computing up to which a loop needs no turn."""
+# The same for the loops of a request: most requests are answered within this time.
 REQUEST_SECONDS = 0.02
-"""Seconds of computing up to which the loops of a request need none: most requests are answered by then."""
+# The maximum time for which a loop at its turn waits for requests to be answered.
 PASS_SECONDS = 0.015
-"""Seconds for which a loop at its turn waits, at most, for requests to be answered."""
+# The computing time of one turn.
 TURN_SECONDS = 0.01
-"""Seconds of computing that a turn has."""
+# All loops that have computed for longer have the same rank.
 LONG_SECONDS = 0.1
-"""Seconds of computing from which on all loops are alike."""
+# A loop that has not called for this time no longer computes, but waits for something else.
 STALE_SECONDS = 0.05
-"""Seconds after which a loop that has not called no longer computes, but waits for something else."""
+# The maximum time of one pause, so that a loop soon notices its cancellation.
 MOST_PAUSE = 1.0
-"""Seconds that one pause takes at most, so that a loop soon notices that it is to end."""
+# A second of waiting offsets this much computing time. So long loops progress, however many short ones there are.
 _CREDIT = 0.1
-"""Seconds of computing that a second of waiting makes up for: long loops get on, however many short ones there are."""
+# A loop that has not called for this time is over.
 _RECENT = 1.0
+# A request that is not answered after this time waits for something else.
 _REQUEST_LASTS = 0.5
-"""Seconds after which a request that is not answered waits for something else."""
+# The share of one processor above which Python threads hinder each other, and the time to measure it over.
 _BUSY = 0.5
-"""The share of one processor from which on threads of Python stand in each other's way."""
 _BUSY_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
 class Clocks:
-    """The time, that which the process has computed and that which the thread has, all in seconds."""
+    """Three clocks, in seconds: the time, the processor time of the process, and that of the thread."""
 
     now: Callable[[], float] = time.monotonic
     process: Callable[[], float] = time.process_time
@@ -53,14 +55,17 @@ class Clocks:
 
 @dataclass(eq=False)
 class _Loop:
-    """The loop of *thread*: when it called last, what its thread had computed by then, and what in the loop."""
+    """The loop of a *thread*.
+
+    *seen* is the time of its last call, *computed* the processor time of the thread at that moment, and *used* the
+    processor time of the loop. Its turn ends when *used* reaches *turn_ends*.
+    """
 
     thread: int
     seen: float
     computed: float
     used: float = 0.0
     turn_ends: float = 0.0
-    """What it has used when its turn is over."""
     waits_since: float = 0.0
     turn: threading.Event = field(default_factory=threading.Event)
 
@@ -69,9 +74,9 @@ class _Loop:
 
 
 class FairShare:
-    """Has the loops of a busy process take turns. Any thread may call each method.
+    """Lets the loops of a busy process take turns. Any thread may call each method.
 
-    A loop of which its thread has not called `pause` for a second is over.
+    A loop ends if its thread does not call `pause` for a second.
     """
 
     def __init__(self, clocks: Clocks | None = None) -> None:
@@ -79,24 +84,24 @@ class FairShare:
         self.forget()
 
     def forget(self) -> None:
-        """Forget all loops, as a child must: after a fork, it has none of the threads that they were in."""
+        """Forget all loops. A child process calls this after a fork, because it does not have their threads."""
         self._loops: dict[int, _Loop] = {}  # by thread
         self._waiting: list[_Loop] = []
         self._at_turn: _Loop | None = None
         self._lock = threading.Lock()
         self._measured = self._clocks.now(), self._clocks.process()
         self._is_busy = False
-        self._requests: dict[int, float] = {}  # since when, by thread
+        self._requests: dict[int, float] = {}  # start times, by thread
         self._all_answered = threading.Event()
         self._all_answered.set()
 
     @property
     def waiting(self) -> int:
-        """How many loops wait for their turn."""
+        """The number of loops that wait for their turn."""
         return len(self._waiting)
 
     def in_turns(self, rows: Iterable[T], pause: Callable[[], object] | None = None) -> Iterator[T]:
-        """Pass *rows* on, of which each takes its time to compute. *pause* is called instead of that of this class."""
+        """Yield *rows*, each of which takes time to compute, with calls of `pause`, or of *pause*, in between."""
         pause, clock, look_at = pause or self.pause, self._clocks.now, 0.0
         try:
             for row in rows:
@@ -108,7 +113,7 @@ class FairShare:
             self.rest()
 
     def pause(self) -> None:
-        """Wait until this thread may compute, `MOST_PAUSE` at most."""
+        """Wait until this thread may compute, but at most `MOST_PAUSE`."""
         now, thread = self._clocks.now(), threading.get_ident()
         computed, loop = self._clocks.thread(), self._loops.get(thread)
         if loop is None or now - loop.seen > _RECENT:
@@ -117,39 +122,39 @@ class FairShare:
         loop.seen, loop.computed = now, computed
         if loop.used < (REQUEST_SECONDS if thread in self._requests else FREE_SECONDS):
             return
-        self._note_answered(thread)  # or that it takes long
+        self._end_request(thread)  # it is answered, or takes too long to have priority
         if self._looks_busy(now):
             if not self._keeps_turn(loop, now):
                 self._wait(loop, now + MOST_PAUSE)
-            self._let_pass(loop)
+            self._wait_for_requests(loop)
 
     def begin_request(self) -> None:
-        """Begin a request: until `end_request`, long loops wait for it a little, unless it takes long itself."""
+        """Start a request: until `end_request`, long loops wait for it a little, unless it takes long itself."""
         thread = threading.get_ident()
         self.rest()
         self._loops.pop(thread, None)
         self._requests[thread] = self._clocks.now()
 
     def end_request(self) -> None:
-        """Note that the request of this thread is answered, but for what its client has yet to take."""
-        self._note_answered(threading.get_ident())
+        """End the request of this thread: its reply is complete, even if the client has not read it."""
+        self._end_request(threading.get_ident())
 
     def rest(self) -> None:
-        """End the turn of this thread, if it has one: it is about to wait for something else."""
+        """End the turn of this thread, if it has one, because it is about to wait for something else."""
         loop = self._at_turn
         if loop and loop.thread == threading.get_ident():
             with self._lock:
                 if loop is self._at_turn:
                     self._at_turn = None
-                    self._give(self._clocks.now())
+                    self._start_next(self._clocks.now())
 
-    def _note_answered(self, thread: int) -> None:
+    def _end_request(self, thread: int) -> None:
         if self._requests.pop(thread, None) is not None and not (
             self._requests or self._all_answered.is_set()
         ):
             self._all_answered.set()
 
-    def _let_pass(self, loop: _Loop) -> None:
+    def _wait_for_requests(self, loop: _Loop) -> None:
         now = self._clocks.now()
         if any(now - since < _REQUEST_LASTS for since in list(self._requests.values())):
             self._all_answered.clear()
@@ -158,7 +163,7 @@ class FairShare:
             loop.seen = self._clocks.now()
 
     def _keeps_turn(self, loop: _Loop, now: float) -> bool:
-        """Tell whether it is still the turn of *loop*; else, have it wait for the next one."""
+        """Return whether it is still the turn of *loop*; otherwise put it into the queue."""
         with self._lock:
             if self._at_turn is loop:
                 if not self._is_over(loop):
@@ -167,11 +172,11 @@ class FairShare:
             loop.waits_since = now
             loop.turn.clear()
             self._waiting.append(loop)
-            self._give(now)
+            self._start_next(now)
             return False
 
     def _is_over(self, loop: _Loop) -> bool:
-        """Tell whether another loop is to compute: a long one ends its turn at once for one that has just begun."""
+        """Return whether the turn of *loop* is over. A long loop yields at once to a loop that has just started."""
         if loop.used >= loop.turn_ends:
             return bool(self._waiting)
         return loop.used >= LONG_SECONDS and any(each.used < TURN_SECONDS for each in self._waiting)
@@ -180,14 +185,14 @@ class FairShare:
         while not loop.turn.wait(STALE_SECONDS):
             with self._lock:
                 now = self._clocks.now()
-                self._give(now)
+                self._start_next(now)
                 if now >= over_at and not loop.turn.is_set():
                     self._waiting.remove(loop)
                     break
         loop.seen = self._clocks.now()
 
-    def _give(self, now: float) -> None:
-        """Give the next loop its turn, if no other computes."""
+    def _start_next(self, now: float) -> None:
+        """Start the turn of the next loop, if no other computes."""
         if self._waiting and not (self._at_turn and now - self._at_turn.seen < STALE_SECONDS):
             loop = min(self._waiting, key=lambda loop: loop.rank(now))
             self._waiting.remove(loop)
@@ -204,6 +209,6 @@ class FairShare:
         return self._is_busy
 
 
+# The loops of this process.
 FAIR_SHARE = FairShare()
-"""That of this process."""
 os.register_at_fork(after_in_child=FAIR_SHARE.forget)

@@ -1,4 +1,4 @@
-"""What either end of a connection asks of its socket: a bound on silence, and whether the other end has gone."""
+"""Socket operations for clients and servers: time-outs, the state of the peer, and ways to close."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ import sys
 import termios
 import time
 
+# The errors of a time-out. The system reports its own time-outs as BlockingIOError.
 TIMEOUT_ERRORS = (TimeoutError, BlockingIOError)
-"""What a socket raises that was silent for too long; the second is how the system tells the first."""
 
+# The first byte of TCP_INFO: no side has closed the connection, or only the peer has (Linux, netinet/tcp.h).
 _ESTABLISHED, _CLOSE_WAIT = b"\1", b"\10"
-"""The first byte of TCP_INFO while neither side has ended the connection, or only the other (Linux, netinet/tcp.h)."""
 
 
 _BOTH = (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO)
 
 
 def set_timeouts(sock: socket.socket, seconds: float, *options: int) -> None:
-    """Let each send and receive of *sock* wait for *seconds* at most; then it raises one of `TIMEOUT_ERRORS`.
+    """Set the time-out of sending and receiving; after it, a call raises one of `TIMEOUT_ERRORS`.
 
-    Python asks the system about a socket with a time-out before each call: two calls for one, and
-    two times at which another thread takes the interpreter's lock. The system itself can bound
-    the wait (socket(7), SO_RCVTIMEO); only what does TLS can't tell that from an error, and has one bound
-    for both. *options* name the one of the two that is meant.
+    *options* may limit this to SO_RCVTIMEO or SO_SNDTIMEO. Infinity means no time-out.
+
+    With Python's own time-out, each call first polls the socket: that is two system calls, and two moments at which
+    another thread may take the interpreter's lock. So this uses the time-outs of the system (socket(7)). TLS sockets
+    can't distinguish these from errors; they get Python's time-out, for both directions.
     """
     if isinstance(sock, ssl.SSLSocket):
         sock.settimeout(None if seconds == math.inf else seconds)
         return
-    whole, part = (0, 0.0) if seconds == math.inf else divmod(seconds, 1)  # 0 is for ever
+    whole, part = (0, 0.0) if seconds == math.inf else divmod(seconds, 1)  # 0 means no time-out
     bound = struct.pack("ll", int(whole), 0 if seconds == math.inf else max(1, int(part * 1e6)))
     for option in options or _BOTH:
         sock.setsockopt(socket.SOL_SOCKET, option, bound)
@@ -44,10 +45,7 @@ def set_timeouts(sock: socket.socket, seconds: float, *options: int) -> None:
 
 
 def unacknowledged_bytes(sock: socket.socket) -> int:
-    """Return how many bytes the system holds that the other end has not taken (tcp(7), SIOCOUTQ).
-
-    That is 0 where the system does not tell.
-    """
+    """Return the number of sent bytes that the peer has not acknowledged (tcp(7), SIOCOUTQ); 0 if unknown."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
@@ -55,16 +53,16 @@ def unacknowledged_bytes(sock: socket.socket) -> int:
 
 
 def peer_has_closed(sock: socket.socket) -> bool:
-    """Tell whether the other end has ended the connection. No other thread runs meanwhile, as in a poll."""
+    """Return whether the peer has closed the connection. Unlike a poll, this keeps the interpreter's lock."""
     if sys.platform == "linux":
         return _state(sock) != _ESTABLISHED
     return is_readable(sock)
 
 
 def peer_may_still_read(sock: socket.socket) -> bool:
-    """Tell whether the other end, which `peer_has_closed`, has perhaps ended but what it sends: it does not tell which.
+    """Return whether the peer, if `peer_has_closed`, may have closed only its sending side and still read.
 
-    If it takes no more, the system knows that once a byte was sent to it.
+    TCP does not show the difference until a byte is sent: a peer that is gone answers it with a reset.
     """
     return sys.platform == "linux" and _state(sock) == _CLOSE_WAIT
 
@@ -74,15 +72,15 @@ def _state(sock: socket.socket) -> bytes:
 
 
 def is_readable(sock: socket.socket) -> bool:
-    """Tell whether *sock* has something to read, be it only its end."""
+    """Return whether a read from *sock* returns at once, with data or the end of the stream."""
     return bool(isinstance(sock, ssl.SSLSocket) and sock.pending()) or _is_readable(sock)
 
 
 def has_unread_bytes(sock: socket.socket) -> bool:
-    """Tell whether bytes, and not only the end, have come that nobody has read; by TLS, they may be of a greeting."""
+    """Return whether *sock* has received bytes that are unread, not only the end. With TLS, they may be a handshake."""
     try:
         return _is_readable(sock) and bool(socket.socket.recv(sock, 1, socket.MSG_PEEK))
-    except (OSError, ValueError):  # it is broken, or closed
+    except (OSError, ValueError):  # it is broken or closed
         return False
 
 
@@ -93,35 +91,36 @@ def _is_readable(sock: socket.socket) -> bool:
 
 
 def reset(sock: socket.socket) -> None:
-    """Tear the connection down: the other end sees that it was broken off, and takes it for no end in good order."""
-    with contextlib.suppress(OSError):  # it is gone already
+    """Abort the connection with a reset, so that the peer does not take it for a normal end."""
+    with contextlib.suppress(OSError):  # it is closed already
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         os.close(sock.detach())
 
 
 def shut_down(sock: socket.socket) -> None:
-    """End the connection, also while another thread reads from it or writes to it: it finds it ended."""
+    """Close both directions. A thread that reads or writes meanwhile finds the connection closed."""
     with contextlib.suppress(OSError):
-        # that of the base class: the one of TLS would take what another thread is using
+        # of the base class: the TLS method would discard the TLS object that another thread uses
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def drain(sock: socket.socket, seconds: float) -> None:
-    """Send no more, and take in what the other end still sends: to close before that would reset the connection.
+    """Close the sending side, and discard received bytes for up to *seconds*, before the caller closes *sock*.
 
-    A reset takes along what the other end has not read yet (RFC 9112, section 9.6).
+    To close with unread bytes would reset the connection, and the peer might lose bytes that it has not read
+    yet (RFC 9112, section 9.6).
     """
     with contextlib.suppress(OSError):
         socket.socket.shutdown(sock, socket.SHUT_WR)
         sock.settimeout(1.0)
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and socket.socket.recv(sock, 65536):
-            continue  # it is of no interest: also by TLS, it is not decrypted
+            continue  # discarded without decryption
 
 
 def end_tls(sock: socket.socket) -> None:
-    """Tell the other end that what it got is all: it could not tell the end from a cut else (RFC 8446, 6.1)."""
+    """Send the TLS closure alert, without which the peer can't distinguish the end from a cut (RFC 8446, 6.1)."""
     if isinstance(sock, ssl.SSLSocket):
-        with contextlib.suppress(OSError, ValueError):  # the same word of the other end is not waited for
+        with contextlib.suppress(OSError, ValueError):  # does not wait for the peer's alert
             sock.setblocking(False)
             sock.unwrap()

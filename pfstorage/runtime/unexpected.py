@@ -1,4 +1,4 @@
-"""The errors to reply with for what nobody foresaw; that a process may open no more files can be noticed anywhere."""
+"""Errors that can occur anywhere: unexpected exceptions, and the limit of open files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ NO_DESCRIPTORS = "this process can open no more files now: try again later, or r
 
 
 def is_out_of_descriptors(error: BaseException) -> bool:
-    """Tell whether the system has refused to open something since too many files are open, which passes."""
+    """Return whether the system refused to open a file because too many are open, a temporary condition."""
     return isinstance(error, OSError) and error.errno in _NO_DESCRIPTORS
 
 
 def unexpected_error(error: Exception, what: str) -> PfstorageError:
-    """Return the error to reply with where *what*, such as an action, has failed with *error*, and log the latter.
+    """Log the unexpected *error* of *what*, such as "an action"; return the error for the reply.
 
-    That there are no descriptors is no reason for a traceback: it says nothing of the place.
+    If too many files are open, there is no traceback in the log, since the error may occur anywhere.
     """
     if is_out_of_descriptors(error):
         log.error("%s failed: %s", what, NO_DESCRIPTORS)
