@@ -10,7 +10,7 @@ import functools
 import re
 from collections.abc import Callable
 
-# Matches one component; None stands for ``**``.
+# Matches one component; None means ``**``.
 Step = Callable[[str], object] | None
 
 # Limits for `Steps`, which is the fastest for short globs, but needs a time of the product of both lengths: the number

@@ -19,7 +19,7 @@ import pytest
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.contract import CHUNK, Attributes, ByteRange
 from pfstorage.backends.errors import PreconditionFailedError, RangeNotSatisfiableError
-from pfstorage.backends.filesystem import store as filesystem_module
+from pfstorage.backends.filesystem import listing as filesystem_listing
 from pfstorage.backends.filesystem.info import ObjectFile
 from pfstorage.backends.streams import HashedBody
 from pfstorage.errors import (
@@ -527,8 +527,8 @@ def test_what_is_replaced_while_it_is_listed_leads_nowhere_and_spoils_nothing(
     for key in ("a", "d/x", "f", "z"):
         put(filesystem, key)
     (tmp_path / "outside" / "DOE^JANE").mkdir(parents=True)
-    entries = filesystem_module._entries
-    monkeypatch.setattr(filesystem_module, "_entries", swap)
+    entries = filesystem_listing._sorted_names
+    monkeypatch.setattr(filesystem_listing, "_sorted_names", swap)
     assert keys(filesystem) == [key for key in ("a", "d/x", "f", "z") if key[0] != name]
     assert (tmp_path / "away").exists()
 

@@ -36,7 +36,7 @@ class Store:
         return number
 
     def waiting(self, name: str = "ls") -> bool:
-        question = self.answers._questions.get(name)
+        question = self.answers._requests.get(name)
         return bool(question and question.next)
 
 
@@ -79,7 +79,7 @@ def test_those_who_wait_are_answered_together() -> None:
         assert {each.result(SECONDS) for each in first} == set(range(AT_ONCE))
         assert {each.result(SECONDS) for each in rest} == {AT_ONCE}
     assert store.questions == AT_ONCE + 1
-    assert store.answers._questions == {}
+    assert store.answers._requests == {}
 
 
 @pytest.mark.usefixtures("patient")
@@ -94,7 +94,7 @@ def test_nobody_joins_a_question_that_is_under_way() -> None:
         store.may_answer.release(3)
         assert {each.result(SECONDS) for each in early} == {AT_ONCE}
         assert {each.result(SECONDS) for each in late} == {AT_ONCE + 1}
-    assert store.answers._questions == {}
+    assert store.answers._requests == {}
 
 
 @pytest.mark.usefixtures("patient")
@@ -126,7 +126,7 @@ def test_a_question_that_is_never_answered_holds_up_nobody(monkeypatch: pytest.M
         store.may_answer.release(AT_ONCE + 1)
         assert late.result(SECONDS) == AT_ONCE
         assert {each.result(SECONDS) for each in stalled} == set(range(AT_ONCE))
-    assert store.answers._questions == {}
+    assert store.answers._requests == {}
 
 
 @pytest.mark.usefixtures("patient")
@@ -141,11 +141,11 @@ def test_what_fails_fails_for_all_who_wait_and_is_then_forgotten(kind: type[Base
 
     with ThreadPoolExecutor(20) as pool:
         asked = [pool.submit(answers.get, "ls", fail) for _ in range(AT_ONCE + 5)]
-        until(lambda: bool(answers._questions) and answers._questions["ls"].next is not None)
+        until(lambda: bool(answers._requests) and answers._requests["ls"].next is not None)
         settle()
         may_answer.release(len(asked))
         assert [type(each.exception(SECONDS)) for each in asked] == [kind] * len(asked)
-    assert answers._questions == {}
+    assert answers._requests == {}
     assert answers.get("ls", lambda: 7) == 7
 
 
@@ -170,7 +170,7 @@ def test_who_is_interrupted_while_the_others_wait_for_them_leaves_none_behind(
         has_joined.set()
         assert [type(each.exception(SECONDS)) for each in rest] == [KeyboardInterrupt] * 4
         store.may_answer.release(AT_ONCE)
-    assert store.answers._questions == {}
+    assert store.answers._requests == {}
 
 
 def test_who_is_stopped_while_it_asks_for_others_stops_none_of_them(patient: None) -> None:
@@ -186,7 +186,7 @@ def test_who_is_stopped_while_it_asks_for_others_stops_none_of_them(patient: Non
         raise StoppedError("nobody waits for it any more")
 
     def question() -> Any:
-        return answers._questions["ls"].next
+        return answers._requests["ls"].next
 
     with ThreadPoolExecutor(8) as pool:
         before = [pool.submit(answers.get, "ls", wait) for _ in range(AT_ONCE)]

@@ -1,4 +1,4 @@
-"""What the system says of a store of files, as errors of a store."""
+"""The mapping of `OSError` to errors of a store."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ERROR_BY_ERRNO: dict[int | None, type[StorageError]] = {
 
 @contextlib.contextmanager
 def store_errors(directory: str, key: str) -> Iterator[None]:
-    """Turn an `OSError` about *key* in the store *directory*, "" for the store itself, into a `StorageError`."""
+    """Map each `OSError` in the block to a `StorageError` about *key* in the store *directory*; "" is the store."""
     try:
         yield
     except OSError as e:
