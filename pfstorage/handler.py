@@ -217,6 +217,8 @@ class StoreHandler:
                 f"{action.name} changes something: send it by POST", action=action.name
             )
         meta, warnings = read_meta(action.meta, message)
+        if isinstance(meta, LongMeta):
+            meta.check()
         context = self.action_context(request)
         if isinstance(meta, LongMeta) and meta.async_:
             return lambda: _with_warnings(jobs.submit(context, message, meta), context, warnings)

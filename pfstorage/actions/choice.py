@@ -129,8 +129,7 @@ class ListedObjects:
 def choose(
     storage: Storage, meta: PullMeta, local_access: LocalAccess, check_space: SpaceCheck | None = None
 ) -> ObjectChoice:
-    """Return the objects that *meta* selects. Raise `MessageError`, or `ForbiddenError` for a forbidden target."""
-    meta.check()
+    """Return the objects that *meta* selects. Raise `ForbiddenError` if the message may not write to the target."""
     location = location_in(storage, meta.prepend_bucket_path, meta.from_location)
     target = Target(location, meta.map_location_over, local_access)
     if meta.file_list is not None:
@@ -158,7 +157,6 @@ def choose_unlisted(choice: ObjectChoice, report: TransferReport) -> NamedObject
 
 def selected_storage(context: ActionContext, meta: PullMeta) -> Storage:
     """Return the storage. Its listings skip unreadable prefixes, with a warning unless *meta* excludes them."""
-    meta.check()
     selection = meta.selection
     location = normal_location(prepended(meta.prepend_bucket_path, meta.from_location))
 

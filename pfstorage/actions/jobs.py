@@ -45,8 +45,7 @@ def submit(context: ActionContext, message: Message, meta: LongMeta) -> Reply:
     """Submit *message* as a job, and reply with its id. Raise `MessageError` if it can't be a job."""
     jobs = _jobs_of(context)
     if context.request.upload:
-        raise MessageError("a file that comes with the message is stored at once: leave out 'async'")
-    meta.check()
+        raise MessageError("the file of a message is stored at once: leave out 'async'")
     request = JobRequest(
         {"action": message.action, "meta": _meta_of_job(message, meta)},
         context.principal.owner,
@@ -55,7 +54,7 @@ def submit(context: ActionContext, message: Message, meta: LongMeta) -> Reply:
         _origin(context),
     )
     if not jobs.is_persistent:
-        context.warn("the job ends with the server, which has no --stateDir to keep it in")
+        context.warn("the job is lost when the server ends: start the server with --stateDir to keep jobs")
     return Reply({"status": True, "job": jobs.submit(request)}, is_accepted=True)
 
 
@@ -119,13 +118,14 @@ def require_visible(principal: Principal, job: Job) -> None:
     if job.owner != principal.owner:
         raise UnknownJobError(f"there is no job {job.id!r}", job=job.id)
     if not principal.permissions.covers(job.permissions):
-        raise ForbiddenError("the job was begun with rights to more keys than the token has now", job=job.id)
+        text = "the job may name keys that the token has no right to: use the token that began it"
+        raise ForbiddenError(text, job=job.id)
 
 
 def _named(context: ActionContext, meta: JobMeta) -> Job:
     if not (meta.job or meta.jid):
         raise MessageError(
-            "name the job: meta 'job' takes the id that was replied, 'jid' the one that was given"
+            "name the job: meta 'job' takes the id of the reply, 'jid' the id that the sender chose"
         )
     jobs, principal = _jobs_of(context), context.principal
     job_id = meta.job or jobs.find(meta.jid, principal.owner, any_owner=principal.permissions.is_unrestricted)
@@ -137,6 +137,6 @@ def _named(context: ActionContext, meta: JobMeta) -> Job:
 def _jobs_of(context: ActionContext) -> JobScheduler:
     if context.request.jobs is None:
         raise MessageError(
-            "only a server takes 'async' and has jobs: send the message to one, as by --remote"
+            "only a server takes 'async' and has jobs: send the message to one, for example by --remote"
         )
     return context.request.jobs

@@ -38,7 +38,7 @@ class LongMeta:
     jid: str = field(default="", metadata={"schema": {"maxLength": MAX_JID_LENGTH}})
 
     def check(self) -> None:
-        """Raise `MessageError` if values are invalid or contradict each other."""
+        """Raise `MessageError` if values are invalid or contradict each other. The dispatcher calls this."""
         if not self.jid.isprintable():
             raise MessageError("meta 'jid' takes printable characters")
 
@@ -91,10 +91,9 @@ def transfer_context(
 ) -> TransferContext:
     """Make the context of a transfer with *meta* and the present settings.
 
-    *storage* and *cancellation* replace those of *context*. Raise `MessageError` if *meta* is invalid. Warn if the
-    limit of open files allows fewer workers than the settings.
+    *storage* and *cancellation* replace those of *context*. Warn if the limit of open files allows fewer workers than
+    the settings.
     """
-    meta.check()
     settings = context.settings
     options = Options(
         workers=settings.worker_count,

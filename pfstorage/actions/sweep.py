@@ -37,7 +37,6 @@ class SweepMeta(LongMeta):
     text="List the segments that no large object uses. Remove them if ``dryRun`` is false.",
 )
 def obj_sweep(context: ActionContext, meta: SweepMeta) -> Reply:
-    meta.check()
     older_than = WEEK if meta.older_than is None else meta.older_than
     settings = context.settings
     options = Options(

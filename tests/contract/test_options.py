@@ -398,7 +398,7 @@ def test_where_there_is_no_room_nothing_is_moved(storage: Storage, tmp_path: Pat
         assert not list(disk.iterdir())
         assert run(storage, "objPull", path="s/a", fromLocation="s", mapLocationOver=str(disk))["status"]
         again = run(storage, "objPull", fromLocation="s", mapLocationOver=str(disk))
-        assert "600000 more are to be written" in again["msg"]
+        assert "the pull needs 600000" in again["msg"]
 
 
 def test_only_what_grows_needs_room(storage: Storage, tmp_path: Path) -> None:
