@@ -46,14 +46,19 @@ BACKENDS = ("swift", "filesystem", "memory")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with the name of its folder, and bound its time."""
+    """Mark each test with the name of its folder, bound its time, and let slow tests begin first."""
     for item in items:
-        inside = item.path.relative_to(ROOT).parts
-        layer = inside[1] if inside[0] == "tests" else "unit"  # a doctest of the package
-        layer = layer if layer in TIMEOUTS else "e2e"
-        is_slow = item.get_closest_marker("slow") or item.get_closest_marker("huge")
+        layer = next((layer for layer in TIMEOUTS if f"tests/{layer}/" in item.nodeid), "")
+        layer = layer or (
+            "e2e" if item.nodeid.startswith("tests/") else "unit"
+        )  # or a doctest of the package
         item.add_marker(layer)
-        item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT if is_slow else TIMEOUTS[layer]))
+        item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT if _is_slow(item) else TIMEOUTS[layer]))
+    items.sort(key=_is_slow, reverse=True)  # a slow test that begins last leaves the other processes idle
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    return item.get_closest_marker("slow") is not None or item.get_closest_marker("huge") is not None
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from pfstorage import open_storage
 from pfstorage.actions import ACTIONS
-from tests.conftest import ROOT, Command, read_tree, write_tree
+from pfstorage.devswift import running
+from tests.conftest import ROOT, Command, read_tree, run, swift_options, write_tree
 from tests.support.exchange import answer, answered, request, server_process
 
 STORE = ("--type", "filesystem", "--storeBase", "store", "-v", "0")
@@ -117,3 +119,11 @@ def test_all_of_the_package_can_be_imported() -> None:
 
 def test_each_action_says_what_it_does_without_a_docstring() -> None:
     assert all(action.text.endswith(".") for action in ACTIONS.values())
+
+
+def test_devswift_serves_without_asserts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PYTHONOPTIMIZE", "2")
+    write_tree(tmp_path, {"data/a": b"a"})
+    with running() as swift, open_storage(**swift_options(swift)) as storage:
+        assert run(storage, "objPut", **MESSAGES["objPut"])["status"] is True
+        assert run(storage, "ls", path="s/")["ls"] == [{"name": "s/a"}]

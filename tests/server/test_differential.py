@@ -31,7 +31,7 @@ from pfstorage.server.router import ROUTES, Route
 STREAMS = 50_000
 LONGEST = 150_000
 """Bytes of a stream: more than a head may have, and as much as the system holds until the server reads it."""
-EXAMPLES = 1200
+EXAMPLES = 600
 
 
 @dataclass(frozen=True)

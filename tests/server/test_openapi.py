@@ -301,7 +301,7 @@ def test_no_request_breaks_the_server_or_is_answered_otherwise_than_it_says(
             )
             for each in command("server.rst")
         ]
-        bounds = ["--max-examples", "20", "--generation-deterministic", "--seed", "1", "--no-color"]
+        bounds = ["--max-examples", "8", "--generation-deterministic", "--seed", "1", "--no-color"]
         more = ["--request-timeout", "30"]
         done = subprocess.run(
             [sys.executable, "-m", "schemathesis.cli", *flags, *bounds, *more],

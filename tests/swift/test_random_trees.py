@@ -84,7 +84,7 @@ def run(storage: Storage, action: str, **meta: Any) -> dict[str, Any]:
     return reply
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(trees=changed_trees())
 def test_a_tree_that_is_changed_between_two_pushes_comes_back_as_it_is(
     swift: DevSwift, trees: tuple[Sizes, Sizes]
