@@ -1,7 +1,7 @@
-"""One regular JSON interface to object storage, for the data of medical imaging.
+"""Give one regular JSON interface to object storage, for the data of medical imaging.
 
-The names below are imported when they are first used: ``import pfstorage`` loads
-no SDK and changes nothing in the program that imports it.
+The names below are imported at their first use: ``import pfstorage`` loads no SDK and changes nothing in the importing
+program.
 """
 
 from __future__ import annotations

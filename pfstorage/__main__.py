@@ -1,10 +1,10 @@
-"""``python -m pfstorage``, and where the command ``pfstorage`` begins."""
+"""Start the command line: ``python -m pfstorage`` and the command ``pfstorage``."""
 
 import signal
 import sys
 
 if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
-    # until the command line has its own, Ctrl-C ends the program without a word: nothing has begun
+    # until the command line has handlers of its own, Ctrl-C ends the program silently: no work has begun
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from pfstorage.cli.main import main

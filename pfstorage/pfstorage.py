@@ -1,4 +1,4 @@
-"""The module path of 2.x: ``from pfstorage.pfstorage import swiftStorage``."""
+"""Provide the module path of 2.x: ``from pfstorage.pfstorage import swiftStorage``."""
 
 from pfstorage.compat.v2 import D, FL2dict, PfStorage, swiftStorage
 from pfstorage.handler import StoreHandler

@@ -1,1 +1,1 @@
-"""The names and calls of pfstorage 2.x."""
+"""Provide the names and calls of pfstorage 2.x."""

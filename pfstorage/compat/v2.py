@@ -1,7 +1,7 @@
-"""The names and calls of pfstorage 2.x: thin coats over `StoreHandler`.
+"""Provide the names and calls of pfstorage 2.x as thin wrappers of `StoreHandler`.
 
-Their keywords and reply keys are those of 2.x, so code written for it runs as it
-is. New code is better served by `open_storage` and `StoreHandler`.
+Their keywords and reply keys are those of 2.x, so code for 2.x runs unchanged. New code should use `open_storage` and
+`StoreHandler`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def key_dereference(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class FL2dict:
-    """A flattened dictionary, as jQuery sends them, made nested by calling the instance."""
+    """Decode a flattened dictionary of jQuery. A call of the instance returns the nested one."""
 
     def __init__(self, o: str | Mapping[str, str]) -> None:
         self.d_in = o
@@ -64,7 +64,7 @@ class _Tree:
         self._state = state
 
     def cat(self, path: str) -> Any:
-        """Return what is at *path*, False if there is nothing."""
+        """Return the value at *path*, or False if there is none."""
         return self._state.get(path) if self.exists(path) else False
 
     def touch(self, path: str, value: Any) -> None:
@@ -82,7 +82,7 @@ class _Tree:
 
 
 class D:
-    """The state of one service as a tree; 2.x had one for the whole process, 3 has one each."""
+    """The state of one service as a tree. Version 2 has one tree per process, version 3 one per service."""
 
     def __init__(self, *, handler: StoreHandler | None = None, **kwargs: Any) -> None:
         self._handler = handler or _handler_of(**kwargs)
@@ -90,7 +90,7 @@ class D:
         self.dp = debug_printer(self._handler.settings.verbosity, "D")
 
     def __call__(self, path: str, *value: Any) -> Any:
-        """Return what is at *path*, after putting *value* there if it is given."""
+        """Set *path* to *value*, if given. Return the value at *path*."""
         if value:
             self.T.touch(path, value[0])
         return self.T.cat(path)
@@ -112,25 +112,25 @@ def _handler_of(
     msg: str = "",
     test: bool = False,
 ) -> StoreHandler:
-    """Make a handler from the keywords of 2.x's constructors. *desc*, *msg*, *test* do nothing."""
+    """Make a handler from the keywords of 2.x's constructors. *desc*, *msg* and *test* have no effect."""
     return StoreHandler.from_args(args or {}, name=name, version=version)
 
 
 class PfStorage:
-    """2.x's base of all storages: any backend, by the ``str_type`` in *args*."""
+    """The base class of the storages of 2.x, for the backend ``str_type`` in *args*."""
 
     storagePath_get = staticmethod(storagePath_get)
     getStoragePath = staticmethod(storagePath_get)
 
     def __init__(self, **kwargs: Any) -> None:
-        """Take what 2.x took: ``args=vars(parsed flags)``, ``name=``, ``desc=``, ``version=``."""
+        """Accept the keywords of 2.x: ``args=vars(parsed flags)``, ``name=``, ``desc=``, ``version=``."""
         self._handler = _handler_of(**kwargs)
         self._bucket_path = ""
         self.s = D(handler=self._handler)
         self.dp = debug_printer(self._handler.settings.verbosity, type(self).__name__)
 
     def run(self, str_msg: str) -> dict[str, Any]:
-        """Answer a message, JSON text, with a dict. A method ``<action>_process`` answers its own."""
+        """Answer the JSON message *str_msg* with a dict. A method ``<action>_process`` answers its action."""
         try:
             message = Message.parse(str_msg)
         except PfstorageError as e:
@@ -149,11 +149,11 @@ class PfStorage:
         return {**reply, "objectDict": [], "lsList": [], "fullPath": str(kwargs.get("path", ""))}
 
     def objExists(self, **kwargs: Any) -> dict[str, Any]:
-        """Tell whether the object *obj* exists: ``{"status", "objPath"}``."""
+        """Return whether the object *obj* exists: ``{"status", "objPath"}``."""
         return self._act("objExists", kwargs)
 
     def objPut(self, **kwargs: Any) -> dict[str, Any]:
-        """Store ``file=`` or ``fileList=``; ``inLocation=`` and ``mapLocationOver=`` say where."""
+        """Store ``file=`` or ``fileList=`` under the keys of ``inLocation=`` and ``mapLocationOver=``."""
         return self._act("objPut", kwargs)
 
     def objPull(self, **kwargs: Any) -> dict[str, Any]:
@@ -176,11 +176,11 @@ class PfStorage:
         return key_dereference(request)
 
     def close(self) -> None:
-        """Give back the connections; 2.x had none to keep."""
+        """Close the connections. Version 2 kept none."""
         self._handler.close()
 
     def filesFind(self, *, root: str = "") -> dict[str, Any]:
-        """Return the files and directories below *root*, in the order that the system lists them."""
+        """Return the files and directories below *root*, in the order of the system."""
         files: list[str] = []
         directories: list[str] = []
         for parent, names, filenames in os.walk(root) if root else ():
@@ -196,13 +196,13 @@ class PfStorage:
 
 
 class swiftStorage(PfStorage):
-    """2.x's storage: OpenStack Swift."""
+    """The storage of 2.x for OpenStack Swift."""
 
     def connect(self, *, prependBucketPath: str | None = None, **_: Any) -> dict[str, Any]:
-        """Return a new ``swiftclient.Connection`` and what it was made with.
+        """Return a new ``swiftclient.Connection`` and its arguments.
 
-        *prependBucketPath* is put before every location of this instance from now on.
-        The connection is the caller's own; the methods here use others.
+        From now on, this instance puts *prependBucketPath* before each location. The caller closes the connection;
+        the methods of this class use others.
         """
         if prependBucketPath is not None:
             self._bucket_path = prepended(prependBucketPath, "")

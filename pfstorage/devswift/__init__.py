@@ -1,14 +1,13 @@
-"""A real OpenStack Swift in one process, for trying things out and for tests.
+"""Run a real OpenStack Swift in one process, for development and tests.
 
-``python -m pfstorage.devswift`` runs Swift's own proxy, account, container and object servers on
-the loopback interface: no memcached, no root, no ``/etc/swift``, nothing to configure. It needs
-``pip install 'pfstorage[devswift]'``. Importing this package imports neither Swift nor eventlet;
-only the running server does.
+``python -m pfstorage.devswift`` runs Swift's own proxy, account, container and object servers on the loopback
+interface, without memcached, root rights, ``/etc/swift`` or any configuration. It needs
+``pip install 'pfstorage[devswift]'``. This package imports neither Swift nor eventlet; only the running server does.
 
-It keeps one replica on one device, under the storage policies ``gold`` (the default) and
-``silver``. None of Swift's background daemons run: an expired object answers 404 but stays in
-listings, and an account's totals stay at zero. What Swift has to complain about is in
-``swift.log`` among its files. Its user and key are public: it is no place for real patients.
+The server keeps one replica on one device, under the storage policies ``gold`` (the default) and ``silver``. None of
+Swift's background daemons run: an expired object answers 404 but stays in listings, and the totals of an account stay
+at zero. Swift logs its errors to the file ``swift.log`` in the directory of the server. The user and the key are
+public: do not store data of real patients there.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ __all__ = ["HOST", "KEY", "USER", "DevSwift", "DevSwiftError", "running"]
 
 HOST = "127.0.0.1"
 USER = "chris:chris1234"
+# Another user of the same account, with the same key. This user has only the permissions of a container's ACLs.
 READER = "chris:reader"
-"""Another user of the same account, with the same key, who may do no more than the ACLs of a container say."""
 KEY = "testing"
 
 START_SECONDS = 60.0
@@ -38,12 +37,12 @@ STOP_SECONDS = 10.0
 
 
 class DevSwiftError(RuntimeError):
-    """The development server can't start; the message is one line for its user."""
+    """The development server can't start. The message is one line for its user."""
 
 
 @dataclass(frozen=True)
 class DevSwift:
-    """A development server that runs as the child *process*, its files in *directory*."""
+    """Describe a development server that runs as the child *process*. Its files are in *directory*."""
 
     port: int
     directory: Path
@@ -53,7 +52,7 @@ class DevSwift:
 
     @property
     def auth_url(self) -> str:
-        """Where to log in (TempAuth, v1)."""
+        """The URL of the login (TempAuth, version 1)."""
         return f"http://{HOST}:{self.port}/auth/v1.0"
 
     @property
@@ -68,11 +67,11 @@ def running(
     log: str | Path | None = None,
     processes: int = 1,
 ) -> Iterator[DevSwift]:
-    """Run a development server for the length of a ``with`` block.
+    """Run a development server within a ``with`` block.
 
-    The arguments are those of the command; port 0 is any free one. The server answers when the
-    block begins and is gone when it ends, even if this process is killed. Raises `DevSwiftError`,
-    with what the server had to say, if it does not start.
+    The arguments are those of the command; port 0 chooses a free one. The server answers when the block begins, and
+    ends with the block, also if this process is killed. Raise `DevSwiftError` with the output of the server if it does
+    not start.
     """
     options = {"--port": port, "--dir": directory, "--log": log, "--processes": processes}
     arguments = [f"{name}={value}" for name, value in options.items() if value is not None]
@@ -88,7 +87,7 @@ def _spawn(arguments: list[str], errors: IO[str]) -> subprocess.Popen[str]:
     path = os.pathsep.join(filter(None, [package_home, os.environ.get("PYTHONPATH")]))
     return subprocess.Popen(
         [sys.executable, "-m", "pfstorage.devswift", "--until-eof", *arguments],
-        stdin=subprocess.PIPE,  # closes when this process ends, in whatever way
+        stdin=subprocess.PIPE,  # closes when this process ends, even if it is killed
         stdout=subprocess.PIPE,
         stderr=errors,
         text=True,

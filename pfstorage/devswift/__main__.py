@@ -1,4 +1,4 @@
-"""``python -m pfstorage.devswift``."""
+"""Start the development server: ``python -m pfstorage.devswift``."""
 
 import sys
 

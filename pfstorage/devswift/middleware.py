@@ -1,4 +1,4 @@
-"""The configuration of the four servers, and the parts it names that are not Swift's own."""
+"""Configure the four servers, and provide the middleware that Swift itself lacks."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ FILTERS = {
     ),
 }
 
-# For all four servers. When a busy server answers late, a cluster turns to another replica or
-# leaves a listing's update to a daemon. Here is neither, so wait for it, and never shun the only
-# device (error_suppression). Nor refuse a PUT because the developer's disk is 99% full.
+# For all four servers. When a busy server answers late, a cluster asks another replica or leaves the update of a
+# listing to a daemon. This server has neither: so it waits, and never excludes its only device (error_suppression).
+# It accepts a PUT also if the developer's disk is 99% full.
 SETTINGS = {
     "account_autocreate": "true",
     "mount_check": "false",
@@ -46,12 +46,12 @@ SETTINGS = {
     "log_requests": "false",
     "log_level": "ERROR",
     "log_custom_handlers": "pfstorage.devswift.middleware.log_to_file",
-    "log_udp_host": HOST,  # or Swift looks for /dev/log; log_to_file sees that nothing is sent
+    "log_udp_host": HOST,  # otherwise Swift looks for /dev/log; because of log_to_file, nothing is sent
 }
 
 
 def paste_config(kind: str) -> str:
-    """Return the configuration of one server, but for SETTINGS and the paths."""
+    """Return the configuration of one server, without SETTINGS and the paths."""
     filters = PIPELINE.split() if kind == "proxy" else []
     lines = ["[pipeline:main]", f"pipeline = {' '.join([*filters, f'{kind}-server'])}"]
     lines += [f"[app:{kind}-server]", f"use = egg:swift#{kind}"]
@@ -61,10 +61,9 @@ def paste_config(kind: str) -> str:
 
 
 class Cache:
-    """What Swift asks of memcached (`swift.common.memcached.MemcacheRing`), from a dict.
+    """Provide the methods of memcached that Swift uses (`swift.common.memcached.MemcacheRing`), with a dict.
 
-    Values go through JSON, as they do there: nobody shares a mutable value with the cache.
-    *clock* gives seconds.
+    Values are stored as JSON, as there: no caller shares a mutable value with the cache. *clock* returns seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -72,7 +71,7 @@ class Cache:
         self._items: dict[str, tuple[str, float]] = {}
 
     def get(self, key: str, raise_on_error: bool = False) -> Any:
-        """Return the value of *key*, or None if there is none or its time is over."""
+        """Return the value of *key*, or None if there is none or it has expired."""
         text, expires = self._items.get(key, ("null", float("inf")))
         if expires <= self._clock():
             self.delete(key)
@@ -80,11 +79,11 @@ class Cache:
         return json.loads(text)
 
     def set(self, key: str, value: Any, serialize: bool = True, time: float = 0, **_: object) -> None:
-        """Keep *value* for *time* seconds; 0 is for ever, as in memcached."""
+        """Keep *value* for *time* seconds, or forever if that is 0, as memcached does."""
         self._items[key] = (json.dumps(value), self._clock() + time if time else float("inf"))
 
     def incr(self, key: str, delta: int = 1, time: float = 0) -> int:
-        """Add *delta* to a number, which never falls below 0; *time* is for a key this creates."""
+        """Add *delta* to a number, which is never below 0. *time* applies to a new key."""
         if self.get(key) is None:
             self.set(key, 0, time=time)
         text, expires = self._items[key]
@@ -97,7 +96,7 @@ class Cache:
 
 
 def with_cache(app: WSGIApplication, global_conf: dict[str, str], **_: str) -> WSGIApplication:
-    """Stand in for Swift's memcache middleware (a ``paste.filter_app_factory``)."""
+    """Replace Swift's memcache middleware (a ``paste.filter_app_factory``)."""
     cache = Cache()
 
     def cached(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -110,8 +109,8 @@ def with_cache(app: WSGIApplication, global_conf: dict[str, str], **_: str) -> W
 def with_request_log(app: WSGIApplication, global_conf: dict[str, str], **_: str) -> WSGIApplication:
     """Append ``METHOD path?query status`` to a file for each request (a ``paste.filter_app_factory``).
 
-    The line is written before the first byte of the answer is sent: whoever has an answer finds
-    its line. (eventlet's own log comes after the last byte.)
+    The line is written before the first byte of the response, so that a client with a response finds its line.
+    eventlet writes its own log after the last byte.
     """
     log = Path(global_conf["request_log"])
 
@@ -130,7 +129,7 @@ def with_request_log(app: WSGIApplication, global_conf: dict[str, str], **_: str
 
 
 def log_to_file(conf: dict[str, str], *rest: Any) -> None:
-    """Let one of Swift's loggers write to ``swift.log`` alone (for ``log_custom_handlers``).
+    """Make one of Swift's loggers write only to ``swift.log`` (for ``log_custom_handlers``).
 
     Swift calls it with ``(conf, name, log_to_console, log_route, fmt, logger, adapted_logger)``.
     """

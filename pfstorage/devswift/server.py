@@ -1,4 +1,4 @@
-"""The command: Swift's four servers in this process, until a signal."""
+"""Run Swift's four servers in this process until a signal."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ RINGS = ("account", "container", "object", "object-1")
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
-# Where an object lies on the device follows from these three: to change one is to lose the
-# objects of every directory that was written before.
+# The place of an object on the device depends on these three values: after a change of one, the server does not find
+# the objects of existing directories.
 PART_POWER = 6
 DEVICE = "device"
 SWIFT_CONF = """\
@@ -40,9 +40,9 @@ name = silver
 
 
 def _import_swift() -> None:
-    """Import Swift and make this process's sockets and threads green, as Swift's servers do.
+    """Import Swift and make the sockets and threads of this process green, as Swift's servers do.
 
-    eventlet comes by way of Swift, which silences eventlet's warning that it is deprecated.
+    Swift imports eventlet and silences its deprecation warning.
     """
     from swift.common import utils
     from swift.common.concurrency import debug, hubs
@@ -54,10 +54,10 @@ def _import_swift() -> None:
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[int]:
-    """Give a file descriptor that becomes readable at a signal to end; SIGHUP is none for who ignores it (nohup).
+    """Yield a file descriptor that becomes readable at a signal to stop. A disabled SIGHUP (nohup) stays disabled.
 
-    The main green thread waits for it. An exception from a signal handler would instead strike
-    whichever green thread happens to run.
+    The main green thread waits for the descriptor. An exception from a signal handler would end the green thread that
+    happens to run.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -72,17 +72,19 @@ def _stop_signals() -> Iterator[int]:
 
 
 def _stop_at_eof() -> None:
-    """Stop the server when the process that holds the other end of stdin is gone."""
+    """Stop the server when the process at the other end of stdin has ended."""
     from swift.common.concurrency import hubs
 
-    hubs.trampoline(sys.stdin.fileno(), read=True)  # nothing is ever sent: what is there to read is the end
+    hubs.trampoline(
+        sys.stdin.fileno(), read=True
+    )  # the parent sends nothing, so stdin is readable at its end only
     signal.raise_signal(signal.SIGTERM)
 
 
 @contextlib.contextmanager
 def _home(directory: str | None) -> Iterator[Path]:
-    """Give the directory of the server's files, for this process alone; None is a temporary one."""
-    import fcntl  # not at the top: this module can be imported where there is none
+    """Yield the directory of the server's files, locked for this process. None creates a temporary one."""
+    import fcntl  # here, because this module can also be imported on systems without it
 
     with contextlib.ExitStack() as stack:
         if directory is None:
@@ -99,7 +101,7 @@ def _home(directory: str | None) -> Iterator[Path]:
 
 
 def _check_xattrs(home: Path) -> None:
-    """Swift keeps an object's metadata in extended attributes of the object's file."""
+    """Raise `DevSwiftError` without extended attributes, where Swift keeps the metadata of an object."""
     import xattr
 
     probe = home / "xattr-probe"
@@ -116,10 +118,10 @@ def _check_xattrs(home: Path) -> None:
 
 
 def _listen(port: int) -> socket.socket:
-    """Listen on the loopback interface alone.
+    """Listen on the loopback interface only.
 
-    Not with `eventlet.listen`: its SO_REUSEPORT lets two servers share one port. TCP_NODELAY
-    goes on to the connections; without it, some GETs of more than 64 KiB take 40 ms longer.
+    `eventlet.listen` would set SO_REUSEPORT, with which two servers could share one port. Connections inherit
+    TCP_NODELAY; without it, some GETs of more than 64 KiB take 40 ms longer.
     """
     try:
         listener = socket.create_server((HOST, port), backlog=1024)
@@ -130,7 +132,7 @@ def _listen(port: int) -> socket.socket:
 
 
 def _write_rings(home: Path, ports: dict[str, int]) -> None:
-    """Tell the proxy at which ports the servers behind it are, this time."""
+    """Write the rings, from which the proxy knows the ports of the other servers."""
     from swift.common.ring import RingBuilder
 
     for name in RINGS:
@@ -143,9 +145,9 @@ def _write_rings(home: Path, ports: dict[str, int]) -> None:
 
 
 def _start(kind: str, listener: socket.socket, settings: dict[str, str]) -> None:
-    """Serve *listener* in a green thread, in the way of `swift.common.wsgi.run_server`.
+    """Serve *listener* in a green thread, as `swift.common.wsgi.run_server` does.
 
-    That function itself replaces eventlet's hub: it can't run twice in one process.
+    That function itself can't run twice in one process, because it replaces eventlet's hub.
     """
     from swift.common import concurrency, constraints, wsgi
 
@@ -163,7 +165,7 @@ def _start(kind: str, listener: socket.socket, settings: dict[str, str]) -> None
 
 @contextlib.contextmanager
 def _serving(home: Path, port: int, log: Path, processes: int) -> Iterator[int]:
-    """Serve with the four servers, their files in *home*; yield the port of the proxy."""
+    """Run the four servers, with their files in *home*. Yield the port of the proxy."""
     from swift.common.utils import set_swift_dir
 
     listeners = {kind: _listen(port if kind == "proxy" else 0) for kind in KINDS}
@@ -184,7 +186,7 @@ def _serving(home: Path, port: int, log: Path, processes: int) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _forked(listeners: dict[str, socket.socket], settings: dict[str, str]) -> Iterator[None]:
-    """Serve *listeners* in a process of their own, which ends with this one, however that ends."""
+    """Serve *listeners* in a child process, which ends with this one, even if this one is killed."""
     from swift.common.concurrency import hubs, tpool
     from swift.common.utils import get_hub
 
@@ -193,11 +195,13 @@ def _forked(listeners: dict[str, socket.socket], settings: dict[str, str]) -> It
     if child == 0:
         os.close(writer)
         for number in STOP_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)  # a terminal sends it to both; the parent sees to the end
-        hubs.use_hub(get_hub())  # as Swift's own workers do: a hub does not outlive a fork
+            signal.signal(
+                number, signal.SIG_IGN
+            )  # a terminal signals both processes; the parent ends the child
+        hubs.use_hub(get_hub())  # as Swift's own workers do: a hub does not survive a fork
         for kind, listener in listeners.items():
             _start(kind, listener, settings)
-        hubs.trampoline(reader, read=True)  # its end comes when the parent is gone
+        hubs.trampoline(reader, read=True)  # the pipe is at its end when the parent has ended
         tpool.killall()
         os._exit(0)
     os.close(reader)
@@ -211,7 +215,7 @@ def _forked(listeners: dict[str, socket.socket], settings: dict[str, str]) -> It
 
 
 def _run(options: argparse.Namespace) -> None:
-    """Serve until a signal to stop, then leave nothing that still writes to the device."""
+    """Serve until a signal to stop, then end all threads that write to the device."""
     with _stop_signals() as stopped:
         _import_swift()
         from swift.common.concurrency import hubs, spawn, tpool
@@ -221,7 +225,7 @@ def _run(options: argparse.Namespace) -> None:
         with _home(options.dir) as home, _serving(home, options.port, log, options.processes) as port:
             where = f"http://{HOST}:{port}/auth/v1.0"
             if not print_text(f"devswift: up at {where}, user {USER}, key {KEY}, files in {home}"):
-                raise DevSwiftError("nobody can know where it is")
+                raise DevSwiftError("cannot print the address of the server to stdout; open stdout")
             if options.until_eof:
                 spawn(_stop_at_eof)
             hubs.trampoline(stopped, read=True)
@@ -229,7 +233,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command until a signal to end; return its exit status."""
+    """Run the command until a signal to stop, and return its exit status."""
     with standard_streams():
         return _main(argv)
 
@@ -239,15 +243,15 @@ def _main(argv: Sequence[str] | None) -> int:
         prog="python -m pfstorage.devswift",
         description=f"Run a real OpenStack Swift on {HOST} until it is interrupted.",
     )
-    parser.add_argument("--port", type=int, default=8080, help="default %(default)s; 0 is any free one")
-    parser.add_argument("--dir", help="keep the objects in DIR; default a temporary one")
+    parser.add_argument("--port", type=int, default=8080, help="default %(default)s; 0 chooses a free one")
+    parser.add_argument("--dir", help="keep the objects in DIR; default a temporary directory")
     parser.add_argument("--log", metavar="FILE", help="append a line to FILE for each request")
     parser.add_argument(
         "--processes",
         type=int,
         choices=(1, 2),
         default=1,
-        help="2 gives the servers behind the proxy a process of their own, for measurements",
+        help="2 runs the servers behind the proxy in a process of their own, for measurements",
     )
     parser.add_argument("--until-eof", action="store_true", help=argparse.SUPPRESS)  # for `running`
     try:

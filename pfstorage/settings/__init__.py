@@ -1,1 +1,1 @@
-"""The settings of a process: their sources, their tree and their secrets."""
+"""Read, check and change the settings of a process, and protect their secrets."""
