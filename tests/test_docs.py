@@ -47,8 +47,9 @@ from pfstorage.settings import model as config
 from pfstorage.settings import sources
 from pfstorage.settings.flags import FLAGS, SERVER_FLAGS, VARIABLES
 from pfstorage.settings.state import MAX_DEPTH as MOST_NAMES
+from pfstorage.wire.converters import FromTo
 from pfstorage.wire.decoding import MAX_CONTAINERS, MAX_DEPTH
-from pfstorage.wire.fields import MAX_ITEMS, MAX_TEXT_LENGTH, FromTo, camel_case, wire_fields
+from pfstorage.wire.fields import MAX_ITEMS, MAX_TEXT_LENGTH, camel_case, wire_fields
 from pfstorage.wire.status import STATUS_BY_ERROR, status_of
 from tests.conftest import ROOT, Command, ask, running_server, serving, write_tree
 from tests.support.image import instructions

@@ -20,7 +20,7 @@ from pfstorage.keys.mapping import check_location, join, normal_location, relati
 from pfstorage.keys.selection import Selection
 from pfstorage.local import LocalAccess
 from pfstorage.transfer import Failure, Plan, Transfer, TransferContext, TransferReport, pull
-from pfstorage.wire.fields import FromTo
+from pfstorage.wire.converters import FromTo
 
 
 @dataclass(frozen=True)

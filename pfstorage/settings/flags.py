@@ -12,6 +12,8 @@ Kind = Literal["text", "switch", "texts", "integer", "count", "number", "size", 
 
 # Counts and seconds of the server are bounded, so that a slip of the keyboard is refused.
 MAX_COUNT = 999_999
+# The ways to bring files to the disk.
+DURABLE = ("none", "file", "batch")
 
 
 class Flag(NamedTuple):
@@ -160,7 +162,7 @@ FLAGS = (
         "durable",
         "sync pulled files, and those of a filesystem store, to the disk before they get their names (default none)",
         setting="this.durable",
-        choices=("none", "file", "batch"),
+        choices=DURABLE,
     ),
     Flag("retries", "how often a failed request is repeated (default 3)", "N", "this.retries", "integer"),
     Flag("timeout", "how long the store may be silent (default 90)", "SECONDS", "this.timeout", "number"),

@@ -9,10 +9,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pfstorage.errors import SettingsError
-from pfstorage.settings.flags import SERVER_FLAGS
+from pfstorage.settings.flags import DURABLE, SERVER_FLAGS
 from pfstorage.settings.model import (
     BLOCKS,
-    DURABLE,
     MIN_PART,
     CommonSettings,
     Document,

@@ -27,7 +27,6 @@ from pfstorage.wire.fields import camel_case
 
 _SECRET = {"secret": True}
 
-DURABLE = ("none", "file", "batch")
 # Bytes of the smallest segments and ranges: the overhead of smaller ones outweighs their content.
 MIN_PART = 64 * 1024
 

@@ -15,9 +15,10 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
+from pfstorage.wire.converters import Converter, FromTo, converter
+
 T = TypeVar("T")
 Naming = Callable[[str], str]
-Converter = Callable[[object], object]
 Schema = dict[str, Any]
 
 # Characters of a text: more than any store accepts for a key, and than Linux accepts for a path.
@@ -26,14 +27,6 @@ MAX_TEXT_LENGTH = 16 * 1024
 ANY_LENGTH: Schema = {"maxLength": 1024 * 1024}
 # Items of a list: more file names than fit into a message over HTTP.
 MAX_ITEMS = 100_000
-
-
-@dataclasses.dataclass(frozen=True)
-class FromTo:
-    """Hold an item of a list: a text, or an object ``{"from", "to"}``. *to* is None for a text."""
-
-    from_: str
-    to: str | None = None
 
 
 _TEXT: Schema = {"type": "string", "maxLength": MAX_TEXT_LENGTH}
@@ -122,7 +115,7 @@ def read_fields(
 
 def read_value(name: str, hint: object, value: object) -> Any:
     """Return *value* as the type *hint* for the field *name*. Raise `FieldError` for a wrong type."""
-    return _converted(name, value, _converter(hint))
+    return _converted(name, value, converter(hint))
 
 
 def known_names(cls: Any, naming: Naming = camel_case) -> list[str]:
@@ -198,7 +191,7 @@ def wire_fields(cls: Any, naming: Naming = camel_case) -> tuple[WireField, ...]:
             (naming(each.name), *each.metadata.get("aliases", ())),
             hints[each.name],
             {**_schema_of_type(hints[each.name]), **each.metadata.get("schema", {})},
-            _converter(hints[each.name]),
+            converter(hints[each.name]),
             each.default,
         )
         for each in dataclasses.fields(cls)
@@ -215,96 +208,3 @@ def _schema_of_type(hint: object) -> Schema:
         **{key: value for kind in kinds for key, value in kind.items()},
         "type": [kind["type"] for kind in kinds],
     }
-
-
-def _converter(hint: object) -> Converter:
-    if isinstance(hint, types.UnionType):
-        kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
-        return _converter(kinds[0]) if len(kinds) == 1 else functools.partial(_one_of, tuple(kinds))
-    return _CONVERTERS[hint]
-
-
-def _one_of(kinds: tuple[type, ...], value: object) -> object:
-    if not isinstance(value, kinds):
-        raise ValueError(" or ".join(kind.__name__ for kind in kinds))
-    return value
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError("text")
-    return value
-
-
-def _flag(value: object) -> bool:
-    word = value.lower() if isinstance(value, str) else value
-    if word in (True, "true", "1", "yes", "on"):
-        return True
-    if word in (False, "false", "0", "no", "off", ""):
-        return False
-    raise ValueError("true or false")
-
-
-def _integer(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError("a whole number")
-    try:
-        return int(value)
-    except ValueError:
-        raise ValueError("a whole number") from None
-
-
-def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError("a number")
-    try:
-        return float(value)
-    except (ValueError, OverflowError):
-        raise ValueError("a number") from None
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    if isinstance(value, str):
-        return (value,) if value else ()
-    if not isinstance(value, list | tuple) or not set(map(type, value)) <= {str}:
-        raise ValueError("a list of texts")
-    return tuple(value)
-
-
-def _pairs(value: object) -> tuple[FromTo, ...]:
-    items = [value] if isinstance(value, str | Mapping) else value
-    if not isinstance(items, list | tuple):
-        raise ValueError("a list of texts, or of objects with 'from' and 'to'")
-    return tuple(map(_pair, items))
-
-
-def _pair(item: object) -> FromTo:
-    if isinstance(item, str):
-        return FromTo(item)
-    if not isinstance(item, Mapping) or not isinstance(item.get("from"), str):
-        raise ValueError("a list of texts, or of objects with the texts 'from' and 'to'")
-    if unknown := set(item) - {"from", "to"}:
-        raise ValueError(
-            f"a list of texts, or of objects with 'from' and 'to' and no {str(min(unknown))[:80]!r}"
-        )
-    if not isinstance(item.get("to"), str):
-        raise ValueError("a list of texts, or of objects with the texts 'from' and 'to'")
-    return FromTo(item["from"], item["to"])
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ValueError("an object")
-    return value
-
-
-_CONVERTERS: dict[object, Converter] = {
-    str: _text,
-    bool: _flag,
-    int: _integer,
-    float: _number,
-    tuple[str, ...]: _texts,
-    tuple[FromTo, ...]: _pairs,
-    Mapping[str, Any]: _mapping,
-    object: lambda value: value,
-}
