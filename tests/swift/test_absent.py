@@ -143,7 +143,7 @@ def test_a_part_of_which_nobody_tells_where_it_lies_is_not_taken_for_the_one_tha
     proxy.fault(*without("Content-Range"), "GET")
     status, _, text = ask(server, "GET", Range="bytes=5-9")
     assert (status, json.loads(text)["error"]["type"]) == (502, "IntegrityError")
-    with pytest.raises(IntegrityError, match="which part"):
+    with pytest.raises(IntegrityError, match="no valid Content-Range"):
         storage.get("x/a", io.BytesIO(), ByteRange(5, 5, MD5))
 
 
@@ -201,7 +201,7 @@ def test_a_download_that_breaks_off_is_not_joined_to_what_may_be_another_object(
 ) -> None:
     for fault in [*without("Etag"), Fault("close", at=300_000)]:
         proxy.fault(fault, "GET", on={1})
-    with pytest.raises(IntegrityError, match="no ETag to go on by"):
+    with pytest.raises(IntegrityError, match="no ETag to continue it safely"):
         storage.get("x/a", io.BytesIO())
     assert len(proxy.made("GET")) == 1
 
@@ -213,7 +213,7 @@ def test_a_put_whose_answer_has_no_etag_is_verified_by_another_request(
     assert storage.put("x/b", io.BytesIO(CONTENT), len(CONTENT)).etag == MD5
     assert [len(proxy.made(method)) for method in ("PUT", "HEAD")] == [1, 1]
     proxy.fault(*without("Etag"), "HEAD")
-    with pytest.raises(IntegrityError, match="tells no ETag"):
+    with pytest.raises(IntegrityError, match="sent no ETag"):
         storage.put("x/b", io.BytesIO(CONTENT), len(CONTENT))
 
 

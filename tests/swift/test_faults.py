@@ -22,8 +22,8 @@ from pfstorage import StoreHandler, open_storage
 from pfstorage.backends import Storage
 from pfstorage.backends.contract import Attributes
 from pfstorage.backends.http.errors import ConnectionBroken, Refusal
-from pfstorage.backends.swift.objects import noted_if_unanswered
-from pfstorage.backends.swift.segments import _etag_told
+from pfstorage.backends.swift.objects import note_if_unanswered
+from pfstorage.backends.swift.segments import _etag_in_body
 from pfstorage.backends.swift.store import SwiftStorage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import ExistsError, StorageError
@@ -392,7 +392,7 @@ def test_a_large_new_object_whose_answer_is_lost_is_stored_all_the_same(
 @pytest.mark.parametrize("told", [b"nonsense", b"[]", b'{"Response Status": "400 x", "Errors": [1]}', b'""'])
 def test_what_can_not_be_read_of_a_manifest_is_a_passing_failure(told: bytes) -> None:
     with pytest.raises(Refusal) as caught:
-        _etag_told(told)
+        _etag_in_body(told)
     assert caught.value.status == 500
 
 
@@ -408,7 +408,7 @@ def test_what_can_not_be_read_of_a_manifest_is_a_passing_failure(told: bytes) ->
 )
 def test_what_may_have_been_stored_is_what_had_no_answer(error: Exception, is_noted: bool) -> None:
     noted: list[bool] = []
-    with pytest.raises(type(error)), noted_if_unanswered(lambda: noted.append(True)):
+    with pytest.raises(type(error)), note_if_unanswered(lambda: noted.append(True)):
         raise error
     assert bool(noted) == is_noted
 

@@ -166,7 +166,7 @@ def test_what_no_keystone_answers_is_a_wrong_setting_unless_it_was_right_before(
         url = f"http://127.0.0.1:{server.server_port}"
         options = {"auth_version": "3", "os_options": {"project_name": "p"}, "retries": 1 - is_renewal}
         kind = UnavailableError if is_renewal else MisconfiguredError
-        told = pytest.raises(kind, match=rf"the login at {url} answered 200 without what a Keystone tells")
+        told = pytest.raises(kind, match=rf"the login at {url} answered 200 without the fields of a Keystone")
         with open_storage(type="swift", auth_url=url, **options) as storage, told:
             storage.head("a")
         server.shutdown()

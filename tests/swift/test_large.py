@@ -684,7 +684,7 @@ def test_a_large_object_that_lacks_a_manifest_within_is_not_told_to_be_gone(
     reply = run(store, "objPull", fromLocation="s", mapLocationOver=str(tmp_path / "out"))
     [failed] = reply["failed"]
     assert failed["object"] == "s/outer"
-    assert "'s/outer' is not whole: the manifest 'inner' in it is missing" in failed["msg"]
+    assert "'s/outer' is damaged: the manifest 'inner' in it is missing" in failed["msg"]
     assert reply["error"]["type"] == "IntegrityError"
     assert run(store, "objExists", obj="s/outer")["status"] is True
 

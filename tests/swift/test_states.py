@@ -20,7 +20,7 @@ from pfstorage import open_storage
 from pfstorage.backends import Storage
 from pfstorage.backends.errors import OverloadedError
 from pfstorage.backends.http.errors import Refusal
-from pfstorage.backends.swift.errors import Asked, error_of_answer, error_of_login
+from pfstorage.backends.swift.errors import RequestSubject, error_from_answer, error_from_login
 from pfstorage.backends.swift.login import DOUBT_SECONDS, Login
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import (
@@ -144,7 +144,9 @@ def test_a_container_that_somebody_made_of_another_policy_is_one(
 def retry_after(told: str, date: str = "") -> object:
     headers = {"retry-after": told, "date": date, "x-trans-id": "t"}
     e = Refusal(503, "Busy", headers, method="GET", path="/v1/a/c/k")
-    return error_of_answer(e, Asked("host", "object", "GET", "c", "k"), lambda: True).facts.get("retry_after")
+    return error_from_answer(e, RequestSubject("host", "object", "GET", "c", "k"), lambda: True).facts.get(
+        "retry_after"
+    )
 
 
 def test_a_date_to_come_back_at_is_kept_to() -> None:
@@ -167,7 +169,7 @@ def test_what_is_no_time_to_come_is_not_waited_for(told: str) -> None:
 
 def test_a_login_may_say_when_to_come_back() -> None:
     e = Refusal(429, "Slow down", {"retry-after": "3"})
-    error = error_of_login(e, "host", "http://host/auth", "me")
+    error = error_from_login(e, "host", "http://host/auth", "me")
     assert (type(error), error.retry_after) == (OverloadedError, 3)
 
 

@@ -27,7 +27,7 @@ CONTINUE_ABOVE = 8 * 1024**2
 CONTINUE_PATIENCE = 1.0
 # Bytes of a refusal's body that are read. Its connection is closed.
 MOST_WORDS = 4096
-# Seconds to wait for them: the status alone already tells the reason.
+# Seconds to wait for these bytes: the status alone is mostly enough.
 WORDS_SECONDS = 5.0
 # Bytes of an answer that is read as a whole, unless the caller sets another limit.
 MOST_READ = 64 * 1024**2
@@ -101,7 +101,7 @@ class HttpConnection:
             )  # otherwise the next request would begin with this half head
             known = _SETTINGS.get(name.lower())
             what = known or f"the header {name}"
-            wrong = "a line break, another control character or what is not UTF-8"
+            wrong = "a line break, another control character or bytes that are not UTF-8"
             if not name:
                 wrong = "a character that a URL can only contain as %XX"
             text = f"{what} contains {wrong}; it was not sent"

@@ -1,4 +1,4 @@
-"""The failures of a request: an outage, which may pass; a mistake in the settings, which does not; a refusal."""
+"""Errors of HTTP requests: a temporary outage, a mistake in the settings, a refusal by the server."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pfstorage.runtime.unexpected import NO_DESCRIPTORS, is_out_of_descriptors
 
 
 class ConnectionBroken(Exception):
-    """There was no answer: *reason* in few words.
+    """A request got no complete answer, for *reason*.
 
-    *connecting* if there was no connection at all, *silent* if there is one, over which nothing comes, or too little.
+    *connecting* means that no connection was opened. *silent* means that the server sent nothing, or too little.
     """
 
     def __init__(self, reason: str, *, connecting: bool = False, silent: bool = False) -> None:
@@ -26,9 +26,9 @@ class ConnectionBroken(Exception):
 
 
 class Mistake(ConnectionBroken):
-    """A further try cannot help: *reason* names the setting that is wrong.
+    """No retry can help, since a setting is wrong. *reason* names it.
 
-    If not *is_setting*, only this request is wrong.
+    Without *is_setting*, only this request is wrong.
     """
 
     def __init__(self, reason: str, *, is_setting: bool = True) -> None:
@@ -39,7 +39,7 @@ class Mistake(ConnectionBroken):
 class Refusal(Exception):
     """The server refused a request with *status*.
 
-    *words* is the text of the body. *method* and *path*, with its query, are those of the request.
+    *words* is the text of the body. *method* and *path*, which includes the query, describe the request.
     """
 
     def __init__(
@@ -65,9 +65,9 @@ PROXY = "its proxy does not (see --httpProxy, or http_proxy, https_proxy, all_pr
 
 
 class Broken:
-    """Turn the failures of a connection within a ``with`` block into `ConnectionBroken`.
+    """Convert the errors of a connection within a ``with`` block to `ConnectionBroken`.
 
-    *connecting*: the block opens the connection. *by_proxy*: it opens it through a proxy.
+    *connecting* means that the block opens the connection, *by_proxy* that it does so through a proxy.
     """
 
     def __init__(self, *, connecting: bool = False, by_proxy: bool = False) -> None:
@@ -79,11 +79,11 @@ class Broken:
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, (OSError, http.client.HTTPException, ValueError)):
-            raise self._meaning(error) from error
+            raise self._converted(error) from error
 
-    def _meaning(self, error: Exception) -> ConnectionBroken:
+    def _converted(self, error: Exception) -> ConnectionBroken:
         connecting = self._connecting
-        if is_out_of_descriptors(error):  # as with silence, fewer requests at once help
+        if is_out_of_descriptors(error):  # fewer requests at a time help, as with a silent store
             return ConnectionBroken(NO_DESCRIPTORS, silent=True)
         if isinstance(error, ssl.SSLError) and not isinstance(error, TimeoutError):
             return _tls_failure(error, connecting)
@@ -110,17 +110,18 @@ def _outage(error: Exception, connecting: bool) -> ConnectionBroken:
 
 
 SPEAKS_TLS = "the port speaks TLS: use an address with https://"
+# The first bytes of a TLS alert (RFC 8446, 5.1).
 _ALERT = "\x15\x03"
-"""How an alert of TLS begins (RFC 8446, 5.1)."""
+# Reasons of OpenSSL for an answer that is not TLS.
 _NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH", "RECORD_LAYER")
+# Reasons of OpenSSL for a damaged line or a server with problems.
 _DAMAGE = ("BAD_RECORD_MAC", "DECRYPT", "INTERNAL_ERROR", "EOF")
-"""OpenSSL's reasons for an answer that is not TLS, and for a bad line or a server in trouble."""
 
+# Reasons to refuse a certificate, by their numbers in ``x509_vfy.h`` of OpenSSL.
 _ISSUER = (2, *range(18, 22), 27)
 _HOSTNAME = range(62, 65)
 _DATES = range(9, 15)
 _STRICT = range(80, 94)
-"""Reasons to refuse a certificate, by their numbers in OpenSSL's ``x509_vfy.h``."""
 
 
 def _tls_failure(error: ssl.SSLError, connecting: bool) -> ConnectionBroken:
@@ -145,8 +146,8 @@ def _remedy(code: int) -> str:
         return "the store needs a new certificate, or a clock is wrong"
     if code in _STRICT:
         return (
-            "Python 3.13 and later verify strictly (VERIFY_X509_STRICT): its issuer must issue it anew with the missing"
-            " part, or --insecure turns all verification off"
+            "Python 3.13 and later verify strictly (VERIFY_X509_STRICT): its issuer must issue a new one with the"
+            " missing part, or --insecure turns all verification off"
         )
     if code in _ISSUER:
         return "give the certificate of its issuer by --caCert FILE, OS_CACERT or SSL_CERT_FILE"

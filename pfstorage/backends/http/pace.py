@@ -1,6 +1,6 @@
-"""How long the other end of a connection may keep this one waiting: a bound on all waits together.
+"""Bound the sum of all waits for the other end of a connection.
 
-A bound on each silence does not end an answer of which a byte comes now and then.
+A bound on each single wait does not end an answer that arrives one byte at a time.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ class TooSlowError(TimeoutError):
 
 
 class Allowance:
-    """The seconds for which the other end may still keep this one waiting, *most* of them at any time.
+    """Count the seconds that may still be spent waiting for the other end, *most* of them at any time.
 
-    Only waiting counts. What this end does meanwhile, such as to keep to a bandwidth or to write to a slow disk, is
-    not the other's fault. The text of the error says that the other end *does* something too slowly.
+    Only waits count, not the work of this end, such as writing to a slow disk. *does* describes in the text of the
+    error the action that the other end does too slowly.
     """
 
     def __init__(self, most: float, does: str) -> None:
@@ -27,12 +27,12 @@ class Allowance:
         self.begin()
 
     def begin(self, rate: float = math.inf) -> None:
-        """Allow all seconds again. Each *rate* bytes bring back one of them; with a *rate* of 0, a byte brings all."""
+        """Allow all seconds again. Each *rate* bytes restore one second. With a *rate* of 0, any byte restores all."""
         self._left = self._most
         self._rate = rate
 
     def timed(self, wait: Callable[[], int | None]) -> int | None:
-        """Return what *wait* returns. Raise `TooSlowError` if there is no time left to wait."""
+        """Call *wait*, subtract its time, and return its result. Raise `TooSlowError` if no time is left."""
         if self._left <= 0:
             raise TooSlowError(self._text())
         started = time.monotonic()
@@ -42,7 +42,7 @@ class Allowance:
             self._left -= time.monotonic() - started
 
     def credit(self, count: int) -> None:
-        """Bring back the seconds for *count* bytes."""
+        """Restore the seconds for *count* bytes."""
         if count:
             earned = count / self._rate if self._rate else math.inf
             self._left = min(self._most, self._left + earned)

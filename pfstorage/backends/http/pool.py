@@ -1,4 +1,4 @@
-"""A pool of kept connections, each lent to one caller at a time."""
+"""Keep connections, and lend each of them to one caller at a time."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ C = TypeVar("C")
 
 
 class Pool(Generic[C]):
-    """Connections to a place, made by *connect* and ended by *disconnect*.
+    """Keep connections to one origin, which *connect* opens and *disconnect* closes. Safe in many threads.
 
-    The one that came back last is lent first: its socket is the likeliest to live.
-    There are as many as there were ever callers at once. A caller that asks for another place
-    ends the idle connections to the old one: the store has moved.
+    The connection that was returned last is lent first, since its socket is most likely still open. The pool grows
+    with the number of callers at the same time. A request for another origin closes the idle connections, since the
+    store has moved.
     """
 
     def __init__(self, connect: Callable[[str], C], disconnect: Callable[[C], None]) -> None:
         self._connect = connect
         self._disconnect = disconnect
-        self._place = ""
+        self._origin = ""
         self._idle: list[C] = []
         self._lent = 0
         self._lock = threading.Lock()
         self._closed = False
 
     @contextlib.contextmanager
-    def borrowed(self, place: str) -> Iterator[C]:
-        """Lend a connection to *place*. One on which anything failed is ended, not lent again."""
-        connection = self._taken(place)
+    def borrowed(self, origin: str) -> Iterator[C]:
+        """Lend a connection to *origin*. A connection is closed after any error."""
+        connection = self._acquired(origin)
         try:
             yield connection
         except BaseException:
@@ -40,34 +40,34 @@ class Pool(Generic[C]):
             raise
         with self._lock:
             self._lent -= 1
-            keep = not self._closed and place == self._place
+            keep = not self._closed and origin == self._origin
             if keep:
                 self._idle.append(connection)
         if not keep:
             self._disconnect(connection)
 
-    def _taken(self, place: str) -> C:
+    def _acquired(self, origin: str) -> C:
         left: list[C] = []
         with self._lock:
-            if place != self._place:
-                self._place = place
+            if origin != self._origin:
+                self._origin = origin
                 left, self._idle = self._idle, []
             connection = self._idle.pop() if self._idle else None
         for each in left:
             self._disconnect(each)
         if connection is None:
-            connection = self._connect(place)
+            connection = self._connect(origin)
         with self._lock:
             self._lent += 1
         return connection
 
     @property
     def counts(self) -> tuple[int, int]:
-        """How many connections are lent, and how many idle."""
+        """The number of lent connections, and of idle ones."""
         return self._lent, len(self._idle)
 
     def close(self) -> None:
-        """End the idle connections now, and the lent ones when they come back."""
+        """Close the idle connections now, and each lent one when it is returned."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []

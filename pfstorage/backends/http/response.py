@@ -1,8 +1,7 @@
-"""The answer to an HTTP request: `http.client`'s, but for its headers and its bounds.
+"""Read the answer to an HTTP request: `http.client` with faster headers and with bounds.
 
-`http.client` reads headers with the parser for mail, which takes a third of the
-client's time for a small object (docs/performance.rst has the numbers). And it bounds neither how long
-an answer takes, nor how long its head and its trailers are.
+`http.client` parses headers as mail, which takes a third of the client's time for a small object
+(docs/performance.rst has the numbers). It bounds neither the time of an answer nor the length of its head and trailers.
 """
 
 from __future__ import annotations
@@ -18,22 +17,22 @@ from typing import Any
 
 from pfstorage.backends.http.pace import Allowance
 
+# Bytes that are read ahead: the headers, and the content that arrived with them.
 BUFFER = 64 * 1024
-"""Bytes: headers, and the rest of what the system has got by then."""
+# The limits of `http.client`.
 MAX_LINE = 65536
 MAX_HEADERS = 100
-"""The limits of `http.client`."""
+# Bytes of the head of an answer, with all interim heads (1xx) before it, or of the trailers.
 MAX_HEAD = 256 * 1024
-"""Bytes of the head of an answer, with the heads before it that only announce it, or of its trailers."""
 MAX_CHUNK_LINE = 4096
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
 
 
 class Response(http.client.HTTPResponse):
-    """An answer whose headers are *fields*, by their names in lower case; where one came twice, the last.
+    """An answer with its headers in *fields*, by lower-case names. The last of several equal headers counts.
 
-    Its head may keep this end waiting for *seconds* in all. So may its body, and a second longer for each *min_rate*
-    bytes of content that come; with a *min_rate* of 0, only silence is bounded. Reading raises `TooSlowError`.
+    All waits for the head may take *seconds* together, and so may those for the body. Each *min_rate* bytes of
+    content extend this by a second. With a *min_rate* of 0, only silence is bounded. Reading raises `TooSlowError`.
     """
 
     fields: dict[str, str]
@@ -48,7 +47,7 @@ class Response(http.client.HTTPResponse):
         self.fp = io.BufferedReader(self._received, BUFFER)
 
     def begin(self) -> None:
-        """Read the status and the headers of the answer, past those that only announce it (1xx)."""
+        """Read the status and the headers of the answer. Skip interim answers (1xx)."""
         if self.headers is not None:
             return
         received, size, status = self._received, 0, 0
@@ -62,11 +61,13 @@ class Response(http.client.HTTPResponse):
         self.version = 11 if version != "HTTP/1.0" else 10
         self.code = self.status = status
         self.reason = reason
-        self.headers = self.msg = http.client.HTTPMessage()  # for whoever looks: all is in fields
+        self.headers = self.msg = (
+            http.client.HTTPMessage()
+        )  # an empty one for the code of http.client; *fields* has the headers
         self._prepare_body()
 
     def _prepare_body(self) -> None:
-        """Tell the readers of `http.client` how the body ends (RFC 9112, 6.3)."""
+        """Set the attributes by which `http.client` finds the end of the body (RFC 9112, 6.3)."""
         length = self.fields.get("content-length", "")
         is_empty = self._method == "HEAD" or self.status in (  # type: ignore[attr-defined]
             http.HTTPStatus.NO_CONTENT,
@@ -83,24 +84,26 @@ class Response(http.client.HTTPResponse):
             self._received.expect(self.length)
         self.will_close = not stays_open or (self.length is None and not self.chunked)
         self._received.allowance.begin(self._min_rate)
-        self._received.is_content = not self.chunked  # what is content in chunks, only `readinto` knows
+        self._received.is_content = (
+            not self.chunked
+        )  # in a chunked body, only `readinto` can count the content
 
     def allow(self, seconds: float) -> None:
-        """Let what is left of the body keep this end waiting for *seconds* in all, whatever comes."""
+        """Bound all waits for the rest of the body by *seconds* in total, independent of its speed."""
         self._received.allowance = Allowance(seconds, "answers")
 
     @property
     def socket(self) -> socket.socket:
-        """The socket that the answer comes over, also if nothing else uses it any more."""
+        """The socket of the answer, even after its connection has released it."""
         return self._received.socket
 
     def readinto(self, buffer: Any) -> int:
-        """Fill *buffer* as far as the body goes; return the bytes."""
+        """Fill *buffer* up to the end of the body; return the number of bytes."""
         if not self.chunked:
             return super().readinto(buffer)
         room, count = memoryview(buffer), 0
         while count < len(room) and self.fp is not None:
-            left = self._get_chunk_left()  # type: ignore[attr-defined] # None, and no fp, is the end
+            left = self._get_chunk_left()  # type: ignore[attr-defined] # at the end, this is None and there is no fp
             if left is not None:
                 got = self.fp.readinto1(room[count : count + left])
                 if not got:
@@ -111,23 +114,23 @@ class Response(http.client.HTTPResponse):
         return count
 
     def _read_next_chunk_size(self) -> int:
-        """Return the size that the next chunk has. `http.client` takes numbers that are none, and longer lines."""
+        """Return the size of the next chunk. `http.client` accepts malformed numbers and longer lines."""
         found = _CHUNK_LINE.fullmatch(self.fp.readline(MAX_CHUNK_LINE))
         if not found:
-            raise http.client.HTTPException("a chunk without its size, or with an endless line")
+            raise http.client.HTTPException("a chunk has no size, or its line is too long")
         return int(found[1], 16)
 
     def _read_and_discard_trailer(self) -> None:
-        """Read the trailers, of which `http.client` takes any number."""
-        with contextlib.suppress(http.client.RemoteDisconnected):  # some leave out the empty line
+        """Discard the trailers. `http.client` accepts any number of them."""
+        with contextlib.suppress(http.client.RemoteDisconnected):  # some servers omit the empty line
             _head(self.fp, MAX_HEAD)
 
 
 class _Received(io.RawIOBase):
-    """What comes over *socket*. A wait that the system has bounded ends with `TimeoutError`, not as if all had come.
+    """Read from *socket*. A timeout of the system raises `TimeoutError`, and does not look like the end.
 
-    All waits together are bounded by *allowance*, to which bytes add if they are *is_content*.
-    *pending* are the bytes that came, and that nobody has taken note of.
+    *allowance* bounds all waits together. Received bytes extend it if *is_content* is set. *pending* counts the
+    received bytes that no head and no body has claimed.
     """
 
     def __init__(self, sock: socket.socket, allowance: Allowance) -> None:
@@ -139,7 +142,7 @@ class _Received(io.RawIOBase):
         self._expected = 0
 
     def expect(self, size: int) -> None:
-        """Let a body of *size* bytes be waited for buffer by buffer, not packet by packet; *pending* belongs to it."""
+        """Wait for whole buffers of a body of *size* bytes, not for single packets. *pending* is part of the body."""
         if not isinstance(self.socket, ssl.SSLSocket):
             self._expected = size - self.pending
 
@@ -149,7 +152,7 @@ class _Received(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         count = self.allowance.timed(lambda: self._receive(buffer))
         if count is None:
-            raise TimeoutError("nothing came in time")
+            raise TimeoutError("no bytes arrived in time")
         if self.is_content:
             self.allowance.credit(count)
         self.pending += count
@@ -167,7 +170,7 @@ class _Received(io.RawIOBase):
 
 
 def _head(file: io.BufferedReader, most: int) -> list[bytes]:
-    """Return the lines of an answer up to its body, *most* bytes at most; the last is empty but for its end."""
+    """Return the lines of a head, *most* bytes at most. The last one is the empty line that ends it."""
     lines = [file.readline(MAX_LINE + 1)]
     if not lines[0]:
         raise http.client.RemoteDisconnected("the server closed the connection")

@@ -17,29 +17,29 @@ from pfstorage.settings.model import Settings, size_of
 from pfstorage.settings.urls import proxy_url
 from pfstorage.wire.decoding import decoded
 
+# Variables with a file of certificates: that of OpenSSL, then those of requests, which 2.x used.
 _BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-"""The variables that name a file of certificates: OpenSSL's, then those of requests, which 2.x used."""
 
 
-def find_route(place: str, settings: Settings, environ: Mapping[str, str]) -> NetworkRoute:
-    """Return the route to *place*, ``SCHEME://HOST:PORT``. Raise `Mistake` for a setting that cannot work.
+def find_route(origin: str, settings: Settings, environ: Mapping[str, str]) -> NetworkRoute:
+    """Return the route to *origin*, ``SCHEME://HOST:PORT``. Raise `Mistake` for a setting that cannot work.
 
-    Raise `ConnectionBroken` if its files can't be read just now.
+    Raise `ConnectionBroken` if the files of certificates can't be read now.
     """
-    proxy = find_proxy(place, settings.http_proxy, environ)
-    is_tls = urlsplit(place).scheme == "https"
+    proxy = find_proxy(origin, settings.http_proxy, environ)
+    is_tls = urlsplit(origin).scheme == "https"
     with TALKING:
         context = trusting(settings.swift.cacert, settings.insecure, environ) if is_tls else None
     min_rate = size_of(settings.min_rate)
-    return NetworkRoute(place, proxy, settings.connect_timeout, settings.timeout, context, min_rate)
+    return NetworkRoute(origin, proxy, settings.connect_timeout, settings.timeout, context, min_rate)
 
 
-def find_proxy(place: str, setting: str, environ: Mapping[str, str]) -> str:
-    """Return the URL of the proxy towards *place*, "" for none. Raise `Mistake` for a proxy of another scheme.
+def find_proxy(origin: str, setting: str, environ: Mapping[str, str]) -> str:
+    """Return the URL of the proxy for *origin*, or "" without one. Raise `Mistake` for an unsupported scheme.
 
-    Without *setting*, the variables that curl knows count, those in lower case first.
+    Without *setting*, use the variables that curl uses, those in lower case first.
     """
-    target = urlsplit(place)
+    target = urlsplit(origin)
     source, found = "--httpProxy", setting
     for name in (f"{target.scheme}_proxy", "all_proxy"):
         if not found:
@@ -57,13 +57,13 @@ def find_proxy(place: str, setting: str, environ: Mapping[str, str]) -> str:
 
 
 def _variable(name: str, environ: Mapping[str, str]) -> tuple[str, str]:
-    """Return the spelling of the variable *name* in *environ*, and its value; lower case comes first."""
+    """Return the spelling of the variable *name* in *environ*, and its value. Lower case takes precedence."""
     spelled = name if name in environ else next((each for each in environ if each.lower() == name), name)
     return spelled, environ.get(spelled, "").strip()
 
 
 def is_exempt(host: str, port: int, no_proxy: str) -> bool:
-    """Tell whether *no_proxy*, a list of names, addresses and networks, with or without ports, contains *host*.
+    """Return whether *no_proxy*, a list of names, addresses and networks, with or without ports, contains *host*.
 
     >>> is_exempt("fd00::7", 8080, "10.0.0.0/8, fd00::/8"), is_exempt("10.1.2.3", 80, "10.0.0.0/8:8080")
     (True, False)
@@ -110,7 +110,7 @@ def trusting(cacert: str, insecure: bool, environ: Mapping[str, str]) -> ssl.SSL
     for source, path in named.items():
         if path:
             return _trusting_file(source, path)
-    import certifi  # requests trusts these; a small image has no certificates of the system
+    import certifi  # as requests does: a small image has no certificates of the system
 
     context = ssl.create_default_context()
     context.load_verify_locations(certifi.where())
@@ -118,16 +118,16 @@ def trusting(cacert: str, insecure: bool, environ: Mapping[str, str]) -> ssl.SSL
 
 
 def marked_certificates(path: str) -> str:
-    """Return the text of the file of certificates *path* if a byte order mark begins it, else "".
+    """Return the text of the file of certificates *path* if it begins with a byte order mark, else "".
 
-    OpenSSL does not see a certificate behind a mark, and says nothing if others follow. Raise `OSError`, `ValueError`.
+    OpenSSL silently skips a certificate after such a mark. Raise `OSError`, or `ValueError` for an invalid encoding.
     """
-    data = Path(path).read_bytes() if Path(path).is_file() else b""  # a pipe can be read once
+    data = Path(path).read_bytes() if Path(path).is_file() else b""  # a pipe can be read only once
     if not data.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return ""
     return (
         decoded(data).encode("ascii", "replace").decode()
-    )  # as ssl wants it: names in comments may be anything
+    )  # ssl requires ASCII, but comments may have other characters
 
 
 def _trusting_file(source: str, path: str) -> ssl.SSLContext:

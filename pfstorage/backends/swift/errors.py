@@ -1,8 +1,8 @@
-"""The meaning of a refusal, by the request that it answers.
+"""Map the refusal of a request to an error, by its status and by the request.
 
-A status says nothing by itself. The 404 of a login means a wrong path, that of a container a missing container, and
-the 404 of an ingress whose store restarts says nothing about any object. Swift and Ceph RGW name a transaction in
-each of their answers (``X-Trans-Id``). A server in front of them does not: so the two can be distinguished.
+A status has no meaning without its request. The 404 of a login means a wrong path, and that of a container a missing
+container. The 404 of an ingress whose store restarts means nothing for any object. Swift and Ceph RGW name a
+transaction in each answer (``X-Trans-Id``). A server in front of them does not, and is recognized by that.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ from pfstorage.errors import (
 
 Kind = Literal["info", "account", "container", "object"]
 
-_PASSING = {408, 425, 429, 498, 499}
-"""498 is Swift's own rate limit; 499 means that the client went away."""
-_ANYBODYS = {400, 401, 403, 407, 409, 411, 413, 414, 417, 431, 451, 497, 507, *_PASSING}
-"""Statuses that mean the same from any server: they are about the request or its caller."""
+# 498 is the rate limit of Swift itself. 499 means that the client has left.
+_TEMPORARY = {408, 425, 429, 498, 499}
+# Statuses with the same meaning from any server: they are about the request or its caller.
+_COMMON = {400, 401, 403, 407, 409, 411, 413, 414, 417, 431, 451, 497, 507, *_TEMPORARY}
 
 _OVERLOAD = {429, 498, 503}
 
 
 class NotListingError(RejectedError, is_public=False):
-    """The answer to a request for a listing is not one."""
+    """The answer to a request for a listing is no listing."""
 
     max_retries = 1  # a proxy may have cut it
 
@@ -65,7 +65,7 @@ class BadRequestError(RejectedError, is_public=False):
 
 
 class PageTooLongError(RejectedError, is_public=False):
-    """The store lists fewer rows in one page than the request asked for (412)."""
+    """The request asked for a longer page of a listing than the store allows (412)."""
 
 
 _ERROR_BY_STATUS: dict[int, type[StorageError]] = {
@@ -75,13 +75,13 @@ _ERROR_BY_STATUS: dict[int, type[StorageError]] = {
     416: RangeNotSatisfiableError,
     507: NoSpaceError,
 }
-_OF_OTHERS = {"basic", "bearer", "digest", "negotiate", "ntlm"}
-"""Schemes of HTTP logins. Swift and Keystone ask by ``Swift`` and ``Keystone``, so another server asks by these."""
+# The schemes in WWW-Authenticate of other servers. Swift and Keystone use ``Swift`` and ``Keystone``.
+_PROXY_SCHEMES = {"basic", "bearer", "digest", "negotiate", "ntlm"}
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The subject of a request: its *method*, and the *key* or *container* at *address*."""
+class RequestSubject:
+    """Describe a request: its *method*, and the *key* or *container* at *address*."""
 
     address: str
     kind: Kind
@@ -90,26 +90,26 @@ class Asked:
     key: str = ""
 
 
-def asked(e: Refusal, address: str, storage_url: str, key: str = "") -> Asked:
-    """Return the subject of a refused request, from its path. *key* is the key that the caller gave."""
+def subject_of(e: Refusal, address: str, storage_url: str, key: str = "") -> RequestSubject:
+    """Describe the refused request *e* by its path. *key* is the key of the caller, not quoted."""
     base = urlsplit(storage_url).path.rstrip("/")
     path = e.path.partition("?")[0]
     if not path:
-        return Asked(address, "object" if key else "account", e.method, "", key)
+        return RequestSubject(address, "object" if key else "account", e.method, "", key)
     if not path.startswith(base):
-        return Asked(address, "info", e.method)
+        return RequestSubject(address, "info", e.method)
     container, _, rest = path[len(base) :].strip("/").partition("/")
     kind: Kind = "object" if rest else "container" if container else "account"
-    return Asked(address, kind, e.method, unquote(container), key if rest else "")
+    return RequestSubject(address, kind, e.method, unquote(container), key if rest else "")
 
 
 def is_signed(headers: Mapping[str, str]) -> bool:
-    """Tell whether an answer names its transaction, as those of Swift and of Ceph RGW do."""
+    """Return whether an answer names its transaction, as each answer of Swift and of Ceph RGW does."""
     return "x-trans-id" in headers or "x-openstack-request-id" in headers
 
 
-def error_of_answer(e: Refusal, about: Asked, is_own: Callable[[], bool]) -> StorageError:
-    """Return the error for the refusal *e* of a request. *is_own* says whether the store itself refused."""
+def error_from_answer(e: Refusal, about: RequestSubject, is_own: Callable[[], bool]) -> StorageError:
+    """Return the error for the refusal *e*. *is_own* returns whether the store itself sent it."""
     facts = _facts(e, about.address, about.key)
     what = f" about {about.key!r}" if about.key else ""
     text = f"the store at {about.address} answered {e.status} {e.reason}{what}{_words(e)}"
@@ -117,18 +117,18 @@ def error_of_answer(e: Refusal, about: Asked, is_own: Callable[[], bool]) -> Sto
         return ProxyAnswerError(f"{text}: {STRANGER}", **facts, stranger=True)
     if e.status < 400 or _is_of_proxy(e):
         return _setting_error(e, text, facts)
-    if (e.status >= 500 and e.status != 507) or e.status in _PASSING:
+    if (e.status >= 500 and e.status != 507) or e.status in _TEMPORARY:
         return _unavailable(e, text, facts)
     if about.kind == "info":
         return RejectedError(text, **facts)
-    if (e.status == 403 or e.status not in _ANYBODYS) and not is_own():
+    if (e.status == 403 or e.status not in _COMMON) and not is_own():
         facts["stranger"] = True
         kind = ProxyDeniedError if e.status == 403 else ProxyAnswerError
         return kind(f"{text}: {STRANGER}", **facts)
     return _own_refusal(e, about, text, facts)
 
 
-def _own_refusal(e: Refusal, about: Asked, text: str, facts: dict[str, Fact]) -> StorageError:
+def _own_refusal(e: Refusal, about: RequestSubject, text: str, facts: dict[str, Fact]) -> StorageError:
     if e.status == 404:
         return _not_found(about, text, facts)
     if e.status == 409:
@@ -146,8 +146,8 @@ def _own_refusal(e: Refusal, about: Asked, text: str, facts: dict[str, Fact]) ->
 STRANGER = "the answer has no X-Trans-Id, so a proxy or an ingress gave it, not the store"
 
 
-def _conflict(about: Asked, text: str, facts: dict[str, Fact]) -> StorageError:
-    """Distinguish a broken large object from two writers of one name, which passes.
+def _conflict(about: RequestSubject, text: str, facts: dict[str, Fact]) -> StorageError:
+    """Distinguish a broken large object from two writers of one name, a temporary conflict.
 
     Swift's middleware slo answers 409 to a GET of a large object whose first segment is missing or has changed.
     """
@@ -157,14 +157,14 @@ def _conflict(about: Asked, text: str, facts: dict[str, Fact]) -> StorageError:
 
 
 def _too_large(e: Refusal, text: str, facts: dict[str, Fact]) -> StorageError:
-    """Distinguish one too large object from a full account or container, by the words of the store."""
+    """Distinguish an object that is too large from a full account or container, by the text of the store."""
     words = e.words.lower()
     if "too large" in words and "quota" not in words:
         return ObjectTooLargeError(f"{text}: use smaller segments (--segmentSize)", **facts)
     return NoSpaceError(text, **facts)
 
 
-def _not_found(about: Asked, text: str, facts: dict[str, Fact]) -> StorageError:
+def _not_found(about: RequestSubject, text: str, facts: dict[str, Fact]) -> StorageError:
     if about.kind == "object" and about.method != "PUT":
         return NotFoundError(f"there is no object {about.key!r}", **facts)
     if about.kind == "account" or (about.kind, about.method) == ("container", "PUT"):
@@ -181,20 +181,20 @@ def no_container(
     return ContainerNotFoundError(text, **{**(facts or {}), "container": container})
 
 
-def error_of_login(e: Refusal, address: str, url: str, user: str) -> StorageError:
-    """Return the error for the refusal *e* of the login of *user* at *url*, which contains no password."""
+def error_from_login(e: Refusal, address: str, url: str, user: str) -> StorageError:
+    """Return the error for the refused login *e* of *user* at *url*. The URL contains no password."""
     facts = _facts(e, address)
     text = f"the login at {url} answered {e.status} {e.reason}{_words(e)}"
     if e.status < 400:
-        return MisconfiguredError(f"{text}{_elsewhere(e)}; see --swiftAuthUrl, SWIFT_AUTH_URL", **facts)
-    if e.status >= 500 or e.status in _PASSING:
+        return MisconfiguredError(f"{text}{_redirection(e)}; see --swiftAuthUrl, SWIFT_AUTH_URL", **facts)
+    if e.status >= 500 or e.status in _TEMPORARY:
         return _unavailable(e, text, facts)
     if _is_of_proxy(e):
         return _setting_error(e, text, facts)
     if e.status == 401 or (e.status == 403 and is_signed(e.headers)):
         text = f"cannot log in: the store at {address} does not accept the key of {user!r}"
         return UnauthenticatedError(f"{text}: see --swiftKey, SWIFT_KEY, OS_PASSWORD", **facts)
-    if is_signed(e.headers) or e.status in _ANYBODYS - {403, 409}:
+    if is_signed(e.headers) or e.status in _COMMON - {403, 409}:
         return MisconfiguredError(
             f"{text}: this is not the address of a login; see --swiftAuthUrl, SWIFT_AUTH_URL", **facts
         )
@@ -211,7 +211,7 @@ def _unavailable(e: Refusal, text: str, facts: dict[str, Fact]) -> UnavailableEr
 def _setting_error(e: Refusal, text: str, facts: dict[str, Fact]) -> MisconfiguredError:
     """Return the error for a redirection, or for a proxy that requires its own login."""
     if e.status < 400:
-        return MisconfiguredError(f"{text}{_elsewhere(e)}", **facts)
+        return MisconfiguredError(f"{text}{_redirection(e)}", **facts)
     # 401 may be about this request alone, but a forward proxy that answers 407 passes none on
     return (ProxyLoginError if e.status == 401 else MisconfiguredError)(f"{text}{OF_PROXY}", **facts)
 
@@ -221,7 +221,7 @@ OF_PROXY = ": a proxy in front of the store asks for its own login; see --httpPr
 
 def _is_of_proxy(e: Refusal) -> bool:
     scheme = e.headers.get("www-authenticate", "").partition(" ")[0].lower()
-    return e.status == 407 or (e.status == 401 and scheme in _OF_OTHERS)
+    return e.status == 407 or (e.status == 401 and scheme in _PROXY_SCHEMES)
 
 
 def _facts(e: Refusal, address: str, key: str = "") -> dict[str, Fact]:
@@ -239,7 +239,7 @@ def _facts(e: Refusal, address: str, key: str = "") -> dict[str, Fact]:
 def _seconds_to_wait(headers: Mapping[str, str]) -> int | None:
     """Return the seconds that Retry-After asks for (RFC 9110, 10.2.3), None without a valid value.
 
-    A date is compared with the Date of the answer, since the store's clock may differ. A past date counts as none.
+    A date is relative to the Date of the answer, since the clock of the store may differ. A past date is not valid.
 
     >>> _seconds_to_wait({"retry-after": "7"}), _seconds_to_wait({"retry-after": "soon"})
     (7, None)
@@ -247,10 +247,10 @@ def _seconds_to_wait(headers: Mapping[str, str]) -> int | None:
     >>> _seconds_to_wait(dates)
     12
     """
-    told = headers.get("retry-after", "")
-    if re.fullmatch(r"[0-9]{1,9}", told):
-        return int(told)
-    moment = parse_http_date(told)
+    value = headers.get("retry-after", "")
+    if re.fullmatch(r"[0-9]{1,9}", value):
+        return int(value)
+    moment = parse_http_date(value)
     if not moment:
         return None
     now = parse_http_date(headers.get("date", "")) or datetime.now(timezone.utc)
@@ -258,16 +258,16 @@ def _seconds_to_wait(headers: Mapping[str, str]) -> int | None:
     return seconds if seconds > 0 else None
 
 
-_TELLING = {400, 409, 413, 507}
-"""Statuses whose body says more: the error in the request, or the limit that it reached."""
+# Statuses whose body has details: the error in the request, or the limit that it reached.
+_DETAILED = {400, 409, 413, 507}
 
 
 def _words(e: Refusal) -> str:
-    return f" ({e.words})" if e.status in _TELLING and e.words else ""
+    return f" ({e.words})" if e.status in _DETAILED and e.words else ""
 
 
-def _elsewhere(e: Refusal) -> str:
-    """Return the target of a redirection. pfstorage follows none: a token is for the configured host only."""
+def _redirection(e: Refusal) -> str:
+    """Describe the target of a redirection. pfstorage follows none, since a token is for the configured host only."""
     try:
         target = urlsplit(e.headers.get("location", ""))
         place = f"{target.scheme}://{target.hostname}" + (f":{target.port}" if target.port else "")

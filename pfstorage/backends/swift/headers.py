@@ -1,4 +1,4 @@
-"""What the headers of a Swift tell of an object. Any of them may be missing: what lies between may drop it."""
+"""Read the headers of an object of a Swift. A proxy may have dropped any of them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from pfstorage.backends.contract import ObjectInfo
 from pfstorage.backends.times import iso_time, parse_http_date, parse_mtime
 from pfstorage.errors import RejectedError
 
+# The modification time of the file in seconds since the epoch. python-swiftclient and rclone use this header, too.
 MTIME = "x-object-meta-mtime"
-"""Where python-swiftclient and rclone keep the time of the file, too: in seconds since the epoch."""
-
+# Headers of objects that consist of segments.
 LARGE = {"x-static-large-object", "x-object-manifest"}
-"""Headers of objects that are made of segments."""
 
 
 def info_of(key: str, headers: Mapping[str, str]) -> ObjectInfo:
-    """Return what the *headers* of a HEAD, or of a GET of all or a part, tell of the whole object."""
+    """Return the whole object of the *headers* of a HEAD or a GET, also of a GET for a range.
+
+    Raise `RejectedError` for values that no Swift sends.
+    """
     try:
         if "x-timestamp" in headers:
             modified = iso_time(float(headers["x-timestamp"]))
@@ -26,7 +28,7 @@ def info_of(key: str, headers: Mapping[str, str]) -> ObjectInfo:
             modified = iso_of_http_date(headers.get("last-modified", ""))
         size = _size_in(headers)
     except (ValueError, OverflowError, OSError):
-        text = f"what the store answers of {key!r} is no answer of a Swift: see its proxy"
+        text = f"the headers of {key!r} are not those of a Swift: see the proxy of the store"
         raise RejectedError(text, key=key) from None
     etag, kind = etag_in(headers), headers.get("content-type", "")
     segments = etag if LARGE & headers.keys() else ""
@@ -38,7 +40,7 @@ def info_of(key: str, headers: Mapping[str, str]) -> ObjectInfo:
 
 
 def _size_in(headers: Mapping[str, str]) -> int | None:
-    """Return the bytes of the whole object, None if they are not told. Raise `ValueError`."""
+    """Return the size of the whole object, None if no header has it. Raise `ValueError`."""
     if "content-range" in headers:
         total = headers["content-range"].rpartition("/")[2]
         return None if total == "*" else _count(total)
@@ -52,17 +54,17 @@ def _count(text: str) -> int:
 
 
 def etag_in(headers: Mapping[str, str]) -> str:
-    """Return the ETag without its quotes, "" if there is none."""
+    """Return the ETag without its quotes, or "" without an ETag."""
     return headers.get("etag", "").strip('"')
 
 
 def is_md5_of_content(headers: Mapping[str, str]) -> bool:
-    """Tell whether the ETag is the MD5 of the bytes: it isn't for large objects made of segments."""
+    """Return whether the ETag is the MD5 of the bytes. It is not for large objects."""
     return not LARGE & headers.keys() and re.fullmatch("[0-9a-f]{32}", etag_in(headers)) is not None
 
 
-@functools.lru_cache(maxsize=64)  # those of a second's answers are the same
+@functools.lru_cache(maxsize=64)  # many answers have the date of the same second
 def iso_of_http_date(text: str) -> str:
-    """Return a date of HTTP as `ObjectInfo.last_modified` has it, "" for what is none."""
+    """Convert a date of HTTP to the form of `ObjectInfo.last_modified`, or to "" if it is not valid."""
     moment = parse_http_date(text)
     return iso_time(moment.timestamp()) if moment else ""

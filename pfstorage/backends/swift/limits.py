@@ -1,4 +1,4 @@
-"""What a Swift takes: how large an object may be, of how many segments, and how long its name."""
+"""Ask a Swift for its limits: the size of an object, the number of segments, the length of names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Limits:
-    """Those of a cluster, in bytes but for the *segments* of a manifest. The defaults are Swift's own."""
+    """The limits of a cluster in bytes, and the number of *segments* in a manifest. The defaults are those of Swift."""
 
     file_size: int = 5 * 1024**3
     segments: int = 1000
@@ -27,29 +27,29 @@ class Limits:
     container: int = 256
 
 
-def asked_limits(session: SwiftSession) -> Limits:
-    """Ask the cluster for its limits. It has Swift's defaults for what it does not tell: an operator may hide them."""
+def fetch_limits(session: SwiftSession) -> Limits:
+    """Return the limits of the cluster, with the defaults of Swift for a limit that an operator hides."""
 
     def get_info(connection: Connection, url: str, _: str) -> Any:
-        before, _, _ = urlsplit(url).path.rpartition("/v1")  # Ceph has all below /swift
+        before, _, _ = urlsplit(url).path.rpartition("/v1")  # the paths of Ceph begin with /swift
         answer = session.send(connection, "GET", f"{before}/info", {})
         return json.loads(connection.http.read_all(answer))
 
     try:
-        told = session.call(get_info)
+        info = session.call(get_info)
         return Limits(
-            _told(told, "swift", "max_file_size", Limits.file_size),
-            _told(told, "slo", "max_manifest_segments", Limits.segments),
-            _told(told, "swift", "max_object_name_length", Limits.key),
-            _told(told, "swift", "max_container_name_length", Limits.container),
+            _limit(info, "swift", "max_file_size", Limits.file_size),
+            _limit(info, "slo", "max_manifest_segments", Limits.segments),
+            _limit(info, "swift", "max_object_name_length", Limits.key),
+            _limit(info, "swift", "max_container_name_length", Limits.container),
         )
     except (StorageError, *NO_JSON) as e:
-        log.debug("the cluster does not tell its limits: %s", e)
+        log.debug("the cluster does not publish its limits: %s", e)
         return Limits()
 
 
-def _told(told: Mapping[str, Mapping[str, Any]], part: str, name: str, default: int) -> int:
-    limit = told.get(part, {}).get(name, default)
+def _limit(info: Mapping[str, Mapping[str, Any]], part: str, name: str, default: int) -> int:
+    limit = info.get(part, {}).get(name, default)
     if type(limit) is not int or limit <= 0:
-        raise TypeError(f"{name} is no limit")
+        raise TypeError(f"{name} is no positive number")
     return limit

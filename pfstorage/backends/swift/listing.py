@@ -1,4 +1,4 @@
-"""Listings of a Swift: pages of rows, fetched ahead, each asked for once by all who want it at the same time."""
+"""List a container of a Swift by pages, which are fetched ahead. Callers share equal requests at the same time."""
 
 from __future__ import annotations
 
@@ -32,22 +32,21 @@ from pfstorage.backends.swift.session import SwiftSession
 from pfstorage.errors import RejectedError, UnavailableError
 from pfstorage.keys.mapping import FIRST_CHARACTER, MAX_KEY_BYTES
 
+# Rows of a page: the default ``container_listing_limit`` of Swift, which an operator may lower.
 PAGE = 10_000
-"""Rows of one listing page: Swift's ``container_listing_limit`` unless an operator lowered it."""
-
+# Bytes of a page. A row has about 5000 bytes at most.
 MOST_OF_PAGE = 256 * 1024**2
-"""Bytes of a page; its rows have some 5000 at most."""
+# Bytes of the path and query in a request line. Swift accepts 8192 (``MAX_REQUEST_LINE``), with the method.
 LONGEST_PATH = 8000
-"""Bytes of what is asked for in a request line: Swift takes 8192 (``MAX_REQUEST_LINE``), with the method."""
+# Characters of a prefix that fit into a request line with any two markers.
 SHORT = 64
-"""Characters of a prefix beside which two markers fit in, whatever they are."""
 
 
 R = TypeVar("R")
 
 
 class SwiftListings:
-    """Requests for listings, by *session*."""
+    """Send requests for listings by *session*."""
 
     def __init__(self, session: SwiftSession) -> None:
         self._session = session
@@ -56,9 +55,9 @@ class SwiftListings:
     def rows(
         self, container: str, query: Mapping[str, str], limit: int | None = None
     ) -> Iterator[ObjectInfo]:
-        """Yield what *query*, the parameters of Swift, asks for, *limit* at most. Raise `ContainerNotFoundError`."""
+        """Yield up to *limit* rows for *query*, which has the parameters of Swift. Raise `ContainerNotFoundError`."""
         rows, prefix = self._rows(container, query, limit), query.get("prefix", "")
-        if len(prefix) > SHORT:  # not all of it may be asked for
+        if len(prefix) > SHORT:  # the request may contain only its beginning
             rows = (row for row in rows if name_of(row).startswith(prefix))
         return itertools.islice(map(info_of_row, rows), limit)
 
@@ -66,24 +65,27 @@ class SwiftListings:
         try:
             "".join(query.values()).encode()
         except UnicodeEncodeError:
-            return  # a lone surrogate is in no key
-        query = _as_short_as_keys(query)
+            return  # no key contains a lone surrogate
+        query = _shortened(query)
         size = min(limit or PAGE, PAGE)
         packed = functools.partial(self._packed_page, container)
 
-        def page_after(marker: str) -> tuple[Sequence[Row], str | None]:
-            """Return a page, and the marker of the next one if there may be one."""
-            page, is_last = self._page(container, {**query, "marker": marker}, size, packed)
+        def page_after(start_after: str) -> tuple[Sequence[Row], str | None]:
+            """Return a page, and the name that the next page starts after, None at the end."""
+            page, is_last = self._page(container, {**query, "marker": start_after}, size, packed)
             last = name_of(page[-1]) if page else ""
-            if page and last <= marker:
+            if page and last <= start_after:
                 raise RejectedError(
-                    f"the store at {self._session.address} lists the same page again and again"
+                    f"the store at {self._session.address} repeats the same page of its listing"
                 )
             return page, None if is_last or _ends_before(last, query.get("end_marker", "")) else last
 
-        def page_before(marker: str) -> tuple[Sequence[Row], str | None]:
-            """Return a page in descending order, in which the markers change their places."""
-            bounds = {"marker": marker or query.get("end_marker", ""), "end_marker": query.get("marker", "")}
+        def page_before(stop_before: str) -> tuple[Sequence[Row], str | None]:
+            """Return a page in descending order, for which Swift exchanges the meanings of both markers."""
+            bounds = {
+                "marker": stop_before or query.get("end_marker", ""),
+                "end_marker": query.get("marker", ""),
+            }
             page, is_last = self._page(container, {**query, **bounds, "reverse": "true"}, size, packed)
             return page, None if is_last else name_of(page[-1])
 
@@ -95,9 +97,9 @@ class SwiftListings:
     def page(
         self, container: str, query: Mapping[str, str], size: int
     ) -> tuple[Sequence[dict[str, Any]], bool]:
-        """Return a page of *size* rows with all that Swift tells, and whether it is known to be the last.
+        """Return a page of up to *size* rows with all fields of Swift, and whether it is certainly the last.
 
-        It has fewer rows where the store allows no more. Raise `ContainerNotFoundError`.
+        Raise `ContainerNotFoundError`.
         """
         return self._page(container, query, size, lambda asked: self._fetched(container, asked, _as_they_are))
 
@@ -126,14 +128,14 @@ class SwiftListings:
                 with self.wrong_rows(f"the container {container!r}"):
                     return read(connection, answer)
             except NO_JSON as e:
-                text = f"what the store at {self._session.address} answers is no listing: is it a Swift?"
+                text = f"the answer of the store at {self._session.address} is no listing: is it a Swift?"
                 raise NotListingError(text, address=self._session.address) from e
 
         return self._session.call(get_page, retry_on=(NotListingError,))
 
     @contextlib.contextmanager
     def wrong_rows(self, what: str) -> Iterator[None]:
-        """Turn a `WrongRowError` about *what* into an `UnavailableError`: a store that is well lists no such row."""
+        """Convert a `WrongRowError` about *what* to an `UnavailableError`: an intact store lists no such row."""
         try:
             yield
         except WrongRowError as e:
@@ -143,11 +145,11 @@ class SwiftListings:
             ) from e
 
 
-def _as_short_as_keys(query: Mapping[str, str]) -> dict[str, str]:
-    """Return *query* without what is longer than any key: what is asked for has to fit into the line of a request.
+def _shortened(query: Mapping[str, str]) -> dict[str, str]:
+    """Shorten values of *query* that are longer than any key, so that they fit into a request line.
 
-    The marker ends behind the character with which it is longer than a key: the same keys come after it, where the
-    store keeps to `MAX_KEY_BYTES`. A longer delimiter is in no key.
+    A marker is cut after the character that makes it longer than `MAX_KEY_BYTES`. The same keys follow it then. A
+    longer delimiter is removed, since no key contains it.
     """
     short = dict(query)
     if marker := short.get("marker"):
@@ -166,7 +168,7 @@ def _packed(connection: Connection, answer: Response) -> Sequence[Row]:
 def _as_they_are(connection: Connection, answer: Response) -> Sequence[dict[str, Any]]:
     rows = json.loads(_whole(connection.http.read_all(answer), answer.status))
     if not isinstance(rows, list):
-        raise ValueError("it is no list")
+        raise ValueError("a listing must be a JSON array")
     for row in rows:
         require_row(row)
     return rows
@@ -179,7 +181,7 @@ def _whole(content: bytes, status: int) -> bytes:
 
 
 def _chunks(connection: Connection, answer: Response) -> Iterator[bytes]:
-    """Yield what comes of the body of *answer*, to its end."""
+    """Yield the body of *answer* in chunks. Raise `ConnectionBroken` if it is too long or empty."""
     http, left = connection.http, MOST_OF_PAGE
     while left >= 0 and (count := http.read_into(answer, http.buffer)):
         left -= count
@@ -191,13 +193,13 @@ def _chunks(connection: Connection, answer: Response) -> Iterator[bytes]:
 
 
 def _with_query(path: str, query: Mapping[str, str]) -> str:
-    """Return *path* with *query*, and less of the prefix where that would be too long: the markers bound it, too."""
+    """Return *path* with *query*. Shorten the prefix if the result is too long: the markers bound the listing, too."""
     whole = f"{path}?{urlencode(query)}"
     if len(whole) <= LONGEST_PATH or "delimiter" in query:
         return whole
     return f"{path}?{urlencode({**query, 'prefix': query.get('prefix', '')[:SHORT]})}"
 
 
-def _ends_before(last: str, end_marker: str) -> bool:
-    """Tell whether no key lies between *last* and *end_marker*."""
-    return bool(end_marker) and last + FIRST_CHARACTER >= end_marker
+def _ends_before(last: str, stop_before: str) -> bool:
+    """Return whether there can be no key between *last* and *stop_before*."""
+    return bool(stop_before) and last + FIRST_CHARACTER >= stop_before

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pfstorage.backends.http.errors import ConnectionBroken, Refusal
 from pfstorage.backends.retry import RetryPolicy
-from pfstorage.backends.swift.errors import error_of_login
+from pfstorage.backends.swift.errors import error_from_login
 from pfstorage.backends.swift.network import Network, origin_of
 from pfstorage.errors import MisconfiguredError, StorageError, UnavailableError
 from pfstorage.settings.model import Settings
@@ -90,7 +90,7 @@ class Authenticator:
                     self._settings, lambda url: self._network.opened(url, self._retry_policy)
                 )
         except Refusal as e:
-            raise self._outage_if_known(error_of_login(e, self._address, url, block.username)) from e
+            raise self._outage_if_known(error_from_login(e, self._address, url, block.username)) from e
         except ConnectionBroken as e:
             raise self._network.unanswered_error(e, origin) from e
         self._network.answered.add(origin)

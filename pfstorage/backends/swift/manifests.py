@@ -1,4 +1,4 @@
-"""The manifests of large objects of a Swift: static ones (SLO), which list their segments, and dynamic ones (DLO)."""
+"""Read the manifests of large objects of a Swift: static ones (SLO) list segments, dynamic ones (DLO) a prefix."""
 
 from __future__ import annotations
 
@@ -16,49 +16,49 @@ from pfstorage.backends.swift.objects import SwiftObjects
 from pfstorage.backends.swift.rows import NO_JSON, require_row
 from pfstorage.errors import ContainerNotFoundError, IntegrityError, NotFoundError
 
+# Levels of manifests in manifests that are read for the MD5s of their segments.
 NESTED = 2
-"""Manifests within manifests that are followed for the MD5s of their segments."""
+# Bytes of a manifest. Swift accepts 8 MiB (``max_manifest_size``).
 MAX_SIZE = 64 * 1024**2
-"""Bytes of what is taken for a manifest: Swift takes 8 MiB (``max_manifest_size``)."""
 
 Row = Mapping[str, Any]
 
 
 class Unreadable(Exception):
-    """The store does not give a manifest out, or tells not all of it: so does Ceph's gateway."""
+    """The store does not return a manifest, or not all of it, as Ceph's gateway does."""
 
 
 class SwiftManifests:
-    """What large objects are made of."""
+    """Find the parts of large objects."""
 
     def __init__(self, objects: SwiftObjects) -> None:
         self._objects = objects
 
-    def pieces(self, container: str, info: ObjectInfo) -> list[Part]:
-        """Return the pieces of *info*, whose manifest must be that of its etag. Raise `Unreadable`."""
+    def parts(self, container: str, info: ObjectInfo) -> list[Part]:
+        """Return the parts of *info*. Raise `Unreadable`, or `NotFoundError` if the object has another etag now."""
         rows = self.rows(container, info.key, info.segments_etag)
-        return list(self._pieces_of(info.key, rows, 0, NESTED))
+        return list(self._parts_of(info.key, rows, 0, NESTED))
 
-    def _pieces_of(self, whole: str, rows: Sequence[Row], offset: int, depth: int) -> Iterator[Part]:
+    def _parts_of(self, whole: str, rows: Sequence[Row], offset: int, depth: int) -> Iterator[Part]:
         for row in rows:
             size = _size_of(row)
             if row.get("sub_slo") and depth and "range" not in row:
                 container, _, key = str(row["name"]).lstrip("/").partition("/")
                 try:
                     inner = self.rows(container, key, row["hash"])
-                except NotFoundError as e:  # *whole* itself is there
-                    text = f"{whole!r} is not whole: the manifest {key!r} in it is missing or has changed"
+                except NotFoundError as e:  # the object *whole* itself exists
+                    text = f"{whole!r} is damaged: the manifest {key!r} in it is missing or has changed"
                     raise IntegrityError(text, key=whole) from e
-                yield from self._pieces_of(whole, inner, offset, depth - 1)
+                yield from self._parts_of(whole, inner, offset, depth - 1)
             else:
                 is_whole = not row.get("sub_slo") and "range" not in row
                 yield Part(offset, size, str(row["hash"]) if is_whole else "")
             offset += size
 
     def rows(self, container: str, key: str, etag: str) -> list[Row]:
-        """Return the rows of a manifest: of a static one its own, of a dynamic one what its prefix lists.
+        """Return the rows of a static manifest, or the listing for the prefix of a dynamic one.
 
-        Raise `NotFoundError` if it is another than that of *etag*.
+        Raise `NotFoundError` if the segments do not have *etag*.
         """
         try:
             dynamic, content = self.read(container, key)
@@ -72,17 +72,17 @@ class SwiftManifests:
         return rows
 
     def read(self, container: str, key: str, query: str = "") -> tuple[str, bytes]:
-        """Return the container and prefix that a dynamic manifest names, or "" and the content of a static one.
+        """Return ``CONTAINER/PREFIX`` of a dynamic manifest, or "" and the content of a static one.
 
-        Raise `ValueError` for a prefix that is no UTF-8.
+        Raise `ValueError` for a prefix that is not UTF-8.
         """
 
         def get_manifest(connection: Connection, url: str, token: str) -> tuple[str, bytes]:
             path = f"{path_of(url, container, key)}?multipart-manifest=get{query}"
             answer = self._objects.session.send(connection, "GET", path, {"X-Auth-Token": token})
-            if (answer.length or 0) > MAX_SIZE:  # it is no manifest, by now
+            if (answer.length or 0) > MAX_SIZE:  # an ordinary object may have replaced the manifest
                 connection.http.close()
-                raise Unreadable(f"{key!r} has a manifest that is too large to be one")
+                raise Unreadable(f"{key!r} has more bytes than a manifest may have")
             return prefix_of(answer.fields), connection.http.read_all(answer)
 
         return self._objects.session.call(get_manifest, key)
@@ -91,34 +91,34 @@ class SwiftManifests:
         container, _, start = prefix.partition("/")
         try:
             rows = [*self._objects.list(container, prefix=start)]
-        except ContainerNotFoundError:  # to Swift, the object is empty then
+        except ContainerNotFoundError:  # Swift shows an empty object then
             return []
         return [{"name": f"/{container}/{row.key}", "bytes": row.size, "hash": row.etag} for row in rows]
 
 
 def prefix_of(fields: Mapping[str, str]) -> str:
-    """Return the container and prefix in *fields*, the headers of a dynamic large object; "" if it is none.
+    """Return ``CONTAINER/PREFIX`` of the headers of a dynamic large object, or "" for another object.
 
-    Clients send the prefix percent-encoded or as it is; Swift decodes it once, whichever it is.
+    Clients send the prefix with or without percent-encoding. Swift decodes it once in either case.
     """
-    told = fields.get("x-object-manifest", "")
-    if "\N{REPLACEMENT CHARACTER}" in told:
-        raise ValueError("it is no UTF-8")
-    return unquote_to_bytes(told).decode()
+    value = fields.get("x-object-manifest", "")
+    if "\N{REPLACEMENT CHARACTER}" in value:
+        raise ValueError("the prefix is not UTF-8")
+    return unquote_to_bytes(value).decode()
 
 
 def parsed(content: bytes) -> list[Row]:
-    """Return the rows of a static manifest. Raise `WrongRowError`, or one of `NO_JSON` for what is none."""
+    """Return the rows of a static manifest. Raise `WrongRowError`, or one of `NO_JSON` for other content."""
     rows = json.loads(content)
     if not isinstance(rows, list) or not rows:
-        raise ValueError("it is no list of segments")
+        raise ValueError("a manifest must be a list of segments")
     return [_named(row) for row in rows]
 
 
 def _named(row: Row) -> Row:
-    """Return a row of a manifest; one that holds its bytes itself as that of a segment without a name."""
+    """Check a row of a manifest. Convert a row with inline data to that of a segment without a name."""
     if "data" not in row:
-        if {"name", "bytes", "hash"} <= row.keys():  # else it is no manifest, but an object
+        if {"name", "bytes", "hash"} <= row.keys():  # other JSON is the content of an ordinary object
             require_row(row)
         return row
     content = base64.b64decode(row["data"])
@@ -135,8 +135,8 @@ def _size_of(row: Row) -> int:
 
 
 def _etag_of(row: Row) -> str:
-    """Return what Swift takes of a segment for the etag of the whole."""
+    """Return the contribution of a segment to the etag of the large object."""
     etag = str(row["hash"] or "").strip('"')
     if not etag:
-        raise ValueError("a segment without its MD5")
+        raise ValueError("a segment has no MD5")
     return f"{etag}:{row['range']};" if "range" in row else etag

@@ -1,4 +1,4 @@
-"""The objects of a Swift, in whatever container: sent and fetched, each with one request, and listed."""
+"""Store, fetch and list the objects of a Swift, in any container, with one request for each object."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ class WrongBytesStoredError(IntegrityError, is_public=False):
 
 
 class SwiftObjects:
-    """Requests about objects, by *session*. A missing container is made for a PUT if *makes_containers*."""
+    """Send requests about objects by *session*. A PUT creates a missing container if *makes_containers* is set."""
 
     def __init__(self, session: SwiftSession, *, makes_containers: bool) -> None:
         self.session = session
         self._makes_containers = makes_containers
         self._making = threading.Lock()
         self._made: dict[str, float] = {}
-        self._missing: set[str] = set()  # of what a listing showed
+        self._missing: set[str] = set()  # containers that a listing did not find
         self.listings = SwiftListings(session)
 
     def list(self, container: str, *, limit: int | None = None, **query: str) -> Iterator[ObjectInfo]:
-        """Yield the rows that *query*, the parameters of Swift, asks for, *limit* at most."""
+        """Yield up to *limit* rows for *query*, which has the parameters of Swift. Raise `ContainerNotFoundError`."""
         try:
             yield from self.listings.rows(container, query, limit)
         except ContainerNotFoundError:
@@ -59,7 +59,7 @@ class SwiftObjects:
             raise
 
     def head(self, container: str, key: str) -> ObjectInfo:
-        """Do what `Storage.head` says."""
+        """Return the object, as `Storage.head` does."""
 
         def ask(connection: Connection, url: str, token: str) -> ObjectInfo:
             return info_of(key, self.ask_head(connection, path_of(url, container, key), token))
@@ -72,19 +72,19 @@ class SwiftObjects:
         return answer.fields
 
     def get(self, container: str, key: str, sink: Sink, byte_range: ByteRange | None = None) -> ObjectInfo:
-        """Do what `Storage.get` says."""
+        """Write the bytes of the object into *sink*, as `Storage.get` does."""
         return Download(self.session, container, key, sink, byte_range).run()
 
     def put(
         self, container: str, key: str, body: Source, size: int, headers: Mapping[str, str], like: str = ""
     ) -> ObjectInfo:
-        """Do what `Storage.put` says, with *headers*, of which Content-Type is one.
+        """Store the object with *headers*, which include Content-Type, as `Storage.put` does.
 
-        A container that is missing is made in the storage policy of the container *like*.
+        A missing container is created with the storage policy of the container *like*.
         """
         start = body.tell()
         is_damaged = False
-        unanswered: set[str] = set()  # the MD5s of bodies that may have been stored
+        unanswered: set[str] = set()  # MD5s of bodies that the store may have despite an error
 
         def put_whole(connection: Connection, url: str, token: str) -> ObjectInfo:
             nonlocal is_damaged
@@ -92,10 +92,10 @@ class SwiftObjects:
             path = path_of(url, container, key)
             hashed = HashedBody(body, size, key)
             with_token = {"X-Auth-Token": token, **headers}
-            if is_damaged:  # what arrived damaged is there now, and is to be replaced
+            if is_damaged:  # the damaged object exists now, and must be replaced
                 with_token.pop("If-None-Match", None)
             try:
-                with noted_if_unanswered(lambda: unanswered.add(hashed.md5)):
+                with note_if_unanswered(lambda: unanswered.add(hashed.md5)):
                     return self._put_whole(connection, path, with_token, key, hashed)
             except IntegrityError:
                 is_damaged = True
@@ -111,16 +111,16 @@ class SwiftObjects:
             self._remove_damaged(container, key, e.etag)
             raise
         except RejectedError as e:
-            # what is there is new, if it is of a try whose answer was lost
+            # an earlier attempt, whose answer was lost, may have stored the object
             if unanswered and isinstance(e, PreconditionFailedError):
-                with contextlib.suppress(StorageError):  # what is told is why the last try failed
+                with contextlib.suppress(StorageError):  # the error of the PUT is raised instead
                     if (info := self.head(container, key)).etag in unanswered:
                         return info
             raise
 
     def _remove_damaged(self, container: str, key: str, etag: str) -> None:
-        """Remove what a PUT left that arrived damaged each time, unless somebody has replaced it."""
-        with contextlib.suppress(StorageError):  # the error that is told is that of the PUT
+        """Remove the object of the ETag *etag*, which a PUT left damaged, unless somebody has replaced it."""
+        with contextlib.suppress(StorageError):  # the error of the PUT is raised instead
             if self.head(container, key).etag == etag:
                 self.session.ask("DELETE", container, key)
 
@@ -149,7 +149,7 @@ class SwiftObjects:
         return self.session.call(put, key, (*retry_on, ContainerNotFoundError), can_repeat=can_repeat)
 
     def _make(self, container: str, noticed: float, like: str) -> None:
-        """Make *container*, unless another thread has done that since it was *noticed* that there is none."""
+        """Create *container*, unless another thread has done so since *noticed*, a monotonic time."""
         if not self._makes_containers:
             raise no_container(container, self.session.address)
         with self._making:
@@ -161,7 +161,7 @@ class SwiftObjects:
     def _put_container(self, container: str, policy: Mapping[str, str]) -> None:
         try:
             self.session.ask("PUT", container, headers=policy)
-        except ConflictError as conflict:  # so it is where somebody else has made it, of another policy
+        except ConflictError as conflict:  # somebody else may have created it with another policy
             try:
                 self.session.ask("HEAD", container)
             except ContainerNotFoundError:
@@ -181,19 +181,17 @@ class SwiftObjects:
     ) -> ObjectInfo:
         headers["Content-Length"] = str(body.size)
         content: Any = body
-        if body.size <= CHUNK:  # it is read as a whole anyway, so the store can be told what must arrive
+        if body.size <= CHUNK:  # a small body fits in memory, so its MD5 is known before it is sent
             content = body.read_all()
             headers["ETag"] = body.md5
         answer = self.session.send(connection, "PUT", path, headers, content, body.size)
         connection.http.skip(answer)
         fields = answer.fields
-        if "etag" not in fields:  # what lies between here and the store may drop it from one answer alone
+        if "etag" not in fields:  # a proxy may have dropped it from this answer alone
             fields = self.ask_head(connection, path, headers["X-Auth-Token"])
         etag = etag_in(fields)
         if not etag:
-            text = (
-                f"{key!r}: the store tells no ETag, so nothing shows that it has what was sent; see its proxy"
-            )
+            text = f"{key!r}: the store sent no ETag, so nothing proves that it has the right bytes; see its proxy"
             raise IntegrityError(text, key=key)
         if etag != body.md5:
             text = f"{key!r}: the store has other bytes than were sent; push it again"
@@ -203,8 +201,8 @@ class SwiftObjects:
 
 
 @contextlib.contextmanager
-def only_if_new(key: str, headers: dict[str, str], if_absent: bool) -> Iterator[None]:
-    """Let a PUT with *headers* fail with `ExistsError`, if *if_absent*, where there is such an object."""
+def if_absent_errors(key: str, headers: dict[str, str], if_absent: bool) -> Iterator[None]:
+    """Make a PUT with *headers* raise `ExistsError` for an existing object, if *if_absent* is set."""
     if if_absent:
         headers["If-None-Match"] = "*"
     try:
@@ -216,16 +214,16 @@ def only_if_new(key: str, headers: dict[str, str], if_absent: bool) -> Iterator[
 
 
 def _has_no_answer(refusal: Refusal) -> bool:
-    return refusal.status in (502, 504)  # so a proxy says that it has no answer (RFC 9110, 15.6)
+    return refusal.status in (502, 504)  # a proxy got no answer of the store (RFC 9110, 15.6)
 
 
 @contextlib.contextmanager
-def noted_if_unanswered(
+def note_if_unanswered(
     note: Callable[[], None], is_unclear: Callable[[Refusal], bool] = _has_no_answer
 ) -> Iterator[None]:
-    """Call *note* if the block sends a request that may have done its work, though it fails.
+    """Call *note* if the request of the block fails, but the store may have carried it out.
 
-    It may have if there is no answer, or one that *is_unclear*: by default, one that the store itself did not give.
+    That is possible without an answer, and after a refusal for which *is_unclear* returns True.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Pages of a long listing, fetched while the ones before are being used, and from both ends at once."""
+"""Fetch the pages of a long listing ahead of their use, and from both ends at the same time."""
 
 from __future__ import annotations
 
@@ -18,36 +18,34 @@ from pfstorage.errors import PfstorageError
 log = logging.getLogger(__name__)
 
 Row = Any
+# Return the page of the rows after a name, and the name that the next page starts after, None at the end.
 Fetch = Callable[[str], "tuple[Sequence[Row], str | None]"]
-"""Returns the page after a marker, and the marker of the page after that; None if there is none."""
-
+# Pages that wait for their use. More would only need memory, since a store makes one page after the other.
 AHEAD = 2
-"""Pages that wait to be used: more only take memory, since a store makes one after the other."""
+# Pages before the listing from the other end starts: that costs a request or two more.
 FROM_BOTH_ENDS_AFTER = 5
-"""Pages after which it pays to list from the other end, too: that costs a request or two more."""
+# Pages from the other end that are kept, compressed, in a file without a name.
 MOST_KEPT = 1000
-"""Pages from the other end that are kept, compressed, in a file that has no name."""
+# Bytes of these pages that stay in memory instead.
 KEPT_IN_MEMORY = 1024**2
-"""Bytes of them that are in memory instead."""
+# Rows of these pages that are unpacked at the same time: a whole page needs megabytes.
 BATCH = 1000
-"""Rows of them that are unpacked at once: a whole page takes megabytes."""
 
 
 def fetched_ahead(
     fetch: Fetch,
-    marker: str,
+    start_after: str,
     limit: int | None = None,
     fetch_back: Fetch | None = None,
     name_of: Callable[[Row], str] = str,
 ) -> Iterator[Sequence[Row]]:
-    """Yield page after page, the next ones on their way meanwhile, until they hold *limit* rows.
+    """Yield the pages after *start_after*, up to *limit* rows, and fetch the next pages in a thread.
 
-    *fetch_back* returns pages in descending order, from a marker or the end on. If it
-    is given, and whoever uses the pages has to wait for them, it is called as well,
-    until both meet: a store makes two pages side by side as fast as one. *name_of* tells the order of rows.
-    What *fetch* raises is raised here; without *fetch_back*, it just takes longer.
+    *fetch_back* returns pages in descending order, before a name or from the end. It is called in another thread if
+    the caller waits for pages, until both listings meet: a store makes two pages at a time as fast as one. *name_of*
+    returns the sort key of a row. An error of *fetch* is raised here. An error of *fetch_back* is only logged.
     """
-    page, following = fetch(marker)
+    page, following = fetch(start_after)
     if following is None or (limit and len(page) >= limit):
         yield page
         return
@@ -66,16 +64,16 @@ def fetched_ahead(
 
 
 class _Forward:
-    """A thread that fetches pages, and the queue in which they wait."""
+    """Fetch pages in a thread, and keep them in a queue."""
 
-    def __init__(self, fetch: Fetch, marker: str, left: int | None) -> None:
+    def __init__(self, fetch: Fetch, start_after: str, left: int | None) -> None:
         self._fetch = fetch
-        self._marker: str | None = marker
+        self._start_after: str | None = start_after
         self._left = left
         self._pages: queue.Queue[Sequence[Row] | BaseException | None] = queue.Queue(AHEAD)
-        self._is_unwanted = threading.Event()
-        self.reached = marker
-        """The marker after which it fetches now."""
+        self._is_stopped = threading.Event()
+        # the name that the current page starts after
+        self.reached = start_after
 
     def __enter__(self) -> _Forward:
         threading.Thread(target=self._run, name="listing", daemon=True).start()
@@ -85,14 +83,14 @@ class _Forward:
         self.stop()
 
     def stop(self) -> None:
-        """Let no further page be fetched; what waits is dropped."""
-        self._is_unwanted.set()
-        while not self._pages.empty():  # one that waits to hand over its page goes on, and sees the sign
+        """Fetch no further page, and drop those in the queue."""
+        self._is_stopped.set()
+        while not self._pages.empty():  # so that a thread that waits for space sees the event
             self._pages.get_nowait()
 
     @property
     def is_awaited(self) -> bool:
-        """Tell whether whoever uses the pages has to wait for the next one."""
+        """Whether the caller has to wait for the next page."""
         return self._pages.empty()
 
     def pages(self) -> Iterator[Sequence[Row]]:
@@ -103,31 +101,31 @@ class _Forward:
 
     def _run(self) -> None:
         try:
-            while self._marker is not None and (self._left is None or self._left > 0):
-                if self._is_unwanted.is_set():
+            while self._start_after is not None and (self._left is None or self._left > 0):
+                if self._is_stopped.is_set():
                     break
-                self.reached = self._marker
-                page, self._marker = self._fetch(self._marker)
+                self.reached = self._start_after
+                page, self._start_after = self._fetch(self._start_after)
                 self._left = None if self._left is None else self._left - len(page)
                 self._pages.put(page)
             self._pages.put(None)
-        except BaseException as e:  # noqa: BLE001 - it is raised again where the pages are used
+        except BaseException as e:  # noqa: BLE001 - `pages` raises it
             self._pages.put(e)
 
 
 class _Backward:
-    """A thread that fetches pages from the end on, until they meet those of *forward*."""
+    """Fetch pages from the end in a thread, until they meet those of *forward*."""
 
     def __init__(self, fetch: Fetch, name_of: Callable[[Row], str], forward: _Forward) -> None:
         self._fetch = fetch
         self._name_of = name_of
         self._forward = forward
-        self._is_unwanted = threading.Event()
-        self._file = tempfile.SpooledTemporaryFile(KEPT_IN_MEMORY)  # noqa: SIM115 - its last user closes it
-        self._places: list[tuple[int, int]] = []
+        self._is_stopped = threading.Event()
+        self._file = tempfile.SpooledTemporaryFile(KEPT_IN_MEMORY)  # noqa: SIM115 - the last user closes it
+        self._extents: list[tuple[int, int]] = []
         self._pages = 0
         self._lowest: str | None = None
-        self._users = 2  # of the file: the thread, and whoever made this
+        self._users = 2  # of the file: the thread and the creator of this object
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="listing-backward", daemon=True)
 
@@ -136,53 +134,53 @@ class _Backward:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._is_unwanted.set()
-        self._leave_file()  # and no join: a page that stalls holds up nobody
+        self._is_stopped.set()
+        self._release_file()  # without a join, so that a slow page delays nobody
 
-    def _leave_file(self) -> None:
+    def _release_file(self) -> None:
         with self._lock:
             self._users -= 1
             if not self._users:
                 self._file.close()
 
     def covers(self, name: str) -> bool:
-        """Tell whether every row after *name* has been fetched."""
+        """Return whether every row after *name* has been fetched."""
         return self._lowest is not None and self._lowest <= name
 
     def pages_after(self, name: str) -> Iterator[Sequence[Row]]:
         """Yield the rows after *name*, in ascending order."""
-        self._is_unwanted.set()
-        for start, size in self._places[::-1]:
+        self._is_stopped.set()
+        for start, size in self._extents[::-1]:
             with self._lock:
                 self._file.seek(start)
                 packed = self._file.read(size)
-            page: list[Row] = marshal.loads(zlib.decompress(packed))  # noqa: S302 - our own
+            page: list[Row] = marshal.loads(zlib.decompress(packed))  # noqa: S302 - this process wrote it
             page.reverse()
             yield [row for row in page if self._name_of(row) > name]
 
     def _run(self) -> None:
-        marker: str | None = ""
+        stop_before: str | None = ""
         try:
-            while marker is not None and self._pages < MOST_KEPT and not self._is_unwanted.is_set():
-                page, marker = self._fetch(marker)
+            while stop_before is not None and self._pages < MOST_KEPT and not self._is_stopped.is_set():
+                page, stop_before = self._fetch(stop_before)
                 if not page or self._name_of(page[0]) < self._name_of(page[-1]):
-                    return  # a store that knows no other order than the ascending one
-                self._keep(page)
+                    return  # the store supports the ascending order only
+                self._store(page)
                 self._lowest = self._name_of(page[-1])
                 if self._lowest <= self._forward.reached:
                     return
-        except (PfstorageError, OSError) as e:  # of the store, or of the file
-            log.debug("the listing goes on from one end: %s", e)
+        except (PfstorageError, OSError) as e:  # an error of the store or of the file
+            log.debug("the listing continues from one end only: %s", e)
         finally:
-            self._leave_file()
+            self._release_file()
 
-    def _keep(self, page: Sequence[Row]) -> None:
+    def _store(self, page: Sequence[Row]) -> None:
         rows = iter(page)
         while batch := list(itertools.islice(rows, BATCH)):
             packed = zlib.compress(marshal.dumps(batch), 1)
-            start = sum(self._places[-1]) if self._places else 0
+            start = sum(self._extents[-1]) if self._extents else 0
             with self._lock:
                 self._file.seek(start)
                 self._file.write(packed)
-            self._places.append((start, len(packed)))
+            self._extents.append((start, len(packed)))
         self._pages += 1

@@ -1,4 +1,4 @@
-"""The rows of a listing of a Swift, packed: a page of them waits in a fifth of the memory that its dicts would take."""
+"""Parse the rows of a listing of a Swift into tuples, and pack them: a page then needs a fifth of the memory."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from typing import Any, overload
 
 from pfstorage.backends.contract import ObjectInfo
 
+# The fields of an object, or only the key of a subdir.
 Row = tuple[Any, ...]
-"""The fields of an object, or the key of a subdir alone."""
 
+# No object and no file has this size.
 MOST_BYTES = 2**63
-"""No object has as many: no file can."""
+# Rows that are unpacked at the same time.
 BATCH = 1000
-"""Rows that are unpacked at once."""
+# Bytes of a page that is small enough to stay unpacked.
 SMALL = 256 * 1024
-"""Bytes of a page up to which it is not worth it."""
+# Bytes, or a few more, of one row. Names and content types in Swift have at most 1024 bytes.
 LONGEST_ROW = 1024**2
-"""Bytes, or a few more, of a row that is waited for: Swift's names and types are 1024 bytes at most."""
+# The errors of reading a text that should be JSON of some form.
 NO_JSON = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
-"""The errors of reading what should be JSON of some form."""
 
 _FIELDS = ("name", "bytes", "hash", "last_modified", "content_type")
 _PLAIN = len(_FIELDS)
-# of every row of a Swift; what stands between may leave one out
+# each row of a Swift has these fields, but a proxy may drop one
 _of_each_row = operator.itemgetter(*_FIELDS)
 _TEXTS = ("name", "subdir", *_FIELDS[2:], "slo_etag", "version_id", "symlink_path")
 _parse = json.JSONDecoder().raw_decode
@@ -37,38 +37,38 @@ _AFTER_ROW = re.compile(r"\s*([,\]])\s*")
 
 
 class WrongRowError(ValueError):
-    """A row of a listing, or of a manifest, has a field of a wrong type, or is no object."""
+    """A row of a listing or of a manifest is no object, or has a field of a wrong type."""
 
 
 def rows_of(content: bytes) -> Sequence[Row]:
-    """Return the rows of the page *content*. Raise `WrongRowError`, or one of `NO_JSON` for what is no listing."""
+    """Parse the page *content*. Raise `WrongRowError`, or one of `NO_JSON` for other content."""
     rows = json.loads(content)
     if not isinstance(rows, list):
-        raise ValueError("it is no list")
+        raise ValueError("a listing must be a JSON array")
     return [_row_of(row) for row in rows]
 
 
 def rows_coming(chunks: Iterable[bytes]) -> Sequence[Row]:
-    """Return the rows of a large page, which is read in *chunks* and never whole in memory. Raise as `rows_of` does."""
+    """Parse a large page from *chunks*, without the whole page in memory. Raise the errors of `rows_of`."""
     return PackedRows(map(_row_of, _parsed(chunks)))
 
 
 def _parsed(chunks: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """Yield the objects of an array in JSON as they come. Raise `ValueError`."""
+    """Yield each object of a JSON array as soon as it is complete. Raise `ValueError`."""
     decode = codecs.getincrementaldecoder("utf-8")().decode
     text, at, last = "", 0, ""
     for chunk in chunks:
         text, at = (text[at:] + decode(chunk)).lstrip(), 0
         if not last and text:
             if text[0] != "[":
-                raise ValueError("it is no list")
+                raise ValueError("a listing must be a JSON array")
             text, last = text[1:].lstrip(), "["
         if last == "[" and text[:1] == "]":
             at, last = 1, "]"
         while last not in ("", "]"):
             try:
                 row, end = _parse(text, at)
-            except json.JSONDecodeError:  # the rest of it is yet to come
+            except json.JSONDecodeError:  # the rest of the row is in a later chunk
                 break
             after = _AFTER_ROW.match(text, end)
             if not after:
@@ -76,9 +76,9 @@ def _parsed(chunks: Iterable[bytes]) -> Iterator[dict[str, Any]]:
             yield row
             at, last = after.end(), after[1]
         if len(text) - at > LONGEST_ROW or (last == "]" and text[at:].strip()):
-            raise ValueError("it is no list")
+            raise ValueError("a listing must be a JSON array")
     if last != "]":
-        raise ValueError("it is cut off")
+        raise ValueError("the listing is cut off")
 
 
 def _row_of(row: dict[str, Any]) -> Row:
@@ -87,7 +87,7 @@ def _row_of(row: dict[str, Any]) -> Row:
         is_plain = type(key) is type(etag) is type(modified) is type(kind) is str and type(size) is int
     except (KeyError, TypeError):
         is_plain = False
-    # as nearly all rows are; the others are looked at more closely
+    # nearly all rows are plain; the others take the slow path below
     is_plain = is_plain and key and 0 <= size < MOST_BYTES and len(row) == _PLAIN
     if is_plain and ((key.isascii() and kind.isascii()) or _is_unicode(key + kind)):
         return key, size, etag, modified, kind, ""
@@ -101,9 +101,9 @@ def _row_of(row: dict[str, Any]) -> Row:
 
 
 def require_row(row: Any) -> None:
-    """Raise `WrongRowError` unless *row* is an object with a name, whose texts are texts, or null.
+    """Raise `WrongRowError` unless *row* is an object with a name, and each field has its type or is null.
 
-    Its size may be a number that makes no sense: then it is not known.
+    The size may be any number. A negative or fractional size counts as unknown.
     """
     if type(row) is not dict:
         raise WrongRowError(f"a row is {_kind_of(row)}, not an object")
@@ -119,7 +119,7 @@ def require_row(row: Any) -> None:
 
 
 def _is_unicode(text: str) -> bool:
-    """Tell whether *text* has no lone surrogate, which JSON can write, and which no key has."""
+    """Return whether *text* has no lone surrogate. JSON can contain one, but no key can."""
     try:
         return text.isascii() or bool(text.encode())
     except UnicodeEncodeError:
@@ -146,7 +146,7 @@ def info_of_row(row: Row) -> ObjectInfo:
 
 
 class PackedRows(Sequence[Row]):
-    """Rows that take little memory until they are used, some at a time."""
+    """A sequence of rows in packed batches, which are unpacked one at a time."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self._batches: list[bytes] = []
@@ -164,7 +164,7 @@ class PackedRows(Sequence[Row]):
             yield from self._batch(number)
 
     def _batch(self, number: int) -> list[Row]:
-        rows: list[Row] = marshal.loads(self._batches[number])  # noqa: S302 - our own
+        rows: list[Row] = marshal.loads(self._batches[number])  # noqa: S302 - this process wrote it
         return rows
 
     @overload

@@ -1,7 +1,6 @@
-"""The SDKs of OpenStack, which only this file imports: keystoneauth for a login at Keystone, swiftclient for 2.x.
+"""Use the SDKs of OpenStack: keystoneauth for a login at Keystone, swiftclient for `connect()` of 2.x.
 
-They are imported when they are first needed: that takes longer than a message takes that needs no more
-than Swift's own login.
+Only this file imports them. It is imported on first use, since the import takes longer than a small message.
 """
 
 from __future__ import annotations
@@ -29,19 +28,19 @@ Connect = Callable[[str], contextlib.AbstractContextManager[HttpConnection]]
 
 
 def log_in(settings: Settings, connect: Connect) -> tuple[str, str]:
-    """Log in at Keystone as the settings say; return the storage URL and a token.
+    """Log in at Keystone as *settings* describe it; return the storage URL and a token.
 
-    Raise `Refusal` or `ConnectionBroken`. All goes by the connections that *connect* gives for a URL:
-    the same proxies and certificates count as for the store, and no redirection is followed with a password.
+    *connect* opens a connection for a URL. So the login uses the same proxies and certificates as the store, and
+    sends no password along with a redirection. Raise `Refusal` or `ConnectionBroken`.
     """
     try:
         from keystoneauth1 import exceptions, session
     except ImportError:
-        raise Mistake("a login at Keystone takes keystoneauth1: pip install 'pfstorage[keystone]'") from None
+        raise Mistake("a login at Keystone needs keystoneauth1: pip install 'pfstorage[keystone]'") from None
     options = dict(settings.swift.os_options)
     with requests.Session() as wire:
-        wire.trust_env = False  # the environment is looked at in one place, `routes`
-        wire.headers.clear()  # or the answer may be compressed
+        wire.trust_env = False  # the module `routes` alone reads the environment
+        wire.headers.clear()  # else the answer may be compressed
         for scheme in ("http://", "https://"):
             wire.mount(scheme, _Adapter(connect))
         client = session.Session(session=wire, redirect=False, connect_retries=0)
@@ -54,16 +53,16 @@ def log_in(settings: Settings, connect: Connect) -> tuple[str, str]:
                 region_name=options.get("region_name"),
             )
             if not (isinstance(url, str) and isinstance(access.auth_token, str)):
-                raise TypeError("its URL and its token are no texts")
+                raise TypeError("the URL and the token must be texts")
             return url, access.auth_token
         except (exceptions.InvalidResponse, *NO_JSON, LookupError) as e:
-            raise Refusal(200, "without what a Keystone tells") from e
+            raise Refusal(200, "without the fields of a Keystone") from e
         except exceptions.ClientException as e:
             raise Mistake(f"the login at its Keystone fails: {e}; see the variables OS_...") from e
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
-    """Send the requests of keystoneauth over our own connections."""
+    """Send the requests of keystoneauth over connections of this package."""
 
     def __init__(self, connect: Connect) -> None:
         super().__init__()
@@ -90,7 +89,7 @@ def _text(value: str | bytes) -> str:
 
 
 def _plugin(settings: Settings, options: Mapping[str, Any]) -> Any:
-    """Return what keystoneauth logs in with: it takes the options that swiftclient takes, with its defaults."""
+    """Return the login plugin of keystoneauth for the options and the defaults of swiftclient."""
     from keystoneauth1.identity import v2, v3
 
     block = settings.swift
@@ -115,7 +114,7 @@ def _plugin(settings: Settings, options: Mapping[str, Any]) -> Any:
     name = options.get("project_name") or (tenant if colon else options.get("tenant_name"))
     number = options.get("project_id") or options.get("tenant_id")
     if not (name or number):
-        raise Mistake("a login at Keystone takes a project: give OS_PROJECT_NAME or OS_PROJECT_ID")
+        raise Mistake("a login at Keystone needs a project: give OS_PROJECT_NAME or OS_PROJECT_ID")
     token = options.get("auth_token")
     if version.startswith("2"):
         scope: dict[str, Any] = {"tenant_name": name, "tenant_id": number}
@@ -128,7 +127,7 @@ def _plugin(settings: Settings, options: Mapping[str, Any]) -> Any:
 
 
 def _domain(of: str, options: Mapping[str, Any], number: object) -> dict[str, Any]:
-    """Return the domain of a user or a project: a name alone is one of the domain ``default``."""
+    """Return the domain of a user or a project. A name without a domain belongs to the domain ``default``."""
     found = {name: options.get(name) for name in (f"{of}_domain_id", f"{of}_domain_name")}
     if not number and not any(found.values()):
         return {f"{of}_domain_id": "default"}
@@ -136,10 +135,10 @@ def _domain(of: str, options: Mapping[str, Any], number: object) -> dict[str, An
 
 
 class SdkConnection(swift.Connection):  # type: ignore[misc]
-    """A `swiftclient.Connection` that logs in by *log_in*, and whose requests take the route that *find_route* gives.
+    """Log in by *log_in*, and send each request along the route that *find_route* returns.
 
-    swiftclient itself knows no proxy but the environment's, no certificates of ``SSL_CERT_FILE``, and no login with
-    an application credential.
+    swiftclient itself supports only the proxies of the environment, no certificates of ``SSL_CERT_FILE``, and no
+    login with an application credential.
     """
 
     def __init__(
@@ -163,7 +162,7 @@ class SdkConnection(swift.Connection):  # type: ignore[misc]
         self._find_route = find_route
 
     def get_auth(self) -> tuple[str, str]:
-        """Raise swiftclient's own errors, by which it decides whether to try again."""
+        """Log in. Raise the errors of swiftclient, since it retries by their types."""
         try:
             self.url, self.token = self._log_in()
         except StorageError as e:
@@ -180,7 +179,7 @@ class SdkConnection(swift.Connection):  # type: ignore[misc]
             route = self._find_route(f"{target.scheme}://{target.netloc}")
         except Mistake as e:
             raise swift.ClientException(f"the store at {target.netloc} can't be used: {e.reason}") from e
-        connection.requests_args["verify"] = not self.insecure  # the context has the certificates
+        connection.requests_args["verify"] = not self.insecure  # the context below has the certificates
         wire = connection.request_session
         wire.trust_env = False
         wire.proxies = {target.scheme: route.proxy} if route.proxy else {}
@@ -190,7 +189,7 @@ class SdkConnection(swift.Connection):  # type: ignore[misc]
 
 
 class _Trusting(requests.adapters.HTTPAdapter):
-    """Trusts what *context* trusts, and nothing else."""
+    """Trust the certificates of *context* only."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context

@@ -1,11 +1,11 @@
-"""Large objects of a Swift: static ones (SLO), made of segments in a container beside theirs.
+"""Upload large objects to a Swift as static large objects (SLO), with segments in a second container.
 
-Segments are named much as python-swiftclient names them, with a name of the try before their number:
-``<container>_segments/<key>/<mtime>/<size>/<segment size>/<try>/00000000``. So a later try finds
-what an earlier one left, and no two tries write the same name.
+The names of segments are those of python-swiftclient, with an identifier of the upload before the number:
+``<container>_segments/<key>/<mtime>/<size>/<segment size>/<upload>/00000000``. So a later upload finds the segments
+that an earlier one left, and two uploads never write the same name.
 
-Whose a segment is, no name tells: others may name it in a manifest of theirs, which may be a copy or an old version.
-So an upload removes only what it stored itself, if it failed to name that. All else is for `swift_sweep`.
+A name does not show which objects use a segment: another manifest may contain it, such as a copy or an old version.
+So a failed upload removes only its own segments that no manifest can contain. The module `sweep` removes the others.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from pfstorage.backends.errors import PreconditionFailedError
 from pfstorage.backends.http.errors import Refusal
 from pfstorage.backends.swift.errors import BadRequestError
 from pfstorage.backends.swift.headers import etag_in
-from pfstorage.backends.swift.limits import Limits, asked_limits
+from pfstorage.backends.swift.limits import Limits, fetch_limits
 from pfstorage.backends.swift.manifests import SwiftManifests, Unreadable
 from pfstorage.backends.swift.names import home_of, number_of, segment_container
 from pfstorage.backends.swift.network import Connection, path_of
-from pfstorage.backends.swift.objects import SwiftObjects, noted_if_unanswered, only_if_new
+from pfstorage.backends.swift.objects import SwiftObjects, if_absent_errors, note_if_unanswered
 from pfstorage.backends.swift.rows import NO_JSON
 from pfstorage.errors import (
     ContainerNotFoundError,
@@ -44,14 +44,14 @@ from pfstorage.errors import (
 
 log = logging.getLogger(__name__)
 
-MOST_TOLD = 1024**2
-"""Bytes of the answer to a manifest: Swift names each segment that is wrong."""
-TAKEN = "x-object-meta-taken-by"
-"""Which try has taken a segment of another one for its own, too."""
+# Bytes of the answer to a manifest: Swift lists each segment that is wrong.
+MOST_ANSWERED = 1024**2
+# The header of a segment with the identifier of the upload that reuses it.
+REUSED_BY = "x-object-meta-taken-by"
 
 
 class SwiftSegments:
-    """The segments of the objects in *container*, and the manifests that name them."""
+    """Access the segments of the objects in *container*, and the manifests that list them."""
 
     def __init__(self, objects: SwiftObjects, container: str) -> None:
         self.objects = objects
@@ -61,9 +61,9 @@ class SwiftSegments:
 
     @property
     def limits(self) -> Limits:
-        # no cached_property: before Python 3.12, one that waits would hold up all others
+        # before Python 3.12, a cached_property holds one lock for all instances while it waits
         if self._limits is None:
-            self._limits = asked_limits(self.objects.session)
+            self._limits = fetch_limits(self.objects.session)
         return self._limits
 
     @property
@@ -74,49 +74,48 @@ class SwiftSegments:
         largest, most = self.limits.file_size, self.limits.segments
         least = math.ceil(size / most)
         if least > largest:
-            text = (
-                f"an object of {size} bytes is too large: the store takes {most} segments of {largest} bytes"
-            )
+            text = f"an object of {size} bytes is too large: the store accepts {most} segments of {largest} bytes"
             raise ObjectTooLargeError(text)
         return max(least, min(wanted, largest))
 
     def list_parts(self, info: ObjectInfo) -> list[Part]:
-        """Return the segments of *info*, whose manifest must be that of its etag; or the whole, if none can be read."""
+        """Return the segments of *info*, or one part for the whole object if its manifest can't be read.
+
+        Raise `NotFoundError` if the manifest does not have the etag of *info*.
+        """
         if not info.segments_etag:
             return [_whole(info)]
         try:
-            return self.manifests.pieces(self.container, info)
+            return self.manifests.parts(self.container, info)
         except Unreadable as e:
             log.debug("%s", e)
             return [_whole(info)]
 
     def names_in(self, info: ObjectInfo) -> set[str]:
-        """Return the names of the segments of *info* that are in the container for them. Raise `Unreadable`."""
+        """Return the names of those segments of *info* that are in the segment container. Raise `Unreadable`."""
         home = f"/{self.segment_container}/"
         rows = self.manifests.rows(self.container, info.key, info.segments_etag)
         return {str(row["name"]).removeprefix(home) for row in rows}
 
-    def take(self, name: str, by: str) -> None:
-        """Have the segment *name* stay for *by*, whoever stored it. It then counts as new."""
+    def mark_reused(self, name: str, by: str) -> None:
+        """Mark the segment *name* as used by the upload *by*. That also renews its modification time."""
+        self.objects.session.ask("POST", self.segment_container, name, {REUSED_BY: by})
 
-        self.objects.session.ask("POST", self.segment_container, name, {TAKEN: by})
-
-    def remove_unless_taken(self, name: str) -> None:
-        """Remove a segment, unless another try has taken it. What fails is left: it is in nobody's way."""
-
+    def remove_unless_reused(self, name: str) -> None:
+        """Remove a segment, unless another upload reuses it. An error leaves it in place, which does no harm."""
         home, ask = self.segment_container, self.objects.session.ask
         try:
-            if TAKEN not in ask("HEAD", home, name):
+            if REUSED_BY not in ask("HEAD", home, name):
                 ask("DELETE", home, name)
         except NotFoundError:
             return
         except StorageError as e:
-            log.warning("a segment that is not used could not be removed; objSweep does it")
-            log.debug("%s", e)  # which names it
+            log.warning("an unused segment could not be removed; run objSweep to remove it")
+            log.debug("%s", e)  # this text has the key, which may name a patient
 
 
 class SwiftUpload:
-    """A `MultipartUpload` of *key*. *stem* tells its segments from those of another file or size."""
+    """Implement `MultipartUpload` for *key*. *stem* is in the names of its segments: mtime, size and part size."""
 
     def __init__(
         self,
@@ -128,36 +127,36 @@ class SwiftUpload:
     ) -> None:
         self._segments = segments
         self._key = key
-        self._try = uuid.uuid4().hex
+        self._id = uuid.uuid4().hex
         self._stem = stem
-        self._piece_size = int(stem.rpartition("/")[2])
+        self._part_size = int(stem.rpartition("/")[2])
         self._headers = headers
         self._replaced = replaced
-        self._left: dict[Part, str] = {}
+        self._stored: dict[Part, str] = {}
         self._reused: dict[int, str] = {}
         self._own: set[str] = set()
-        self._may_be_named = False
+        self._may_be_in_use = False
 
     @functools.cached_property
-    def _of_all_tries(self) -> str:
+    def _common_prefix(self) -> str:
         return f"{home_of(self._key, self._segments.limits.key)}/{self._stem}/"
 
     def stored(self) -> Set[Part]:
         with contextlib.suppress(ContainerNotFoundError, PermissionDeniedError, RejectedError):
-            in_use = self._names_replaced()
+            in_use = self._replaced_names()
             if in_use is None:
                 return set()
-            rows = self._segments.objects.list(self._segments.segment_container, prefix=self._of_all_tries)
+            rows = self._segments.objects.list(self._segments.segment_container, prefix=self._common_prefix)
             for row in rows:
-                number = number_of(row.key[len(self._of_all_tries) :])
+                number = number_of(row.key[len(self._common_prefix) :])
                 if number is not None and row.size and row.md5 and row.key not in in_use:
-                    self._left[Part(number * self._piece_size, row.size, row.md5)] = row.key
-        return self._left.keys()
+                    self._stored[Part(number * self._part_size, row.size, row.md5)] = row.key
+        return self._stored.keys()
 
-    def _names_replaced(self) -> set[str] | None:
-        """Return the names of the segments of the object that is there, None if they are not known.
+    def _replaced_names(self) -> set[str] | None:
+        """Return the names of the segments of the existing object, None if its manifest can't be read.
 
-        They are not used again: to store an object anew mends one that is damaged.
+        They are not reused: a new upload then repairs a damaged object.
         """
         if not (self._replaced and self._replaced.segments_etag):
             return set()
@@ -167,16 +166,16 @@ class SwiftUpload:
             return None
 
     def reuse(self, piece: Part) -> bool:
-        name = self._left[piece]
+        name = self._stored[piece]
         try:
-            self._segments.take(name, self._try)
+            self._segments.mark_reused(name, self._id)
         except (NotFoundError, PermissionDeniedError, RejectedError):
             return False
         self._reused[piece.offset] = name
         return True
 
     def _name(self, offset: int) -> str:
-        own = f"{self._of_all_tries}{self._try}/{offset // self._piece_size:08}"
+        own = f"{self._common_prefix}{self._id}/{offset // self._part_size:08}"
         return self._reused.get(offset, own)
 
     def put(self, body: Source, offset: int, size: int) -> Part:
@@ -199,13 +198,13 @@ class SwiftUpload:
             }
             for piece in pieces
         ]
-        with only_if_new(self._key, self._headers, if_absent):
+        with if_absent_errors(self._key, self._headers, if_absent):
             try:
                 self._put_manifest(json.dumps(manifest).encode(), etag, len(manifest))
             except RejectedError as e:
-                # what is there is new, if it is of a try whose answer was lost
+                # an earlier attempt, whose answer was lost, may have stored the object
                 if not (
-                    self._may_be_named and isinstance(e, PreconditionFailedError) and self._is_live(etag)
+                    self._may_be_in_use and isinstance(e, PreconditionFailedError) and self._is_live(etag)
                 ):
                     raise
         size = sum(piece.size for piece in pieces)
@@ -213,35 +212,34 @@ class SwiftUpload:
         return ObjectInfo(self._key, size, etag, content_type=kind, segments_etag=etag)
 
     def _is_live(self, etag: str) -> bool:
-        """Tell whether the object is the one that was made here."""
-        with contextlib.suppress(StorageError):  # what is told is why the last try failed
+        """Return whether the store has the object of this upload."""
+        with contextlib.suppress(StorageError):  # the error of the PUT is raised instead
             return self._segments.objects.head(self._segments.container, self._key).etag == etag
         return False
 
     def _put_manifest(self, manifest: bytes, etag: str, segments: int) -> None:
-        """Store the manifest. The store looks at each segment first; a heartbeat keeps the line open.
+        """Store the manifest, and check that the new object has *etag*.
 
-        That is a byte each 10 s, so it is given a second for each segment.
-
-        It is not told the *etag*, which Ceph takes for that of the manifest: what it answers is compared.
+        The store first checks each segment, so the answer may take a second for each. Meanwhile it sends a byte every
+        10 s. The request has no ETag, since Ceph would compare it with the manifest itself.
         """
 
         def note() -> None:
-            self._may_be_named = True
+            self._may_be_in_use = True
 
         def put(connection: Connection, url: str, token: str) -> None:
             path = path_of(url, self._segments.container, self._key)
             headers = {"X-Auth-Token": token, "Content-Length": str(len(manifest)), **self._headers}
             headers |= {"Accept": "application/json"}
             query = "?multipart-manifest=put&heartbeat=on"
-            with noted_if_unanswered(note, _is_no_clear_refusal):
+            with note_if_unanswered(note, _is_no_clear_refusal):
                 answer = objects.session.send(connection, "PUT", path + query, headers, manifest)
                 answer.allow(objects.session.timeout + segments)
-                told = connection.http.read_all(answer, MOST_TOLD)
+                content = connection.http.read_all(answer, MOST_ANSWERED)
                 if answer.status == 201:
                     stored = etag_in(answer.fields)
                 else:
-                    stored = _etag_told(told, path + query, answer.fields).strip('"')
+                    stored = _etag_in_body(content, path + query, answer.fields).strip('"')
             note()
             # a proxy may have dropped the ETag
             if (stored or etag_in(objects.ask_head(connection, path, token))) != etag:
@@ -258,15 +256,18 @@ class SwiftUpload:
             raise IntegrityError(f"{self._key!r}: the manifest did not arrive whole: {e}") from e
 
     def discard(self) -> None:
-        if self._may_be_named:
+        if self._may_be_in_use:
             return
         for name in self._own:
-            self._segments.remove_unless_taken(name)
+            self._segments.remove_unless_reused(name)
 
 
 def _whole(info: ObjectInfo) -> Part:
     if info.size is None:
-        raise RejectedError(f"the store does not tell how many bytes {info.key!r} has", key=info.key)
+        raise RejectedError(
+            f"the size of {info.key!r} is not known: the store sent no Content-Length; see its proxy",
+            key=info.key,
+        )
     return Part(0, info.size, info.md5)
 
 
@@ -274,15 +275,15 @@ def _is_no_clear_refusal(refusal: Refusal) -> bool:
     return refusal.status is None or not 400 <= refusal.status < 499 or refusal.status == 408
 
 
-def _etag_told(content: bytes, path: str = "", headers: Mapping[str, str] | None = None) -> str:
-    """Read what Swift tells after its heartbeats, with the status that it could not know before."""
+def _etag_in_body(content: bytes, path: str = "", headers: Mapping[str, str] | None = None) -> str:
+    """Return the ETag of the JSON after the heartbeats. Raise `Refusal` for an error that it describes."""
     try:
-        told = json.loads(content.strip() or b"{}")
-        status, _, reason = str(told.get("Response Status", "")).partition(" ")
+        result = json.loads(content.strip() or b"{}")
+        status, _, reason = str(result.get("Response Status", "")).partition(" ")
         if status == "201":
-            return str(told.get("Etag") or "")
-        errors = "; ".join(f"{unquote(str(name))}: {why}" for name, why in told.get("Errors", []))
+            return str(result.get("Etag") or "")
+        errors = "; ".join(f"{unquote(str(name))}: {reason}" for name, reason in result.get("Errors", []))
     except NO_JSON:
-        raise Refusal(500, "what it tells of a manifest can't be read") from None
+        raise Refusal(500, "the answer to the manifest can't be read") from None
     number = int(status) if status.isdecimal() else 500
     raise Refusal(number, " ".join([reason, errors]).strip(), headers, method="PUT", path=path)

@@ -17,7 +17,7 @@ from pfstorage.backends.errors import ConnectError
 from pfstorage.backends.http.errors import ConnectionBroken, Refusal
 from pfstorage.backends.http.response import Response
 from pfstorage.backends.retry import OutageTracker, RetryPolicy, no_progress
-from pfstorage.backends.swift.errors import asked, error_of_answer, is_signed
+from pfstorage.backends.swift.errors import error_from_answer, is_signed, subject_of
 from pfstorage.backends.swift.login import Authenticator, Login, sdk
 from pfstorage.backends.swift.network import Connection, Network, origin_of, path_of
 from pfstorage.errors import ConflictError, StorageError, UnauthenticatedError, UnavailableError
@@ -117,9 +117,9 @@ class SwiftSession:
                 return result
         except Refusal as e:
             self._network.answered.add(origin)
-            about = asked(e, urlsplit(origin).netloc, url, key)
+            about = subject_of(e, urlsplit(origin).netloc, url, key)
             is_own = functools.partial(self._is_own, e, url, token)
-            raise error_of_answer(e, about, is_own) from e
+            raise error_from_answer(e, about, is_own) from e
         except ConnectionBroken as e:
             raise self._network.unanswered_error(e, origin, key) from e
 

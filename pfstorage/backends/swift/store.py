@@ -1,4 +1,4 @@
-"""OpenStack Swift: one container as a `Storage`. How its requests are sent is `swift_session`."""
+"""Implement `Storage` for one container of an OpenStack Swift."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pfstorage.backends.content_types import guess_content_type
 from pfstorage.backends.contract import NO_ATTRIBUTES, Attributes, ByteRange, ObjectInfo, Sink, Source
 from pfstorage.backends.retry import RetryPolicy
 from pfstorage.backends.swift.headers import MTIME
-from pfstorage.backends.swift.objects import SwiftObjects, only_if_new
+from pfstorage.backends.swift.objects import SwiftObjects, if_absent_errors
 from pfstorage.backends.swift.segments import SwiftSegments, SwiftUpload
 from pfstorage.backends.swift.session import SwiftSession
 from pfstorage.backends.swift.sweep import SwiftSweep
@@ -25,7 +25,7 @@ def open_storage(settings: Settings) -> SwiftStorage:
 
 
 class SwiftStorage:
-    """One container of an OpenStack Swift."""
+    """Access one container of an OpenStack Swift. Safe in many threads."""
 
     takes_streams = True
 
@@ -86,7 +86,7 @@ class SwiftStorage:
         if_absent: bool = False,
     ) -> ObjectInfo:
         headers = _headers_of(check_key(key), attributes)
-        with only_if_new(key, headers, if_absent):
+        with if_absent_errors(key, headers, if_absent):
             return self._objects.put(self._container, key, body, size, headers)
 
     def delete(self, key: str) -> None:

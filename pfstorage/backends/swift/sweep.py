@@ -1,4 +1,4 @@
-"""The segments in a Swift of which no large object is made: found by reading every manifest of the account."""
+"""Find the segments in a Swift that no large object uses, by reading every manifest of the account."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pfstorage.backends.capabilities import Leftover, Leftovers, RunAll
 from pfstorage.backends.swift import listing as swift_listing
 from pfstorage.backends.swift.headers import LARGE
 from pfstorage.backends.swift.manifests import Unreadable, parsed
-from pfstorage.backends.swift.names import key_of, try_of
+from pfstorage.backends.swift.names import key_of, upload_of
 from pfstorage.backends.swift.network import Connection, path_of
 from pfstorage.backends.swift.rows import NO_JSON, require_row
 from pfstorage.backends.swift.segments import SwiftSegments
@@ -30,15 +30,18 @@ from pfstorage.errors import (
 
 log = logging.getLogger(__name__)
 
+# Objects whose manifests are read before the next objects are listed.
 AT_ONCE = 1000
-"""Objects that are asked for their manifests before the next ones are listed."""
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class _Named:
-    """What one object names: *names* are paths with their container, *prefix* is the beginning of some."""
+class _Uses:
+    """The segments that one object uses: *names* are paths with their container, *prefix* begins the names of others.
+
+    *unread* describes a manifest that can't be read.
+    """
 
     names: frozenset[str] = frozenset()
     prefix: str = ""
@@ -47,9 +50,9 @@ class _Named:
 
 @dataclass
 class _Look:
-    """What is known of all objects that were looked at. *left* are the segments that none of them names.
+    """Collect the results of all objects that were read. *left* has the segments that none of them uses.
 
-    *named* are those that one of them names and that are yet to be looked at: they may be manifests themselves.
+    *named* has the used segments that are still to be read: they may be manifests themselves.
     """
 
     left: dict[str, Leftover]
@@ -57,7 +60,7 @@ class _Look:
     read: set[tuple[str, ...]] = field(default_factory=set)
     named: set[str] = field(default_factory=set)
 
-    def note(self, which: tuple[str, ...], named: _Named) -> None:
+    def note(self, which: tuple[str, ...], named: _Uses) -> None:
         if named.unread:
             self.unread.append(named.unread)
         if named.names or named.prefix:
@@ -71,10 +74,10 @@ class _Look:
 
 
 class SwiftSweep:
-    """Looks for what is left over of the segments in a container. Whoever may name one is asked, wherever they are.
+    """Find the unused segments in a container. All objects of the account may use them.
 
-    The segments are listed first: what names one by then is found after that. The manifests are read a second
-    time in the end, since one that was copied and removed meanwhile may have been missed in both places.
+    The segments are listed first, so a manifest that exists then is found later. The manifests are read twice: one
+    that is copied and then removed during the first reading may be missed in both places.
     """
 
     def __init__(self, segments: SwiftSegments) -> None:
@@ -82,7 +85,7 @@ class SwiftSweep:
         self._objects = segments.objects
 
     def leftovers(self, takes: Callable[[str], bool], older_than: float, share: RunAll) -> Leftovers:
-        """Do what `SupportsMultipart.leftovers` says."""
+        """Return the unused segments, as `SupportsMultipart.leftovers` does."""
         home = self._segments.segment_container
         listed, moment, unread = self._containers()
         oldest = iso_time(moment - older_than) if older_than else ""
@@ -98,7 +101,7 @@ class SwiftSweep:
         return Leftovers([*look.left.values()], len(look.read), [*dict.fromkeys(look.unread)])
 
     def _containers(self) -> tuple[list[str], float, list[str]]:
-        """Return the containers of the account, the time of the store, and why they are not known."""
+        """Return the containers of the account, the time of the store, and the reason if the list is not complete."""
         names: list[str] = []
         moment = 0.0
 
@@ -107,10 +110,10 @@ class SwiftSweep:
             query = urlencode({"format": "json", **({"marker": names[-1]} if names else {})})
             path = f"{urlsplit(url).path}?{query}"
             answer = self._objects.session.send(connection, "GET", path, {"X-Auth-Token": token})
-            told = parse_http_date(answer.fields.get("date", ""))
-            if told is None:
-                raise ValueError("it does not tell the time")
-            moment = told.timestamp()
+            date = parse_http_date(answer.fields.get("date", ""))
+            if date is None:
+                raise ValueError("the answer has no valid Date")
+            moment = date.timestamp()
             rows = json.loads(connection.http.read_all(answer) or b"[]")
             with self._objects.listings.wrong_rows("the account"):
                 for row in rows:
@@ -120,7 +123,7 @@ class SwiftSweep:
         try:
             while page := self._objects.session.call(get_page):
                 if names and page[-1] <= names[-1]:
-                    raise RejectedError("the same page is listed again and again")
+                    raise RejectedError("the store repeats the same page of its listing")
                 names += page
         except UnavailableError:
             raise
@@ -131,7 +134,7 @@ class SwiftSweep:
     def _old_segments(
         self, home: str, takes: Callable[[str], bool], oldest: str
     ) -> Iterator[tuple[str, Leftover]]:
-        """Yield the segments, by their path, of each try that has stored none since *oldest*; "" is now."""
+        """Yield path and segment for each upload that has stored none since *oldest*, a date; "" means now."""
         latest: dict[str, str] = {}
         found = []
         try:
@@ -139,16 +142,16 @@ class SwiftSweep:
                 key = key_of(row.key)
                 if key is not None and takes(key):
                     found.append(Leftover(row.key, key, row.size, row.last_modified))
-                    of_try = try_of(row.key)
-                    latest[of_try] = max(latest.get(of_try, ""), row.last_modified)
+                    upload = upload_of(row.key)
+                    latest[upload] = max(latest.get(upload, ""), row.last_modified)
         except ContainerNotFoundError:
             return
         for each in found:
-            if not oldest or latest[try_of(each.name)] < oldest:
+            if not oldest or latest[upload_of(each.name)] < oldest:
                 yield f"/{home}/{each.name}", each
 
     def _look_through(self, container: str, look: _Look, is_listed_as_large: bool, share: RunAll) -> None:
-        """Note what the objects in *container* name: those that it lists as large, or else all others."""
+        """Record the segments that objects in *container* use: those that it lists as large, or all others."""
         rows = (
             row
             for row in self._rows(container, look.unread)
@@ -166,7 +169,7 @@ class SwiftSweep:
             look.note(_identity(container, row), each)
 
     def _rows(self, container: str, unread: list[str]) -> Iterator[Row]:
-        """Yield the rows of *container*, old versions too."""
+        """Yield the rows of *container*, including old versions."""
         marks: dict[str, str] = {}
         is_last = False
         try:
@@ -179,7 +182,7 @@ class SwiftSweep:
                 before = marks
                 marks = {"marker": last["name"], "version_marker": last.get("version_id") or ""}
                 if marks == before:
-                    raise RejectedError("the same page is listed again and again")
+                    raise RejectedError("the store repeats the same page of its listing")
         except ContainerNotFoundError:
             return
         except UnavailableError:
@@ -187,27 +190,27 @@ class SwiftSweep:
         except StorageError as e:
             unread.append(f"container {container!r}: {e}")
 
-    def _named_by(self, container: str, row: Row) -> _Named:
+    def _named_by(self, container: str, row: Row) -> _Uses:
         key, is_large = str(row["name"]), "slo_etag" in row
         query = "" if row.get("is_latest", True) else f"version-id={quote(str(row['version_id']))}"
         if "symlink_path" in row:  # /v1/account/container/key
-            return _Named(frozenset(["/" + unquote(row["symlink_path"]).split("/", 3)[-1]]))
+            return _Uses(frozenset(["/" + unquote(row["symlink_path"]).split("/", 3)[-1]]))
         try:
             if is_large or self._is_large(container, key, query):
                 prefix, content = self._segments.manifests.read(container, key, query and f"&{query}")
                 names = () if prefix else (str(each["name"]) for each in parsed(content))
-                return _Named(frozenset(names), prefix and f"/{prefix}")
-            return _Named()
+                return _Uses(frozenset(names), prefix and f"/{prefix}")
+            return _Uses()
         except UnavailableError:
             raise
         except (StorageError, Unreadable, *NO_JSON) as e:
             if isinstance(e, NotFoundError) and not (is_large and self._is_there(container, key, query)):
-                return _Named()  # it is listed for a while after its end
+                return _Uses()  # a listing may show a removed object for a while
             log.debug("%r in %r: %s", key, container, e)
-            return _Named(unread=f"object {key!r} in container {container!r}: its manifest can't be read")
+            return _Uses(unread=f"object {key!r} in container {container!r}: its manifest can't be read")
 
     def _is_there(self, container: str, key: str, query: str) -> bool:
-        """Tell whether any replica is left of an object that the store denies: of its segments, none may be removed."""
+        """Return whether any replica of an object is left after a 404. Then its segments must stay."""
         try:
             self._head(container, key, query, {"X-Newest": "true"})
         except NotFoundError:
@@ -232,7 +235,7 @@ class SwiftSweep:
         return self._objects.session.call(head, key)
 
     def remove(self, leftover: Leftover) -> bool:
-        """Do what `SupportsMultipart.remove_leftover` says."""
+        """Remove an unused segment, as `SupportsMultipart.remove_leftover` does."""
         home = self._segments.segment_container
         try:
             if self._objects.head(home, leftover.name).last_modified[:19] > leftover.last_modified[:19]:
@@ -244,5 +247,5 @@ class SwiftSweep:
 
 
 def _identity(container: str, row: Row) -> tuple[str, ...]:
-    """Return what tells an object in a listing from any other, and from what it was before."""
+    """Return an identity of an object in a listing, which differs for each version of it."""
     return container, str(row.get("name")), str(row.get("version_id")), str(row.get("hash"))
