@@ -20,9 +20,9 @@ log = logging.getLogger(__name__)
 
 # Seconds. A pause is random, below a bound that begins with the first value and doubles up to the second.
 FIRST_PAUSE = 0.5
-LONGEST_PAUSE = 8.0
+MAX_PAUSE = 8.0
 # Seconds. A store may ask for a longer pause by Retry-After, up to this bound.
-LONGEST_RETRY_AFTER = 60.0
+MAX_RETRY_AFTER = 60.0
 # Seconds after which a request to a store that accepts no connection fails, however many retries remain.
 # All requests to one store share this time, so a later request does not wait again.
 CONNECT_PATIENCE = 3.0
@@ -66,7 +66,7 @@ class OutageTracker:
         if not isinstance(error, ConnectError):
             self._seen = float("-inf")
             return
-        if now - self._seen > LONGEST_PAUSE:  # without requests in between, the store may have been available
+        if now - self._seen > MAX_PAUSE:  # without requests in between, the store may have been available
             self._began = now
         self._seen = now
 
@@ -74,7 +74,7 @@ class OutageTracker:
     def seconds(self) -> float:
         """The length of the current outage in seconds, 0 without an outage."""
         now = time.monotonic()
-        return now - self._began if now - self._seen <= LONGEST_PAUSE else 0.0
+        return now - self._began if now - self._seen <= MAX_PAUSE else 0.0
 
 
 class RetryPolicy:
@@ -269,6 +269,6 @@ def _pause(attempt: int, error: StorageError) -> float:
     The randomness ("full jitter") spreads the retries of workers that failed at the same time.
     """
     if error.retry_after is not None:
-        return min(error.retry_after, LONGEST_RETRY_AFTER)
-    bound: float = min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt)
+        return min(error.retry_after, MAX_RETRY_AFTER)
+    bound: float = min(MAX_PAUSE, FIRST_PAUSE * 2**attempt)
     return random.uniform(0, bound)  # noqa: S311 - no secret depends on it

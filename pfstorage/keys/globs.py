@@ -15,11 +15,11 @@ Step = Callable[[str], object] | None
 
 # Limits for `Steps`, which is the fastest for short globs, but needs a time of the product of both lengths: the number
 # of components of a glob, and the length of a component with ``?`` or ``[``.
-MOST_STEPS = 16
-LONGEST_STEP = 64
+MAX_STEPS = 16
+MAX_STEP_LENGTH = 64
 
 # The number of characters that an automaton caches.
-MOST_KNOWN = 128
+MAX_CACHED = 128
 
 # Stands for any name. No name contains it.
 _ANY = "\0"
@@ -35,8 +35,8 @@ class Glob:
         self._ends_in_any = parts[-1] == "**"
         # the slash at the end of a directory marker counts only then
         self._wants_slash = not self._is_anywhere and parts[-1] in ("", "**")
-        is_short = len(parts) <= MOST_STEPS and all(
-            len(part) <= LONGEST_STEP for part in parts if "?" in part or "[" in part
+        is_short = len(parts) <= MAX_STEPS and all(
+            len(part) <= MAX_STEP_LENGTH for part in parts if "?" in part or "[" in part
         )
         self._matches = Steps(parts).match if is_short else Automaton(parts).match
 
@@ -119,16 +119,16 @@ class Automaton:
 
     def __init__(self, parts: list[str]) -> None:
         self._count = 0
-        self._stars = self._levels = self._rests = self._marks = 0
+        self._star_positions = self._level_positions = self._rest_positions = self._any_character = 0
         self._characters: dict[str, int] = {}
         self._sets: dict[str, int] = {}
         for number, part in enumerate(parts):
             is_last = number == len(parts) - 1
             if part == "**" and is_last:
-                self._rests |= self._new_position()
+                self._rest_positions |= self._new_position()
             elif part == "**":
                 if number == 0 or parts[number - 1] != "**":
-                    self._levels |= self._new_position()
+                    self._level_positions |= self._new_position()
             else:
                 self._add(part if is_last else f"{part}/")
         tests = (
@@ -145,16 +145,16 @@ class Automaton:
         for symbol in re.findall(r"\*+|\[(?:!|(?!!))(?:\]|(?!\]))[^\]]*\]|.", text, re.DOTALL):
             position = self._new_position()
             if symbol[0] == "*":
-                self._stars |= position
+                self._star_positions |= position
             elif symbol == "?":
-                self._marks |= position
+                self._any_character |= position
             else:
                 known = self._sets if len(symbol) > 1 else self._characters
                 known[symbol] = known.get(symbol, 0) | position
 
     def match(self, path: str) -> bool:
         """Return whether the glob matches all of *path*."""
-        stars, levels, rests = self._stars, self._levels, self._rests
+        stars, levels, rests = self._star_positions, self._level_positions, self._rest_positions
         found = 1 | (levels & 1) << 1
         found |= (found & stars) << 1
         found |= (found & rests) << 1
@@ -174,10 +174,10 @@ class Automaton:
 
     def _positions_of(self, character: str) -> int:
         """Return the positions that *character* advances."""
-        positions = self._characters.get(character, 0) | self._marks
+        positions = self._characters.get(character, 0) | self._any_character
         for fits, of_set in self._tests:
             if fits(character):
                 positions |= of_set
-        if len(self._of_character) < MOST_KNOWN:
+        if len(self._of_character) < MAX_CACHED:
             self._of_character[character] = positions
         return positions

@@ -101,14 +101,6 @@ class Body:
         with local_errors(self._path):
             return self._read_at(min(size, self.size), self._start)
 
-    def begins_with(self, offset: int, magic: bytes) -> bool:
-        """Return whether the file has the bytes *magic* at *offset*, as a DICOM file has ``DICM`` at 128.
-
-        The position of `read` does not change.
-        """
-        with local_errors(self._path):
-            return self._read_at(len(magic), self._start + offset) == magic
-
     def part(self, offset: int, size: int) -> Body:
         """Return a separate body of *size* bytes at *offset*. It is usable while the file is open."""
         if not 0 <= offset <= offset + size <= self.size:

@@ -24,7 +24,7 @@ def status_to_replace(name: str, directory: int) -> os.stat_result | None:
     with contextlib.suppress(FileNotFoundError):
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     if status and stat.S_ISLNK(status.st_mode):
-        if _is_of_process(name, directory):
+        if _leads_to_process(name, directory):
             raise _special()
         status = None
         with contextlib.suppress(OSError):  # it leads nowhere, or to an inaccessible directory
@@ -39,7 +39,7 @@ def _special() -> OSError:
     return IsADirectoryError(errno.EISDIR, text)
 
 
-def _is_of_process(name: str, directory: int) -> bool:
+def _leads_to_process(name: str, directory: int) -> bool:
     """Return whether the link *name* leads to an open file of a process, as ``/dev/stdout`` does."""
     try:
         here = os.readlink(f"/proc/self/fd/{directory}")
@@ -48,22 +48,22 @@ def _is_of_process(name: str, directory: int) -> bool:
     return any(os.path.join(step, "").startswith("/proc/") for step, _ in steps(os.path.join(here, name)))
 
 
-def copy_permissions(descriptor: int, there: os.stat_result, name: str, directory: int, most: int) -> None:
-    """Give a new file the permissions of the file *name* that it will replace, which has the status *there*.
+def copy_permissions(descriptor: int, old: os.stat_result, name: str, directory: int, max_mode: int) -> None:
+    """Give a new file the permissions of the file *name* that it will replace, which has the status *old*.
 
-    The new file gets its owner, group, access list and mode, limited to the mode *most*. If the system refuses one
+    The new file gets its owner, group, access list and mode, limited to the mode *max_mode*. If the system refuses one
     of them, the new file gets fewer permissions instead. Raise `OSError` if it would have more than the old one.
     """
-    wanted = stat.S_IMODE(there.st_mode) & most
+    wanted = stat.S_IMODE(old.st_mode) & max_mode
     # a tuple: both calls must run
-    if not all((_keep_owner(descriptor, there), _keep_acl(descriptor, f"/proc/self/fd/{directory}/{name}"))):
+    if not all((_keep_owner(descriptor, old), _keep_acl(descriptor, f"/proc/self/fd/{directory}/{name}"))):
         wanted &= _OWNER
     if _mode(descriptor) == wanted:
         return
     try:
         os.fchmod(descriptor, wanted)
     except OSError as e:
-        if _mode(descriptor) & ~stat.S_IMODE(there.st_mode):
+        if _mode(descriptor) & ~stat.S_IMODE(old.st_mode):
             text = f"the new file can't have the permissions of the old one ({e.strerror}): remove the old file first"
             raise OSError(e.errno, text) from e
 
@@ -72,16 +72,16 @@ def _mode(descriptor: int) -> int:
     return stat.S_IMODE(os.fstat(descriptor).st_mode)
 
 
-def _keep_owner(descriptor: int, there: os.stat_result) -> bool:
-    """Change owner and group to those of *there*; return whether the group is right."""
+def _keep_owner(descriptor: int, old: os.stat_result) -> bool:
+    """Change owner and group to those of *old*; return whether the group is right."""
     ours = os.fstat(descriptor)
-    for uid in dict.fromkeys((there.st_uid, -1)):
-        if (ours.st_uid, ours.st_gid) == (there.st_uid, there.st_gid):
+    for uid in dict.fromkeys((old.st_uid, -1)):
+        if (ours.st_uid, ours.st_gid) == (old.st_uid, old.st_gid):
             break
         with contextlib.suppress(OSError):  # only the superuser may give files away
-            os.fchown(descriptor, uid, there.st_gid)
+            os.fchown(descriptor, uid, old.st_gid)
             break
-    return os.fstat(descriptor).st_gid == there.st_gid
+    return os.fstat(descriptor).st_gid == old.st_gid
 
 
 def _keep_acl(descriptor: int, path: str) -> bool:

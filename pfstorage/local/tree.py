@@ -87,10 +87,6 @@ class LocalTree:
         """Close the directories that were kept open, each when nothing uses it any more."""
         self._directories.close()
 
-    def path(self, parts: Parts) -> str:
-        """Return the path of *parts*, which starts with `directory`."""
-        return os.path.join(self.directory, *parts)
-
     def make_directory(self, parts: Parts, *, durable: bool = False) -> None:
         """Create the directory *parts* and its missing parents. If *durable*, sync them to the disk."""
         self._directories.open(parts, make=True)
@@ -274,7 +270,7 @@ class LocalTree:
         try:
             directory = self._directories.open_nearest(parts)
         except OSError as e:
-            log.debug("can't determine whether %r ignores case: %s", self.path(parts), e)
+            log.debug("can't determine whether %r ignores case: %s", os.path.join(self.directory, *parts), e)
             return False
         if answers is None:
             return disk.folds_names(directory.descriptor)

@@ -151,9 +151,9 @@ class NewFile:
         if self._directory is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         directory = self._directory.descriptor
-        there = status_to_replace(self._name, directory)
-        if there and not if_absent:
-            copy_permissions(self._descriptor, there, self._name, directory, self._mode)
+        old = status_to_replace(self._name, directory)
+        if old and not if_absent:
+            copy_permissions(self._descriptor, old, self._name, directory, self._mode)
         if durable:
             self._sync(self._descriptor)
         elif self._may_fail_at_close:

@@ -38,17 +38,6 @@ def test_a_body_is_a_seekable_view_of_the_file(content: bytes) -> None:
             body.seek(-1)
 
 
-def test_the_form_of_a_file_is_told_by_its_bytes_without_moving(dicom_files: Path, content: bytes) -> None:
-    with open_body(str(dicom_files / "CT_small.dcm")) as (body, _):
-        body.seek(7)
-        assert body.begins_with(128, b"DICM")
-        assert body.tell() == 7
-    with open_body("a") as (body, _):
-        assert not body.begins_with(128, b"DICM")
-        assert not body.begins_with(10_238, b"\xfe\xff\x00")
-        assert body.part(300, 10).begins_with(1, bytes([45, 46]))
-
-
 def test_parts_are_read_by_several_threads_at_once(content: bytes) -> None:
     def read(body: Body, start: int) -> Callable[[], None]:
         def call() -> None:

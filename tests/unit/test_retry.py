@@ -15,7 +15,7 @@ from pfstorage.backends.retry import (
     BUDGET,
     BUDGET_FOR_SUCCESS,
     CONNECT_PATIENCE,
-    LONGEST_PAUSE,
+    MAX_PAUSE,
     OutageTracker,
     RetryPolicy,
     _pause,
@@ -147,7 +147,7 @@ def test_an_outage_that_nobody_has_seen_for_a_while_begins_anew() -> None:
     outage = OutageTracker()
     outage.note(DOWN)
     outage._began -= 1000
-    outage._seen -= LONGEST_PAUSE + 1
+    outage._seen -= MAX_PAUSE + 1
     assert outage.seconds == 0
     outage.note(DOWN)
     assert outage.seconds < 1
