@@ -48,19 +48,19 @@ def store(swift: DevSwift, proxy: Proxy) -> Iterator[Storage]:
 @pytest.mark.parametrize(
     "kind", [*TYPES, "Application/Directory", "application/directory; charset=UTF-8", "TEXT/DIRECTORY ;x=y"]
 )
-def test_what_is_empty_and_of_such_a_type_is_a_directory(kind: str) -> None:
+def test_an_empty_object_of_a_directory_type_is_a_directory(kind: str) -> None:
     assert ObjectInfo("d", 0, content_type=kind).is_directory
     assert not ObjectInfo("d", 1, content_type=kind).is_directory
 
 
 @pytest.mark.parametrize("kind", ["application/octet-stream", "application/directory2", "", "directory"])
-def test_what_is_of_another_type_is_a_file(kind: str) -> None:
+def test_an_empty_object_of_another_type_is_a_file(kind: str) -> None:
     assert not ObjectInfo("d", 0, content_type=kind).is_directory
     assert ObjectInfo("d/", content_type=kind).is_directory
 
 
 @pytest.mark.parametrize("kind", [*TYPES, "Application/Directory; charset=UTF-8"])
-def test_a_pull_makes_a_directory_and_what_is_below_it(storage: Storage, tmp_path: Path, kind: str) -> None:
+def test_a_pull_makes_a_directory_with_its_files(storage: Storage, tmp_path: Path, kind: str) -> None:
     mark(storage, "s/d", kind)
     mark(storage, "s/d/e", kind)
     mark(storage, "s/empty", kind)
@@ -73,9 +73,7 @@ def test_a_pull_makes_a_directory_and_what_is_below_it(storage: Storage, tmp_pat
     assert verdict(run(storage, "objVerify", **PULL))[2:] == ([], [], [])
 
 
-def test_what_swift_upload_leaves_is_pulled_as_it_was(
-    swift: DevSwift, store: Storage, tmp_path: Path
-) -> None:
+def test_a_tree_of_swift_upload_is_pulled_unchanged(swift: DevSwift, store: Storage, tmp_path: Path) -> None:
     write_tree(tmp_path / "data", {"a": b"a", "d/b": b"b", "d/e/c": b"c"})
     (tmp_path / "data" / "empty").mkdir()
     container = store.settings.swift.container_name
@@ -133,7 +131,7 @@ def test_both_kinds_of_marks_side_by_side_are_one_directory(store: Storage, tmp_
     assert read_tree(tmp_path / "out") == {"d/f": b"x"}
 
 
-def test_a_comparison_finds_what_is_in_the_way_or_missing(storage: Storage, tmp_path: Path) -> None:
+def test_a_comparison_finds_missing_and_blocked_directories(storage: Storage, tmp_path: Path) -> None:
     for name in ("there", "file", "gone"):
         mark(storage, f"s/{name}")
     assert run(storage, "objPull", **PULL)["status"] is True
@@ -223,7 +221,7 @@ def test_a_level_by_http_shows_the_same(store: Storage) -> None:
         assert [row.get("subdir") for row in reply["objects"]] == ["s/d/", None]
 
 
-def test_who_sees_a_part_of_a_store_sees_its_directories(store: Storage) -> None:
+def test_a_token_with_a_prefix_sees_its_directories(store: Storage) -> None:
     mark(store, "s/d")
     put(store, "s/d-1", "t/x")
     context = RequestContext(Principal(Permissions("read", "s/")))
@@ -237,9 +235,7 @@ LEVELS = st.sets(st.text("ad-/", min_size=1, max_size=4), max_size=8)
 
 @example(marks={"a", "a-"}, files=set(), limit=1, prefix="a")
 @given(marks=LEVELS, files=LEVELS, limit=st.integers(1, 4), prefix=st.sampled_from(["", "a", "a/"]))
-def test_pages_of_a_level_are_the_whole_of_it(
-    marks: set[str], files: set[str], limit: int, prefix: str
-) -> None:
+def test_pages_of_a_level_are_complete(marks: set[str], files: set[str], limit: int, prefix: str) -> None:
     with open_storage(type="memory") as storage:
         put(storage, "z", *files)
         for key in marks - files:

@@ -59,7 +59,7 @@ def places(tmp_path: Path) -> tuple[Path, Path]:
 def jobs_of(
     storage: Storage, state: Path, *roots: Path | str
 ) -> Iterator[tuple[StoreHandler, RequestContext]]:
-    """A dispatcher and who sends it messages, as a server has them whose ``--fsRoot`` are *roots*."""
+    """Return a dispatcher and the context of its messages, as in a server whose ``--fsRoot`` are *roots*."""
     handler = StoreHandler(storage)
     allowed = AllowedRoots([str(each) for each in roots]) if roots else None
     context = RequestContext(Principal(is_trusted=False), roots=allowed)
@@ -102,7 +102,7 @@ def content(storage: Storage) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("meta", PUSHES.values(), ids=PUSHES)
 @pytest.mark.parametrize("has_roots", [True, False])
-def test_a_push_takes_the_files_that_were_meant_and_replies_as_it_would_have(
+def test_a_push_job_uses_its_original_paths(
     storage: Storage,
     places: tuple[Path, Path],
     tmp_path: Path,
@@ -170,7 +170,7 @@ def test_a_pull_goes_where_it_was_meant_to(
     assert all((here / path).is_file() for path in expected["localFileList"])
 
 
-def test_an_audit_compares_what_was_meant(
+def test_an_audit_uses_the_original_paths(
     storage: Storage, places: tuple[Path, Path], tmp_path: Path
 ) -> None:
     here, there = places
@@ -190,7 +190,7 @@ def failed_alone(over: dict[str, Any], kind: str) -> str:
 
 
 @pytest.mark.parametrize("action", ["objPush", "objPull"])
-def test_a_job_whose_directory_is_below_no_root_any_more_does_nothing(
+def test_a_job_whose_directory_left_the_roots_does_nothing(
     places: tuple[Path, Path], tmp_path: Path, action: str
 ) -> None:
     here, there = places
@@ -227,7 +227,7 @@ def test_a_link_that_was_a_root_and_leads_elsewhere_now_is_not_followed(
 
 
 @pytest.mark.parametrize("roots", ["{tmp_path}/here", "{tmp_path}"])
-def test_a_root_in_whose_place_a_link_was_put_is_another_directory(
+def test_a_root_replaced_by_a_link_is_another_directory(
     places: tuple[Path, Path], tmp_path: Path, roots: str
 ) -> None:
     here, there = places
@@ -262,7 +262,7 @@ def test_a_job_for_another_directory_as_store_does_nothing(
     assert not (there / "store").exists()
 
 
-def test_a_store_is_the_same_however_it_is_spelled_and_another_where_a_link_leads_elsewhere(
+def test_spellings_of_a_store_directory(
     places: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = places
@@ -323,7 +323,7 @@ def test_the_same_jid_for_another_tree_is_another_job(places: tuple[Path, Path],
         assert reply["error"]["type"] == "JobConflictError"
 
 
-def test_the_name_of_a_store_has_no_secret_and_tells_accounts_apart() -> None:
+def test_store_names_differ_by_account_and_contain_no_secret() -> None:
     plain = SwiftSettings(auth_url="http://u:canary@h:80/auth", username="a:ann", key="canary")
 
     def name(**changes: Any) -> str:

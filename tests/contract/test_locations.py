@@ -41,7 +41,7 @@ def test_every_spelling_of_a_location_is_the_same(storage: Storage, tmp_path: Pa
 @pytest.mark.parametrize(
     ("bucket", "location"), [("k/", "/w"), ("/k", "w//"), ("k//w", ""), ("", "k//w"), ("./k", "./w")]
 )
-def test_what_is_put_before_follows_the_rule(
+def test_prepend_bucket_path_follows_the_rule(
     storage: Storage, tmp_path: Path, bucket: str, location: str
 ) -> None:
     write_tree(tmp_path / "data", TREE)
@@ -116,7 +116,7 @@ def test_objects_of_http_are_named_exactly_and_none_is_made_with_an_empty_compon
     assert keys(storage) == ["k/f"]
 
 
-def test_who_may_use_a_part_of_the_store_may_spell_it_any_way(storage: Storage, tmp_path: Path) -> None:
+def test_a_token_with_a_prefix_accepts_all_spellings(storage: Storage, tmp_path: Path) -> None:
     write_tree(tmp_path / "data", TREE)
     context = RequestContext(Principal(Permissions("write", "k/w/")))
     for location, is_done in (("/k//w", True), ("k//w2", False), ("k/w/../w2", False)):
@@ -168,6 +168,6 @@ def test_a_key_without_empty_components_is_meant_first(swift_storage: Storage, t
     assert read_tree(tmp_path / "out") == {"a": b"x"}
 
 
-def test_a_store_without_a_container_says_so_whatever_the_spelling() -> None:
+def test_a_missing_container_is_reported_for_all_spellings() -> None:
     with open_storage(type="memory") as storage:
         assert run(storage, "objPull", fromLocation="k//w")["error"]["type"] == "ContainerNotFoundError"

@@ -1,4 +1,4 @@
-"""objPut and objPull: what goes where, what is refused, and what is told of it."""
+"""objPut and objPull: keys and paths, failures, and replies."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_a_missing_directory_is_named(storage: Storage) -> None:
     assert reply["error"] == {"type": "LocalFileError", "local": "./nothing"}
 
 
-def test_what_can_be_put_is_put_though_a_file_has_vanished(storage: Storage, data: Path) -> None:
+def test_a_vanished_file_fails_alone(storage: Storage, data: Path) -> None:
     reply = run(
         storage, "objPut", fileList=["data/gone", "data/a.dcm"], inLocation="s", mapLocationOver="data"
     )
@@ -158,7 +158,7 @@ def test_a_pipe_and_a_link_that_leads_out_are_left_out_with_a_warning(
     assert all("was left out" in warning for warning in reply["warnings"])
 
 
-def test_a_local_name_that_is_no_unicode_fails_alone(storage: Storage, data: Path) -> None:
+def test_a_local_name_outside_unicode_fails_alone(storage: Storage, data: Path) -> None:
     (data / os.fsdecode(b"bad-\xff")).write_bytes(b"x")
     reply = run(storage, "objPut", putSpec="data", inLocation="s", mapLocationOver="data")
     assert len(reply["objectFileList"]) == len(TREE)
@@ -176,7 +176,7 @@ print(json.dumps(handler.run({"action": "objPut", "meta": {"putSpec": "data", "m
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody who may not read")
-def test_what_may_not_be_read_is_told_and_the_rest_is_put(data: Path, tmp_path: Path) -> None:
+def test_unreadable_files_are_reported_and_the_rest_is_put(data: Path, tmp_path: Path) -> None:
     (data / "closed").mkdir()
     (data / "closed" / "file").write_bytes(b"x")
     (data / "closed").chmod(0)
@@ -219,7 +219,7 @@ def test_the_documented_pull_selects_by_prefix_and_substring(pacs: Storage, tmp_
     assert sorted(read_tree(tmp_path / "data")) == ["0180.dcm", "0181.dcm"]
 
 
-def test_without_a_path_the_location_is_pulled_and_its_longer_namesake_is_not(pacs: Storage) -> None:
+def test_a_pull_without_a_path_takes_the_location_only(pacs: Storage) -> None:
     reply = run(pacs, "objPull", fromLocation="chris/uploads/DICOM", mapLocationOver="out")
     assert len(reply["objectFileList"]) == 3
     assert reply["failed"] == []
@@ -304,7 +304,7 @@ def test_a_link_under_the_final_name_is_replaced_not_followed(storage: Storage, 
     assert (tmp_path / "target" / "a").read_bytes() == b"t/a"
 
 
-def test_keys_that_collide_on_disk_fail_for_what_they_are(swift_storage: Storage, tmp_path: Path) -> None:
+def test_keys_that_collide_on_disk_fail(swift_storage: Storage, tmp_path: Path) -> None:
     put(swift_storage, "t/a", "t/a/b", "t/c")
     reply = run(swift_storage, "objPull", fromLocation="t", mapLocationOver="out")
     assert len(reply["objectFileList"]) == 2
@@ -315,7 +315,7 @@ def test_keys_that_collide_on_disk_fail_for_what_they_are(swift_storage: Storage
     assert not list((tmp_path / "out").rglob("*.part"))
 
 
-def test_what_is_there_already_is_not_moved_again(storage: Storage, data: Path, tmp_path: Path) -> None:
+def test_unchanged_files_are_skipped(storage: Storage, data: Path, tmp_path: Path) -> None:
     meta = {"putSpec": "data", "inLocation": "s", "mapLocationOver": "data"}
     run(storage, "objPut", **meta)
     (data / "a.dcm").write_bytes(b"A" * 1000)
@@ -400,7 +400,7 @@ def test_two_pulls_into_one_directory_do_not_disturb_each_other(storage: Storage
 
 
 def test_an_action_works_with_one_store_though_the_settings_change(tmp_path: Path) -> None:
-    """What is known of one store must not keep files from being sent to another."""
+    """Known objects of one store must not prevent a push to another store."""
     write_tree(tmp_path, {"data/a": b"content", "one/a": b"content"})
     settings = load_settings({"this": {"type": "filesystem"}, "filesystem": {"store_base": "one"}})[0]
     handler = StoreHandler(settings=settings)
@@ -413,7 +413,7 @@ def test_an_action_works_with_one_store_though_the_settings_change(tmp_path: Pat
     assert read_tree(tmp_path / "two") == {"a": b"content"}
 
 
-def test_a_key_that_ends_in_a_slash_is_no_file(swift_storage: Storage, data: Path, tmp_path: Path) -> None:
+def test_a_key_that_ends_in_a_slash_is_not_a_file(swift_storage: Storage, data: Path, tmp_path: Path) -> None:
     meta = {"putSpec": "data/a.dcm", "mapLocationOver": "data/a.dcm", "inLocation": "s/"}
     reply = run(swift_storage, "objPut", **meta)
     assert "marks a directory" in reply["msg"]
@@ -423,9 +423,7 @@ def test_a_key_that_ends_in_a_slash_is_no_file(swift_storage: Storage, data: Pat
     assert "no local name can have both" in pulled["failed"][0]["msg"]
 
 
-def test_an_empty_file_is_no_proof_that_nothing_is_to_be_moved(
-    swift: DevSwift, swift_storage: Storage
-) -> None:
+def test_an_empty_file_does_not_prove_equality(swift: DevSwift, swift_storage: Storage) -> None:
     """Swift lists a dynamic large object as one of no bytes, with the MD5 of nothing."""
     put(swift_storage, "parts/1", "parts/2")
     container = swift_storage.settings.swift.container_name
@@ -438,9 +436,7 @@ def test_an_empty_file_is_no_proof_that_nothing_is_to_be_moved(
     assert read_tree(Path("out")) == {"dlo": b"parts/1parts/2"}
 
 
-def test_two_files_for_one_key_are_not_both_told_to_be_there(
-    storage: Storage, data: Path, tmp_path: Path
-) -> None:
+def test_of_two_files_for_one_key_the_second_fails(storage: Storage, data: Path, tmp_path: Path) -> None:
     reply = run(storage, "objPut", fileList=["data/a.dcm", "./data/a.dcm"], inLocation="s")
     assert reply["objectFileList"] == ["s/data/a.dcm"] == keys(storage)
     assert "another file goes to 's/data/a.dcm'" in reply["failed"][0]["msg"]
@@ -460,7 +456,7 @@ def test_an_empty_directory_is_left_out_with_a_warning(storage: Storage, data: P
     assert reply["warnings"] == ["'data/sub/empty-one' was left out: it is empty"]
 
 
-def test_who_may_write_but_not_list_can_push(data: Path) -> None:
+def test_push_without_permission_to_list(data: Path) -> None:
     class WriteOnly(MemoryStorage):
         def list(self, prefix: str = "", **options: Any) -> Iterator[ObjectInfo]:
             raise PermissionDeniedError("403")
@@ -469,7 +465,7 @@ def test_who_may_write_but_not_list_can_push(data: Path) -> None:
 
 
 @pytest.mark.parametrize("is_away", [False, True])
-def test_that_the_store_was_away_is_told_before_what_else_failed(is_away: bool) -> None:
+def test_a_store_outage_is_reported_before_other_failures(is_away: bool) -> None:
     errors: list[PfstorageError] = [LocalFileError("no file"), PermissionDeniedError("forbidden")]
     if is_away:
         errors.append(UnavailableError("gone"))

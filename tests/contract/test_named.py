@@ -75,10 +75,10 @@ def tree(*keys: str, under: str = "") -> dict[str, bytes]:
     return {key[len(under) :]: key.encode() for key in keys}
 
 
-# what a name is
+# keys and locations
 
 
-def test_names_are_keys_or_locations_of_whole_components(filled: Storage, tmp_path: Path) -> None:
+def test_names_are_keys_or_locations(filled: Storage, tmp_path: Path) -> None:
     meta: dict[str, Any] = {"fromLocation": "k", "mapLocationOver": "out"}
     reply = run(filled, "objPull", **meta, fileList=["k/s1", "k/one", "k/s2/"], audit=True)
     assert (reply["status"], reply["failed"]) == (True, [])
@@ -118,7 +118,7 @@ def test_a_location_is_one_again_where_its_directory_is_there(
     assert run(filled, "objPull", fileList=[{"from": "k/one", "to": "x"}])["status"] is False
 
 
-def test_without_a_place_a_name_goes_under_its_whole_key(filled: Storage, tmp_path: Path) -> None:
+def test_a_name_without_a_path_keeps_its_whole_key(filled: Storage, tmp_path: Path) -> None:
     assert run(filled, "objPull", fileList=["k/one", "k/s2"])["status"] is True
     assert read_tree(tmp_path / "k") == {"one": b"k/one", "s2/d/e": b"k/s2/d/e"}
 
@@ -131,19 +131,19 @@ def test_names_and_pairs_go_together_and_a_text_is_a_list_of_one(filled: Storage
     assert run(filled, "objPull", fileList={"from": "other", "to": "y"})["localFileList"] == ["y"]
 
 
-def test_what_is_put_before_counts_for_names(filled: Storage, tmp_path: Path) -> None:
+def test_prepend_bucket_path_applies_to_names(filled: Storage, tmp_path: Path) -> None:
     reply = run(filled, "objPull", fileList=["s1", {"from": "one", "to": "x"}], prependBucketPath="k")
     assert sorted(reply["objectFileList"]) == ["k/one", "k/s1/a", "k/s1/b"]
 
 
 @pytest.mark.parametrize("name", ["k//s1", "/k/s1", "./k/s1", "k/s1//", "k/./s1"])
-def test_a_location_may_be_spelled_any_way(filled: Storage, tmp_path: Path, name: str) -> None:
+def test_spellings_of_a_location(filled: Storage, tmp_path: Path, name: str) -> None:
     reply = run(filled, "objPull", fileList=[{"from": name, "to": "out"}])
     assert read_tree(tmp_path / "out") == tree("k/s1/a", "k/s1/b", under="k/s1/")
     assert reply["failed"] == []
 
 
-def test_a_key_may_be_spelled_any_way(filled: Storage, tmp_path: Path) -> None:
+def test_spellings_of_a_key(filled: Storage, tmp_path: Path) -> None:
     reply = run(filled, "objPull", fileList=["k//one", {"from": "/k//s1/a", "to": "out"}])
     assert sorted(reply["objectFileList"]) == ["k/one", "k/s1/a"]
     assert (tmp_path / "out").read_bytes() == b"k/s1/a"
@@ -156,9 +156,7 @@ def test_a_key_of_others_is_named_as_it_is(swift_storage: Storage, tmp_path: Pat
     assert (tmp_path / "out").read_bytes() == b"hostile"
 
 
-def test_a_directory_that_an_object_marks_is_pulled_with_what_is_below_it(
-    storage: Storage, tmp_path: Path
-) -> None:
+def test_a_marked_directory_is_pulled_with_its_objects(storage: Storage, tmp_path: Path) -> None:
     for key in ("k/d", "k/empty"):
         storage.put(key, io.BytesIO(), 0, MARK)
     put(storage, "k/d/f", "k/d2")
@@ -197,14 +195,14 @@ def test_a_location_is_the_same_by_its_name_as_without(keys: set[str], location:
         named = None if not location.strip("/") else run(storage, "objPull", fileList=[pair])
         if named and listed["objectFileList"]:
             failed = {row["object"] for row in listed["failed"]} - {row["object"] for row in named["failed"]}
-            # of an object and what is below it, the name is the object alone
+            # the name of an object excludes the objects below it
             assert all(key.startswith(location.rstrip("/") + "/") for key in failed)
             assert sorted(named["objectFileList"]) == listed["objectFileList"]
             trees = [Path(directory) / name for name in ("listed", "named")]
             assert read_tree(trees[0]) == read_tree(trees[1])
 
 
-# what it costs
+# number of requests
 
 
 def test_a_name_is_one_get_and_no_listing(store: Storage, proxy: Proxy, tmp_path: Path) -> None:
@@ -215,7 +213,7 @@ def test_a_name_is_one_get_and_no_listing(store: Storage, proxy: Proxy, tmp_path
         assert requests(proxy) == {("GET", "object", 200): len(names)}
 
 
-def test_what_is_there_is_asked_for_by_a_head_and_stays(store: Storage, proxy: Proxy, tmp_path: Path) -> None:
+def test_existing_files_are_checked_by_head(store: Storage, proxy: Proxy, tmp_path: Path) -> None:
     put(store, *KEYS)
     run(store, "objPull", fileList=["k/one", "other"])
     write_tree(tmp_path, {"other": b"changed"})
@@ -260,10 +258,10 @@ def test_two_hundred_series_are_one_message(store: Storage, tmp_path: Path) -> N
     assert (tmp_path / "out/7/x/a").read_bytes() == b"k/001/a"
 
 
-# who may read and not list
+# permission to read but not to list
 
 
-def test_who_may_not_list_pulls_what_they_name(unlisted: Storage, proxy: Proxy, tmp_path: Path) -> None:
+def test_pull_by_name_without_permission_to_list(unlisted: Storage, proxy: Proxy, tmp_path: Path) -> None:
     meta: dict[str, Any] = {"fileList": ["k/one", {"from": "k/s1/a", "to": "x"}]}
     reply = run(unlisted, "objPull", **meta)
     assert (reply["status"], reply["objectFileList"]) == (True, ["k/one", "k/s1/a"])
@@ -341,7 +339,7 @@ def test_one_location_that_is_not_listed_keeps_no_other_name_back(unlisted: Stor
     assert [row["object"] for row in reply["failed"]] == ["k/s1"]
 
 
-# what is refused
+# refused names
 
 
 @pytest.mark.parametrize(
@@ -375,7 +373,7 @@ def test_a_list_that_can_not_be_meant_is_refused_and_nothing_is_pulled(
     assert read_tree(tmp_path / "k") == before
 
 
-def test_what_is_not_there_fails_alone(filled: Storage, tmp_path: Path) -> None:
+def test_a_missing_object_fails_alone(filled: Storage, tmp_path: Path) -> None:
     names = ["k/one", "k/nothing", "k/s", {"from": "k/s1/a/x", "to": "x"}]
     for meta in ({}, {"dryRun": True}):
         reply = run(filled, "objPull", fileList=names, **meta)
@@ -387,7 +385,7 @@ def test_what_is_not_there_fails_alone(filled: Storage, tmp_path: Path) -> None:
     assert (reply["same"], reply["missing"]) == (1, ["k/nothing", "k/s", "k/s1/a/x"])
 
 
-def test_what_is_named_twice_is_pulled_once(filled: Storage, tmp_path: Path) -> None:
+def test_a_duplicate_name_is_pulled_once(filled: Storage, tmp_path: Path) -> None:
     names = ["k/s1", "k/s1", "./k/s1", "k/s1/", "k/s1/a", "k//s1", "k"]
     reply = run(filled, "objPull", fileList=names, audit=True)
     assert (reply["status"], sorted(reply["objectFileList"])) == (True, sorted(KEYS[:-1]))
@@ -443,7 +441,7 @@ def test_names_that_fold_collide_across_the_list(
 def test_a_directory_is_looked_at_once_however_many_pairs_go_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
 ) -> None:
-    """What folds names is told by a file that is made and removed; what is left in it is found by all its names."""
+    """A probe file shows whether the file system folds names. Unfinished files are found by all spellings."""
     told, folds_names = [], disk.folds_names
     swept, sweep = [], tree_module.sweep
 
@@ -478,9 +476,7 @@ def test_a_hostile_name_leads_nowhere(swift_storage: Storage, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("to", ["../x", "/etc/x", "d/../../x", "out-link/x"])
-def test_no_name_goes_out_of_the_roots_and_nothing_is_pulled_then(
-    filled: Storage, tmp_path: Path, to: str
-) -> None:
+def test_a_path_outside_the_roots_fails_the_whole_pull(filled: Storage, tmp_path: Path, to: str) -> None:
     root = tmp_path / "root"
     root.mkdir()
     (root / "out-link").symlink_to(tmp_path)
@@ -494,7 +490,7 @@ def test_no_name_goes_out_of_the_roots_and_nothing_is_pulled_then(
 # with the other metas
 
 
-def test_the_other_metas_choose_among_what_is_named(filled: Storage, tmp_path: Path) -> None:
+def test_the_other_metas_filter_named_objects(filled: Storage, tmp_path: Path) -> None:
     names = ["k/s1", "k/one", "k/s2"]
 
     def keys(**meta: Any) -> list[str]:
@@ -510,19 +506,19 @@ def test_the_other_metas_choose_among_what_is_named(filled: Storage, tmp_path: P
     assert sorted(parts) == ["k/one", "k/s1/a", "k/s1/b", "k/s2/d/e"]
 
 
-def test_of_a_name_that_is_not_there_one_share_tells(filled: Storage) -> None:
+def test_one_shard_reports_a_missing_name(filled: Storage) -> None:
     replies = [run(filled, "objPull", fileList=["k/nothing"], shard=f"{number}/3") for number in (1, 2, 3)]
     assert sorted(reply["status"] for reply in replies) == [False, True, True]
 
 
-def test_a_dry_run_tells_what_would_be_pulled(filled: Storage, tmp_path: Path) -> None:
+def test_a_dry_run_lists_the_objects(filled: Storage, tmp_path: Path) -> None:
     names = ["k/one", "k/s1"]
     reply = run(filled, "objPull", fileList=names, dryRun=True)
     assert (reply["bytes"], reply["dryRun"], read_tree(tmp_path / "k")) == (5 + 6 + 6, True, {})
     assert run(filled, "objPull", fileList=names)["objectFileList"] == reply["objectFileList"]
 
 
-def test_a_comparison_tells_of_the_files_of_named_directories_alone(filled: Storage, tmp_path: Path) -> None:
+def test_a_comparison_finds_extra_files_in_named_directories_only(filled: Storage, tmp_path: Path) -> None:
     over = {"fromLocation": "k", "mapLocationOver": "out"}
     names = ["k/s1", "k/one", {"from": "k/s2", "to": "pair"}]
     run(filled, "objPull", fileList=names, **over)
@@ -534,7 +530,7 @@ def test_a_comparison_tells_of_the_files_of_named_directories_alone(filled: Stor
     assert reply["extra"] == ["out/s1/more", "pair/d/more"]
 
 
-def test_a_link_counts_as_what_it_leads_to_within_its_directory(filled: Storage, tmp_path: Path) -> None:
+def test_a_link_within_its_directory_is_followed(filled: Storage, tmp_path: Path) -> None:
     names = [{"from": "k/s1", "to": "pair"}]
     run(filled, "objPull", fileList=names)
     (tmp_path / "pair/a").rename(tmp_path / "pair/real")
@@ -547,7 +543,7 @@ def test_a_link_counts_as_what_it_leads_to_within_its_directory(filled: Storage,
     assert [row["object"] for row in run(filled, "objVerify", fileList=names)["failed"]] == ["k/s1/a"]
 
 
-def test_a_store_that_fails_is_no_missing_name(store: Storage, proxy: Proxy) -> None:
+def test_a_store_failure_is_not_a_missing_name(store: Storage, proxy: Proxy) -> None:
     put(store, "k/one", "k/two")
     proxy.fault(Fault("answer", status=503), where=lambda exchange: exchange.key == "k/one")
     for action in ("objPull", "objVerify"):

@@ -65,21 +65,21 @@ SIZE = sum(map(len, TREE.values()))
 # overwrite
 
 
-def test_by_default_what_differs_is_replaced(storage: Storage, data: Path) -> None:
+def test_overwrite_changed_is_the_default(storage: Storage, data: Path) -> None:
     assert moved(run(storage, "objPut", **PUT)) == (True, SIZE, 0)
     write_tree(data, {"a.dcm": b"A" * 1000})
     assert moved(run(storage, "objPut", **PUT)) == (True, 1000, 4)
     assert contents(storage)["s/a.dcm"] == b"A" * 1000
 
 
-def test_always_sends_and_fetches_what_is_there_too(storage: Storage, data: Path, tmp_path: Path) -> None:
+def test_overwrite_always_moves_unchanged_files(storage: Storage, data: Path, tmp_path: Path) -> None:
     for _ in range(2):
         assert moved(run(storage, "objPut", **PUT, overwrite="always")) == (True, SIZE, 0)
         assert moved(run(storage, "objPull", **PULL, overwrite="always")) == (True, SIZE, 0)
     assert read_tree(tmp_path / "out") == TREE
 
 
-def test_never_leaves_what_the_store_has(storage: Storage, data: Path) -> None:
+def test_overwrite_never_keeps_objects(storage: Storage, data: Path) -> None:
     storage.put("s/a.dcm", io.BytesIO(b"precious"), 8)
     assert moved(run(storage, "objPut", **PUT, overwrite="never")) == (True, SIZE - 1000, 1)
     assert contents(storage) == {f"s/{name}": content for name, content in TREE.items()} | {
@@ -87,9 +87,7 @@ def test_never_leaves_what_the_store_has(storage: Storage, data: Path) -> None:
     }
 
 
-def test_never_leaves_what_is_on_the_disk_whatever_it_is(
-    storage: Storage, data: Path, tmp_path: Path
-) -> None:
+def test_overwrite_never_keeps_files_and_directories(storage: Storage, data: Path, tmp_path: Path) -> None:
     run(storage, "objPut", **PUT)
     write_tree(tmp_path / "out", {"a.dcm": b"precious", "sub/c.dcm": b""})
     (tmp_path / "out" / "b.txt").symlink_to("nowhere")
@@ -105,7 +103,7 @@ def test_never_leaves_what_is_on_the_disk_whatever_it_is(
 
 
 @pytest.mark.parametrize("durable", ["none", "file", "batch"])
-def test_never_leaves_what_comes_to_the_disk_meanwhile(tmp_path: Path, durable: str) -> None:
+def test_overwrite_never_keeps_files_made_meanwhile(tmp_path: Path, durable: str) -> None:
     class Racing(MemoryStorage):
         def get(self, key: str, sink: Sink, byte_range: ByteRange | None = None) -> ObjectInfo:
             local = tmp_path / "out" / key.removeprefix("s/")
@@ -159,7 +157,7 @@ def test_an_object_that_is_refused_is_asked_for_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("times", [1, 9])
-def test_an_object_that_is_replaced_while_it_is_pulled_is_asked_for_again(tmp_path: Path, times: int) -> None:
+def test_an_object_replaced_during_its_pull_is_pulled_again(tmp_path: Path, times: int) -> None:
     tries = []
 
     class Replaced(MemoryStorage):
@@ -182,7 +180,7 @@ def test_an_object_that_is_replaced_while_it_is_pulled_is_asked_for_again(tmp_pa
 
 
 @pytest.mark.parametrize("size", [0, 10, 300_000])
-def test_never_leaves_what_no_listing_showed(storage: Storage, tmp_path: Path, size: int) -> None:
+def test_overwrite_never_keeps_unlisted_objects(storage: Storage, tmp_path: Path, size: int) -> None:
     write_tree(tmp_path, {"a": b"x" * size, "b": b"y"})
     storage.put("a", io.BytesIO(b"precious"), 8)
     plan = [Transfer("a", "a"), Transfer("b", "b")]
@@ -228,7 +226,7 @@ def test_a_word_that_is_not_known_is_refused(
         ({"include": ["sub/*"]}, {"sub/c.dcm"}),
     ],
 )
-def test_globs_choose_what_is_moved_either_way(
+def test_globs_select_files_in_both_directions(
     storage: Storage, data: Path, tmp_path: Path, meta: dict[str, Any], names: set[str]
 ) -> None:
     assert run(storage, "objPut", **PUT, **meta)["status"] is True
@@ -279,11 +277,11 @@ def test_links_are_followed_only_if_that_is_asked_for(storage: Storage, data: Pa
     assert len(reply["warnings"]) == 2
 
 
-# what is told
+# dry runs and summaries
 
 
 @pytest.mark.parametrize("action", ["objPut", "objPull"])
-def test_a_dry_run_tells_what_would_be_moved_and_moves_nothing(
+def test_a_dry_run_lists_files_and_moves_nothing(
     storage: Storage, data: Path, tmp_path: Path, action: str
 ) -> None:
     storage.put("s/a.dcm", io.BytesIO(TREE["a.dcm"]), 1000)
@@ -301,7 +299,7 @@ def test_a_dry_run_tells_what_would_be_moved_and_moves_nothing(
     assert list(reply["objectFileList"]) == [f"s/{name}" for name in sorted(TREE)]
 
 
-def test_a_dry_run_tells_what_would_fail(swift_storage: Storage, tmp_path: Path) -> None:
+def test_a_dry_run_reports_failures(swift_storage: Storage, tmp_path: Path) -> None:
     for key in ("s/a", "s/a/b", "s/empty/"):
         swift_storage.put(key, io.BytesIO(b"" if key.endswith("/") else b"x"), 0 if key.endswith("/") else 1)
     reply = run(swift_storage, "objPull", **PULL, dryRun=True)
@@ -317,7 +315,7 @@ def test_a_summary_has_numbers_instead_of_names(storage: Storage, data: Path, ac
     assert not {"localFileList", "objectFileList"} & reply.keys()
 
 
-def test_a_summary_names_what_failed(storage: Storage, data: Path) -> None:
+def test_a_summary_lists_failures(storage: Storage, data: Path) -> None:
     reply = run(storage, "objPut", fileList=["data/a.dcm", "data/gone"], reply="summary")
     assert (reply["status"], reply["files"], reply["failed"][0]["local"]) == (False, 1, "data/gone")
 
@@ -338,7 +336,7 @@ def test_warnings_are_bounded(data: Path) -> None:
     assert warnings[-1] == "and 234 more of the kind"
 
 
-# what is kept of a file
+# type and time of a file
 
 
 @pytest.mark.parametrize(
@@ -353,7 +351,7 @@ def test_warnings_are_bounded(data: Path) -> None:
         ("empty", b"", "application/octet-stream"),
     ],
 )
-def test_dicom_is_known_by_its_magic_where_no_suffix_tells(
+def test_dicom_is_recognized_by_its_magic_bytes(
     storage: Storage, tmp_path: Path, name: str, content: bytes, kind: str
 ) -> None:
     write_tree(tmp_path / "data", {name: content})
@@ -365,7 +363,7 @@ TIMES = [1_700_000_000_123_456_789, 1, 0, -1, -86_400_000_000_001, 4_102_444_800
 
 
 @pytest.mark.parametrize("settings", [{}, {"segmentSize": "64K", "rangeSize": "64K"}, {"durable": "batch"}])
-def test_the_time_of_a_file_comes_back_to_the_nanosecond(
+def test_a_file_keeps_its_time_to_the_nanosecond(
     storage: Storage, tmp_path: Path, settings: dict[str, str]
 ) -> None:
     for number, moment in enumerate(TIMES):
@@ -378,17 +376,17 @@ def test_the_time_of_a_file_comes_back_to_the_nanosecond(
     assert restored == TIMES
 
 
-def test_what_has_no_time_gets_that_of_its_making(swift_storage: Storage, tmp_path: Path) -> None:
+def test_an_object_without_a_time_gets_the_time_of_its_upload(swift_storage: Storage, tmp_path: Path) -> None:
     swift_storage.put("s/a", io.BytesIO(b"x"), 1)
     before = time.time()
     run(swift_storage, "objPull", **PULL)
     assert before - 5 < (tmp_path / "out" / "a").stat().st_mtime < time.time() + 5
 
 
-# what is seen before it is too late
+# disk space
 
 
-def test_where_there_is_no_room_nothing_is_moved(storage: Storage, tmp_path: Path) -> None:
+def test_a_full_disk_stops_a_pull_before_it_begins(storage: Storage, tmp_path: Path) -> None:
     for name in "abc":  # of no zeros: those may take no room
         storage.put(f"s/{name}", io.BytesIO(b"x" * 300_000), 300_000)
     with mounted(tmp_path / "disk", "tmpfs", "-o", "size=700k") as disk:
@@ -401,7 +399,7 @@ def test_where_there_is_no_room_nothing_is_moved(storage: Storage, tmp_path: Pat
         assert "the pull needs 600000" in again["msg"]
 
 
-def test_only_what_grows_needs_room(storage: Storage, tmp_path: Path) -> None:
+def test_only_growth_needs_disk_space(storage: Storage, tmp_path: Path) -> None:
     names = [f"{number:02}" for number in range(30)]
     with mounted(tmp_path / "disk", "tmpfs", "-o", "size=800k") as disk:
         meta: dict[str, Any] = {"fromLocation": "s", "mapLocationOver": str(disk)}
@@ -455,7 +453,7 @@ def test_each_file_is_brought_to_the_disk_where_that_is_wanted(
 
 
 @pytest.mark.parametrize("durable", ["none", "file", "batch"])
-def test_what_is_brought_to_the_disk_is_the_same_tree(tmp_path: Path, durable: str) -> None:
+def test_durable_pulls_write_the_same_tree(tmp_path: Path, durable: str) -> None:
     tree = {f"{number % 7}/{number}": b"x" * number for number in range(2 * BATCH_SIZE + 20)}
     write_tree(tmp_path / "data", tree)
     with open_storage(type="memory") as storage:
@@ -514,8 +512,8 @@ def test_all_messages_share_the_limit(data: Path) -> None:
     assert time.monotonic() - started >= 1.5
 
 
-def test_a_listing_that_shows_nothing_is_no_reason_to_fail(data: Path) -> None:
-    """A large cluster lists what is new only after a while."""
+def test_an_empty_listing_is_not_a_failure(data: Path) -> None:
+    """A large cluster lists new objects after some time."""
 
     class Lagging(MemoryStorage):
         def list(self, prefix: str = "", **options: Any) -> Iterator[ObjectInfo]:

@@ -83,7 +83,7 @@ def test_on_a_terminal_there_is_a_bar_with_files_and_bytes(data: None) -> None:
     assert numbers == sorted(numbers)
 
 
-def test_the_bar_tells_of_failures(data: None, tmp_path: Path) -> None:
+def test_the_bar_shows_failures(data: None, tmp_path: Path) -> None:
     (tmp_path / "data" / os.fsdecode(b"\xff")).write_bytes(b"x")
     said, shown = on_terminal(*FLAGS)
     assert len(json.loads(said)["failed"]) == 1
@@ -96,7 +96,7 @@ def test_nothing_is_shown_on_a_terminal_that_wants_nothing(data: None) -> None:
     assert shown == ""
 
 
-def test_a_short_run_says_nothing_of_its_progress_where_there_is_no_terminal(data: None) -> None:
+def test_a_short_run_without_a_terminal_shows_no_progress(data: None) -> None:
     command = [sys.executable, "-m", "pfstorage", *FLAGS]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=120, check=True)
@@ -104,7 +104,7 @@ def test_a_short_run_says_nothing_of_its_progress_where_there_is_no_terminal(dat
     assert "objPut: done" in done.stderr
 
 
-def test_verbosity_and_the_terminal_decide_what_shows_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verbosity_and_the_terminal_select_the_progress_display(monkeypatch: pytest.MonkeyPatch) -> None:
     said = io.StringIO()
     monkeypatch.setattr(sys, "stderr", said)
     assert isinstance(shown_on_stderr(1), Lines)
@@ -159,7 +159,7 @@ def test_progress_in_words(progress: Progress, words: str) -> None:
 
 
 @pytest.mark.parametrize("action", ["objPut", "objPull", "objVerify"])
-def test_a_program_is_told_numbers_that_grow_and_a_last_time(storage: Storage, action: str) -> None:
+def test_a_progress_callback_gets_growing_numbers_and_a_last_call(storage: Storage, action: str) -> None:
     write_tree(Path("data"), {f"{number:02}": b"x" * 50_000 for number in range(20)})
     told: list[Progress] = []
     here = threading.get_ident()

@@ -87,7 +87,7 @@ def test_without_the_meta_all_is_pushed_and_the_reply_is_as_before(storage: Stor
     {"overwrite": "never"},
     {"overwrite": "always"},
 ])  # fmt: skip
-def test_where_only_files_of_just_now_are_selected_nothing_is_pushed_and_that_is_no_failure(
+def test_a_push_of_recent_files_only_is_not_a_failure(
     storage: Storage, tree: Path, meta: dict[str, Any]
 ) -> None:
     reply = run(storage, "objPut", **{**PUT, "exclude": ["a", "e"], **meta})
@@ -100,7 +100,7 @@ def test_where_only_files_of_just_now_are_selected_nothing_is_pushed_and_that_is
         assert run(storage, "objPut", **{**PUT, "stable": 0})["bytes"] == 11
 
 
-def test_an_audit_compares_what_was_pushed_and_not_what_was_left(storage: Storage, tree: Path) -> None:
+def test_an_audit_ignores_unstable_files(storage: Storage, tree: Path) -> None:
     reply = run(storage, "objPut", **PUT, audit=True)
     assert reply["status"] is True
     assert (reply["audit"]["same"], reply["audit"]["missing"], reply["audit"]["changed"]) == (2, [], [])
@@ -135,9 +135,7 @@ def test_a_change_of_the_rights_or_another_link_does_not_hold_a_file_up(storage:
     assert reply["objectFileList"] == ["s/a", "s/e", "s/f"]
 
 
-def test_a_file_whose_time_is_yet_to_come_is_judged_by_its_time_of_change(
-    storage: Storage, tree: Path
-) -> None:
+def test_a_file_with_a_future_time_uses_its_change_time(storage: Storage, tree: Path) -> None:
     age("data/a", -HOUR)
     assert run(storage, "objPut", **PUT)["unstable"] == ["data/a", "data/d/new"]
     age("data/d/new", -HOUR)
@@ -156,12 +154,12 @@ def test_a_number_out_of_bounds_is_refused_before_anything_is_done(tree: Path, v
 
 
 @pytest.mark.parametrize("value", ["soon", True, [1], {}])
-def test_what_is_no_number_is_refused(tree: Path, value: object) -> None:
+def test_a_stable_time_must_be_a_number(tree: Path, value: object) -> None:
     reply = run(MemoryStorage(Settings(type="memory")), "objPut", **{**PUT, "stable": value})
     assert (reply["status"], reply["error"]["type"]) == (False, "MessageError")
 
 
-def test_it_does_not_go_with_a_file_that_comes_with_the_message() -> None:
+def test_stable_is_refused_for_an_upload() -> None:
     context = RequestContext(upload=Upload(io.BytesIO(b"new"), 3, "a.txt"))
     with contextlib.closing(StoreHandler(MemoryStorage(Settings(type="memory")))) as handler:
         reply = handler.answer({"action": "objPut", "meta": {"toObject": "a", "stable": 1}}, context)

@@ -1,4 +1,4 @@
-"""objVerify, and the audit of a transfer: what is the same, changed, missing and extra."""
+"""objVerify, and the audit of a transfer: equal, changed, missing and extra files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def pulled(storage: Storage, tmp_path: Path) -> Storage:
     return storage
 
 
-def test_what_is_the_same_is_counted_and_nothing_is_moved(pulled: Storage, tmp_path: Path) -> None:
+def test_equal_files_are_counted_and_nothing_is_moved(pulled: Storage, tmp_path: Path) -> None:
     reply = run(pulled, "objVerify", **PULL)
     assert verdict(reply) == (True, len(TREE), [], [], [])
     assert reply["localpath"] == "out"
@@ -49,7 +49,7 @@ def test_what_is_the_same_is_counted_and_nothing_is_moved(pulled: Storage, tmp_p
     assert read_tree(tmp_path / "out") == TREE
 
 
-def test_what_differs_is_named_in_order(pulled: Storage, tmp_path: Path) -> None:
+def test_differences_are_listed_in_order(pulled: Storage, tmp_path: Path) -> None:
     out = tmp_path / "out"
     write_tree(
         out, {"a": b"aab", "d/c": b"cc", "empty": b"not", "!": b"", "!!": b"", "d/e/new": b"x", "z/z": b"z"}
@@ -68,7 +68,7 @@ def test_what_differs_is_named_in_order(pulled: Storage, tmp_path: Path) -> None
     assert "error" not in reply
 
 
-def test_what_is_extra_alone_is_no_fault(pulled: Storage, tmp_path: Path) -> None:
+def test_extra_files_are_not_a_failure(pulled: Storage, tmp_path: Path) -> None:
     write_tree(tmp_path / "out", {"more": b"x"})
     assert verdict(run(pulled, "objVerify", **PULL)) == (True, len(TREE), [], [], ["out/more"])
 
@@ -79,7 +79,7 @@ def test_a_directory_that_is_not_there_lacks_all(pulled: Storage) -> None:
     assert not Path("nowhere").exists()
 
 
-def test_what_is_in_the_place_of_a_file_is_a_change(pulled: Storage, tmp_path: Path) -> None:
+def test_another_kind_of_file_is_a_change(pulled: Storage, tmp_path: Path) -> None:
     out = tmp_path / "out"
     (out / "a").unlink()
     (out / "a").mkdir()
@@ -104,9 +104,7 @@ def test_an_audit_reads_links_as_a_comparison_does(storage: Storage, tmp_path: P
 
 
 @pytest.mark.parametrize("has_roots", [False, True])
-def test_a_link_is_what_it_leads_to_within_the_tree_as_for_a_push(
-    storage: Storage, tmp_path: Path, has_roots: bool
-) -> None:
+def test_a_link_within_the_tree_is_followed(storage: Storage, tmp_path: Path, has_roots: bool) -> None:
     write_tree(tmp_path, {"data/a": b"aaa", "data/d/b": b"b", "outside": b"aaa"})
     for name, target in {"link": "a", "d/up": "../a", "absolute": f"{tmp_path}/data/d/b"}.items():
         (tmp_path / "data" / name).symlink_to(target)
@@ -159,7 +157,7 @@ def test_markers_are_directories(storage: Storage, tmp_path: Path) -> None:
     assert (reply["status"], reply["changed"], reply["missing"]) == (False, ["s/file/"], ["s/gone/"])
 
 
-def test_objects_that_can_be_no_files_are_told(swift_storage: Storage) -> None:
+def test_keys_that_cannot_be_files_are_reported(swift_storage: Storage) -> None:
     for key in ("s/a", "s/a/b", "s/" + "n" * 300):
         swift_storage.put(key, io.BytesIO(b"x"), 1)
     run(swift_storage, "objPull", **PULL)
@@ -188,9 +186,7 @@ def test_a_name_that_the_system_can_not_write_does_not_end_it(
 
 
 @pytest.mark.parametrize("made", ["64K", "100K", "128K"])
-def test_a_large_object_is_the_same_whatever_its_segments(
-    swift_storage: Storage, tmp_path: Path, made: str
-) -> None:
+def test_segments_do_not_matter_for_equality(swift_storage: Storage, tmp_path: Path, made: str) -> None:
     write_tree(tmp_path / "data", {"large": LARGE})
     assert run(swift_storage, "objPut", {"segmentSize": made}, **PUT)["status"] is True
     settings = {"segmentSize": "64K", "rangeSize": "64K"}
@@ -200,10 +196,10 @@ def test_a_large_object_is_the_same_whatever_its_segments(
     assert verdict(run(swift_storage, "objVerify", settings, **PULL)) == (False, 0, ["s/large"], [], [])
 
 
-def test_what_is_listed_as_empty_and_is_not_is_no_empty_file(
+def test_an_object_listed_as_empty_is_compared_by_its_bytes(
     swift: DevSwift, swift_storage: Storage, tmp_path: Path
 ) -> None:
-    """Swift lists an object that is made of whatever begins with a prefix as one of no bytes."""
+    """Swift lists a dynamic large object with a size of 0."""
     for number in range(3):
         swift_storage.put(f"parts/{number}", io.BytesIO(b"x" * 1000), 1000)
     container = swift_storage.settings.swift.container_name
@@ -237,7 +233,7 @@ def test_no_object_is_fetched(swift: DevSwift, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("action", ["objPut", "objPull"])
-def test_an_audit_of_what_went_well_says_so(storage: Storage, tmp_path: Path, action: str) -> None:
+def test_an_audit_without_differences(storage: Storage, tmp_path: Path, action: str) -> None:
     write_tree(tmp_path / "data", TREE)
     if action == "objPull":
         run(storage, "objPut", **PUT)
@@ -255,15 +251,13 @@ def test_an_audit_of_a_list_of_files(storage: Storage, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("meta", [{"dryRun": True}, {}])
-def test_without_being_asked_for_or_in_a_dry_run_there_is_no_audit(
-    storage: Storage, tmp_path: Path, meta: dict[str, Any]
-) -> None:
+def test_no_audit_by_default_or_in_a_dry_run(storage: Storage, tmp_path: Path, meta: dict[str, Any]) -> None:
     write_tree(tmp_path / "data", TREE)
     assert "audit" not in run(storage, "objPut", **PUT, **meta, audit="dryRun" in meta)
 
 
 class Lying(MemoryStorage):
-    """A store that keeps other bytes than it was sent, for the key ``s/a``, and tells nobody."""
+    """A store that silently keeps other bytes than the client sent, for the key ``s/a``."""
 
     def put(self, key: str, body: Any, size: int, *arguments: Any, **options: Any) -> ObjectInfo:
         if key == "s/a":
@@ -271,7 +265,7 @@ class Lying(MemoryStorage):
         return super().put(key, body, size, *arguments, **options)
 
 
-def test_an_audit_finds_what_the_store_has_wrong(tmp_path: Path) -> None:
+def test_an_audit_finds_changed_objects(tmp_path: Path) -> None:
     write_tree(tmp_path / "data", TREE)
     reply = run(Lying(), "objPut", **PUT, audit=True)
     assert (reply["status"], reply["failed"]) == (False, [])
@@ -292,7 +286,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pfstorage.backends.retry.FIRST_PAUSE", 0.01)
 
 
-def test_an_audit_finds_what_the_store_has_lost(tmp_path: Path, short_pauses: None) -> None:
+def test_an_audit_finds_lost_objects(tmp_path: Path, short_pauses: None) -> None:
     write_tree(tmp_path / "data", TREE)
     reply = run(Losing(), "objPut", **PUT, audit=True)
     assert verdict(reply["audit"]) == (False, len(TREE) - 1, [], ["s/a"], [])
@@ -349,7 +343,7 @@ class Unlisted(MemoryStorage):
         return super().head(key)
 
 
-def test_an_audit_that_can_not_be_made_is_told(tmp_path: Path, short_pauses: None) -> None:
+def test_a_failed_audit_is_reported(tmp_path: Path, short_pauses: None) -> None:
     write_tree(tmp_path / "data", TREE)
     reply = run(Unlisted(), "objPut", **PUT, audit=True)
     assert len(reply["objectFileList"]) == len(TREE)
@@ -357,7 +351,7 @@ def test_an_audit_that_can_not_be_made_is_told(tmp_path: Path, short_pauses: Non
     assert reply["audit"]["error"]["type"] == "UnavailableError"
 
 
-def test_an_audit_by_who_may_not_list_asks_for_each(tmp_path: Path, short_pauses: None) -> None:
+def test_an_audit_without_permission_to_list_asks_for_each_object(tmp_path: Path, short_pauses: None) -> None:
     write_tree(tmp_path / "data", TREE)
     storage = Unlisted()
     storage.error = PermissionDeniedError("403")
@@ -366,9 +360,7 @@ def test_an_audit_by_who_may_not_list_asks_for_each(tmp_path: Path, short_pauses
     assert storage.heads >= len(TREE)
 
 
-def test_an_audit_of_a_pull_finds_what_is_wrong_on_the_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_audit_of_a_pull_finds_changed_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Meddling(MemoryStorage):
         """Between the pull and the audit, somebody writes into the directory."""
 

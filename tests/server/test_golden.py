@@ -1,6 +1,6 @@
-"""The replies, to the letter: a change to a file in ``golden`` is a change of the public interface.
+"""Each reply equals its golden file. A change to a file in ``golden`` is a change of the public interface.
 
-``PFSTORAGE_GOLDEN=write`` writes them anew, for a person to read the difference.
+``PFSTORAGE_GOLDEN=write`` writes the files again. Read the difference before a commit.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def without_volatile(text: str, directory: Path) -> str:
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-def test_a_reply_is_what_it_was(handler: StoreHandler, name: str, tmp_path: Path) -> None:
+def test_replies_equal_the_golden_files(handler: StoreHandler, name: str, tmp_path: Path) -> None:
     text = without_volatile(handler.answer(MESSAGES[name]).to_json(), tmp_path)
     path = GOLDEN / f"{name}.json"
     if os.environ.get("PFSTORAGE_GOLDEN") == "write":

@@ -100,10 +100,10 @@ def list_more(swift: DevSwift, store: Storage, raw: swiftclient.Connection) -> C
     return add_rows
 
 
-# what the listing shows and the store does not have
+# objects in the listing that the store does not have
 
 
-def test_an_expired_object_is_missing_to_whatever_certifies(
+def test_an_expired_object_is_missing_for_verify_and_audits(
     store: Storage, expire: Callable[[str], None], tmp_path: Path
 ) -> None:
     write_tree(tmp_path / "data", TREE)
@@ -116,7 +116,7 @@ def test_an_expired_object_is_missing_to_whatever_certifies(
     assert verdict(pulled["audit"]) == (False, 3, [], ["s/d/b"], [])
 
 
-def test_a_push_stores_again_what_its_audit_does_not_find(
+def test_a_push_stores_missing_objects_again(
     store: Storage, expire: Callable[[str], None], tmp_path: Path
 ) -> None:
     write_tree(tmp_path / "data", TREE)
@@ -133,7 +133,7 @@ def test_a_push_stores_again_what_its_audit_does_not_find(
 
 
 @pytest.mark.parametrize("meta", [{"overwrite": "never"}, {"reply": "summary"}, {"shard": "1/1"}])
-def test_it_is_stored_again_whatever_else_the_message_says(
+def test_missing_objects_are_stored_again_with_all_metas(
     store: Storage, expire: Callable[[str], None], tmp_path: Path, meta: dict[str, Any]
 ) -> None:
     write_tree(tmp_path / "data", TREE)
@@ -144,7 +144,7 @@ def test_it_is_stored_again_whatever_else_the_message_says(
     assert run(store, "objExists", obj="s/a")["status"] is True
 
 
-def test_what_can_not_be_stored_again_is_told_as_failed_and_stands_in_no_list(
+def test_a_failed_second_push_is_a_failure_and_not_missing(
     store: Storage, proxy: Proxy, expire: Callable[[str], None], tmp_path: Path
 ) -> None:
     write_tree(tmp_path / "data", TREE)
@@ -225,12 +225,12 @@ def test_a_large_object_that_expired_is_replaced_and_stored_again(
     assert read_tree(tmp_path / "out") == read_tree(tmp_path / "data")
 
 
-# what the listing shows of another object
+# a listing of replaced objects
 
 
-def test_what_a_stale_listing_tells_counts_less_than_the_store(tmp_path: Path) -> None:
+def test_the_store_outranks_a_stale_listing(tmp_path: Path) -> None:
     class Stale(MemoryStorage):
-        """A store whose listing tells of the first object under each key."""
+        """A store whose listing shows the first object of each key."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -318,9 +318,7 @@ def test_where_one_is_missing_all_are_asked_for(
     assert (reply["status"], reply["bytes"], reply["audit"]["same"]) == (True, 120, 200)
 
 
-def test_a_push_and_a_pull_of_what_is_unchanged_ask_for_no_object(
-    store: Storage, proxy: Proxy, tmp_path: Path
-) -> None:
+def test_unchanged_files_cause_no_request_for_an_object(store: Storage, proxy: Proxy, tmp_path: Path) -> None:
     write_tree(tmp_path / "data", {f"{number:05}": b"x" for number in range(1000)})
     run(store, "objPush", **PUSH)
     for action, meta in (("objPush", PUSH), ("objPull", PULL)):
@@ -332,11 +330,11 @@ def test_a_push_and_a_pull_of_what_is_unchanged_ask_for_no_object(
     assert requests(proxy) == {("GET", "container"): 1, ("HEAD", "object"): 1000}
 
 
-# what is not missing
+# objects that are not missing
 
 
 @pytest.mark.parametrize(("status", "error"), [(403, "RejectedError"), (503, "UnavailableError")])
-def test_what_can_not_be_asked_for_is_not_missing(
+def test_an_unavailable_object_is_not_missing(
     store: Storage, proxy: Proxy, tmp_path: Path, status: int, error: str
 ) -> None:
     write_tree(tmp_path / "data", TREE)
@@ -361,7 +359,7 @@ def test_a_head_that_fails_once_is_repeated(store: Storage, proxy: Proxy, tmp_pa
 # ls
 
 
-def test_ls_that_is_sure_leaves_out_what_is_not_there_and_names_it(
+def test_a_sure_ls_reports_missing_objects(
     store: Storage, expire: Callable[[str], None], tmp_path: Path
 ) -> None:
     write_tree(tmp_path / "data", TREE)
@@ -379,7 +377,7 @@ def test_ls_that_is_sure_leaves_out_what_is_not_there_and_names_it(
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 100, None])
-def test_the_limit_counts_what_is_there(
+def test_the_limit_counts_existing_objects(
     store: Storage, list_more: Callable[[int, int], None], limit: int | None
 ) -> None:
     list_more(0, 60)
@@ -408,7 +406,7 @@ def test_ls_that_is_sure_fails_where_a_head_does(store: Storage, proxy: Proxy) -
     assert (reply["status"], reply["error"]["type"]) == (False, "RejectedError")
 
 
-def test_ls_that_is_sure_ends_when_it_is_told_to(store: Storage, proxy: Proxy) -> None:
+def test_a_sure_ls_can_be_cancelled(store: Storage, proxy: Proxy) -> None:
     for number in range(3):
         store.put(f"s/{number}", io.BytesIO(b"x"), 1)
     cancellation = CancellationToken()

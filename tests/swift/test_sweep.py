@@ -63,7 +63,7 @@ def push(store: Storage, content: bytes, **settings: Any) -> dict[str, Any]:
 
 
 def copy_manifest(raw: swiftclient.Connection, source: str, target: str) -> None:
-    """Copy a manifest, not what it is made of: python-swiftclient can't."""
+    """Copy a manifest instead of its content. python-swiftclient has no such call."""
     address = urlsplit(raw.url)
     connection = http.client.HTTPConnection(address.netloc)
     with contextlib.closing(connection):
@@ -77,14 +77,14 @@ def bytes_of(raw: swiftclient.Connection, container: str, key: str, query: str =
     return content
 
 
-# what a push leaves
+# segments after a push
 
 
 VERSIONS = ["X-Versions-Enabled", "X-History-Location", "X-Versions-Location"]
 
 
 def versioned(raw: swiftclient.Connection, container: str, header: str) -> Callable[[], list[bytes]]:
-    """Make *container* keep versions; return what gives the content of the old ones, read anew."""
+    """Make *container* keep versions. Return a function that reads the content of the old versions."""
     archive = f"{container}-old"
     if header == "X-Versions-Enabled":
         raw.put_container(container, {header: "true"})
@@ -108,7 +108,7 @@ def versioned(raw: swiftclient.Connection, container: str, header: str) -> Calla
 
 @pytest.mark.parametrize("header", VERSIONS)
 @pytest.mark.parametrize("after", [SECOND, b"small"], ids=["large", "small"])
-def test_old_versions_stay_whole(
+def test_old_versions_stay_complete(
     store: Storage, raw: swiftclient.Connection, header: str, after: bytes
 ) -> None:
     old = versioned(raw, container_of(store), header)
@@ -120,7 +120,7 @@ def test_old_versions_stay_whole(
 
 
 @pytest.mark.parametrize("header", VERSIONS)
-def test_what_is_deleted_stays_as_an_old_version(
+def test_a_deleted_object_stays_as_an_old_version(
     store: Storage, raw: swiftclient.Connection, header: str
 ) -> None:
     old = versioned(raw, container_of(store), header)
@@ -138,7 +138,7 @@ def test_what_is_deleted_stays_as_an_old_version(
 @pytest.mark.parametrize("target", ["{}/archive/vol.nii", "{}-other/vol.nii"])
 @pytest.mark.parametrize("after", [SECOND, FIRST, b"small"], ids=["other", "same", "small"])
 @pytest.mark.parametrize("deleted", [True, False])
-def test_a_copy_of_a_manifest_stays_whole(
+def test_a_copy_of_a_manifest_stays_complete(
     store: Storage, raw: swiftclient.Connection, target: str, after: bytes, deleted: bool
 ) -> None:
     container = container_of(store)
@@ -176,9 +176,7 @@ def test_http_put_and_delete_leave_the_segments_of_a_copy(
     assert content_of(store, "copy") == FIRST
 
 
-def test_two_who_push_one_file_share_its_segments_and_none_takes_them_away(
-    store: Storage, proxy: Proxy, swift: DevSwift
-) -> None:
+def test_two_pushes_of_one_file_share_segments(store: Storage, proxy: Proxy, swift: DevSwift) -> None:
     """The first is refused its manifest, for good, when the second has used its segments."""
     write_tree(Path.cwd(), {"data/large": FIRST})
     options = {**swift_options(swift, segment_size=PIECE), "container_name": container_of(store)}
@@ -199,10 +197,8 @@ def test_two_who_push_one_file_share_its_segments_and_none_takes_them_away(
 
 
 @pytest.mark.parametrize("both_at_once", range(3))
-def test_of_two_who_push_different_files_one_is_there_whole(
-    store: Storage, swift: DevSwift, both_at_once: int
-) -> None:
-    """With the same size and time, too: nothing but a name of its own tells the segments of the two apart."""
+def test_of_two_pushes_to_one_key_one_is_complete(store: Storage, swift: DevSwift, both_at_once: int) -> None:
+    """The two files have the same size and time, so only unique names distinguish their segments."""
     contents = [random.Random(number).randbytes(3 * PIECE) for number in (1, 2)]
     for number, content in enumerate(contents):
         write_tree(Path.cwd(), {f"{number}/large": content})
@@ -229,7 +225,7 @@ def test_of_two_who_push_different_files_one_is_there_whole(
 def test_segments_stay_that_a_lost_manifest_may_name(
     store: Storage, proxy: Proxy, swift: DevSwift, fault: Fault
 ) -> None:
-    """The answer to the first try is lost, or says nothing of what became of it; the second is refused."""
+    """The response to the first request is lost or leaves its result open. The second request is refused."""
     proxy.fault(fault, "PUT", [1], is_manifest)
     proxy.fault(Fault("answer", status=403), "PUT", [2], is_manifest)
     reply = push(store, FIRST)
@@ -239,7 +235,7 @@ def test_segments_stay_that_a_lost_manifest_may_name(
         assert content_of(store) == FIRST
 
 
-def test_who_stores_anew_mends_what_is_damaged(
+def test_a_new_push_repairs_a_damaged_object(
     store: Storage, raw: swiftclient.Connection, proxy: Proxy
 ) -> None:
     """Segments of the object that is there are not taken for those of an earlier try."""
@@ -258,14 +254,14 @@ def test_who_stores_anew_mends_what_is_damaged(
 
 
 def leave_some(store: Storage, proxy: Proxy) -> list[str]:
-    """Break a push off; return the names of what it leaves."""
+    """Interrupt a push. Return the names of the segments that it leaves."""
     proxy.fault(Fault("answer", status=503), "PUT", range(3, 100), is_segment)
     assert push(store, FIRST, workers=1, retries=0)["status"] is False
     proxy.forget()
     return [row["name"] for row in run(store, "objSweep", olderThan=0)["leftovers"]]
 
 
-def test_it_lists_what_is_left_over_and_removes_it_only_if_told(
+def test_a_sweep_lists_leftovers_and_removes_them_on_request(
     store: Storage, proxy: Proxy, raw: swiftclient.Connection
 ) -> None:
     push(store, SECOND)
@@ -279,9 +275,7 @@ def test_it_lists_what_is_left_over_and_removes_it_only_if_told(
     assert content_of(store) == SECOND
 
 
-def test_what_is_young_or_elsewhere_or_none_of_ours_stays(
-    store: Storage, proxy: Proxy, raw: swiftclient.Connection
-) -> None:
+def test_young_and_foreign_segments_stay(store: Storage, proxy: Proxy, raw: swiftclient.Connection) -> None:
     left = leave_some(store, proxy)
     home = f"{container_of(store)}_segments"
     others = ["notes", "s/large/notes", "s/large/1.5/9/9/x/00000000", "s/large/1.5/9/00000000"]
@@ -295,7 +289,7 @@ def test_what_is_young_or_elsewhere_or_none_of_ours_stays(
     assert sorted(segments_of(raw, container_of(store))) == sorted(others)
 
 
-def test_an_upload_that_goes_on_keeps_what_is_old_of_it(
+def test_a_running_upload_keeps_its_old_segments(
     swift: DevSwift, store: Storage, proxy: Proxy, raw: swiftclient.Connection
 ) -> None:
     """One that takes the segments of an old try has not named them yet: that it took them makes them new."""
@@ -322,7 +316,7 @@ def test_an_upload_that_goes_on_keeps_what_is_old_of_it(
 
 
 @pytest.mark.parametrize("how", ["nested", "nested elsewhere", "dynamic", "dynamic with content", "link"])
-def test_whatever_names_a_segment_keeps_it(
+def test_each_kind_of_manifest_keeps_its_segments(
     store: Storage, proxy: Proxy, raw: swiftclient.Connection, how: str
 ) -> None:
     left = leave_some(store, proxy)
@@ -422,11 +416,11 @@ def test_a_container_that_is_not_there_has_no_leftovers(store: Storage) -> None:
 @pytest.mark.parametrize(
     "meta", [{"olderThan": -1}, {"olderThan": 10**400}, {"olderThan": "soon"}, {"dryrun": False}]
 )
-def test_what_it_is_told_must_make_sense(store: Storage, meta: dict[str, Any]) -> None:
+def test_invalid_metas_are_refused(store: Storage, meta: dict[str, Any]) -> None:
     assert run(store, "objSweep", **meta)["error"]["type"] == "MessageError"
 
 
-def test_each_door_leads_to_it_for_whom_it_is(
+def test_each_interface_offers_the_sweep(
     swift: DevSwift, store: Storage, proxy: Proxy, raw: swiftclient.Connection, command: Command
 ) -> None:
     left = leave_some(store, proxy)
@@ -456,7 +450,7 @@ def test_each_door_leads_to_it_for_whom_it_is(
         )
 
 
-def test_what_others_have_is_not_told_to_who_sees_a_part(
+def test_a_token_with_a_prefix_does_not_see_other_leftovers(
     store: Storage, proxy: Proxy, raw: swiftclient.Connection
 ) -> None:
     leave_some(store, proxy)

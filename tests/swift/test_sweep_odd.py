@@ -1,4 +1,4 @@
-"""What objSweep keeps, however it is named and whatever names it, and what is no longer named by anything."""
+"""objSweep keeps the segments of unusual manifests, and removes segments without a manifest."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_name_may_have_any_characters(
 
 
 @pytest.mark.parametrize("top", ["static", "link"])
-def test_manifests_named_as_segments_keep_what_they_name(
+def test_manifests_named_as_segments_keep_their_segments(
     store: Storage, raw: swiftclient.Connection, home: str, last: str, top: str
 ) -> None:
     """Each of them is known to be in use only when the one before it was read."""
@@ -127,7 +127,7 @@ def test_a_dynamic_manifest_that_is_named_as_a_segment_counts(
     assert swept(store) == []
 
 
-def test_a_part_of_a_segment_beside_bytes_keeps_it(
+def test_a_range_of_a_segment_next_to_inline_bytes_keeps_it(
     store: Storage, raw: swiftclient.Connection, home: str, last: str
 ) -> None:
     put_segments(raw, home, segment("a"))
@@ -174,7 +174,7 @@ def test_segments_may_have_versions_themselves(
     assert swept(store) == [segment("b")]
 
 
-def test_what_expired_and_is_listed_still_names_nothing(
+def test_an_expired_manifest_keeps_no_segments(
     store: Storage, raw: swiftclient.Connection, container: str, home: str
 ) -> None:
     put_segments(raw, home, segment("a"))
@@ -192,7 +192,7 @@ def test_what_expired_and_is_listed_still_names_nothing(
     assert swept(store) == [segment("a")]
 
 
-def test_what_one_replica_denies_and_another_has_keeps_its_segments(
+def test_a_manifest_on_one_replica_keeps_its_segments(
     account: DevSwift, raw: swiftclient.Connection, container: str, home: str
 ) -> None:
     put_segments(raw, home, segment("a"))

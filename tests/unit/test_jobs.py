@@ -34,7 +34,7 @@ def test_the_reply_to_an_asynchronous_message_names_the_job_and_is_202(desk: Des
     assert http_status(desk.answer("jobStatus", job=reply.body["job"])) == 200
 
 
-def test_the_status_tells_how_far_it_has_come(desk: Desk) -> None:
+def test_the_status_shows_progress(desk: Desk) -> None:
     over = desk.finish("objPush", **PUT, jid="feed 12")
     assert over["status"] is True
     assert (over["jid"], over["action"]) == ("feed 12", "objPush")
@@ -52,7 +52,7 @@ def test_an_audit_does_not_take_back_the_progress(desk: Desk) -> None:
     assert over["progress"]["bytes"] == sum(map(len, FILES.values()))
 
 
-def test_a_job_whose_reply_has_the_status_false_has_failed(desk: Desk) -> None:
+def test_a_job_with_a_false_status_has_failed(desk: Desk) -> None:
     over = desk.finish("objPush", putSpec="nowhere")
     assert (over["status"], over["state"]) == (True, "failed")
     assert over["reply"]["error"]["type"] == "LocalFileError"
@@ -85,13 +85,13 @@ def test_without_a_server_there_are_no_jobs() -> None:
     ],
     ids=str,
 )
-def test_what_can_be_seen_to_be_wrong_is_told_at_once(desk: Desk, meta: dict[str, Any]) -> None:
+def test_an_invalid_message_is_refused_at_once(desk: Desk, meta: dict[str, Any]) -> None:
     reply = desk.ask("objPush", **{**PUT, "async": True, **meta})
     assert (reply["status"], reply["error"]["type"]) == (False, "MessageError")
     assert desk.ask("jobList")["jobs"] == []
 
 
-def test_an_upload_is_no_job(desk: Desk, tmp_path: Path) -> None:
+def test_an_upload_cannot_be_a_job(desk: Desk, tmp_path: Path) -> None:
     with (tmp_path / "data" / "00.dcm").open("rb") as body:
         context = replace(desk.context, upload=Upload(body, 1000))
         message = {"action": "objPut", "meta": {"toObject": "a", "async": True}}
@@ -99,7 +99,7 @@ def test_an_upload_is_no_job(desk: Desk, tmp_path: Path) -> None:
     assert (reply["status"], reply["error"]["type"]) == (False, "MessageError")
 
 
-def test_what_a_message_has_beside_its_metas_is_not_kept(desk: Desk, tmp_path: Path) -> None:
+def test_a_job_does_not_keep_unknown_keys(desk: Desk, tmp_path: Path) -> None:
     reply = desk.ask("objPush", **PUT, swiftKey="canary-of-a-secret", **{"async": True})
     assert len(reply["warnings"]) == 1
     desk.ask("jobStatus", job=reply["job"], wait=30)
@@ -191,12 +191,12 @@ def test_jobs_of_more_keys_than_a_token_is_for_now_are_not_shown(desk: Desk) -> 
     assert desk.handler.run(waiting, revoked)["error"]["type"] == "UnauthorizedError"
 
 
-def test_who_may_only_read_cancels_nothing(desk: Desk) -> None:
+def test_a_token_to_read_cannot_cancel(desk: Desk) -> None:
     job = desk.ask("objPush", "ann", "write", **PUT, **{"async": True})["job"]
     assert desk.ask("jobCancel", "ann", "read", job=job)["error"]["type"] == "ForbiddenError"
 
 
-def test_a_job_has_the_rights_of_who_sent_it() -> None:
+def test_a_job_has_the_rights_of_its_owner() -> None:
     seen: list[RequestContext] = []
 
     class Handler(StoreHandler):
@@ -244,7 +244,7 @@ def test_a_question_that_makes_no_sense_is_refused(desk: Desk, action: str, meta
 
 @pytest.mark.parametrize("name", ["x" * 10**6, "", "'; DROP TABLE job; --", "\ud800", "\0"])
 @pytest.mark.parametrize("action", ["jobStatus", "jobCancel"])
-def test_a_job_that_there_is_not_is_unknown(desk: Desk, action: str, name: str) -> None:
+def test_a_missing_job_is_unknown(desk: Desk, action: str, name: str) -> None:
     for meta in ({"job": name or "none"}, {"jid": name or "none"}):
         reply = desk.answer(action, **meta)
         assert (reply.body["error"]["type"], http_status(reply)) == ("UnknownJobError", 404)
@@ -258,7 +258,7 @@ def test_without_a_directory_the_reply_says_that_the_job_will_not_survive(tmp_pa
     assert "--stateDir" in warning
 
 
-def test_nobody_else_can_read_what_is_kept(desk: Desk, tmp_path: Path) -> None:
+def test_the_database_is_private(desk: Desk, tmp_path: Path) -> None:
     desk.finish("objPush", **PUT)
     state = tmp_path / "state"
     assert stat.S_IMODE(state.stat().st_mode) == 0o700

@@ -1,4 +1,4 @@
-"""A location that a message names once stands before each of its files: what that makes is bounded, too."""
+"""Limits of text for a location that a message names once and each of its files repeats."""
 
 from __future__ import annotations
 

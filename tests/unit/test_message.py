@@ -26,7 +26,7 @@ NESTED = st.recursive(
 
 
 def jquery(value: Any, name: str = "") -> list[tuple[str, str]]:
-    """Encode as jQuery's ``$.param``: an index stands only before what is nested further."""
+    """Encode as jQuery's ``$.param``: it writes an index only before a nested value."""
     if isinstance(value, dict):
         return [
             pair for key, each in value.items() for pair in jquery(each, f"{name}[{key}]" if name else key)
@@ -43,7 +43,7 @@ def jquery(value: Any, name: str = "") -> list[tuple[str, str]]:
 
 @settings(deadline=None)
 @given(st.dictionaries(NAMES, NESTED))
-def test_what_jquery_encodes_is_what_a_form_decodes_to(content: dict[str, Any]) -> None:
+def test_forms_encoded_by_jquery(content: dict[str, Any]) -> None:
     assert decode_form(urlencode(jquery(content))) == content
 
 
@@ -100,7 +100,7 @@ JSON = st.recursive(
 
 @settings(deadline=None)
 @given(st.dictionaries(TEXT, JSON))
-def test_the_meta_of_a_query_is_json_or_what_python_writes(meta: dict[str, Any]) -> None:
+def test_the_meta_of_a_query_is_json_or_a_python_literal(meta: dict[str, Any]) -> None:
     assert decode_query(urlencode({"action": "ls", "meta": json.dumps(meta)}))["meta"] == meta
     assert decode_query(urlencode({"action": "ls", "meta": meta}))["meta"] == meta  # as pfurl does it
 
@@ -130,7 +130,7 @@ def test_a_message_is_an_action_and_a_meta(source: Any) -> None:
     assert Message.parse(source) == Message("ls", {"path": "a"})
 
 
-def test_what_stands_beside_the_meta_is_told_or_refused() -> None:
+def test_unknown_top_level_keys_cause_a_warning_or_an_error() -> None:
     _, warnings = read_meta(
         ACTIONS["ls"].meta, Message.parse('{"action": "ls", "meta": {}, "threadAction": true}')
     )
@@ -154,7 +154,7 @@ def test_a_message_without_a_meta_has_an_empty_one(source: Any) -> None:
 
 
 @pytest.mark.parametrize("source", ["[]", "5", "null", '"ls"', "", [], None, 5])
-def test_what_is_no_object_is_no_message(source: Any) -> None:
+def test_a_message_must_be_an_object(source: Any) -> None:
     with pytest.raises(MessageError):
         Message.parse(source)
 
@@ -194,12 +194,12 @@ def test_numbers_keep_their_value() -> None:
         ('action=ls&meta={"path":"a"}', False),
     ],
 )
-def test_json_and_forms_are_told_apart_by_how_they_look(text: str, is_json: bool) -> None:
+def test_json_and_forms_are_distinguished(text: str, is_json: bool) -> None:
     assert looks_like_json(text) is is_json
 
 
 @pytest.mark.parametrize(("given", "name"), [("dryrun", "dryRun"), ("dry_run", "dryRun"), ("PATH", "path")])
-def test_a_meta_that_is_misspelled_in_case_alone_is_refused(given: str, name: str) -> None:
+def test_a_meta_in_the_wrong_case_is_refused(given: str, name: str) -> None:
     message = Message.parse({"action": "objPull", "meta": {given: True}})
     with pytest.raises(MessageError, match=f"it is called {name!r}"):
         read_meta(ACTIONS["objPull"].meta, message)

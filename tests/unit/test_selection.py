@@ -29,7 +29,7 @@ def test_an_empty_selection_takes_all() -> None:
     assert Selection().selects("", "")
 
 
-def test_a_text_is_looked_for_in_the_whole_key_and_as_it_is() -> None:
+def test_substr_matches_the_whole_key_literally() -> None:
     assert Selection(substr="loc").selects("location/a", "a")
     assert Selection(substr="n/a").selects("location/a", "a")
     for text in ("*", "LOC", "a/"):
@@ -64,7 +64,7 @@ def test_a_text_is_looked_for_in_the_whole_key_and_as_it_is() -> None:
         ("é", "é", "e\u0301"),
     ],
 )
-def test_a_glob_means_what_it_says(pattern: str, taken: str, left: str) -> None:
+def test_globs_match_as_documented(pattern: str, taken: str, left: str) -> None:
     assert {rest: matches(pattern, rest) for rest in (taken + " " + left).split()} == {
         **dict.fromkeys(taken.split(), True),
         **dict.fromkeys(left.split(), False),
@@ -130,13 +130,13 @@ def test_two_stars_match_any_number_of_components(parts: list[str], names: str) 
         assert matches("/".join(parts), "/".join(names)) is tries(parts, names)
 
 
-def test_what_is_excluded_is_not_taken_whatever_includes_it() -> None:
+def test_exclude_has_priority_over_include() -> None:
     chosen = Selection(include=("*.dcm", "*.json"), exclude=("tmp/**", "*.part.*"))
     names = ("a.dcm", "b/a.json", "tmp/a.dcm", "a.part.dcm", "a.txt")
     assert [name for name in names if chosen.selects(name, name)] == ["a.dcm", "b/a.json"]
 
 
-def test_what_is_only_excluded_leaves_the_others() -> None:
+def test_exclude_alone_keeps_the_other_keys() -> None:
     assert Selection(exclude=("*.tmp",)).selects("a", "a")
     assert not Selection(exclude=("*.tmp",)).selects("a.tmp", "a.tmp")
 
@@ -294,7 +294,7 @@ def test_a_selection_is_one_value() -> None:
         ("d/", [], ["d/"]),
     ],
 )
-def test_what_lies_below_a_directory_is_left_out_as_a_whole(
+def test_an_excluded_directory_is_skipped_as_a_whole(
     glob: str, covered: list[str], not_covered: list[str]
 ) -> None:
     selection = Selection(exclude=(glob,))
