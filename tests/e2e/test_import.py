@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -142,3 +143,9 @@ def test_the_public_names_are_these() -> None:
     assert all(getattr(pfstorage, name) is not None for name in pfstorage.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = pfstorage.nothing
+
+
+def test_the_module_path_of_2_x_has_the_same_names() -> None:
+    old = importlib.import_module("pfstorage.pfstorage")
+    names = ("D", "FL2dict", "PfStorage", "StoreHandler", "ThreadedHTTPServer", "swiftStorage")
+    assert all(getattr(old, name) is getattr(pfstorage, name) for name in names)
