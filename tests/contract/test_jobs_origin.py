@@ -140,7 +140,7 @@ PULLS: dict[str, Meta] = {
 
 @pytest.mark.parametrize("meta", PULLS.values(), ids=PULLS)
 @pytest.mark.parametrize("has_roots", [True, False])
-def test_a_pull_goes_where_it_was_meant_to(
+def test_a_pull_writes_to_its_origin(
     storage: Storage,
     places: tuple[Path, Path],
     tmp_path: Path,
@@ -204,7 +204,7 @@ def test_a_job_whose_directory_left_the_roots_does_nothing(
 
 
 @pytest.mark.parametrize("spelled", ["data", "{tmp_path}/link/data", "{tmp_path}/here/data"])
-def test_a_link_that_was_a_root_and_leads_elsewhere_now_is_not_followed(
+def test_a_changed_link_of_a_root_is_not_followed(
     places: tuple[Path, Path], tmp_path: Path, spelled: str
 ) -> None:
     here, there = places
@@ -247,7 +247,7 @@ def test_more_roots_change_nothing(places: tuple[Path, Path], tmp_path: Path) ->
         assert content(storage) == {f"s/{name}": body for name, body in FILES.items()}
 
 
-def test_a_job_for_another_directory_as_store_does_nothing(
+def test_a_job_for_another_store_directory_fails(
     places: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = places
@@ -283,7 +283,7 @@ def test_spellings_of_a_store_directory(
     assert not (there / "x").exists()
 
 
-def test_a_job_for_another_container_does_nothing(
+def test_a_job_for_another_container_fails(
     swift: DevSwift, places: tuple[Path, Path], tmp_path: Path
 ) -> None:
     here, _ = places
@@ -295,7 +295,7 @@ def test_a_job_for_another_container_does_nothing(
             assert content(other) == {}
 
 
-def test_a_container_that_is_set_while_a_job_waits_is_not_the_one_it_was_for(
+def test_a_job_fails_if_the_container_changes_before_it(
     swift: DevSwift, places: tuple[Path, Path], tmp_path: Path
 ) -> None:
     here, _ = places
@@ -344,7 +344,7 @@ def test_store_names_differ_by_account_and_contain_no_secret() -> None:
     assert len({name(**each) for each in changes}) == len(changes)
 
 
-def test_a_server_that_is_started_in_another_directory_pushes_no_other_tree(
+def test_a_server_in_another_directory_pushes_the_same_tree(
     places: tuple[Path, Path], tmp_path: Path
 ) -> None:
     here, there = places
@@ -371,7 +371,7 @@ def test_a_server_that_is_started_in_another_directory_pushes_no_other_tree(
     assert "s/3.dcm" not in read_tree(tmp_path / "store")
 
 
-def test_jobs_that_3_0_kept_are_done_as_they_are(places: tuple[Path, Path], tmp_path: Path) -> None:
+def test_jobs_of_3_0_run(places: tuple[Path, Path], tmp_path: Path) -> None:
     here, _ = places
     (tmp_path / "state").mkdir(0o700)
     rows = sqlite3.connect(tmp_path / "state" / "jobs.sqlite")
@@ -390,7 +390,7 @@ def test_jobs_that_3_0_kept_are_done_as_they_are(places: tuple[Path, Path], tmp_
         assert again["job"] == "a"
 
 
-def test_an_origin_is_kept_as_it_was(tmp_path: Path) -> None:
+def test_an_origin_is_stored_and_read(tmp_path: Path) -> None:
     origin = Origin("a store", (("/a\udcff", "/b"), ("/c", "/c")))
     kept = JobStore(str(tmp_path / "state"))
     order = JobRequest({"action": "objPush", "meta": {}}, origin=origin)

@@ -54,7 +54,7 @@ def keys_if_any(storage: Storage) -> list[str]:
         return []
 
 
-def test_a_file_that_was_modified_just_now_is_listed_and_not_pushed(storage: Storage, tree: Path) -> None:
+def test_a_recently_modified_file_is_listed_and_not_pushed(storage: Storage, tree: Path) -> None:
     reply = run(storage, "objPut", **PUT)
     assert reply["status"] is True
     assert reply["unstable"] == ["data/d/new"]
@@ -106,7 +106,7 @@ def test_an_audit_ignores_unstable_files(storage: Storage, tree: Path) -> None:
     assert (reply["audit"]["same"], reply["audit"]["missing"], reply["audit"]["changed"]) == (2, [], [])
 
 
-def test_a_file_is_left_that_the_store_has_as_it_was_before(storage: Storage, tree: Path) -> None:
+def test_a_recently_modified_file_keeps_its_old_object(storage: Storage, tree: Path) -> None:
     run(storage, "objPut", **{**PUT, "stable": 0})
     for content in (b"new", b"NEWER"):  # whether it is the same by now is not asked
         (tree / "d/new").write_bytes(content)
@@ -120,7 +120,7 @@ def test_a_missing_file_and_one_that_may_not_be_read_fail_as_ever(storage: Stora
     assert (reply["status"], reply["unstable"], reply["objectFileList"]) == (False, [], ["s/a"])
 
 
-def test_the_time_that_a_link_leads_to_counts(storage: Storage, tree: Path) -> None:
+def test_the_time_of_a_links_target_counts(storage: Storage, tree: Path) -> None:
     (tree / "link").symlink_to("a")
     (tree / "other").symlink_to("d/new")
     reply = run(storage, "objPut", **PUT)
@@ -128,7 +128,7 @@ def test_the_time_that_a_link_leads_to_counts(storage: Storage, tree: Path) -> N
     assert reply["objectFileList"] == ["s/a", "s/e", "s/link"]
 
 
-def test_a_change_of_the_rights_or_another_link_does_not_hold_a_file_up(storage: Storage, tree: Path) -> None:
+def test_a_change_of_mode_or_links_does_not_delay_a_file(storage: Storage, tree: Path) -> None:
     (tree / "a").chmod(0o600)
     os.link("data/e", "data/f")
     reply = run(storage, "objPut", **PUT)
@@ -166,9 +166,7 @@ def test_stable_is_refused_for_an_upload() -> None:
     assert "'stable' is for local files" in reply.body["msg"]
 
 
-def test_below_a_root_and_as_a_job_the_files_of_just_now_are_left_as_well(
-    storage: Storage, tree: Path
-) -> None:
+def test_stable_works_below_a_root_and_in_a_job(storage: Storage, tree: Path) -> None:
     context = RequestContext(Principal(is_trusted=False), roots=AllowedRoots(["data"]))
     meta = {**PUT, "putSpec": str(tree), "mapLocationOver": str(tree)}
     with contextlib.closing(StoreHandler(storage)) as handler:
@@ -199,7 +197,7 @@ def writing(change: Callable[[], object]) -> Storage:
     return Busy(Settings(type="memory"))
 
 
-def test_a_file_that_is_written_while_it_is_read_is_left_as_well(tree: Path) -> None:
+def test_a_file_written_during_the_push_is_left_out(tree: Path) -> None:
     def append() -> None:
         with (tree / "a").open("ab") as file:
             file.write(b"more")

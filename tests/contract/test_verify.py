@@ -73,7 +73,7 @@ def test_extra_files_are_not_a_failure(pulled: Storage, tmp_path: Path) -> None:
     assert verdict(run(pulled, "objVerify", **PULL)) == (True, len(TREE), [], [], ["out/more"])
 
 
-def test_a_directory_that_is_not_there_lacks_all(pulled: Storage) -> None:
+def test_all_files_of_a_missing_directory_are_missing(pulled: Storage) -> None:
     reply = run(pulled, "objVerify", fromLocation="s", mapLocationOver="nowhere")
     assert verdict(reply) == (False, 0, [], [f"s/{name}" for name in sorted(TREE)], [])
     assert not Path("nowhere").exists()
@@ -171,7 +171,7 @@ def test_a_store_that_fails_is_an_error(swift: DevSwift) -> None:
         assert run(storage, "objVerify", **PULL)["error"]["type"] == "ContainerNotFoundError"
 
 
-def test_a_name_that_the_system_can_not_write_does_not_end_it(
+def test_an_impossible_local_name_does_not_end_the_comparison(
     swift: DevSwift, swift_storage: Storage, command: Command, tmp_path: Path
 ) -> None:
     for key in ("s/a", "s/\u00fc", "s/z"):
@@ -313,7 +313,7 @@ class Lagging(MemoryStorage):
 
 
 @pytest.mark.parametrize("lag", [0, 1, 1000])
-def test_an_audit_waits_for_no_listing_and_asks_for_each_object_once(tmp_path: Path, lag: int) -> None:
+def test_an_audit_sends_one_head_for_each_object(tmp_path: Path, lag: int) -> None:
     tree = {name: content for name, content in TREE.items() if content}
     write_tree(tmp_path / "data", tree)
     storage = Lagging(lag)

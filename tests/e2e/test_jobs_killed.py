@@ -116,7 +116,7 @@ def there(action: str, swift: DevSwift, container: str) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("moment", [5, 40, 90])
 @pytest.mark.parametrize("action", ["objPush", "objPull"])
-def test_jobs_of_a_process_that_was_killed_are_done_by_the_next(
+def test_the_next_process_runs_the_jobs_of_a_killed_one(
     swift: DevSwift, options: dict[str, Any], action: str, moment: int
 ) -> None:
     trees = {f"{tree}/{name}": content for tree in range(JOBS) for name, content in FILES.items()}
@@ -179,7 +179,7 @@ def _until_two_are_moved(jobs: JobScheduler, job: str) -> None:
 
 
 @pytest.mark.parametrize("action", ["objPush", "objPull"])
-def test_a_job_that_is_cancelled_in_its_middle_ends_soon_and_the_same_message_goes_on(
+def test_a_cancelled_job_ends_soon_and_its_message_can_continue(
     swift: DevSwift, options: dict[str, Any], action: str
 ) -> None:
     container = options["container_name"]
@@ -214,7 +214,7 @@ def test_a_job_that_is_cancelled_in_its_middle_ends_soon_and_the_same_message_go
 
 
 @pytest.mark.parametrize("action", ["objPush", "objPull"])
-def test_a_process_that_ends_parks_its_jobs_for_the_next(
+def test_a_process_that_ends_queues_its_jobs_for_the_next(
     swift: DevSwift, options: dict[str, Any], action: str
 ) -> None:
     container = options["container_name"]

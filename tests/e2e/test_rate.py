@@ -36,7 +36,7 @@ def rate_of(rate_limiter: RateLimiter, threads: int, piece: int) -> float:
 
 
 @pytest.mark.parametrize(("threads", "piece"), [(1, 10_000), (30, 10_000), (30, 1000)])
-def test_a_rate_is_kept_whoever_sends(threads: int, piece: int) -> None:
+def test_all_threads_together_keep_the_rate(threads: int, piece: int) -> None:
     rate = 1_000_000
     found = []
     while not found or (found[-1] < 0.8 * rate and len(found) < 5):  # the machine may have stood still

@@ -1,4 +1,4 @@
-"""One tree that many processes move: each file is in one share, by the commands that the pages show."""
+"""Many processes transfer one tree: each file is in one share, with the commands of the documentation."""
 
 from __future__ import annotations
 
@@ -135,22 +135,20 @@ def in_gnu_parallel(site: Site) -> list[Any]:
     return decoded(out)
 
 
-def test_a_push_that_is_divided_stores_each_file_once(site: Site) -> None:
+def test_a_divided_push_stores_each_file_once(site: Site) -> None:
     write_tree(site.directory / "data", FILES)
     assert_divided(in_a_slurm_array(site))
     assert site.keys == sorted(f"{LOCATION}/{name}" for name in FILES)
 
 
 @pytest.mark.parametrize("divided", [in_an_indexed_job, in_a_function, in_gnu_parallel])
-def test_a_pull_that_is_divided_writes_each_file_once(
-    pushed: Site, divided: Callable[[Site], list[Any]]
-) -> None:
+def test_a_divided_pull_writes_each_file_once(pushed: Site, divided: Callable[[Site], list[Any]]) -> None:
     assert_divided(divided(pushed))
     assert read_tree(pushed.directory / "back") == dict(sorted(FILES.items()))
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_no_file_is_in_two_shares_and_none_in_no_share(command: Command, tmp_path: Path, count: int) -> None:
+def test_each_file_is_in_exactly_one_share(command: Command, tmp_path: Path, count: int) -> None:
     write_tree(tmp_path / "data", FILES)
     store = ("--type", "filesystem", "--storeBase", "store")
     push = {"putSpec": "data", "inLocation": LOCATION, "mapLocationOver": "data"}
@@ -165,7 +163,7 @@ def test_no_file_is_in_two_shares_and_none_in_no_share(command: Command, tmp_pat
         assert all(share["objectFileList"] for share in shares)
 
 
-def test_a_share_is_the_same_both_ways_and_in_a_comparison(command: Command, tmp_path: Path) -> None:
+def test_push_pull_and_verify_divide_alike(command: Command, tmp_path: Path) -> None:
     write_tree(tmp_path / "data", FILES)
     store = ("--type", "filesystem", "--storeBase", "store")
     push = {"putSpec": "data", "inLocation": LOCATION, "mapLocationOver": "data", "shard": "2/3"}

@@ -24,7 +24,7 @@ from pfstorage.backends import ObjectInfo
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import PermissionDeniedError, StorageError, UnavailableError
-from pfstorage.jobs import scheduler as runner
+from pfstorage.jobs import scheduler
 from pfstorage.server import admission
 from pfstorage.server.endpoints import health
 from pfstorage.server.options import ServerOptions
@@ -698,7 +698,7 @@ def test_a_job_is_taken_on_at_once_and_its_events_lead_to_its_reply(
 def test_events_end_with_the_right_to_see_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, permissions: str | None, end: str, status: int
 ) -> None:
-    monkeypatch.setattr(runner, "HEARTBEAT", 0.02)
+    monkeypatch.setattr(scheduler, "HEARTBEAT", 0.02)
     token, path = "w-0123456789abcdef", tmp_path / "tokens.cfg"
 
     def write(permissions: str | None, end: str = "") -> None:

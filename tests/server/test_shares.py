@@ -16,7 +16,7 @@ import pytest
 
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.errors import BusyError
-from pfstorage.jobs import scheduler as runner
+from pfstorage.jobs import scheduler
 from pfstorage.server import admission, listener, load
 from pfstorage.server.admission import AdmissionQueue
 from pfstorage.server.options import ServerOptions
@@ -305,7 +305,7 @@ def followed(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., tuple[ThreadedHTTPServer, str]]]:
     """Start a server with a job of ann's that does not end."""
-    monkeypatch.setattr(runner, "HEARTBEAT", 0.02)
+    monkeypatch.setattr(scheduler, "HEARTBEAT", 0.02)
     storage = Held()
     storage.put("x/a", io.BytesIO(b"1"), 1)
 

@@ -78,7 +78,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
         yield desk
 
 
-def order(number: int = 0, **more: Any) -> JobRequest:
+def job_request(number: int = 0, **more: Any) -> JobRequest:
     return JobRequest({"action": "objPull", "meta": {"path": str(number)}}, **more)
 
 
@@ -91,7 +91,7 @@ def perform(
 def queued(state: Path, count: int, **more: Any) -> list[str]:
     """Leave so many queued jobs, as a process that has ended does; return their ids."""
     jobs = JobScheduler(perform, str(state))
-    ids = [jobs.submit(order(number, **more)) for number in range(count)]
+    ids = [jobs.submit(job_request(number, **more)) for number in range(count)]
     jobs.close(LONG)
     return ids
 

@@ -1,4 +1,4 @@
-"""The limit of open files bounds how many are moved at once, also where their number is set."""
+"""The limit of open files bounds the concurrency, also a fixed one."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def run(*flags: str, **meta: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize("backend", ["swift", "filesystem"])
 @pytest.mark.parametrize("workers", [256, "auto"])
-def test_more_workers_than_there_are_descriptors_for_fail_no_file(
+def test_too_many_workers_for_the_descriptors_fail_no_file(
     backend: str, way: tuple[str, ...], workers: str, tmp_path: Path, swift: DevSwift
 ) -> None:
     write_tree(tmp_path / "data", FILES)
@@ -70,13 +70,13 @@ def test_more_workers_than_there_are_descriptors_for_fail_no_file(
     assert read_tree(tmp_path / "out") == FILES
 
 
-def test_a_number_that_there_are_descriptors_for_is_no_reason_for_a_warning(tmp_path: Path) -> None:
+def test_enough_descriptors_cause_no_warning(tmp_path: Path) -> None:
     write_tree(tmp_path / "data", {"a": b"x"})
     reply = run("--type", "memory", "--workers", "4", "--action", "objPut", **PUT)
     assert (reply["status"], "warnings" in reply) == (True, False)
 
 
-def test_what_is_open_already_counts() -> None:
+def test_open_descriptors_count() -> None:
     before = free_descriptors()
     held = [os.open(os.devnull, os.O_RDONLY) for _ in range(10)]
     try:
@@ -87,7 +87,7 @@ def test_what_is_open_already_counts() -> None:
     assert max_workers(before) == max_workers(before + RESERVED_DESCRIPTORS) == 1
 
 
-def test_a_limit_of_workers_is_no_higher_than_what_there_are_descriptors_for() -> None:
+def test_the_descriptors_bound_the_concurrency() -> None:
     assert (AdaptiveConcurrency(200, maximum=5).allowed, AdaptiveConcurrency(3, maximum=5).allowed) == (
         3 + 2,
         3,

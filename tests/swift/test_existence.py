@@ -271,7 +271,7 @@ def test_a_head_without_an_etag_contradicts_no_listing(store: Storage, tmp_path:
 
 
 @pytest.mark.parametrize("action", ["objVerify", "objPush", "objPull"])
-def test_each_of_a_thousand_objects_is_asked_for_once(
+def test_each_of_a_thousand_objects_gets_one_head(
     store: Storage, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str
 ) -> None:
     monkeypatch.setattr("pfstorage.transfer.existence.HEAD_SAMPLE", 40)
@@ -285,7 +285,7 @@ def test_each_of_a_thousand_objects_is_asked_for_once(
 
 
 @pytest.mark.parametrize(("sure", "heads"), [(False, 20), (True, 55)])
-def test_of_more_as_many_again_are_asked_for_or_all(
+def test_a_random_sample_of_the_rest_gets_a_head(
     store: Storage, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sure: bool, heads: int
 ) -> None:
     monkeypatch.setattr("pfstorage.transfer.existence.HEAD_SAMPLE", 10)
@@ -299,7 +299,7 @@ def test_of_more_as_many_again_are_asked_for_or_all(
         assert {f"s/{number:05}" for number in range(10)} < set(asked)
 
 
-def test_where_one_is_missing_all_are_asked_for(
+def test_after_a_missing_object_all_get_a_head(
     store: Storage, proxy: Proxy, list_more: Callable[[int, int], None], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -387,7 +387,7 @@ def test_the_limit_counts_existing_objects(
     assert [row["name"] for row in reply["ls"]] == [f"s/{number:05}" for number in range(0, 60, 7)][:limit]
 
 
-def test_ls_that_is_sure_is_the_same_by_http(store: Storage, list_more: Callable[[int, int], None]) -> None:
+def test_sure_ls_is_the_same_by_http(store: Storage, list_more: Callable[[int, int], None]) -> None:
     list_more(0, 3)
     store.put("s/00001", io.BytesIO(b"x"), 1)
     with serving(StoreHandler(store)) as server:
@@ -399,7 +399,7 @@ def test_ls_that_is_sure_is_the_same_by_http(store: Storage, list_more: Callable
     )
 
 
-def test_ls_that_is_sure_fails_where_a_head_does(store: Storage, proxy: Proxy) -> None:
+def test_sure_ls_fails_if_a_head_fails(store: Storage, proxy: Proxy) -> None:
     store.put("s/a", io.BytesIO(b"x"), 1)
     proxy.fault(Fault("answer", status=403), "HEAD")
     reply = run(store, "ls", path="s", sure=True)
@@ -422,7 +422,7 @@ def test_a_sure_ls_can_be_cancelled(store: Storage, proxy: Proxy) -> None:
     assert reply["error"]["type"] == "StoppedError"
 
 
-def test_every_backend_is_sure(storage: Storage, tmp_path: Path) -> None:
+def test_every_backend_supports_sure(storage: Storage, tmp_path: Path) -> None:
     write_tree(tmp_path / "data", TREE)
     assert run(storage, "objPush", **PUSH, audit=True, sure=True)["audit"]["same"] == 4
     assert run(storage, "objPull", **{**PULL, "mapLocationOver": "out"}, audit=True)["audit"]["same"] == 4

@@ -83,7 +83,7 @@ def when(proxy: Proxy, numbers: set[int], change: Callable[[], object]) -> None:
 @pytest.mark.parametrize("pull", PULLS)
 @pytest.mark.parametrize("number", [1, 3])
 @pytest.mark.parametrize("other", OTHERS)
-def test_what_replaces_a_large_object_is_pulled_whole(
+def test_a_replaced_large_object_is_pulled_completely(
     store: Storage, proxy: Proxy, raw: swiftclient.Connection, pull: str, number: int, other: str
 ) -> None:
     push_large(store)
@@ -115,7 +115,7 @@ def test_an_object_that_is_replaced_again_and_again_is_pulled_once_it_stays(
 
 
 @pytest.mark.parametrize("pull", PULLS)
-def test_segments_that_went_with_what_was_replaced_are_no_failure(
+def test_missing_segments_of_a_replaced_object_are_no_failure(
     store: Storage, proxy: Proxy, raw: swiftclient.Connection, pull: str
 ) -> None:
     """As where another client uploads the same file again, and removes the segments of the first upload."""
@@ -144,7 +144,7 @@ def test_an_object_that_lacks_a_segment_for_good_fails_after_few_tries(
 
 
 @pytest.mark.parametrize("pull", ["a tree", "a key"])
-def test_an_object_that_was_removed_meanwhile_is_told_to_be_gone(
+def test_a_removed_object_is_reported_as_missing(
     store: Storage, proxy: Proxy, raw: swiftclient.Connection, pull: str
 ) -> None:
     push_large(store)
@@ -157,9 +157,7 @@ def test_an_object_that_was_removed_meanwhile_is_told_to_be_gone(
 # over HTTP
 
 
-def test_a_large_object_whose_manifest_is_replaced_before_it_is_read_is_given_out_as_it_is_then(
-    swift: DevSwift, store: Storage, proxy: Proxy
-) -> None:
+def test_a_replaced_manifest_gives_the_new_object(swift: DevSwift, store: Storage, proxy: Proxy) -> None:
     push_large(store)
     left = [OTHERS["longer"]]
     name = store.settings.swift.container_name
@@ -218,7 +216,7 @@ GONE = SegmentsMissingError("a segment is missing", key="a", status=409)
 @pytest.mark.parametrize(
     "error", [object_changed_error("a"), GONE, IntegrityError("5 bytes came of 6", key="a")]
 )
-def test_a_download_of_which_nothing_has_left_begins_anew(error: Exception, sent: int) -> None:
+def test_a_download_restarts_before_its_first_byte(error: Exception, sent: int) -> None:
     storage = Changing(b"abcdef")
     storage.failures = [(sent, error)]
     with serving(StoreHandler(storage)) as server:
@@ -228,7 +226,7 @@ def test_a_download_of_which_nothing_has_left_begins_anew(error: Exception, sent
         assert headers["ETag"] == f'"{storage.head("a").etag}"'
 
 
-def test_the_part_of_an_object_that_is_replaced_meanwhile_is_one_of_the_new_object() -> None:
+def test_a_range_of_a_replaced_object_is_one_of_the_new_object() -> None:
     storage = Changing(b"abcdef")
     storage.failures = [(0, object_changed_error("a"))]
     with serving(StoreHandler(storage)) as server:
@@ -236,7 +234,7 @@ def test_the_part_of_an_object_that_is_replaced_meanwhile_is_one_of_the_new_obje
         assert (status, content, headers["Content-Range"]) == (206, b"ed", "bytes 1-2/7")
 
 
-def test_a_download_of_which_something_has_left_breaks_off_rather_than_being_a_mixture() -> None:
+def test_a_started_download_is_aborted_and_never_mixed() -> None:
     storage = Changing(bytes(3_000_000))
     storage.failures = [(2_000_000, object_changed_error("a"))]
     with serving(StoreHandler(storage)) as server, pytest.raises(http.client.IncompleteRead) as broken:
@@ -245,7 +243,7 @@ def test_a_download_of_which_something_has_left_breaks_off_rather_than_being_a_m
     assert len(broken.value.partial) <= 2_000_000
 
 
-def test_a_download_whose_object_is_replaced_without_end_is_told_to_ask_again() -> None:
+def test_a_client_of_an_object_replaced_without_end_must_retry() -> None:
     storage = Changing(b"abcdef")
     storage.failures = [(0, object_changed_error("a"))] * (MAX_DOWNLOADS + 5)
     with serving(StoreHandler(storage)) as server:

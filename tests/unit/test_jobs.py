@@ -238,7 +238,7 @@ def test_jobs_are_listed_the_latest_first(desk: Desk) -> None:
         ("jobCancel", {}),
     ],
 )
-def test_a_question_that_makes_no_sense_is_refused(desk: Desk, action: str, meta: dict[str, Any]) -> None:
+def test_a_wrong_meta_is_refused(desk: Desk, action: str, meta: dict[str, Any]) -> None:
     assert desk.ask(action, **meta)["error"]["type"] == "MessageError"
 
 

@@ -1,4 +1,4 @@
-"""What jobs may take: places at work, bytes of the file, memory, and the time of whoever asks for others."""
+"""The limits of jobs: running jobs, bytes of the file, memory, and the time of reads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from pfstorage.wire.reply import Reply
 from tests.support.waiting import LONG, until
 
 
-def order(text: str, owner: str = "", **more: Any) -> JobRequest:
+def job_request(text: str, owner: str = "", **more: Any) -> JobRequest:
     return JobRequest({"action": "objPull", "meta": {"path": text}}, owner, **more)
 
 
@@ -88,7 +88,7 @@ def begun(queue: JobQueue, most: int, max_running_per_owner: int | None = None) 
     return at_work
 
 
-def test_one_owner_may_have_all_places() -> None:
+def test_one_owner_may_use_all_places() -> None:
     assert [place.job_id for place in begun(queue_of(*"aaaaaa"), 4)] == ["a0", "a1", "a2", "a3"]
 
 
@@ -110,7 +110,7 @@ def test_four_costly_jobs_of_one_owner_do_not_hold_those_of_others() -> None:
     assert place.owner == "e"
 
 
-def test_owners_take_turns_where_there_is_one_place() -> None:
+def test_owners_take_turns_in_one_place() -> None:
     queue, order_of = queue_of(*"aaab"), []
     while place := queue.next([], 1, 1):
         queue.take(place)
@@ -125,7 +125,7 @@ def test_an_owner_has_no_more_places_than_the_flag_says() -> None:
     assert [place.owner for place in begun(queue_of(*"aaaa"), 4, 2)] == ["a", "a"]
 
 
-def test_of_large_messages_each_owner_has_one_at_work_and_small_ones_pass() -> None:
+def test_each_owner_runs_one_job_with_a_large_message() -> None:
     queue = JobQueue()
     for number, length in enumerate([LARGE_MESSAGE + 1, LARGE_MESSAGE + 1, 1, LARGE_MESSAGE]):
         queue.add(QueuedJob(str(number), "a", 1, length))
@@ -133,7 +133,7 @@ def test_of_large_messages_each_owner_has_one_at_work_and_small_ones_pass() -> N
     assert [place.job_id for place in begun(queue, 4)] == ["0", "other", "2", "3"]
 
 
-def test_the_job_of_another_token_is_done_while_one_holds_all_places() -> None:
+def test_a_second_owner_does_not_wait_for_the_first() -> None:
     held = Held()
 
     def perform(
@@ -147,10 +147,10 @@ def test_the_job_of_another_token_is_done_while_one_holds_all_places() -> None:
 
     with working(perform, max_running=4) as jobs:
         for number in range(8):
-            jobs.submit(order(str(number), "ann"))
+            jobs.submit(job_request(str(number), "ann"))
         until(lambda: len(held.begun) == 4)
         for owner in ("bob", "cyd"):
-            assert jobs.status(jobs.submit(order("x", owner)), LONG).state == "done"
+            assert jobs.status(jobs.submit(job_request("x", owner)), LONG).state == "done"
         assert len(held.begun) == 4
         held.free.set()
 
@@ -158,21 +158,21 @@ def test_the_job_of_another_token_is_done_while_one_holds_all_places() -> None:
 # bytes
 
 
-def test_the_messages_of_one_that_wait_have_so_many_bytes_and_those_of_others_wait_too(
+def test_the_queued_bytes_of_one_owner_are_bounded(
     tmp_path: Path,
 ) -> None:
     jobs = JobScheduler(done, str(tmp_path / "state"), max_bytes_per_owner=10_000)
-    first = jobs.submit(order(noise(0, 8000), "ann", jid="0"))
-    jobs.submit(order(noise(1, 8000), "ann"))
+    first = jobs.submit(job_request(noise(0, 8000), "ann", jid="0"))
+    jobs.submit(job_request(noise(1, 8000), "ann"))
     with pytest.raises(BusyError, match=r"2 of your jobs are waiting, with \d{4} bytes"):
-        jobs.submit(order(noise(2, 8000), "ann"))
-    jobs.submit(order("x", "ann"))
-    jobs.submit(order(noise(3, 8000), "bob"))
-    assert jobs.submit(order(noise(0, 8000), "ann", jid="0")) == first
+        jobs.submit(job_request(noise(2, 8000), "ann"))
+    jobs.submit(job_request("x", "ann"))
+    jobs.submit(job_request(noise(3, 8000), "bob"))
+    assert jobs.submit(job_request(noise(0, 8000), "ann", jid="0")) == first
     with pytest.raises(TooLargeError, match="--maxJobBytes"):
-        jobs.submit(order(noise(4, 30_000), "cyd"))
+        jobs.submit(job_request(noise(4, 30_000), "cyd"))
     jobs.cancel(first)
-    jobs.submit(order(noise(2, 8000), "ann"))
+    jobs.submit(job_request(noise(2, 8000), "ann"))
     jobs.close(0)
     again = JobScheduler(done, str(tmp_path / "state"), max_bytes_per_owner=10_000)
     again.start()
@@ -180,37 +180,37 @@ def test_the_messages_of_one_that_wait_have_so_many_bytes_and_those_of_others_wa
     again.close(LONG)
 
 
-def test_the_bounds_hold_for_what_an_earlier_process_left(tmp_path: Path) -> None:
+def test_the_bounds_hold_for_jobs_of_an_earlier_process(tmp_path: Path) -> None:
     jobs = JobScheduler(done, str(tmp_path / "state"))
     for number in range(3):
-        jobs.submit(order(noise(number, 8000), "ann"))
+        jobs.submit(job_request(noise(number, 8000), "ann"))
     jobs.close(0)
     held = Held()
     with working(held, tmp_path / "state", max_running=1, max_bytes_per_owner=10_000) as jobs:
         until(lambda: bool(held.begun))
         with pytest.raises(BusyError, match="2 of your jobs"):
-            jobs.submit(order(noise(9, 8000), "ann"))
+            jobs.submit(job_request(noise(9, 8000), "ann"))
         held.free.set()
 
 
-def test_the_messages_of_all_that_wait_have_so_many_bytes() -> None:
+def test_the_queued_bytes_of_all_owners_are_bounded() -> None:
     jobs = JobScheduler(done, max_bytes_per_owner=10_000, full_owners=2)
     for owner in "abcd":
-        jobs.submit(order(noise(ord(owner), 8000), owner))
+        jobs.submit(job_request(noise(ord(owner), 8000), owner))
     with pytest.raises(BusyError):
-        jobs.submit(order(noise(0, 8000), "e"))
+        jobs.submit(job_request(noise(0, 8000), "e"))
     jobs.close(0)
 
 
 def run_jobs(jobs: JobScheduler, owner: str, count: int, size: int) -> list[str]:
     ids = []
     for number in range(count):
-        ids.append(jobs.submit(order(noise(number, size), owner)))
+        ids.append(jobs.submit(job_request(noise(number, size), owner)))
         assert jobs.status(ids[-1], LONG).state in ("done", "failed")
     return ids
 
 
-def test_what_is_kept_of_one_is_bounded_in_bytes_and_the_oldest_goes_first(tmp_path: Path) -> None:
+def test_the_finished_bytes_of_one_owner_are_bounded(tmp_path: Path) -> None:
     with working(done, tmp_path / "state", max_bytes_per_owner=100_000) as jobs:
         kept = run_jobs(jobs, "bob", 2, 8000)
         ids = run_jobs(jobs, "ann", 30, 16_000)  # of each, message and reply have half as much
@@ -220,7 +220,7 @@ def test_what_is_kept_of_one_is_bounded_in_bytes_and_the_oldest_goes_first(tmp_p
         assert [job.id for job in jobs.list(100, "bob")] == kept[::-1]
 
 
-def test_who_has_many_jobs_that_are_over_pushes_out_those_of_nobody_else(
+def test_many_finished_jobs_do_not_remove_those_of_other_owners(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(finished, "SWEEP_INTERVAL", 0)
@@ -231,7 +231,7 @@ def test_who_has_many_jobs_that_are_over_pushes_out_those_of_nobody_else(
         assert [job.id for job in jobs.list(100, "ann")] == ids[:-8:-1]
 
 
-def test_of_all_owners_those_with_the_most_bytes_lose_the_oldest(tmp_path: Path) -> None:
+def test_the_owners_with_the_most_bytes_lose_their_oldest_jobs(tmp_path: Path) -> None:
     with working(done, tmp_path / "state", max_bytes_per_owner=100_000, full_owners=1) as jobs:
         kept = run_jobs(jobs, "bob", 1, 8000)
         run_jobs(jobs, "ann", 12, 16_000)
@@ -243,7 +243,7 @@ def test_of_all_owners_those_with_the_most_bytes_lose_the_oldest(tmp_path: Path)
 
 
 @pytest.mark.parametrize("size", ["lots", "-5", "5X", ""])
-def test_a_size_that_is_none_is_refused(size: str) -> None:
+def test_an_invalid_size_is_refused(size: str) -> None:
     if not size:
         assert ServerOptions.from_args({"maxJobBytes": size}).max_job_bytes == JobLimits.max_bytes_per_owner
         return
@@ -260,7 +260,7 @@ def test_a_long_reason_is_cut_in_the_list_and_whole_in_the_reply(tmp_path: Path)
         return Reply({"status": False, "msg": text})
 
     with working(perform, tmp_path / "state") as jobs:
-        over = jobs.status(jobs.submit(order("x")), LONG)
+        over = jobs.status(jobs.submit(job_request("x")), LONG)
         assert (over.state, over.reason, over.reply) == (
             "failed",
             text[:1000],
@@ -271,9 +271,9 @@ def test_a_long_reason_is_cut_in_the_list_and_whole_in_the_reply(tmp_path: Path)
 # time
 
 
-def test_who_asks_for_jobs_waits_for_nobody_who_changes_them(tmp_path: Path) -> None:
+def test_reads_do_not_wait_for_writes(tmp_path: Path) -> None:
     with working(done, tmp_path / "state") as jobs:
-        job = jobs.submit(order("x", "ann", jid="1"))
+        job = jobs.submit(job_request("x", "ann", jid="1"))
         assert jobs.status(job, LONG).state == "done"
         asked = {
             "status": lambda: jobs.status(job).state,
@@ -287,9 +287,9 @@ def test_who_asks_for_jobs_waits_for_nobody_who_changes_them(tmp_path: Path) -> 
     assert found == {"status": "done", "list": [job], "find": job, "counts": 1, "events": ["done"]}
 
 
-def test_who_reads_waits_for_no_other_who_reads(tmp_path: Path) -> None:
+def test_reads_do_not_wait_for_reads(tmp_path: Path) -> None:
     with working(done, tmp_path / "state") as jobs:
-        job = jobs.submit(order("x"))
+        job = jobs.submit(job_request("x"))
         assert jobs.status(job, LONG).state == "done"
         with jobs._store._database.read(), ThreadPoolExecutor(1) as pool:
             assert pool.submit(jobs.status, job).result(LONG).state == "done"
@@ -356,7 +356,7 @@ def test_a_text_that_is_too_long_is_not_packed() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 10**6])
-def test_an_event_is_one_line_in_whatever_pieces_it_comes(size: int) -> None:
+def test_an_event_is_one_line_for_any_pieces(size: int) -> None:
     out = io.BytesIO()
     line, text = _EventWriter(out), json.dumps({**LONG_REPLY, "names": NAMES[:20]}, indent=4)
     for start in range(0, len(text), size):

@@ -1,4 +1,4 @@
-"""A file of jobs in which something is wrong: in one row, in the file, at the start or while the server runs."""
+"""Damage of the file of the jobs: in one row or in the whole file, at the start or while the server runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from pfstorage.access.permissions import Permissions
 from pfstorage.errors import JobConflictError, SettingsError, StateFileError
 from pfstorage.jobs.scheduler import JobScheduler
-from tests.support.jobs import RUINS, order, perform, queued, rows_of, ruined
+from tests.support.jobs import RUINS, job_request, perform, queued, rows_of, ruined
 from tests.support.old_jobs import old_schema
 from tests.support.waiting import LONG
 
@@ -73,9 +73,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_row_that_can_not_be_read_is_a_failed_job_and_holds_up_no_other(
-    tmp_path: Path, damage: str
-) -> None:
+def test_a_damaged_row_is_a_failed_job(tmp_path: Path, damage: str) -> None:
     _, bad, last = queued(tmp_path / "state", 3)
     with rows_of(tmp_path / "state") as rows:
         rows.execute(f"UPDATE job SET {damage} WHERE id = ?", (bad,))
@@ -97,7 +95,7 @@ def test_a_row_that_can_not_be_read_is_a_failed_job_and_holds_up_no_other(
 @pytest.mark.parametrize(
     "damage", ["reply = 'x'", "reply = x'789c'", "reply = zeroblob(9000000)", "reply = 5"]
 )
-def test_a_reply_that_can_not_be_read_fails_its_job_alone(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_reply_fails_its_job_only(tmp_path: Path, damage: str) -> None:
     bad, good = queued(tmp_path / "state", 2)
     with working(tmp_path / "state") as jobs:
         assert [jobs.status(each, LONG).state for each in (bad, good)] == ["done", "done"]
@@ -110,7 +108,7 @@ def test_a_reply_that_can_not_be_read_fails_its_job_alone(tmp_path: Path, damage
         assert [event["state"] for event in jobs.events(bad)] == ["failed"]
 
 
-def test_four_damaged_jobs_hold_no_place(tmp_path: Path) -> None:
+def test_damaged_jobs_use_no_place(tmp_path: Path) -> None:
     *bad, good = queued(tmp_path / "state", 5)
     jobs = JobScheduler(perform, str(tmp_path / "state"), max_running=4)
     with rows_of(tmp_path / "state") as rows:  # while they wait for the start
@@ -123,7 +121,7 @@ def test_four_damaged_jobs_hold_no_place(tmp_path: Path) -> None:
         assert {jobs.status(each).state for each in bad} == {"failed"}
 
 
-def test_a_damaged_job_is_seen_by_its_owner_and_not_by_who_may_touch_fewer_keys(tmp_path: Path) -> None:
+def test_a_damaged_job_is_hidden_from_tokens_with_a_prefix(tmp_path: Path) -> None:
     [bad] = queued(tmp_path / "state", 1, owner="ann", permissions=Permissions("write", "chris/"), jid="1")
     with rows_of(tmp_path / "state") as rows:
         rows.execute("UPDATE job SET rights = '{'")
@@ -134,10 +132,10 @@ def test_a_damaged_job_is_seen_by_its_owner_and_not_by_who_may_touch_fewer_keys(
         assert jobs.list(10, "ann", "chris/") == []
         assert jobs.list(10, "bob") == []
         with pytest.raises(JobConflictError, match="take another"):
-            jobs.submit(order(owner="ann", jid="1"))
+            jobs.submit(job_request(owner="ann", jid="1"))
 
 
-def test_a_job_of_a_damaged_owner_is_nobodys(tmp_path: Path) -> None:
+def test_a_job_with_a_damaged_owner_belongs_to_no_token(tmp_path: Path) -> None:
     queued(tmp_path / "state", 1, owner="ann")
     with rows_of(tmp_path / "state") as rows:
         rows.execute("UPDATE job SET owner = NULL")
@@ -178,9 +176,7 @@ def old_rows(state: Path, version: int, damage: str) -> None:
 
 @pytest.mark.parametrize("damage", ["message = '{'", "rights = ''", "created = 'x'", "progress = x'ff'"])
 @pytest.mark.parametrize("version", [1, 2])
-def test_the_file_of_an_older_version_is_brought_to_the_present_form(
-    tmp_path: Path, version: int, damage: str
-) -> None:
+def test_the_file_of_an_older_version_is_upgraded(tmp_path: Path, version: int, damage: str) -> None:
     old_rows(tmp_path / "state", version, damage)
     with working(tmp_path / "state", ttl=1e10) as jobs:
         assert jobs.status("over").reply == {"status": True, "files": 3}
@@ -192,13 +188,13 @@ def test_the_file_of_an_older_version_is_brought_to_the_present_form(
         assert jobs.status("good", LONG).state == "done"
         assert (jobs.status("bad").state, "damaged" in jobs.status("bad").reason) == ("failed", True)
         assert [job.id for job in jobs.list(10)] == ["good", "bad", "failed", "over"]
-        assert jobs.submit(order(owner="ann", jid="over")) == "over"
+        assert jobs.submit(job_request(owner="ann", jid="over")) == "over"
     with working(tmp_path / "state", ttl=1e10) as jobs:
         assert jobs.status("over").reply == {"status": True, "files": 3}
 
 
 @pytest.mark.parametrize("ruin", RUINS)
-def test_a_file_that_can_not_be_read_is_refused_and_kept(tmp_path: Path, ruin: str) -> None:
+def test_a_damaged_file_is_refused_and_not_changed(tmp_path: Path, ruin: str) -> None:
     content = ruined(tmp_path / "state", ruin)
     for _ in range(2):
         with pytest.raises(SettingsError, match=r"jobs\.sqlite.*--repairState") as raised:
@@ -208,7 +204,7 @@ def test_a_file_that_can_not_be_read_is_refused_and_kept(tmp_path: Path, ruin: s
 
 
 @pytest.mark.parametrize("ruin", RUINS)
-def test_it_is_kept_aside_and_the_jobs_begin_anew_where_that_is_wanted(
+def test_a_repair_renames_the_file_and_makes_a_new_one(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, ruin: str
 ) -> None:
     content = ruined(tmp_path / "state", ruin)
@@ -218,7 +214,7 @@ def test_it_is_kept_aside_and_the_jobs_begin_anew_where_that_is_wanted(
         assert aside.stat().st_mode & 0o777 == 0o600
         assert str(aside) in caplog.text
         assert jobs.list(10) == []
-        job = jobs.submit(order())
+        job = jobs.submit(job_request())
         assert jobs.status(job, LONG).state == "done"
     with working(tmp_path / "state", repairs=True) as jobs:  # which has nothing to repair now
         assert [each.id for each in jobs.list(10)] == [job]
@@ -226,17 +222,17 @@ def test_it_is_kept_aside_and_the_jobs_begin_anew_where_that_is_wanted(
 
 
 @pytest.mark.parametrize("size", [0, 4096, 8192])
-def test_a_file_that_is_cut_while_the_server_runs_takes_no_more_jobs(tmp_path: Path, size: int) -> None:
+def test_a_truncated_file_takes_no_more_jobs(tmp_path: Path, size: int) -> None:
     with working(tmp_path / "state") as jobs:
-        assert jobs.status(jobs.submit(order()), LONG).state == "done"
+        assert jobs.status(jobs.submit(job_request()), LONG).state == "done"
         assert jobs._store.truncate_log()
-        jobs.submit(order())
+        jobs.submit(job_request())
         os.truncate(tmp_path / "state" / "jobs.sqlite", size)
         with pytest.raises(StateFileError, match="was cut while the server used it"):
-            jobs.submit(order())
+            jobs.submit(job_request())
 
 
-def test_a_file_that_is_only_busy_is_not_kept_aside(tmp_path: Path) -> None:
+def test_a_busy_file_is_not_renamed(tmp_path: Path) -> None:
     queued(tmp_path / "state", 1)
     first = JobScheduler(perform, str(tmp_path / "state"))
     with pytest.raises(StateFileError, match="another pfstorage"):

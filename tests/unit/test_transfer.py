@@ -1,4 +1,4 @@
-"""Many files at once: order, bounds, what ends a run, and what a fault in pfstorage itself does."""
+"""Runs of many files: order, bounds, fatal errors and unexpected errors."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from tests.support.waiting import settle, until
 
 
 @pytest.mark.parametrize("workers", [1, 3, 8])
-def test_so_many_files_are_moved_at_once(workers: int) -> None:
+def test_the_number_of_workers_is_fixed(workers: int) -> None:
     storage = Watched()
     plan = filled(storage, 100)
     meeting = threading.Barrier(workers)
@@ -51,7 +51,7 @@ def test_so_many_files_are_moved_at_once(workers: int) -> None:
     assert storage.most == workers
 
 
-def test_who_has_few_files_does_not_wait_for_who_has_many() -> None:
+def test_a_small_transfer_does_not_wait_for_a_large_one() -> None:
     workers, large, small = WorkerBudget(4), Watched(), Watched()
     many, few = filled(large, 60), filled(small, 2, directory="few")
     release = threading.Semaphore(0)
@@ -79,7 +79,7 @@ def test_who_has_few_files_does_not_wait_for_who_has_many() -> None:
     assert large.most == 4
 
 
-def test_more_workers_come_by_themselves_while_that_moves_more() -> None:
+def test_workers_increase_while_the_throughput_grows() -> None:
     storage = Watched()
     plan = filled(storage, 1500)
     storage.waits = {item.key: lambda: time.sleep(0.01) for item in plan}
@@ -87,7 +87,7 @@ def test_more_workers_come_by_themselves_while_that_moves_more() -> None:
     assert storage.most > 8
 
 
-def test_a_plan_is_taken_as_it_is_needed() -> None:
+def test_a_plan_is_read_only_a_little_ahead() -> None:
     """A plan of a million must not stand in memory: it is read no further than the window ahead."""
     storage, workers = Watched(), 2
     [transfer] = filled(storage, 1)
@@ -111,7 +111,7 @@ def test_a_plan_is_taken_as_it_is_needed() -> None:
     assert taken == 20_000
 
 
-def test_a_slow_file_does_not_hold_up_the_others() -> None:
+def test_a_slow_file_does_not_delay_the_others() -> None:
     storage = Watched()
     plan = filled(storage, 1000)
 
@@ -127,7 +127,7 @@ def test_a_slow_file_does_not_hold_up_the_others() -> None:
     assert report.keys == [item.key for item in plan]
 
 
-def test_no_more_than_a_bound_wait_for_a_slow_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_some_results_wait_for_a_slow_file(monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_WAITING == 10_000
     monkeypatch.setattr("pfstorage.transfer.engine.MAX_WAITING", 50)
     storage, release = Watched(), threading.Event()
@@ -149,7 +149,7 @@ def test_no_more_than_a_bound_wait_for_a_slow_file(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     "error", [UnauthenticatedError("the key is wrong"), ContainerNotFoundError("it is gone")]
 )
-def test_what_no_other_file_can_survive_ends_the_run_at_once(error: PfstorageError) -> None:
+def test_a_fatal_error_ends_the_run_at_once(error: PfstorageError) -> None:
     storage = Watched()
     plan = filled(storage, 500)
     storage.always = error
@@ -160,7 +160,7 @@ def test_what_no_other_file_can_survive_ends_the_run_at_once(error: PfstorageErr
     assert type(report.failed[-1].error) is type(error)
 
 
-def test_a_store_that_is_gone_ends_the_run_and_one_that_falters_does_not() -> None:
+def test_an_outage_ends_the_run_and_single_failures_do_not() -> None:
     storage = Watched()
     plan = filled(storage, 500)
     storage.errors = {f"{number:04}": UnavailableError("busy") for number in range(0, 500, 7)}
@@ -173,7 +173,7 @@ def test_a_store_that_is_gone_ends_the_run_and_one_that_falters_does_not() -> No
     assert len(storage.calls) < 30
 
 
-def test_what_fails_for_one_file_ends_nothing_however_often() -> None:
+def test_failures_of_single_files_do_not_end_the_run() -> None:
     storage = Watched()
     plan = filled(storage, 200)
     storage.errors = {item.key: PermissionDeniedError("403") for item in plan[:150]}
@@ -199,7 +199,7 @@ def test_a_disk_that_fills_up_ends_the_run(tmp_path: Path) -> None:
         assert set(read_tree(disk)) == set(report.keys)
 
 
-def test_a_plan_that_breaks_off_keeps_what_was_done() -> None:
+def test_a_failed_plan_keeps_the_finished_files() -> None:
     storage = Watched()
     transfers = filled(storage, 10)
 
@@ -212,7 +212,7 @@ def test_a_plan_that_breaks_off_keeps_what_was_done() -> None:
     assert (str(report.error), report.failed) == ("the listing broke off", [])
 
 
-def test_a_plan_with_a_fault_of_its_own_raises_it_when_what_it_gave_is_done(tmp_path: Path) -> None:
+def test_an_unexpected_error_of_a_plan_is_raised_after_its_files(tmp_path: Path) -> None:
     storage = Watched()
     transfers = filled(storage, 10)
     storage.waits = {"0009": lambda: time.sleep(0.2)}
@@ -226,7 +226,7 @@ def test_a_plan_with_a_fault_of_its_own_raises_it_when_what_it_gave_is_done(tmp_
     assert len(read_tree(tmp_path / "out")) == 10
 
 
-def test_a_fault_of_pfstorage_itself_fails_that_file_alone(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unexpected_error_fails_one_file_only(caplog: pytest.LogCaptureFixture) -> None:
     storage = Watched()
     plan = filled(storage, 5)
     storage.errors = {"0002": ZeroDivisionError("a bug")}
@@ -238,9 +238,7 @@ def test_a_fault_of_pfstorage_itself_fails_that_file_alone(caplog: pytest.LogCap
 
 
 @pytest.mark.parametrize("given", [0, 2])
-def test_a_system_that_gives_too_few_threads_does_not_hang_it(
-    given: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_few_threads_do_not_hang_the_run(given: int, monkeypatch: pytest.MonkeyPatch) -> None:
     storage, start = Watched(), threading.Thread.start
     plan = filled(storage, 100)
 
@@ -268,7 +266,7 @@ def test_failures_beyond_a_bound_are_only_counted(monkeypatch: pytest.MonkeyPatc
     assert (len(report.failed), report.failed_count) == (10, 50)
 
 
-def test_damaged_bytes_and_objects_that_come_late_are_asked_for_again(tmp_path: Path) -> None:
+def test_damaged_and_late_objects_are_downloaded_again(tmp_path: Path) -> None:
     class Damaging(Watched):
         def get(self, key: str, sink: Sink, byte_range: ByteRange | None = None) -> ObjectInfo:
             first = self.calls.count(key) == 0
@@ -301,7 +299,7 @@ def test_a_file_that_grows_while_it_is_pushed_fails(tmp_path: Path) -> None:
 # stops and interrupts
 
 
-def test_a_listing_that_a_stop_breaks_off_is_told_as_the_stop() -> None:
+def test_a_cancelled_listing_is_reported_as_a_cancellation() -> None:
     storage, cancellation = Watched(), CancellationToken()
     transfers = filled(storage, 10)
     work = work_on(storage, cancellation=cancellation)
@@ -327,7 +325,7 @@ def test_a_listing_that_a_stop_breaks_off_is_told_as_the_stop() -> None:
     assert report.keys == [item.key for item in transfers]
 
 
-def test_files_that_a_stop_breaks_off_are_not_told_as_failed() -> None:
+def test_cancelled_files_are_not_reported_as_failed() -> None:
     storage, cancellation = Watched(), CancellationToken(grace_seconds=0.1)
     plan = filled(storage, 100, 4000)
 

@@ -1,4 +1,4 @@
-"""How jobs are worked off: in turn, to an end, over the ends of processes."""
+"""The scheduler of jobs: order, end, cancellation, and the next process."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ from pfstorage.errors import (
     UnavailableError,
     UnknownJobError,
 )
-from pfstorage.jobs import database, finished, running, store
-from pfstorage.jobs import scheduler as runner
+from pfstorage.jobs import database, finished, running, scheduler, store
 from pfstorage.jobs.model import CANCELLED, DONE, FAILED, QUEUED, RUNNING, JobLimits, JobRequest
 from pfstorage.jobs.rows import pack_message
 from pfstorage.jobs.scheduler import JobScheduler
@@ -40,7 +39,7 @@ from pfstorage.wire.status import status_of
 from tests.support.jobs import LONG, Worker
 
 
-def order(number: int = 0, **more: Any) -> JobRequest:
+def job_request(number: int = 0, **more: Any) -> JobRequest:
     return JobRequest({"action": "objPull", "meta": {"path": str(number)}}, **more)
 
 
@@ -50,10 +49,10 @@ def set_in(jobs: JobScheduler, pragma: str) -> Any:
         return rows.execute(f"PRAGMA {pragma}").fetchone()
 
 
-def test_so_many_run_at_once_and_the_others_in_the_order_of_arrival(worker: Worker) -> None:
+def test_some_run_at_once_in_the_order_of_arrival(worker: Worker) -> None:
     jobs = JobScheduler(worker, max_running=3)
     jobs.start()
-    ids = [jobs.submit(order(number)) for number in range(20)]
+    ids = [jobs.submit(job_request(number)) for number in range(20)]
     for _ in range(3):
         assert worker.is_busy.acquire(timeout=LONG)
     assert jobs.counts() == {"queued": 17, "running": 3, "done": 0, "failed": 0, "cancelled": 0}
@@ -65,9 +64,9 @@ def test_so_many_run_at_once_and_the_others_in_the_order_of_arrival(worker: Work
     jobs.close(LONG)
 
 
-def test_one_at_a_time_go_in_the_order_of_arrival(worker: Worker) -> None:
+def test_single_jobs_run_in_the_order_of_arrival(worker: Worker) -> None:
     jobs = JobScheduler(worker, max_running=1)
-    ids = [jobs.submit(order(number)) for number in range(20)]
+    ids = [jobs.submit(job_request(number)) for number in range(20)]
     worker.free.set()
     jobs.start()
     jobs.status(ids[-1], LONG)
@@ -75,12 +74,12 @@ def test_one_at_a_time_go_in_the_order_of_arrival(worker: Worker) -> None:
     jobs.close(LONG)
 
 
-def test_waiting_ends_when_the_job_does_and_asks_the_file_once(
+def test_a_wait_ends_with_the_job_and_reads_the_file_once(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = JobScheduler(worker)
     jobs.start()
-    job = jobs.submit(order())
+    job = jobs.submit(job_request())
     assert worker.is_busy.acquire(timeout=LONG)
     assert jobs.status(job, 0.01).state == "running"
     reads: list[str] = []
@@ -97,10 +96,10 @@ def test_waiting_ends_when_the_job_does_and_asks_the_file_once(
     jobs.close(LONG)
 
 
-def test_a_queued_job_that_is_cancelled_never_begins(worker: Worker) -> None:
+def test_a_cancelled_queued_job_never_starts(worker: Worker) -> None:
     jobs = JobScheduler(worker, max_running=1)
     jobs.start()
-    first, second = jobs.submit(order(1)), jobs.submit(order(2))
+    first, second = jobs.submit(job_request(1)), jobs.submit(job_request(2))
     assert jobs.cancel(second).state == "cancelled"
     worker.free.set()
     assert jobs.status(first, LONG).state == "done"
@@ -109,10 +108,10 @@ def test_a_queued_job_that_is_cancelled_never_begins(worker: Worker) -> None:
     jobs.close(LONG)
 
 
-def test_a_running_job_that_is_cancelled_tells_what_it_had_done(worker: Worker) -> None:
+def test_a_cancelled_running_job_keeps_its_reply(worker: Worker) -> None:
     jobs = JobScheduler(worker)
     jobs.start()
-    job = jobs.submit(order())
+    job = jobs.submit(job_request())
     assert worker.is_busy.acquire(timeout=LONG)
     assert jobs.cancel(job).state == "running"
     over = jobs.status(job, LONG)
@@ -121,17 +120,17 @@ def test_a_running_job_that_is_cancelled_tells_what_it_had_done(worker: Worker) 
     jobs.close(LONG)
 
 
-def test_a_job_that_is_done_can_not_be_cancelled(worker: Worker) -> None:
+def test_a_finished_job_can_not_be_cancelled(worker: Worker) -> None:
     worker.free.set()
     jobs = JobScheduler(worker)
     jobs.start()
-    job = jobs.submit(order())
+    job = jobs.submit(job_request())
     jobs.status(job, LONG)
     assert jobs.cancel(job).state == "done"
     jobs.close(LONG)
 
 
-def test_an_error_that_nobody_expects_fails_the_job_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unexpected_error_fails_one_job_only(caplog: pytest.LogCaptureFixture) -> None:
     def perform(
         given: JobRequest, cancellation: CancellationToken, progress: Callable[[Progress], None]
     ) -> Reply:
@@ -141,7 +140,7 @@ def test_an_error_that_nobody_expects_fails_the_job_and_no_other(caplog: pytest.
 
     jobs = JobScheduler(perform, max_running=1)
     jobs.start()
-    ids = [jobs.submit(order(number)) for number in range(2)]
+    ids = [jobs.submit(job_request(number)) for number in range(2)]
     with caplog.at_level(logging.CRITICAL):
         assert [jobs.status(each, LONG).state for each in ids] == ["failed", "done"]
     reason = "unexpected ZeroDivisionError; the log has the details"
@@ -153,7 +152,7 @@ def test_an_error_that_nobody_expects_fails_the_job_and_no_other(caplog: pytest.
     jobs.close(LONG)
 
 
-def test_the_log_tells_how_a_job_ended_and_names_no_file(
+def test_the_log_has_the_end_of_a_job_and_no_file_names(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def perform(
@@ -165,7 +164,7 @@ def test_the_log_tells_how_a_job_ended_and_names_no_file(
     jobs = JobScheduler(perform)
     jobs.start()
     with caplog.at_level(logging.INFO):
-        job = jobs.submit(order())
+        job = jobs.submit(job_request())
         assert jobs.status(job, LONG).state == "failed"
     assert [record.getMessage() for record in caplog.records] == [
         f"job {job} begins: objPull",
@@ -174,14 +173,14 @@ def test_the_log_tells_how_a_job_ended_and_names_no_file(
     jobs.close(LONG)
 
 
-def test_the_end_of_the_process_parks_what_runs_and_the_next_one_resumes_it(tmp_path: Path) -> None:
+def test_the_next_process_resumes_running_jobs(tmp_path: Path) -> None:
     first = Worker()
     jobs = JobScheduler(first, str(tmp_path), max_running=2)
     jobs.start()
     given = JobRequest(
         {"action": "objPull", "meta": {"path": "x"}}, "ann", Permissions("write", "chris/"), "jid"
     )
-    ids = [jobs.submit(given), *(jobs.submit(order(number)) for number in range(4))]
+    ids = [jobs.submit(given), *(jobs.submit(job_request(number)) for number in range(4))]
     for _ in range(2):
         assert first.is_busy.acquire(timeout=LONG)
     jobs.close(LONG)
@@ -196,7 +195,7 @@ def test_the_end_of_the_process_parks_what_runs_and_the_next_one_resumes_it(tmp_
     jobs.close(LONG)
 
 
-def test_what_does_not_end_in_time_is_parked_too_and_says_nothing_more(
+def test_a_job_that_does_not_end_in_time_is_queued_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     begun, end = threading.Event(), threading.Event()
@@ -211,7 +210,7 @@ def test_what_does_not_end_in_time_is_parked_too_and_says_nothing_more(
 
     jobs = JobScheduler(stubborn, str(tmp_path))
     jobs.start()
-    job = jobs.submit(order())
+    job = jobs.submit(job_request())
     assert begun.wait(LONG)
     [thread] = [each for each in threading.enumerate() if each.name == f"job {job}"]
     jobs.close(0)
@@ -225,23 +224,23 @@ def test_what_does_not_end_in_time_is_parked_too_and_says_nothing_more(
     again.close(0)
 
 
-def test_whoever_waits_is_told_that_the_process_ends(worker: Worker) -> None:
+def test_a_wait_for_a_running_job_ends_with_the_process(worker: Worker) -> None:
     jobs = JobScheduler(worker, max_running=1)
     jobs.start()
-    job, queued = jobs.submit(order(1)), jobs.submit(order(2))
+    job, queued = jobs.submit(job_request(1)), jobs.submit(job_request(2))
     assert worker.is_busy.acquire(timeout=LONG)
-    told: list[str] = []
+    seen: list[str] = []
     events = jobs.events(job)
 
     def wait() -> None:
         try:
             jobs.status(queued, LONG)
         except StoppedError:
-            told.append("status")
+            seen.append("status")
 
     threads = [
         threading.Thread(target=wait),
-        threading.Thread(target=lambda: told.append(f"{len(list(events))} events")),
+        threading.Thread(target=lambda: seen.append(f"{len(list(events))} events")),
     ]
     for each in threads:
         each.start()
@@ -249,16 +248,16 @@ def test_whoever_waits_is_told_that_the_process_ends(worker: Worker) -> None:
     for each in threads:
         each.join(LONG)
     with pytest.raises(StoppedError):
-        jobs.submit(order(3))
+        jobs.submit(job_request(3))
     with pytest.raises(StoppedError):
         jobs.status(job)
-    assert len(told) == 2
+    assert len(seen) == 2
     jobs.close(LONG)
 
 
-def test_whoever_waits_for_what_has_not_begun_is_told_too(worker: Worker) -> None:
+def test_a_wait_for_a_queued_job_ends_with_the_process(worker: Worker) -> None:
     jobs = JobScheduler(worker)
-    job, waits = jobs.submit(order()), threading.Event()
+    job, waits = jobs.submit(job_request()), threading.Event()
 
     def wait() -> None:
         waits.set()
@@ -274,37 +273,37 @@ def test_whoever_waits_for_what_has_not_begun_is_told_too(worker: Worker) -> Non
     assert not waiter.is_alive()
 
 
-def test_jobs_that_are_over_are_removed_in_time(worker: Worker, caplog: pytest.LogCaptureFixture) -> None:
+def test_finished_jobs_are_removed(worker: Worker, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     now = itertools.count(1000)
     time = [0.0]
     worker.free.set()
     jobs = JobScheduler(worker, ttl=3600, clock=lambda: time[0] + next(now) * 1e-6)
     jobs.start()
-    early = jobs.submit(order(1))
+    early = jobs.submit(job_request(1))
     jobs.status(early, LONG)
     time[0] = 1800
-    late = jobs.submit(order(2))
+    late = jobs.submit(job_request(2))
     jobs.status(late, LONG)
     time[0] = 3700
-    jobs.submit(order(3))
+    jobs.submit(job_request(3))
     assert early not in [each.id for each in jobs.list(10)]
     assert "old jobs removed: 1, see --jobTtl" in caplog.messages
     with pytest.raises(UnknownJobError):
         jobs.status(early)
     assert jobs.status(late).state == "done"
     time[0] = 6000
-    jobs.submit(order(4))
+    jobs.submit(job_request(4))
     with pytest.raises(UnknownJobError):
         jobs.status(late)
     jobs.close(LONG)
 
 
-def test_jobs_that_are_over_are_removed_in_time_where_nobody_asks(worker: Worker, tmp_path: Path) -> None:
+def test_finished_jobs_are_removed_without_requests(worker: Worker, tmp_path: Path) -> None:
     worker.free.set()
     jobs = JobScheduler(worker, str(tmp_path / "state"), ttl=1.0)
     jobs.start()
-    jobs.status(jobs.submit(order()), LONG)
+    jobs.status(jobs.submit(job_request()), LONG)
     with contextlib.closing(sqlite3.connect(tmp_path / "state" / "jobs.sqlite")) as other:
 
         def count() -> object:
@@ -318,7 +317,7 @@ def test_jobs_that_are_over_are_removed_in_time_where_nobody_asks(worker: Worker
     jobs.close(LONG)
 
 
-def test_of_what_was_removed_nothing_is_left_on_the_disk(worker: Worker, tmp_path: Path) -> None:
+def test_removed_jobs_leave_no_bytes_on_the_disk(worker: Worker, tmp_path: Path) -> None:
     worker.free.set()
     now = [0.0]
     jobs = JobScheduler(worker, str(tmp_path / "state"), ttl=60.0, clock=lambda: now[0])
@@ -341,9 +340,9 @@ def test_of_what_was_removed_nothing_is_left_on_the_disk(worker: Worker, tmp_pat
     jobs.close(LONG)
 
 
-def test_a_job_that_begins_anew_has_not_begun_meanwhile(tmp_path: Path) -> None:
+def test_a_queued_again_job_has_no_start_time(tmp_path: Path) -> None:
     rows = store.JobStore(str(tmp_path))
-    job_id, _ = rows.add(order(), pack_message(order().message), 1.0)
+    job_id, _ = rows.add(job_request(), pack_message(job_request().message), 1.0)
     assert rows.begin(job_id, 2.0)[0].started == 2.0
     rows.close()  # as the death of the process leaves it
     again = store.JobStore(str(tmp_path))
@@ -354,19 +353,19 @@ def test_a_job_that_begins_anew_has_not_begun_meanwhile(tmp_path: Path) -> None:
     again.close()
 
 
-def test_what_is_not_over_is_never_removed(worker: Worker) -> None:
+def test_unfinished_jobs_are_never_removed(worker: Worker) -> None:
     jobs = JobScheduler(worker, ttl=0, max_running=1)
     jobs.start()
-    ids = [jobs.submit(order(number)) for number in range(3)]
+    ids = [jobs.submit(job_request(number)) for number in range(3)]
     assert {each.id for each in jobs.list(10)} == set(ids)
     jobs.close(LONG)
 
 
-def test_a_list_reads_a_job_that_is_over_once(worker: Worker, tmp_path: Path) -> None:
+def test_a_list_reads_a_finished_job_once(worker: Worker, tmp_path: Path) -> None:
     with contextlib.closing(store.JobStore(str(tmp_path))) as rows:
 
         def over(number: int) -> str:
-            job_id, _ = rows.add(order(number), pack_message(order(number).message), 1.0)
+            job_id, _ = rows.add(job_request(number), pack_message(job_request(number).message), 1.0)
             rows.finish(job_id, DONE, 3.0, {})
             return job_id
 
@@ -383,8 +382,8 @@ def test_a_list_reads_a_job_that_is_over_once(worker: Worker, tmp_path: Path) ->
 
 def test_a_list_has_each_job_as_it_is_now(worker: Worker, tmp_path: Path) -> None:
     with contextlib.closing(store.JobStore(str(tmp_path))) as rows:
-        message = pack_message(order(1).message)
-        kept_id, _ = rows.add(order(1), message, 1.0)
+        message = pack_message(job_request(1).message)
+        kept_id, _ = rows.add(job_request(1), message, 1.0)
         seen = [rows.latest(9, None)[0].state]
         rows.begin(kept_id, 2.0)
         seen.append(rows.latest(9, None)[0].state)
@@ -393,16 +392,14 @@ def test_a_list_has_each_job_as_it_is_now(worker: Worker, tmp_path: Path) -> Non
         assert seen == [QUEUED, RUNNING, FAILED]
         assert rows.remove_finished(9.0, 9, 10**6, 10**6) == 1
         assert rows.latest(9, None) == []
-        again, _ = rows.add(order(1), message, 4.0)
+        again, _ = rows.add(job_request(1), message, 4.0)
         assert [(job.id, job.state) for job in rows.latest(9, None)] == [(again, QUEUED)]
 
 
-def test_more_jobs_than_are_kept_in_memory_are_listed_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_list_may_be_longer_than_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "MAX_LISTED", 3)
     with contextlib.closing(store.JobStore(str(tmp_path))) as rows:
-        ids = [rows.add(order(number), pack_message({}), float(number))[0] for number in range(20)]
+        ids = [rows.add(job_request(number), pack_message({}), float(number))[0] for number in range(20)]
         for job_id in ids:
             rows.finish(job_id, DONE, 3.0, {})
         for limit in (2, 9, 20, 1, 20):
@@ -411,37 +408,37 @@ def test_more_jobs_than_are_kept_in_memory_are_listed_whole(
         assert len(rows._list_cache) <= 20
 
 
-def test_only_so_many_are_kept(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_finished_jobs_is_bounded(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finished, "SWEEP_INTERVAL", 0)
     worker.free.set()
     jobs = JobScheduler(worker, max_running=1, max_finished=3)
     jobs.start()
-    ids = [jobs.submit(order(number)) for number in range(6)]
+    ids = [jobs.submit(job_request(number)) for number in range(6)]
     jobs.status(ids[-1], LONG)
     assert [each.id for each in jobs.list(10)] == ids[:2:-1]
     jobs.close(LONG)
 
 
-def test_only_so_many_wait(worker: Worker) -> None:
+def test_the_number_of_queued_jobs_is_bounded(worker: Worker) -> None:
     jobs = JobScheduler(worker, max_queued=2)
-    jobs.submit(order(1, jid="a"))
-    jobs.submit(order(2))
+    jobs.submit(job_request(1, jid="a"))
+    jobs.submit(job_request(2))
     with pytest.raises(BusyError):
-        jobs.submit(order(3))
+        jobs.submit(job_request(3))
     jobs.close(LONG)
 
 
-def test_only_so_many_of_one_wait_and_nobody_waits_for_all_of_another(worker: Worker) -> None:
+def test_the_number_of_queued_jobs_of_one_owner_is_bounded(worker: Worker) -> None:
     jobs = JobScheduler(worker, max_running=1, max_queued_per_owner=3)
-    first = [jobs.submit(order(number, owner="a")) for number in range(3)]
+    first = [jobs.submit(job_request(number, owner="a")) for number in range(3)]
     with pytest.raises(BusyError, match="3 of your jobs"):
-        jobs.submit(order(3, owner="a"))
-    jobs.submit(order(4, owner="b"))
-    jobs.submit(order(5, owner="b"))
+        jobs.submit(job_request(3, owner="a"))
+    jobs.submit(job_request(4, owner="b"))
+    jobs.submit(job_request(5, owner="b"))
     jobs.start()
     assert worker.is_busy.acquire(timeout=LONG)
     jobs._limits = JobLimits(max_running=2)  # one more begins: of whom none is at work
-    jobs.submit(order(6, owner="a"))
+    jobs.submit(job_request(6, owner="a"))
     assert worker.is_busy.acquire(timeout=LONG)
     assert worker.begun == ["0", "4"]
     worker.free.set()
@@ -449,14 +446,14 @@ def test_only_so_many_of_one_wait_and_nobody_waits_for_all_of_another(worker: Wo
     jobs.close(LONG)
 
 
-def test_a_job_that_can_not_be_begun_waits_until_it_can(
+def test_a_job_waits_until_the_file_is_writable(
     worker: Worker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(runner, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(scheduler, "FIRST_PAUSE", 0.02)
     jobs = JobScheduler(worker, str(tmp_path / "state"), max_running=1)
     set_in(jobs, "busy_timeout = 20")
     jobs.start()
-    first, second, third = [jobs.submit(order(number)) for number in range(3)]
+    first, second, third = [jobs.submit(job_request(number)) for number in range(3)]
     assert worker.is_busy.acquire(timeout=LONG)
     with contextlib.closing(
         sqlite3.connect(tmp_path / "state" / "jobs.sqlite", isolation_level=None)
@@ -481,7 +478,7 @@ def test_a_job_that_can_not_be_begun_waits_until_it_can(
 
 
 @pytest.mark.parametrize("grace", [0.1, LONG])
-def test_a_job_that_was_cancelled_stays_so_over_the_end_of_the_process(tmp_path: Path, grace: float) -> None:
+def test_a_cancelled_job_stays_cancelled_in_the_next_process(tmp_path: Path, grace: float) -> None:
     begun, end = threading.Event(), threading.Event()
 
     def perform(
@@ -494,7 +491,7 @@ def test_a_job_that_was_cancelled_stays_so_over_the_end_of_the_process(tmp_path:
 
     jobs = JobScheduler(perform, str(tmp_path / "state"))
     jobs.start()
-    job = jobs.submit(order())
+    job = jobs.submit(job_request())
     assert begun.wait(LONG)
     jobs.cancel(job)
     jobs.close(grace)
@@ -507,10 +504,10 @@ def test_a_job_that_was_cancelled_stays_so_over_the_end_of_the_process(tmp_path:
     again.close(LONG)
 
 
-def test_who_waits_for_a_job_in_the_queue_hears_at_once_that_it_is_cancelled(worker: Worker) -> None:
+def test_a_wait_for_a_queued_job_ends_with_its_cancellation(worker: Worker) -> None:
     jobs = JobScheduler(worker, max_running=1)
     jobs.start()
-    _, second = jobs.submit(order(1)), jobs.submit(order(2))
+    _, second = jobs.submit(job_request(1)), jobs.submit(job_request(2))
     found: list[str] = []
     waiter = threading.Thread(target=lambda: found.append(jobs.status(second, LONG).state))
     waiter.start()
@@ -522,7 +519,7 @@ def test_who_waits_for_a_job_in_the_queue_hears_at_once_that_it_is_cancelled(wor
     jobs.close(LONG)
 
 
-def test_a_job_that_would_begin_anew_each_time_does_not_wait_for_its_store() -> None:
+def test_a_job_that_overwrites_always_does_not_wait_for_its_store() -> None:
     perform = Interrupted(3)
     jobs = JobScheduler(perform)
     jobs.start()
@@ -532,22 +529,22 @@ def test_a_job_that_would_begin_anew_each_time_does_not_wait_for_its_store() -> 
     jobs.close(LONG)
 
 
-def test_the_same_jid_is_the_same_job_also_where_no_more_may_wait(worker: Worker) -> None:
+def test_a_full_queue_still_finds_a_known_jid(worker: Worker) -> None:
     jobs = JobScheduler(worker, max_queued_per_owner=2)
-    job = jobs.submit(order(1, jid="a"))
-    jobs.submit(order(2))
-    assert jobs.submit(order(1, jid="a")) == job
+    job = jobs.submit(job_request(1, jid="a"))
+    jobs.submit(job_request(2))
+    assert jobs.submit(job_request(1, jid="a")) == job
     with pytest.raises(BusyError):
-        jobs.submit(order(3))
+        jobs.submit(job_request(3))
     jobs.close(0)
     for ask in (lambda: jobs.list(10), lambda: jobs.find("a", ""), jobs.counts, lambda: jobs.cancel(job)):
         with pytest.raises(StoppedError):
             ask()
 
 
-def test_a_job_that_another_program_has_damaged_is_a_failed_one(worker: Worker, tmp_path: Path) -> None:
+def test_a_job_damaged_by_another_program_has_failed(worker: Worker, tmp_path: Path) -> None:
     jobs = JobScheduler(worker, str(tmp_path / "state"))
-    job = jobs.submit(order())
+    job = jobs.submit(job_request())
     with contextlib.closing(sqlite3.connect(tmp_path / "state" / "jobs.sqlite")) as other, other:
         other.execute("UPDATE job SET message = '{'")
     for found in (jobs.status(job), *jobs.list(10)):
@@ -559,13 +556,13 @@ def test_a_job_that_another_program_has_damaged_is_a_failed_one(worker: Worker, 
     jobs.close(LONG)
 
 
-def test_while_another_program_writes_jobs_are_told_of_and_one_wait_is_for_all(
+def test_jobs_are_readable_while_another_program_writes(
     worker: Worker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(database, "BUSY_MILLISECONDS", 1000)
     jobs = JobScheduler(worker, str(tmp_path / "state"), ttl=0.0)
     jobs.start()
-    job = jobs.submit(order(jid="mine"))
+    job = jobs.submit(job_request(jid="mine"))
     assert worker.is_busy.acquire(timeout=LONG)
     file = tmp_path / "state" / "jobs.sqlite"
     with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
@@ -578,18 +575,18 @@ def test_while_another_program_writes_jobs_are_told_of_and_one_wait_is_for_all(
             assert [each.id for each in jobs.list(10)] == [jobs.find("mine", "")] == [job]
             assert jobs.counts()["running"] == 1
             with pytest.raises(StateFileError, match="locked"):
-                jobs.submit(order(1))
+                jobs.submit(job_request(1))
             worker.tell(Progress(1, 0, 0, 1, 1.0))
         assert time.monotonic() - started < 20
         assert "can't be removed yet" in caplog.text
         other.execute("ROLLBACK")
-        jobs.submit(order(1))
+        jobs.submit(job_request(1))
         assert set_in(jobs, "busy_timeout") == (1000,)
     worker.free.set()
     jobs.close(LONG)
 
 
-def test_a_file_that_can_not_be_written_at_the_start_is_told(worker: Worker, tmp_path: Path) -> None:
+def test_a_read_only_file_is_reported_at_the_start(worker: Worker, tmp_path: Path) -> None:
     jobs = JobScheduler(worker, str(tmp_path / "state"))
     set_in(jobs, "busy_timeout = 20")
     with contextlib.closing(
@@ -601,7 +598,7 @@ def test_a_file_that_can_not_be_written_at_the_start_is_told(worker: Worker, tmp
     jobs.close(LONG)
 
 
-def test_a_file_that_another_program_holds_may_be_had_at_the_next_start(
+def test_a_locked_file_may_be_free_at_the_next_start(
     worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "BUSY_MILLISECONDS", 20)
@@ -614,12 +611,12 @@ def test_a_file_that_another_program_holds_may_be_had_at_the_next_start(
     JobScheduler(worker, str(directory)).close(0)
 
 
-def test_events_tell_each_state_and_the_progress_and_end_with_the_reply(
+def test_events_have_each_state_and_end_with_the_reply(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(running, "PROGRESS_INTERVAL", 0)
     jobs = JobScheduler(worker)
-    job = jobs.submit(order())
+    job = jobs.submit(job_request())
     events = jobs.events(job)
     assert next(events)["state"] == "queued"
     jobs.start()
@@ -642,10 +639,10 @@ def test_events_tell_each_state_and_the_progress_and_end_with_the_reply(
     jobs.close(LONG)
 
 
-def test_the_progress_is_told_about_once_a_second_and_is_exact_in_between(worker: Worker) -> None:
+def test_the_progress_is_published_once_a_second(worker: Worker) -> None:
     jobs = JobScheduler(worker)
     jobs.start()
-    job = jobs.submit(order())
+    job = jobs.submit(job_request())
     assert worker.is_busy.acquire(timeout=LONG)
     written: list[Any] = []
     note = jobs._store.note_progress
@@ -658,15 +655,15 @@ def test_the_progress_is_told_about_once_a_second_and_is_exact_in_between(worker
     jobs.close(LONG)
 
 
-def test_an_event_is_repeated_where_nothing_happens(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "HEARTBEAT", 0.01)
+def test_an_event_is_repeated_without_a_change(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "HEARTBEAT", 0.01)
     jobs = JobScheduler(worker)
-    events = jobs.events(jobs.submit(order()))
+    events = jobs.events(jobs.submit(job_request()))
     assert [next(events)["state"] for _ in range(3)] == ["queued"] * 3
     jobs.close(LONG)
 
 
-def test_a_file_that_is_none_of_ours_is_refused(worker: Worker, tmp_path: Path) -> None:
+def test_a_foreign_file_is_refused(worker: Worker, tmp_path: Path) -> None:
     (tmp_path / "jobs.sqlite").write_bytes(b"no database, but something long enough " * 100)
     with pytest.raises(SettingsError, match=r"jobs\.sqlite"):
         JobScheduler(worker, str(tmp_path))
@@ -681,7 +678,7 @@ def test_a_file_of_another_version_is_refused(worker: Worker, tmp_path: Path) ->
         JobScheduler(worker, str(tmp_path))
 
 
-def test_a_directory_that_can_not_be_guarded_is_refused(worker: Worker, tmp_path: Path) -> None:
+def test_an_unsafe_directory_is_refused(worker: Worker, tmp_path: Path) -> None:
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
     (tmp_path / "file").write_text("")
@@ -695,11 +692,11 @@ def test_a_directory_that_can_not_be_guarded_is_refused(worker: Worker, tmp_path
 @pytest.mark.parametrize(
     "way", ["removed", "replaced", "without its lock", "without its log", "with another file"]
 )
-def test_jobs_that_nobody_would_find_again_are_not_taken(worker: Worker, tmp_path: Path, way: str) -> None:
+def test_a_removed_state_directory_takes_no_jobs(worker: Worker, tmp_path: Path, way: str) -> None:
     directory, kept_apart = tmp_path / "state", tmp_path / "apart"
     jobs = JobScheduler(worker, str(directory))
     jobs.start()
-    before = jobs.submit(order())
+    before = jobs.submit(job_request())
     assert worker.is_busy.acquire(timeout=LONG)
     if way == "without its lock":
         (directory / "jobs.lock").unlink()
@@ -713,25 +710,25 @@ def test_jobs_that_nobody_would_find_again_are_not_taken(worker: Worker, tmp_pat
     if way == "replaced":
         JobScheduler(worker, str(directory)).close(0)
     with pytest.raises(StateFileError, match="put it back, or restart the server"):
-        jobs.submit(order(2))
+        jobs.submit(job_request(2))
     worker.free.set()
     assert jobs.status(before, LONG).state == "done"
     assert jobs.list(10)[0].state == "done"
     if way == "removed":
         kept_apart.rename(directory)
-        assert jobs.status(jobs.submit(order(2)), LONG).state == "done"
+        assert jobs.status(jobs.submit(job_request(2)), LONG).state == "done"
     jobs.close(LONG)
     if way == "removed":
         with contextlib.closing(store.JobStore(str(directory))) as rows:
             assert [job.state for job in rows.latest(10, None)] == ["done", "done"]
 
 
-def test_what_the_file_can_not_take_is_told_from_memory(
+def test_an_unsaved_final_state_is_read_from_memory(
     worker: Worker, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     jobs = JobScheduler(worker, str(tmp_path))
     jobs.start()
-    job = jobs.submit(order())
+    job = jobs.submit(job_request())
     assert worker.is_busy.acquire(timeout=LONG)
     set_in(jobs, "query_only = ON")
     worker.free.set()
@@ -741,7 +738,7 @@ def test_what_the_file_can_not_take_is_told_from_memory(
     assert [(each.id, each.state) for each in jobs.list(10)] == [(job, "done")]
     assert {state: count for state, count in jobs.counts().items() if count} == {"done": 1}
     with pytest.raises(PfstorageError, match="the jobs can't be read or written"):
-        jobs.submit(order(2))
+        jobs.submit(job_request(2))
     jobs.close(LONG)
     again = JobScheduler(worker, str(tmp_path))
     again.start()
@@ -750,7 +747,7 @@ def test_what_the_file_can_not_take_is_told_from_memory(
     again.close(LONG)
 
 
-def test_a_long_reply_is_kept_without_its_long_lists() -> None:
+def test_a_long_reply_is_stored_without_its_long_lists() -> None:
     names = PackedStrings(f"chris/uploads/DICOM/{number:09}.dcm" for number in range(5000))
     failed = [{"object": "a", "local": "b", "msg": "c"}]
     body = {"status": False, "localFileList": names, "objectFileList": names, "failed": failed, "bytes": 7}
@@ -783,18 +780,18 @@ class Interrupted:
         return Reply({"status": True})
 
 
-def test_a_job_whose_store_does_not_answer_goes_on_when_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_continues_when_its_store_answers_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "FIRST_PAUSE", 0.01)
     perform = Interrupted(3)
     jobs = JobScheduler(perform)
     jobs.start()
-    done = jobs.status(jobs.submit(order()), LONG)
+    done = jobs.status(jobs.submit(job_request()), LONG)
     assert (done.state, perform.count) == ("done", 4)
     assert (done.progress["files"], done.progress.get("waiting")) == (4, None)
     jobs.close(LONG)
 
 
-def test_the_log_tells_that_a_job_waits_for_its_store_and_names_no_file(
+def test_the_log_reports_a_wait_for_the_store_without_file_names(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(running, "FIRST_PAUSE", 0.01)
@@ -804,7 +801,7 @@ def test_the_log_tells_that_a_job_waits_for_its_store_and_names_no_file(
     )
     jobs.start()
     with caplog.at_level(logging.INFO):
-        job = jobs.submit(order())
+        job = jobs.submit(job_request())
         assert jobs.status(job, LONG).state == "done"
     assert [record.getMessage() for record in caplog.records] == [
         f"job {job} begins: objPull",
@@ -814,30 +811,30 @@ def test_the_log_tells_that_a_job_waits_for_its_store_and_names_no_file(
     jobs.close(LONG)
 
 
-def test_the_pauses_of_a_job_that_waits_for_its_store_grow_and_are_bounded(
+def test_the_pauses_of_a_waiting_job_grow_up_to_a_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pauses: list[float] = []
     monkeypatch.setattr(CancellationToken, "sleep", lambda _, seconds: pauses.append(seconds))
     jobs = JobScheduler(Interrupted(8))
     jobs.start()
-    assert jobs.status(jobs.submit(order()), LONG).state == "done"
+    assert jobs.status(jobs.submit(job_request()), LONG).state == "done"
     assert pauses == [2, 4, 8, 16, 30, 30, 30, 30]
     jobs.close(LONG)
 
 
-def test_a_job_that_waits_for_its_store_says_so_and_can_be_cancelled() -> None:
+def test_a_job_that_waits_for_its_store_can_be_cancelled() -> None:
     jobs = JobScheduler(Interrupted(10**6))
     jobs.start()
-    job = jobs.submit(order())
-    told = next(each for each in jobs.events(job) if "waiting" in each["progress"])
-    assert (told["state"], told["progress"]["waiting"]) == ("running", "the store does not answer")
+    job = jobs.submit(job_request())
+    seen = next(each for each in jobs.events(job) if "waiting" in each["progress"])
+    assert (seen["state"], seen["progress"]["waiting"]) == ("running", "the store does not answer")
     jobs.cancel(job)
     assert jobs.status(job, LONG).state == "cancelled"
     jobs.close(LONG)
 
 
-def test_a_job_that_waits_for_its_store_keeps_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_waits_for_its_store_keeps_its_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "FIRST_PAUSE", 0.01)
     tries: list[int] = []
 
@@ -858,20 +855,20 @@ def test_a_job_that_waits_for_its_store_keeps_its_numbers(monkeypatch: pytest.Mo
 
     jobs = JobScheduler(perform)
     jobs.start()
-    job = jobs.submit(order())
+    job = jobs.submit(job_request())
     while len(tries) < 5:
         time.sleep(0.01)
-    told = jobs.status(job).progress
-    assert (told["files"], told["bytes"], told["total"]) == (41, 6100, 1408)
-    assert told["waiting"] == "the store does not answer"
+    seen = jobs.status(job).progress
+    assert (seen["files"], seen["bytes"], seen["total"]) == (41, 6100, 1408)
+    assert seen["waiting"] == "the store does not answer"
     jobs.cancel(job)
     jobs.close(LONG)
 
 
-def test_a_job_that_waits_for_its_store_is_parked_with_the_process(tmp_path: Path) -> None:
+def test_a_job_that_waits_for_its_store_is_queued_again(tmp_path: Path) -> None:
     jobs = JobScheduler(Interrupted(10**6), str(tmp_path / "state"))
     jobs.start()
-    job = jobs.submit(order())
+    job = jobs.submit(job_request())
     next(each for each in jobs.events(job) if "waiting" in each["progress"])
     jobs.close(LONG)
     after = JobScheduler(Interrupted(0), str(tmp_path / "state"))
@@ -881,19 +878,19 @@ def test_a_job_that_waits_for_its_store_is_parked_with_the_process(tmp_path: Pat
     after.close(LONG)
 
 
-def test_a_store_that_stays_away_fails_a_job_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_outage_fails_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "STORE_TIMEOUT", 0.05)
     monkeypatch.setattr(running, "FIRST_PAUSE", 0.02)
     jobs = JobScheduler(Interrupted(10**6))
     jobs.start()
-    failed = jobs.status(jobs.submit(order()), LONG)
+    failed = jobs.status(jobs.submit(job_request()), LONG)
     assert failed.state == "failed"
     assert failed.reply is not None
     assert failed.reply["error"] == {"type": "UnavailableError"}
     jobs.close(LONG)
 
 
-def test_a_job_that_once_got_further_is_given_up_when_it_does_no_more(
+def test_a_job_without_further_progress_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(running, "STORE_TIMEOUT", 0.05)
@@ -909,28 +906,28 @@ def test_a_job_that_once_got_further_is_given_up_when_it_does_no_more(
 
     jobs = JobScheduler(perform)
     jobs.start()
-    assert jobs.status(jobs.submit(order()), LONG).state == "failed"
+    assert jobs.status(jobs.submit(job_request()), LONG).state == "failed"
     jobs.close(LONG)
 
 
-def test_a_job_whose_store_drips_is_given_up_when_no_file_is_whole_for_long(
+def test_a_job_fails_if_no_file_is_complete_for_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(running, "PARTIAL_PROGRESS_TIMEOUT", 0.05)
     monkeypatch.setattr(running, "FIRST_PAUSE", 0.02)
     jobs = JobScheduler(Interrupted(10**6, files=0, size=1))
     jobs.start()
-    assert jobs.status(jobs.submit(order()), LONG).state == "failed"
+    assert jobs.status(jobs.submit(job_request()), LONG).state == "failed"
     jobs.close(LONG)
 
 
 @pytest.mark.parametrize(("files", "size"), [(1, 0), (0, 1)], ids=["empty files", "parts of a file"])
-def test_a_job_that_gets_further_each_time_is_not_given_up(
+def test_a_job_with_progress_each_time_continues(
     monkeypatch: pytest.MonkeyPatch, files: int, size: int
 ) -> None:
     monkeypatch.setattr(running, "STORE_TIMEOUT", 0.05)
     monkeypatch.setattr(running, "FIRST_PAUSE", 0.02)
     jobs = JobScheduler(Interrupted(10, files, size))
     jobs.start()
-    assert jobs.status(jobs.submit(order()), LONG).state == "done"
+    assert jobs.status(jobs.submit(job_request()), LONG).state == "done"
     jobs.close(LONG)

@@ -47,7 +47,7 @@ class Store:
             self.seen.add(self.limit.allowed)
 
 
-def test_what_a_share_keeps_from_being_tried_is_not_taken_for_proven() -> None:
+def test_a_small_share_proves_nothing_about_more_workers() -> None:
     workers = WorkerBudget(AUTO_START)
     store = Store(workers=workers)
     with workers.registered(lambda: 0), workers.registered(lambda: 0):
@@ -56,7 +56,7 @@ def test_what_a_share_keeps_from_being_tried_is_not_taken_for_proven() -> None:
     assert store.limit.allowed <= AUTO_START
 
 
-def test_a_store_that_has_too_much_to_do_is_given_half_of_what_was_at_work() -> None:
+def test_congestion_halves_the_busy_workers() -> None:
     workers = WorkerBudget(AUTO_START)
     store = Store(workers=workers)
     with workers.registered(lambda: 0), workers.registered(lambda: 0):
@@ -64,7 +64,7 @@ def test_a_store_that_has_too_much_to_do_is_given_half_of_what_was_at_work() -> 
     assert store.limit.allowed == AUTO_START // 4
 
 
-def test_a_number_that_was_asked_for_stays() -> None:
+def test_a_fixed_number_does_not_change() -> None:
     store = Store(fixed=5)
     store.work(20)
     store.limit.note_failure(BUSY)
@@ -72,7 +72,7 @@ def test_a_number_that_was_asked_for_stays() -> None:
 
 
 @pytest.mark.parametrize("size", [0, MIB])
-def test_more_workers_that_move_more_become_still_more_up_to_a_bound(size: int) -> None:
+def test_workers_double_up_to_a_bound(size: int) -> None:
     store = Store()
     assert store.limit.allowed == AUTO_START
     store.work(10, size)
@@ -80,14 +80,14 @@ def test_more_workers_that_move_more_become_still_more_up_to_a_bound(size: int) 
     assert sorted(store.seen) == [8, 16, 32, 64]
 
 
-def test_more_workers_that_move_no_more_are_taken_back() -> None:
+def test_useless_workers_are_taken_back() -> None:
     store = Store(maximum=160.0)
     store.work(SETTLED_SECONDS - 1)
     assert store.limit.allowed == 16
     assert sorted(store.seen) == [8, 16, 32]
 
 
-def test_a_settled_number_is_tried_again_after_a_while() -> None:
+def test_more_workers_are_tried_again_later() -> None:
     store = Store(maximum=160.0)
     store.work(SETTLED_SECONDS - 1)
     store.maximum = float("inf")
@@ -96,7 +96,7 @@ def test_a_settled_number_is_tried_again_after_a_while() -> None:
     assert store.limit.allowed == AUTO_MAX
 
 
-def test_a_store_that_stays_slow_is_seldom_tried() -> None:
+def test_more_workers_are_seldom_tried_on_a_slow_store() -> None:
     store = Store(maximum=160.0)
     store.work(SETTLED_SECONDS - 1)
     raised = 0
@@ -108,7 +108,7 @@ def test_a_store_that_stays_slow_is_seldom_tried() -> None:
 
 
 @pytest.mark.parametrize("error", [BUSY, SilentStoreError("no answer")])
-def test_a_store_that_has_too_much_to_do_is_given_half_as_much_at_once(error: UnavailableError) -> None:
+def test_congestion_halves_the_workers(error: UnavailableError) -> None:
     store = Store()
     store.limit.note_failure(error)
     assert store.limit.allowed == AUTO_START // 2
@@ -142,7 +142,7 @@ def test_other_failures_change_nothing() -> None:
     assert store.limit.allowed == AUTO_START
 
 
-def test_what_was_halved_is_left_alone_for_a_while_and_grows_again() -> None:
+def test_halved_workers_grow_again_after_a_while() -> None:
     store = Store()
     store.work(10)
     store.limit.note_failure(BUSY)
@@ -161,7 +161,7 @@ def test_no_rate_is_no_limit() -> None:
     assert time.monotonic() - started < 1.0
 
 
-def test_a_wait_for_the_pace_ends_as_soon_as_it_should() -> None:
+def test_a_wait_for_the_rate_limit_can_be_cancelled() -> None:
     rate_limiter, cancellation, other = RateLimiter(1.0), CancellationToken(), CancellationToken()
     rate_limiter.take(3600, cancellation)
     with ThreadPoolExecutor(1) as pool:
@@ -178,7 +178,7 @@ def test_a_wait_for_the_pace_ends_as_soon_as_it_should() -> None:
 
 
 @pytest.mark.parametrize("how", ["stopped", "gone"])
-def test_who_leaves_holds_up_nobody(how: str) -> None:
+def test_a_cancelled_wait_does_not_delay_others(how: str) -> None:
     rate_limiter, cancellation = RateLimiter(1000.0), CancellationToken()
     rate_limiter.take(1000, CancellationToken())
     has_gone = threading.Event()
@@ -192,7 +192,7 @@ def test_who_leaves_holds_up_nobody(how: str) -> None:
     assert time.monotonic() - started < 60  # each of them would have taken ten seconds
 
 
-def test_who_came_first_passes_first_and_who_passed_waits_behind_the_others() -> None:
+def test_threads_pass_in_the_order_of_their_calls() -> None:
     rate_limiter, passed, cancellation = RateLimiter(1000.0), [], CancellationToken()
 
     class Turns(deque[threading.Event]):
@@ -216,7 +216,7 @@ def test_who_came_first_passes_first_and_who_passed_waits_behind_the_others() ->
     assert "".join(passed) == "abcde" * 3
 
 
-def test_nothing_passes_at_once() -> None:
+def test_zero_bytes_pass_at_once() -> None:
     rate_limiter, cancellation = RateLimiter(1.0), CancellationToken()
     rate_limiter.take(3600, cancellation)
     cancellation.cancel()
@@ -240,7 +240,7 @@ def test_transfers_share_workers_evenly_and_get_them_back() -> None:
     assert workers.counts() == {"busy": 0, "idle": 10}
 
 
-def test_a_pause_is_not_made_up_for_by_a_burst() -> None:
+def test_a_pause_allows_no_burst() -> None:
     rate_limiter, cancellation = RateLimiter(1_000_000), CancellationToken()
     rate_limiter.take(1, cancellation)
     time.sleep(0.3)

@@ -1,4 +1,4 @@
-"""The threads that move files: in what order, how many at once, and how they end."""
+"""The worker pool: the order of tasks, the concurrency, subtasks, and the end."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from pfstorage.transfer.concurrency import AdaptiveConcurrency
 from pfstorage.transfer.pool import WorkerPool
 from tests.support.waiting import settle
 
-SOON = 10.0
+TIMEOUT = 10.0
 """Seconds within which whatever is to happen has happened, on a busy machine, too."""
 
 
 @pytest.fixture
-def crew_of() -> Iterator[Callable[[int], WorkerPool]]:
+def make_pool() -> Iterator[Callable[[int], WorkerPool]]:
     """Make crews of so many threads, which are ended with the test."""
-    crews: list[WorkerPool] = []
+    pools: list[WorkerPool] = []
 
     def make(workers: int) -> WorkerPool:
-        crews.append(WorkerPool(AdaptiveConcurrency(workers)))
-        return crews[-1]
+        pools.append(WorkerPool(AdaptiveConcurrency(workers)))
+        return pools[-1]
 
     yield make
-    for pool in crews:
-        assert pool.close(SOON)
+    for pool in pools:
+        assert pool.close(TIMEOUT)
 
 
 class Meeting:
@@ -40,14 +40,14 @@ class Meeting:
 
     def __call__(self) -> None:
         try:
-            self._barrier.wait(SOON)
+            self._barrier.wait(TIMEOUT)
         except threading.BrokenBarrierError:
             return
         self.held.set()
 
 
 def shared(pool: WorkerPool, tasks: Sequence[Callable[[], int]]) -> list[int] | ValueError:
-    """Let a task of *pool* share out *tasks*; return what came of it."""
+    """Run *tasks* as the subtasks of a task of *pool*; return their results, or the error."""
     results: list[list[int] | ValueError] = []
     done = threading.Event()
 
@@ -59,22 +59,22 @@ def shared(pool: WorkerPool, tasks: Sequence[Callable[[], int]]) -> list[int] | 
         done.set()
 
     pool.submit(task)
-    assert done.wait(SOON)
+    assert done.wait(TIMEOUT)
     return results[0]
 
 
-def test_tasks_begin_in_the_order_in_which_they_came(crew_of: Callable[[int], WorkerPool]) -> None:
-    pool, all_done = crew_of(1), threading.Event()
+def test_tasks_start_in_order(make_pool: Callable[[int], WorkerPool]) -> None:
+    pool, all_done = make_pool(1), threading.Event()
     begun: list[int] = []
     for number in range(200):
         pool.submit(functools.partial(begun.append, number))
     pool.submit(all_done.set)
-    assert all_done.wait(SOON)
+    assert all_done.wait(TIMEOUT)
     assert begun == list(range(200))
 
 
-def test_so_many_tasks_run_at_once_as_are_allowed_and_no_more(crew_of: Callable[[int], WorkerPool]) -> None:
-    pool, lock, all_done = crew_of(4), threading.Lock(), threading.Semaphore(0)
+def test_the_concurrency_bounds_the_running_tasks(make_pool: Callable[[int], WorkerPool]) -> None:
+    pool, lock, all_done = make_pool(4), threading.Lock(), threading.Semaphore(0)
     now, most = 0, 0
     meeting = Meeting(4)
 
@@ -91,32 +91,32 @@ def test_so_many_tasks_run_at_once_as_are_allowed_and_no_more(crew_of: Callable[
     for _ in range(40):
         pool.submit(task)
     for _ in range(40):
-        assert all_done.acquire(timeout=SOON)
+        assert all_done.acquire(timeout=TIMEOUT)
     assert meeting.held.is_set()
     assert most == 4
 
 
 @pytest.mark.parametrize("idle", [0, 1, 3, 4])
-def test_as_many_begin_at_once_however_many_threads_there_were(
-    crew_of: Callable[[int], WorkerPool], idle: int
+def test_idle_threads_do_not_change_the_concurrency(
+    make_pool: Callable[[int], WorkerPool], idle: int
 ) -> None:
-    pool = crew_of(4)
+    pool = make_pool(4)
     before = Meeting(max(idle, 1))
     for _ in range(idle):
         pool.submit(before)
-    assert not idle or before.held.wait(SOON)
+    assert not idle or before.held.wait(TIMEOUT)
     while pool.busy:
         time.sleep(0.001)
     meeting = Meeting(4)
     for _ in range(4):
         pool.submit(meeting)
-    assert meeting.held.wait(SOON)
+    assert meeting.held.wait(TIMEOUT)
 
 
-def test_a_tasks_pieces_are_done_by_whoever_is_free(crew_of: Callable[[int], WorkerPool]) -> None:
-    pool, first, meeting = crew_of(4), Meeting(1), Meeting(4)
+def test_free_workers_run_subtasks(make_pool: Callable[[int], WorkerPool]) -> None:
+    pool, first, meeting = make_pool(4), Meeting(1), Meeting(4)
     pool.submit(first)  # one thread is there and idle, the others are yet to be made
-    assert first.held.wait(SOON)
+    assert first.held.wait(TIMEOUT)
 
     def piece(number: int) -> int:
         meeting()
@@ -127,24 +127,24 @@ def test_a_tasks_pieces_are_done_by_whoever_is_free(crew_of: Callable[[int], Wor
 
 
 @pytest.mark.parametrize("workers", [1, 2, 8])
-def test_results_are_in_order_whoever_is_first(crew_of: Callable[[int], WorkerPool], workers: int) -> None:
+def test_results_are_in_order(make_pool: Callable[[int], WorkerPool], workers: int) -> None:
     def piece(number: int) -> int:
         time.sleep(0.002 * (number % 3))
         return number
 
     pieces = [functools.partial(piece, number) for number in range(50)]
-    assert shared(crew_of(workers), pieces) == list(range(50))
+    assert shared(make_pool(workers), pieces) == list(range(50))
 
 
-def test_a_crew_of_one_does_all_pieces_itself(crew_of: Callable[[int], WorkerPool]) -> None:
-    pool = crew_of(1)
+def test_a_single_worker_runs_all_subtasks(make_pool: Callable[[int], WorkerPool]) -> None:
+    pool = make_pool(1)
     here = shared(pool, [threading.get_ident] * 20)
     assert isinstance(here, list)
     assert len(set(here)) == 1
 
 
-def test_tasks_that_all_share_out_do_not_wait_for_each_other(crew_of: Callable[[int], WorkerPool]) -> None:
-    pool, results, all_done = crew_of(3), [], threading.Semaphore(0)
+def test_tasks_with_subtasks_do_not_deadlock(make_pool: Callable[[int], WorkerPool]) -> None:
+    pool, results, all_done = make_pool(3), [], threading.Semaphore(0)
 
     def task() -> None:
         results.append(sum(pool.share([lambda: 1] * 7)))
@@ -153,41 +153,41 @@ def test_tasks_that_all_share_out_do_not_wait_for_each_other(crew_of: Callable[[
     for _ in range(30):
         pool.submit(task)
     for _ in range(30):
-        assert all_done.acquire(timeout=SOON)
+        assert all_done.acquire(timeout=TIMEOUT)
     assert results == [7] * 30
 
 
-def test_nothing_to_share_is_nothing(crew_of: Callable[[int], WorkerPool]) -> None:
-    assert shared(crew_of(2), []) == []
+def test_no_subtasks_have_no_results(make_pool: Callable[[int], WorkerPool]) -> None:
+    assert shared(make_pool(2), []) == []
 
 
-def test_pieces_go_before_other_tasks(crew_of: Callable[[int], WorkerPool]) -> None:
-    pool, order = crew_of(2), []
+def test_subtasks_run_before_other_tasks(make_pool: Callable[[int], WorkerPool]) -> None:
+    pool, order = make_pool(2), []
     held, hold, shared_out, release, all_done = (threading.Event() for _ in range(5))
 
     def busy() -> None:
         held.set()
-        hold.wait(SOON)
+        hold.wait(TIMEOUT)
 
-    def first() -> None:  # done by whoever shares
+    def first() -> None:  # run by the task itself
         shared_out.set()
-        release.wait(SOON)
+        release.wait(TIMEOUT)
 
     pool.submit(busy)
-    assert held.wait(SOON)
+    assert held.wait(TIMEOUT)
     pool.submit(lambda: pool.share([first, *[lambda: order.append("piece")] * 5]))
-    assert shared_out.wait(SOON)
+    assert shared_out.wait(TIMEOUT)
     for _ in range(3):
         pool.submit(lambda: order.append("task"))
     pool.submit(all_done.set)
     hold.set()
-    assert all_done.wait(SOON)
+    assert all_done.wait(TIMEOUT)
     release.set()
     assert order == ["piece"] * 5 + ["task"] * 3
 
 
-def test_the_first_error_is_raised_and_what_has_not_begun_is_left_out(
-    crew_of: Callable[[int], WorkerPool],
+def test_the_first_error_is_raised_and_drops_further_subtasks(
+    make_pool: Callable[[int], WorkerPool],
 ) -> None:
     begun: list[int] = []
 
@@ -197,13 +197,13 @@ def test_the_first_error_is_raised_and_what_has_not_begun_is_left_out(
             raise ValueError(number)
         return number
 
-    error = shared(crew_of(1), [functools.partial(piece, number) for number in range(100)])
+    error = shared(make_pool(1), [functools.partial(piece, number) for number in range(100)])
     assert isinstance(error, ValueError)
     assert error.args == (3,)
     assert begun == [0, 1, 2, 3]
 
 
-def test_of_two_errors_the_first_counts(crew_of: Callable[[int], WorkerPool]) -> None:
+def test_the_first_of_two_errors_is_raised(make_pool: Callable[[int], WorkerPool]) -> None:
     both, failed = Meeting(2), threading.Event()
 
     def fails_first() -> int:
@@ -213,18 +213,18 @@ def test_of_two_errors_the_first_counts(crew_of: Callable[[int], WorkerPool]) ->
 
     def fails_later() -> int:
         both()
-        failed.wait(SOON)
+        failed.wait(TIMEOUT)
         settle()
         raise ValueError("later")
 
     for tasks in ([fails_first, fails_later], [fails_later, fails_first]):
         failed.clear()
-        assert str(shared(crew_of(2), tasks)) == "first"
+        assert str(shared(make_pool(2), tasks)) == "first"
         both = Meeting(2)
 
 
-def test_an_error_waits_for_the_pieces_that_are_under_way(crew_of: Callable[[int], WorkerPool]) -> None:
-    pool, both, ended = crew_of(2), Meeting(2), threading.Event()
+def test_an_error_waits_for_running_subtasks(make_pool: Callable[[int], WorkerPool]) -> None:
+    pool, both, ended = make_pool(2), Meeting(2), threading.Event()
 
     def slow() -> int:
         both()
@@ -240,10 +240,10 @@ def test_an_error_waits_for_the_pieces_that_are_under_way(crew_of: Callable[[int
     assert ended.is_set()
 
 
-def test_a_limit_that_grows_is_used_and_one_that_shrinks_is_kept(
-    crew_of: Callable[[int], WorkerPool],
+def test_a_changed_concurrency_is_used(
+    make_pool: Callable[[int], WorkerPool],
 ) -> None:
-    pool = crew_of(8)
+    pool = make_pool(8)
     limit = pool._concurrency
     lock, sizes = threading.Lock(), []
     now = 0
@@ -255,7 +255,7 @@ def test_a_limit_that_grows_is_used_and_one_that_shrinks_is_kept(
             sizes.append(now)
             if now == allowed:
                 are_there.set()
-        assert are_there.wait(SOON)
+        assert are_there.wait(TIMEOUT)
         time.sleep(0.002)
         with lock:
             now -= 1
@@ -268,53 +268,53 @@ def test_a_limit_that_grows_is_used_and_one_that_shrinks_is_kept(
         for _ in range(60):
             pool.submit(functools.partial(task, all_done, are_there))
         for _ in range(60):
-            assert all_done.acquire(timeout=SOON)
+            assert all_done.acquire(timeout=TIMEOUT)
         assert max(sizes) == allowed
         while pool.busy:
             time.sleep(0.001)
 
 
-def test_what_was_cancelled_does_not_begin(crew_of: Callable[[int], WorkerPool]) -> None:
-    pool, begun, release = crew_of(1), threading.Event(), threading.Event()
+def test_cancelled_tasks_do_not_start(make_pool: Callable[[int], WorkerPool]) -> None:
+    pool, begun, release = make_pool(1), threading.Event(), threading.Event()
     done: list[int] = []
 
     def first() -> None:
         begun.set()
-        release.wait(SOON)
+        release.wait(TIMEOUT)
 
     pool.submit(first)
-    assert begun.wait(SOON)
+    assert begun.wait(TIMEOUT)
     for number in range(5):
         pool.submit(functools.partial(done.append, number))
     pool.cancel()
     after = threading.Event()
     pool.submit(after.set)
     release.set()
-    assert after.wait(SOON)
+    assert after.wait(TIMEOUT)
     assert done == []
 
 
-def test_closing_waits_so_long_and_tells_whether_all_has_ended() -> None:
+def test_close_waits_and_returns_whether_all_has_ended() -> None:
     pool, begun, release = WorkerPool(AdaptiveConcurrency(2)), threading.Event(), threading.Event()
     done: list[int] = []
 
     def first() -> None:
         begun.set()
-        release.wait(SOON)
+        release.wait(TIMEOUT)
         done.append(1)
 
     pool.submit(first)
-    assert begun.wait(SOON)
+    assert begun.wait(TIMEOUT)
     started = time.monotonic()
     assert not pool.close(0.1)
-    assert 0.1 <= time.monotonic() - started < SOON / 2
+    assert 0.1 <= time.monotonic() - started < TIMEOUT / 2
     pool.submit(functools.partial(done.append, 2))  # it is closed already
     release.set()
     assert pool.close()
     assert done == [1]
 
 
-def test_threads_are_made_as_they_are_needed_and_end_with_the_crew() -> None:
+def test_threads_start_when_needed_and_end_with_the_pool() -> None:
     before = threading.active_count()
     pool = WorkerPool(AdaptiveConcurrency(64))
     assert threading.active_count() == before
@@ -322,7 +322,7 @@ def test_threads_are_made_as_they_are_needed_and_end_with_the_crew() -> None:
     assert threading.active_count() == before
     pool.submit(lambda: None)
     assert threading.active_count() <= before + 1
-    assert pool.close(SOON)
+    assert pool.close(TIMEOUT)
     assert threading.active_count() == before
 
 
@@ -342,25 +342,23 @@ def few_threads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return left
 
 
-def test_where_the_system_gives_few_threads_those_do_it_all(
-    crew_of: Callable[[int], WorkerPool], few_threads: list[int]
-) -> None:
-    pool, all_done = crew_of(8), threading.Semaphore(0)
+def test_few_threads_run_all_tasks(make_pool: Callable[[int], WorkerPool], few_threads: list[int]) -> None:
+    pool, all_done = make_pool(8), threading.Semaphore(0)
     for _ in range(100):
         pool.submit(all_done.release)
     for _ in range(100):
-        assert all_done.acquire(timeout=SOON)
+        assert all_done.acquire(timeout=TIMEOUT)
     assert shared(pool, [lambda: 1] * 20) == [1] * 20
 
 
-def test_where_it_gives_none_that_is_raised_and_the_task_forgotten(
-    crew_of: Callable[[int], WorkerPool], few_threads: list[int]
+def test_without_any_thread_submit_raises(
+    make_pool: Callable[[int], WorkerPool], few_threads: list[int]
 ) -> None:
-    pool, done = crew_of(8), threading.Event()
+    pool, done = make_pool(8), threading.Event()
     few_threads[0] = 0
     with pytest.raises(RuntimeError):
         pool.submit(done.set)
     few_threads[0], after = 1, threading.Event()
     pool.submit(after.set)
-    assert after.wait(SOON)
+    assert after.wait(TIMEOUT)
     assert not done.is_set()
