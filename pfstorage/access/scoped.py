@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -178,6 +178,9 @@ class _ScopedMultipart(_Scoped):
 
     def part_size(self, size: int, wanted: int) -> int:
         return self._storage.part_size(size, wanted)
+
+    def multipart_etag(self, md5s: Iterable[str]) -> str:
+        return self._storage.multipart_etag(md5s)
 
     def start_multipart_upload(
         self, key: str, size: int, part_size: int, attributes: Attributes, replaced: ObjectInfo | None

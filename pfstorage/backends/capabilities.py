@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -174,6 +174,10 @@ class SupportsMultipart(Protocol):
 
         Raise `ObjectTooLargeError` if the store can't hold an object of this size.
         """
+        ...
+
+    def multipart_etag(self, md5s: Iterable[str]) -> str:
+        """Return the `ObjectInfo.segments_etag` of an object whose parts have the hexadecimal *md5s*, in order."""
         ...
 
     def start_multipart_upload(

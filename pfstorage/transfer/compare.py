@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.capabilities import Part, SupportsMultipart
-from pfstorage.backends.checksums import new_md5, segments_etag_of
+from pfstorage.backends.checksums import new_md5
 from pfstorage.backends.contract import CHUNK, Source
 from pfstorage.local import Body
 from pfstorage.transfer.context import TransferContext
@@ -64,7 +64,7 @@ def _has_same_parts(context: TransferContext, body: Body, known: ObjectInfo) -> 
     if not isinstance(storage, SupportsMultipart):
         return False
     likely = split_into_parts(body.size, storage.part_size(body.size, context.options.segment_size))
-    if segments_etag_of(_md5s(context, body, likely)) == known.segments_etag:
+    if storage.multipart_etag(_md5s(context, body, likely)) == known.segments_etag:
         return True
     parts = storage.list_parts(known)
     if [(part.offset, part.size) for part in parts] == [(part.offset, part.size) for part in likely]:

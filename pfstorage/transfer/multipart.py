@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from pfstorage.backends import ObjectInfo
 from pfstorage.backends.capabilities import Part, SupportsMultipart, rewind_window
-from pfstorage.backends.checksums import new_md5, segments_etag_of
+from pfstorage.backends.checksums import new_md5
 from pfstorage.backends.contract import CHUNK, Attributes, ByteRange, Source
 from pfstorage.backends.errors import SilentStoreError, damaged_segment_error
 from pfstorage.errors import IntegrityError, NotFoundError, PfstorageError, StoppedError, UnavailableError
@@ -173,10 +173,12 @@ def _check_unverified_parts(
     """
     if not known.segments_etag or all(part.md5 for part in parts):
         return
-    assert isinstance(context.storage, SupportsMultipart)
-    likely = split_into_parts(file.size, context.storage.part_size(file.size, context.options.segment_size))
-    if segments_etag_of(_md5_in(file, part.offset, part.size) for part in likely) != known.segments_etag:
-        now = context.storage.head(known.key)
+    storage = context.storage
+    assert isinstance(storage, SupportsMultipart)
+    likely = split_into_parts(file.size, storage.part_size(file.size, context.options.segment_size))
+    md5s = (_md5_in(file, part.offset, part.size) for part in likely)
+    if storage.multipart_etag(md5s) != known.segments_etag:
+        now = storage.head(known.key)
         if (now.size, now.segments_etag) != (file.size, known.segments_etag):
             text = f"{known.key!r}: the download is incomplete, or the object was replaced; pull it again"
             raise IntegrityError(text, key=known.key)

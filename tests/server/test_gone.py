@@ -58,7 +58,7 @@ class Endless(MemoryStorage):
     def part_size(self, *_: Any) -> Any:
         raise AssertionError("nothing is moved")
 
-    start_multipart_upload = list_parts = remove_leftover = part_size
+    start_multipart_upload = list_parts = remove_leftover = multipart_etag = part_size
 
 
 @contextlib.contextmanager

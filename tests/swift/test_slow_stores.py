@@ -17,12 +17,12 @@ import pytest
 from pfstorage import open_storage
 from pfstorage.backends import Storage
 from pfstorage.backends.capabilities import Part
-from pfstorage.backends.checksums import segments_etag_of
 from pfstorage.backends.contract import NO_ATTRIBUTES
 from pfstorage.backends.http.connection import HttpConnection
 from pfstorage.backends.http.dialing import NetworkRoute
 from pfstorage.backends.http.errors import ConnectionBroken
 from pfstorage.backends.retry import RetryPolicy
+from pfstorage.backends.swift.manifests import segments_etag_of
 from pfstorage.backends.swift.store import SwiftStorage
 from pfstorage.errors import NotFoundError, PfstorageError, UnavailableError
 from tests.conftest import run

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from pfstorage.backends.capabilities import Part
-from pfstorage.backends.checksums import new_md5, segments_etag_of
+from pfstorage.backends.checksums import new_md5
 from pfstorage.backends.contract import ObjectInfo
 from pfstorage.backends.swift.network import Connection, path_of
 from pfstorage.backends.swift.objects import SwiftObjects
@@ -94,6 +94,17 @@ class SwiftManifests:
         except ContainerNotFoundError:  # Swift shows an empty object then
             return []
         return [{"name": f"/{container}/{row.key}", "bytes": row.size, "hash": row.etag} for row in rows]
+
+
+def segments_etag_of(md5s: Iterable[str]) -> str:
+    """Return the etag of a large object: the MD5 of the concatenated hexadecimal *md5s* of its segments.
+
+    >>> segments_etag_of(["d41d8cd98f00b204e9800998ecf8427e"])
+    '74be16979710d4c4e7c6647856088456'
+    """
+    digest = new_md5()
+    digest.update("".join(md5s).encode())
+    return digest.hexdigest()
 
 
 def prefix_of(fields: Mapping[str, str]) -> str:

@@ -20,14 +20,13 @@ from collections.abc import Mapping, Sequence, Set
 from urllib.parse import unquote
 
 from pfstorage.backends.capabilities import Part
-from pfstorage.backends.checksums import segments_etag_of
 from pfstorage.backends.contract import ObjectInfo, Source
 from pfstorage.backends.errors import PreconditionFailedError
 from pfstorage.backends.http.errors import Refusal
 from pfstorage.backends.swift.errors import BadRequestError
 from pfstorage.backends.swift.headers import etag_in
 from pfstorage.backends.swift.limits import Limits, fetch_limits
-from pfstorage.backends.swift.manifests import SwiftManifests, Unreadable
+from pfstorage.backends.swift.manifests import SwiftManifests, Unreadable, segments_etag_of
 from pfstorage.backends.swift.names import home_of, number_of, segment_container
 from pfstorage.backends.swift.network import Connection, path_of
 from pfstorage.backends.swift.objects import SwiftObjects, if_absent_errors, note_if_unanswered

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from urllib.parse import quote
 
 from pfstorage.backends.capabilities import Leftover, Leftovers, Part, RunAll
@@ -11,6 +11,7 @@ from pfstorage.backends.content_types import guess_content_type
 from pfstorage.backends.contract import NO_ATTRIBUTES, Attributes, ByteRange, ObjectInfo, Sink, Source
 from pfstorage.backends.retry import RetryPolicy
 from pfstorage.backends.swift.headers import MTIME
+from pfstorage.backends.swift.manifests import segments_etag_of
 from pfstorage.backends.swift.objects import SwiftObjects, if_absent_errors
 from pfstorage.backends.swift.segments import SwiftSegments, SwiftUpload
 from pfstorage.backends.swift.session import SwiftSession
@@ -99,6 +100,9 @@ class SwiftStorage:
 
     def part_size(self, size: int, wanted: int) -> int:
         return self._segments.part_size(size, wanted)
+
+    def multipart_etag(self, md5s: Iterable[str]) -> str:
+        return segments_etag_of(md5s)
 
     def start_multipart_upload(
         self, key: str, size: int, part_size: int, attributes: Attributes, replaced: ObjectInfo | None
