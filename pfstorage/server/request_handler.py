@@ -76,6 +76,7 @@ class RequestHandler(HTTPConnection):
     def setup(self) -> None:
         self._address = str(self.client_address[0])
         self.limits = self.server.options
+        self._services = self.server.services
         self._request: Request | None = None
         self._empty_lines = 0
         super().setup()
@@ -140,7 +141,8 @@ class RequestHandler(HTTPConnection):
         self._route: Route | None = None
         self._action = ""
         self._is_counted = False
-        self.begin_request()
+        self.is_complete = False
+        self.writer.begin_response()
         FAIR_SHARE.begin_request()
         try:
             response = self._response(line)
@@ -189,14 +191,12 @@ class RequestHandler(HTTPConnection):
         return Request(
             head,
             Client(self._address, self.open_body, permit, admit),
-            self.server.services,
+            self._services,
             functools.partial(self.server.new_context, permit=permit, observe=self._observe),
         )
 
     def _error_response(self, error: PfstorageError) -> Response:
-        return to_response(
-            Reply.from_error(error), as_html=self.server.services.handler.settings.http_response
-        )
+        return to_response(Reply.from_error(error), as_html=self._services.handler.settings.http_response)
 
     def _send(self, response: Response) -> bool:
         """Send *response*, or the error of its content if none of it was sent. Return whether to close."""

@@ -79,12 +79,6 @@ class HTTPConnection(BaseHTTPRequestHandler):
         self._body: Reader | None = None
         self._may_stay_open = False
 
-    def begin_request(self) -> None:
-        """Start a new request and its response."""
-        self.forget_request()
-        self.is_complete = False
-        self.writer.begin_response()
-
     def read_head(self, line: bytes) -> head.RequestHead:
         """Read the headers after the request line *line*. Raise `HeadError` or `MessageError`.
 
