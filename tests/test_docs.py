@@ -680,7 +680,7 @@ def test_the_example_backend_answers_messages(tree_with_example: Path) -> None:
 
 def test_the_layers_are_those_that_are_checked(pages: dict[str, Page]) -> None:
     text = (ROOT / "pyproject.toml").read_text()
-    [layers] = re.findall(r"^layers = \[\n(.*?)^\]", text, re.MULTILINE | re.DOTALL)
+    layers, _ = re.findall(r"^layers = \[\n(.*?)^\]", text, re.MULTILINE | re.DOTALL)
     checked = re.sub(r'pfstorage\.|[ ]{4}"|",$', "", layers, flags=re.MULTILINE)
     assert checked.strip() in [code for _, code in pages["architecture"].all_code()]
 
