@@ -68,21 +68,25 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    for flag in FLAGS:
-        spellings = [f"-{flag.short}"] if flag.short else []
-        parser.add_argument(*spellings, f"--{flag.name}", dest=flag.dest, help=flag.help, **_options_of(flag))
+    for spellings, options in _ARGUMENTS:
+        parser.add_argument(*spellings, **options)
     return parser
 
 
-def _options_of(flag: Flag) -> dict[str, Any]:
+def _argument(flag: Flag) -> tuple[list[str], dict[str, Any]]:
+    """Return the arguments of ``add_argument`` for *flag*."""
+    spellings = [*([f"-{flag.short}"] if flag.short else []), f"--{flag.name}"]
+    options: dict[str, Any] = {"dest": flag.dest, "help": flag.help, "default": flag.default}
     if flag.kind == "switch":
         # None is a setting that was not given
-        return {"action": "store_true", "default": None if flag.block == "this" else False}
-    if flag.kind == "texts":
-        return {"action": "append", "default": [], "metavar": flag.value}
-    if flag.choices:
-        return {"choices": flag.choices, "default": flag.default}
-    return {"type": _TYPES.get(flag.kind), "default": flag.default, "metavar": flag.value}
+        options |= {"action": "store_true", "default": None if flag.block == "this" else False}
+    elif flag.kind == "texts":
+        options |= {"action": "append", "default": [], "metavar": flag.value}
+    elif flag.choices:
+        options["choices"] = flag.choices
+    else:
+        options |= {"type": _TYPES.get(flag.kind), "metavar": flag.value}
+    return spellings, options
 
 
 def _count(text: str) -> int:
@@ -103,3 +107,5 @@ _TYPES: dict[str, Callable[[str], object]] = {
     "count": _count,
     "workers": _workers,
 }
+
+_ARGUMENTS = [_argument(flag) for flag in FLAGS]

@@ -49,7 +49,7 @@ def read_secret(flag: str, value: str) -> str:
         raise SettingsError(f"{flag}: the secret is empty; write it to the file, without blanks")
     if not secret.isprintable():
         raise SettingsError(
-            f"{flag}: a secret is one line without control characters; remove the others from the file"
+            f"{flag}: a secret is one line without control characters; remove the rest from the file"
         )
     return secret
 
