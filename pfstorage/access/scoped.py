@@ -43,11 +43,11 @@ def scoped(storage: Storage, permissions: Permissions) -> Storage:
     """
     if not permissions.prefix and permissions.allows("write"):
         return storage
-    kinds: dict[tuple[bool, bool], type[_Scoped]] = {
-        (False, False): _Scoped,
-        (True, False): _ScopedRetry,
-        (False, True): _ScopedMultipart,
-        (True, True): _ScopedRetryAndMultipart,
+    kinds: dict[tuple[bool, bool], type[ScopedStorage]] = {
+        (False, False): ScopedStorage,
+        (True, False): _ScopedRetryStorage,
+        (False, True): _ScopedMultipartStorage,
+        (True, True): _ScopedRetryAndMultipartStorage,
     }
     abilities = (isinstance(storage, SupportsRetryPolicy), isinstance(storage, SupportsMultipart))
     return kinds[abilities](storage, permissions)
@@ -56,7 +56,9 @@ def scoped(storage: Storage, permissions: Permissions) -> Storage:
 def require_write(permissions: Permissions, key: str) -> None:
     """Raise `PermissionDeniedError` if *permissions* do not allow writing *key*."""
     if not permissions.allows("write"):
-        raise PermissionDeniedError(f"{key!r}: this token may only read", key=key)
+        raise PermissionDeniedError(
+            f"{key!r}: this token may only read; use one with the level write", key=key
+        )
     _require_permitted(permissions, key)
 
 
@@ -67,7 +69,7 @@ def _require_permitted(permissions: Permissions, key: str) -> None:
         )
 
 
-class _Scoped:
+class ScopedStorage:
     """See `Storage`. Methods also raise `PermissionDeniedError`.
 
     A key with ``..`` is refused even if it starts with the prefix: a proxy in front of the store may resolve it like
@@ -164,14 +166,14 @@ class _RetryAndMultipartStorage(_RetryStorage, _MultipartStorage, Protocol):
     pass
 
 
-class _ScopedRetry(_Scoped):
+class _ScopedRetryStorage(ScopedStorage):
     _storage: _RetryStorage
 
     def with_retry_policy(self, retry_policy: RetryPolicy) -> Storage:
         return scoped(self._storage.with_retry_policy(retry_policy), self._permissions)
 
 
-class _ScopedMultipart(_Scoped):
+class _ScopedMultipartStorage(ScopedStorage):
     """A scoped storage with multipart uploads. Callers never name segments, so only object keys are checked."""
 
     _storage: _MultipartStorage
@@ -210,5 +212,5 @@ class _ScopedMultipart(_Scoped):
         return self._storage.remove_leftover(leftover)
 
 
-class _ScopedRetryAndMultipart(_ScopedRetry, _ScopedMultipart):
+class _ScopedRetryAndMultipartStorage(_ScopedRetryStorage, _ScopedMultipartStorage):
     _storage: _RetryAndMultipartStorage
