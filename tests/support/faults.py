@@ -5,17 +5,16 @@ from __future__ import annotations
 import collections
 import contextlib
 import socket
-import struct
-import threading
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from functools import partial
 from http.client import HTTPMessage, parse_headers
 from typing import Literal, NamedTuple
 from urllib.parse import unquote
 
+from tests.support.peer import Listener, Peer
+
+# bytes of a body in hand at a time
 PIECE = 64 * 1024
-"""Bytes of a body in hand at a time."""
 
 Side = Literal["request", "answer"]
 
@@ -117,20 +116,15 @@ class _BrokenOffError(Exception):
         self.abruptly = abruptly
 
 
-class _Peer:
+class _Peer(Peer):
     """One end of a connection, and the HTTP that comes and goes there."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or short messages wait for each other
-        self.sock = sock
-        self._reader = sock.makefile("rb")
 
     def read_head(self) -> tuple[str, HTTPMessage]:
         """Return the first line and the headers. Raise `_BrokenOffError` where nothing more comes."""
-        return self._line(), parse_headers(self._reader)
+        return self._line(), parse_headers(self.reader)
 
     def _line(self) -> str:
-        line = self._reader.readline()
+        line = self.reader.readline()
         if not line:
             raise _BrokenOffError
         return line.decode("latin-1").rstrip("\r\n")
@@ -144,7 +138,7 @@ class _Peer:
         if _is_chunked(headers):
             return self._read_chunks()
         if until_end and "Content-Length" not in headers:
-            return iter(lambda: self._reader.read1(PIECE), b"")
+            return iter(lambda: self.reader.read1(PIECE), b"")
         return self._read(int(headers.get("Content-Length", 0)))
 
     def _read_chunks(self) -> Iterator[bytes]:
@@ -157,7 +151,7 @@ class _Peer:
     def _read(self, size: int) -> Iterator[bytes]:
         while size:
             try:
-                piece = self._reader.read1(min(size, PIECE))
+                piece = self.reader.read1(min(size, PIECE))
             except OSError:  # not to be taken for one of the side that it is sent to
                 piece = b""
             if not piece:
@@ -172,15 +166,6 @@ class _Peer:
                 self.sock.sendall(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
         if chunked:
             self.sock.sendall(b"0\r\n\r\n")
-
-    def end(self, abruptly: bool = False) -> None:
-        if abruptly:
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        else:
-            with contextlib.suppress(OSError):  # the other side was quicker
-                self.sock.shutdown(socket.SHUT_RDWR)
-        self._reader.close()
-        self.sock.close()
 
 
 def _status(line: str) -> int:
@@ -358,7 +343,7 @@ class _Rule:
         return self.on is None or self.count in self.on
 
 
-class Proxy:
+class Proxy(Listener):
     """Passes HTTP/1.1 on to *port* of this machine, by a connection for each of the clients'.
 
     A Swift's login names the address at which it was asked: who logs in here stays here.
@@ -369,20 +354,11 @@ class Proxy:
     def __init__(self, port: int) -> None:
         self.exchanges: list[Exchange] = []
         self.struck: list[Fault] = []
-        self.closing = threading.Event()
         self._target = port
-        self._lock = threading.Lock()
         self._rules: list[_Rule] = []
         self._expired: set[str] = set()
         self._tokens: dict[str, str] = {}
-        self._sockets: set[socket.socket] = set()
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-        self._threads: list[threading.Thread] = []
-        self._start(self._accept)
-
-    @property
-    def port(self) -> int:
-        return int(self._listener.getsockname()[1])
+        super().__init__(self._pass_on)
 
     @property
     def auth_url(self) -> str:
@@ -463,48 +439,17 @@ class Proxy:
         if token in self._tokens:
             headers.replace_header("X-Auth-Token", self._tokens[token])
 
-    def _start(self, work: Callable[[], None]) -> None:
-        thread = threading.Thread(target=work)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):  # closed
-            while True:
-                self._start(partial(self._serve, self._listener.accept()[0]))
-
-    def _serve(self, client: socket.socket) -> None:
-        try:
-            store = socket.create_connection(("127.0.0.1", self._target))
-        except OSError:
-            client.close()  # as if nothing listened here
-            return
-        peers = _Peer(client), _Peer(store)
-        with self._lock:
-            self._sockets |= {client, store}
-        abruptly = _Link(self, *peers).serve()
-        with self._lock:
-            self._sockets -= {client, store}
+    def _pass_on(self, client: socket.socket) -> None:
+        # a store that is away takes no connection: the client's ends
+        peers = _Peer(client), _Peer(socket.create_connection(("127.0.0.1", self._target)))
+        with self.holding(peers[1].sock):
+            abruptly = _Link(self, *peers).serve()
         for peer in peers:
             peer.end(abruptly)
-
-    def close(self) -> None:
-        """End all connections, stalled ones too, and return when nothing runs any more."""
-        self.closing.set()
-        with self._lock:
-            for each in (self._listener, *self._sockets):
-                with contextlib.suppress(OSError):  # it has ended by itself
-                    each.shutdown(socket.SHUT_RDWR)  # close would not wake a thread that reads from it
-        for thread in self._threads:
-            thread.join()
-        self._listener.close()
 
 
 @contextlib.contextmanager
 def proxy_to(port: int) -> Iterator[Proxy]:
     """Run a proxy to *port* of this machine, on a free one, for the length of the block."""
-    proxy = Proxy(port)
-    try:
+    with contextlib.closing(Proxy(port)) as proxy:
         yield proxy
-    finally:
-        proxy.close()

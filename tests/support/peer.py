@@ -7,8 +7,10 @@ import datetime
 import ipaddress
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ class Peer:
     """The server's end of one connection."""
 
     def __init__(self, sock: socket.socket) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or short messages wait for each other
         self.sock = sock
         self.reader = sock.makefile("rb")
 
@@ -40,63 +43,109 @@ class Peer:
     def send(self, data: bytes) -> None:
         self.sock.sendall(data)
 
-    def end(self) -> None:
+    def end(self, abruptly: bool = False) -> None:
+        """End the connection in good order, or *abruptly* (RST)."""
+        if abruptly:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        else:
+            with contextlib.suppress(OSError):  # the other side was quicker
+                self.sock.shutdown(socket.SHUT_RDWR)
         self.reader.close()
-        with contextlib.suppress(OSError):
-            self.sock.shutdown(socket.SHUT_RDWR)
         self.sock.close()
 
 
-Serve = Callable[[Peer], None]
+class Listener:
+    """Accepts connections on the loopback interface; *serve* handles each in a thread of its own.
 
+    With *context*, clients speak TLS. *connections* and *handshakes* are counted. A client that is
+    silent for *timeout* seconds is an `OSError` for *serve*.
+    """
 
-Serving = Callable[..., "Server"]
-
-
-Connecting = Callable[..., HttpConnection]
-
-
-class Server:
-    """Serves each connection as *serve* says. *connections* counts them, *heads* are the requests."""
-
-    def __init__(self, serve: Serve, context: ssl.SSLContext | None = None) -> None:
-        self.connections = 0
-        self.heads: list[bytes] = []
-        self.received = 0
-        self._serve = serve
+    def __init__(
+        self,
+        serve: Callable[[socket.socket], None],
+        context: ssl.SSLContext | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        self.connections = self.handshakes = 0
+        self.closing = threading.Event()
+        self._serve_one = serve
         self._context = context
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._held: set[socket.socket] = set()
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.port = int(self._listener.getsockname()[1])
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
+        self._threads: list[threading.Thread] = []
+        self._start(self._accept)
+
+    def _start(self, work: Callable[[], None]) -> None:
+        thread = threading.Thread(target=work)
+        self._threads.append(thread)
+        thread.start()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):  # closed
             while True:
                 sock = self._listener.accept()[0]
                 self.connections += 1
-                self._threads.append(threading.Thread(target=self._one, args=(sock,)))
-                self._threads[-1].start()
+                self._start(partial(self._one, sock))
 
     def _one(self, sock: socket.socket) -> None:
         try:
-            sock.settimeout(30)
+            sock.settimeout(self._timeout)
             if self._context:
                 sock = self._context.wrap_socket(sock, server_side=True)
+                self.handshakes += 1
         except OSError:
             sock.close()
             return
+        with self.holding(sock), contextlib.suppress(OSError):
+            self._serve_one(sock)
+        sock.close()
+
+    @contextlib.contextmanager
+    def holding(self, *sockets: socket.socket) -> Iterator[None]:
+        """Let `close` end *sockets* during the block."""
+        with self._lock:
+            self._held |= set(sockets)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held -= set(sockets)
+
+    def close(self) -> None:
+        """End all connections, and return when nothing runs any more."""
+        self.closing.set()
+        with self._lock:
+            for each in (self._listener, *self._held):
+                with contextlib.suppress(OSError):  # it has ended by itself
+                    each.shutdown(socket.SHUT_RDWR)  # close would not wake a thread that reads from it
+        for thread in self._threads:
+            thread.join()
+        self._listener.close()
+
+
+Serve = Callable[[Peer], None]
+Serving = Callable[..., "Server"]
+Connecting = Callable[..., HttpConnection]
+
+
+class Server(Listener):
+    """Serves each connection as *serve* says. *heads* are the requests that a test noted."""
+
+    def __init__(self, serve: Serve, context: ssl.SSLContext | None = None) -> None:
+        self.heads: list[bytes] = []
+        self.received = 0
+        self._serve = serve
+        super().__init__(self._talk, context, timeout=30)
+
+    def _talk(self, sock: socket.socket) -> None:
         peer = Peer(sock)
         with contextlib.suppress(OSError):
             self._serve(peer)
         peer.end()
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for thread in self._threads:
-            thread.join()
 
 
 @pytest.fixture

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import ipaddress
-import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from pfstorage.devswift import DevSwift
 from tests.support.stores import swift_options
+from tests.support.wire import Wire
 
 NOW = datetime.datetime.now(datetime.timezone.utc)
 
@@ -91,55 +90,7 @@ def no_certificates_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-class TlsFront:
-    """Passes on what comes by TLS to *port*, as a load balancer does; *connections* and *handshakes* are counted."""
-
-    def __init__(self, port: int, context: ssl.SSLContext) -> None:
-        self.connections = self.handshakes = 0
-        self._target, self._context = port, context
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):  # closed
-            while True:
-                sock = self._listener.accept()[0]
-                self.connections += 1
-                self._threads.append(threading.Thread(target=self._serve, args=(sock,)))
-                self._threads[-1].start()
-
-    def _serve(self, sock: socket.socket) -> None:
-        sock.settimeout(20)
-        with (
-            contextlib.suppress(OSError),
-            sock,
-            socket.create_connection(("127.0.0.1", self._target)) as store,
-            self._context.wrap_socket(sock, server_side=True) as client,
-        ):
-            self.handshakes += 1
-            back = threading.Thread(target=self._pump, args=(store, client))
-            back.start()
-            self._pump(client, store)
-            back.join()
-
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            while data := source.recv(65536):
-                sink.sendall(data)
-        with contextlib.suppress(OSError):
-            sink.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for thread in self._threads:
-            thread.join()
-
-
-Fronted = Callable[..., tuple[TlsFront, dict[str, Any]]]
+Fronted = Callable[..., tuple[Wire, dict[str, Any]]]
 
 
 @pytest.fixture
@@ -147,8 +98,8 @@ def fronted(swift: DevSwift) -> Iterator[Fronted]:
     """The real Swift behind TLS, and options that lead to it."""
     with contextlib.ExitStack() as stack:
 
-        def make(context: ssl.SSLContext, **more: Any) -> tuple[TlsFront, dict[str, Any]]:
-            front = TlsFront(swift.port, context)
+        def make(context: ssl.SSLContext, **more: Any) -> tuple[Wire, dict[str, Any]]:
+            front = Wire(swift.port, context)
             stack.callback(front.close)
             address = f"https://127.0.0.1:{front.port}"
             override = {"object_storage_url": f"{address}/v1/AUTH_chris/"}

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
+
+from tests.support.peer import Listener
 
 Tamper = Callable[[bytes], "bytes | None"]
 """What becomes of bytes on their way; None cuts the connection."""
@@ -15,44 +18,24 @@ def unchanged(data: bytes) -> bytes:
     return data
 
 
-class Wire:
-    """Passes the bytes of each connection on to *port* of this machine, and counts connections."""
+class Wire(Listener):
+    """Passes the bytes of each connection on to *port* of this machine. With *context*, clients speak TLS."""
 
-    def __init__(self, port: int) -> None:
-        self.connections = 0
+    def __init__(self, port: int, context: ssl.SSLContext | None = None) -> None:
         self.to_client: Tamper = unchanged
         self.to_server: Tamper = unchanged
         self._target = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._sockets: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
-        self._start(self._accept)
+        super().__init__(self._pass_on, context, timeout=20 if context else None)
 
-    @property
-    def port(self) -> int:
-        return int(self._listener.getsockname()[1])
-
-    def _start(self, work: Callable[[], None]) -> None:
-        thread = threading.Thread(target=work)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):  # closed
-            while True:
-                client = self._listener.accept()[0]
-                self.connections += 1
-                server = socket.create_connection(("127.0.0.1", self._target))
-                self._sockets += [client, server]
-                self._start(
-                    lambda client=client, server=server: self._pump(client, server, lambda: self.to_server)
-                )
-                self._start(
-                    lambda client=client, server=server: self._pump(server, client, lambda: self.to_client)
-                )
+    def _pass_on(self, client: socket.socket) -> None:
+        with socket.create_connection(("127.0.0.1", self._target)) as server, self.holding(server):
+            back = threading.Thread(target=self._pump, args=(server, client, lambda: self.to_client))
+            back.start()
+            self._pump(client, server, lambda: self.to_server)
+            back.join()
 
     def _pump(self, source: socket.socket, sink: socket.socket, tamper: Callable[[], Tamper]) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             while data := source.recv(65536):
                 changed = tamper()(data)
                 if changed is None:
@@ -62,23 +45,11 @@ class Wire:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)  # close alone does not wake the other thread
 
-    def close(self) -> None:
-        for each in (self._listener, *self._sockets):
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join()
-        for each in (self._listener, *self._sockets):
-            each.close()
-
 
 @contextlib.contextmanager
 def wire_to(port: int) -> Iterator[Wire]:
-    wire = Wire(port)
-    try:
+    with contextlib.closing(Wire(port)) as wire:
         yield wire
-    finally:
-        wire.close()
 
 
 def cut_after(size: int, times: int = 1) -> Tamper:
