@@ -34,8 +34,8 @@ class JobLimits:
     if that is 0. See `JobQueue.next` for the places beyond *max_running*.
 
     The compressed messages of one owner's queued jobs have at most *max_bytes_per_owner* bytes. The same bound holds
-    for the messages and replies of one owner's finished jobs. *max_bytes* is the bound for all owners together: the
-    bytes of *full_owners* owners who use all of theirs. The server removes a finished job *ttl* seconds after its end.
+    for the messages and replies of one owner's finished jobs. *max_bytes* is the bound for all owners together:
+    *full_owners* times that of one owner. The server removes a finished job *ttl* seconds after its end.
     """
 
     max_running: int = 4

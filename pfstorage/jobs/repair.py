@@ -69,9 +69,9 @@ def _compress(connection: sqlite3.Connection, number: int) -> None:
         )
 
 
-def _packed(text: str, most: int) -> Packed:
+def _packed(text: str, max_length: int) -> Packed:
     try:
-        packed = Packed.of_text(text, most)
+        packed = Packed.of_text(text, max_length)
         packed.value  # noqa: B018 - it raises if the text is not JSON
     except (TooLongError, ValueError, RecursionError) as e:
         raise DamagedRowError("it is no JSON object") from e

@@ -163,9 +163,9 @@ def permissions_json(permissions: Permissions) -> str:
     return json.dumps(dataclasses.asdict(permissions))
 
 
-def _packed(data: object, name: str, most: int) -> Packed:
+def _packed(data: object, name: str, max_length: int) -> Packed:
     try:
-        return Packed.checked(data, most)
+        return Packed.checked(data, max_length)
     except ValueError as e:
         raise DamagedRowError(f"its {name} can't be read, {e}") from e
 

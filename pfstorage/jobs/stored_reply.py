@@ -16,8 +16,8 @@ MAX_TEXT = 8 * 1024**2
 FEW_ROWS = 1000
 
 
-def pack_reply(reply: Reply, most: int = MAX_TEXT) -> Packed:
-    """Return the compressed JSON of *reply*, of at most *most* characters before compression.
+def pack_reply(reply: Reply, max_length: int = MAX_TEXT) -> Packed:
+    """Return the compressed JSON of *reply*, of at most *max_length* characters before compression.
 
     Shorten a longer reply: leave out lists of more than `FEW_ROWS` rows, then all lists. The shortened reply has
     ``"reply": "summary"``, and its ``files`` is the number of objects in the list that was left out. The bound does
@@ -26,14 +26,14 @@ def pack_reply(reply: Reply, most: int = MAX_TEXT) -> Packed:
     body = reply.body
     for longest in (FEW_ROWS, 0):
         try:
-            return _pack(body, most)
+            return _pack(body, max_length)
         except TooLongError:
             body = _summary(reply.body, longest)
     return _pack(body, sys.maxsize)
 
 
-def _pack(body: dict[str, Any], most: int) -> Packed:
-    packer = Packer(most)
+def _pack(body: dict[str, Any], max_length: int) -> Packed:
+    packer = Packer(max_length)
     Reply(body).write(packer)
     return packer.packed()
 

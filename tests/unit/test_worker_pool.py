@@ -19,7 +19,7 @@ TIMEOUT = 10.0
 
 @pytest.fixture
 def make_pool() -> Iterator[Callable[[int], WorkerPool]]:
-    """Make crews of so many threads, which are ended with the test."""
+    """Make pools of the given concurrency, and close them after the test."""
     pools: list[WorkerPool] = []
 
     def make(workers: int) -> WorkerPool:
