@@ -33,7 +33,7 @@ def test_stdout_is_the_reply_and_nothing_else(filled: Command) -> None:
         assert done.returncode == 0
 
 
-def test_verbosity_decides_what_stderr_tells(filled: Command) -> None:
+def test_verbosity_decides_the_lines_on_stderr(filled: Command) -> None:
     said = [filled(*STORE, "--msg", LS, "-v", level).stderr for level in ("0", "1", "2")]
     assert said[0] == ""
     assert "ls: done" in said[1]
@@ -42,7 +42,7 @@ def test_verbosity_decides_what_stderr_tells(filled: Command) -> None:
     assert "'s/a.txt', 'out/a.txt': 7 bytes" in told
 
 
-def test_no_name_of_a_file_is_told_at_low_verbosity(filled: Command) -> None:
+def test_stderr_names_no_file_at_low_verbosity(filled: Command) -> None:
     meta = '{"fromLocation": "s", "mapLocationOver": "out/patient-name"}'
     assert "a.txt" not in filled(*STORE, "--action", "objPull", "--args", meta).stderr
     assert "patient" not in filled(*STORE, "--action", "objPull", "--args", meta).stderr
@@ -95,9 +95,7 @@ def test_no_name_of_a_file_is_told_at_low_verbosity(filled: Command) -> None:
         (("--test", "--type", "memory"), 0),
     ],
 )
-def test_the_exit_status_tells_what_became_of_it(
-    filled: Command, flags: tuple[str, ...], status: int
-) -> None:
+def test_the_exit_status_shows_the_outcome(filled: Command, flags: tuple[str, ...], status: int) -> None:
     done = filled(*flags)
     assert done.returncode == status, done
     assert "Traceback" not in done.stderr
@@ -187,7 +185,7 @@ def test_the_key_may_stay_out_of_the_process_list(command: Command, tmp_path: Pa
         (["--portSwift", "99999", "--msg", LS], "see --swiftAuthUrl"),
     ],
 )
-def test_a_wrong_flag_is_told_in_one_line(command: Command, flags: list[str], why: str) -> None:
+def test_a_wrong_flag_is_reported_in_one_line(command: Command, flags: list[str], why: str) -> None:
     done = command(*flags)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
     assert why in done.stderr
@@ -290,9 +288,7 @@ def test_flags_that_contradict_each_other_are_refused(command: Command, flags: t
 
 
 @pytest.mark.parametrize("text", ["", "{bad"])
-def test_a_malformed_message_is_answered_in_json_whatever_flag_it_came_by(
-    command: Command, text: str
-) -> None:
+def test_a_malformed_message_is_answered_in_json_for_each_flag(command: Command, text: str) -> None:
     for flags in (("--msg", text), ("--action", "ls", "--args", text or "[")):
         done = command("--type", "memory", *flags)
         assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""What importing and using pfstorage does to the program that does it: nothing."""
+"""Importing and using pfstorage does not change the importing program."""
 
 from __future__ import annotations
 

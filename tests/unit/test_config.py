@@ -182,7 +182,7 @@ def test_no_repr_and_no_document_shows_a_secret() -> None:
     assert settings.secrets() == {"canary-key", "canary-token"}
 
 
-def test_what_is_saved_is_what_is_loaded() -> None:
+def test_saved_settings_load_unchanged() -> None:
     settings = load({"this": {"workers": 3, "type": "filesystem"}, "filesystem": {"store_base": "d"}})
     assert load(to_document(settings, with_secrets=True)) == settings
     assert load(to_document(settings)) == settings  # a masked secret leaves the default

@@ -1,4 +1,4 @@
-"""What the fields of a message may be: one reader enforces the bounds that the document of the server tells."""
+"""Bounds of the fields of a message: the reader enforces the schemas that the server publishes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SCHEMAS = schemas()
 
 
 def refused(action: str, **meta: Any) -> str:
-    """Return what the reply says, which is the error of a message that can't be."""
+    """Return the text of the reply, which is the error of a malformed message."""
     reply = run(MemoryStorage(Settings(type="memory")), action, **meta)
     assert reply["error"]["type"] == "MessageError"
     return str(reply["msg"])
@@ -61,7 +61,7 @@ OUT_OF_BOUNDS: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("action", "meta", "text"), OUT_OF_BOUNDS)
-def test_what_is_out_of_bounds_is_refused_and_the_document_says_so(
+def test_a_value_out_of_bounds_is_refused_and_the_schema_forbids_it(
     action: str, meta: dict[str, Any], text: str
 ) -> None:
     assert text in refused(action, **meta)
@@ -110,7 +110,7 @@ def test_globs_are_bounded_in_all() -> None:
     assert f"{MAX_GLOBS_LENGTH} characters in all" in refused("objPut", putSpec="x", exclude=[*globs, "a"])
 
 
-def test_what_is_at_its_bound_is_taken() -> None:
+def test_a_value_at_its_bound_is_accepted() -> None:
     storage = MemoryStorage(Settings(type="memory"))
     Path("file").write_bytes(b"x")
     assert run(storage, "objPut", file="file")["status"]

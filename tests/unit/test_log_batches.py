@@ -67,7 +67,7 @@ def test_nobody_waits_for_a_log_that_is_not_read() -> None:
         assert not ends.is_alive()
 
 
-def test_a_line_tells_of_what_was_then() -> None:
+def test_a_line_is_formatted_at_once() -> None:
     stream = io.StringIO()
     handler = BatchHandler(stream)
     files = ["a"]
@@ -100,7 +100,7 @@ def stuck() -> tuple[Stuck, BatchHandler, logging.Logger]:
     return stream, handler, log
 
 
-def test_lines_that_nobody_takes_are_dropped_counted_and_told_of_when_they_flow_again() -> None:
+def test_unread_lines_are_dropped_counted_and_reported() -> None:
     stream, handler, log = stuck()
     for number in range(log_batches.MAX_LINES + 7):
         log.info("%d", number)  # it would wait for ever here if any line did

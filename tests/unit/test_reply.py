@@ -84,18 +84,18 @@ def test_no_row_is_lost_between_two_pieces(count: int) -> None:
 
 
 @pytest.mark.parametrize("value", [object(), {1}, b"bytes", {"a": {(): 1}}])
-def test_what_is_no_json_is_refused_as_json_does(value: object) -> None:
+def test_an_object_without_json_form_is_refused(value: object) -> None:
     with pytest.raises(TypeError):
         Reply({"a": value}).to_json()
 
 
-def test_writing_tells_whether_the_status_is_true() -> None:
+def test_write_returns_the_status() -> None:
     for body, status in (({"status": True}, True), ({"status": False}, False), ({}, False)):
         assert Reply(dict(body)).write(io.StringIO()) is status
         assert Reply({**body, "ls": RowStream([])}).write(io.StringIO()) is status
 
 
-def test_what_a_file_raises_passes_through() -> None:
+def test_an_error_of_the_file_is_raised() -> None:
     rows = RowStream({"name": "a" * 100} for _ in range(1000))
     with pytest.raises(OSError, match="No space left"), open("/dev/full", "w", buffering=1) as full:
         Reply({"status": True, "ls": rows}).write(full)
@@ -117,7 +117,7 @@ def test_the_outcome_stands_after_the_rows_that_it_depends_on() -> None:
 
 
 @pytest.mark.parametrize("rows", [0, 3, ROWS_AT_ONCE, ROWS_AT_ONCE + 1])
-def test_a_stream_that_breaks_off_gives_the_rows_that_came_and_its_error(rows: int) -> None:
+def test_a_failed_stream_gives_its_rows_and_its_error(rows: int) -> None:
     error = UnavailableError("the store went away", key="k")
     reply = Reply({"status": True, "msg": "m", "ls": RowStream(breaking(error, rows)), "warnings": ["w"]})
     file = io.StringIO()
@@ -163,12 +163,12 @@ def test_a_settled_reply_has_plain_lists_alone() -> None:
     assert {type(reply.body["a"]), type(reply.body["b"]), type(reply.body["c"]["d"])} == {list}
 
 
-def test_to_settle_raises_what_breaks_a_stream_off() -> None:
+def test_settle_raises_the_error_of_a_stream() -> None:
     with pytest.raises(UnavailableError):
         Reply({"ls": {"deeper": RowStream(breaking(UnavailableError("gone")))}}).settle()
 
 
-def test_what_waits_for_the_outcome_is_called_once_when_it_is_known() -> None:
+def test_a_note_is_called_once_when_the_outcome_is_known() -> None:
     seen: list[bool] = []
     plain, streamed = (
         Reply({"status": True}),
@@ -186,7 +186,7 @@ def test_what_waits_for_the_outcome_is_called_once_when_it_is_known() -> None:
 
 
 @given(st.lists(ANY_TEXT), st.integers(-10, 10), st.slices(8))
-def test_texts_are_what_a_list_of_them_is(texts: list[str], place: int, part: slice) -> None:
+def test_packed_strings_behave_as_a_list(texts: list[str], place: int, part: slice) -> None:
     packed = PackedStrings()
     for text in texts:
         packed.append(text)
@@ -202,7 +202,7 @@ def test_texts_are_what_a_list_of_them_is(texts: list[str], place: int, part: sl
             _ = packed[place]
 
 
-def test_texts_differ_from_what_is_not_their_list() -> None:
+def test_packed_strings_differ_from_other_values() -> None:
     assert PackedStrings(["a", "b"]) not in (["a"], ["a", "c"], PackedStrings(["ab"]), ("a", "b"), "ab", None)
     assert repr(PackedStrings(["a"])) == "PackedStrings(['a'])"
     with pytest.raises(TypeError):
@@ -298,7 +298,7 @@ def test_an_error_before_the_first_row_is_a_reply_to_a_caller_who_streams_too() 
     assert isinstance(reply.error, UnavailableError)
 
 
-def test_what_is_logged_of_a_listing_is_how_it_ended(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_has_the_outcome_of_a_listing(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     reply = StoreHandler(Shelf(3, UnavailableError("gone"))).answer(LS, STREAMING)
     assert not caplog.messages

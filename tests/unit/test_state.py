@@ -17,7 +17,7 @@ from pfstorage.settings.state import MAX_DEPTH, StateTree
 from tests.conftest import write_tree
 
 
-def test_what_is_set_is_what_is_read_and_what_the_settings_are() -> None:
+def test_a_set_value_is_read_and_changes_the_settings() -> None:
     state = StateTree(Settings())
     state.set("/swift/container_name", "other")
     state.set("/this/verbosity", 2)
@@ -41,7 +41,7 @@ def test_a_setting_that_is_not_valid_changes_nothing() -> None:
     assert state.settings == Settings()
 
 
-def test_a_secret_that_comes_back_masked_stays() -> None:
+def test_a_masked_secret_leaves_the_secret() -> None:
     state = StateTree(load_settings({"swift": {"key": "canary", "os_options": {"auth_token": "canary"}}})[0])
     shown = state.get("/swift")
     assert "canary" not in str(state.get("/"))
@@ -79,7 +79,7 @@ def test_a_node_that_is_not_there_is_not_found() -> None:
             StateTree(Settings()).get(var)
 
 
-def test_the_next_message_uses_what_was_set(tmp_path: Path) -> None:
+def test_the_next_message_uses_a_changed_setting(tmp_path: Path) -> None:
     write_tree(tmp_path, {"first/a": b"", "second/b": b""})
     with open_storage(type="filesystem", store_base="first") as storage:
         handler = StoreHandler(storage)
@@ -158,7 +158,7 @@ def test_a_replacement_is_made_whole_or_not_at_all() -> None:
     assert (state.settings.http_proxy, state.settings.swift.container_name) == ("users", "users")
 
 
-def test_what_a_store_does_not_depend_on_leaves_it_open() -> None:
+def test_other_settings_leave_the_store_open() -> None:
     handler = StoreHandler(settings=load_settings({"this": {"type": "memory"}})[0])
     before = handler.storage
     for var in ("/this/retries", "/this/workers", "/this/timeout", "/this/verbosity", "/swift/key"):
