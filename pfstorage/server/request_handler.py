@@ -208,7 +208,7 @@ class RequestHandler(HTTPConnection):
             "X-Request-Id": self._id,
             **self.server.router.cors_headers(self.headers.get("origin")),
         }
-        if isinstance(response.content, bytes):
+        if isinstance(response.content, bytes) or self.command == "HEAD":
             self._count()
         else:
             response.content = functools.partial(self._write, response, response.content)

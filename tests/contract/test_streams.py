@@ -447,11 +447,12 @@ def chunked_of(content: bytes) -> bytes:
 BY = {"form": form_of, "chunked": chunked_of}
 
 
-@pytest.mark.parametrize("of", BY.values(), ids=BY)
-def test_uploads_on_the_disk_have_so_much_room_in_all(of: Callable[[bytes], bytes]) -> None:
+# the bytes that are on the disk while the last 100 bytes of 900 000 are missing: whole pieces of a read
+@pytest.mark.parametrize(("of", "spooled"), [(form_of, 840_000), (chunked_of, 780_000)], ids=BY)
+def test_uploads_on_the_disk_have_so_much_room_in_all(of: Callable[[bytes], bytes], spooled: int) -> None:
     with open_storage("memory") as storage, served(storage, max_spool=1_000_000) as server:
         with connected(server, of(LARGE[:900_000])[:-100]) as first:  # its end is yet to come
-            until(lambda: server.load.spool_space.used > 800_000)
+            until(lambda: server.load.spool_space.used > spooled)
             with connected(server, of(LARGE[:300_000])) as second:
                 answer = told(second)
             assert (answer.status, answer.json["error"]["type"]) == (503, "BusyError")

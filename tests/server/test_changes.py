@@ -327,7 +327,7 @@ def test_a_file_with_a_new_address_and_not_its_key_is_not_taken(
         was = handler.settings
         write(swift={**after, "auth_url": thief.url})
         with pytest.raises(
-            SettingsError, match=r"swift\.auth_url has changed, and swift\.\w+ has not: give the key"
+            SettingsError, match=r"swift\.auth_url has changed, and swift\.\w+ has not: set the key"
         ) as e:
             handler.reload()
         assert "canary" not in str(e.value)
