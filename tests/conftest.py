@@ -63,7 +63,7 @@ def _is_slow(item: pytest.Item) -> bool:
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No setting of the machine reaches a test, and relative paths lead to a place of its own."""
+    """Remove settings of the machine from the environment, and work in the directory of the test."""
     for name in os.environ:
         if name.startswith(("SWIFT_", "ST_", "OS_", "HOST_IP")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
@@ -72,7 +72,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def levels_of_logs() -> Iterator[None]:
-    """A test that has pfstorage say more in its log leaves the next one as it would be alone."""
+    """Restore the log levels that a test changed."""
     before = {name: logging.getLogger(name).level for name in (None, "pfstorage")}
     yield
     for name, level in before.items():
@@ -240,7 +240,7 @@ def command(tmp_path: Path) -> Command:
 def run(
     storage: Storage, action: str, settings: Mapping[str, Any] | None = None, **meta: Any
 ) -> dict[str, Any]:
-    """Answer one message from *storage*, the common *settings* changed as told."""
+    """Answer one message from *storage*, with the common *settings* changed."""
     with contextlib.closing(StoreHandler(storage)) as handler:
         for name, value in (settings or {}).items():
             handler.state.set(f"/this/{name}", value)

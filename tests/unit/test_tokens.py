@@ -173,8 +173,8 @@ def test_a_mark_of_the_byte_order_is_no_part_of_a_token(name: str) -> None:
             INI + RIGHTS.replace("= read", "= read a/ Expires: 2030-01-01"),
             "line 8: move 'expires=' behind the token",
         ),
-        (INI + RIGHTS.replace("= read", "= read a/ # ours"), "line 8: .*a comment is a line of its own"),
-        (INI + RIGHTS.replace("= read", "= read ; ours"), "line 8: .*a comment is a line of its own"),
+        (INI + RIGHTS.replace("= read", "= read a/ # ours"), "line 8: .*write a comment on a separate line"),
+        (INI + RIGHTS.replace("= read", "= read ; ours"), "line 8: .*write a comment on a separate line"),
         *(
             (INI + f"eve = {word}\n", "line 5: the token is a keyword of token files")
             for word in ("read", "admin")
