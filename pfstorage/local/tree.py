@@ -57,23 +57,21 @@ class LocalTree:
         self.directory = directory or "."
         self._has_top = top is not None
         self._names = SyncedNames(remembers=keeps_open)
+        self._deny_list = deny_list or DenyList()
         self._directories = OpenDirectories(
             self.directory,
             max_kept=_MAX_KEPT if keeps_open else 0,
             top=top,
-            deny_list=deny_list or DenyList(),
+            deny_list=self._deny_list,
             on_new_top=self._names.forget,
         )
         self._swept: set[Parts] = set()
         self._lock = threading.Lock()
 
-    @property
-    def _deny_list(self) -> DenyList:
-        return self._directories.deny_list
-
     def with_deny_list(self, deny_list: DenyList) -> LocalTree:
         """Return this tree without access to the files of *deny_list*."""
         made = copy.copy(self)
+        made._deny_list = deny_list
         made._directories = self._directories.with_deny_list(deny_list)
         return made
 
