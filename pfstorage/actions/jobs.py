@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pfstorage.jobs.scheduler import JobScheduler
 
 MAX_WAIT_SECONDS = 60
-DEFAULT_ROWS = 100
+DEFAULT_JOBS = 100
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def job_status(context: ActionContext, meta: StatusMeta) -> Reply:
     "jobList", meta=JobsMeta, read_only=True, text="List the jobs that the caller may see, the latest first."
 )
 def job_list(context: ActionContext, meta: JobsMeta) -> Reply:
-    limit = DEFAULT_ROWS if meta.limit is None else meta.limit
+    limit = DEFAULT_JOBS if meta.limit is None else meta.limit
     principal = context.principal
     owner = None if principal.permissions.is_unrestricted else principal.owner
     jobs = _jobs_of(context).list(limit, owner, principal.permissions.prefix)

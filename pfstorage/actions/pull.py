@@ -17,7 +17,7 @@ from pfstorage.local import LocalAccess
 from pfstorage.transfer import Failure, Plan, Transfer, verify
 from pfstorage.wire.reply import Reply
 
-NOTHING_SELECTED = "no object is selected"
+NO_OBJECT_SELECTED = "no object is selected"
 
 # objects whose sizes are added before the first byte moves: as many as a page of a listing has
 CHECKED_FIRST = 10_000
@@ -41,7 +41,7 @@ def _pull(context: ActionContext, meta: PullMeta, local_access: LocalAccess) -> 
     paths = {"localpath": choice.target.path, "currentWorkingDir": choice.target.cwd}
     if not (report.count or report.failed or report.error):
         body = transfer_reply(report, meta, paths).body
-        return Reply({**body, **body_if_empty(meta, NOTHING_SELECTED)})
+        return Reply({**body, **body_if_empty(meta, NO_OBJECT_SELECTED)})
     audit = None
     if meta.audit and not (meta.dry_run or report.error):
         comparison = verify(choice.comparison_plan, new_work, choice.resolve_link, sure=meta.sure)

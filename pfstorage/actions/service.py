@@ -27,7 +27,7 @@ ECHO_ALWAYS = 32 * 1024
 MAX_ECHO = 1024 * 1024
 # levels of the reply around the echo
 ECHO_DEPTH = 3
-CHUNK = 4096
+ECHO_CHUNK = 4096
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ def _lengths(value: object, depth: int) -> Iterator[tuple[int, int]]:
     *depth* is the number of levels around *value*.
     """
     if isinstance(value, str):
-        for start in range(0, len(value) + 1, CHUNK):  # to escape a long text at once takes much memory
-            chunk = value[start : start + CHUNK]
+        for start in range(0, len(value) + 1, ECHO_CHUNK):  # to escape a long text at once takes much memory
+            chunk = value[start : start + ECHO_CHUNK]
             yield len(chunk.encode("utf-8", "surrogatepass")) + 2, len(quoted(chunk))
     elif isinstance(value, Mapping | list | tuple):
         indent = 1 + len(INDENT) * (depth + 1)

@@ -8,7 +8,7 @@ from pfstorage.actions.audit import audit_body
 from pfstorage.actions.choice import ObjectChoice, PullMeta, choose, choose_unlisted, selected_storage
 from pfstorage.actions.context import ActionContext
 from pfstorage.actions.options import body_if_empty, transfer_context
-from pfstorage.actions.pull import NOTHING_SELECTED
+from pfstorage.actions.pull import NO_OBJECT_SELECTED
 from pfstorage.actions.registry import action
 from pfstorage.local import LocalAccess
 from pfstorage.transfer import Plan, TransferContext, verify
@@ -47,7 +47,7 @@ def _verify(context: ActionContext, meta: PullMeta, local_access: LocalAccess) -
         choice, comparison = unlisted, compare(unlisted)
     body = audit_body(comparison, context.left_out)
     if not (comparison.count or comparison.failed or comparison.error or context.left_out):
-        body |= body_if_empty(meta, NOTHING_SELECTED)
+        body |= body_if_empty(meta, NO_OBJECT_SELECTED)
     if comparison.error and not comparison.count:
         raise comparison.error
     paths = {"localpath": choice.target.path, "currentWorkingDir": choice.target.cwd}

@@ -13,7 +13,7 @@ from pfstorage.errors import StoppedError
 T = TypeVar("T")
 
 # The number of equal requests that may run at the same time. Further callers share the next request.
-AT_ONCE = 2
+MAX_CONCURRENT = 2
 # Seconds after which a shared request starts even if the earlier requests are still running: they may never end.
 MAX_WAIT = 1.0
 
@@ -38,7 +38,7 @@ class RequestCoalescer(Generic[T]):
     """Sends equal requests once for several callers, which must not modify the result. Several threads may use it.
 
     A caller never gets the result of a request that was sent before the call, so it sees its own earlier changes.
-    A caller does not join a running request. It joins the next one, which starts when one of `AT_ONCE` running
+    A caller does not join a running request. It joins the next one, which starts when one of `MAX_CONCURRENT` running
     requests has ended.
     """
 
@@ -52,7 +52,7 @@ class RequestCoalescer(Generic[T]):
         with self._lock:
             requests = self._requests.setdefault(name, _Requests())
             is_first = requests.next is None
-            if is_first and requests.running < AT_ONCE:
+            if is_first and requests.running < MAX_CONCURRENT:
                 requests.running += 1
             else:
                 group = requests.next = requests.next or _SharedRequest()

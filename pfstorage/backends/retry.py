@@ -49,7 +49,7 @@ class RetryCounter:
 RETRIES_MADE = RetryCounter()
 
 
-def no_progress() -> int:
+def zero_progress() -> int:
     """Report no progress: each retry counts."""
     return 0
 
@@ -109,7 +109,7 @@ class RetryPolicy:
         call: Callable[[], T],
         retry_on: tuple[type[StorageError], ...] = (UnavailableError,),
         *,
-        progress: Callable[[], float] = no_progress,
+        progress: Callable[[], float] = zero_progress,
         least_rate: float = 0.0,
         outage: OutageTracker | None = None,
         can_repeat: Callable[[], bool] = lambda: True,

@@ -16,7 +16,7 @@ from pfstorage.devswift import HOST, KEY, USER, DevSwiftError
 from pfstorage.devswift.middleware import SETTINGS, paste_config
 from pfstorage.logs.output import Parser, print_text, standard_streams
 
-KINDS = ("account", "container", "object", "proxy")
+SERVER_KINDS = ("account", "container", "object", "proxy")
 RINGS = ("account", "container", "object", "object-1")
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -168,7 +168,7 @@ def _serving(home: Path, port: int, log: Path, processes: int) -> Iterator[int]:
     """Run the four servers, with their files in *home*. Yield the port of the proxy."""
     from swift.common.utils import set_swift_dir
 
-    listeners = {kind: _listen(port if kind == "proxy" else 0) for kind in KINDS}
+    listeners = {kind: _listen(port if kind == "proxy" else 0) for kind in SERVER_KINDS}
     ports: dict[str, int] = {kind: listener.getsockname()[1] for kind, listener in listeners.items()}
     (home / "swift.conf").write_text(SWIFT_CONF)
     set_swift_dir(str(home))  # before the imports below, which read swift.conf
@@ -177,7 +177,7 @@ def _serving(home: Path, port: int, log: Path, processes: int) -> Iterator[int]:
     settings = {**SETTINGS, "swift_dir": str(home), "devices": devices, "request_log": str(log)}
     with contextlib.ExitStack() as stack:
         if processes > 1:
-            behind = {kind: listeners.pop(kind) for kind in KINDS if kind != "proxy"}
+            behind = {kind: listeners.pop(kind) for kind in SERVER_KINDS if kind != "proxy"}
             stack.enter_context(_forked(behind, settings))
         for kind, listener in listeners.items():
             _start(kind, listener, settings)

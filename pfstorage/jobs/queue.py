@@ -11,7 +11,7 @@ from pfstorage.jobs.model import JobLimits
 
 # Characters above which a message is large. Each owner runs one such job at a time: it takes several times its
 # length in memory.
-LARGE_MESSAGE = 64 * 1024
+LARGE_JOB = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class QueuedJob:
 
     @property
     def is_large(self) -> bool:
-        return self.length > LARGE_MESSAGE
+        return self.length > LARGE_JOB
 
 
 class JobQueue:

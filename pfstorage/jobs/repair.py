@@ -11,7 +11,7 @@ from typing import Any
 from pfstorage.jobs.model import CANCELLED, FAILED, FINAL_STATES
 from pfstorage.jobs.rows import (
     JOB_COLUMNS,
-    MAX_MESSAGE,
+    MAX_MESSAGE_TEXT,
     DamagedRowError,
     damage_reason,
     failed_job_from_row,
@@ -41,7 +41,7 @@ def repair_rows(connection: sqlite3.Connection) -> int:
 
 def _compress(connection: sqlite3.Connection, number: int) -> None:
     [message, reply, state] = connection.execute(
-        f"SELECT substr(message, 1, {MAX_MESSAGE + 1}), substr(reply, 1, {MAX_TEXT + 1}), state FROM job"
+        f"SELECT substr(message, 1, {MAX_MESSAGE_TEXT + 1}), substr(reply, 1, {MAX_TEXT + 1}), state FROM job"
         " WHERE number = ?",
         (number,),
     ).fetchone()
@@ -50,7 +50,7 @@ def _compress(connection: sqlite3.Connection, number: int) -> None:
         DamagedRowError
     ):  # the row keeps a damaged text, and is repaired as a damaged row
         if isinstance(message, str):
-            packed = _packed(message, MAX_MESSAGE)
+            packed = _packed(message, MAX_MESSAGE_TEXT)
             values |= {
                 "action": parse_message(packed)["action"],
                 "message": packed.data,

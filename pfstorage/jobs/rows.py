@@ -15,7 +15,7 @@ from pfstorage.jobs.stored_reply import MAX_TEXT
 from pfstorage.wire.packed import Packed, TooLongError
 
 # Characters of JSON of a message. Escapes make it longer than the text that the server received.
-MAX_MESSAGE = 2 * MAX_TEXT
+MAX_MESSAGE_TEXT = 2 * MAX_TEXT
 # Bytes of each value that is not a message or a reply.
 _MAX_SHORT = 64 * 1024
 # The last second of the year 9999. `datetime` has no later year.
@@ -43,7 +43,7 @@ JOB_COLUMNS = ", ".join(["number", *map(_short, _SHORT), "typeof(message)", "typ
 REPLY_COLUMN = f"CASE WHEN length(reply) > {MAX_TEXT} THEN '' ELSE reply END"
 REQUEST_COLUMNS = ", ".join(
     [
-        f"CASE WHEN length(message) <= {MAX_MESSAGE} THEN message END",
+        f"CASE WHEN length(message) <= {MAX_MESSAGE_TEXT} THEN message END",
         *map(_short, ("owner", "jid", "rights", "origin")),
     ]
 )
@@ -131,7 +131,7 @@ def parse_request(row: Row) -> JobRequest:
     message, owner, jid, permissions, origin = row
     try:
         return JobRequest(
-            parse_message(_packed(message, "message", MAX_MESSAGE)),
+            parse_message(_packed(message, "message", MAX_MESSAGE_TEXT)),
             owner,
             _parse_permissions(permissions),
             jid or "",
@@ -154,9 +154,9 @@ def parse_message(packed: Packed) -> dict[str, Any]:
 def pack_message(message: Mapping[str, Any]) -> Packed:
     """Return *message* as compressed JSON with sorted keys: equal messages have equal texts. Raise `TooLargeError`."""
     try:
-        return Packed.of_text(json.dumps(message, sort_keys=True), MAX_MESSAGE)
+        return Packed.of_text(json.dumps(message, sort_keys=True), MAX_MESSAGE_TEXT)
     except TooLongError:
-        raise TooLargeError(f"the message of a job has at most {MAX_MESSAGE} characters") from None
+        raise TooLargeError(f"the message of a job has at most {MAX_MESSAGE_TEXT} characters") from None
 
 
 def permissions_json(permissions: Permissions) -> str:

@@ -29,7 +29,7 @@ STORE_TIMEOUT = 3600.0
 PARTIAL_PROGRESS_TIMEOUT = 86400.0
 # Seconds that unfinished files may still take after a cancellation. The job ends within twice this time.
 CANCEL_GRACE = 1.0
-FIRST_PAUSE = 2.0
+FIRST_RETRY_PAUSE = 2.0
 LONGEST_PAUSE = 30.0
 
 
@@ -58,7 +58,7 @@ class RunningJob:
         runs once: it would transfer all files again each time.
         """
         whole_file_at = time.monotonic()
-        pause, deadline = FIRST_PAUSE, whole_file_at + STORE_TIMEOUT
+        pause, deadline = FIRST_RETRY_PAUSE, whole_file_at + STORE_TIMEOUT
         while True:
             self._is_transfer_over = self._has_progress = self._has_whole_file = False
             reply = runner(request, self.cancellation, self._note_progress)
@@ -66,7 +66,7 @@ class RunningJob:
             if self._has_whole_file or has_bytes:
                 whole_file_at = now
             if self._has_progress or has_bytes:
-                pause = FIRST_PAUSE
+                pause = FIRST_RETRY_PAUSE
                 deadline = min(now + STORE_TIMEOUT, whole_file_at + PARTIAL_PROGRESS_TIMEOUT)
             starts_over = request.message["meta"].get("overwrite") == "always"
             if not _is_store_unavailable(reply) or starts_over or time.monotonic() > deadline:

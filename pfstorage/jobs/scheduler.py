@@ -16,7 +16,7 @@ from pfstorage.jobs.model import CANCELLED, DONE, QUEUED, RUNNING, Job, JobLimit
 from pfstorage.jobs.notifications import JobNotifier, notify_all
 from pfstorage.jobs.queue import JobQueue, QueuedJob
 from pfstorage.jobs.rows import pack_message
-from pfstorage.jobs.running import FIRST_PAUSE, JobRunner, RunningJob
+from pfstorage.jobs.running import FIRST_RETRY_PAUSE, JobRunner, RunningJob
 from pfstorage.jobs.store import JobStore
 from pfstorage.jobs.stored_reply import pack_reply
 from pfstorage.runtime.unexpected import unexpected_error
@@ -273,7 +273,7 @@ class JobScheduler:
                 except LocalFileError as e:
                     log.error("job %s can't begin yet: %s", running.job_id, e)
             with self._changed:
-                if self._changed.wait_for(lambda: self._is_closed, FIRST_PAUSE):
+                if self._changed.wait_for(lambda: self._is_closed, FIRST_RETRY_PAUSE):
                     raise StoppedError("the server ends")
 
     def _publish(self, running: RunningJob) -> None:
@@ -294,7 +294,7 @@ class JobScheduler:
             with self._lock:
                 self._sweep()
             is_urgent = self._finished.unsaved or self._queue
-            pause = FIRST_PAUSE if is_urgent else max(1.0, self._finished.interval)
+            pause = FIRST_RETRY_PAUSE if is_urgent else max(1.0, self._finished.interval)
             with self._changed:
                 self._changed.wait_for(lambda: self._is_closed, pause)
 

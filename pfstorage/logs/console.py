@@ -21,7 +21,7 @@ from pfstorage.logs.batches import FLUSH_SECONDS, BatchHandler
 from pfstorage.settings.redaction import without
 
 # By verbosity: nothing; a line for each message; a line for each step, which may name files.
-LEVELS = {0: logging.CRITICAL + 1, 1: logging.INFO, 2: logging.DEBUG}
+LOG_LEVELS = {0: logging.CRITICAL + 1, 1: logging.INFO, 2: logging.DEBUG}
 
 log = logging.getLogger(__name__)
 _Secrets = Callable[[], Set[str]]
@@ -77,7 +77,7 @@ def set_up_logging(
 def set_verbosity(verbosity: int) -> None:
     """Change the level of the log to that of *verbosity*."""
     logger = logging.getLogger("pfstorage")
-    logger.setLevel(LEVELS.get(verbosity, logging.DEBUG))
+    logger.setLevel(LOG_LEVELS.get(verbosity, logging.DEBUG))
     for handler in logger.handlers:
         if isinstance(handler.formatter, _Formatter):
             handler.formatter.shows_texts = logger.level <= logging.DEBUG

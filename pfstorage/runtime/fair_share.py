@@ -32,7 +32,7 @@ LONG_SECONDS = 0.1
 # A loop that has not called for this time no longer computes, but waits for something else.
 STALE_SECONDS = 0.05
 # The maximum time of one pause, so that a loop soon notices its cancellation.
-MAX_PAUSE = 1.0
+MAX_WAIT = 1.0
 # A second of waiting offsets this much computing time. So long loops progress, however many short ones there are.
 _CREDIT = 0.1
 # A loop that has not called for this time is over.
@@ -113,7 +113,7 @@ class FairShare:
             self.rest()
 
     def pause(self) -> None:
-        """Wait until this thread may compute, but at most `MAX_PAUSE`."""
+        """Wait until this thread may compute, but at most `MAX_WAIT`."""
         now, thread = self._clocks.now(), threading.get_ident()
         computed, loop = self._clocks.thread(), self._loops.get(thread)
         if loop is None or now - loop.seen > _RECENT:
@@ -125,7 +125,7 @@ class FairShare:
         self._end_request(thread)  # it is answered, or takes too long to have priority
         if self._looks_busy(now):
             if not self._keeps_turn(loop, now):
-                self._wait(loop, now + MAX_PAUSE)
+                self._wait(loop, now + MAX_WAIT)
             self._wait_for_requests(loop)
 
     def begin_request(self) -> None:

@@ -56,7 +56,7 @@ def peer_has_closed(sock: socket.socket) -> bool:
     """Return whether the peer has closed the connection. Unlike a poll, this keeps the interpreter's lock."""
     if sys.platform == "linux":
         return _state(sock) != _ESTABLISHED
-    return is_readable(sock)
+    return has_data(sock)
 
 
 def peer_may_still_read(sock: socket.socket) -> bool:
@@ -71,7 +71,7 @@ def _state(sock: socket.socket) -> bytes:
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
 
 
-def is_readable(sock: socket.socket) -> bool:
+def has_data(sock: socket.socket) -> bool:
     """Return whether a read from *sock* returns at once, with data or the end of the stream."""
     return bool(isinstance(sock, ssl.SSLSocket) and sock.pending()) or _is_readable(sock)
 

@@ -19,7 +19,7 @@ from pfstorage.settings.urls import is_loopback
 
 log = logging.getLogger(__name__)
 
-ANONYMOUS = Grant("", Permissions())
+ANONYMOUS_GRANT = Grant("", Permissions())
 # A proxy adds these headers: the address of the connection is not that of the client.
 _PROXY_HEADERS = frozenset(("forwarded", "x-forwarded-for", "x-real-ip", "via"))
 # The uses of a resource that could run in a page, or that a page could inspect (W3C, Fetch Metadata, Sec-Fetch-Dest).
@@ -103,7 +103,7 @@ class Access:
     def grant(self, headers: Headers) -> Grant:
         """Return the grant of the token of a request. Raise `UnauthorizedError`."""
         if self.tokens is None:
-            return ANONYMOUS
+            return ANONYMOUS_GRANT
         return self.tokens.grant(_only(headers.get_all("authorization")))
 
     def is_trusted(self, grant: Grant, headers: Headers, client: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-Kind = Literal["text", "switch", "texts", "integer", "count", "number", "size", "workers"]
+FlagKind = Literal["text", "switch", "texts", "integer", "count", "number", "size", "workers"]
 
 # Counts and seconds of the server are bounded, so that a slip of the keyboard is refused.
 MAX_COUNT = 999_999
@@ -28,7 +28,7 @@ class Flag(NamedTuple):
     help: str
     value: str = ""
     setting: str = ""
-    kind: Kind = "text"
+    kind: FlagKind = "text"
     short: str = ""
     attribute: str = ""
     choices: tuple[str, ...] = ()

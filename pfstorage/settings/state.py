@@ -18,7 +18,7 @@ from pfstorage.wire.fields import known_names
 
 Tree = dict[str, Any]
 # Names in a path to a leaf. Settings have two; Python can't copy a tree that is nested much deeper.
-MAX_DEPTH = 16
+MAX_PATH_DEPTH = 16
 _TREES = {"", "this", "this/args", *BLOCKS}
 _COMMON = known_names(CommonSettings)
 _HOLDS = {flag.dest: flag.holds for flag in FLAGS}
@@ -65,7 +65,7 @@ class StateTree:
     def get(self, var: str) -> Any:
         """Return the value at *var*, a dict for an inner node.
 
-        Raise `NotFoundError`, or `SettingsError` for more than `MAX_DEPTH` names.
+        Raise `NotFoundError`, or `SettingsError` for more than `MAX_PATH_DEPTH` names.
         """
         node: Any = self._shown()
         for part in _parts(var):
@@ -120,7 +120,7 @@ class StateTree:
         return paths
 
     def _change(self, change: Mapping[str, Any]) -> None:
-        if _depth(change) > MAX_DEPTH:
+        if _depth(change) > MAX_PATH_DEPTH:
             raise _too_deep()
         with self._lock:
             tree = copy.deepcopy(self._whole())
@@ -172,7 +172,7 @@ def _shown_flag(name: str, value: Any) -> Any:
 def nested(var: str, value: Any) -> Any:
     """Return *value* inside an object for each name in the path *var*; the first name is the outermost.
 
-    Raise `SettingsError` if there are more than `MAX_DEPTH`.
+    Raise `SettingsError` if there are more than `MAX_PATH_DEPTH`.
 
     >>> nested("/swift/key", "k")
     {'swift': {'key': 'k'}}
@@ -184,7 +184,7 @@ def nested(var: str, value: Any) -> Any:
 
 def _parts(var: str) -> list[str]:
     parts = [part for part in var.split("/") if part]
-    if len(parts) > MAX_DEPTH:
+    if len(parts) > MAX_PATH_DEPTH:
         raise _too_deep()
     return parts
 
@@ -197,7 +197,7 @@ def _depth(value: object) -> int:
 
 def _too_deep() -> SettingsError:
     return SettingsError(
-        f"a path of the state has at most {MAX_DEPTH} names, with those in the value that is set"
+        f"a path of the state has at most {MAX_PATH_DEPTH} names, with those in the value that is set"
     )
 
 

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 # Files of one batch. Each holds two descriptors until its commit.
 BATCH_SIZE = 128
-BATCH_SECONDS = 5.0
+MAX_BATCH_SECONDS = 5.0
 
 
 class Slot:
@@ -41,8 +41,8 @@ class CommitBatch:
 
     @property
     def is_due(self) -> bool:
-        """Whether the batch is full, or its first file has waited for `BATCH_SECONDS`."""
-        is_old = time.monotonic() - self._started > BATCH_SECONDS
+        """Whether the batch is full, or its first file has waited for `MAX_BATCH_SECONDS`."""
+        is_old = time.monotonic() - self._started > MAX_BATCH_SECONDS
         return bool(self._files) and (len(self._files) >= BATCH_SIZE or is_old)
 
     def add(self, slot: Slot, file: NewFile) -> None:

@@ -22,7 +22,7 @@ SAMPLE_SECONDS = 0.25
 # The factor by which twice as many workers must increase the throughput. Otherwise, the last step is undone.
 MIN_GAIN = 1.25
 # Seconds until the next try with more workers, after one that brought too little.
-SETTLED_SECONDS = 15.0
+LIMIT_SETTLED_SECONDS = 15.0
 # Seconds in which further failures do not reduce the workers again: these requests began before the reduction.
 HALVING_SECONDS = 1.0
 
@@ -130,7 +130,7 @@ class AdaptiveConcurrency:
         else:
             self._wanted = workers or self._wanted
             self._previous = (0, 0.0)
-            self._settled_until = self._clock() + SETTLED_SECONDS
+            self._settled_until = self._clock() + LIMIT_SETTLED_SECONDS
 
     def note_failure(self, error: StorageError) -> None:
         """Take the failure of a request into account."""
@@ -141,7 +141,7 @@ class AdaptiveConcurrency:
             now = self._clock()
             if now - self._halved_at < HALVING_SECONDS:
                 return
-            self._halved_at, self._settled_until = now, now + SETTLED_SECONDS
+            self._halved_at, self._settled_until = now, now + LIMIT_SETTLED_SECONDS
             self._wanted = max(1, self.allowed // 2)
             self._previous = (0, 0.0)
             self._begin_sample(warm_up=True)

@@ -17,8 +17,8 @@ from pfstorage.transfer.plan import Failure, Plan, Progress, Transfer, TransferR
 MAX_WAITING = 10_000
 # Seconds between two looks of the caller's thread at finished files. It does not wake up for each file: it would take
 # the interpreter's lock from the workers.
-TICK = 0.1
-PROGRESS_INTERVAL = 0.2
+POLL_INTERVAL = 0.1
+REPORT_INTERVAL = 0.2
 # Seconds until the end of aborted transfers. With the grace time of a cancellation, a run ends within 5 s.
 CLOSE_SECONDS = 2.5
 
@@ -161,7 +161,7 @@ class _Engine:
                 self._wake_up.set()
 
     def _take_finished(self) -> None:
-        self._wake_up.wait(TICK)
+        self._wake_up.wait(POLL_INTERVAL)
         self._wake_up.clear()
         while self._finished:
             self._note_finished(self._finished.popleft())
@@ -171,7 +171,7 @@ class _Engine:
         with self._room:  # the report has made room
             self._room.notify()
         now = time.monotonic()
-        if now - self._shown_at > PROGRESS_INTERVAL:
+        if now - self._shown_at > REPORT_INTERVAL:
             self._shown_at = now
             self._show_progress()
 

@@ -18,7 +18,7 @@ from pfstorage.wire.fields import BoundError, FieldError, known_names, read_fiel
 T = TypeVar("T")
 # A reply names this many unknown keys of a message, and counts further ones: a reply must not be much longer than its
 # message.
-MAX_WARNINGS = 20
+MAX_KEY_WARNINGS = 20
 # A dict is a Mapping, too; the test for a dict takes a fraction of the time.
 _OBJECT = (dict, Mapping)
 
@@ -89,7 +89,7 @@ def read_meta(cls: type[T], message: Message) -> tuple[T, list[str]]:
         (f"{message.action} knows no meta {key[:80]!r} (it knows {names})" for key in surplus),
         (f"unknown top-level key {key[:80]!r}; a message has 'action' and 'meta'" for key in message.other),
     )
-    named = list(itertools.islice(warnings, MAX_WARNINGS))
+    named = list(itertools.islice(warnings, MAX_KEY_WARNINGS))
     more = len(surplus) + len(message.other) - len(named)
     return meta, [*named, f"and {more} more of the kind"] if more else named
 

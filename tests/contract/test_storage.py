@@ -311,7 +311,7 @@ def test_a_delimiter_rolls_keys_up(listed: Storage) -> None:
 
 
 def test_a_listing_goes_page_by_page(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pfstorage.backends.swift.listing.PAGE", 3)
+    monkeypatch.setattr("pfstorage.backends.swift.listing.ROWS_PER_PAGE", 3)
     expected = [f"object-{number}" for number in range(7)]
     for key in expected:
         put(storage, key)

@@ -201,7 +201,7 @@ def test_a_stop_while_a_later_page_stalls_tells_what_was_done(
 def test_a_listing_from_the_other_end_that_stalls_does_not_delay_a_stop(
     slow: Storage, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pfstorage.backends.swift.listing.PAGE", 5)
+    monkeypatch.setattr("pfstorage.backends.swift.listing.ROWS_PER_PAGE", 5)
     monkeypatch.setattr("pfstorage.backends.swift.pages.FROM_BOTH_ENDS_AFTER", 1)
     proxy.fault(Fault("stall", seconds=0.05), "GET", where=is_listing)
 

@@ -395,7 +395,7 @@ def test_versions_are_read_page_by_page(
     for number in range(4):
         push(store, random.Random(number).randbytes(2 * PIECE))
 
-    monkeypatch.setattr("pfstorage.backends.swift.listing.PAGE", 1)
+    monkeypatch.setattr("pfstorage.backends.swift.listing.ROWS_PER_PAGE", 1)
     assert run(store, "objSweep", **SWEEP)["removed"] == 0
     assert [len(content) for content in old()] == [2 * PIECE] * 3
 

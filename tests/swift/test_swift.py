@@ -510,7 +510,7 @@ def test_a_listing_that_is_none_or_never_ends_is_refused(
         def log_message(self, *_: Any) -> None:
             """Keep quiet."""
 
-    monkeypatch.setattr("pfstorage.backends.swift.listing.PAGE", 1)
+    monkeypatch.setattr("pfstorage.backends.swift.listing.ROWS_PER_PAGE", 1)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Liar) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         options = {**swift_options(swift), "auth_url": f"http://127.0.0.1:{server.server_port}/auth/v1.0"}

@@ -15,7 +15,7 @@ import pytest
 from pfstorage import StoreHandler, open_storage
 from pfstorage.backends import Storage
 from pfstorage.backends.contract import NO_ATTRIBUTES, Attributes, ObjectInfo
-from pfstorage.backends.swift.limits import Limits, fetch_limits
+from pfstorage.backends.swift.limits import SwiftLimits, fetch_limits
 from pfstorage.backends.swift.rows import LONGEST_ROW, rows_coming
 from pfstorage.backends.swift.store import SwiftStorage
 from pfstorage.devswift import DevSwift
@@ -207,7 +207,7 @@ def test_a_wrong_row_of_an_account_ends_a_sweep(swift: DevSwift, proxy: Proxy, r
 def test_a_limit_that_is_none_is_not_believed(swift: DevSwift, proxy: Proxy, told: Any) -> None:
     with open_at(proxy, swift, retries=0) as storage:
         answer(proxy, told, lambda exchange: exchange.path == "/info")
-        assert fetch_limits(storage._session) == Limits()  # type: ignore[attr-defined]
+        assert fetch_limits(storage._session) == SwiftLimits()  # type: ignore[attr-defined]
         assert storage.start_multipart_upload("a", 2, 1, NO_ATTRIBUTES, None)  # type: ignore[attr-defined]
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pfstorage.errors import MessageError, TooLargeError
 from pfstorage.server.http1 import body
-from pfstorage.server.http1.body import ChunkedReader, SizedReader, body_of, read_text
+from pfstorage.server.http1.body import ChunkedReader, SizedReader, body_text, request_body
 from pfstorage.server.http1.head import read_headers
 from tests.support.trickle import STEPS, Trickle
 
@@ -126,7 +126,7 @@ def test_a_trailer_has_headers_and_a_line_end_and_nothing_else(trailer: bytes) -
 
 
 def opened(stream: io.BytesIO, *fields: str) -> body.Reader | None:
-    return body_of(
+    return request_body(
         stream, read_headers(io.BytesIO("".join(f"{each}\r\n" for each in (*fields, "")).encode()))
     )
 
@@ -148,7 +148,7 @@ def test_a_body_has_chunks_or_a_length(fields: list[str]) -> None:
     is_chunked = "hunked" in fields[0]
     found = opened(io.BytesIO(b"4\r\nabcd\r\n0\r\n\r\n" if is_chunked else b"abcd"), *fields)
     assert found
-    assert read_text(found) == "abcd"
+    assert body_text(found) == "abcd"
 
 
 @pytest.mark.parametrize(
@@ -184,9 +184,9 @@ def test_a_request_that_tells_of_no_body_has_none() -> None:
 
 def test_a_message_has_at_most_a_mebibyte() -> None:
     full = b"a" * body.MAX_MESSAGE
-    assert len(read_text(SizedReader(io.BytesIO(full), len(full)))) == len(full)
+    assert len(body_text(SizedReader(io.BytesIO(full), len(full)))) == len(full)
     with pytest.raises(TooLargeError):
-        read_text(ChunkedReader(io.BytesIO(as_chunks([full, b"a"]))))
+        body_text(ChunkedReader(io.BytesIO(as_chunks([full, b"a"]))))
 
 
 def test_a_length_over_that_is_refused_before_anything_is_read() -> None:
@@ -200,4 +200,4 @@ def test_a_length_over_that_is_refused_before_anything_is_read() -> None:
 
 def test_a_byte_order_mark_is_no_part_of_a_message() -> None:
     data = "\ufeff{}".encode()
-    assert read_text(SizedReader(io.BytesIO(data), len(data))) == "{}"
+    assert body_text(SizedReader(io.BytesIO(data), len(data))) == "{}"

@@ -16,7 +16,7 @@ from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.transfer.concurrency import (
     AUTO_MAX,
     AUTO_START,
-    SETTLED_SECONDS,
+    LIMIT_SETTLED_SECONDS,
     AdaptiveConcurrency,
     WorkerBudget,
 )
@@ -82,25 +82,25 @@ def test_workers_double_up_to_a_bound(size: int) -> None:
 
 def test_useless_workers_are_taken_back() -> None:
     store = Store(maximum=160.0)
-    store.work(SETTLED_SECONDS - 1)
+    store.work(LIMIT_SETTLED_SECONDS - 1)
     assert store.limit.allowed == 16
     assert sorted(store.seen) == [8, 16, 32]
 
 
 def test_more_workers_are_tried_again_later() -> None:
     store = Store(maximum=160.0)
-    store.work(SETTLED_SECONDS - 1)
+    store.work(LIMIT_SETTLED_SECONDS - 1)
     store.maximum = float("inf")
     store.seen.clear()
-    store.work(SETTLED_SECONDS + 5)
+    store.work(LIMIT_SETTLED_SECONDS + 5)
     assert store.limit.allowed == AUTO_MAX
 
 
 def test_more_workers_are_seldom_tried_on_a_slow_store() -> None:
     store = Store(maximum=160.0)
-    store.work(SETTLED_SECONDS - 1)
+    store.work(LIMIT_SETTLED_SECONDS - 1)
     raised = 0
-    for _ in range(int(4 * SETTLED_SECONDS / 0.1)):
+    for _ in range(int(4 * LIMIT_SETTLED_SECONDS / 0.1)):
         before = store.limit.allowed
         store.work(0.1)
         raised += store.limit.allowed > before
@@ -147,7 +147,7 @@ def test_halved_workers_grow_again_after_a_while() -> None:
     store.work(10)
     store.limit.note_failure(BUSY)
     store.seen.clear()
-    store.work(SETTLED_SECONDS - 1)
+    store.work(LIMIT_SETTLED_SECONDS - 1)
     assert store.seen == {AUTO_MAX // 2}
     store.work(10)
     assert store.limit.allowed == AUTO_MAX

@@ -14,7 +14,7 @@ from pfstorage.runtime import fair_share
 from pfstorage.runtime.fair_share import (
     FREE_SECONDS,
     LONG_SECONDS,
-    MAX_PAUSE,
+    MAX_WAIT,
     REQUEST_SECONDS,
     STALE_SECONDS,
     TURN_SECONDS,
@@ -195,7 +195,7 @@ def test_who_has_waited_long_goes_before_one_that_has_just_begun(machine: Machin
             machine.wait(STALE_SECONDS / 2)
             a.compute_all(0.0)
         machine.told.clear()
-        machine.wait(MAX_PAUSE * 0.76)
+        machine.wait(MAX_WAIT * 0.76)
         c.compute(SHORT)
         until(lambda: "b" in machine.told)
         assert machine.told[0] == "b"
@@ -212,12 +212,12 @@ def test_a_loop_that_waits_for_something_else_has_no_turn(machine: Machine) -> N
 
 
 def test_no_pause_is_long(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fair_share, "STALE_SECONDS", 2 * MAX_PAUSE)
+    monkeypatch.setattr(fair_share, "STALE_SECONDS", 2 * MAX_WAIT)
     with workers(machine, "ab") as (a, b):
         a.compute_all(LONG)
         b.compute(LONG)
         waits(machine, 1)
-        machine.wait(MAX_PAUSE)
+        machine.wait(MAX_WAIT)
         b.done()
         assert machine.share.waiting == 0
 

@@ -18,7 +18,7 @@ import pytest
 from pfstorage.errors import BusyError, SettingsError, TooLargeError
 from pfstorage.jobs import finished
 from pfstorage.jobs.model import JobLimits, JobRequest
-from pfstorage.jobs.queue import LARGE_MESSAGE, JobQueue, QueuedJob
+from pfstorage.jobs.queue import LARGE_JOB, JobQueue, QueuedJob
 from pfstorage.jobs.scheduler import JobScheduler
 from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.server.endpoints.events import _EventWriter
@@ -75,7 +75,7 @@ def working(perform: Any, directory: Path | str = "", **options: Any) -> Iterato
 def queue_of(*places: str) -> JobQueue:
     queue = JobQueue()
     for number, owner in enumerate(places):
-        queue.add(QueuedJob(f"{owner}{number}", owner, 1, LARGE_MESSAGE + 1 if owner.isupper() else 1))
+        queue.add(QueuedJob(f"{owner}{number}", owner, 1, LARGE_JOB + 1 if owner.isupper() else 1))
     return queue
 
 
@@ -127,9 +127,9 @@ def test_an_owner_has_no_more_places_than_the_flag_says() -> None:
 
 def test_each_owner_runs_one_job_with_a_large_message() -> None:
     queue = JobQueue()
-    for number, length in enumerate([LARGE_MESSAGE + 1, LARGE_MESSAGE + 1, 1, LARGE_MESSAGE]):
+    for number, length in enumerate([LARGE_JOB + 1, LARGE_JOB + 1, 1, LARGE_JOB]):
         queue.add(QueuedJob(str(number), "a", 1, length))
-    queue.add(QueuedJob("other", "b", 1, LARGE_MESSAGE + 1))
+    queue.add(QueuedJob("other", "b", 1, LARGE_JOB + 1))
     assert [place.job_id for place in begun(queue, 4)] == ["0", "other", "2", "3"]
 
 

@@ -781,7 +781,7 @@ class Interrupted:
 
 
 def test_a_job_continues_when_its_store_answers_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(running, "FIRST_RETRY_PAUSE", 0.01)
     perform = Interrupted(3)
     jobs = JobScheduler(perform)
     jobs.start()
@@ -794,7 +794,7 @@ def test_a_job_continues_when_its_store_answers_again(monkeypatch: pytest.Monkey
 def test_the_log_reports_a_wait_for_the_store_without_file_names(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(running, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(running, "FIRST_RETRY_PAUSE", 0.01)
     replies = [UnavailableError("the store answered 503 about 'DOE-JANE/1.dcm'"), None]
     jobs = JobScheduler(
         lambda *_: Reply.from_error(error) if (error := replies.pop(0)) else Reply({"status": True})
@@ -835,7 +835,7 @@ def test_a_job_that_waits_for_its_store_can_be_cancelled() -> None:
 
 
 def test_a_job_that_waits_for_its_store_keeps_its_progress(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(running, "FIRST_RETRY_PAUSE", 0.01)
     tries: list[int] = []
 
     def perform(
@@ -880,7 +880,7 @@ def test_a_job_that_waits_for_its_store_is_queued_again(tmp_path: Path) -> None:
 
 def test_a_long_outage_fails_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "STORE_TIMEOUT", 0.05)
-    monkeypatch.setattr(running, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(running, "FIRST_RETRY_PAUSE", 0.02)
     jobs = JobScheduler(Interrupted(10**6))
     jobs.start()
     failed = jobs.status(jobs.submit(job_request()), LONG)
@@ -894,7 +894,7 @@ def test_a_job_without_further_progress_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(running, "STORE_TIMEOUT", 0.05)
-    monkeypatch.setattr(running, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(running, "FIRST_RETRY_PAUSE", 0.02)
     first = Interrupted(1, files=1)
 
     def perform(
@@ -914,7 +914,7 @@ def test_a_job_fails_if_no_file_is_complete_for_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(running, "PARTIAL_PROGRESS_TIMEOUT", 0.05)
-    monkeypatch.setattr(running, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(running, "FIRST_RETRY_PAUSE", 0.02)
     jobs = JobScheduler(Interrupted(10**6, files=0, size=1))
     jobs.start()
     assert jobs.status(jobs.submit(job_request()), LONG).state == "failed"
@@ -926,7 +926,7 @@ def test_a_job_with_progress_each_time_continues(
     monkeypatch: pytest.MonkeyPatch, files: int, size: int
 ) -> None:
     monkeypatch.setattr(running, "STORE_TIMEOUT", 0.05)
-    monkeypatch.setattr(running, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(running, "FIRST_RETRY_PAUSE", 0.02)
     jobs = JobScheduler(Interrupted(10, files, size))
     jobs.start()
     assert jobs.status(jobs.submit(job_request()), LONG).state == "done"

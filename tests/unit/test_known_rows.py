@@ -136,7 +136,7 @@ def test_only_rows_of_file_systems_that_never_show_an_old_status_are_kept(device
 def test_of_too_many_those_go_that_nobody_asked_for_lately(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(filesystem_rows, "MAX_ROWS", 3)
+    monkeypatch.setattr(filesystem_rows, "MAX_CACHED_ROWS", 3)
     monkeypatch.setattr(filesystem_rows, "SETTLED_SECONDS", -1.0)
     monkeypatch.setattr(filesystem_rows, "shows_changes_at_once", lambda status: True)
     rows, statuses = filesystem_rows.RowCache(), {}

@@ -16,7 +16,7 @@ from pfstorage.actions import ACTIONS
 from pfstorage.errors import MessageError
 from pfstorage.wire.decoding import decode_json
 from pfstorage.wire.forms import decode_form, decode_query, looks_like_json
-from pfstorage.wire.message import MAX_WARNINGS, Message, read_meta
+from pfstorage.wire.message import MAX_KEY_WARNINGS, Message, read_meta
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 NAMES = st.text(st.characters(exclude_categories=["Cs", "Nd"], exclude_characters="[]"), min_size=1)
@@ -206,14 +206,14 @@ def test_a_meta_in_the_wrong_case_is_refused(given: str, name: str) -> None:
 
 
 def test_a_reply_does_not_name_each_of_many_unknown_keys() -> None:
-    many = {f"x{number}": 1 for number in range(MAX_WARNINGS)}
+    many = {f"x{number}": 1 for number in range(MAX_KEY_WARNINGS)}
     for content in ({"meta": many}, {"meta": {}, **many}):
         _, warnings = read_meta(ACTIONS["ls"].meta, Message.parse({"action": "ls", **content}))
-        assert len(warnings) == MAX_WARNINGS
+        assert len(warnings) == MAX_KEY_WARNINGS
         assert "x19" in warnings[-1]
     both = {"action": "ls", "meta": many, "y1": 1, "y2": 1}
     _, warnings = read_meta(ACTIONS["ls"].meta, Message.parse(both))
-    assert len(warnings) == MAX_WARNINGS + 1
+    assert len(warnings) == MAX_KEY_WARNINGS + 1
     assert warnings[-1] == "and 2 more of the kind"
 
 

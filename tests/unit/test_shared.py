@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pfstorage.backends import coalescing as shared
-from pfstorage.backends.coalescing import AT_ONCE, RequestCoalescer
+from pfstorage.backends.coalescing import MAX_CONCURRENT, RequestCoalescer
 from pfstorage.errors import StoppedError
 from tests.support.waiting import settle, until
 
@@ -47,8 +47,8 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def busy(store: Store, pool: ThreadPoolExecutor) -> list[Future[int]]:
     """Have as many ask as may at once."""
-    first = [pool.submit(store.get) for _ in range(AT_ONCE)]
-    until(lambda: store.questions == AT_ONCE)
+    first = [pool.submit(store.get) for _ in range(MAX_CONCURRENT)]
+    until(lambda: store.questions == MAX_CONCURRENT)
     return first
 
 
@@ -74,11 +74,11 @@ def test_those_who_wait_are_answered_together() -> None:
     with ThreadPoolExecutor(20) as pool:
         first = busy(store, pool)
         rest = joined(store, pool, 10)
-        assert store.questions == AT_ONCE
-        store.may_answer.release(AT_ONCE + 1)
-        assert {each.result(SECONDS) for each in first} == set(range(AT_ONCE))
-        assert {each.result(SECONDS) for each in rest} == {AT_ONCE}
-    assert store.questions == AT_ONCE + 1
+        assert store.questions == MAX_CONCURRENT
+        store.may_answer.release(MAX_CONCURRENT + 1)
+        assert {each.result(SECONDS) for each in first} == set(range(MAX_CONCURRENT))
+        assert {each.result(SECONDS) for each in rest} == {MAX_CONCURRENT}
+    assert store.questions == MAX_CONCURRENT + 1
     assert store.answers._requests == {}
 
 
@@ -89,11 +89,11 @@ def test_nobody_joins_a_question_that_is_under_way() -> None:
         busy(store, pool)
         early = joined(store, pool, 3)
         store.may_answer.release(1)
-        until(lambda: store.questions == AT_ONCE + 1)  # the early ones are being asked for
+        until(lambda: store.questions == MAX_CONCURRENT + 1)  # the early ones are being asked for
         late = joined(store, pool, 3)
         store.may_answer.release(3)
-        assert {each.result(SECONDS) for each in early} == {AT_ONCE}
-        assert {each.result(SECONDS) for each in late} == {AT_ONCE + 1}
+        assert {each.result(SECONDS) for each in early} == {MAX_CONCURRENT}
+        assert {each.result(SECONDS) for each in late} == {MAX_CONCURRENT + 1}
     assert store.answers._requests == {}
 
 
@@ -104,10 +104,10 @@ def test_another_question_waits_for_none() -> None:
         busy(store, pool)
         waiting = joined(store, pool, 1)
         other = pool.submit(store.get, "another")
-        until(lambda: store.questions == AT_ONCE + 1)
-        store.may_answer.release(AT_ONCE + 2)
-        assert other.result(SECONDS) == AT_ONCE
-        assert waiting[0].result(SECONDS) == AT_ONCE + 1
+        until(lambda: store.questions == MAX_CONCURRENT + 1)
+        store.may_answer.release(MAX_CONCURRENT + 2)
+        assert other.result(SECONDS) == MAX_CONCURRENT
+        assert waiting[0].result(SECONDS) == MAX_CONCURRENT + 1
 
 
 def test_who_asks_alone_asks_each_time() -> None:
@@ -122,10 +122,10 @@ def test_a_question_that_is_never_answered_holds_up_nobody(monkeypatch: pytest.M
     with ThreadPoolExecutor(20) as pool:
         stalled = busy(store, pool)
         late = pool.submit(store.get)
-        until(lambda: store.questions == AT_ONCE + 1)
-        store.may_answer.release(AT_ONCE + 1)
-        assert late.result(SECONDS) == AT_ONCE
-        assert {each.result(SECONDS) for each in stalled} == set(range(AT_ONCE))
+        until(lambda: store.questions == MAX_CONCURRENT + 1)
+        store.may_answer.release(MAX_CONCURRENT + 1)
+        assert late.result(SECONDS) == MAX_CONCURRENT
+        assert {each.result(SECONDS) for each in stalled} == set(range(MAX_CONCURRENT))
     assert store.answers._requests == {}
 
 
@@ -140,7 +140,7 @@ def test_what_fails_fails_for_all_who_wait_and_is_then_forgotten(kind: type[Base
         raise kind
 
     with ThreadPoolExecutor(20) as pool:
-        asked = [pool.submit(answers.get, "ls", fail) for _ in range(AT_ONCE + 5)]
+        asked = [pool.submit(answers.get, "ls", fail) for _ in range(MAX_CONCURRENT + 5)]
         until(lambda: bool(answers._requests) and answers._requests["ls"].next is not None)
         settle()
         may_answer.release(len(asked))
@@ -169,7 +169,7 @@ def test_who_is_interrupted_while_the_others_wait_for_them_leaves_none_behind(
         settle()
         has_joined.set()
         assert [type(each.exception(SECONDS)) for each in rest] == [KeyboardInterrupt] * 4
-        store.may_answer.release(AT_ONCE)
+        store.may_answer.release(MAX_CONCURRENT)
     assert store.answers._requests == {}
 
 
@@ -189,13 +189,13 @@ def test_who_is_stopped_while_it_asks_for_others_stops_none_of_them(patient: Non
         return answers._requests["ls"].next
 
     with ThreadPoolExecutor(8) as pool:
-        before = [pool.submit(answers.get, "ls", wait) for _ in range(AT_ONCE)]
+        before = [pool.submit(answers.get, "ls", wait) for _ in range(MAX_CONCURRENT)]
         assert all(asked.acquire(timeout=SECONDS) for _ in before)
         asks = pool.submit(answers.get, "ls", stopped)
         until(question)
         joins = pool.submit(answers.get, "ls", lambda: 2)
         settle()
-        may_answer.release(AT_ONCE)
+        may_answer.release(MAX_CONCURRENT)
         with pytest.raises(StoppedError):
             asks.result(SECONDS)
         assert joins.result(SECONDS) == 2

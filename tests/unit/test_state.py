@@ -13,7 +13,7 @@ from pfstorage.access.principal import Principal
 from pfstorage.actions import RequestContext
 from pfstorage.errors import NotFoundError, SettingsError
 from pfstorage.settings.loading import load_settings
-from pfstorage.settings.state import MAX_DEPTH, StateTree
+from pfstorage.settings.state import MAX_PATH_DEPTH, StateTree
 from tests.conftest import write_tree
 
 
@@ -57,7 +57,7 @@ def test_a_value_is_replaced_wherever_it_stands() -> None:
     assert state.replace("nowhere", "x") == []
 
 
-@pytest.mark.parametrize("depth", [MAX_DEPTH + 1, 1000, 100_000])
+@pytest.mark.parametrize("depth", [MAX_PATH_DEPTH + 1, 1000, 100_000])
 def test_a_path_has_so_many_names_at_most(depth: int) -> None:
     state = StateTree(Settings())
     before = state.get("/")
@@ -65,11 +65,11 @@ def test_a_path_has_so_many_names_at_most(depth: int) -> None:
         with pytest.raises(SettingsError, match="at most 16 names") as caught:
             call()
         assert len(str(caught.value)) < 200
-    state.set("/a" * (MAX_DEPTH - 1), {"b": 1})
-    assert state.get("/a" * (MAX_DEPTH - 1) + "/b") == 1
+    state.set("/a" * (MAX_PATH_DEPTH - 1), {"b": 1})
+    assert state.get("/a" * (MAX_PATH_DEPTH - 1) + "/b") == 1
     for value in ({"b": {"c": 1}}, {"b": [1]}, [[1]]):
         with pytest.raises(SettingsError, match="at most 16 names"):
-            state.set("/x" * (MAX_DEPTH - 1), value)
+            state.set("/x" * (MAX_PATH_DEPTH - 1), value)
     assert {**state.get("/"), "a": None} == {**before, "a": None}
 
 

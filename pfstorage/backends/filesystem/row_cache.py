@@ -10,7 +10,7 @@ from collections import OrderedDict
 from pfstorage.backends.contract import ObjectInfo
 from pfstorage.local import file_version
 
-MAX_ROWS = 4096
+MAX_CACHED_ROWS = 4096
 # Seconds after identity another change of a file gets a different time.
 SETTLED_SECONDS = 1.0
 
@@ -57,5 +57,5 @@ class RowCache:
             with self._lock:
                 self._rows[identity] = version, row
                 self._rows.move_to_end(identity)
-                while len(self._rows) > MAX_ROWS:
+                while len(self._rows) > MAX_CACHED_ROWS:
                     self._rows.popitem(last=False)

@@ -19,7 +19,7 @@ from pfstorage.backends.http.dialing import NetworkRoute, make_connection, respo
 from pfstorage.backends.http.errors import CONNECTING, CONNECTING_TO_PROXY, TALKING, ConnectionBroken, Mistake
 from pfstorage.backends.http.pace import Allowance
 from pfstorage.backends.http.response import Response
-from pfstorage.runtime.sockets import is_readable, peer_has_closed, set_timeouts
+from pfstorage.runtime.sockets import has_data, peer_has_closed, set_timeouts
 
 # Bytes of a body above which the server must agree before it is sent: this costs a round trip.
 CONTINUE_ABOVE = 8 * 1024**2
@@ -162,7 +162,7 @@ class HttpConnection:
 
     def _has_answered_early(self) -> bool:
         """Return whether the server refused the body before its end and sent an answer."""
-        return self._http.sock is not None and is_readable(self._http.sock)
+        return self._http.sock is not None and has_data(self._http.sock)
 
     def read_into(self, response: Response, buffer: memoryview) -> int:
         """Read bytes of the body into *buffer*; return their number, 0 at the end. Raise `ConnectionBroken`."""

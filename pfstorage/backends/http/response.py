@@ -20,10 +20,10 @@ from pfstorage.backends.http.pace import Allowance
 # Bytes that are read ahead: the headers, and the content that arrived with them.
 BUFFER = 64 * 1024
 # The limits of `http.client`.
-MAX_LINE = 65536
-MAX_HEADERS = 100
+MAX_RESPONSE_LINE = 65536
+MAX_RESPONSE_HEADERS = 100
 # Bytes of the head of an answer, with all interim heads (1xx) before it, or of the trailers.
-MAX_HEAD = 256 * 1024
+MAX_RESPONSE_HEAD = 256 * 1024
 MAX_CHUNK_LINE = 4096
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
 
@@ -53,7 +53,7 @@ class Response(http.client.HTTPResponse):
         received, size, status = self._received, 0, 0
         received.allowance.begin()
         while status < http.HTTPStatus.OK and status != http.HTTPStatus.SWITCHING_PROTOCOLS:
-            first, *rest = _head(self.fp, MAX_HEAD - size)
+            first, *rest = _head(self.fp, MAX_RESPONSE_HEAD - size)
             size += sum(map(len, rest), len(first))
             version, status, reason = _status(first.decode("latin-1"))
             self.fields = dict(map(_field, rest[:-1]))
@@ -123,7 +123,7 @@ class Response(http.client.HTTPResponse):
     def _read_and_discard_trailer(self) -> None:
         """Discard the trailers. `http.client` accepts any number of them."""
         with contextlib.suppress(http.client.RemoteDisconnected):  # some servers omit the empty line
-            _head(self.fp, MAX_HEAD)
+            _head(self.fp, MAX_RESPONSE_HEAD)
 
 
 class _Received(io.RawIOBase):
@@ -171,16 +171,16 @@ class _Received(io.RawIOBase):
 
 def _head(file: io.BufferedReader, most: int) -> list[bytes]:
     """Return the lines of a head, *most* bytes at most. The last one is the empty line that ends it."""
-    lines = [file.readline(MAX_LINE + 1)]
+    lines = [file.readline(MAX_RESPONSE_LINE + 1)]
     if not lines[0]:
         raise http.client.RemoteDisconnected("the server closed the connection")
     while lines[-1] not in (b"\r\n", b"\n", b""):
         most -= len(lines[-1])
-        if len(lines[-1]) > MAX_LINE or most <= 0:
+        if len(lines[-1]) > MAX_RESPONSE_LINE or most <= 0:
             raise http.client.LineTooLong("header line")
-        if len(lines) > MAX_HEADERS:
-            raise http.client.HTTPException(f"got more than {MAX_HEADERS} headers")
-        lines.append(file.readline(MAX_LINE + 1))
+        if len(lines) > MAX_RESPONSE_HEADERS:
+            raise http.client.HTTPException(f"got more than {MAX_RESPONSE_HEADERS} headers")
+        lines.append(file.readline(MAX_RESPONSE_LINE + 1))
     return lines
 
 

@@ -42,7 +42,7 @@ from pfstorage.errors import (
     UnavailableError,
 )
 
-Kind = Literal["info", "account", "container", "object"]
+RequestKind = Literal["info", "account", "container", "object"]
 
 # 498 is the rate limit of Swift itself. 499 means that the client has left.
 _TEMPORARY = {408, 425, 429, 498, 499}
@@ -84,7 +84,7 @@ class RequestSubject:
     """Describe a request: its *method*, and the *key* or *container* at *address*."""
 
     address: str
-    kind: Kind
+    kind: RequestKind
     method: str = ""
     container: str = ""
     key: str = ""
@@ -99,7 +99,7 @@ def subject_of(e: Refusal, address: str, storage_url: str, key: str = "") -> Req
     if not path.startswith(base):
         return RequestSubject(address, "info", e.method)
     container, _, rest = path[len(base) :].strip("/").partition("/")
-    kind: Kind = "object" if rest else "container" if container else "account"
+    kind: RequestKind = "object" if rest else "container" if container else "account"
     return RequestSubject(address, kind, e.method, unquote(container), key if rest else "")
 
 

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Limits:
+class SwiftLimits:
     """The limits of a cluster in bytes, and the number of *segments* in a manifest. The defaults are those of Swift."""
 
     file_size: int = 5 * 1024**3
@@ -27,7 +27,7 @@ class Limits:
     container: int = 256
 
 
-def fetch_limits(session: SwiftSession) -> Limits:
+def fetch_limits(session: SwiftSession) -> SwiftLimits:
     """Return the limits of the cluster, with the defaults of Swift for a limit that an operator hides."""
 
     def get_info(connection: Connection, url: str, _: str) -> Any:
@@ -37,15 +37,15 @@ def fetch_limits(session: SwiftSession) -> Limits:
 
     try:
         info = session.call(get_info)
-        return Limits(
-            _limit(info, "swift", "max_file_size", Limits.file_size),
-            _limit(info, "slo", "max_manifest_segments", Limits.segments),
-            _limit(info, "swift", "max_object_name_length", Limits.key),
-            _limit(info, "swift", "max_container_name_length", Limits.container),
+        return SwiftLimits(
+            _limit(info, "swift", "max_file_size", SwiftLimits.file_size),
+            _limit(info, "slo", "max_manifest_segments", SwiftLimits.segments),
+            _limit(info, "swift", "max_object_name_length", SwiftLimits.key),
+            _limit(info, "swift", "max_container_name_length", SwiftLimits.container),
         )
     except (StorageError, *NO_JSON) as e:
         log.debug("the cluster does not publish its limits: %s", e)
-        return Limits()
+        return SwiftLimits()
 
 
 def _limit(info: Mapping[str, Mapping[str, Any]], part: str, name: str, default: int) -> int:

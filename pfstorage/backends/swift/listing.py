@@ -33,7 +33,7 @@ from pfstorage.errors import RejectedError, UnavailableError
 from pfstorage.keys.mapping import FIRST_CHARACTER, MAX_KEY_BYTES
 
 # Rows of a page: the default ``container_listing_limit`` of Swift, which an operator may lower.
-PAGE = 10_000
+ROWS_PER_PAGE = 10_000
 # Bytes of a page. A row has about 5000 bytes at most.
 MOST_OF_PAGE = 256 * 1024**2
 # Bytes of the path and query in a request line. Swift accepts 8192 (``MAX_REQUEST_LINE``), with the method.
@@ -67,7 +67,7 @@ class SwiftListings:
         except UnicodeEncodeError:
             return  # no key contains a lone surrogate
         query = _shortened(query)
-        size = min(limit or PAGE, PAGE)
+        size = min(limit or ROWS_PER_PAGE, ROWS_PER_PAGE)
         packed = functools.partial(self._packed_page, container)
 
         def page_after(start_after: str) -> tuple[Sequence[Row], str | None]:

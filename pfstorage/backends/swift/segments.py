@@ -25,7 +25,7 @@ from pfstorage.backends.errors import PreconditionFailedError
 from pfstorage.backends.http.errors import Refusal
 from pfstorage.backends.swift.errors import BadRequestError
 from pfstorage.backends.swift.headers import etag_in
-from pfstorage.backends.swift.limits import Limits, fetch_limits
+from pfstorage.backends.swift.limits import SwiftLimits, fetch_limits
 from pfstorage.backends.swift.manifests import SwiftManifests, Unreadable, segments_etag_of
 from pfstorage.backends.swift.names import home_of, number_of, segment_container
 from pfstorage.backends.swift.network import Connection, path_of
@@ -56,10 +56,10 @@ class SwiftSegments:
         self.objects = objects
         self.container = container
         self.manifests = SwiftManifests(objects)
-        self._limits: Limits | None = None
+        self._limits: SwiftLimits | None = None
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> SwiftLimits:
         # before Python 3.12, a cached_property holds one lock for all instances while it waits
         if self._limits is None:
             self._limits = fetch_limits(self.objects.session)

@@ -16,7 +16,7 @@ from pfstorage.backends.coalescing import RequestCoalescer
 from pfstorage.backends.errors import ConnectError
 from pfstorage.backends.http.errors import ConnectionBroken, Refusal
 from pfstorage.backends.http.response import Response
-from pfstorage.backends.retry import OutageTracker, RetryPolicy, no_progress
+from pfstorage.backends.retry import OutageTracker, RetryPolicy, zero_progress
 from pfstorage.backends.swift.errors import error_from_answer, is_signed, subject_of
 from pfstorage.backends.swift.login import Authenticator, Login, sdk
 from pfstorage.backends.swift.network import Connection, Network, origin_of, path_of
@@ -73,7 +73,7 @@ class SwiftSession:
         work: Callable[[Connection, str, str], T],
         key: str = "",
         retry_on: tuple[type[StorageError], ...] = (),
-        progress: Callable[[], float] = no_progress,
+        progress: Callable[[], float] = zero_progress,
         can_repeat: Callable[[], bool] = lambda: True,
     ) -> T:
         """Call *work*, which sends a request about *key*, with a connection, the storage URL and a token.

@@ -175,7 +175,7 @@ class SwiftSweep:
         try:
             while not is_last:
                 page, is_last = self._objects.listings.page(
-                    container, {"versions": "true", **marks}, swift_listing.PAGE
+                    container, {"versions": "true", **marks}, swift_listing.ROWS_PER_PAGE
                 )
                 yield from page
                 last = page[-1] if page else {"name": ""}

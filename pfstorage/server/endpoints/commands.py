@@ -38,7 +38,7 @@ def _answer_body(request: Request) -> Reply:
     boundary = boundary_of(request.head.headers.only("content-type"))
     open_body = request.client.open_body
     if boundary is None:
-        return _answer_text(request, body.read_text(open_body(body.MAX_MESSAGE)))
+        return _answer_text(request, body.body_text(open_body(body.MAX_MESSAGE)))
     max_file = request.max_spooled if request.principal.permissions.allows("write") else 0
     source = open_body(max_file + 2 * body.MAX_MESSAGE)  # the fields, and the boundaries between them
     with contextlib.closing(read_form(source, boundary, max_file, request.new_spooled_file)) as form:

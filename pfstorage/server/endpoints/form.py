@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
 from pfstorage.errors import ForbiddenError, MessageError, TooLargeError
-from pfstorage.server.http1.body import CHUNK, MAX_MESSAGE, Reader
+from pfstorage.server.http1.body import MAX_MESSAGE, READ_SIZE, Reader
 from pfstorage.server.http1.head import CONTENT_TYPE
 from pfstorage.server.options import MAX_UPLOAD
 from pfstorage.server.spool import SpooledFile
@@ -132,7 +132,7 @@ def _read_parts(body: _UnpaddedReader, boundary: str, form: Form, max_file: int,
     name, left = "", MAX_MESSAGE
     with PushMultipartParser(boundary, max_segment_count=_MAX_PARTS) as parser:
         while not parser.closed:
-            for event in parser.parse(body.read(CHUNK)):
+            for event in parser.parse(body.read(READ_SIZE)):
                 if isinstance(event, MultipartSegment):
                     name = _name_of(event)
                     _begin_part(name, texts, form)

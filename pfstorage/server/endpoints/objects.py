@@ -36,22 +36,22 @@ OBJECT_HEADERS = {
     "Content-Disposition": "attachment",
     "Content-Security-Policy": "sandbox; default-src 'none'",
 }
-MAX_ROWS = 10_000
-DEFAULT_ROWS = 1000
+MAX_ROWS_PER_PAGE = 10_000
+DEFAULT_ROWS_PER_PAGE = 1000
 
 
 def list_objects(request: Request) -> Response:
     """List the objects below a prefix as JSON. If there are more, the *marker* of the reply begins the next page."""
     given = dict(request.parameters())
-    limit = given.pop("limit", str(DEFAULT_ROWS))
+    limit = given.pop("limit", str(DEFAULT_ROWS_PER_PAGE))
     prefix, delimiter, marker = (given.pop(name, "") for name in ("prefix", "delimiter", "marker"))
     if given:
         raise MessageError(
             f"unknown parameter {next(iter(given))[:80]!r}; a listing takes prefix, delimiter, marker and limit"
         )
-    if not (limit.isdecimal() and len(limit) < 10 and 0 < int(limit) <= MAX_ROWS):
-        raise MessageError(f"the parameter limit must be a number from 1 to {MAX_ROWS}")
-    size = min(int(limit), request.context.max_rows or MAX_ROWS)
+    if not (limit.isdecimal() and len(limit) < 10 and 0 < int(limit) <= MAX_ROWS_PER_PAGE):
+        raise MessageError(f"the parameter limit must be a number from 1 to {MAX_ROWS_PER_PAGE}")
+    size = min(int(limit), request.context.max_rows or MAX_ROWS_PER_PAGE)
     context = request.services.handler.action_context(request.context)
     storage = context.listing()
     if delimiter == SLASH:

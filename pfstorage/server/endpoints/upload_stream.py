@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from pfstorage.backends.checksums import new_md5
 from pfstorage.errors import MessageError, SlowRequestError, UnavailableError
-from pfstorage.server.http1.body import CHUNK, Reader
+from pfstorage.server.http1.body import READ_SIZE, Reader
 
 # bytes that stay in memory, so that they can be sent again if the store fails
 WINDOW = 1024**2
@@ -45,7 +45,7 @@ class UploadStream:
 
     def _receive(self) -> None:
         try:
-            data = self._body.read(min(CHUNK, self._size - self._received))
+            data = self._body.read(min(READ_SIZE, self._size - self._received))
         except TimeoutError as e:
             raise SlowRequestError("the request stopped arriving: send it again, and faster") from e
         except OSError as e:
@@ -54,7 +54,7 @@ class UploadStream:
             self._digest.update(data)
         if self._received + len(data) == self._size:
             self._finish()
-        if len(self._kept) >= self.window + 4 * CHUNK:
+        if len(self._kept) >= self.window + 4 * READ_SIZE:
             del self._kept[: -self.window]
         self._kept += data
         self._received += len(data)

@@ -11,7 +11,7 @@ from pfstorage.server.http1.head import TCHARS, HeadError, Headers, Stream, read
 # bytes of a JSON message, or of all fields of a form together, without the file
 MAX_MESSAGE = 1024 * 1024
 
-CHUNK = 64 * 1024
+READ_SIZE = 64 * 1024
 _MAX_LINE = 4096
 _NO_TRAILERS = frozenset(("content-length", "host", "transfer-encoding"))  # RFC 9110, section 6.5.1
 
@@ -102,7 +102,7 @@ class ChunkedReader:
         return line
 
 
-def body_of(stream: Stream, headers: Headers) -> Reader | None:
+def request_body(stream: Stream, headers: Headers) -> Reader | None:
     """Return a reader of the body that *headers* announce on *stream*, or None if they announce no body.
 
     Raise `MessageError` if the end of the body is ambiguous, as with two different lengths: a proxy may use the other
@@ -127,13 +127,13 @@ def check_length(body: Reader, max_size: int) -> None:
         raise TooLargeError(f"the body has {body.left} bytes, but at most {max_size} are accepted here")
 
 
-def read_text(body: Reader) -> str:
+def body_text(body: Reader) -> str:
     """Read a whole message as text. Raise `TooLargeError` if it has more than `MAX_MESSAGE` bytes.
 
     A byte order mark, which some editors write at the start of a file, is dropped.
     """
     content = bytearray()
-    while chunk := body.read(CHUNK):
+    while chunk := body.read(READ_SIZE):
         content += chunk
         if len(content) > MAX_MESSAGE:
             raise TooLargeError(f"a message has at most {MAX_MESSAGE} bytes")

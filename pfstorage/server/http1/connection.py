@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pfstorage.errors import MessageError, NoLengthError
 from pfstorage.runtime.sockets import drain, end_tls, peer_has_closed, peer_may_still_read, reset
 from pfstorage.server.http1 import head
-from pfstorage.server.http1.body import Reader, body_of, check_length
+from pfstorage.server.http1.body import Reader, check_length, request_body
 from pfstorage.server.http1.sending import Response, UnsentError, send_response
 from pfstorage.server.http1.timed import TimedReader, TimedSocket, TimedWriter
 
@@ -24,7 +24,7 @@ SPEED_UP = 16
 _NO_HEADERS = head.Headers()
 
 
-class Limits(Protocol):
+class ConnectionLimits(Protocol):
     """The time limits of a connection: seconds for a head, idle seconds, and bytes per second of a body."""
 
     @property
@@ -44,7 +44,7 @@ class HTTPConnection(BaseHTTPRequestHandler):
     """
 
     headers: head.Headers  # type: ignore[assignment]
-    limits: Limits
+    limits: ConnectionLimits
     disable_nagle_algorithm = True
 
     def setup(self) -> None:
@@ -97,7 +97,7 @@ class HTTPConnection(BaseHTTPRequestHandler):
         headers.only("host")
         if not is_new and "transfer-encoding" in headers:
             raise head.HeadError(HTTPStatus.BAD_REQUEST, "HTTP/1.0 has no Transfer-Encoding")
-        self._body = body_of(self.rfile, headers)  # checked even if no endpoint reads it
+        self._body = request_body(self.rfile, headers)  # checked even if no endpoint reads it
         scheme, _, rest = path.partition("://")
         if (
             rest and "/" not in scheme
