@@ -179,7 +179,7 @@ def test_a_listing_that_stalls_does_not_delay_a_stop(slow: Storage, proxy: Proxy
 def test_a_stop_while_a_later_page_stalls_tells_what_was_done(
     slow: Storage, proxy: Proxy, retries: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name in ("backends.swift.listing.PAGE", "actions.pull.CHECKED_FIRST"):
+    for name in ("backends.swift.listing.ROWS_PER_PAGE", "actions.pull.CHECKED_FIRST"):
         monkeypatch.setattr(f"pfstorage.{name}", 20)
     with open_storage(type="swift", **options_of(slow), retries=retries) as storage:
         for number in range(5):

@@ -449,7 +449,7 @@ def test_the_number_of_queued_jobs_of_one_owner_is_bounded(worker: Worker) -> No
 def test_a_job_waits_until_the_file_is_writable(
     worker: Worker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(scheduler, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(scheduler, "FIRST_RETRY_PAUSE", 0.02)
     jobs = JobScheduler(worker, str(tmp_path / "state"), max_running=1)
     set_in(jobs, "busy_timeout = 20")
     jobs.start()
