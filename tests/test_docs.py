@@ -46,9 +46,9 @@ from pfstorage.server.tokens import make_token
 from pfstorage.settings import model as config
 from pfstorage.settings import sources
 from pfstorage.settings.flags import FLAGS, SERVER_FLAGS, VARIABLES
-from pfstorage.settings.state import MAX_PATH_DEPTH as MOST_NAMES
+from pfstorage.settings.state import MAX_PATH_DEPTH
 from pfstorage.wire.converters import FromTo
-from pfstorage.wire.decoding import MAX_CONTAINERS, MAX_PATH_DEPTH
+from pfstorage.wire.decoding import MAX_CONTAINERS, MAX_DEPTH
 from pfstorage.wire.fields import MAX_ITEMS, MAX_TEXT_LENGTH, camel_case, wire_fields
 from pfstorage.wire.status import STATUS_BY_ERROR, status_of
 from tests.conftest import ROOT, Command, ask, running_server, serving, write_tree
@@ -334,13 +334,13 @@ def test_each_limit_of_the_server_bounds_a_quantity(pages: dict[str, Page]) -> N
     known = ServerOptions()
     assert [int(default) for limit, default in told.items() if not limit.startswith("--")] == [
         body.MAX_MESSAGE,
-        MAX_PATH_DEPTH,
+        MAX_DEPTH,
         MAX_CONTAINERS,
         MAX_TEXT_LENGTH,
         MAX_ITEMS,
         MAX_GLOBS,
         ECHO_GROWTH,
-        MOST_NAMES,
+        MAX_PATH_DEPTH,
         MAX_HEAD,
         known.head_seconds,
         known.min_rate,
