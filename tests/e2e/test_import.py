@@ -110,7 +110,7 @@ HOME_OF_SDK = {
     "pfurl": {"cli/remote.py"},
     "pycurl": {"cli/remote.py"},
     "psutil": {"actions/service.py"},
-    "multipart": {"server/http1/form.py"},
+    "multipart": {"server/endpoints/form.py"},
     "prometheus_client": {"server/endpoints/metrics.py"},
 }
 

@@ -18,7 +18,7 @@ def test_what_is_said_at_any_verbosity_comes_after_what_was_logged_before() -> N
         "import logging, os; from pfstorage.logs import console\n"
         "console.set_up_logging(1, in_batches=True)\n"
         "logging.getLogger('pfstorage').info('first')\n"
-        "console.complain('second'); console.write_log(); os._exit(0)"
+        "console.print_line('second'); console.write_log(); os._exit(0)"
     )
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
