@@ -28,7 +28,7 @@ from pfstorage.server.http1.sending import Response
 from pfstorage.server.request_handler import RequestHandler
 from pfstorage.server.router import ROUTES, Route
 
-STREAMS = 50_000
+STREAMS = 30_000
 LONGEST = 150_000
 """Bytes of a stream: more than a head may have, and as much as the system holds until the server reads it."""
 EXAMPLES = 600
