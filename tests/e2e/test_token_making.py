@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,8 +35,16 @@ def test_a_token_is_printed_once_with_its_lines_which_have_its_hash(command: Com
     assert (grant.permissions, grant.expires) == (Permissions("read", "chris/x"), 32503593600.0)
 
 
+@pytest.fixture
+def no_umask() -> Iterator[None]:
+    """New files have all the permissions that their program asks for."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("no_umask")
 def test_tokens_are_added_to_a_file_that_their_owner_alone_can_read(command: Command) -> None:
-    os.umask(0)
     first = command("--makeToken", "--rights", "admin", "--tokenPath", "tokens.cfg")
     second = command("--makeToken", "--rights", "read", "--prefix", "My Files/", "--tokenPath", "tokens.cfg")
     assert (first.returncode, first.stderr, second.returncode) == (0, "", 0)
