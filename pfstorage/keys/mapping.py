@@ -140,6 +140,14 @@ def _absolute(path: str, cwd: str, names: Sequence[tuple[str, str]]) -> str:
     return absolute
 
 
+def is_unicode(text: str) -> bool:
+    """Return whether *text* has no lone surrogate. JSON and local names can contain one, but no key can."""
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
+
+
 def check_key(key: str) -> str:
     """Return *key*, or raise `InvalidKeyError` if not every store can hold it.
 

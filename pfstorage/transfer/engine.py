@@ -154,7 +154,9 @@ class _Engine:
             self._finished.append(slot)
             with self._room:
                 self._running -= 1
-                if self._running <= 2 * self._context.concurrency.allowed:  # not for each file: see TICK
+                if (
+                    self._running <= 2 * self._context.concurrency.allowed
+                ):  # not for each file: see POLL_INTERVAL
                     self._room.notify()
             is_batch_full = len(self._finished) >= BATCH_SIZE
             if self._is_done or is_batch_full or self._context.cancellation.is_cancelled:

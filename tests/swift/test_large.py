@@ -437,12 +437,8 @@ def test_an_object_that_is_replaced_meanwhile_is_no_mixture(
     assert read_tree(Path("out")) == {"large": OTHER}
 
 
-@pytest.mark.parametrize("is_there", [False, True])
-def test_a_large_object_that_is_replaced_by_another_before_its_manifest_is_read_is_pulled(
-    swift: DevSwift, store: Storage, proxy: Proxy, is_there: bool
-) -> None:
-    write(CONTENT)
-    assert run(store, "objPut", **PUT)["status"] is True
+def replaced_at_its_manifest(swift: DevSwift, store: Storage, proxy: Proxy) -> threading.Event:
+    """Replace the large object once its manifest is first asked for; return the event of that."""
     options = swift_options(swift, segment_size=PIECE, container_name=container_of(store))
     replaced = threading.Event()
 
@@ -454,9 +450,19 @@ def test_a_large_object_that_is_replaced_by_another_before_its_manifest_is_read_
                 assert run(other, "objPut", **PUT)["status"] is True
         return False
 
+    proxy.fault(Fault("close"), "GET", where=replace)
+    return replaced
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_large_object_that_is_replaced_by_another_before_its_manifest_is_read_is_pulled(
+    swift: DevSwift, store: Storage, proxy: Proxy, is_there: bool
+) -> None:
+    write(CONTENT)
+    assert run(store, "objPut", **PUT)["status"] is True
     if is_there:  # a file of the same size is compared first, by the segments that it would have here
         write(OTHER[::-1], name="out/large")
-    proxy.fault(Fault("close"), "GET", where=replace)
+    replaced = replaced_at_its_manifest(swift, store, proxy)
     reply = run(store, "objPull", {"segmentSize": "100K"} if is_there else {}, **PULL)
     assert replaced.is_set()
     assert (reply["status"], reply["bytes"]) == (True, len(OTHER)), reply
@@ -469,18 +475,7 @@ def test_a_large_object_that_is_named_and_replaced_by_another_is_pulled(
     """What came first can't be verified any more, which does not say that there is no such key."""
     write(CONTENT)
     assert run(store, "objPut", **PUT)["status"] is True
-    options = swift_options(swift, segment_size=PIECE, container_name=container_of(store))
-    replaced = threading.Event()
-
-    def replace(exchange: Exchange) -> bool:
-        if "multipart-manifest=get" in exchange.query and not replaced.is_set():
-            replaced.set()
-            write(OTHER)
-            with open_storage(**options) as other:
-                assert run(other, "objPut", **PUT)["status"] is True
-        return False
-
-    proxy.fault(Fault("close"), "GET", where=replace)
+    replaced = replaced_at_its_manifest(swift, store, proxy)
     reply = run(store, "objPull", fileList=[{"from": "s/large", "to": "out/large"}])
     assert replaced.is_set()
     assert (reply["status"], reply["bytes"]) == (True, len(OTHER)), reply

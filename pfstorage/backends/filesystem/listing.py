@@ -13,7 +13,7 @@ from pfstorage.backends.filesystem.info import directory_info
 from pfstorage.backends.filesystem.row_cache import RowCache
 from pfstorage.backends.times import iso_mtime
 from pfstorage.errors import InvalidKeyError, NotFoundError, PermissionDeniedError, RejectedError
-from pfstorage.keys.mapping import MAX_KEY_BYTES, is_directory_marker
+from pfstorage.keys.mapping import MAX_KEY_BYTES, is_directory_marker, is_unicode
 from pfstorage.local import LocalTree, is_unfinished
 
 # Errors of a name that was removed during the listing, or became a link, a directory or a file.
@@ -121,8 +121,4 @@ def _sorted_names(directory: int) -> list[str] | None:
                 names.append(entry.name + "/")
             elif entry.is_file(follow_symlinks=False):
                 names.append(entry.name)
-    return None if is_empty else sorted(name for name in names if _is_unicode(name))
-
-
-def _is_unicode(name: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in name)
+    return None if is_empty else sorted(name for name in names if is_unicode(name))

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, overload
 
 from pfstorage.backends.contract import ObjectInfo
+from pfstorage.keys.mapping import is_unicode
 
 # The fields of an object, or only the key of a subdir.
 Row = tuple[Any, ...]
@@ -89,7 +90,7 @@ def _row_of(row: dict[str, Any]) -> Row:
         is_plain = False
     # nearly all rows are plain; the others take the slow path below
     is_plain = is_plain and key and 0 <= size < MOST_BYTES and len(row) == _PLAIN
-    if is_plain and ((key.isascii() and kind.isascii()) or _is_unicode(key + kind)):
+    if is_plain and ((key.isascii() and kind.isascii()) or is_unicode(key + kind)):
         return key, size, etag, modified, kind, ""
     require_row(row)
     if "subdir" in row:
@@ -109,7 +110,7 @@ def require_row(row: Any) -> None:
         raise WrongRowError(f"a row is {_kind_of(row)}, not an object")
     for name in _TEXTS:
         value = row.get(name)
-        if not (value is None or (type(value) is str and _is_unicode(value))):
+        if not (value is None or (type(value) is str and is_unicode(value))):
             raise WrongRowError(f"{name!r} of a row is {_kind_of(value)}, not a text")
     if not (row.get("name") or row.get("subdir")):
         raise WrongRowError("a row has no name")
@@ -118,17 +119,9 @@ def require_row(row: Any) -> None:
         raise WrongRowError(f"'bytes' of a row is {_kind_of(size)}, not a number")
 
 
-def _is_unicode(text: str) -> bool:
-    """Return whether *text* has no lone surrogate. JSON can contain one, but no key can."""
-    try:
-        return text.isascii() or bool(text.encode())
-    except UnicodeEncodeError:
-        return False
-
-
 def _kind_of(value: object) -> str:
     if isinstance(value, str):
-        return "a text" if _is_unicode(value) else "no Unicode"
+        return "a text" if is_unicode(value) else "no Unicode"
     return {dict: "an object", list: "a list", bool: "a truth value", type(None): "null"}.get(
         type(value), "a number"
     )
