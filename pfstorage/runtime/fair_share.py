@@ -1,5 +1,7 @@
 """Fair use of the processor by the threads of this process: one long loop computes at a time, short ones first.
 
+Among the requests of several owners, those of the owner who has used the least go first.
+
 Only one Python thread runs at a time. A thread that makes a system call releases the interpreter's lock, and then
 queues for it behind all other threads that compute. So a dozen long listings at once slow down a short one a
 hundredfold, although each of them would be as fast if they ran one after the other.
@@ -13,6 +15,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
+
+from pfstorage.runtime.owner_shares import OwnerShares
 
 T = TypeVar("T")
 
@@ -94,6 +98,7 @@ class FairShare:
         self._requests: dict[int, float] = {}  # start times, by thread
         self._all_answered = threading.Event()
         self._all_answered.set()
+        self._owners = OwnerShares(self._clocks.now, self._clocks.thread)
 
     @property
     def waiting(self) -> int:
@@ -120,24 +125,38 @@ class FairShare:
             loop = self._loops[thread] = _Loop(thread, now, computed)
         loop.used += computed - loop.computed
         loop.seen, loop.computed = now, computed
+        if self._looks_busy(now):
+            self._owners.give_way()
+            loop.seen = now = self._clocks.now()
         if loop.used < (REQUEST_SECONDS if thread in self._requests else FREE_SECONDS):
             return
-        self._end_request(thread)  # it is answered, or takes too long to have priority
+        self._end_wait_for(thread)  # it is answered, or takes too long to have priority
         if self._looks_busy(now):
             if not self._keeps_turn(loop, now):
                 self._wait(loop, now + MAX_WAIT)
             self._wait_for_requests(loop)
 
     def begin_request(self) -> None:
-        """Start a request: until `end_request`, long loops wait for it a little, unless it takes long itself."""
+        """Start a request: until `begin_reply`, long loops wait for it a little, unless it takes long itself."""
         thread = threading.get_ident()
         self.rest()
         self._loops.pop(thread, None)
         self._requests[thread] = self._clocks.now()
 
+    def set_owner(self, owner: str) -> None:
+        """Set the owner of the request. It waits for requests of owners who have used less processor time."""
+        self._owners.begin(owner)
+        if self._looks_busy(self._clocks.now()):
+            self._owners.give_way()
+
+    def begin_reply(self) -> None:
+        """Let nobody wait for the request of this thread any longer: its reply is about to be sent."""
+        self._owners.begin_reply()
+        self._end_wait_for(threading.get_ident())
+
     def end_request(self) -> None:
-        """End the request of this thread: its reply is complete, even if the client has not read it."""
-        self._end_request(threading.get_ident())
+        """End the request of this thread: its reply was sent."""
+        self._owners.end()
 
     def rest(self) -> None:
         """End the turn of this thread, if it has one, because it is about to wait for something else."""
@@ -148,7 +167,7 @@ class FairShare:
                     self._at_turn = None
                     self._start_next(self._clocks.now())
 
-    def _end_request(self, thread: int) -> None:
+    def _end_wait_for(self, thread: int) -> None:
         if self._requests.pop(thread, None) is not None and not (
             self._requests or self._all_answered.is_set()
         ):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from pfstorage.errors import BusyError, StoppedError
+from pfstorage.runtime.fair_share import FAIR_SHARE
 
 # Clients wait longer than this for their response, and a refused client would only send its request again.
 WAIT_SECONDS = 30.0
@@ -212,6 +213,7 @@ class RequestPermit:
         """
         if self._decoding and size > LARGE_MESSAGE and self._queue is None:
             self._enter(self._decoding)
+            FAIR_SHARE.pause()  # decoding holds the interpreter's lock
 
     def end_decoding(self) -> None:
         """Give back the place of `begin_decoding`, if the request still has it."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pfstorage.errors import BusyError
+from pfstorage.runtime.fair_share import FAIR_SHARE
 from pfstorage.runtime.sockets import has_unread_bytes, shut_down
 from pfstorage.server.admission import AdmissionQueue, RequestPermit
 from pfstorage.server.spool import SpoolSpace
@@ -148,6 +149,7 @@ class ServerLoad:
                     raise no_place()
                 del self._provisional[connection]
                 self._open.add(connection)
+        FAIR_SHARE.set_owner(owner or holder.address)
 
     def refuse(self) -> None:
         """Note that a provisional connection sent no request in time, and gets no place."""

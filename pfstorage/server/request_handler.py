@@ -147,12 +147,13 @@ class RequestHandler(HTTPConnection):
         try:
             response = self._response(line)
         finally:
-            FAIR_SHARE.end_request()
+            FAIR_SHARE.begin_reply()
         self._id = request_id(self.headers.get("x-request-id", ""))
         try:
             close = self._send(response)
             self.is_complete = True
         finally:
+            FAIR_SHARE.end_request()
             self._release_permit()
             self._count()
             self._log(time.monotonic() - self._started)

@@ -67,7 +67,7 @@ class Worker:
                 self._machine.share.rest()
             elif step == "request":
                 self._machine.share.begin_request()
-                self._machine.share.end_request()
+                self._machine.share.begin_reply()
             else:
                 self._machine.compute(float(step))
                 self._machine.told.append(self._name)
@@ -112,7 +112,7 @@ def workers(machine: Machine, names: str) -> Iterator[list[Worker]]:
 def answering(machine: Machine) -> Iterator[None]:
     machine.share.begin_request()
     yield
-    machine.share.end_request()
+    machine.share.begin_reply()
 
 
 @pytest.fixture

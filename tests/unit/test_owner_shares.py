@@ -1,0 +1,174 @@
+"""The requests of an owner who has used much processor time wait for those of owners who have used less."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from pfstorage.runtime import owner_shares
+from pfstorage.runtime.owner_shares import HALF_LIFE, REQUEST_LASTS, OwnerShares
+from tests.support.waiting import LONG, settle
+
+MUCH, LITTLE = 0.1, 0.01
+
+
+class Clock:
+    """The time, and the processor time of each thread, as a test sets them."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.computed: Counter[int] = Counter()
+        self.shares = OwnerShares(lambda: self.now, lambda: self.computed[threading.get_ident()])
+
+    def compute(self, seconds: float) -> None:
+        self.computed[threading.get_ident()] += seconds  # type: ignore[assignment]
+
+
+class Thread:
+    """A thread that runs one function after the other."""
+
+    def __init__(self) -> None:
+        self._steps: queue.Queue[Callable[[], object] | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while step := self._steps.get():
+            step()
+            self._steps.task_done()
+
+    def start(self, *steps: Callable[[], object]) -> None:
+        for step in steps:
+            self._steps.put(step)
+
+    def do(self, *steps: Callable[[], object]) -> None:
+        self.start(*steps)
+        self._steps.join()
+
+    @property
+    def is_waiting(self) -> bool:
+        return self._steps.unfinished_tasks > 0
+
+    def close(self) -> None:
+        self._steps.put(None)
+        self._thread.join()
+
+
+@pytest.fixture(autouse=True)
+def waits_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owner_shares, "YIELD_SECONDS", LONG)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def threads() -> Iterator[tuple[Thread, Thread]]:
+    both = Thread(), Thread()
+    yield both
+    for thread in both:
+        thread.close()
+
+
+def has_used(clock: Clock, owner: str, seconds: float) -> None:
+    """Answer one request of *owner* in this thread."""
+    clock.shares.begin(owner)
+    clock.compute(seconds)
+    clock.shares.begin_reply()
+    clock.shares.end()
+
+
+def begin(clock: Clock, owner: str) -> Callable[[], None]:
+    return lambda: clock.shares.begin(owner)
+
+
+def test_an_owner_who_has_used_more_waits_for_the_reply(clock: Clock, threads: tuple[Thread, Thread]) -> None:
+    light, heavy = threads
+    has_used(clock, "heavy", MUCH)
+    has_used(clock, "light", LITTLE)
+    light.do(begin(clock, "light"))
+    heavy.start(begin(clock, "heavy"), clock.shares.give_way)
+    settle()
+    assert heavy.is_waiting
+    light.do(clock.shares.begin_reply)
+    heavy.do()
+
+
+def test_the_end_of_a_request_without_a_reply_lets_others_go_on(
+    clock: Clock, threads: tuple[Thread, Thread]
+) -> None:
+    light, heavy = threads
+    has_used(clock, "heavy", MUCH)
+    has_used(clock, "light", LITTLE)
+    light.do(begin(clock, "light"))
+    heavy.start(begin(clock, "heavy"), clock.shares.give_way)
+    settle()
+    light.do(clock.shares.end)
+    heavy.do()
+
+
+def test_time_counts_while_a_request_is_at_work(clock: Clock, threads: tuple[Thread, Thread]) -> None:
+    light, heavy = threads
+    has_used(clock, "light", LITTLE)
+    heavy.do(begin(clock, "heavy"), lambda: clock.compute(MUCH))
+    light.do(begin(clock, "light"))
+    heavy.start(clock.shares.give_way)
+    settle()
+    assert heavy.is_waiting
+    light.do(clock.shares.begin_reply)
+    heavy.do()
+
+
+@pytest.mark.parametrize(
+    ("mine", "other", "used"),
+    [("same", "same", MUCH), ("less", "more", LITTLE), ("new", "more", 0.0)],
+)
+def test_nobody_waits_for_themselves_or_for_those_who_have_used_more(
+    clock: Clock, threads: tuple[Thread, Thread], mine: str, other: str, used: float
+) -> None:
+    has_used(clock, other, MUCH)
+    has_used(clock, mine, used)
+    threads[0].do(begin(clock, other))
+    threads[1].do(begin(clock, mine), clock.shares.give_way)
+
+
+def test_a_request_that_waits_for_its_store_delays_nobody(
+    clock: Clock, threads: tuple[Thread, Thread]
+) -> None:
+    has_used(clock, "heavy", MUCH)
+    has_used(clock, "light", LITTLE)
+    threads[0].do(begin(clock, "light"))
+    clock.now += REQUEST_LASTS
+    threads[1].do(begin(clock, "heavy"), clock.shares.give_way)
+
+
+def test_a_wait_is_bounded(
+    clock: Clock, threads: tuple[Thread, Thread], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner_shares, "YIELD_SECONDS", 0.001)
+    has_used(clock, "heavy", MUCH)
+    has_used(clock, "light", LITTLE)
+    threads[0].do(begin(clock, "light"))
+    threads[1].do(begin(clock, "heavy"), clock.shares.give_way)
+
+
+def test_used_time_is_forgotten(clock: Clock, threads: tuple[Thread, Thread]) -> None:
+    """Ten half-lives later, the former heavy user has used less than one who has computed since."""
+    has_used(clock, "heavy", MUCH)
+    clock.now += 10 * HALF_LIFE
+    has_used(clock, "light", LITTLE)
+    threads[0].do(begin(clock, "light"))
+    threads[1].do(begin(clock, "heavy"), clock.shares.give_way)
+
+
+def test_a_thread_without_a_request_never_waits(clock: Clock, threads: tuple[Thread, Thread]) -> None:
+    has_used(clock, "heavy", MUCH)
+    has_used(clock, "light", LITTLE)
+    threads[0].do(begin(clock, "light"))
+    threads[1].do(clock.shares.give_way, clock.shares.begin_reply, clock.shares.end)
