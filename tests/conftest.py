@@ -36,7 +36,7 @@ from tests.support.trees import linked, read_tree, write_tree
 
 ROOT = Path(__file__).resolve().parent.parent
 # a busy machine is no failure; .ci/run selects "thorough"
-hypothesis.settings.register_profile("quick", deadline=None, max_examples=25)
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=10)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=100)
 hypothesis.settings.load_profile("quick")
 # Each folder is a marker. After so many seconds a test fails with the stacks of all threads.

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from pfstorage.backends import retry
 from pfstorage.backends.errors import ConnectError, ProxyAnswerError
 from pfstorage.backends.retry import (
     BUDGET,
@@ -110,12 +111,14 @@ def test_who_gets_no_further_any_more_has_the_tries_that_are_left() -> None:
     assert call.count == 10 + 3
 
 
-def test_a_store_that_takes_no_connection_is_given_up_after_a_while() -> None:
-    call = Failing(*[ConnectError("nothing listens", retry_after=1)] * 50)
+def test_a_store_that_takes_no_connection_is_given_up_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    patience = 0.5
+    monkeypatch.setattr(retry, "CONNECT_PATIENCE", patience)
+    call = Failing(*[ConnectError("nothing listens", retry_after=0.2)] * 50)
     started = time.monotonic()
     with pytest.raises(UnavailableError):
         RetryPolicy(100).call(call)
-    assert CONNECT_PATIENCE <= time.monotonic() - started < CONNECT_PATIENCE + 5
+    assert patience <= time.monotonic() - started < patience + 5
 
 
 DOWN = ConnectError("nothing listens")
@@ -381,7 +384,7 @@ def test_many_who_leave_at_any_moment_leave_no_thread(both_ends: bool) -> None:
                 return
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(leave, [number % 31 for number in range(300)]))
+        list(pool.map(leave, [number % 31 for number in range(93)]))
     until(lambda: listing_threads() == 0)
 
 

@@ -115,7 +115,7 @@ def test_settings_may_change_while_messages_are_answered(tmp_path: Path) -> None
     wrong: list[Any] = []
 
     def list_often() -> None:
-        for _ in range(50):
+        for _ in range(20):
             reply = handler.run({"action": "ls"})
             if not reply["status"] or len(reply["ls"]) != 50:
                 wrong.append(reply)

@@ -11,7 +11,7 @@ from pfstorage.backends.contract import ObjectInfo
 from pfstorage.local import file_version
 
 MAX_CACHED_ROWS = 4096
-# Seconds after identity another change of a file gets a different time.
+# Seconds after which another change of a file gets a different time.
 SETTLED_SECONDS = 1.0
 
 _Version = tuple[int, int, int]
@@ -21,13 +21,13 @@ def shows_changes_at_once(status: os.stat_result) -> bool:
     """Return whether the status of a file is always up to date. NFS may show an old status for a minute.
 
     This is true for file systems on a block device. Other file systems have devices of the major number 0 (Linux,
-    Documentation/admin-guide/devices.txt). That includes local ones, identity this can't distinguish.
+    Documentation/admin-guide/devices.txt). That includes local ones, which this can't distinguish.
     """
     return os.major(status.st_dev) != 0
 
 
 class RowCache:
-    """A cache of rows by the device and inode of their files, identity drops the least recently used rows.
+    """A cache of rows by the device and inode of their files, which drops the least recently used rows.
 
     A row is valid while its file has the same size, times and key. Several threads may use the cache.
     """
