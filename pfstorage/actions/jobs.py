@@ -79,7 +79,7 @@ def _meta_of_job(message: Message, meta: LongMeta) -> dict[str, Any]:
 )
 def job_status(context: ActionContext, meta: StatusMeta) -> Reply:
     wait = meta.wait or 0
-    jobs, job = _jobs_of(context), _named(context, meta)
+    jobs, job = _jobs_of(context), _named_job(context, meta)
     if wait:
         if context.request.permit and not job.is_finished:
             context.request.permit.begin_following()
@@ -101,7 +101,7 @@ def job_list(context: ActionContext, meta: JobsMeta) -> Reply:
 
 @action("jobCancel", meta=JobMeta, text="Cancel a job. It ends soon after.")
 def job_cancel(context: ActionContext, meta: JobMeta) -> Reply:
-    job = _jobs_of(context).cancel(_named(context, meta).id)
+    job = _jobs_of(context).cancel(_named_job(context, meta).id)
     body = {"status": True, **job.as_body()}
     if job.is_finished and job.state != CANCELLED:
         body |= {"status": False, "msg": f"there is nothing to cancel: the job is {job.state}"}
@@ -122,7 +122,7 @@ def require_visible(principal: Principal, job: Job) -> None:
         raise ForbiddenError(text, job=job.id)
 
 
-def _named(context: ActionContext, meta: JobMeta) -> Job:
+def _named_job(context: ActionContext, meta: JobMeta) -> Job:
     if not (meta.job or meta.jid):
         raise MessageError(
             "name the job: meta 'job' takes the id of the reply, 'jid' the id that the sender chose"

@@ -142,7 +142,7 @@ def ls(context: ActionContext, meta: LsMeta) -> Reply:
     found = itertools.chain(first, rest)
     body: dict[str, Any] = {"status": bool(first), **({"maxRows": max_rows} if is_bounded else {})}
     if meta.ret_spec:
-        picked = [(name, ATTRIBUTES[_field(name)]) for name in meta.ret_spec]
+        picked = [(name, ATTRIBUTES[_unaliased(name)]) for name in meta.ret_spec]
         body["ls"] = RowStream(_picked(found, picked))
     else:
         body["ls"] = _long_form(found, full_path, is_any=bool(first))
@@ -215,11 +215,11 @@ def _long_form(found: Iterable[ObjectInfo], full_path: str, *, is_any: bool) -> 
 
 def _check_fields(ret_spec: tuple[str, ...]) -> None:
     for name in ret_spec:
-        if _field(name) not in ATTRIBUTES:
+        if _unaliased(name) not in ATTRIBUTES:
             raise MessageError(f"retSpec knows no {name[:80]!r}; it knows {', '.join(ATTRIBUTES)}")
 
 
-def _field(name: str) -> str:
+def _unaliased(name: str) -> str:
     return _ALIASES.get(name, name)
 
 
@@ -227,7 +227,7 @@ def _field(name: str) -> str:
 def obj_exists(context: ActionContext, meta: ObjectMeta) -> Reply:
     key = _key(meta)
     try:
-        found = _head(context.storage, key)
+        found = _head_object(context.storage, key)
     except NotFoundError:
         return Reply({"status": False, "objPath": key, "msg": f"there is no object {key!r}"})
     return Reply({"status": True, "objPath": found.key})
@@ -240,11 +240,11 @@ def obj_exists(context: ActionContext, meta: ObjectMeta) -> Reply:
     text="Return the metadata of one object, as a row of ``ls``.",
 )
 def obj_stat(context: ActionContext, meta: ObjectMeta) -> Reply:
-    found = _head(context.storage, _key(meta))
+    found = _head_object(context.storage, _key(meta))
     return Reply({"status": True, "objPath": found.key, "objStat": found.as_row()})
 
 
-def _head(storage: Storage, key: str) -> ObjectInfo:
+def _head_object(storage: Storage, key: str) -> ObjectInfo:
     """Return the object *key*, or the object whose key is the same without empty components."""
     plain = normal_prefix(key)
     try:

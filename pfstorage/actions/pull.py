@@ -58,7 +58,7 @@ def _check_space(plan: Plan, target: Target, *, keeps_files: bool) -> Iterator[T
     items = iter(plan)
     while batch := list(itertools.islice(items, CHECKED_FIRST)):
         transfers = [item for item in batch if isinstance(item, Transfer)]
-        needed += sum(_size_of(item) for item in transfers)
+        needed += sum(_transfer_size(item) for item in transfers)
         if space is not None and needed > space:  # count only the growth of existing files
             space, needed = target.free_bytes(), sum(_growth(item, keeps_files) for item in transfers)
         if space is not None and needed > space:
@@ -69,7 +69,7 @@ def _check_space(plan: Plan, target: Target, *, keeps_files: bool) -> Iterator[T
 
 def _growth(item: Transfer, keeps_files: bool) -> int:
     """Return the number of bytes by which *item* makes its file larger."""
-    size = _size_of(item)
+    size = _transfer_size(item)
     assert item.tree is not None
     try:
         present = item.tree.status(item.parts).st_size
@@ -78,6 +78,6 @@ def _growth(item: Transfer, keeps_files: bool) -> int:
     return 0 if keeps_files else max(0, size - present)
 
 
-def _size_of(item: Transfer) -> int:
+def _transfer_size(item: Transfer) -> int:
     """Return the known size of *item*, or 0: the write fails if the disk has no space for it."""
     return (item.known.size or 0) if item.known else 0

@@ -66,7 +66,7 @@ def _sweep(work: TransferContext, storage: SupportsMultipart, meta: SweepMeta, o
         return any(relative_to(key, each) is not None for each in spellings)
 
     found = storage.leftovers(selects, older_than, run_all)
-    body = _body_of(found, meta.dry_run)
+    body = _leftovers_body(found, meta.dry_run)
     if found.unread:
         return _refused(body, found)
     if not meta.dry_run:
@@ -88,7 +88,7 @@ def _cancellable(work: TransferContext) -> Callable[[Sequence[Callable[[], T]]],
     return run_all
 
 
-def _body_of(found: Leftovers, dry_run: bool) -> dict[str, Any]:
+def _leftovers_body(found: Leftovers, dry_run: bool) -> dict[str, Any]:
     rows = [
         {"name": each.name, "bytes": each.size, "last_modified": each.last_modified}
         for each in found.segments

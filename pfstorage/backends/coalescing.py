@@ -15,7 +15,7 @@ T = TypeVar("T")
 # The number of equal requests that may run at the same time. Further callers share the next request.
 MAX_CONCURRENT = 2
 # Seconds after which a shared request starts even if the earlier requests are still running: they may never end.
-MAX_WAIT = 1.0
+MAX_SHARED_WAIT = 1.0
 
 
 @dataclass(eq=False)
@@ -76,7 +76,7 @@ class RequestCoalescer(Generic[T]):
         """Send the request of *group*. In any case, set a result or an error, because the other callers wait for it."""
         try:
             try:
-                group.may_start.wait(MAX_WAIT)
+                group.may_start.wait(MAX_SHARED_WAIT)
             finally:
                 with self._lock:
                     requests.next = None  # later callers may not use this result

@@ -89,7 +89,7 @@ def _argument(flag: Flag) -> tuple[list[str], dict[str, Any]]:
     return spellings, options
 
 
-def _count(text: str) -> int:
+def _count_argument(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) <= MAX_COUNT:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {MAX_COUNT}")
     return int(text)
@@ -104,7 +104,7 @@ def _workers(text: str) -> int | str:
 _TYPES: dict[str, Callable[[str], object]] = {
     "integer": int,
     "number": float,
-    "count": _count,
+    "count": _count_argument,
     "workers": _workers,
 }
 

@@ -139,7 +139,7 @@ def _run(
     _warn_of_secrets(options)
     _take_all_descriptors()
     try:
-        message = _message(options)
+        message = _message_of_flags(options)
         signals.begin()
         key_source = options.swiftKey
         options.swiftKey = read_secret("--swiftKey", key_source)
@@ -187,7 +187,7 @@ def _take_all_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def _message(options: argparse.Namespace) -> str | dict[str, Any] | None:
+def _message_of_flags(options: argparse.Namespace) -> str | dict[str, Any] | None:
     """Return the message that the flags ask for, None if they ask for none."""
     from pfstorage.errors import LocalFileError, MessageError, SettingsError
     from pfstorage.wire.decoding import decode_json

@@ -40,13 +40,13 @@ def describe(progress: Progress) -> str:
     files = progress.done + progress.failed
     total = f" of {progress.total}" if progress.total is not None else ""
     rate = progress.size / progress.seconds if progress.seconds else 0.0
-    words = [f"{files}{total} files", _bytes(progress.size), f"{_bytes(rate)}/s"]
+    words = [f"{files}{total} files", _human_bytes(progress.size), f"{_human_bytes(rate)}/s"]
     words += [f"{progress.skipped} unchanged"] if progress.skipped else []
     words += [f"{progress.failed} failed"] if progress.failed else []
     return ", ".join(words)
 
 
-def _bytes(size: float) -> str:
+def _human_bytes(size: float) -> str:
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024:
             return f"{size:.1f} {unit}"
@@ -82,7 +82,7 @@ class Bar:
         bar.total = progress.total
         bar.n = progress.done + progress.failed
         rate = progress.size / progress.seconds if progress.seconds else 0.0
-        facts = {"bytes": _bytes(progress.size), "rate": f"{_bytes(rate)}/s"}
+        facts = {"bytes": _human_bytes(progress.size), "rate": f"{_human_bytes(rate)}/s"}
         if progress.failed:
             facts["failed"] = str(progress.failed)
         bar.set_postfix(facts, refresh=False)

@@ -172,7 +172,7 @@ def _client_class() -> Any:
                 os.fsencode(each) for each in self.HTTPheaders
             ]  # as bytes: pycurl accepts only ASCII texts
             answer: dict[str, Any] = super().curl_doCall()
-            self.failure = _words(str(answer.get("exception", "")))
+            self.failure = _curl_words(str(answer.get("exception", "")))
             return answer
 
         def curl_responseProcess(self, d_curlResponse: dict[str, Any]) -> Any:
@@ -182,7 +182,7 @@ def _client_class() -> Any:
     return Client
 
 
-def _words(failure: str) -> str:
+def _curl_words(failure: str) -> str:
     """Return the message of a failure of curl, without the tuple and the number of pfurl's text.
 
     >>> _words("(7, 'Failed to connect to localhost')")

@@ -79,7 +79,7 @@ def running(
         try:
             yield _wait_until_up(process, errors)
         finally:
-            _stop(process)
+            _stop_process(process)
 
 
 def _spawn(arguments: list[str], errors: IO[str]) -> subprocess.Popen[str]:
@@ -109,7 +109,7 @@ def _wait_until_up(process: subprocess.Popen[str], errors: IO[str]) -> DevSwift:
     return DevSwift(int(match[1]), Path(match[2]), process)
 
 
-def _stop(process: subprocess.Popen[str]) -> None:
+def _stop_process(process: subprocess.Popen[str]) -> None:
     process.terminate()
     try:
         process.wait(STOP_SECONDS)

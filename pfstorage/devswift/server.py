@@ -214,7 +214,7 @@ def _forked(listeners: dict[str, socket.socket], settings: dict[str, str]) -> It
         os.waitpid(child, 0)
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run_server(options: argparse.Namespace) -> None:
     """Serve until a signal to stop, then end all threads that write to the device."""
     with _stop_signals() as stopped:
         _import_swift()
@@ -255,7 +255,7 @@ def _main(argv: Sequence[str] | None) -> int:
     )
     parser.add_argument("--until-eof", action="store_true", help=argparse.SUPPRESS)  # for `running`
     try:
-        _run(parser.parse_args(argv))
+        _run_server(parser.parse_args(argv))
     except ImportError as error:
         print(f"devswift: {error}; run: pip install 'pfstorage[devswift]'", file=sys.stderr)
         return 1

@@ -181,12 +181,12 @@ class _ConnectionPool:
         self._free.put(None)
 
 
-def _nothing(_: sqlite3.Error) -> None:
+def _ignore(_: sqlite3.Error) -> None:
     pass
 
 
 @contextlib.contextmanager
-def _mapped_errors(text: str, note: Callable[[sqlite3.Error], None] = _nothing) -> Iterator[None]:
+def _mapped_errors(text: str, note: Callable[[sqlite3.Error], None] = _ignore) -> Iterator[None]:
     """Turn an error of SQLite into one of `errors`, whose text begins with *text*. Call *note* with it first."""
     try:
         yield

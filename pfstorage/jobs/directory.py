@@ -70,7 +70,7 @@ def locked_directory(directory: str) -> Iterator[StateDirectory]:
             raise SettingsError(f"anybody may write to {directory!r}: chmod o-w {directory!r}")
         path, lock_path = os.path.join(directory, STATE_FILES[0]), os.path.join(directory, STATE_FILES[-1])
         with _private_file(lock_path) as lock:
-            _lock(lock, directory)
+            _lock_directory(lock, directory)
             # before SQLite locks the file: closing a descriptor drops all locks of the process on the file
             with _private_file(path):
                 pass
@@ -102,7 +102,7 @@ def _private_file(path: str) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, directory: str) -> None:
+def _lock_directory(descriptor: int, directory: str) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

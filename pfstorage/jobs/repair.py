@@ -50,14 +50,14 @@ def _compress(connection: sqlite3.Connection, number: int) -> None:
         DamagedRowError
     ):  # the row keeps a damaged text, and is repaired as a damaged row
         if isinstance(message, str):
-            packed = _packed(message, MAX_MESSAGE_TEXT)
+            packed = _packed_text(message, MAX_MESSAGE_TEXT)
             values |= {
                 "action": parse_message(packed)["action"],
                 "message": packed.data,
                 "length": packed.size,
             }
         if isinstance(reply, str):
-            packed = _packed(reply, MAX_TEXT)
+            packed = _packed_text(reply, MAX_TEXT)
             reason = packed.value.get("msg") if state in (FAILED, CANCELLED) else None
             values |= {"reply": packed.data, "reason": reason if isinstance(reason, str) else None}
     if values:
@@ -69,7 +69,7 @@ def _compress(connection: sqlite3.Connection, number: int) -> None:
         )
 
 
-def _packed(text: str, max_length: int) -> Packed:
+def _packed_text(text: str, max_length: int) -> Packed:
     try:
         packed = Packed.of_text(text, max_length)
         packed.value  # noqa: B018 - it raises if the text is not JSON

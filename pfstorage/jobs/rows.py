@@ -35,27 +35,27 @@ _SHORT = (
 )
 
 
-def _short(name: str) -> str:
+def _short_column(name: str) -> str:
     return f"CASE WHEN length({name}) > {_MAX_SHORT} THEN x'' ELSE {name} END"
 
 
-JOB_COLUMNS = ", ".join(["number", *map(_short, _SHORT), "typeof(message)", "typeof(reply)"])
+JOB_COLUMNS = ", ".join(["number", *map(_short_column, _SHORT), "typeof(message)", "typeof(reply)"])
 REPLY_COLUMN = f"CASE WHEN length(reply) > {MAX_TEXT} THEN '' ELSE reply END"
 REQUEST_COLUMNS = ", ".join(
     [
         f"CASE WHEN length(message) <= {MAX_MESSAGE_TEXT} THEN message END",
-        *map(_short, ("owner", "jid", "rights", "origin")),
+        *map(_short_column, ("owner", "jid", "rights", "origin")),
     ]
 )
 
-Row = Sequence[Any]
+JobRow = Sequence[Any]
 
 
 class DamagedRowError(ValueError):
     """A row has a value that the server never writes."""
 
 
-def job_from_row(row: Row) -> Job:
+def job_from_row(row: JobRow) -> Job:
     """Return the job of a row of `JOB_COLUMNS`, with or without `REPLY_COLUMN`. A damaged row gives a failed job."""
     try:
         return parse_job(row)
@@ -67,7 +67,7 @@ def damage_reason(error: DamagedRowError) -> str:
     return f"the row of this job in the file of the jobs is damaged: {error}; send the message again"
 
 
-def failed_job_from_row(row: Row, reason: str) -> Job:
+def failed_job_from_row(row: JobRow, reason: str) -> Job:
     """Return a failed job with the values of *row* that are valid."""
     number, *values, _, _ = row[: len(_SHORT) + 3]
     known = dict(zip(_SHORT, values, strict=True))
@@ -95,7 +95,7 @@ def failed_job_from_row(row: Row, reason: str) -> Job:
     )
 
 
-def parse_job(row: Row) -> Job:
+def parse_job(row: JobRow) -> Job:
     """Return the job of *row*. Raise `DamagedRowError` for a value of a wrong type or form."""
     _, *values = row[: len(_SHORT) + 1]
     message_type, reply_type, *reply = row[len(_SHORT) + 1 :]
@@ -121,17 +121,17 @@ def parse_job(row: Row) -> Job:
         _parse_permissions(known["rights"]),
         known["jid"] or "",
         _parse_object(known["progress"], "progress"),
-        _packed(reply[0], "reply", MAX_TEXT) if reply and reply[0] is not None else None,
+        _packed_column(reply[0], "reply", MAX_TEXT) if reply and reply[0] is not None else None,
         known["reason"] or "",
     )
 
 
-def parse_request(row: Row) -> JobRequest:
+def parse_request(row: JobRow) -> JobRequest:
     """Return the request in a row of `REQUEST_COLUMNS`. Raise `PfstorageError` if the row is damaged."""
     message, owner, jid, permissions, origin = row
     try:
         return JobRequest(
-            parse_message(_packed(message, "message", MAX_MESSAGE_TEXT)),
+            parse_message(_packed_column(message, "message", MAX_MESSAGE_TEXT)),
             owner,
             _parse_permissions(permissions),
             jid or "",
@@ -163,7 +163,7 @@ def permissions_json(permissions: Permissions) -> str:
     return json.dumps(dataclasses.asdict(permissions))
 
 
-def _packed(data: object, name: str, max_length: int) -> Packed:
+def _packed_column(data: object, name: str, max_length: int) -> Packed:
     try:
         return Packed.checked(data, max_length)
     except ValueError as e:

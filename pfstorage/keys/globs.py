@@ -67,7 +67,7 @@ class Steps:
         at = step = 0
         retry: tuple[int, int] | None = None
         while at < len(names):
-            fits = steps[step] if step < len(steps) else _nothing
+            fits = steps[step] if step < len(steps) else _matches_nothing
             if fits is None:
                 step += 1
                 retry = at + 1, step
@@ -105,7 +105,7 @@ def _fits(first: str, between: list[str], last: str, name: str) -> bool:
     return True
 
 
-def _nothing(_: str) -> bool:
+def _matches_nothing(_: str) -> bool:
     return False
 
 

@@ -117,9 +117,11 @@ def local_to_key(path: str, over: str, location: str, cwd: str, names: Sequence[
     'storage/u/d/f'
     """
     if over:
-        rest = relative_to(_absolute(path, cwd, names), _absolute(over, cwd, names))
+        rest = relative_to(_renamed_absolute(path, cwd, names), _renamed_absolute(over, cwd, names))
         for name, own in names if rest is None else ():
-            rest = relative_to(_absolute(path, cwd, [(own, name)]), _absolute(over, cwd, [(own, name)]))
+            rest = relative_to(
+                _renamed_absolute(path, cwd, [(own, name)]), _renamed_absolute(over, cwd, [(own, name)])
+            )
             if rest is not None:
                 break
         if rest is None:
@@ -131,7 +133,7 @@ def local_to_key(path: str, over: str, location: str, cwd: str, names: Sequence[
     return check_key(join(location, rest))
 
 
-def _absolute(path: str, cwd: str, names: Sequence[tuple[str, str]]) -> str:
+def _renamed_absolute(path: str, cwd: str, names: Sequence[tuple[str, str]]) -> str:
     absolute = os.path.normpath(os.path.join(cwd, path))
     for name, own in names:
         rest = relative_to(absolute, name)

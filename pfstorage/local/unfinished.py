@@ -62,7 +62,7 @@ def create_unfinished(directory: int, mode: int) -> tuple[str, int, os.stat_resu
         descriptor = os.open(name, _NEW, mode, dir_fd=directory)
         is_ours = False
         try:
-            is_free = _lock(descriptor) is not False
+            is_free = _try_lock(descriptor) is not False
             status = os.fstat(descriptor)
             is_ours = is_free and status.st_nlink > 0
             if is_ours:
@@ -103,7 +103,7 @@ def _remove_if_dead(name: str, directory: int) -> None:
         return  # opening a device may have an effect
     descriptor = os.open(name, _TO_LOCK, dir_fd=directory)
     try:
-        locked = _lock(descriptor)
+        locked = _try_lock(descriptor)
         # not the modification time, which a writer may set
         age = time.time() - os.fstat(descriptor).st_ctime
         if locked or (locked is None and age > DEAD_AFTER_SECONDS):
@@ -114,7 +114,7 @@ def _remove_if_dead(name: str, directory: int) -> None:
         os.close(descriptor)
 
 
-def _lock(descriptor: int) -> bool | None:
+def _try_lock(descriptor: int) -> bool | None:
     """Lock the file without waiting; return False if another process has the lock, None if locks are unsupported."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

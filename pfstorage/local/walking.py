@@ -16,12 +16,12 @@ from pfstorage.local.sandbox import LocalAccess
 from pfstorage.local.unfinished import is_unfinished
 
 # Errors of a broken link, and of a file that was removed during the walk.
-_GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+_GONE_NUMBERS = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 # The directory of fsck(8), which only the superuser may read.
 _LOST_AND_FOUND = "lost+found"
 
 
-def _nothing(_: str) -> bool:
+def _selects_nothing(_: str) -> bool:
     return False
 
 
@@ -49,7 +49,7 @@ def find_files(
     follow_symlinks: bool = False,
     warn: Callable[[str], None],
     local_access: LocalAccess | None = None,
-    excludes: Callable[[str], bool] = _nothing,
+    excludes: Callable[[str], bool] = _selects_nothing,
 ) -> Iterator[LocalFile | LocalFileError]:
     """Yield every regular file below *root*, or *root* itself, in ascending order of the bytes of `LocalFile.rest`.
 
@@ -159,7 +159,7 @@ class _Walker:
     def _is_skipped(error: OSError, rest: str) -> bool:
         """Return whether the walk skips the file with a warning: it is gone, denied, or belongs to the system."""
         is_of_system = error.errno == errno.EACCES and rest.split("/")[-2:] == [_LOST_AND_FOUND, ""]
-        return error.errno in _GONE or isinstance(error, DeniedFileError) or is_of_system
+        return error.errno in _GONE_NUMBERS or isinstance(error, DeniedFileError) or is_of_system
 
     def _enter(self, resolved: ResolvedPath, rest: str) -> str | None:
         """Read a directory and push it to the stack; return the reason if it is skipped."""

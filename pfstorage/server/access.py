@@ -38,7 +38,7 @@ _EMBEDDED = frozenset(
         *("embed", "object", "frame", "iframe", "fencedframe", "manifest"),
     )
 )
-_HOST = re.compile(r"(?:\[([^\[\]/?#@]*)\]|([^:\[\]/?#@]*))(?::[0-9]*)?")
+_HOST_HEADER = re.compile(r"(?:\[([^\[\]/?#@]*)\]|([^:\[\]/?#@]*))(?::[0-9]*)?")
 
 
 class Access:
@@ -74,7 +74,11 @@ class Access:
             )
         origin = headers.get("origin")
         is_change = method not in ("GET", "HEAD", "OPTIONS")
-        if origin is not None and is_change and not (self.is_allowed(origin) or _is_same(origin, hosts)):
+        if (
+            origin is not None
+            and is_change
+            and not (self.is_allowed(origin) or _is_same_origin(origin, hosts))
+        ):
             raise ForbiddenError(
                 "pages of this origin may not send messages to this server: see --corsOrigin"
             )
@@ -127,11 +131,11 @@ def _only(values: list[str]) -> str | None:
 @functools.lru_cache(maxsize=FEW)
 def _hostname(host: str) -> str:
     """Return the name in the header Host without its port, or ``?`` if it is not valid (RFC 9110, section 7.2)."""
-    found = _HOST.fullmatch(host)
+    found = _HOST_HEADER.fullmatch(host)
     return (found[1] or found[2]).lower().rstrip(".") if found else "?"
 
 
-def _is_same(origin: str, hosts: list[str]) -> bool:
+def _is_same_origin(origin: str, hosts: list[str]) -> bool:
     """Return whether *origin* is the origin of this server's own pages."""
     scheme, _, rest = origin.partition("://")
     return bool(hosts) and rest == hosts[0] and scheme in ("http", "https")

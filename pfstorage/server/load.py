@@ -15,15 +15,13 @@ from pfstorage.errors import BusyError
 from pfstorage.runtime.fair_share import FAIR_SHARE
 from pfstorage.runtime.sockets import has_unread_bytes, shut_down
 from pfstorage.server.admission import AdmissionQueue, RequestPermit
-from pfstorage.server.spool import SpoolSpace
+from pfstorage.server.spool import CONTENTION_SECONDS, SpoolSpace
 from pfstorage.transfer import WorkerBudget
 
 log = logging.getLogger(__name__)
 
 # Connections above the limit, whose requests are not known yet. One more displaces the oldest of them.
 MAX_PROVISIONAL = 32
-# After a connection was refused, the client that holds most connections must be faster for this time.
-CONTENTION_SECONDS = 10.0
 
 # the help text of a metric, the name of its label, and a function that returns the value of each label value
 Gauge = tuple[str, str, Callable[[], Mapping[str, float]]]

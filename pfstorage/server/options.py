@@ -23,18 +23,18 @@ log = logging.getLogger(__name__)
 
 # default limit of an upload, in bytes
 MAX_UPLOAD = 16 * 1024**3
-_NAME = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
+_DNS_NAME = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
 # As browsers write an origin (RFC 6454, 6.2). "null" is not an origin: any page may have it.
 _ORIGIN = re.compile(
-    rf"(?!http:.*:80$|https:.*:443$)[a-z][a-z0-9+.-]*://(?:{_NAME}|\[[0-9a-f:.]+\])(?::[0-9]{{1,5}})?"
+    rf"(?!http:.*:80$|https:.*:443$)[a-z][a-z0-9+.-]*://(?:{_DNS_NAME}|\[[0-9a-f:.]+\])(?::[0-9]{{1,5}})?"
 )
-_HOST = re.compile(rf"{_NAME}|[0-9a-f]*:[0-9a-f]*:[0-9a-f:.]*")
+_HOST_NAME = re.compile(rf"{_DNS_NAME}|[0-9a-f]*:[0-9a-f]*:[0-9a-f:.]*")
 
 
 _COUNT = {"minimum": 1, "maximum": MAX_COUNT}
 
 
-def _count(default: float) -> Any:
+def _count_field(default: float) -> Any:
     return field(default=default, metadata={"schema": _COUNT})
 
 
@@ -70,22 +70,22 @@ class ServerOptions:
     allow_hosts: tuple[str, ...] = _repeatable("allowHost")
     max_upload: int = MAX_UPLOAD
     max_spool: int = 0
-    max_connections: int = _count(256)
-    max_requests: int = _count(32)
-    max_streams: int = _count(32)
+    max_connections: int = _count_field(256)
+    max_requests: int = _count_field(32)
+    max_streams: int = _count_field(32)
     stream_seconds: float = field(
         default=600.0, metadata={"aliases": ("maxStreamSeconds",), "schema": _COUNT}
     )
-    max_workers: int = _count(AUTO_MAX)
-    max_rows: int = _count(0)
-    grace_seconds: float = _count(30.0)
+    max_workers: int = _count_field(AUTO_MAX)
+    max_rows: int = _count_field(0)
+    grace_seconds: float = _count_field(30.0)
     head_seconds: float = 10.0
     idle_seconds: float = 60.0
     min_rate: float = 4096
     state_dir: str = ""
-    job_ttl: float = _count(JobLimits.ttl)
-    max_jobs: int = _count(JobLimits.max_running)
-    max_jobs_per_token: int = _count(0)
+    job_ttl: float = _count_field(JobLimits.ttl)
+    max_jobs: int = _count_field(JobLimits.max_running)
+    max_jobs_per_token: int = _count_field(0)
     max_job_bytes: int = JobLimits.max_bytes_per_owner
     repair_state: bool = False
     log_format: str = field(default="text", metadata={"schema": {"enum": ["text", "json"]}})
@@ -100,7 +100,7 @@ class ServerOptions:
         try:
             wants_tokens = read_value("enableTokenAuth", bool, given.pop("enableTokenAuth", False))
             sizes = {flag.name for flag in SERVER_FLAGS if flag.kind == "size"}
-            given |= {name: _bytes(name, value) for name, value in given.items() if name in sizes}
+            given |= {name: _byte_count(name, value) for name, value in given.items() if name in sizes}
             options = dataclasses.replace(read_fields(cls, given)[0], **more)
         except FieldError as e:
             raise SettingsError(f"settings, block 'server': {e.without_value}") from None
@@ -161,7 +161,7 @@ class ServerOptions:
         }
 
 
-def _bytes(flag: str, size: object) -> int:
+def _byte_count(flag: str, size: object) -> int:
     try:
         return size_of(str(size))
     except ValueError as e:
@@ -181,7 +181,7 @@ def _check_pages(origins: tuple[str, ...], hosts: tuple[str, ...]) -> None:
                 " in lower case, without a path, '*' or the default port of the scheme; 'null' may be any page"
             )
     for host in hosts:
-        if not _HOST.fullmatch(host):
+        if not _HOST_NAME.fullmatch(host):
             raise SettingsError(
                 f"--allowHost {host[:80]!r}: write a name like store.example.org, in lower case, without a scheme,"
                 " a port or '*'"

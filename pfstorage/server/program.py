@@ -127,13 +127,13 @@ def _open_jobs(server: ThreadedHTTPServer) -> bool:
 def _handle_signals(server: ThreadedHTTPServer, options: argparse.Namespace, key_source: str) -> None:
     # By default, SIGQUIT would write a core dump of the process, with all its secrets.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
-        signal.signal(number, lambda *_: _stop(server))
+        signal.signal(number, lambda *_: _stop_server(server))
     reload = functools.partial(_reload, server, options, key_source)
     # in a thread, because the interrupted code may hold a lock that the reload takes
     signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=reload, daemon=True).start())
 
 
-def _stop(server: ThreadedHTTPServer) -> None:
+def _stop_server(server: ThreadedHTTPServer) -> None:
     """Stop the server after its requests. If it stops already, exit at once."""
     if server.is_stopping:
         os._exit(1)

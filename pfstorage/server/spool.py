@@ -14,9 +14,9 @@ from typing import IO
 from pfstorage.errors import BusyError, TooLargeError
 from pfstorage.local import Body, local_errors
 
-# After an upload found no space, the owner that uses most of it must send faster for this time.
+# Seconds for which the client that holds most must be faster, after an upload found no space or a connection no place.
 CONTENTION_SECONDS = 10.0
-_NAME = "the temporary copy of the upload"
+_COPY_NAME = "the temporary copy of the upload"
 
 
 class SpoolSpace:
@@ -70,7 +70,7 @@ class SpooledFile:
     """
 
     def __init__(self, max_size: int, space: SpoolSpace | None = None, owner: str = "") -> None:
-        with local_errors(_NAME):
+        with local_errors(_COPY_NAME):
             self.file: IO[bytes] = tempfile.TemporaryFile(prefix="pfstorage-")  # noqa: SIM115 - `close` closes it
         self.size = 0
         self.content_type = ""
@@ -88,18 +88,18 @@ class SpooledFile:
             )
         self._space.take(self._owner, len(data))
         self._reserved += len(data)
-        with local_errors(_NAME):
+        with local_errors(_COPY_NAME):
             self.file.write(data)
 
     def body(self) -> Body:
         """Return all written bytes as a body."""
-        with local_errors(_NAME):
+        with local_errors(_COPY_NAME):
             self.file.flush()
-            return Body(self.file, _NAME, os.fstat(self.file.fileno()))
+            return Body(self.file, _COPY_NAME, os.fstat(self.file.fileno()))
 
     def rewind(self) -> None:
         """Move to the start of the file, after the last write."""
-        with local_errors(_NAME):
+        with local_errors(_COPY_NAME):
             self.file.seek(0)
 
     def close(self) -> None:

@@ -37,7 +37,7 @@ def new_token(level: str = "", prefix: str | None = None, expires: str = "", pat
     lines = _lines(token, permissions, end)
     if path:
         with local_errors(path):
-            _add(os.path.realpath(path), lines, permissions)
+            _add_to_file(os.path.realpath(path), lines, permissions)
     elif level or prefix or expires:
         return "\n".join([token, *(text for section in lines.items() for text in section)])
     return token
@@ -75,7 +75,7 @@ def _lines(token: str, permissions: Permissions, end: float) -> dict[str, str]:
     }
 
 
-def _add(path: str, lines: dict[str, str], permissions: Permissions) -> None:
+def _add_to_file(path: str, lines: dict[str, str], permissions: Permissions) -> None:
     directory, name = os.path.split(path)
     with _locked(directory):
         exists = os.path.exists(path)

@@ -30,7 +30,7 @@ READ_ATTEMPTS = 8
 # system, that of FAT, ticks every two seconds.
 FRESH_NS = 2_000_000_000
 
-_Version = tuple[int, ...]
+_TokenFileVersion = tuple[int, ...]
 _ACCESSIBLE_TO_OTHERS = stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP
 
 
@@ -58,7 +58,7 @@ class TokenFile:
         """Read the file. Raise `SettingsError`."""
         self._path = path
         self._lock = threading.Lock()
-        self._version: _Version | None = None  # None: read the file again
+        self._version: _TokenFileVersion | None = None  # None: read the file again
         self._problem = ""
         self._is_closed = False
         self._restricted: frozenset[bytes] = frozenset()  # tokens with a line in the section of rights
@@ -177,7 +177,7 @@ class TokenFile:
         self._grants = {}
 
     def _read(self) -> None:
-        text, self._version = _read_text(self._path)
+        text, self._version = _read_token_text(self._path)
         entries, named = read_entries(self._path, text)
         if named is None and any(each.digest in self._restricted for each in entries):
             # The file may be half written. A token that may only read must not be able to write meanwhile.
@@ -214,12 +214,12 @@ def _digest_in(authorization: str) -> bytes | None:
         return b""
 
 
-def _version_of(status: os.stat_result) -> _Version:
+def _version_of(status: os.stat_result) -> _TokenFileVersion:
     """Return values of which at least one changes with the file."""
     return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_dev
 
 
-def _read_text(path: str) -> tuple[str, _Version | None]:
+def _read_token_text(path: str) -> tuple[str, _TokenFileVersion | None]:
     """Return the text of the file, and its version, or None if it has changed just now.
 
     Raise `SettingsError`, also if other users can access the file. The checks apply to the file that is read, even if
@@ -246,10 +246,10 @@ def _read_once(path: str) -> tuple[str, os.stat_result, os.stat_result]:
     """Return the text of the file, and its status before and after the read."""
     with open(path, encoding="utf-8-sig", opener=_open_without_waiting) as file:
         status = os.fstat(file.fileno())
-        _check(path, status)
+        _check_status(path, status)
         text = file.read(MAX_BYTES + 1)  # the size in the status may be wrong
         if len(text) > MAX_BYTES:
-            raise _too_large(path)
+            raise _token_file_too_large(path)
         return text, status, os.fstat(file.fileno())
 
 
@@ -261,11 +261,11 @@ def _unreadable(path: str, error: OSError) -> str:
     return f"cannot read the tokens in {path!r}: {error.strerror}"
 
 
-def _check(path: str, status: os.stat_result) -> None:
+def _check_status(path: str, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise SettingsError(f"{path!r} is not a token file, but a directory or a device: see --tokenPath")
     if status.st_size > MAX_BYTES:
-        raise _too_large(path)
+        raise _token_file_too_large(path)
     if status.st_mode & _ACCESSIBLE_TO_OTHERS:
         mode = 600 if status.st_uid == os.geteuid() else 640  # the server reads it as a member of its group
         raise SettingsError(
@@ -273,5 +273,5 @@ def _check(path: str, status: os.stat_result) -> None:
         )
 
 
-def _too_large(path: str) -> TokenFileError:
+def _token_file_too_large(path: str) -> TokenFileError:
     return TokenFileError(f"{path!r} is not a token file: such a file has at most {MAX_BYTES} bytes")

@@ -50,7 +50,7 @@ def load_settings(*documents: Document) -> tuple[Settings, list[str]]:
         blocks[name], unknown = _read_block(cls, name, merged[name])
         warnings += unknown
     settings = Settings(**vars(common), **blocks)
-    _check(settings)
+    _check_settings(settings)
     return settings, warnings + _credential_warnings(settings) + _insecurity_warnings(settings)
 
 
@@ -79,7 +79,7 @@ def _unknown(name: str) -> str:
     return f"the setting {name} is not known and was left out"
 
 
-def _check(settings: Settings) -> None:
+def _check_settings(settings: Settings) -> None:
     if settings.type not in BLOCKS:
         raise SettingsError(f"there is no backend {settings.type!r}; --type takes one of {', '.join(BLOCKS)}")
     if settings.type == "filesystem" and not settings.filesystem.store_base:

@@ -204,7 +204,7 @@ def to_document(settings: Settings, *, with_secrets: bool = False) -> dict[str, 
     document = {
         "this": {
             camel_case(each.name): _shown(each, getattr(settings, each.name), with_secrets)
-            for each in _COMMON
+            for each in _COMMON_FIELDS
         }
     }
     for name in BLOCKS:
@@ -217,4 +217,4 @@ def to_document(settings: Settings, *, with_secrets: bool = False) -> dict[str, 
     return document
 
 
-_COMMON = dataclasses.fields(CommonSettings)
+_COMMON_FIELDS = dataclasses.fields(CommonSettings)

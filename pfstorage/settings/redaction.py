@@ -18,7 +18,9 @@ from pfstorage.wire.decoding import without_mark
 
 MASK = "********"
 
-_NAME = re.compile(r"(swift|api)?key|osoptions|.*(password|passwd|secret|token|authorization|credentials?)")
+_SECRET_NAME = re.compile(
+    r"(swift|api)?key|osoptions|.*(password|passwd|secret|token|authorization|credentials?)"
+)
 
 
 class Secret(str):
@@ -47,7 +49,7 @@ def says_secret(name: str) -> bool:
     >>> says_secret("authToken"), says_secret("OS_PASSWORD"), says_secret("tokenPath"), says_secret("path")
     (True, True, False, False)
     """
-    return _NAME.fullmatch(re.sub("[^a-z]", "", name.lower())) is not None
+    return _SECRET_NAME.fullmatch(re.sub("[^a-z]", "", name.lower())) is not None
 
 
 def without_password(text: str) -> str:
@@ -56,7 +58,7 @@ def without_password(text: str) -> str:
     >>> without_password("http://me:secr@t@host/auth"), without_password("me:secret@proxy:3128")
     ('http://********@host/auth', '********@proxy:3128')
     """
-    before, user, host = _parts(text)
+    before, user, host = _url_parts(text)
     return f"{before}{MASK}@{host}" if user else text
 
 
@@ -66,12 +68,12 @@ def passwords_of(url: str) -> set[str]:
     >>> sorted(passwords_of("http://me:a%20b@host")), passwords_of("http://host")
     (['a b', 'a%20b'], set())
     """
-    _, user, _ = _parts(url)
+    _, user, _ = _url_parts(url)
     written = user.partition(":")[2] or user
     return {written, unquote(written)} - {""}
 
 
-def _parts(url: str) -> tuple[str, str, str]:
+def _url_parts(url: str) -> tuple[str, str, str]:
     """Split *url* into the part before the user and password, these two, and the part behind their ``@``.
 
     The last ``@`` counts: the author of the URL may have forgotten to escape a "/" or an "@" of the password.

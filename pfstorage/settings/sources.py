@@ -74,14 +74,14 @@ def from_flags(args: Mapping[str, Any], environ: Mapping[str, str]) -> Document:
         host = address.get("ipSwift") or environ.get("HOST_IP") or "127.0.0.1"
         auth_url = v1_auth_url(host, address.get("portSwift", 8080))
         document["swift"] = {"auth_url": auth_url, "auth_version": "1", "os_options": {}}
-    for dest, block, key in _SETTINGS:
+    for dest, block, key in _FLAGS_OF_SETTINGS:
         value = args.get(dest)
         if value not in (None, ""):
             document[block][key] = value
     return document
 
 
-_SETTINGS = [
+_FLAGS_OF_SETTINGS = [
     (flag.dest, flag.block, flag.key)
     for flag in FLAGS
     if flag.block not in ("", "server") and flag.name not in LOGIN_ADDRESS

@@ -20,7 +20,7 @@ Tree = dict[str, Any]
 # Names in a path to a leaf. Settings have two; Python can't copy a tree that is nested much deeper.
 MAX_PATH_DEPTH = 16
 _TREES = {"", "this", "this/args", *BLOCKS}
-_COMMON = known_names(CommonSettings)
+_COMMON_NAMES = known_names(CommonSettings)
 _HOLDS = {flag.dest: flag.holds for flag in FLAGS}
 
 
@@ -68,7 +68,7 @@ class StateTree:
         Raise `NotFoundError`, or `SettingsError` for more than `MAX_PATH_DEPTH` names.
         """
         node: Any = self._shown()
-        for part in _parts(var):
+        for part in _path_parts(var):
             if not isinstance(node, dict) or part not in node:
                 raise NotFoundError(f"the state has no {var!r}", var=var)
             node = node[part]
@@ -127,7 +127,7 @@ class StateTree:
             _merge(tree, change)
             blocks = {name: tree.get(name, {}) for name in ("this", *BLOCKS)}
             if isinstance(blocks["this"], Mapping):  # any other value is refused as it is
-                blocks["this"] = {key: blocks["this"][key] for key in _COMMON if key in blocks["this"]}
+                blocks["this"] = {key: blocks["this"][key] for key in _COMMON_NAMES if key in blocks["this"]}
             settings = load_settings(blocks)[0]
             require_new_secrets(self.settings, settings, (change,))
             self._replace(settings, tree)
@@ -177,12 +177,12 @@ def nested(var: str, value: Any) -> Any:
     >>> nested("/swift/key", "k")
     {'swift': {'key': 'k'}}
     """
-    for part in reversed(_parts(var)):
+    for part in reversed(_path_parts(var)):
         value = {part: value}
     return value
 
 
-def _parts(var: str) -> list[str]:
+def _path_parts(var: str) -> list[str]:
     parts = [part for part in var.split("/") if part]
     if len(parts) > MAX_PATH_DEPTH:
         raise _too_deep()

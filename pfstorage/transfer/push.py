@@ -61,7 +61,11 @@ def _store_file(context: TransferContext, stable: float, transfer: Transfer) -> 
         return UNSTABLE
 
     def is_same(body: Body) -> bool:
-        return context.options.overwrite == "changed" and known is not None and _is_same(context, body, known)
+        return (
+            context.options.overwrite == "changed"
+            and known is not None
+            and _is_same_content(context, body, known)
+        )
 
     def store(body: Body, size: int) -> int:
         info, sent = store_one(context, key, body, size, known, Attributes(mtime_ns=body.mtime_ns))
@@ -109,7 +113,7 @@ def store_if_needed(
             return SAME  # stored after the listing
 
 
-def _is_same(context: TransferContext, body: Body, known: ObjectInfo) -> bool:
+def _is_same_content(context: TransferContext, body: Body, known: ObjectInfo) -> bool:
     try:
         return has_same_bytes(context, body, known)
     except NotFoundError:  # removed after the listing

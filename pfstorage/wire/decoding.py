@@ -74,7 +74,7 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite
 
 def _check_containers(text: str) -> None:
     """Raise `ValueError` if *text* would be decoded to too many lists and objects."""
-    if _containers(text) > MAX_CONTAINERS and _containers(_STRING.sub("", text)) > MAX_CONTAINERS:
+    if _containers(text) > MAX_CONTAINERS and _containers(_QUOTED.sub("", text)) > MAX_CONTAINERS:
         raise ValueError(f"it has over {MAX_CONTAINERS} lists and objects")
 
 
@@ -84,7 +84,7 @@ def _containers(text: str) -> int:
 
 # A string. It also matches an unterminated string up to the end of the text: otherwise the search for its end would
 # start again at each quote in it, and block all threads for an hour.
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"?', re.DOTALL)
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 
 
 def _check_depth(content: object) -> None:

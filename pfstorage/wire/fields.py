@@ -62,7 +62,7 @@ class FieldError(ValueError):
 
     def __init__(self, name: str, takes: str, value: object) -> None:
         self.without_value = f"{name!r} takes {takes}"
-        given = f"{type(value).__name__}{_short(value)}"
+        given = f"{type(value).__name__}{_shown(value)}"
         if isinstance(value, list | tuple) and takes.startswith("a list"):
             given = "the items of this one"
         super().__init__(f"{self.without_value}, not {given}")
@@ -73,7 +73,7 @@ class BoundError(FieldError):
 
     def __init__(self, name: str, takes: str, value: object) -> None:
         super().__init__(name, takes, value)
-        self.args = (f"{self.without_value}{f', not{short}' if (short := _short(value)) else ''}",)
+        self.args = (f"{self.without_value}{f', not{short}' if (short := _shown(value)) else ''}",)
 
 
 @functools.cache
@@ -109,7 +109,7 @@ def read_fields(
             value = rest.pop(name, None)
             if value is not None and field.attribute not in known:
                 known[field.attribute] = _converted(name, value, field.convert)
-                _check(name, field.schema, known[field.attribute])
+                _check_bounds(name, field.schema, known[field.attribute])
     return cls(**known), list(rest)
 
 
@@ -130,7 +130,7 @@ def _converted(name: str, value: object, convert: Converter) -> object:
         raise FieldError(name, str(e), value) from None
 
 
-def _check(name: str, schema: Schema, value: Any) -> None:
+def _check_bounds(name: str, schema: Schema, value: Any) -> None:
     """Raise `BoundError` if *schema* does not allow *value*, which has its type."""
     if isinstance(value, str):
         words = schema.get("enum")
@@ -163,7 +163,7 @@ def _texts_of(item: str | FromTo) -> tuple[str, ...]:
     return (item,) if isinstance(item, str) else (item.from_, item.to or "")
 
 
-def _short(value: object) -> str:
+def _shown(value: object) -> str:
     if isinstance(value, Mapping | list | tuple):
         return ""  # its content may be long, or secret
     shown = repr(value)

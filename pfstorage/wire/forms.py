@@ -36,11 +36,11 @@ def decode_form(text: str) -> dict[str, Any]:
     return {name: _with_lists(value) for name, value in content.items()}
 
 
-_NAME = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
+_FIELD_NAME = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
 
 
 def _insert(content: dict[str, Any], name: str, value: str) -> None:
-    match = _NAME.fullmatch(name)
+    match = _FIELD_NAME.fullmatch(name)
     if not match:
         raise MessageError(
             f"the form has a field {name[:80]!r}; a name is like meta[path] or meta[retSpec][]"
@@ -52,10 +52,10 @@ def _insert(content: dict[str, Any], name: str, value: str) -> None:
         content = content.setdefault(key if key else str(len(content)), {})
         if not isinstance(content, dict):
             raise MessageError(f"the form has both a value and fields [{following}] under {key!r}")
-    _add(content, keys[-1] or str(len(content)), value)
+    _add_leaf(content, keys[-1] or str(len(content)), value)
 
 
-def _add(content: dict[str, Any], key: str, value: str) -> None:
+def _add_leaf(content: dict[str, Any], key: str, value: str) -> None:
     """Add a leaf. A repeated name makes a list, as jQuery's option ``traditional`` does."""
     present = content.get(key)
     if isinstance(present, dict):

@@ -23,7 +23,7 @@ _LISTS = (list, tuple, RowStream, PackedStrings)
 _encode = json.JSONEncoder(indent=len(INDENT)).encode
 
 
-def _chunks(value: Any, pad: str) -> Iterator[str]:
+def _value_chunks(value: Any, pad: str) -> Iterator[str]:
     """Yield the JSON of *value*, whose line is indented by *pad*."""
     if isinstance(value, dict):
         yield from object_chunks(value.items(), pad)
@@ -40,7 +40,7 @@ def object_chunks(members: Iterable[tuple[str, Any]], pad: str) -> Iterator[str]
     before = "{"
     for name, value in members:
         yield f"{before}\n{inner}{_name(name)}: "
-        yield from _chunks(value, inner)
+        yield from _value_chunks(value, inner)
         before = ","
     yield "{}" if before == "{" else f"\n{pad}}}"
 

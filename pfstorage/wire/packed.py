@@ -40,7 +40,7 @@ class Packed(Mapping[str, Any]):
             raise ValueError("it is not compressed")
         size = 0
         try:
-            for piece in _texts(data):
+            for piece in _decompressed(data):
                 if not size and not piece.startswith("{"):
                     raise ValueError("it is not a JSON object")
                 size += len(piece)
@@ -56,7 +56,7 @@ class Packed(Mapping[str, Any]):
 
     def pieces(self, pad: str = "") -> Iterator[str]:
         """Yield the text. Indent the lines after the first by *pad* more."""
-        for piece in _texts(self.data):
+        for piece in _decompressed(self.data):
             yield piece.replace("\n", "\n" + pad)  # a text in JSON contains no newline
 
     @functools.cached_property
@@ -99,7 +99,7 @@ class Packer:
         return Packed(bytes(self._data), self._size)
 
 
-def _texts(data: bytes) -> Iterator[str]:
+def _decompressed(data: bytes) -> Iterator[str]:
     """Yield the text in pieces. Raise `zlib.error`, `EOFError` or `ValueError` if *data* is damaged or not ASCII."""
     decompressor = zlib.decompressobj()
     while not decompressor.eof:

@@ -307,8 +307,8 @@ def test_a_dry_run_tells_no_sum_where_a_size_is_not_told(swift: DevSwift, meta: 
 
 def test_leftovers_have_no_sum_where_a_size_is_not_told() -> None:
     segments = [Leftover("a/1", "a", 1, ""), Leftover("a/2", "a", None, "")]
-    assert sweeping._body_of(Leftovers(segments, 1, ()), dry_run=True)["bytes"] is None
-    assert sweeping._body_of(Leftovers(segments[:1], 1, ()), dry_run=True)["bytes"] == 1
+    assert sweeping._leftovers_body(Leftovers(segments, 1, ()), dry_run=True)["bytes"] is None
+    assert sweeping._leftovers_body(Leftovers(segments[:1], 1, ()), dry_run=True)["bytes"] == 1
 
 
 def test_a_file_is_compared_by_its_md5_where_no_size_is_told(swift: DevSwift, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from pfstorage.backends.retry import (
     RetryPolicy,
     _pause,
 )
-from pfstorage.backends.swift.pages import AHEAD, FROM_BOTH_ENDS_AFTER, Row, fetched_ahead
+from pfstorage.backends.swift.pages import AHEAD, FROM_BOTH_ENDS_AFTER, PageRow, fetched_ahead
 from pfstorage.errors import (
     IntegrityError,
     NotFoundError,
@@ -254,7 +254,7 @@ def test_pauses_grow_are_random_and_are_bounded() -> None:
 # pages
 
 
-def name_of(row: Row) -> str:
+def name_of(row: PageRow) -> str:
     return str(row["name"])
 
 
@@ -266,10 +266,10 @@ class Pages:
         self.back: list[str] = []
         self.seconds = 0.0
         self.waits: threading.Event | None = None
-        self.rows: list[Row] = [{"name": f"{number:04}"} for number in range(count)]
+        self.rows: list[PageRow] = [{"name": f"{number:04}"} for number in range(count)]
         self._fails_after = fails_after
 
-    def __call__(self, marker: str) -> tuple[Sequence[Row], str | None]:
+    def __call__(self, marker: str) -> tuple[Sequence[PageRow], str | None]:
         self.fetched.append(marker)
         if marker == self._fails_after:
             raise UnavailableError(f"after {marker}")
@@ -277,16 +277,16 @@ class Pages:
             self.waits.wait(SOON)
         return self._page([row for row in self.rows if name_of(row) > marker])
 
-    def backward(self, marker: str) -> tuple[Sequence[Row], str | None]:
+    def backward(self, marker: str) -> tuple[Sequence[PageRow], str | None]:
         self.back.append(marker)
         return self._page([row for row in reversed(self.rows) if not marker or name_of(row) < marker])
 
-    def _page(self, rows: list[Row]) -> tuple[Sequence[Row], str | None]:
+    def _page(self, rows: list[PageRow]) -> tuple[Sequence[PageRow], str | None]:
         time.sleep(self.seconds)
         return rows[:10], name_of(rows[9]) if len(rows) > 10 else None
 
 
-def rows_of(pages: Iterator[Sequence[Row]]) -> list[Row]:
+def rows_of(pages: Iterator[Sequence[PageRow]]) -> list[PageRow]:
     return [row for page in pages for row in page]
 
 
@@ -328,7 +328,7 @@ def test_one_page_needs_no_thread() -> None:
 @pytest.mark.parametrize("marker", ["", "0009", "0029"])
 def test_an_error_comes_in_its_place_after_the_pages_before_it(marker: str) -> None:
     fetch = Pages(100, fails_after=marker)
-    got: list[Row] = []
+    got: list[PageRow] = []
     with pytest.raises(UnavailableError):
         got.extend(row for page in fetched_ahead(fetch, "") for row in page)
     assert got == [row for row in fetch.rows if name_of(row) <= marker]
@@ -411,7 +411,7 @@ def test_a_failure_at_the_other_end_only_takes_longer(error: PfstorageError) -> 
     fetch = Pages(305)
     fetch.seconds = 0.003
 
-    def backward(marker: str) -> tuple[Sequence[Row], str | None]:
+    def backward(marker: str) -> tuple[Sequence[PageRow], str | None]:
         if len(fetch.back) == 3:
             raise error
         return fetch.backward(marker)
@@ -424,7 +424,7 @@ def test_a_page_that_stalls_at_the_other_end_holds_up_nobody(leaves: bool) -> No
     fetch, release, begun = Pages(305), threading.Event(), threading.Event()
     fetch.seconds = 0.003
 
-    def backward(marker: str) -> tuple[Sequence[Row], str | None]:
+    def backward(marker: str) -> tuple[Sequence[PageRow], str | None]:
         if marker:
             begun.set()
             release.wait(SOON)

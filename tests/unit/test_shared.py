@@ -42,7 +42,7 @@ class Store:
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared, "MAX_WAIT", SECONDS)
+    monkeypatch.setattr(shared, "MAX_SHARED_WAIT", SECONDS)
 
 
 def busy(store: Store, pool: ThreadPoolExecutor) -> list[Future[int]]:
@@ -117,7 +117,7 @@ def test_who_asks_alone_asks_each_time() -> None:
 
 
 def test_a_question_that_is_never_answered_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared, "MAX_WAIT", 0.01)
+    monkeypatch.setattr(shared, "MAX_SHARED_WAIT", 0.01)
     store = Store()
     with ThreadPoolExecutor(20) as pool:
         stalled = busy(store, pool)

@@ -385,7 +385,7 @@ def test_a_change_that_the_file_system_does_not_tell_is_seen_while_the_file_is_f
 
 def test_a_file_that_has_not_changed_is_not_read_again(aged: None, monkeypatch: pytest.MonkeyPatch) -> None:
     file = TokenFile(file_of(INI))
-    monkeypatch.setattr(tokens, "_read_text", lambda path: pytest.fail("it was read again"))
+    monkeypatch.setattr(tokens, "_read_token_text", lambda path: pytest.fail("it was read again"))
     assert is_let_in(file, ANN)
 
 
@@ -498,7 +498,7 @@ def test_other_tokens_without_rights_are_taken_at_once() -> None:
 def test_a_file_whose_name_goes_to_another_while_it_is_read_is_read_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    file, check = TokenFile(file_of(INI + RIGHTS)), tokens._check
+    file, check = TokenFile(file_of(INI + RIGHTS)), tokens._check_status
 
     def replace(path: str, status: os.stat_result) -> None:
         check(path, status)
@@ -507,7 +507,7 @@ def test_a_file_whose_name_goes_to_another_while_it_is_read_is_read_again(
 
     file_of(INI + RIGHTS)
     file_of(INI.replace(ANN, "new-0123456789abcdef") + RIGHTS, "other")
-    monkeypatch.setattr(tokens, "_check", replace)
+    monkeypatch.setattr(tokens, "_check_status", replace)
     assert (is_let_in(file, "new-0123456789abcdef"), is_let_in(file, ANN)) == (True, False)
     assert caplog.records == []
 
@@ -516,7 +516,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_taken(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = TokenFile(file_of(INI + RIGHTS))
-    check = tokens._check
+    check = tokens._check_status
 
     def write_on(path: str, status: os.stat_result) -> None:
         check(path, status)
@@ -524,7 +524,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_taken(
             written.write("eve = admin\n")
 
     file_of(INI)
-    monkeypatch.setattr(tokens, "_check", write_on)
+    monkeypatch.setattr(tokens, "_check_status", write_on)
     assert file.grant(bearer(ANN)).permissions == Permissions("read")
     assert "is written while it is read" in caplog.text
 
@@ -668,6 +668,6 @@ def test_a_file_that_has_more_tokens_than_it_says_is_refused(
     path.write_text("token-of-some-length\n" * 100)
     path.chmod(0o600)
     monkeypatch.setattr(tokens, "MAX_BYTES", 100)
-    monkeypatch.setattr(tokens, "_check", lambda *_: None)
+    monkeypatch.setattr(tokens, "_check_status", lambda *_: None)
     with pytest.raises(SettingsError, match="not a token file"):
         tokens.TokenFile(str(path))

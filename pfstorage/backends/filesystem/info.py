@@ -153,7 +153,7 @@ def _stored_md5(descriptor: int, status: os.stat_result) -> tuple[str, bool]:
 
     The MD5 is "" if none is stored, or if the file has changed since.
     """
-    found = _STORED.fullmatch(_read_text(descriptor, _MD5))
+    found = _STORED.fullmatch(_read_attribute_text(descriptor, _MD5))
     if not found or found["stamp"] != _stamp(status):
         return "", False
     age = status.st_ctime_ns - int(found["before"] or 0)
@@ -176,7 +176,7 @@ def _stored_type(descriptor: int) -> str:
     return kind
 
 
-def _read_text(descriptor: int, name: str) -> str:
+def _read_attribute_text(descriptor: int, name: str) -> str:
     return _read(descriptor, name).decode(errors="replace")
 
 

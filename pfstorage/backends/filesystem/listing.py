@@ -20,7 +20,7 @@ from pfstorage.local import LocalTree, is_unfinished
 from pfstorage.runtime.fair_share import FAIR_SHARE
 
 # Errors of a name that was removed during the listing, or became a link, a directory or a file.
-_GONE = (NotFoundError, InvalidKeyError)
+_GONE_ERRORS = (NotFoundError, InvalidKeyError)
 # Sorting holds the interpreter's lock: 150,000 names at once would stop all other threads for 60 ms.
 _NAMES_AT_ONCE = 2048
 
@@ -56,7 +56,7 @@ class Listing:
                 self._tree.open_directory(_parts_of(directory)) as opened,
             ):
                 names, status = _sorted_names(opened), os.fstat(opened)
-        except _GONE:  # removed after its parent was read
+        except _GONE_ERRORS:  # removed after its parent was read
             return
         except PermissionDeniedError as e:
             self._skip(directory, e)
@@ -72,7 +72,7 @@ class Listing:
             elif key > self._start_after and len(key.encode()) <= MAX_KEY_BYTES:
                 try:
                     yield self._row(key)
-                except _GONE:  # removed after the directory was read
+                except _GONE_ERRORS:  # removed after the directory was read
                     continue
                 except PermissionDeniedError as e:
                     self._skip(key, e)

@@ -14,7 +14,7 @@ MAX_CACHED_ROWS = 4096
 # Seconds after which another change of a file gets a different time.
 SETTLED_SECONDS = 1.0
 
-_Version = tuple[int, int, int]
+_FileVersion = tuple[int, int, int]
 
 
 def shows_changes_at_once(status: os.stat_result) -> bool:
@@ -33,7 +33,7 @@ class RowCache:
     """
 
     def __init__(self) -> None:
-        self._rows: OrderedDict[tuple[int, int], tuple[_Version, ObjectInfo]] = OrderedDict()
+        self._rows: OrderedDict[tuple[int, int], tuple[_FileVersion, ObjectInfo]] = OrderedDict()
         self._lock = threading.Lock()
 
     def find(self, key: str, status: os.stat_result) -> ObjectInfo | None:

@@ -18,7 +18,7 @@ from pfstorage.backends.contract import CHUNK
 from pfstorage.backends.http.dialing import NetworkRoute, make_connection, response_class
 from pfstorage.backends.http.errors import CONNECTING, CONNECTING_TO_PROXY, TALKING, ConnectionBroken, Mistake
 from pfstorage.backends.http.pace import Allowance
-from pfstorage.backends.http.response import Response
+from pfstorage.backends.http.response import StoreResponse
 from pfstorage.runtime.sockets import has_data, peer_has_closed, set_timeouts
 
 # Bytes of a body above which the server must agree before it is sent: this costs a round trip.
@@ -34,8 +34,8 @@ MOST_READ = 64 * 1024**2
 # Bytes of a body that is read only to reuse the connection.
 MOST_SKIPPED = 1024**2
 _CONTINUE = b"HTTP/1.1 100"
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_SETTINGS = {
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_SETTING_OF_HEADER = {
     "": "the path of the address (--swiftAuthUrl, OS_STORAGE_URL)",
     "x-auth-key": "the key of the store (--swiftKey, SWIFT_KEY)",
     "x-auth-user": "the user of the store (--swiftUsername, SWIFT_USERNAME)",
@@ -52,14 +52,14 @@ class HttpConnection:
         self._sending = Allowance(route.timeout, "takes what is sent")
         self._asks_first = True
         self._is_aborted = False
-        self._begun: Response | None = None
-        self._last: Response | None = None
+        self._begun: StoreResponse | None = None
+        self._last: StoreResponse | None = None
         # Space for received bytes. To allocate it takes longer than to fill it, so it is kept.
         self.buffer = memoryview(bytearray(CHUNK))
 
     def request(
         self, method: str, path: str, headers: Mapping[str, str], body: Any = None, size: int = 0
-    ) -> Response:
+    ) -> StoreResponse:
         """Send a request; return the response, whose body the caller must read to its end.
 
         *body* is bytes, or an object with ``read``, of *size* bytes; *headers* contain its length.
@@ -75,7 +75,7 @@ class HttpConnection:
             self._send_body(body)
         with TALKING:
             response = self._http.getresponse()
-        assert isinstance(response, Response)
+        assert isinstance(response, StoreResponse)
         self._last = response
         if response.status == http.HTTPStatus.EXPECTATION_FAILED and not is_wanted:
             self.close()
@@ -89,7 +89,7 @@ class HttpConnection:
         try:
             self._http.putrequest(method, self._prefix + path, skip_host=True, skip_accept_encoding=True)
             for name, value in (*self._own_headers.items(), *headers.items()):
-                if _CONTROL.search(value):
+                if _CONTROL_CHARACTER.search(value):
                     raise ValueError(name)
                 self._http.putheader(name, value.encode())
             if asks_first:
@@ -99,7 +99,7 @@ class HttpConnection:
             *_, self._http = make_connection(
                 self._route
             )  # otherwise the next request would begin with this half head
-            known = _SETTINGS.get(name.lower())
+            known = _SETTING_OF_HEADER.get(name.lower())
             what = known or f"the header {name}"
             wrong = "a line break, another control character or bytes that are not UTF-8"
             if not name:
@@ -164,7 +164,7 @@ class HttpConnection:
         """Return whether the server refused the body before its end and sent an answer."""
         return self._http.sock is not None and has_data(self._http.sock)
 
-    def read_into(self, response: Response, buffer: memoryview) -> int:
+    def read_into(self, response: StoreResponse, buffer: memoryview) -> int:
         """Read bytes of the body into *buffer*; return their number, 0 at the end. Raise `ConnectionBroken`."""
         with TALKING:
             count = response.readinto(buffer)
@@ -172,7 +172,7 @@ class HttpConnection:
             raise ConnectionBroken("the connection broke (the answer is cut off)")
         return count
 
-    def read_all(self, response: Response, most: int = MOST_READ) -> bytes:
+    def read_all(self, response: StoreResponse, most: int = MOST_READ) -> bytes:
         """Return the body. Raise `ConnectionBroken`, also for a body of more than *most* bytes."""
         if response.length is not None and response.length <= most:
             with TALKING:
@@ -185,7 +185,7 @@ class HttpConnection:
                 raise ConnectionBroken(f"its answer has more than {most} bytes")
         return b"".join(parts)
 
-    def skip(self, response: Response) -> None:
+    def skip(self, response: StoreResponse) -> None:
         """Read the body to its end and discard it. Raise `ConnectionBroken`, also for a long body."""
         left = MOST_SKIPPED
         while count := self.read_into(response, self.buffer):
@@ -193,7 +193,7 @@ class HttpConnection:
             if left < 0:
                 raise ConnectionBroken(f"its answer has more than {MOST_SKIPPED} bytes where it needs none")
 
-    def read_words(self, response: Response) -> str:
+    def read_words(self, response: StoreResponse) -> str:
         """Return the text of a refusal's body in one line, without tags, or "" if it does not arrive."""
         seconds, content = min(self._route.timeout, WORDS_SECONDS), b""
         with (
@@ -228,11 +228,11 @@ class HttpConnection:
             self._begun, self._http.response_class = None, response_class(self._route)
 
 
-def _once(answer: Response, connection: http.client.HTTPConnection) -> Any:
+def _once(answer: StoreResponse, connection: http.client.HTTPConnection) -> Any:
     """Return a response class that makes *answer* the next response of *connection*, and only that one."""
     before = connection.response_class
 
-    def make(*_: object, **__: object) -> Response:
+    def make(*_: object, **__: object) -> StoreResponse:
         connection.response_class = before
         return answer
 

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from pfstorage.backends.contract import CHUNK
 from pfstorage.backends.http.errors import PROXY, ConnectionBroken, Mistake
-from pfstorage.backends.http.response import Response
+from pfstorage.backends.http.response import StoreResponse
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def make_connection(route: NetworkRoute) -> tuple[str, dict[str, str], http.clie
 
 def response_class(route: NetworkRoute) -> Any:
     """Return the class of responses, with the bounds of *route*."""
-    return functools.partial(Response, seconds=route.timeout, min_rate=route.min_rate)
+    return functools.partial(StoreResponse, seconds=route.timeout, min_rate=route.min_rate)
 
 
 def _proxy_headers(user: str | None, password: str | None) -> dict[str, str]:
@@ -126,7 +126,7 @@ class Tunnel(http.client.HTTPConnection):
         headers = [f"{name}: {value}" for name, value in self._headers.items()]
         lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}", *headers]
         self.sock.sendall("\r\n".join([*lines, "", ""]).encode())
-        answer = Response(self.sock, method="CONNECT", seconds=self.timeout or math.inf)
+        answer = StoreResponse(self.sock, method="CONNECT", seconds=self.timeout or math.inf)
         try:
             answer.begin()  # the server sends nothing more until the client starts TLS
         finally:

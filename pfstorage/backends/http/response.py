@@ -28,7 +28,7 @@ MAX_CHUNK_LINE = 4096
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
 
 
-class Response(http.client.HTTPResponse):
+class StoreResponse(http.client.HTTPResponse):
     """An answer with its headers in *fields*, by lower-case names. The last of several equal headers counts.
 
     All waits for the head may take *seconds* together, and so may those for the body. Each *min_rate* bytes of
@@ -53,10 +53,10 @@ class Response(http.client.HTTPResponse):
         received, size, status = self._received, 0, 0
         received.allowance.begin()
         while status < http.HTTPStatus.OK and status != http.HTTPStatus.SWITCHING_PROTOCOLS:
-            first, *rest = _head(self.fp, MAX_RESPONSE_HEAD - size)
+            first, *rest = _read_head(self.fp, MAX_RESPONSE_HEAD - size)
             size += sum(map(len, rest), len(first))
             version, status, reason = _status(first.decode("latin-1"))
-            self.fields = dict(map(_field, rest[:-1]))
+            self.fields = dict(map(_header_field, rest[:-1]))
         received.pending -= size
         self.version = 11 if version != "HTTP/1.0" else 10
         self.code = self.status = status
@@ -123,7 +123,7 @@ class Response(http.client.HTTPResponse):
     def _read_and_discard_trailer(self) -> None:
         """Discard the trailers. `http.client` accepts any number of them."""
         with contextlib.suppress(http.client.RemoteDisconnected):  # some servers omit the empty line
-            _head(self.fp, MAX_RESPONSE_HEAD)
+            _read_head(self.fp, MAX_RESPONSE_HEAD)
 
 
 class _Received(io.RawIOBase):
@@ -169,7 +169,7 @@ class _Received(io.RawIOBase):
         super().close()
 
 
-def _head(file: io.BufferedReader, most: int) -> list[bytes]:
+def _read_head(file: io.BufferedReader, most: int) -> list[bytes]:
     """Return the lines of a head, *most* bytes at most. The last one is the empty line that ends it."""
     lines = [file.readline(MAX_RESPONSE_LINE + 1)]
     if not lines[0]:
@@ -192,6 +192,6 @@ def _status(line: str) -> tuple[str, int, str]:
     return version, int(status), reason.strip()
 
 
-def _field(line: bytes) -> tuple[str, str]:
+def _header_field(line: bytes) -> tuple[str, str]:
     name, _, value = line.decode("utf-8", "replace").partition(":")
     return name.strip().lower(), value.strip()

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pfstorage.backends.contract import CHUNK, ByteRange, ObjectInfo, Sink
 from pfstorage.backends.errors import PreconditionFailedError, object_changed_error, range_error
 from pfstorage.backends.http.errors import Refusal
-from pfstorage.backends.http.response import Response
+from pfstorage.backends.http.response import StoreResponse
 from pfstorage.backends.streams import HashedSink, announce
 from pfstorage.backends.swift.headers import LARGE, etag_in, info_of, is_md5_of_content
 from pfstorage.backends.swift.network import Connection, path_of
@@ -119,12 +119,12 @@ class Download:
             return {}
         match = {"If-Match": f'"{self._etag}"'} if self._etag and not self._compares_etags else {}
         if self._span and not received:
-            return {"Range": f"bytes={_range_of(self._span)}", **match}
+            return {"Range": f"bytes={_range_header(self._span)}", **match}
         first = self._start + received
         last = "" if self._size is None else self._start + self._size - 1
         return {"Range": f"bytes={first}-{last}", **match}
 
-    def _require_wanted(self, answer: Response) -> None:
+    def _require_wanted(self, answer: StoreResponse) -> None:
         """Raise unless *answer* has the requested object, and the requested range of it.
 
         A proxy may ignore If-Match, or may send a stored answer to another request.
@@ -144,7 +144,7 @@ class Download:
         if wanted >= 0 and int(begin[1]) != wanted:
             raise object_changed_error(self._key)
 
-    def _begin(self, answer: Response) -> None:
+    def _begin(self, answer: StoreResponse) -> None:
         """Record the headers of *answer* and announce the object to the sink, whose error ends the download."""
         self._headers = answer.fields
         self._info = info_of(self._key, answer.fields)
@@ -155,7 +155,7 @@ class Download:
         except Exception as e:  # noqa: BLE001 - `run` raises it, outside of the retries
             self._sink_error = e
 
-    def _bounds(self, byte_range: ByteRange, answer: Response) -> tuple[int, int | None]:
+    def _bounds(self, byte_range: ByteRange, answer: StoreResponse) -> tuple[int, int | None]:
         """Return the first byte of *byte_range* and its size, as far as *answer* has the size of the object."""
         if self._info.size is not None:
             start, size = byte_range.bounds(self._info.size)
@@ -171,7 +171,7 @@ class Download:
             )
         return byte_range.offset, byte_range.size
 
-    def _receive(self, connection: Connection, answer: Response) -> None:
+    def _receive(self, connection: Connection, answer: StoreResponse) -> None:
         http = connection.http
         self._ends_in_band = answer.chunked or answer.length is not None
         # a store may ignore Range and send the whole object
@@ -190,14 +190,14 @@ class Download:
                 return
 
 
-def _range_of(byte_range: ByteRange) -> str:
+def _range_header(byte_range: ByteRange) -> str:
     """Format *byte_range* for the header Range (RFC 9110, section 14.1.2)."""
     if byte_range.offset < 0:
         return str(byte_range.offset)
     return f"{byte_range.offset}-{'' if byte_range.size is None else byte_range.offset + byte_range.size - 1}"
 
 
-def _discard(connection: Connection, answer: Response) -> None:
+def _discard(connection: Connection, answer: StoreResponse) -> None:
     """Discard the body of *answer*. A short body is read, so that the connection can be used again."""
     if answer.length is not None and answer.length <= CHUNK:
         connection.http.skip(answer)

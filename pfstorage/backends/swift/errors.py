@@ -47,7 +47,7 @@ RequestKind = Literal["info", "account", "container", "object"]
 # 498 is the rate limit of Swift itself. 499 means that the client has left.
 _TEMPORARY = {408, 425, 429, 498, 499}
 # Statuses with the same meaning from any server: they are about the request or its caller.
-_COMMON = {400, 401, 403, 407, 409, 411, 413, 414, 417, 431, 451, 497, 507, *_TEMPORARY}
+_COMMON_STATUSES = {400, 401, 403, 407, 409, 411, 413, 414, 417, 431, 451, 497, 507, *_TEMPORARY}
 
 _OVERLOAD = {429, 498, 503}
 
@@ -112,7 +112,7 @@ def error_from_answer(e: Refusal, about: RequestSubject, is_own: Callable[[], bo
     """Return the error for the refusal *e*. *is_own* returns whether the store itself sent it."""
     facts = _facts(e, about.address, about.key)
     what = f" about {about.key!r}" if about.key else ""
-    text = f"the store at {about.address} answered {e.status} {e.reason}{what}{_words(e)}"
+    text = f"the store at {about.address} answered {e.status} {e.reason}{what}{_words_of_store(e)}"
     if e.status < 300:
         return ProxyAnswerError(f"{text}: {STRANGER}", **facts, stranger=True)
     if e.status < 400 or _is_of_proxy(e):
@@ -121,7 +121,7 @@ def error_from_answer(e: Refusal, about: RequestSubject, is_own: Callable[[], bo
         return _unavailable(e, text, facts)
     if about.kind == "info":
         return RejectedError(text, **facts)
-    if (e.status == 403 or e.status not in _COMMON) and not is_own():
+    if (e.status == 403 or e.status not in _COMMON_STATUSES) and not is_own():
         facts["stranger"] = True
         kind = ProxyDeniedError if e.status == 403 else ProxyAnswerError
         return kind(f"{text}: {STRANGER}", **facts)
@@ -134,7 +134,7 @@ def _own_refusal(e: Refusal, about: RequestSubject, text: str, facts: dict[str, 
     if e.status == 409:
         return _conflict(about, text, facts)
     if e.status == 413:
-        return _too_large(e, text, facts)
+        return _too_large_or_full(e, text, facts)
     if e.status == 412:
         kind = PreconditionFailedError if about.kind == "object" else PageTooLongError
         return kind(text, **facts)
@@ -156,7 +156,7 @@ def _conflict(about: RequestSubject, text: str, facts: dict[str, Fact]) -> Stora
     return ConflictError(text, **facts)
 
 
-def _too_large(e: Refusal, text: str, facts: dict[str, Fact]) -> StorageError:
+def _too_large_or_full(e: Refusal, text: str, facts: dict[str, Fact]) -> StorageError:
     """Distinguish an object that is too large from a full account or container, by the text of the store."""
     words = e.words.lower()
     if "too large" in words and "quota" not in words:
@@ -184,7 +184,7 @@ def no_container(
 def error_from_login(e: Refusal, address: str, url: str, user: str) -> StorageError:
     """Return the error for the refused login *e* of *user* at *url*. The URL contains no password."""
     facts = _facts(e, address)
-    text = f"the login at {url} answered {e.status} {e.reason}{_words(e)}"
+    text = f"the login at {url} answered {e.status} {e.reason}{_words_of_store(e)}"
     if e.status < 400:
         return MisconfiguredError(f"{text}{_redirection(e)}; see --swiftAuthUrl, SWIFT_AUTH_URL", **facts)
     if e.status >= 500 or e.status in _TEMPORARY:
@@ -194,7 +194,7 @@ def error_from_login(e: Refusal, address: str, url: str, user: str) -> StorageEr
     if e.status == 401 or (e.status == 403 and is_signed(e.headers)):
         text = f"cannot log in: the store at {address} does not accept the key of {user!r}"
         return UnauthenticatedError(f"{text}: see --swiftKey, SWIFT_KEY, OS_PASSWORD", **facts)
-    if is_signed(e.headers) or e.status in _COMMON - {403, 409}:
+    if is_signed(e.headers) or e.status in _COMMON_STATUSES - {403, 409}:
         return MisconfiguredError(
             f"{text}: this is not the address of a login; see --swiftAuthUrl, SWIFT_AUTH_URL", **facts
         )
@@ -262,7 +262,7 @@ def _seconds_to_wait(headers: Mapping[str, str]) -> int | None:
 _DETAILED = {400, 409, 413, 507}
 
 
-def _words(e: Refusal) -> str:
+def _words_of_store(e: Refusal) -> str:
     return f" ({e.words})" if e.status in _DETAILED and e.words else ""
 
 

@@ -43,11 +43,11 @@ def _size_in(headers: Mapping[str, str]) -> int | None:
     """Return the size of the whole object, None if no header has it. Raise `ValueError`."""
     if "content-range" in headers:
         total = headers["content-range"].rpartition("/")[2]
-        return None if total == "*" else _count(total)
-    return _count(headers["content-length"]) if "content-length" in headers else None
+        return None if total == "*" else _parse_count(total)
+    return _parse_count(headers["content-length"]) if "content-length" in headers else None
 
 
-def _count(text: str) -> int:
+def _parse_count(text: str) -> int:
     if not (text.isascii() and text.isdecimal()):
         raise ValueError
     return int(text)

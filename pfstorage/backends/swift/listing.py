@@ -13,14 +13,14 @@ from urllib.parse import urlencode
 from pfstorage.backends.coalescing import RequestCoalescer
 from pfstorage.backends.contract import ObjectInfo
 from pfstorage.backends.http.errors import ConnectionBroken
-from pfstorage.backends.http.response import Response
+from pfstorage.backends.http.response import StoreResponse
 from pfstorage.backends.swift.errors import NotListingError, PageTooLongError
 from pfstorage.backends.swift.network import Connection, path_of
 from pfstorage.backends.swift.pages import fetched_ahead
 from pfstorage.backends.swift.rows import (
     NO_JSON,
     SMALL,
-    Row,
+    PackedRow,
     WrongRowError,
     info_of_row,
     name_of,
@@ -50,7 +50,7 @@ class SwiftListings:
 
     def __init__(self, session: SwiftSession) -> None:
         self._session = session
-        self._pages: RequestCoalescer[Sequence[Row]] = session.pages
+        self._pages: RequestCoalescer[Sequence[PackedRow]] = session.pages
 
     def rows(
         self, container: str, query: Mapping[str, str], limit: int | None = None
@@ -61,16 +61,16 @@ class SwiftListings:
             rows = (row for row in rows if name_of(row).startswith(prefix))
         return itertools.islice(map(info_of_row, rows), limit)
 
-    def _rows(self, container: str, query: Mapping[str, str], limit: int | None) -> Iterator[Row]:
+    def _rows(self, container: str, query: Mapping[str, str], limit: int | None) -> Iterator[PackedRow]:
         try:
             "".join(query.values()).encode()
         except UnicodeEncodeError:
             return  # no key contains a lone surrogate
-        query = _shortened(query)
+        query = _shortened_query(query)
         size = min(limit or ROWS_PER_PAGE, ROWS_PER_PAGE)
         packed = functools.partial(self._packed_page, container)
 
-        def page_after(start_after: str) -> tuple[Sequence[Row], str | None]:
+        def page_after(start_after: str) -> tuple[Sequence[PackedRow], str | None]:
             """Return a page, and the name that the next page starts after, None at the end."""
             page, is_last = self._page(container, {**query, "marker": start_after}, size, packed)
             last = name_of(page[-1]) if page else ""
@@ -80,7 +80,7 @@ class SwiftListings:
                 )
             return page, None if is_last or _ends_before(last, query.get("end_marker", "")) else last
 
-        def page_before(stop_before: str) -> tuple[Sequence[Row], str | None]:
+        def page_before(stop_before: str) -> tuple[Sequence[PackedRow], str | None]:
             """Return a page in descending order, for which Swift exchanges the meanings of both markers."""
             bounds = {
                 "marker": stop_before or query.get("end_marker", ""),
@@ -114,12 +114,15 @@ class SwiftListings:
             page = fetch(asked)
             return page, not page
 
-    def _packed_page(self, container: str, query: Mapping[str, str]) -> Sequence[Row]:
+    def _packed_page(self, container: str, query: Mapping[str, str]) -> Sequence[PackedRow]:
         name = (container, *sorted(query.items()))
-        return self._pages.get(name, lambda: self._fetched(container, query, _packed))
+        return self._pages.get(name, lambda: self._fetched(container, query, _packed_rows))
 
     def _fetched(
-        self, container: str, query: Mapping[str, str], read: Callable[[Connection, Response], Sequence[R]]
+        self,
+        container: str,
+        query: Mapping[str, str],
+        read: Callable[[Connection, StoreResponse], Sequence[R]],
     ) -> Sequence[R]:
         def get_page(connection: Connection, url: str, token: str) -> Sequence[R]:
             path = _with_query(path_of(url, container), {"format": "json", **query})
@@ -145,7 +148,7 @@ class SwiftListings:
             ) from e
 
 
-def _shortened(query: Mapping[str, str]) -> dict[str, str]:
+def _shortened_query(query: Mapping[str, str]) -> dict[str, str]:
     """Shorten values of *query* that are longer than any key, so that they fit into a request line.
 
     A marker is cut after the character that makes it longer than `MAX_KEY_BYTES`. The same keys follow it then. A
@@ -159,14 +162,14 @@ def _shortened(query: Mapping[str, str]) -> dict[str, str]:
     return short
 
 
-def _packed(connection: Connection, answer: Response) -> Sequence[Row]:
+def _packed_rows(connection: Connection, answer: StoreResponse) -> Sequence[PackedRow]:
     if answer.length is not None and answer.length <= SMALL:
-        return rows_of(_whole(connection.http.read_all(answer), answer.status))
-    return rows_coming(_chunks(connection, answer))
+        return rows_of(_whole_page(connection.http.read_all(answer), answer.status))
+    return rows_coming(_body_chunks(connection, answer))
 
 
-def _as_they_are(connection: Connection, answer: Response) -> Sequence[dict[str, Any]]:
-    rows = json.loads(_whole(connection.http.read_all(answer), answer.status))
+def _as_they_are(connection: Connection, answer: StoreResponse) -> Sequence[dict[str, Any]]:
+    rows = json.loads(_whole_page(connection.http.read_all(answer), answer.status))
     if not isinstance(rows, list):
         raise ValueError("a listing must be a JSON array")
     for row in rows:
@@ -174,13 +177,13 @@ def _as_they_are(connection: Connection, answer: Response) -> Sequence[dict[str,
     return rows
 
 
-def _whole(content: bytes, status: int) -> bytes:
+def _whole_page(content: bytes, status: int) -> bytes:
     if not content and status != 204:
         raise ConnectionBroken("the connection broke (the listing is cut off)")
     return content or b"[]"
 
 
-def _chunks(connection: Connection, answer: Response) -> Iterator[bytes]:
+def _body_chunks(connection: Connection, answer: StoreResponse) -> Iterator[bytes]:
     """Yield the body of *answer* in chunks. Raise `ConnectionBroken` if it is too long or empty."""
     http, left = connection.http, MOST_OF_PAGE
     while left >= 0 and (count := http.read_into(answer, http.buffer)):
@@ -189,7 +192,7 @@ def _chunks(connection: Connection, answer: Response) -> Iterator[bytes]:
     if left < 0:
         raise ConnectionBroken(f"a page of its listing has more than {MOST_OF_PAGE} bytes")
     if left == MOST_OF_PAGE:
-        yield _whole(b"", answer.status)
+        yield _whole_page(b"", answer.status)
 
 
 def _with_query(path: str, query: Mapping[str, str]) -> str:

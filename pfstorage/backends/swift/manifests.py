@@ -21,7 +21,7 @@ NESTED = 2
 # Bytes of a manifest. Swift accepts 8 MiB (``max_manifest_size``).
 MAX_SIZE = 64 * 1024**2
 
-Row = Mapping[str, Any]
+ManifestRow = Mapping[str, Any]
 
 
 class Unreadable(Exception):
@@ -39,9 +39,9 @@ class SwiftManifests:
         rows = self.rows(container, info.key, info.segments_etag)
         return list(self._parts_of(info.key, rows, 0, NESTED))
 
-    def _parts_of(self, whole: str, rows: Sequence[Row], offset: int, depth: int) -> Iterator[Part]:
+    def _parts_of(self, whole: str, rows: Sequence[ManifestRow], offset: int, depth: int) -> Iterator[Part]:
         for row in rows:
-            size = _size_of(row)
+            size = _segment_size(row)
             if row.get("sub_slo") and depth and "range" not in row:
                 container, _, key = str(row["name"]).lstrip("/").partition("/")
                 try:
@@ -55,7 +55,7 @@ class SwiftManifests:
                 yield Part(offset, size, str(row["hash"]) if is_whole else "")
             offset += size
 
-    def rows(self, container: str, key: str, etag: str) -> list[Row]:
+    def rows(self, container: str, key: str, etag: str) -> list[ManifestRow]:
         """Return the rows of a static manifest, or the listing for the prefix of a dynamic one.
 
         Raise `NotFoundError` if the segments do not have *etag*.
@@ -64,7 +64,7 @@ class SwiftManifests:
             dynamic, content = self.read(container, key)
             with self._objects.listings.wrong_rows(f"the segments of {key!r}"):
                 rows = self._listed(dynamic) if dynamic else parsed(content)
-            made_of = segments_etag_of(_etag_of(row) for row in rows if _size_of(row) >= 0)
+            made_of = segments_etag_of(_segment_etag(row) for row in rows if _segment_size(row) >= 0)
         except NO_JSON as e:
             raise Unreadable(f"{key!r} has a manifest that can't be read") from e
         if made_of != etag.strip('"'):
@@ -87,7 +87,7 @@ class SwiftManifests:
 
         return self._objects.session.call(get_manifest, key)
 
-    def _listed(self, prefix: str) -> list[Row]:
+    def _listed(self, prefix: str) -> list[ManifestRow]:
         container, _, start = prefix.partition("/")
         try:
             rows = [*self._objects.list(container, prefix=start)]
@@ -118,15 +118,15 @@ def prefix_of(fields: Mapping[str, str]) -> str:
     return unquote_to_bytes(value).decode()
 
 
-def parsed(content: bytes) -> list[Row]:
+def parsed(content: bytes) -> list[ManifestRow]:
     """Return the rows of a static manifest. Raise `WrongRowError`, or one of `NO_JSON` for other content."""
     rows = json.loads(content)
     if not isinstance(rows, list) or not rows:
         raise ValueError("a manifest must be a list of segments")
-    return [_named(row) for row in rows]
+    return [_checked_row(row) for row in rows]
 
 
-def _named(row: Row) -> Row:
+def _checked_row(row: ManifestRow) -> ManifestRow:
     """Check a row of a manifest. Convert a row with inline data to that of a segment without a name."""
     if "data" not in row:
         if {"name", "bytes", "hash"} <= row.keys():  # other JSON is the content of an ordinary object
@@ -138,14 +138,14 @@ def _named(row: Row) -> Row:
     return {"name": "", "bytes": len(content), "hash": digest.hexdigest()}
 
 
-def _size_of(row: Row) -> int:
+def _segment_size(row: ManifestRow) -> int:
     if "range" not in row:
         return int(row["bytes"])
     first, last = str(row["range"]).split("-")
     return int(last) - int(first) + 1
 
 
-def _etag_of(row: Row) -> str:
+def _segment_etag(row: ManifestRow) -> str:
     """Return the contribution of a segment to the etag of the large object."""
     etag = str(row["hash"] or "").strip('"')
     if not etag:

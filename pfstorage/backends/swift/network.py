@@ -13,7 +13,7 @@ from pfstorage.backends.http.connection import HttpConnection
 from pfstorage.backends.http.dialing import NetworkRoute, speaks_tls
 from pfstorage.backends.http.errors import SPEAKS_TLS, ConnectionBroken, Mistake, Refusal
 from pfstorage.backends.http.pool import Pool
-from pfstorage.backends.http.response import Response
+from pfstorage.backends.http.response import StoreResponse
 from pfstorage.backends.http.routes import find_route
 from pfstorage.backends.retry import RetryPolicy
 from pfstorage.errors import Fact, MisconfiguredError, RejectedError, StorageError, UnavailableError
@@ -85,7 +85,7 @@ class Network:
         self._pool.close()
 
     def refusal(
-        self, connection: HttpConnection, answer: Response, method: str, path: str, token: str = ""
+        self, connection: HttpConnection, answer: StoreResponse, method: str, path: str, token: str = ""
     ) -> Refusal:
         """Return the error for a refused request, without secrets: a server may send them back."""
         secrets = self._settings.secrets() | ({token} - {""})

@@ -17,9 +17,9 @@ from pfstorage.errors import PfstorageError
 
 log = logging.getLogger(__name__)
 
-Row = Any
+PageRow = Any
 # Return the page of the rows after a name, and the name that the next page starts after, None at the end.
-Fetch = Callable[[str], "tuple[Sequence[Row], str | None]"]
+Fetch = Callable[[str], "tuple[Sequence[PageRow], str | None]"]
 # Pages that wait for their use. More would only need memory, since a store makes one page after the other.
 AHEAD = 2
 # Pages before the listing from the other end starts: that costs a request or two more.
@@ -37,8 +37,8 @@ def fetched_ahead(
     start_after: str,
     limit: int | None = None,
     fetch_back: Fetch | None = None,
-    name_of: Callable[[Row], str] = str,
-) -> Iterator[Sequence[Row]]:
+    name_of: Callable[[PageRow], str] = str,
+) -> Iterator[Sequence[PageRow]]:
     """Yield the pages after *start_after*, up to *limit* rows, and fetch the next pages in a thread.
 
     *fetch_back* returns pages in descending order, before a name or from the end. It is called in another thread if
@@ -70,7 +70,7 @@ class _Forward:
         self._fetch = fetch
         self._start_after: str | None = start_after
         self._left = left
-        self._pages: queue.Queue[Sequence[Row] | BaseException | None] = queue.Queue(AHEAD)
+        self._pages: queue.Queue[Sequence[PageRow] | BaseException | None] = queue.Queue(AHEAD)
         self._is_stopped = threading.Event()
         # the name that the current page starts after
         self.reached = start_after
@@ -93,7 +93,7 @@ class _Forward:
         """Whether the caller has to wait for the next page."""
         return self._pages.empty()
 
-    def pages(self) -> Iterator[Sequence[Row]]:
+    def pages(self) -> Iterator[Sequence[PageRow]]:
         while (got := self._pages.get()) is not None:
             if isinstance(got, BaseException):
                 raise got
@@ -116,7 +116,7 @@ class _Forward:
 class _Backward:
     """Fetch pages from the end in a thread, until they meet those of *forward*."""
 
-    def __init__(self, fetch: Fetch, name_of: Callable[[Row], str], forward: _Forward) -> None:
+    def __init__(self, fetch: Fetch, name_of: Callable[[PageRow], str], forward: _Forward) -> None:
         self._fetch = fetch
         self._name_of = name_of
         self._forward = forward
@@ -147,14 +147,14 @@ class _Backward:
         """Return whether every row after *name* has been fetched."""
         return self._lowest is not None and self._lowest <= name
 
-    def pages_after(self, name: str) -> Iterator[Sequence[Row]]:
+    def pages_after(self, name: str) -> Iterator[Sequence[PageRow]]:
         """Yield the rows after *name*, in ascending order."""
         self._is_stopped.set()
         for start, size in self._extents[::-1]:
             with self._lock:
                 self._file.seek(start)
                 packed = self._file.read(size)
-            page: list[Row] = marshal.loads(zlib.decompress(packed))  # noqa: S302 - this process wrote it
+            page: list[PageRow] = marshal.loads(zlib.decompress(packed))  # noqa: S302 - this process wrote it
             page.reverse()
             yield [row for row in page if self._name_of(row) > name]
 
@@ -174,7 +174,7 @@ class _Backward:
         finally:
             self._release_file()
 
-    def _store(self, page: Sequence[Row]) -> None:
+    def _store(self, page: Sequence[PageRow]) -> None:
         rows = iter(page)
         while batch := list(itertools.islice(rows, BATCH)):
             packed = zlib.compress(marshal.dumps(batch), 1)

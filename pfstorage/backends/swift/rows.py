@@ -15,12 +15,12 @@ from pfstorage.backends.contract import ObjectInfo
 from pfstorage.keys.mapping import is_unicode
 
 # The fields of an object, or only the key of a subdir.
-Row = tuple[Any, ...]
+PackedRow = tuple[Any, ...]
 
 # No object and no file has this size.
 MOST_BYTES = 2**63
 # Rows that are unpacked at the same time.
-BATCH = 1000
+ROWS_PER_BATCH = 1000
 # Bytes of a page that is small enough to stay unpacked.
 SMALL = 256 * 1024
 # Bytes, or a few more, of one row. Names and content types in Swift have at most 1024 bytes.
@@ -41,7 +41,7 @@ class WrongRowError(ValueError):
     """A row of a listing or of a manifest is no object, or has a field of a wrong type."""
 
 
-def rows_of(content: bytes) -> Sequence[Row]:
+def rows_of(content: bytes) -> Sequence[PackedRow]:
     """Parse the page *content*. Raise `WrongRowError`, or one of `NO_JSON` for other content."""
     rows = json.loads(content)
     if not isinstance(rows, list):
@@ -49,7 +49,7 @@ def rows_of(content: bytes) -> Sequence[Row]:
     return [_row_of(row) for row in rows]
 
 
-def rows_coming(chunks: Iterable[bytes]) -> Sequence[Row]:
+def rows_coming(chunks: Iterable[bytes]) -> Sequence[PackedRow]:
     """Parse a large page from *chunks*, without the whole page in memory. Raise the errors of `rows_of`."""
     return PackedRows(map(_row_of, _parsed(chunks)))
 
@@ -82,7 +82,7 @@ def _parsed(chunks: Iterable[bytes]) -> Iterator[dict[str, Any]]:
         raise ValueError("the listing is cut off")
 
 
-def _row_of(row: dict[str, Any]) -> Row:
+def _row_of(row: dict[str, Any]) -> PackedRow:
     try:
         key, size, etag, modified, kind = _of_each_row(row)
         is_plain = type(key) is type(etag) is type(modified) is type(kind) is str and type(size) is int
@@ -127,47 +127,47 @@ def _kind_of(value: object) -> str:
     )
 
 
-def name_of(row: Row) -> str:
+def name_of(row: PackedRow) -> str:
     return str(row[0])
 
 
-def info_of_row(row: Row) -> ObjectInfo:
+def info_of_row(row: PackedRow) -> ObjectInfo:
     if len(row) == 1:
         return ObjectInfo(row[0], is_subdir=True)
     key, size, etag, modified, kind, segments = row
     return ObjectInfo(key, size, etag, modified, kind, segments_etag=segments)
 
 
-class PackedRows(Sequence[Row]):
+class PackedRows(Sequence[PackedRow]):
     """A sequence of rows in packed batches, which are unpacked one at a time."""
 
-    def __init__(self, rows: Iterable[Row]) -> None:
+    def __init__(self, rows: Iterable[PackedRow]) -> None:
         self._batches: list[bytes] = []
         self._count = 0
         rest = iter(rows)
-        while batch := list(itertools.islice(rest, BATCH)):
+        while batch := list(itertools.islice(rest, ROWS_PER_BATCH)):
             self._batches.append(marshal.dumps(batch))
             self._count += len(batch)
 
     def __len__(self) -> int:
         return self._count
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[PackedRow]:
         for number in range(len(self._batches)):
             yield from self._batch(number)
 
-    def _batch(self, number: int) -> list[Row]:
-        rows: list[Row] = marshal.loads(self._batches[number])  # noqa: S302 - this process wrote it
+    def _batch(self, number: int) -> list[PackedRow]:
+        rows: list[PackedRow] = marshal.loads(self._batches[number])  # noqa: S302 - this process wrote it
         return rows
 
     @overload
-    def __getitem__(self, place: int) -> Row: ...
+    def __getitem__(self, place: int) -> PackedRow: ...
 
     @overload
-    def __getitem__(self, place: slice) -> list[Row]: ...
+    def __getitem__(self, place: slice) -> list[PackedRow]: ...
 
-    def __getitem__(self, place: int | slice) -> Row | list[Row]:
+    def __getitem__(self, place: int | slice) -> PackedRow | list[PackedRow]:
         if isinstance(place, slice):
             return list(self)[place]
-        number, offset = divmod(range(self._count)[place], BATCH)
+        number, offset = divmod(range(self._count)[place], ROWS_PER_BATCH)
         return self._batch(number)[offset]

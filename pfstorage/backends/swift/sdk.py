@@ -73,7 +73,7 @@ class _Adapter(requests.adapters.HTTPAdapter):
         path = target._replace(scheme="", netloc="", fragment="").geturl() or "/"
         body = request.body.encode() if isinstance(request.body, str) else request.body
         with self._connect(request.url) as connection:
-            headers = {name: _text(value) for name, value in request.headers.items()}
+            headers = {name: _decoded(value) for name, value in request.headers.items()}
             answer = connection.request(request.method, path, headers, body)
             content = connection.read_all(answer)
         if answer.status >= 300:
@@ -84,7 +84,7 @@ class _Adapter(requests.adapters.HTTPAdapter):
         return self.build_response(request, made)
 
 
-def _text(value: str | bytes) -> str:
+def _decoded(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 

@@ -83,12 +83,12 @@ class SwiftSegments:
         Raise `NotFoundError` if the manifest does not have the etag of *info*.
         """
         if not info.segments_etag:
-            return [_whole(info)]
+            return [_whole_object(info)]
         try:
             return self.manifests.parts(self.container, info)
         except Unreadable as e:
             log.debug("%s", e)
-            return [_whole(info)]
+            return [_whole_object(info)]
 
     def names_in(self, info: ObjectInfo) -> set[str]:
         """Return the names of those segments of *info* that are in the segment container. Raise `Unreadable`."""
@@ -261,7 +261,7 @@ class SwiftUpload:
             self._segments.remove_unless_reused(name)
 
 
-def _whole(info: ObjectInfo) -> Part:
+def _whole_object(info: ObjectInfo) -> Part:
     if info.size is None:
         raise RejectedError(
             f"the size of {info.key!r} is not known: the store sent no Content-Length; see its proxy",

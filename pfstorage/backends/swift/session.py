@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from pfstorage.backends.coalescing import RequestCoalescer
 from pfstorage.backends.errors import ConnectError
 from pfstorage.backends.http.errors import ConnectionBroken, Refusal
-from pfstorage.backends.http.response import Response
+from pfstorage.backends.http.response import StoreResponse
 from pfstorage.backends.retry import OutageTracker, RetryPolicy, zero_progress
 from pfstorage.backends.swift.errors import error_from_answer, is_signed, subject_of
 from pfstorage.backends.swift.login import Authenticator, Login, sdk
@@ -131,7 +131,7 @@ class SwiftSession:
         headers: Mapping[str, str],
         body: Any = None,
         size: int = 0,
-    ) -> Response:
+    ) -> StoreResponse:
         """Send a request for *path*, which includes the query; return the response, whose body the caller reads.
 
         Raise `Refusal`, also for a success that a server in front of the store answered.

@@ -86,7 +86,7 @@ class SwiftStorage:
         *,
         if_absent: bool = False,
     ) -> ObjectInfo:
-        headers = _headers_of(check_key(key), attributes)
+        headers = _put_headers(check_key(key), attributes)
         with if_absent_errors(key, headers, if_absent):
             return self._objects.put(self._container, key, body, size, headers)
 
@@ -107,7 +107,7 @@ class SwiftStorage:
     def start_multipart_upload(
         self, key: str, size: int, part_size: int, attributes: Attributes, replaced: ObjectInfo | None
     ) -> SwiftUpload:
-        headers = _headers_of(check_key(key), attributes)
+        headers = _put_headers(check_key(key), attributes)
         stamp = format_mtime(time.time_ns() if attributes.mtime_ns is None else attributes.mtime_ns)
         return SwiftUpload(self._segments, key, f"{stamp}/{size}/{part_size}", headers, replaced)
 
@@ -130,7 +130,7 @@ class SwiftStorage:
         self.close()
 
 
-def _headers_of(key: str, attributes: Attributes) -> dict[str, str]:
+def _put_headers(key: str, attributes: Attributes) -> dict[str, str]:
     headers = {"Content-Type": attributes.content_type or guess_content_type(key)}
     if attributes.mtime_ns is not None:
         headers[MTIME] = format_mtime(attributes.mtime_ns)

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 # Objects whose manifests are read before the next objects are listed.
 AT_ONCE = 1000
 
-Row = Mapping[str, Any]
+ListedRow = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -156,19 +156,19 @@ class SwiftSweep:
             row
             for row in self._rows(container, look.unread)
             if ("slo_etag" in row) == is_listed_as_large
-            and _identity(container, row) not in look.read
+            and _version_identity(container, row) not in look.read
             and f"/{container}/{row['name']}" not in look.left
         )
         while some := list(islice(rows, AT_ONCE)):
             self._look_at(container, some, look, share)
 
-    def _look_at(self, container: str, rows: Sequence[Row], look: _Look, share: RunAll) -> None:
+    def _look_at(self, container: str, rows: Sequence[ListedRow], look: _Look, share: RunAll) -> None:
         look.named -= {f"/{container}/{row['name']}" for row in rows}
         named = share([functools.partial(self._named_by, container, row) for row in rows])
         for row, each in zip(rows, named, strict=True):
-            look.note(_identity(container, row), each)
+            look.note(_version_identity(container, row), each)
 
-    def _rows(self, container: str, unread: list[str]) -> Iterator[Row]:
+    def _rows(self, container: str, unread: list[str]) -> Iterator[ListedRow]:
         """Yield the rows of *container*, including old versions."""
         marks: dict[str, str] = {}
         is_last = False
@@ -190,7 +190,7 @@ class SwiftSweep:
         except StorageError as e:
             unread.append(f"container {container!r}: {e}")
 
-    def _named_by(self, container: str, row: Row) -> _Uses:
+    def _named_by(self, container: str, row: ListedRow) -> _Uses:
         key, is_large = str(row["name"]), "slo_etag" in row
         query = "" if row.get("is_latest", True) else f"version-id={quote(str(row['version_id']))}"
         if "symlink_path" in row:  # /v1/account/container/key
@@ -246,6 +246,6 @@ class SwiftSweep:
         return True
 
 
-def _identity(container: str, row: Row) -> tuple[str, ...]:
+def _version_identity(container: str, row: ListedRow) -> tuple[str, ...]:
     """Return an identity of an object in a listing, which differs for each version of it."""
     return container, str(row.get("name")), str(row.get("version_id")), str(row.get("hash"))

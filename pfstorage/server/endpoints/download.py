@@ -50,7 +50,7 @@ def download(request: Request, key: str) -> Response:
         request.client.permit.begin_transfer()  # until the last byte was sent
         sink = _ObjectSink(request, key, storage, response, out)
         try:
-            sink.fetch(_range_of(request.head.headers))
+            sink.fetch(_requested_range(request.head.headers))
         except _OtherResponseError as e:
             sink.replace_response(e.response)
         else:
@@ -200,13 +200,13 @@ def _describe(response: Response, key: str, info: ObjectInfo) -> None:
         and not any(map(_EXECUTABLE.match, content_type.split(",")))
     )
     response.content_type = content_type if is_harmless else UNKNOWN
-    response.headers |= _headers_of(key, info)
+    response.headers |= _object_headers(key, info)
 
 
-def _headers_of(key: str, info: ObjectInfo) -> dict[str, str]:
+def _object_headers(key: str, info: ObjectInfo) -> dict[str, str]:
     """Return the headers that describe the object. Leave out those that the store does not report."""
     headers = {}
-    etag, modified = _etag_of(info), _modified(info)
+    etag, modified = _object_etag(info), _modified(info)
     if etag:
         headers["ETag"] = f'"{etag}"'
     if CONTENT_TYPE.fullmatch(info.content_encoding or "\0"):
@@ -219,7 +219,7 @@ def _headers_of(key: str, info: ObjectInfo) -> dict[str, str]:
     return headers
 
 
-def _etag_of(info: ObjectInfo) -> str:
+def _object_etag(info: ObjectInfo) -> str:
     return info.segments_etag or info.etag
 
 
@@ -228,7 +228,7 @@ def _conditional_response(headers: Headers, key: str, info: ObjectInfo) -> Respo
 
     The order, and the use of times only without an ETag condition, are those of RFC 9110, section 13.2.2.
     """
-    etag, modified = _etag_of(info), _modified(info)
+    etag, modified = _object_etag(info), _modified(info)
     if name := _failed_precondition(headers, etag, modified):
         return error_response(412, f"{key!r} is not the object that the header {name} names")
     if _is_known(headers, etag, modified):
@@ -273,7 +273,7 @@ def error_response(status: int, text: str, headers: Mapping[str, str] = MappingP
     return response
 
 
-def _range_of(headers: Headers) -> ByteRange | None:
+def _requested_range(headers: Headers) -> ByteRange | None:
     """Return the requested range, or None for the whole object.
 
     Anything but one range of bytes requests the whole object (RFC 9110, section 14.2). So does an If-Range header

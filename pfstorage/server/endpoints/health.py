@@ -56,7 +56,7 @@ class Readiness:
 
     def _ask(self, handler: StoreHandler) -> None:
         try:
-            failure = _failure_of(handler)
+            failure = _store_failure(handler)
         except Exception as e:
             log.exception("the check of the store failed unexpectedly")
             failure = type(e).__name__
@@ -73,7 +73,7 @@ class Readiness:
         self._logged = failure
 
 
-def _failure_of(handler: StoreHandler) -> str:
+def _store_failure(handler: StoreHandler) -> str:
     """Return the reason why the store does not list its objects, or "" if it does."""
     try:
         next(handler.storage.list("", limit=1), None)

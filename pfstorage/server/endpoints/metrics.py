@@ -35,7 +35,7 @@ class Metrics:
 
     def __init__(self, gauges: Mapping[str, Gauge]) -> None:
         self._registry = registry = CollectorRegistry()
-        self._requests = _Requests()
+        self._requests = _RequestsCollector()
         registry.register(self._requests)
         self._bytes = Counter(
             "pfstorage_moved_bytes", "Bytes of objects that were moved.", ["to"], registry=registry
@@ -83,7 +83,7 @@ class _Durations:
     total: float = 0.0
 
 
-class _Requests(Collector):
+class _RequestsCollector(Collector):
     """Count the answered requests.
 
     Each response waits for the count, so it takes one lock and three additions. A Counter and a Histogram of the

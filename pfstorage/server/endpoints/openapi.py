@@ -19,7 +19,7 @@ from pfstorage.server.http1.sending import JSON, Response
 
 OPENAPI = "/api/v1/openapi.json"
 # the statuses of errors that any request may get
-_COMMON = (400, 403, 408, 414, 431, 500, 503, 505)
+_COMMON_ERRORS = (400, 403, 408, 414, 431, 500, 503, 505)
 
 
 def openapi(request: Request) -> Response:
@@ -57,7 +57,7 @@ def document(extensions: Iterable[str] = (), media_type: str = JSON) -> dict[str
 
 def _add_common_errors(operation: dict[str, Any]) -> None:
     statuses = (
-        _COMMON if "security" in operation else (*_COMMON, 401)
+        _COMMON_ERRORS if "security" in operation else (*_COMMON_ERRORS, 401)
     )  # an empty "security" marks a public path
     for status in statuses:
         reference = {"$ref": f"#/components/responses/Status{status}"}

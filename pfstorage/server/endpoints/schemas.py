@@ -15,7 +15,7 @@ from pfstorage.jobs.model import STATES
 from pfstorage.wire.fields import Schema, wire_fields
 from pfstorage.wire.status import KIND_BY_STATUS, status_of
 
-_STRING: Schema = {"type": "string"}
+_STRING_SCHEMA: Schema = {"type": "string"}
 # errors that have another status than the one of `status_of`
 _BY_HTTP = {
     **KIND_BY_STATUS,
@@ -41,9 +41,10 @@ def schemas(extensions: Iterable[str] = ()) -> dict[str, Schema]:
     """Return the schemas of messages and replies by name. *extensions* are the names of more actions."""
     metas = {action.meta.__name__: _meta_schema(action.meta) for action in ACTIONS.values()}
     messages = {
-        name: _message(name, _ref(action.meta.__name__), action.text) for name, action in ACTIONS.items()
+        name: _message_schema(name, _ref(action.meta.__name__), action.text)
+        for name, action in ACTIONS.items()
     }
-    messages |= {name: _message(name, {"type": "object"}, "") for name in extensions}
+    messages |= {name: _message_schema(name, {"type": "object"}, "") for name in extensions}
     names = {name: f"{name[:1].upper()}{name[1:]}Message" for name in messages}
     mapping = {name: _ref(title)["$ref"] for name, title in names.items()}
     return {
@@ -59,7 +60,7 @@ def schemas(extensions: Iterable[str] = ()) -> dict[str, Schema]:
     }
 
 
-def _message(name: str, meta: Schema, text: str) -> Schema:
+def _message_schema(name: str, meta: Schema, text: str) -> Schema:
     return _object({"action": {"const": name}, "meta": meta}, "action", description=text)
 
 
@@ -81,7 +82,7 @@ def _or_null(schema: Schema) -> Schema:
 
 def _quit() -> Schema:
     order = _object({"serverCmd": {"const": "quit"}}, "serverCmd")
-    return _object({"action": _STRING, "meta": _object({"ctl": order}, "ctl")}, "meta")
+    return _object({"action": _STRING_SCHEMA, "meta": _object({"ctl": order}, "ctl")}, "meta")
 
 
 def _replies() -> dict[str, Schema]:
@@ -91,12 +92,12 @@ def _replies() -> dict[str, Schema]:
     }
     said: Schema = {
         "status": flag,
-        "msg": {**_STRING, "description": "the failure and its solution, in one line"},
+        "msg": {**_STRING_SCHEMA, "description": "the failure and its solution, in one line"},
         "error": _ref("Error"),
-        "warnings": {"type": "array", "items": _STRING},
+        "warnings": {"type": "array", "items": _STRING_SCHEMA},
     }
-    row = {name: _or_null({"type": "integer"} if name == "bytes" else _STRING) for name in ATTRIBUTES}
-    row["name"] = _STRING
+    row = {name: _or_null({"type": "integer"} if name == "bytes" else _STRING_SCHEMA) for name in ATTRIBUTES}
+    row["name"] = _STRING_SCHEMA
     yes: Schema = {"const": True}
     rows = {"type": "array", "items": {"anyOf": [_ref("Row"), _ref("Folder")]}}
     marker = {
@@ -108,9 +109,9 @@ def _replies() -> dict[str, Schema]:
     return {
         "Error": _object({"type": {"enum": sorted(kind.__name__ for kind in kinds())}}, "type"),
         "Reply": _object(said, "status"),
-        "Accepted": _object({**said, "status": yes, "job": _STRING}, "status", "job"),
+        "Accepted": _object({**said, "status": yes, "job": _STRING_SCHEMA}, "status", "job"),
         "Row": _object(row, *row),
-        "Folder": _object({"subdir": _STRING}, "subdir"),
+        "Folder": _object({"subdir": _STRING_SCHEMA}, "subdir"),
         "Stored": _object({"status": yes, "object": _ref("Row")}, "status", "object"),
         "Listing": _object({**listing, "warnings": said["warnings"]}, *listing),
         "Job": _job(),
@@ -119,8 +120,8 @@ def _replies() -> dict[str, Schema]:
 
 
 def _job() -> Schema:
-    of_it = dict.fromkeys(("job", "jid", "owner", "action", "created", "started", "finished"), _STRING)
-    so_far: Schema = {"progress": {"type": "object"}, "msg": _STRING, "reply": {"type": "object"}}
+    of_it = dict.fromkeys(("job", "jid", "owner", "action", "created", "started", "finished"), _STRING_SCHEMA)
+    so_far: Schema = {"progress": {"type": "object"}, "msg": _STRING_SCHEMA, "reply": {"type": "object"}}
     return _object(
         {**of_it, "state": {"enum": list(STATES)}, **so_far}, "job", "action", "state", "created", "progress"
     )
@@ -136,7 +137,9 @@ def error_schemas() -> dict[str, Schema]:
 
 def _error_reply(names: list[str]) -> Schema:
     error = {"allOf": [_ref("Error"), _object({"type": {"enum": names}})]}
-    return _object({"status": {"const": False}, "msg": _STRING, "error": error}, "status", "msg", "error")
+    return _object(
+        {"status": {"const": False}, "msg": _STRING_SCHEMA, "error": error}, "status", "msg", "error"
+    )
 
 
 @functools.cache
