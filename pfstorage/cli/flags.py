@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from pfstorage.logs.output import Parser
-from pfstorage.settings.flags import FLAGS, MAX_COUNT, Flag
+from pfstorage.settings.flag import MAX_COUNT, Flag
+from pfstorage.settings.flags import FLAGS
 
 DESCRIPTION = """\
 pfstorage gives one regular JSON interface to object storage: OpenStack Swift,

@@ -13,7 +13,8 @@ from typing import Any
 
 from pfstorage.errors import SettingsError
 from pfstorage.jobs.model import JobLimits
-from pfstorage.settings.flags import MAX_COUNT, SERVER_FLAGS
+from pfstorage.settings.flag import MAX_COUNT
+from pfstorage.settings.flags import SERVER_FLAGS
 from pfstorage.settings.model import size_of
 from pfstorage.settings.sources import server_settings
 from pfstorage.transfer.concurrency import AUTO_MAX, max_workers

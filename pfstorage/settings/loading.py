@@ -9,7 +9,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pfstorage.errors import SettingsError
-from pfstorage.settings.flags import DURABLE, SERVER_FLAGS
+from pfstorage.settings.flag import DURABLE
+from pfstorage.settings.flags import SERVER_FLAGS
 from pfstorage.settings.model import (
     BLOCKS,
     MIN_PART,

@@ -34,7 +34,7 @@ def has_same_bytes(context: TransferContext, body: Body, known: ObjectInfo) -> b
     """Return whether *body* has the bytes of the object *known*, the row of a listing.
 
     Send a HEAD if the listing has neither a size nor an MD5, and if it shows an empty object but *body* is not empty:
-    Swift lists dynamic large objects (DLO) and symlinks as empty. If the object is empty or has no MD5, return False.
+    see `ObjectInfo.seems_empty`. If the object is empty or has no MD5, return False.
     """
     is_unknown = known.size is None and not (known.md5 or known.segments_etag)
     if is_unknown or (known.seems_empty and body.size):

@@ -151,7 +151,7 @@ def _verdict(context: TransferContext, transfer: Transfer, body: Body) -> Transf
 
 
 def _is_listed_empty(context: TransferContext, known: ObjectInfo) -> bool:
-    """Return whether a listed object is empty. Send a HEAD: Swift lists large objects and symlinks as empty."""
+    """Return whether a listed object is empty. Send a HEAD, because it may only seem so (`ObjectInfo.seems_empty`)."""
     return not known.size and _is_empty(context.storage.head(known.key))
 
 
