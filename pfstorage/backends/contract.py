@@ -60,7 +60,7 @@ class ObjectInfo:
     def seems_empty(self) -> bool:
         """Whether the size is 0 or the MD5 is the MD5 of zero bytes.
 
-        A listing may show an object with content in this way: Swift does so for dynamic large objects (DLO) and symlinks.
+        A listing may show an object with content in this way: Swift does so for dynamic large objects and symlinks.
         """
         return self.size == 0 or (self.etag == EMPTY_MD5 and not self.segments_etag)
 

@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 # All times are in seconds.
 # The maximum time for which the first request of the queue waits for requests of others.
@@ -30,12 +30,15 @@ _AGE_SECONDS = 0.5
 
 @dataclass(eq=False)
 class _Request:
-    """A request of *owner*. Others wait for it until a time. *computed* is the counted processor time of its thread."""
+    """A request of *owner*. Others wait for it until a time. *computed* is the counted processor time of its thread.
+
+    *may_go_on* exists while the request is the first of the queue.
+    """
 
     owner: str
     awaited_until: float
     computed: float
-    may_go_on: threading.Event = field(default_factory=threading.Event)
+    may_go_on: threading.Event | None = None
 
 
 class OwnerShares:
@@ -74,7 +77,7 @@ class OwnerShares:
 
     def _wake_first(self) -> None:
         first = self._first
-        if first and not self._must_wait(first):
+        if first and first.may_go_on and not self._must_wait(first):
             first.may_go_on.set()
 
     def give_way(self) -> None:
@@ -85,7 +88,7 @@ class OwnerShares:
         self._count(request)
         if self._must_wait(request) and self._queue.acquire(timeout=QUEUE_SECONDS):
             try:
-                request.may_go_on.clear()
+                request.may_go_on = threading.Event()
                 self._first = request
                 if self._must_wait(request):
                     request.may_go_on.wait(YIELD_SECONDS)
