@@ -212,8 +212,8 @@ class RequestPermit:
         meta. Raise as `begin` does.
         """
         if self._decoding and size > LARGE_MESSAGE and self._queue is None:
+            FAIR_SHARE.pause()  # decoding holds the interpreter's lock; a pause in the place would delay others
             self._enter(self._decoding)
-            FAIR_SHARE.pause()  # decoding holds the interpreter's lock
 
     def end_decoding(self) -> None:
         """Give back the place of `begin_decoding`, if the request still has it."""
