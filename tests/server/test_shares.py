@@ -17,6 +17,7 @@ import pytest
 from pfstorage import StoreHandler, ThreadedHTTPServer, open_storage
 from pfstorage.errors import BusyError
 from pfstorage.jobs import scheduler
+from pfstorage.runtime.fair_share import FAIR_SHARE
 from pfstorage.server import admission, listener, load
 from pfstorage.server.admission import AdmissionQueue
 from pfstorage.server.options import ServerOptions
@@ -459,3 +460,30 @@ def test_where_too_many_wait_the_last_of_whoever_has_most_is_sent_away() -> None
     for thread in threads:
         thread.join()
     assert order[1:] == ["eve", "ann", "eve"]
+
+
+# the processor
+
+
+@pytest.mark.parametrize(("guarded", "owner"), [(True, "ann"), (False, "127.0.0.2")])
+def test_a_request_counts_for_its_token_or_its_address_until_its_reply_is_sent(
+    start: Start, clients: Clients, monkeypatch: pytest.MonkeyPatch, guarded: bool, owner: str
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(FAIR_SHARE, "set_owner", lambda owner: calls.append(f"owner {owner}"))
+    monkeypatch.setattr(FAIR_SHARE, "begin_reply", lambda: calls.append("reply"))
+    monkeypatch.setattr(FAIR_SHARE, "end_request", lambda: calls.append("end"))
+    server = start(guarded=guarded)
+    data = post(json.dumps(HELLO), bearer("ann")) if guarded else HELLO_POST
+    assert said(clients(server, data, "127.0.0.2"))[0] == 200
+    until(lambda: len(calls) == 3)
+    assert calls == [f"owner {owner}", "reply", "end"]
+
+
+def test_a_broken_reply_ends_its_request(
+    start: Start, clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[None] = []
+    monkeypatch.setattr(FAIR_SHARE, "end_request", lambda: ends.append(None))
+    clients(start(), b"nonsense\r\n\r\n")
+    until(lambda: len(ends) == 1)
