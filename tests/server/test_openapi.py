@@ -290,6 +290,7 @@ def command(page: str) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.no_cover
 def test_no_request_breaks_the_server_or_is_answered_otherwise_than_it_says(
     swift: DevSwift, tmp_path: Path
 ) -> None:
