@@ -31,9 +31,9 @@ log = logging.getLogger(__name__)
 _SECRET_FILES = ("--tlsKey", "--swiftKey")
 _M_ARENA_MAX = -8  # of mallopt(3), from glibc's malloc.h
 
-# A full collection examines the rows of all listings, and stops all threads for 50 ms: start it a tenth as often as
-# with Python's 700, 10, 10.
-_GC_THRESHOLDS = 2000, 20, 50
+# A full collection examines the rows of all listings, and stops all threads for 50 ms: start it a fifth as often as
+# with Python's 700, 10, 10. Reference cycles take more memory meanwhile.
+_GC_THRESHOLDS = 700, 10, 50
 
 
 def serve(handler: StoreHandler, options: argparse.Namespace, key_source: str) -> bool:
