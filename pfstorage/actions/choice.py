@@ -79,7 +79,7 @@ class ListedObjects:
     def __init__(
         self, prefix: str | None, target: Target, selection: Selection, check_space: SpaceCheck | None
     ) -> None:
-        """*check_space* checks a plan of files to write. It is None for a dry run."""
+        """Set the selection. *check_space* checks a plan of files to write. It is None for a dry run."""
         self.prefix = target.location if prefix is None else prefix
         self.target = target
         self.selection = selection

@@ -27,7 +27,7 @@ MAX_WARNINGS = 1000
 
 @dataclass
 class Upload:
-    """Hold a file that the sender attached to the message: *body* has *size* bytes."""
+    """A file that the sender attached to the message: *body* has *size* bytes."""
 
     body: Source
     size: int
@@ -39,32 +39,32 @@ class Upload:
 
 
 class Permit(Protocol):
-    """Limit how many messages work with the store at once."""
+    """The permit of one message. Permits limit how many messages work with the store at once."""
 
     @property
     def is_gone(self) -> Callable[[], bool]:
-        """Return a function that is true after the client has disconnected."""
+        """A function that returns true after the client has disconnected."""
         ...
 
     def begin(self) -> None:
-        """Take the permit to work. Raise `BusyError`, or `StoppedError` if nobody waits for the reply.
+        """Take a permit to work. Raise `BusyError`, or `StoppedError` if nobody waits for the reply.
 
         A second call does nothing.
         """
         ...
 
     def begin_transfer(self) -> None:
-        """Take the permit to move files, of which there are fewer. Raise as `begin` does."""
+        """Take a permit to move files. There are fewer of these. Raise as `begin` does."""
         ...
 
     def begin_following(self) -> None:
-        """Take the permit to wait for a job. Raise `BusyError` at once if all are taken."""
+        """Take a permit to wait for a job. Raise `BusyError` at once if all are taken."""
         ...
 
 
 @dataclass(eq=False)  # not frozen: the server makes one for each request, and a frozen one takes far longer
 class RequestContext:
-    """Describe the sender of a message and the environment that runs it. Nobody changes one after it is made."""
+    """The sender of a message, and the environment that runs it. Do not modify an instance."""
 
     principal: Principal = field(default_factory=Principal)
     # ends the work early
@@ -118,7 +118,7 @@ class Handler(Protocol):
 
 @dataclass
 class ActionContext:
-    """Give an action the handler, the request and the storage. The reply includes its *warnings*."""
+    """The handler, the request and the storage of one action. The reply includes its *warnings*."""
 
     handler: Handler
     request: RequestContext
@@ -163,7 +163,7 @@ class ActionContext:
 
     @property
     def cancellation(self) -> CancellationToken:
-        """End work that is for the reply only: by request, or because nobody waits for the reply any more."""
+        """The token that ends work for the reply only: by request, or because nobody waits for the reply any more."""
         if self._cancellation is None:
             permit = self.request.permit
             self._cancellation = CancellationToken(

@@ -15,7 +15,7 @@ M = TypeVar("M")
 
 @dataclass(frozen=True)
 class Action:
-    """Describe an action: its *name*, the dataclass of its *meta*, and the function *run* that performs it.
+    """An action: its *name*, the dataclass of its *meta*, and the function *run* that performs it.
 
     A *read_only* action changes nothing. *text* describes the action in the OpenAPI document.
     """

@@ -17,7 +17,7 @@ from pfstorage.transfer import Failure, Transfer
 
 
 class Target:
-    """Map objects below *location* to files below *over*. If *over* is empty, map whole keys to files below *cwd*.
+    """The mapping of objects below *location* to files below *over*; without *over*, of whole keys to files in *cwd*.
 
     Raise `ForbiddenError` if *local_access* does not allow the directory.
     """
@@ -90,7 +90,7 @@ class Target:
 
 
 class Claims:
-    """Assign each local file of a message to one object."""
+    """The assignment of each local file of a message to one object."""
 
     def __init__(self, folds_names: bool) -> None:
         self._collisions = Collisions(folds_names, is_sorted=False)
