@@ -48,17 +48,17 @@ class Permissions:
 
     @property
     def is_unrestricted(self) -> bool:
-        """Whether they include everything, even the jobs of other users and the server itself."""
+        """Whether the permissions include everything, even the jobs of other users and the server itself."""
         return self.level == LEVELS[-1] and not self.prefix
 
     def allows(self, level: str) -> bool:
-        """Return whether they include *level*."""
+        """Return whether the permissions include *level*."""
         return LEVELS.index(self.level) >= LEVELS.index(level)
 
     def covers(self, others: Permissions) -> bool:
-        """Return whether they include all keys of *others*."""
+        """Return whether the permissions include all keys of *others*."""
         return self.allows_key(others.prefix)
 
     def allows_key(self, key: str) -> bool:
-        """Return whether they include *key*."""
+        """Return whether the permissions include *key*."""
         return key.startswith(self.prefix)
