@@ -81,7 +81,7 @@ _PROXY_SCHEMES = {"basic", "bearer", "digest", "negotiate", "ntlm"}
 
 @dataclass(frozen=True)
 class RequestSubject:
-    """Describe a request: its *method*, and the *key* or *container* at *address*."""
+    """The subject of a request: its *method*, and the *key* or *container* at *address*."""
 
     address: str
     kind: RequestKind

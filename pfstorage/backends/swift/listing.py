@@ -46,7 +46,7 @@ R = TypeVar("R")
 
 
 class SwiftListings:
-    """Send requests for listings by *session*."""
+    """The listings of containers, requested by *session*."""
 
     def __init__(self, session: SwiftSession) -> None:
         self._session = session

@@ -26,7 +26,7 @@ DOUBT_SECONDS = 5.0
 
 
 class Login:
-    """Share one login between all callers. One of them logs in, and the others wait for the result."""
+    """A login that all callers share. One of them logs in, and the others wait for the result."""
 
     def __init__(self, log_in: Callable[[], tuple[str, str]]) -> None:
         self._log_in = log_in
@@ -63,7 +63,7 @@ class Login:
 
 
 class Authenticator:
-    """Log in as *settings* describe it, over connections of *network* that *retry_policy* may abort."""
+    """The login that *settings* describe, over connections of *network* that *retry_policy* may abort."""
 
     def __init__(self, settings: Settings, network: Network, retry_policy: RetryPolicy) -> None:
         self._settings = settings

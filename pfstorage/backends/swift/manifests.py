@@ -29,7 +29,7 @@ class Unreadable(Exception):
 
 
 class SwiftManifests:
-    """Find the parts of large objects."""
+    """The manifests of large objects, which list their parts."""
 
     def __init__(self, objects: SwiftObjects) -> None:
         self._objects = objects

@@ -44,7 +44,7 @@ def origin_of(url: str) -> str:
 
 
 class Network:
-    """Open, pool and abort connections for the settings of one storage. Safe in many threads."""
+    """The pooled connections of one storage, opened as its settings describe. Safe in many threads."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

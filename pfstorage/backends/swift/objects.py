@@ -40,7 +40,7 @@ class WrongBytesStoredError(IntegrityError, is_public=False):
 
 
 class SwiftObjects:
-    """Send requests about objects by *session*. A PUT creates a missing container if *makes_containers* is set."""
+    """Objects of a Swift, requested by *session*. A PUT creates a missing container if *makes_containers* is set."""
 
     def __init__(self, session: SwiftSession, *, makes_containers: bool) -> None:
         self.session = session

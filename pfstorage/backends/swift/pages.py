@@ -64,7 +64,7 @@ def fetched_ahead(
 
 
 class _Forward:
-    """Fetch pages in a thread, and keep them in a queue."""
+    """A thread that fetches pages, and keeps them in a queue."""
 
     def __init__(self, fetch: Fetch, start_after: str, left: int | None) -> None:
         self._fetch = fetch
@@ -114,7 +114,7 @@ class _Forward:
 
 
 class _Backward:
-    """Fetch pages from the end in a thread, until they meet those of *forward*."""
+    """A thread that fetches pages from the end, until they meet those of *forward*."""
 
     def __init__(self, fetch: Fetch, name_of: Callable[[PageRow], str], forward: _Forward) -> None:
         self._fetch = fetch

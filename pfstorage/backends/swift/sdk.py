@@ -62,7 +62,7 @@ def log_in(settings: Settings, connect: Connect) -> tuple[str, str]:
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
-    """Send the requests of keystoneauth over connections of this package."""
+    """An adapter that sends the requests of keystoneauth over connections of this package."""
 
     def __init__(self, connect: Connect) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ def _domain(of: str, options: Mapping[str, Any], number: object) -> dict[str, An
 
 
 class SdkConnection(swift.Connection):  # type: ignore[misc]
-    """Log in by *log_in*, and send each request along the route that *find_route* returns.
+    """A connection of swiftclient that logs in by *log_in*, and sends each request along the route of *find_route*.
 
     swiftclient itself supports only the proxies of the environment, no certificates of ``SSL_CERT_FILE``, and no
     login with an application credential.
@@ -189,7 +189,7 @@ class SdkConnection(swift.Connection):  # type: ignore[misc]
 
 
 class _Trusting(requests.adapters.HTTPAdapter):
-    """Trust the certificates of *context* only."""
+    """An adapter that trusts the certificates of *context* only."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context

@@ -50,7 +50,7 @@ REUSED_BY = "x-object-meta-taken-by"
 
 
 class SwiftSegments:
-    """Access the segments of the objects in *container*, and the manifests that list them."""
+    """The segments of the objects in *container*, and the manifests that list them."""
 
     def __init__(self, objects: SwiftObjects, container: str) -> None:
         self.objects = objects
@@ -114,7 +114,7 @@ class SwiftSegments:
 
 
 class SwiftUpload:
-    """Implement `MultipartUpload` for *key*. *stem* is in the names of its segments: mtime, size and part size."""
+    """A `MultipartUpload` of *key*. *stem* is in the names of its segments: mtime, size and part size."""
 
     def __init__(
         self,

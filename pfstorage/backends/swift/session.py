@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class SwiftSession:
-    """Send the requests to one Swift with one login and one pool of connections. Safe in many threads."""
+    """A session at one Swift, with one login and one pool of connections. Safe in many threads."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -179,7 +179,7 @@ class SwiftSession:
 
 
 class _Signature:
-    """Remember whether the store names a transaction in each answer, None before that is known."""
+    """The knowledge whether the store names a transaction in each answer, None before that is known."""
 
     def __init__(self) -> None:
         self.is_used: bool | None = None

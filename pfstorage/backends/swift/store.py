@@ -26,7 +26,7 @@ def open_storage(settings: Settings) -> SwiftStorage:
 
 
 class SwiftStorage:
-    """Access one container of an OpenStack Swift. Safe in many threads."""
+    """One container of an OpenStack Swift. See `Storage`. Safe in many threads."""
 
     takes_streams = True
 

@@ -50,7 +50,7 @@ class _Uses:
 
 @dataclass
 class _Look:
-    """Collect the results of all objects that were read. *left* has the segments that none of them uses.
+    """The results of all objects that were read. *left* has the segments that none of them uses.
 
     *named* has the used segments that are still to be read: they may be manifests themselves.
     """
@@ -74,7 +74,7 @@ class _Look:
 
 
 class SwiftSweep:
-    """Find the unused segments in a container. All objects of the account may use them.
+    """A search for the unused segments in a container. All objects of the account may use them.
 
     The segments are listed first, so a manifest that exists then is found later. The manifests are read twice: one
     that is copied and then removed during the first reading may be missed in both places.
@@ -134,7 +134,7 @@ class SwiftSweep:
     def _old_segments(
         self, home: str, takes: Callable[[str], bool], oldest: str
     ) -> Iterator[tuple[str, Leftover]]:
-        """Yield path and segment for each upload that has stored none since *oldest*, a date; "" means now."""
+        """Yield the path and the segment of each upload that has stored none since *oldest*, a date; "" means now."""
         latest: dict[str, str] = {}
         found = []
         try:
