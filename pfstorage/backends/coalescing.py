@@ -35,7 +35,7 @@ class _Requests(Generic[T]):
 
 
 class RequestCoalescer(Generic[T]):
-    """Sends equal requests once for several callers, which must not modify the result. Several threads may use it.
+    """A sender that sends equal requests once for several callers. They must not modify the result. Thread-safe.
 
     A caller never gets the result of a request that was sent before the call, so it sees its own earlier changes.
     A caller does not join a running request. It joins the next one, which starts when one of `MAX_CONCURRENT` running

@@ -12,7 +12,7 @@ from pfstorage.settings.model import Settings
 
 
 class CurrentStorage:
-    """Keep one storage open for the present settings. Reopen it after they change.
+    """The open storage of the present settings. It is reopened after they change.
 
     It is safe to use from many threads.
     """

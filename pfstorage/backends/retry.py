@@ -34,7 +34,7 @@ WATCH_SECONDS = 0.25
 
 
 class RetryCounter:
-    """Count retries. Safe in many threads."""
+    """A count of retries. Safe in many threads."""
 
     def __init__(self) -> None:
         self.value = 0
@@ -55,7 +55,7 @@ def zero_progress() -> int:
 
 
 class OutageTracker:
-    """Measure how long a store has accepted no connection, over all requests to it. Safe in many threads."""
+    """The time for which a store has accepted no connection, over all requests to it. Safe in many threads."""
 
     def __init__(self) -> None:
         self._began = self._seen = float("-inf")
@@ -78,7 +78,7 @@ class OutageTracker:
 
 
 class RetryPolicy:
-    """Retry failed requests, and end them early on cancellation. Safe in many threads.
+    """A policy that retries failed requests, and ends them early on cancellation. Safe in many threads.
 
     A request is repeated up to *retries* times, without this limit as long as it makes progress. With *has_budget*,
     all requests share a budget of retries, since retries of most requests would only add to the load of the store.

@@ -20,7 +20,7 @@ from pfstorage.backends.http.response import StoreResponse
 
 @dataclass(frozen=True)
 class NetworkRoute:
-    """Describe how to reach the server of *url*: directly, or through the HTTP proxy of the URL *proxy*.
+    """A route to the server of *url*: direct, or through the HTTP proxy of the URL *proxy*.
 
     *timeout* in seconds bounds each silence and the head of each answer; *connect_timeout* bounds the opening of a
     connection. *min_rate* in bytes a second bounds the speed of bodies from below, 0 sets no bound (see `pace`).
@@ -90,7 +90,7 @@ def speaks_tls(route: NetworkRoute) -> bool:
 
 
 class Tunnel(http.client.HTTPConnection):
-    """Connect by TLS to *host* and *port* through the proxy at *proxy_address*, which gets *headers*.
+    """A TLS connection to *host* and *port* through the proxy at *proxy_address*, which gets *headers*.
 
     The request is CONNECT (RFC 9110, 9.3.6). `http.client` sends it too, but not for an IPv6 address before
     Python 3.12, and it hides the status of the proxy.

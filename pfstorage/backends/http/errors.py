@@ -65,7 +65,7 @@ PROXY = "its proxy does not (see --httpProxy, or http_proxy, https_proxy, all_pr
 
 
 class Broken:
-    """Convert the errors of a connection within a ``with`` block to `ConnectionBroken`.
+    """A context manager that converts the errors of a connection in its block to `ConnectionBroken`.
 
     *connecting* means that the block opens the connection, *by_proxy* that it does so through a proxy.
     """

@@ -15,7 +15,7 @@ class TooSlowError(TimeoutError):
 
 
 class Allowance:
-    """Count the seconds that may still be spent waiting for the other end, *most* of them at any time.
+    """A count of the seconds that may still be spent waiting for the other end, *most* of them at any time.
 
     Only waits count, not the work of this end, such as writing to a slow disk. *does* describes in the text of the
     error the action that the other end does too slowly.

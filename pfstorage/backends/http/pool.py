@@ -11,7 +11,7 @@ C = TypeVar("C")
 
 
 class Pool(Generic[C]):
-    """Keep connections to one origin, which *connect* opens and *disconnect* closes. Safe in many threads.
+    """A pool of connections to one origin, which *connect* opens and *disconnect* closes. Safe in many threads.
 
     The connection that was returned last is lent first, since its socket is most likely still open. The pool grows
     with the number of callers at the same time. A request for another origin closes the idle connections, since the

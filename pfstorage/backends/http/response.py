@@ -127,7 +127,7 @@ class StoreResponse(http.client.HTTPResponse):
 
 
 class _Received(io.RawIOBase):
-    """Read from *socket*. A timeout of the system raises `TimeoutError`, and does not look like the end.
+    """The received bytes of *socket*. A timeout of the system raises `TimeoutError`, and does not look like the end.
 
     *allowance* bounds all waits together. Received bytes extend it if *is_content* is set. *pending* counts the
     received bytes that no head and no body has claimed.
