@@ -55,7 +55,7 @@ def _human_bytes(size: float) -> str:
 
 
 class Lines:
-    """Log a line every `LINE_SECONDS`. A shorter transfer has none."""
+    """A log of the progress: one line every `LINE_SECONDS`. A shorter transfer has none."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -68,7 +68,7 @@ class Lines:
 
 
 class Bar:
-    """Show a bar of tqdm: files, bytes, rate, remaining time and failures."""
+    """A progress bar of tqdm: files, bytes, rate, remaining time and failures."""
 
     def __init__(self) -> None:
         self._bar: Any = None

@@ -33,7 +33,7 @@ SILENCE_SECONDS = 3600
 
 @dataclass(frozen=True)
 class RemoteOptions:
-    """How to reach a server. *proxy* is the URL of a proxy; without it, the variables of the environment apply.
+    """The way to a server. *proxy* is the URL of a proxy; without it, the variables of the environment apply.
 
     *ca_cert* is a file of certificates to trust, instead of those of the system or of ``SSL_CERT_FILE``. *insecure*
     trusts every certificate.

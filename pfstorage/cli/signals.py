@@ -22,7 +22,7 @@ class EndedBySignal(KeyboardInterrupt):
 
 
 class SignalHandlers:
-    """Cancel *cancellation* at a signal, within a ``with`` block.
+    """A context manager that cancels *cancellation* at a signal.
 
     If nothing listens to the cancellation, and at the second signal, raise `EndedBySignal`. Before `begin`, a signal
     ends the process at once. A signal that the parent process has disabled, such as SIGHUP by ``nohup``, stays
