@@ -43,7 +43,7 @@ def key_dereference(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class FL2dict:
-    """Decode a flattened dictionary of jQuery. A call of the instance returns the nested one."""
+    """A decoder of a flattened dictionary of jQuery. A call of the instance returns the nested one."""
 
     def __init__(self, o: str | Mapping[str, str]) -> None:
         self.d_in = o
@@ -141,7 +141,7 @@ class PfStorage:
         return result
 
     def ls(self, **kwargs: Any) -> dict[str, Any]:
-        """List: ``{"status", "objectDict": [rows], "lsList": [names], "fullPath"}``."""
+        """List objects: ``{"status", "objectDict": [rows], "lsList": [names], "fullPath"}``."""
         reply = self._act("ls", {**kwargs, "retSpec": []})
         listing = reply.get("ls")
         if isinstance(listing, dict):
