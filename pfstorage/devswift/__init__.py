@@ -42,7 +42,7 @@ class DevSwiftError(RuntimeError):
 
 @dataclass(frozen=True)
 class DevSwift:
-    """Describe a development server that runs as the child *process*. Its files are in *directory*."""
+    """A development server that runs as the child *process*. Its files are in *directory*."""
 
     port: int
     directory: Path

@@ -61,7 +61,7 @@ def paste_config(kind: str) -> str:
 
 
 class Cache:
-    """Provide the methods of memcached that Swift uses (`swift.common.memcached.MemcacheRing`), with a dict.
+    """The methods of memcached that Swift uses (`swift.common.memcached.MemcacheRing`), on a dict.
 
     Values are stored as JSON, as there: no caller shares a mutable value with the cache. *clock* returns seconds.
     """
