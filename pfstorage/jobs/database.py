@@ -76,7 +76,7 @@ _ROW_PROBLEMS = ("NULL value in ", "CHECK constraint failed in ")
 
 
 class Database:
-    """Run transactions on the SQLite file *path*, or on a temporary file if *path* is "".
+    """Transactions on the SQLite file *path*, or on a temporary file if *path* is "".
 
     Any thread may call a method. A method raises `StateFileError` or `FullDiskError` if SQLite fails.
     """
@@ -156,7 +156,7 @@ class Database:
 
 
 class _ConnectionPool:
-    """Lend each of *connections* to one thread at a time."""
+    """A pool that lends each of *connections* to one thread at a time."""
 
     def __init__(self, connections: list[sqlite3.Connection]) -> None:
         self._count = len(connections)

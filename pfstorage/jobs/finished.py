@@ -18,7 +18,7 @@ SWEEP_INTERVAL = 60.0
 
 
 class FinishedJobs:
-    """Record the final states of jobs in *store*, and remove old jobs from it.
+    """The recorder of the final states of jobs in *store*. It also removes old jobs from it.
 
     One thread at a time may call a method. Any thread may read *unsaved*.
     """

@@ -28,7 +28,7 @@ UNKNOWN_OWNER = "\0"
 
 @dataclass(frozen=True)
 class JobLimits:
-    """Bound the number and the bytes of jobs.
+    """The bounds of the number and the bytes of jobs.
 
     *max_running* jobs run at once; each owner has at most *max_running_per_owner* of them, or as many as there are
     if that is 0. See `JobQueue.next` for the places beyond *max_running*.

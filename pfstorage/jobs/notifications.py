@@ -10,7 +10,7 @@ _CONDITIONS = 64
 
 
 class JobNotifier:
-    """Let threads wait for a change of a job, and wake them. Any thread may call a method."""
+    """A notifier of the threads that wait for a change of a job. Any thread may call a method."""
 
     def __init__(self) -> None:
         self._conditions = [threading.Condition() for _ in range(_CONDITIONS)]

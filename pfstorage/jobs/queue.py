@@ -29,7 +29,7 @@ class QueuedJob:
 
 
 class JobQueue:
-    """Hold the queued jobs by their ids. One thread at a time may call a method."""
+    """The queued jobs by their ids. One thread at a time may call a method."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, QueuedJob] = {}

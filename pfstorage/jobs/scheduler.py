@@ -29,7 +29,7 @@ HEARTBEAT = 15.0
 
 
 class JobScheduler:
-    """Run the jobs of one process. Any thread may call a method.
+    """The scheduler of the jobs of one process. Any thread may call a method.
 
     A method raises `LocalFileError` if it can't read or write the file of the jobs, `UnknownJobError` for an unknown
     job, and `StoppedError` after `close`.

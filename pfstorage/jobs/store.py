@@ -46,7 +46,7 @@ _CACHE_KEY = "number || '/' || hex(id) || '/' || hex(state)"
 
 
 class JobStore:
-    """Store jobs in ``jobs.sqlite`` of *directory*, or in a temporary file without *directory*.
+    """The jobs in ``jobs.sqlite`` of *directory*, or in a temporary file without *directory*.
 
     Only the owner of the process can read the directory and its files: paths may name patients. Messages and replies
     are compressed. Methods raise `StateFileError` and `FullDiskError`, besides the errors that they name. Any thread
