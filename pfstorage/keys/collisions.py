@@ -13,7 +13,7 @@ from typing import Protocol
 
 
 class Collisions:
-    """Checks whether each key of a pull conflicts with the keys before it.
+    """A check whether each key of a pull conflicts with the keys before it.
 
     With *is_sorted*, keys are checked in ascending order of their UTF-8 bytes, as a store lists them. *folds* means
     that the file system ignores differences of case and of composed or decomposed accents.
