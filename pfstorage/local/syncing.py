@@ -14,7 +14,7 @@ _MAX_REMEMBERED = 100_000
 
 
 class SyncedNames:
-    """Syncs the names of the directories of one tree, and the name of the tree itself, to the disk.
+    """The names of the directories of one tree, and the name of the tree itself, to sync to the disk.
 
     This includes directories that other programs have made, because those may not have synced them. With
     *remembers*, each directory is synced once; use it for a single transfer. A long-lived tree syncs each time,

@@ -49,7 +49,7 @@ class LocalTree:
         top: Directory | None = None,
         deny_list: DenyList | None = None,
     ) -> None:
-        """With *keeps_open*, keep the most recently used directories open; use this for a single transfer.
+        """Use *directory*. With *keeps_open*, keep the last used directories open; use this for a single transfer.
 
         If somebody moves such a directory, new files follow it. *top* is the directory if it is open already:
         *directory* is then only its name, and no path is looked up. Files of *deny_list* are not accessed.
