@@ -128,7 +128,7 @@ def log_uncaught_errors() -> None:
 
 
 class _Formatter(logging.Formatter):
-    """Format a record as the line ``time level message``, with a traceback if the record has an error."""
+    """A formatter of records as the line ``time level message``, with a traceback if a record has an error."""
 
     # whether a traceback shows the texts of errors
     shows_texts = False
@@ -150,7 +150,7 @@ class _Formatter(logging.Formatter):
 
 
 class _ColourFormatter(_Formatter):
-    """Add a colour for each level."""
+    """A formatter that adds a colour for each level."""
 
     def __init__(self, secrets: _Secrets) -> None:
         super().__init__(secrets)
@@ -163,7 +163,7 @@ class _ColourFormatter(_Formatter):
 
 
 class _JsonFormatter(_Formatter):
-    """Format a record as a JSON object in one line: ``time`` in UTC, ``level``, and ``message`` or its *fields*."""
+    """A formatter of records as JSON in one line: ``time`` in UTC, ``level``, and ``message`` or their *fields*."""
 
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created, timezone.utc)

@@ -166,7 +166,7 @@ def _has_descriptor(stream: TextIO | None) -> bool:
 
 
 def _occupy_closed_descriptors() -> None:
-    """Open /dev/null for closed standard streams. Otherwise a file could get such a number, and the output of it."""
+    """Open /dev/null for closed standard streams. A file could get their number otherwise, and with it their output."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # stdin, stdout, stderr
         pass
     os.close(descriptor)
