@@ -33,7 +33,7 @@ class CancellationToken:
         parent: CancellationToken | None = None,
         is_abandoned: Callable[[], bool] | None = None,
     ) -> None:
-        """A token is also cancelled when its *parent* is.
+        """Make a token that is also cancelled when its *parent* is.
 
         *is_abandoned* returns whether nobody waits for the result any more; then the token cancels itself. It is
         called while the token is checked, a few times a second at most.

@@ -78,7 +78,7 @@ class _Loop:
 
 
 class FairShare:
-    """Lets the loops of a busy process take turns. Any thread may call each method.
+    """A scheduler that lets the loops of a busy process take turns. Any thread may call each method.
 
     A loop ends if its thread does not call `pause` for a second.
     """

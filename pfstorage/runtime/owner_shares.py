@@ -23,7 +23,7 @@ REQUEST_LASTS = 0.2
 GAP_SECONDS = 0.002
 # After this time, used processor time counts half.
 HALF_LIFE = 1.5
-# Used processor time that is so short is forgotten.
+# Used processor time below this is forgotten.
 _FORGOTTEN = 0.001
 _AGE_SECONDS = 0.5
 
@@ -42,7 +42,7 @@ class _Request:
 
 
 class OwnerShares:
-    """Counts the recent processor time of each owner, and lets requests wait for those of owners with less.
+    """A count of the recent processor time of each owner: requests wait for those of owners with less.
 
     *now* and *thread_time* are clocks in seconds. Each method is about the request of the calling thread.
     """
