@@ -42,7 +42,7 @@ _HOST_HEADER = re.compile(r"(?:\[([^\[\]/?#@]*)\]|([^:\[\]/?#@]*))(?::[0-9]*)?")
 
 
 class Access:
-    """Check the requests to a server that listens on the address *host*."""
+    """The checks of the requests to a server that listens on the address *host*."""
 
     def __init__(self, options: ServerOptions, host: str) -> None:
         """Read the tokens. Raise `SettingsError`."""
@@ -142,7 +142,7 @@ def _is_same_origin(origin: str, hosts: list[str]) -> bool:
 
 
 class PrivateFiles:
-    """Keep messages away from the private files of the server, which *options* and the settings name.
+    """The private files of the server, which *options* and the settings name. Messages may not access them.
 
     *roots* are the directories that messages may access.
     """

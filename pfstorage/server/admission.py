@@ -31,7 +31,7 @@ class _Ticket:
 
 
 class AdmissionQueue:
-    """Admit up to *limit* requests at once, and up to *owner_limit* of one owner. Others wait for some seconds.
+    """A queue that admits up to *limit* requests at once, and up to *owner_limit* of one owner. Others wait a while.
 
     Up to *waiting* times *limit* requests wait. The requests of one owner are admitted in the order of their arrival,
     and owners take turns, so that an owner of many requests delays only themselves. If too many wait, the owner with

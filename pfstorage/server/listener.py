@@ -34,7 +34,7 @@ PROVISIONAL_SECONDS = 1.0
 
 
 class Listener(ThreadingMixIn, HTTPServer):
-    """Listen on one address, and handle each connection in a thread of its own."""
+    """A listener on one address, which handles each connection in a thread of its own."""
 
     daemon_threads = True
     block_on_close = (

@@ -37,7 +37,7 @@ class Holder:
 
 
 class ServerLoad:
-    """Count the connections and requests of one server, and limit them. Thread-safe.
+    """The counts of the connections and requests of one server, and their limits. Thread-safe.
 
     A connection is new, idle, or in the middle of a request. It is provisional if it was accepted above the limit:
     such a connection has no place until `admit`.

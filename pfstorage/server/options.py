@@ -45,7 +45,7 @@ def _repeatable(flag: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
-    """How the server listens, whom it accepts, and the limits of its resources. Times are in seconds, sizes in bytes.
+    """The options of a server: its clients, its files and its limits. Times are in seconds, sizes in bytes.
 
     *token_path* names the file of tokens. Without it, the server accepts every client that can reach it; at an
     address that is not a loopback one, that needs *allow_anonymous*.

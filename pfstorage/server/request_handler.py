@@ -69,7 +69,7 @@ class Server(Protocol):
 
 
 class RequestHandler(HTTPConnection):
-    """Serve one connection, one request after the other."""
+    """The handler of one connection, which serves one request after the other."""
 
     server: Server  # type: ignore[assignment]
 

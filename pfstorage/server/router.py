@@ -56,7 +56,7 @@ _CORS_HEADERS = (
 
 
 class Router:
-    """Answer requests by *routes*, if *access* allows them."""
+    """A router that answers requests by *routes*, if *access* allows them."""
 
     def __init__(self, access: Access, routes: tuple[Route, ...] = ROUTES) -> None:
         self.access = access

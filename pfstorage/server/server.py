@@ -48,7 +48,7 @@ def seconds_to_end(grace: float) -> float:
 
 
 class ThreadedHTTPServer(Listener):
-    """Serve one `StoreHandler` on one address, with a thread for each connection."""
+    """A server of one `StoreHandler` on one address, with a thread for each connection."""
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ _COPY_NAME = "the temporary copy of the upload"
 
 
 class SpoolSpace:
-    """Limit the bytes of all spooled uploads to *limit*, and those of one owner to half of it. Thread-safe."""
+    """The disk space of spooled uploads: *limit* bytes for all, and half of them for one owner. Thread-safe."""
 
     def __init__(self, limit: float = math.inf) -> None:
         self._limit = limit

@@ -58,7 +58,7 @@ def job_events(request: Request) -> Response:
 
 
 class _EventWriter:
-    """Write one event to *out*: indented JSON, piece by piece, without its line breaks."""
+    """A writer of one event to *out*: indented JSON, piece by piece, without its line breaks."""
 
     def __init__(self, out: Writer) -> None:
         self._out = out

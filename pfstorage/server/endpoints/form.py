@@ -76,7 +76,7 @@ def read_form(
 
 
 class _UnpaddedReader:
-    """Read a form without the blanks that may follow a boundary in its line (RFC 2046, section 5.1.1).
+    """A reader of a form without the blanks that may follow a boundary in its line (RFC 2046, section 5.1.1).
 
     Some gateways add these blanks, and the parser refuses them. A last boundary with more text in its line raises
     `MessageError`: the parser would take it for the end of the form, and cut off the file.

@@ -26,7 +26,7 @@ def healthz(_: Request) -> Response:
 
 
 class Readiness:
-    """``/readyz``: list one row of the store, once at a time, and at most once in `CACHE_SECONDS`.
+    """The endpoint ``/readyz``: it lists one row of the store, once at a time, at most once in `CACHE_SECONDS`.
 
     A store that does not answer within `PROBE_SECONDS` is not ready.
     """

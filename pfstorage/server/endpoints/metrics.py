@@ -84,7 +84,7 @@ class _Durations:
 
 
 class _RequestsCollector(Collector):
-    """Count the answered requests.
+    """The counts of the answered requests.
 
     Each response waits for the count, so it takes one lock and three additions. A Counter and a Histogram of the
     library take three locks and five times as long.
@@ -123,7 +123,7 @@ class _RequestsCollector(Collector):
 
 
 class _Gauges(Collector):
-    """Report current values, such as the number of open connections."""
+    """Current values, such as the number of open connections."""
 
     def __init__(self, gauges: Mapping[str, Gauge]) -> None:
         self._gauges = gauges

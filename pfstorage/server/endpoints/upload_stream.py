@@ -9,7 +9,7 @@ from pfstorage.backends.checksums import new_md5
 from pfstorage.errors import MessageError, SlowRequestError, UnavailableError
 from pfstorage.server.http1.body import READ_SIZE, Reader
 
-# bytes that stay in memory, so that they can be sent again if the store fails
+# the bytes that stay in memory, so that they can be sent again if the store fails
 WINDOW = 1024**2
 
 

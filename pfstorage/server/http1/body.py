@@ -34,7 +34,7 @@ class Reader(Protocol):
 
 
 class SizedReader:
-    """Read a body of *length* bytes from *stream*."""
+    """A reader of a body of *length* bytes from *stream*."""
 
     def __init__(self, stream: Stream, length: int) -> None:
         self._stream = stream
@@ -53,7 +53,7 @@ class SizedReader:
 
 
 class ChunkedReader:
-    """Read a body in ``Transfer-Encoding: chunked`` from *stream* (RFC 9112, section 7.1).
+    """A reader of a body in ``Transfer-Encoding: chunked`` from *stream* (RFC 9112, section 7.1).
 
     Any deviation from the grammar raises `MessageError`: a proxy may find another end of such a body, and take the
     rest for another request. Chunk extensions and trailers are ignored.

@@ -90,7 +90,7 @@ def send_response(response: Response, out: Writer, method: str, version: str, *,
 
 
 class _Framing:
-    """Choose how the client finds the end of the content: a length, chunks, or the end of the connection."""
+    """The way to mark the end of the content for the client: a length, chunks, or the end of the connection."""
 
     def __init__(self, response: Response, version: str, close: bool) -> None:
         self._response = response
@@ -117,7 +117,7 @@ class _Framing:
 
 
 class _HoldingWriter:
-    """Send the head with the first body bytes, and withhold the last bytes until `end`.
+    """A writer that sends the head with the first body bytes, and withholds the last bytes until `end`.
 
     So a client never receives a complete response if the content function fails. The last bytes are those that
     complete the length of the content or, without a length, the last chunk.

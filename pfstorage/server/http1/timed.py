@@ -21,7 +21,7 @@ FIRST_BYTE = b"H"
 
 
 class TimedSocket:
-    """Send and receive on a socket, with a timeout for each call."""
+    """A socket with a timeout for each call."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
@@ -54,7 +54,7 @@ class TimedSocket:
 
 
 class TimedReader(io.RawIOBase):
-    """Read from *sock* within a time budget. Raise `TimeoutError` when the budget is spent.
+    """A reader from *sock* with a time budget. It raises `TimeoutError` when the budget is spent.
 
     Only the time of waiting for the client counts, not the time in which the server works. *speed_up* returns a
     factor: at 2, the client must send twice as fast to earn the same time.
@@ -87,7 +87,7 @@ class TimedReader(io.RawIOBase):
 
 
 class TimedWriter(io.RawIOBase):
-    """Write responses to *sock*. Raise `TimeoutError` if the client reads too slowly.
+    """A writer of responses to *sock*. It raises `TimeoutError` if the client reads too slowly.
 
     *limits* returns a pair: the seconds for which the client may read nothing, and the number of bytes that earn one
     of these seconds back. It is called at each check, so the limits may change. Bytes in the send buffer of the
