@@ -52,7 +52,7 @@ class _MaskedRepr:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class SwiftSettings(_MaskedRepr):
-    """Locate one container of an OpenStack Swift.
+    """The location of one container of an OpenStack Swift, and its login.
 
     The defaults are those of pfstorage 2.x: a development Swift on this host. *os_options* has Keystone's further
     options, by swiftclient's names for the ``OS_*`` variables. pfstorage shows *file_storage* as 2.x did, and does
@@ -82,7 +82,7 @@ class SwiftSettings(_MaskedRepr):
 
 @dataclass(frozen=True, kw_only=True)
 class FilesystemSettings:
-    """Locate a store in a directory of plain files."""
+    """The location of a store in a directory of plain files."""
 
     store_base: str = ""
     auto_create_container: bool = True
@@ -90,7 +90,7 @@ class FilesystemSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class MemorySettings:
-    """Configure a store in the memory of its process."""
+    """The settings of a store in the memory of its process."""
 
     auto_create_container: bool = True
 
@@ -141,7 +141,7 @@ class CommonSettings(_MaskedRepr):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Settings(CommonSettings):
-    """Hold all settings of one process: the common ones and a block for each backend."""
+    """All settings of one process: the common ones and a block for each backend."""
 
     swift: SwiftSettings = SwiftSettings()
     filesystem: FilesystemSettings = FilesystemSettings()

@@ -39,7 +39,7 @@ class StateTree:
         version: str = __version__,
         args: Mapping[str, Any] | None = None,
     ) -> None:
-        """*args* are the parsed flags, which ``/this/args`` shows without their secrets."""
+        """Present *settings*. *args* are the parsed flags, which ``/this/args`` shows without their secrets."""
         self.settings = settings
         # called with the settings after each change
         self.on_change: Callable[[Settings], None] = lambda _: None
