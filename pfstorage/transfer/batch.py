@@ -32,7 +32,7 @@ class Slot:
 
 
 class CommitBatch:
-    """Collect complete files that have no final name yet. One thread calls all methods."""
+    """A batch of complete files that have no final name yet. One thread calls all methods."""
 
     def __init__(self, context: TransferContext) -> None:
         self._context = context

@@ -30,7 +30,7 @@ _FATAL_IN_A_ROW = (UnavailableError, FullDiskError, NoSpaceError)
 
 
 class CircuitBreaker:
-    """Call *transfer_one*, but fail at once after an error that would meet all further files.
+    """A wrapper of *transfer_one* that fails at once after an error that would meet all further files.
 
     Such an error is a refused login, or *max_failures* files in a row without a store or without space. Otherwise, each
     of a hundred thousand files would use up its own retries. Any thread may call a method.

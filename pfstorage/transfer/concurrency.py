@@ -33,7 +33,7 @@ RESERVED_DESCRIPTORS = 64
 
 
 class WorkerBudget:
-    """Divide *maximum* workers evenly among all transfers of a process, with at least one for each transfer.
+    """A budget of *maximum* workers, divided evenly among all transfers of a process, at least one for each.
 
     So a transfer of ten files does not wait for one of a hundred thousand. Any thread may call a method.
     """

@@ -49,7 +49,7 @@ def run(
 
 
 class _Engine:
-    """Coordinate three kinds of threads: a feeder reads the plan, workers transfer, the caller's thread reports."""
+    """The threads that run a plan: a feeder reads it, workers transfer files, the caller's thread reports."""
 
     def __init__(self, transfer_one: TransferOne, context: TransferContext, report: TransferReport) -> None:
         self.report = report

@@ -19,23 +19,24 @@ from pfstorage.transfer.context import TransferContext, no_progress
 from pfstorage.transfer.engine import run
 from pfstorage.transfer.plan import SAME, Failure, Plan, Transfer, TransferResult
 
-# A HEAD checks so many objects at the beginning of a plan, and as many random ones of the rest.
+# The number of objects that a HEAD checks at the beginning of a plan. It checks as many random ones of the rest.
 HEAD_SAMPLE = 1000
 # Retries of a HEAD for an object that was stored just before: large clusters are eventually consistent.
 NOT_FOUND_RETRIES = 2
 
 
 class _NullSink:
-    """Discard all bytes."""
+    """A sink that discards all bytes."""
 
     def write(self, data: bytes | memoryview) -> int:
         return len(data)
 
 
 class HeadSelector:
-    """Select the objects of a plan that a HEAD checks: the first `HEAD_SAMPLE`, and as many random ones of the rest.
+    """The choice of objects for a HEAD: the first `HEAD_SAMPLE` of a plan, and as many random ones of the rest.
 
-    Once *selects_all* returns true, select each further object. *unchecked* counts the objects that were not selected.
+    Once *selects_all* returns true, each further object is selected. *unchecked* counts the objects that were not
+    selected.
     """
 
     def __init__(self, selects_all: Callable[[], bool]) -> None:

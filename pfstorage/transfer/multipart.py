@@ -60,7 +60,7 @@ def upload_parts(
 
 
 class _PartSource:
-    """Read the next *size* bytes of *source*. It can rewind as far as *source* can."""
+    """The next *size* bytes of *source*. It can rewind as far as *source* can."""
 
     def __init__(self, source: Source, size: int) -> None:
         self.window = rewind_window(source)
@@ -195,7 +195,7 @@ def _md5_in(file: NewFile, offset: int, size: int) -> str:
 
 
 class _OffsetSink:
-    """Write to *file* from *offset* on."""
+    """A sink that writes to *file* from *offset* on."""
 
     def __init__(self, file: NewFile, offset: int) -> None:
         self._file = file
@@ -208,7 +208,7 @@ class _OffsetSink:
 
 
 class _OrderedMd5:
-    """Compute the MD5 of *file* while its parts arrive in any order. Any thread may call `add`."""
+    """The MD5 of *file*, computed while its parts arrive in any order. Any thread may call `add`."""
 
     def __init__(self, file: NewFile, start: int = 0) -> None:
         self._file = file

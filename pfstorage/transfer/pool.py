@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class WorkerPool:
-    """Run tasks in the order of their submission, as many at once as *concurrency* allows.
+    """A pool that runs tasks in the order of their submission, as many at once as *concurrency* allows.
 
     A task may divide its work into subtasks, which come before other tasks. The pool starts a thread when a task
     needs it. The threads are daemons. Any thread may call a method.

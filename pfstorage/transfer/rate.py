@@ -12,12 +12,12 @@ from pfstorage.backends.contract import Sink, Source
 from pfstorage.errors import StoppedError
 from pfstorage.runtime.cancellation import TICK, CancellationToken
 
-# Seconds by which a thread may wake up late. The limiter makes up for so much, but not for longer pauses.
+# Seconds by which a thread may wake up late. The limiter makes up for this time, but not for longer pauses.
 LATE_SECONDS = 0.005
 
 
 class RateLimiter:
-    """Let *rate* bytes per second pass, in the order of the calls of `take`; 0 is no limit. Any thread may call it."""
+    """A limiter that lets *rate* bytes per second pass, in the order of calls of `take`; 0 is no limit. Thread-safe."""
 
     def __init__(self, rate: float = 0.0) -> None:
         self.rate = rate
@@ -62,7 +62,7 @@ def _require_wanted(cancellation: CancellationToken, is_abandoned: Callable[[], 
 
 
 class PacedSink:
-    """Write to *sink*, and call *on_bytes* with the number of bytes before each write. It may sleep."""
+    """A sink that calls *on_bytes*, which may sleep, with the number of bytes before each write to *sink*."""
 
     def __init__(self, sink: Sink, on_bytes: Callable[[int], None]) -> None:
         self._sink = sink
@@ -74,7 +74,7 @@ class PacedSink:
 
 
 class PacedSource:
-    """Read from *source*, and call *on_bytes* with the number of bytes after each read. It may sleep."""
+    """A source that calls *on_bytes*, which may sleep, with the number of bytes after each read from *source*."""
 
     def __init__(self, source: Source, on_bytes: Callable[[int], None]) -> None:
         self._source = source
