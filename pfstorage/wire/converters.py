@@ -14,7 +14,7 @@ Converter = Callable[[object], object]
 
 @dataclass(frozen=True)
 class FromTo:
-    """Hold an item of a list: a text, or an object ``{"from", "to"}``. *to* is None for a text."""
+    """An item of a list: a text, or an object ``{"from", "to"}``. *to* is None for a text."""
 
     from_: str
     to: str | None = None

@@ -171,7 +171,7 @@ def _shown(value: object) -> str:
 
 
 class WireField(NamedTuple):
-    """Describe a field of a dataclass: its *names* in messages or settings, the current one first."""
+    """A field of a dataclass: its *names* in messages or settings, the current one first."""
 
     attribute: str
     names: tuple[str, ...]

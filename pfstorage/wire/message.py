@@ -28,7 +28,7 @@ _KEYS = frozenset(("action", "meta", "args"))
 
 @dataclass(frozen=True)
 class Message:
-    """Hold a decoded message. *meta* is empty if the message has none; *other* has the other keys of the message."""
+    """A decoded message. *meta* is empty if the message has none; *other* has the other keys of the message."""
 
     action: str
     meta: Mapping[str, Any] = field(default_factory=dict)

@@ -78,7 +78,7 @@ class Packed(Mapping[str, Any]):
 
 
 class Packer:
-    """Compress the text of a `Packed`, written in pieces, of *most* characters at most."""
+    """A compressor of the text of a `Packed`, written in pieces, of *most* characters at most."""
 
     def __init__(self, most: int) -> None:
         self._most = most
