@@ -48,12 +48,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# of a Python caller in the same process
+# the context of a Python caller in the same process
 TRUSTED = RequestContext()
 
 
 class StoreHandler:
-    """Run messages against one storage. All three interfaces call it, and many threads may do so at once.
+    """The dispatcher of messages to one storage. All three interfaces call it, and many threads may do so at once.
 
     A subclass can add actions, as in 2.x: a method ``<action>_process(self, *, request)`` gets the message as a dict
     and returns the reply as a dict.
