@@ -185,7 +185,7 @@ def _client_class() -> Any:
 def _curl_words(failure: str) -> str:
     """Return the message of a failure of curl, without the tuple and the number of pfurl's text.
 
-    >>> _words("(7, 'Failed to connect to localhost')")
+    >>> _curl_words("(7, 'Failed to connect to localhost')")
     'Failed to connect to localhost'
     """
     try:
