@@ -1,4 +1,4 @@
-"""Run the benchmarks that are asked for, and print one table."""
+"""Run the benchmarks that the arguments name, and print one table."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     unknown = set(options.names) - BENCHMARKS.keys()
     if unknown:
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started and written does not stay behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the exit ends all processes and removes all files
     run(options.names or list(BENCHMARKS), options.rounds, options.cache, options.work, options.processes)
     return 0
 

@@ -1,8 +1,8 @@
-"""What Python's own HTTP server can do: ``python bare_server.py PORT SIZE``.
+"""Run Python's own HTTP server, as a measure for others: ``python bare_server.py PORT SIZE``.
 
-It answers each request with the same JSON of SIZE bytes, as the manual of `http.server` tells to
-write it. Two things are changed: without TCP_NODELAY, its second packet waits for what the client's
-system has to say to the first, and it answers 23 requests a second; and more clients than 5 may come at once.
+It answers each request with the same JSON of SIZE bytes, as in the manual of `http.server`, with two changes.
+It sets TCP_NODELAY: otherwise its second packet waits for the acknowledgement of the first, and it answers 23
+requests a second. Its queue holds more than 5 new connections.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ EMPTY = json.dumps({"status": True, "filler": ""})
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers `content`."""
+    """A handler that answers each request with `content`."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True

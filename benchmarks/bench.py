@@ -1,4 +1,4 @@
-"""What every benchmark works with: the versions, the store, a place for files; turns, processes."""
+"""The tools of every benchmark: the versions, the store, places for files, turns and processes."""
 
 from __future__ import annotations
 
@@ -26,9 +26,8 @@ T = TypeVar("T")
 class Run:
     """A process that has ended, with exit *status*. *cpu_seconds* are user and system time.
 
-    *peak_bytes* is the largest resident size of the process, or of one of its
-    children. Linux lets it begin with that of the process that started it, so a
-    benchmark must not hold much itself.
+    *peak_bytes* is the largest resident size of the process, or of one of its children. On Linux, it starts with the
+    size of the parent process, so a benchmark must not use much memory itself.
     """
 
     seconds: float
@@ -48,14 +47,14 @@ class Server:
 
     @property
     def peak_bytes(self) -> int:
-        """The largest resident size that it had so far (proc_pid_status(5))."""
+        """The largest resident size of the process so far (proc_pid_status(5))."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 @dataclass(frozen=True)
 class Bench:
-    """*cache* is the directory of environments, *processes* the number of those of a store."""
+    """The environment of a run. *cache* is the directory of environments, *processes* the number that a store has."""
 
     old: Version
     new: Version
@@ -70,9 +69,9 @@ class Bench:
         return self.old, self.new
 
     def turns(self, each: Sequence[T], rounds: int | None = None) -> Iterator[tuple[int, T]]:
-        """Yield the number of the round and one of *each*, each once a round; who was first is then last.
+        """Yield the number of the round and one of *each*. The first of a round is the last of the next one.
 
-        A turn begins once the machine is quiet, or has been waited for long enough.
+        A turn begins when the machine is quiet, or after `QUIET_SECONDS`.
         """
         for number in range(rounds or self.rounds):
             first = number % len(each)
@@ -81,9 +80,9 @@ class Bench:
                 yield number, one
 
     def run(self, *command: str, cwd: Path | None = None, stdin: str = "", stdout: Path | None = None) -> Run:
-        """Run *command* to its end, whatever its exit status.
+        """Run *command* to its end, with any exit status.
 
-        *stdout* is a file for what it prints when that is much; the `Run` then has nothing of it.
+        *stdout* is a file for a long output. `Run.stdout` is empty then.
         """
         with contextlib.ExitStack() as stack:
             given, out, err = (stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(3))
@@ -107,18 +106,18 @@ class Bench:
             return Run(seconds, cpu_seconds, peak_bytes, process.returncode, _text(out), _text(err))
 
     def send(self, version: Version, action: str, port: int | None = None, **meta: Any) -> Run:
-        """Run one message to the store, or what is at *port* in its place, by the command line."""
+        """Send one message by the command line to the store, or to another server at *port*."""
         return self.run(*version.command(*message(port or self.store.port, action, **meta)))
 
     @contextlib.contextmanager
     def serving(self, version: Version, *flags: str) -> Iterator[Server]:
-        """Run a server of *version*; yield it. What it says is thrown away."""
+        """Run a server of *version*, and yield it. Discard its output."""
         port = free_port()
         with self.listening(port, *self.server_command(version, port), *flags) as server:
             yield server
 
     def server_command(self, version: Version, port: int) -> list[str]:
-        """Return what runs a server of *version* at *port*, in front of the store."""
+        """Return the command of a server of *version* at *port*, in front of the store."""
         swift = ("--ipSwift", "127.0.0.1", "--portSwift", str(self.store.port))
         # without --httpResponse, 2.0.0.2 replies without any header of HTTP
         itself = ("--ipSelf", "127.0.0.1", "--portSelf", str(port), "--server", "--forever", "--httpResponse")
@@ -126,13 +125,13 @@ class Bench:
 
     @contextlib.contextmanager
     def listening(self, port: int, *command: str) -> Iterator[Server]:
-        """Run *command*, which listens at *port*, until the end of a ``with`` block; yield it when it does."""
+        """Run *command* until the end of a ``with`` block. Yield it when it listens at *port*."""
         with ended(self.start(*command)) as process:
             wait_until_up(process, port)
             yield Server(port, process.pid)
 
     def start(self, *command: str) -> subprocess.Popen[bytes]:
-        """Start *command*, and throw away what it says."""
+        """Start *command*, and discard its output."""
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -144,11 +143,11 @@ class Bench:
 
     @contextlib.contextmanager
     def place(self, name: str) -> Iterator[Path]:
-        """Yield the path of a directory that is not there yet. At the end its files are emptied.
+        """Yield the path of a directory that does not exist yet. Truncate its files at the end.
 
-        They are removed with all else when the benchmarks end. For some minutes after files were
-        removed, ext4 takes several times as long to make new ones beside them: it passes over the
-        inodes of each of them, one by one (``recently_deleted`` in Linux' fs/ext4/ialloc.c).
+        The end of the benchmarks removes them. After a removal of files, ext4 takes several times as long for some
+        minutes to create new ones in the same directory: it skips the inodes of the removed files one by one
+        (``recently_deleted`` in Linux' fs/ext4/ialloc.c).
         """
         path = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.directory), name)
         try:
@@ -161,7 +160,7 @@ class Bench:
 
 @contextlib.contextmanager
 def ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    """End *process* at the end of a ``with`` block, unless it has ended."""
+    """Terminate *process* at the end of a ``with`` block."""
     try:
         yield process
     finally:
@@ -170,14 +169,14 @@ def ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]
 
 
 def free_port() -> int:
-    """Return a port of the loopback interface at which nothing listens."""
+    """Return a free port of the loopback interface."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
 
 
 def busy_seconds() -> float:
-    """Return the CPU seconds that all processes of the machine have taken (proc_stat(5))."""
+    """Return the CPU seconds that all processes of the machine have used (proc_stat(5))."""
     times = [int(each) for each in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     idle, io_wait = times[3:5]
     return (sum(times) - idle - io_wait) / os.sysconf("SC_CLK_TCK")
@@ -199,9 +198,9 @@ def _text(file: IO[str]) -> str:
 
 
 def _wait_until_quiet() -> None:
-    """Wait, `QUIET_SECONDS` at most, for a moment in which all processors do next to nothing.
+    """Wait up to `QUIET_SECONDS` for a moment in which all processors are idle.
 
-    What the turn before left to be written is written first: else this turn would pay for it.
+    First sync the data that the turn before has written: otherwise this turn would wait for the disk.
     """
     os.sync()
     deadline = time.monotonic() + QUIET_SECONDS

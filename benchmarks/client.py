@@ -1,4 +1,4 @@
-"""One HTTP client, that sends a message after the other."""
+"""An HTTP client that sends one message after the other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 
 
 class Client:
-    """Keeps its connection if the server does, as that of this version; else makes a new one each time."""
+    """A client that keeps its connection if the server does, and otherwise makes a new one for each message."""
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
@@ -20,7 +20,7 @@ class Client:
         self._connection.close()
 
     def send(self, message: object, count: int) -> float:
-        """Send *message* *count* times; return the seconds that it took until the last reply."""
+        """Send *message* *count* times. Return the seconds until the last reply."""
         body = json.dumps(message)
         started = time.perf_counter()
         for _ in range(count):

@@ -1,4 +1,4 @@
-"""One piece of work, done by this version and by its peers in turns; and how they compare."""
+"""Measure one piece of work, which this version and its peers do in turns, and compare the results."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from benchmarks.peers import OURS, Call, NotInstalledError, Peer
 from benchmarks.store import Site
 from benchmarks.table import Row, median, spread
 
+# The share of one processor above which the load of other processes excludes a run. Without runs, no bound is judged.
 DISTURBING = 0.2
-"""Of one processor: runs in which other processes took more are left out. If all are such, no bound is judged."""
 
 MB = 1_000_000
 
+# By peer: the largest allowed ratio of the need of this version to the need of the peer.
 Bounds = Mapping[Peer, float]
-"""The most that this version may need of what each peer needs."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One run. *store_seconds* and *other_seconds* are the CPU time of the store and of others meanwhile.
+    """One run, and the CPU time of the store and of other processes during the run.
 
-    *logins* are those that the store saw.
+    *logins* is the number of logins at the store during the run.
     """
 
     run: Run
@@ -36,16 +36,16 @@ class Sample:
 
     @property
     def is_disturbed(self) -> bool:
-        """Tell whether others took so much of the processors that the run tells little."""
+        """Whether other processes have used so much CPU time that the result is not reliable."""
         return self.other_seconds > DISTURBING * self.run.seconds
 
 
+# Makes a peer do the work once. The second argument is the number of the round.
 Permit = Callable[[Peer, int], Sample]
-"""Does the work once, as a peer does it, in the round of a number."""
 
 
 def take(bench: Bench, peer: Peer, site: Site, call: Call, stdout: Path | None = None) -> Sample:
-    """Run *call* of *peer*, which goes to *site*."""
+    """Run *call* of *peer*, which sends requests to *site*."""
     command = (*peer.install(bench.cache), *call.arguments)
     logins, store, everyone = bench.store.logins(), site.cpu_seconds(), busy_seconds()
     run = bench.run(*command, cwd=call.cwd, stdin=call.stdin, stdout=stdout)
@@ -55,7 +55,7 @@ def take(bench: Bench, peer: Peer, site: Site, call: Call, stdout: Path | None =
 
 @dataclass(frozen=True)
 class Contest:
-    """The samples of each that took part, from the same rounds."""
+    """The samples of all peers that took part, from the same rounds."""
 
     work: str
     samples: Mapping[Peer, list[Sample]]
@@ -75,7 +75,7 @@ class Contest:
         return self._compared(self.work, bounds, lambda sample: sample.run.seconds, "s")
 
     def client_cpu(self, bounds: Bounds, files: int) -> list[Row]:
-        """Compare the user and system time of the whole process, for each of *files*."""
+        """Compare the user and system time of the whole process, per file of *files*."""
         what = f"{self.work}: client CPU a file"
         return self._compared(what, bounds, lambda sample: sample.run.cpu_seconds / files * 1e3, "ms")
 
@@ -84,7 +84,7 @@ class Contest:
         return Row(f"{self.work}: logins", peer.name, str(theirs), str(ours), "", str(most), ours <= most)
 
     def peak(self, peer: Peer, most: float) -> Row:
-        """Compare the memory at its most; ours is to be *most* megabytes (10^6 bytes)."""
+        """Compare the peak memory. The bound for this version is *most* megabytes (10^6 bytes)."""
         theirs, ours = (max(each.run.peak_bytes for each in self.samples[one]) for one in (peer, self.ours))
         return peak_row(f"{self.work}: peak memory", peer.name, theirs, ours, most)
 
@@ -104,7 +104,7 @@ class Contest:
 
 
 def peak_row(work: str, peer: str, theirs: float, ours: float, most: float) -> Row:
-    """Make the row of two peaks in bytes, of which ours may be *most* megabytes (10^6 bytes)."""
+    """Return the row of two peaks in bytes. The bound for *ours* is *most* megabytes (10^6 bytes)."""
     cells = (f"{theirs / MB:.0f} MB" if theirs else "", f"{ours / MB:.0f} MB")
     return Row(work, peer, *cells, "", f"<= {most:.0f} MB", ours <= most * MB)
 

@@ -1,9 +1,8 @@
-"""A store that is far away: ``python -m benchmarks.distance PORT SECONDS``.
+"""Simulate a store that is far away: ``python -m benchmarks.distance PORT SECONDS``.
 
-A process listens on the loopback interface, prints its port, and passes bytes on to
-PORT and back, each SECONDS after it came. It keeps what is under way in a queue, so
-that the distance costs time, not throughput. Connections are made at once: a real
-distance also delays them, which only those who make many would feel.
+A process listens on the loopback interface, prints its port, and passes bytes on to PORT and back. It delays each
+byte by SECONDS. A queue holds the bytes on their way, so that the distance costs time, but no throughput. The opening
+of a connection is not delayed, as it would be at a real distance: that matters only to clients that open many.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from benchmarks.versions import REPOSITORY
 
 
 class Lane(asyncio.Protocol):
-    """One end of a connection: what it reads is written to the *other* end, *seconds* later, in order.
+    """One end of a connection. It writes the bytes that it reads to the *other* end, *seconds* later, in order.
 
-    It reads no more while the other end can't be written: what waits is bounded by
-    what comes within *seconds*, and by the buffers of both.
+    It stops reading while the other end can't be written. So the queue holds at most the bytes of *seconds*, and the
+    buffers of both ends.
     """
 
     other: Lane | None = None
@@ -87,7 +86,7 @@ class Lane(asyncio.Protocol):
 
 
 class Near(Lane):
-    """The end of a client. It reads once there is the far end, at *port*."""
+    """The end of a client. It starts to read when the far end, at *port*, is connected."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, port: int) -> None:
         super().__init__(loop, seconds)
@@ -121,10 +120,9 @@ async def serve(port: int, seconds: float) -> None:
 
 @contextlib.contextmanager
 def away(site: Site, seconds: float) -> Iterator[Site]:
-    """Yield *site* as it is seen from a distance of *seconds* each way.
+    """Yield *site* at a distance of *seconds* in each direction.
 
-    Swift tells a client the address that the client has asked (TempAuth takes it
-    from the header Host), so what follows the login goes the same way.
+    Requests after the login take the same way: Swift's TempAuth returns the address in the header Host of the login.
     """
     command = [sys.executable, "-m", "benchmarks.distance", str(site.port), str(seconds)]
     process = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE)

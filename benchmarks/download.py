@@ -1,4 +1,4 @@
-"""How fast a large object comes through the server, beside the same straight from the store."""
+"""Compare the download of a large object through the server with a download from the store itself."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from benchmarks.table import Row, median, spread
 
 SIZE = 1024**3
 KEY = "download/large.nii"
+# The smallest allowed share of the store's own bytes per second.
 LEAST = 0.6
-"""Of the bytes a second that the store itself gives."""
+# Megabytes (10^6 bytes).
 MOST_MEMORY = 100
-"""Megabytes (10^6 bytes)."""
 
 BUFFER = memoryview(bytearray(1024**2))
 
@@ -51,7 +51,7 @@ def _store(bench: Bench) -> None:
 
 
 def _get(port: int, path: str, headers: Mapping[str, str]) -> float:
-    """Read what is at *path*, and return the seconds that it took."""
+    """Download *path*, and return the seconds that it took."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
     started = time.perf_counter()
     connection.request("GET", path, headers=dict(headers))

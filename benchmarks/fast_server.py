@@ -1,4 +1,4 @@
-"""How fast this client can be at most: a pull from a server that costs next to nothing itself."""
+"""Measure the maximum speed of this client: a pull from a server that needs almost no time itself."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ FILES = 1000
 SIZE = 512 * 1024
 LOCATION = "fast"
 THREADS = 8
+# The smallest allowed share of the throughput of a bare pool with as many threads.
 THROUGHPUT = 0.85
-"""Of that of a bare pool with as many threads, at least."""
 
 
 def _install_pool(cache: Path) -> list[str]:
@@ -42,7 +42,7 @@ BOUNDS = {POOL: 1 / THROUGHPUT, SWIFT: 0.6, RCLONE_DEFAULT: 1.0}
 def measure(bench: Bench) -> list[Row]:
     work = f"pull {FILES} x {SIZE // 1024} KiB from nginx"
     with bench.place("series") as directory, bench.place("nginx") as home:
-        # of one level, as the static listing is
+        # files without directories, because the static listing has only one level
         tree = Tree.written(directory, [f"{number:04}.dcm" for number in range(FILES)], SIZE)
         try:
             with serving(home, tree, LOCATION) as site:

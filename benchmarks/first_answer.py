@@ -1,4 +1,4 @@
-"""How long it takes from the start of a server's process until it has answered the first message."""
+"""Measure the time from the start of a server's process to its first answer."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from benchmarks.rates import request_of
 from benchmarks.table import Row, median, spread
 from benchmarks.versions import Version
 
+# The bound in seconds.
 MOST = 0.35
-"""Seconds."""
 TIMES = 10
 REQUEST = request_of({"action": "hello", "meta": {"askAbout": "timestamp"}}).encode()
 
@@ -45,7 +45,7 @@ def _seconds(bench: Bench, version: Version) -> float:
 
 
 def _answers(port: int) -> bool:
-    """Ask; tell whether there was anybody to answer."""
+    """Send a message, and return whether a server has answered it."""
     try:
         connection = socket.create_connection(("127.0.0.1", port), timeout=START_SECONDS)
     except ConnectionRefusedError:

@@ -1,4 +1,4 @@
-"""How many requests a second the server answers when it has nothing to do for them."""
+"""Measure the requests per second that the server answers if they need no work."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from benchmarks.rates import OURS, compare, rate, request_of
 from benchmarks.table import Row
 
 MESSAGE = {"action": "hello", "meta": {"askAbout": "timestamp"}}
+# Python's own server, which answers with a constant text of the same size.
 BARE = "http.server"
-"""Python's own, which answers a constant of the same size."""
 
 CLIENTS = (1, 32)
+# By clients: the smallest allowed ratio to the requests per second of the old version.
 LEAST = {1: 10.0, 32: 5.0}
-"""Times the requests of the old version."""
 LEAST_OF_BARE = 0.8
 
 
@@ -42,7 +42,7 @@ def _compared(bench: Bench, servers: dict[str, Server], clients: int) -> list[Ro
 
 
 def _size(port: int) -> int:
-    """Return the bytes of our reply."""
+    """Return the number of bytes of the reply of this version."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     with contextlib.closing(connection):
         connection.request("POST", "/api/v1/cmd", json.dumps(MESSAGE))

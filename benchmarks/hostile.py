@@ -1,8 +1,7 @@
-"""Clients that mean harm, of all kinds or of some: ``python -m benchmarks.hostile PORT TOKEN [KIND]...``.
+"""Attack a server with hostile clients, of all kinds or of some: ``python -m benchmarks.hostile PORT TOKEN [KIND]...``.
 
-All of them have one token, and come from a few addresses that no other client has. Each kind has some threads, and
-each thread does the same over and over. They stop when their stdin ends, and write what came of it as JSON,
-by kind.
+All clients have one token, and share a few addresses that no other client has. Each kind has some threads, and each
+thread repeats its attack. The program stops when its stdin ends, and prints the outcomes as JSON, by kind.
 """
 
 from __future__ import annotations
@@ -22,16 +21,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ADDRESSES = tuple(f"127.0.0.{number}" for number in range(2, 6))
+# Bytes of the receive buffer. With a large buffer, the system would hold the bytes that the server should hold.
 BUFFER = 4096
-"""Bytes that the system takes in for a client that does not read: else it hides what the server would have to hold."""
+# Seconds, on average, after which a client starts again if the server keeps its connection. They vary per client.
 LONGEST = 30.0
-"""Seconds after which a client that is not hung up on begins anew, on average: they do not come all at once."""
+# Seconds within which all clients start.
 FIRST = 5.0
-"""Seconds within which all of them come."""
+# Seconds between two small pieces that a slow client sends or receives.
 TRICKLE = 0.5
-"""Seconds between two small pieces that a slow client sends or takes."""
+# Nested lists. In an indented reply, each has its own line, which is longer the deeper it is.
 DEEP = b"[" * 28 + b"]" * 28
-"""Lists in lists, which take more room the deeper they are, where each has its line."""
 MEGABYTE = 1 << 20
 
 
@@ -41,7 +40,7 @@ class OverError(Exception):
 
 @dataclass
 class Crowd:
-    """What all threads share: where the server is, the token, when it is over, and what came of it."""
+    """The state that all threads share: the port of the server, the token, the end of the attack, and the outcomes."""
 
     port: int
     token: str
@@ -50,7 +49,7 @@ class Crowd:
     _addresses: Iterator[str] = field(default_factory=lambda: itertools.cycle(ADDRESSES))
 
     def run(self, kinds: Sequence[str], wait: Callable[[], object]) -> None:
-        """Attack in the threads of these *kinds* until *wait* returns."""
+        """Run the threads of *kinds* until *wait* returns."""
         threads = []
         for kind in kinds:
             count, attack = KINDS[kind]
@@ -78,7 +77,7 @@ class Crowd:
                 outcomes[type(e).__name__] += 1
 
     def wait(self, seconds: float) -> None:
-        """Wait; raise `OverError` once it is over."""
+        """Wait for *seconds*. Raise `OverError` if the attack ends meanwhile."""
         if self.is_over.wait(seconds):
             raise OverError
 
@@ -103,14 +102,14 @@ class Crowd:
         return self.post(json.dumps({"action": action, "meta": meta}).encode())
 
     def answered(self, data: bytes) -> tuple[str, bytes]:
-        """Send one request and take its answer at once; return its status and its body. Raise `TimeoutError`."""
+        """Send one request and read its answer at full speed. Return its status and its body. Raise `TimeoutError`."""
         with self.connected() as sock:
             sock.sendall(data.replace(b"Host:", b"Connection: close\r\nHost:", 1))
             head, _, body = b"".join(self._pieces(sock, MEGABYTE)).partition(b"\r\n\r\n")
         return _status(head), body
 
     def taken_slowly(self, data: bytes, size: int = 512) -> str:
-        """Send one request, if there are *data*, and take *size* bytes of its answer at a time; return its status."""
+        """Send *data*, a request or nothing, and read *size* bytes of its answer at a time. Return its status."""
         head = b""
         with self.connected() as sock:
             sock.sendall(data)
@@ -123,7 +122,7 @@ class Crowd:
         return f"{_status(head)}, hung up on"
 
     def _pieces(self, sock: socket.socket, size: int) -> Iterator[bytes]:
-        """Yield what comes until the server ends it. Raise `TimeoutError` if that takes about `LONGEST`."""
+        """Yield received bytes until the server closes the connection. Raise `TimeoutError` after about `LONGEST`."""
         ends = time.monotonic() + random.uniform(LONGEST / 2, LONGEST * 3 / 2)
         sock.settimeout(TRICKLE)
         while time.monotonic() < ends:
@@ -136,7 +135,7 @@ class Crowd:
         raise TimeoutError
 
     def sent_slowly(self, begin: bytes, piece: bytes) -> str:
-        """Send *begin*, and then *piece* after *piece*, until the server ends that; return its status."""
+        """Send *begin*, and then *piece* again and again until the server closes the connection. Return its status."""
         with self.connected() as sock:
             sock.sendall(begin)
             ends = time.monotonic() + random.uniform(LONGEST / 2, LONGEST * 3 / 2)
@@ -159,8 +158,8 @@ def _echo() -> bytes:
     return b'{"action":"hello","meta":{"askAbout":"echoBack","echoBack":[%b]}}' % lists
 
 
+# A server that refuses this message must read it first.
 NESTED = _echo()
-"""Whatever a server makes of it, it has to read it first."""
 TEXT = b'{"action":"hello","meta":{"askAbout":"echoBack","echoBack":"%b"}}' % (b"x" * 1_000_000)
 STARS = ["*" + "0*" * 60 + "x"] * 20
 ALL = ["name", "bytes", "hash", "last_modified", "content_type"]
@@ -179,17 +178,17 @@ def echo(crowd: Crowd) -> str:
 
 
 def fields(crowd: Crowd) -> str:
-    """Ask for one field very often."""
+    """Name one field 100,000 times in one message."""
     return crowd.answered(crowd.message("ls", path="soak", retSpec=["name"] * 100_000))[0]
 
 
 def globs(crowd: Crowd) -> str:
-    """Compare many keys with globs that nothing fits, but all nearly do."""
+    """Compare many keys with globs that match none of them, but nearly all."""
     return crowd.answered(crowd.message("objPull", fromLocation="study", include=STARS, dryRun=True))[0]
 
 
 def flood(crowd: Crowd) -> str:
-    """Begin jobs that take long, more than can run."""
+    """Submit more long jobs than can run at once."""
     meta = {"fromLocation": "study", "mapLocationOver": "flood", "dryRun": True, "async": True}
     statuses = [crowd.answered(crowd.message("objPull", **meta))[0] for _ in range(20)]
     return statuses[-1]
@@ -200,7 +199,7 @@ def poll(crowd: Crowd) -> str:
 
 
 def events(crowd: Crowd) -> str:
-    """Follow a job and take nothing."""
+    """Follow a job, and read its events very slowly."""
     jobs = json.loads(crowd.answered(crowd.message("jobList", limit=1))[1])["jobs"]
     return crowd.taken_slowly(crowd.head("GET", f"/api/v1/jobs/{jobs[0]['job']}/events"), 1)
 
@@ -214,10 +213,11 @@ def slow_body(crowd: Crowd) -> str:
 
 
 def idle(crowd: Crowd) -> str:
-    """Connect, and say nothing."""
+    """Connect, and send nothing."""
     return crowd.taken_slowly(b"")
 
 
+# By kind: the number of threads, and the attack.
 KINDS: dict[str, tuple[int, Callable[[Crowd], str]]] = {
     "slow readers of listings": (12, slow_listing),
     "slow readers of echoes": (24, slow_echo),
@@ -231,12 +231,11 @@ KINDS: dict[str, tuple[int, Callable[[Crowd], str]]] = {
     "slow bodies": (24, slow_body),
     "idle connections": (40, idle),
 }
-"""How many threads do what."""
 
 
 def main(argv: Sequence[str]) -> None:
     port, token, *kinds = argv
-    # it stands for machines elsewhere: the server does not share its processors with it
+    # real attackers are other machines, which use no processor of the server
     os.nice(19)
     crowd = Crowd(int(port), token)
     crowd.run(kinds or list(KINDS), sys.stdin.read)

@@ -1,8 +1,8 @@
-"""What many large jobs of one token take, and how long another token waits: ``python -m benchmarks.jobs_load``.
+"""Measure the memory for many large jobs of one token, and the delay of another: ``python -m benchmarks.jobs_load``.
 
-The server is a process of its own, in front of an empty directory. One token sends jobs with messages of a MiB, whose
-replies are as long: they name files that there are not. Then some clients of that token ask for these jobs without end,
-while the other token asks for a small job of its own.
+The server is a separate process, in front of an empty directory. One token sends jobs with messages of one MiB that
+name missing files. So the replies are as long. Then some clients of this token request the states of these jobs all
+the time, while the other token requests the state of one small job.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from benchmarks.listing_memory import serving
 MIB = 1024**2
 JOBS = 60
 POLLERS = 8
+# The number of requests of the other token.
 ASKED = 40
-"""How often the other token asks."""
+# The bound of the additional memory, in MiB.
 MOST = 60
-"""MiB over the base."""
+# The bound of the delay, in seconds.
 LONGEST = 0.2
-"""Seconds."""
 TOKENS = ("token-of-the-one-who-sends-large-jobs", "token-of-the-one-who-sends-a-small-job")
 
 
 class Client:
-    """Sends messages with one token by one connection."""
+    """A client that sends messages with one token over one connection."""
 
     def __init__(self, port: int, token: str) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
@@ -64,12 +64,12 @@ class Client:
 
 
 def _large(number: int, length: int) -> list[str]:
-    """Return names of files that there are not, each of *length* characters, which take a MiB in a message."""
+    """Return names of missing files, each of *length* characters. Together, they take one MiB in a message."""
     return [f"{number:03}/{each:0{length - 4}}" for each in range(MIB // (length + 4) - 10)]
 
 
 def _waits(port: int, jobs: list[str], pollers: int) -> list[float]:
-    """Return the seconds of each question of the other token while so many *pollers* ask for *jobs*."""
+    """Return the seconds of each request of the other token while *pollers* clients request the states of *jobs*."""
     other, is_over = Client(port, TOKENS[1]), threading.Event()
     job = other.begin(fileList=["missing"])
     other.finish(job)

@@ -1,4 +1,4 @@
-"""How long one large object takes, both ways, and how much memory."""
+"""Measure the time and the memory for a push and a pull of one large object."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ SIZE = 2 * 1024**3
 LOCATION = "large"
 
 BOUNDS = {OLD: 0.8, SWIFT: 1.0, RCLONE_DEFAULT: 1.0}
+# The bound of the memory, in megabytes (10^6 bytes).
 MOST = 100
-"""Megabytes (10^6 bytes)."""
 
 
 def measure(bench: Bench) -> list[Row]:

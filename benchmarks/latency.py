@@ -1,4 +1,4 @@
-"""How long a series of files takes when the store is far away, both ways."""
+"""Measure the time for a push and a pull of a series of files if the store is far away."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from benchmarks.trees import Tree, series
 
 FILES = 500
 SIZE = 128 * 1024
+# The delay in each direction.
 SECONDS = 0.025
-"""Each way."""
 
 LOCATION = "far"
 

@@ -1,7 +1,7 @@
-"""How much memory a server takes for one long ``ls`` over HTTP: ``python -m benchmarks.listing_memory``.
+"""Measure the memory that a server needs for one long ``ls`` over HTTP: ``python -m benchmarks.listing_memory``.
 
-The server is a process of its own, in front of a development Swift or of a directory of empty files. What it takes
-is the largest resident size that it had, less that after an ``ls`` of a few rows.
+The server is a separate process, in front of a development Swift or of a directory of empty files. The result is its
+peak resident size, minus the peak after an ``ls`` of a few rows.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from benchmarks.store import running_store
 from benchmarks.versions import clean_environment
 
 ROWS = 300_000
+# The bound of the additional memory, in megabytes (10^6 bytes).
 MOST = 15
-"""Megabytes (10^6 bytes) over the base."""
 BLOCK = 65536
 
 
@@ -42,7 +42,7 @@ def _swift(directory: Path, count: int) -> Iterator[list[str]]:
 
 @contextlib.contextmanager
 def _filesystem(directory: Path, count: int) -> Iterator[list[str]]:
-    """Yield the flags of a server in front of a directory of *count* empty files, a thousand in each of its own."""
+    """Yield the flags of a server in front of *count* empty files, a thousand in each directory."""
     for number in range(count):
         path = directory / rows.key(number)
         if number % 1000 == 0:
@@ -72,7 +72,7 @@ def serving(flags: list[str], directory: Path) -> Iterator[Server]:
 
 
 def _list(port: int, **meta: object) -> tuple[int, float]:
-    """Ask for a listing; return how many rows came, and the seconds that it took. Raise RuntimeError if it is cut."""
+    """Request a listing. Return the number of its rows, and the seconds. Raise RuntimeError if it is incomplete."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
     with contextlib.closing(connection):
         started = time.perf_counter()

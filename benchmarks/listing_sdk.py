@@ -1,7 +1,7 @@
-"""Clients with python-swiftclient: ``python listing_sdk.py URL TOKEN CONTAINER FILES CLIENTS SECONDS PREFIX...``.
+"""List by python-swiftclient: ``python listing_sdk.py URL TOKEN CONTAINER FILES CLIENTS SECONDS PREFIX...``.
 
-Each lists one of the prefixes again and again, in a thread of its own, over a connection that is kept.
-It prints as JSON how many listings came in how many seconds.
+Each client is a thread that lists one of the prefixes again and again over a kept connection. The program prints the
+number of listings and the seconds as JSON.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import swiftclient
 
 
 def lists(prefix: str, url: str, token: str, container: str, files: int, until: list[float]) -> int:
-    """List until the time that *until* holds; return how often."""
+    """List *prefix* again and again until the time in *until*. Return the number of listings."""
     connection = swiftclient.http_connection(url)
     count = 0
     while time.perf_counter() < until[0]:
@@ -31,7 +31,7 @@ def main() -> None:
     url, token, container, files, clients, seconds, *prefixes = sys.argv[1:]
     what = (url, token, container, int(files))
     counts: list[int] = []
-    lists(prefixes[0], *what, [time.perf_counter() + 0.3])  # so that all is warm
+    lists(prefixes[0], *what, [time.perf_counter() + 0.3])  # a warm-up
     started = time.perf_counter()
     until = [started + float(seconds)]
     threads = [

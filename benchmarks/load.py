@@ -1,11 +1,9 @@
-"""Many clients in one process: ``python load.py PORT CONNECTIONS SECONDS EXPECTED``.
+"""Run many clients in one process: ``python load.py PORT CONNECTIONS SECONDS EXPECTED``.
 
-It reads the bytes of a request, sends them over so many connections at once, each again
-as soon as it is answered, and prints as JSON how many answers came in how many seconds.
-Of several requests, with a NUL between them, the connections have one each, in turn.
-The text EXPECTED must be in each answer.
-It does next to nothing else, so that the server is what takes the time, and imports
-nothing but the standard library.
+The program reads a request from stdin, and sends it over CONNECTIONS connections at once. Each connection sends it
+again as soon as it is answered. If stdin has several requests, separated by NUL, the connections take them in turn.
+Each answer must contain the text EXPECTED. The program prints the number of answers and the seconds as JSON. It does
+almost nothing else, so that the server determines the result, and imports only the standard library.
 """
 
 from __future__ import annotations
@@ -18,16 +16,16 @@ import sys
 import time
 
 PIECE = 256 * 1024
+# Seconds without any answer after which the program fails.
 SILENCE = 60.0
-"""Seconds after which a server that answers nobody is given up."""
 
 
 class WrongAnswerError(Exception):
-    """The answer is not what a request was sent for, or there is none."""
+    """An answer is missing, incomplete or wrong."""
 
 
 class Connection:
-    """One client. It makes a new connection where the server does not keep the one it has."""
+    """One client. It makes a new connection if the server closes its connection."""
 
     def __init__(self, port: int, request: bytes, expected: bytes, selector: selectors.BaseSelector) -> None:
         self._port = port
@@ -47,7 +45,7 @@ class Connection:
         self._socket.sendall(self._request)
 
     def receive(self) -> bool:
-        """Take what has come; tell whether the answer is whole."""
+        """Read the received bytes, and return whether the answer is complete."""
         piece = self._socket.recv(PIECE)
         self._answer += piece
         if self._size is None:
@@ -73,7 +71,7 @@ class Connection:
 
 
 def _size_of(answer: bytes) -> int | None:
-    """Return the bytes of the whole answer that begins so; None if that isn't known yet, -1 if only its end tells."""
+    """Return the size of the whole answer that begins with *answer*. None: not known yet; -1: known at its end only."""
     head, end, _ = answer.partition(b"\r\n\r\n")
     if not end:
         return None
@@ -87,7 +85,7 @@ def _size_of(answer: bytes) -> int | None:
 def run(
     port: int, connections: int, seconds: float, requests: list[bytes], expected: bytes
 ) -> tuple[int, float]:
-    """Return the answers, and the seconds until the last of them."""
+    """Return the number of answers, and the seconds until the last one."""
     count, now = 0, 0.0
     with selectors.DefaultSelector() as selector:
         each = itertools.islice(itertools.cycle(requests), connections)

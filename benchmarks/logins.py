@@ -1,4 +1,4 @@
-"""How often the server logs in at the store for many requests."""
+"""Count the logins of the server at the store during many requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much memory one large object takes, on its way into the store and out of it."""
+"""Measure the peak memory for a push and a pull of one large object."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from benchmarks.table import Row
 from benchmarks.versions import Version
 
 SIZE = 1024**3
+# The size for 2.0.0.2, which holds the whole object in memory: a larger one would give the same result.
 OLD_SIZE = 256 * 1024**2
-"""Of what 2.0.0.2 moves: it holds all of it, so a larger object tells no more."""
 
+# The bound in megabytes (10^6 bytes), for an object of any size.
 MOST = 80
-"""Megabytes (10^6 bytes), whatever the object's size."""
 
 
 def measure(bench: Bench) -> list[Row]:
@@ -36,7 +36,7 @@ def measure(bench: Bench) -> list[Row]:
 
 
 def _put_and_pull(bench: Bench, version: Version, size: int) -> tuple[int, int]:
-    """Return the peaks of both ways, in bytes."""
+    """Return the peaks of a push and of a pull, in bytes."""
     location = f"memory-{version.name}"
     with bench.place("large") as source, bench.place("pulled") as target:
         _write_file(source / "object", size)

@@ -1,4 +1,4 @@
-"""How long it takes to list a million objects, and how much memory; and how much to plan their pull."""
+"""Measure the time and the memory for a listing of a million objects, and the memory for a plan of their pull."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ BLOCK = 1024**2
 
 BOUNDS = {SWIFT: 0.75, RCLONE_DEFAULT: 0.75}
 MOST = 150
+# The bounds of the memory for a plan, by the form of the reply, in megabytes (10^6 bytes).
 DRY_RUN_MOST = {"full": 300, "summary": 100}
-"""Megabytes (10^6 bytes)."""
 
 
 def measure(bench: Bench) -> list[Row]:
@@ -35,10 +35,10 @@ def measure(bench: Bench) -> list[Row]:
 
 @contextlib.contextmanager
 def _filled_store(bench: Bench) -> Iterator[Store]:
-    """Run a store of its own: the other benchmarks' would not be as fast afterwards."""
+    """Run a separate store: the rows would slow down the store of the other benchmarks."""
     with bench.place("rows") as directory, running_store(directory, bench.processes) as store:
         command = [sys.executable, "-m", "benchmarks.rows", str(store.directory), str(ROWS)]
-        subprocess.run(command, cwd=REPOSITORY, check=True)  # Swift would make this process a large one
+        subprocess.run(command, cwd=REPOSITORY, check=True)  # a process of its own: Swift's modules take much memory
         yield store
 
 
@@ -53,25 +53,25 @@ def _listing(bench: Bench, store: Store) -> list[Row]:
         return sample
 
     contest = Contest.held(bench, f"ls of {ROWS:,} objects", BOUNDS, permit)
-    old = permit(OLD, 0)  # once is enough: it is held to no time
+    old = permit(OLD, 0)  # once, because no bound of its time is checked
     samples = {**contest.samples, OLD: [old]}
     return [*contest.wall(BOUNDS), Contest(contest.work, samples).peak(OLD, MOST)]
 
 
 def _check_listing(path: Path) -> None:
-    """Raise RuntimeError unless as many names are there as objects. 2.0.0.2 prints its reply twice."""
+    """Raise RuntimeError if the file has fewer names than objects. 2.0.0.2 prints its reply twice."""
     count = _count(path)
     if count < ROWS:
         raise RuntimeError(f"{count} of {ROWS} objects were listed")
 
 
 def _count(path: Path) -> int:
-    """Return how many names are in the file, which is never held as a whole."""
+    """Return the number of names in the file. Read it in blocks."""
     count, tail = 0, b""
     with path.open("rb") as file:
         while block := file.read(BLOCK):
             count += (tail + block).count(ENDING)
-            tail = (tail + block)[1 - len(ENDING) :]  # too short to hold one that was counted
+            tail = (tail + block)[1 - len(ENDING) :]  # too short to contain a name that was counted
     return count
 
 
@@ -87,7 +87,7 @@ def _dry_run(bench: Bench, store: Store) -> list[Row]:
 
 
 def _planned(bench: Bench, store: Store, reply: str) -> Run:
-    """Plan the pull of all. Raises RuntimeError if that fails, or a full reply doesn't name all."""
+    """Plan a pull of all objects. Raise RuntimeError if that fails, or if a full reply does not name all of them."""
     with bench.place("listing") as directory:
         directory.mkdir()
         printed = directory / "stdout"
@@ -98,7 +98,7 @@ def _planned(bench: Bench, store: Store, reply: str) -> Run:
 
 
 def _knows_dry_run(bench: Bench, store: Store, reply: str) -> bool:
-    """Tell by one object whether a pull can be planned: as there is none, to pull it would fail."""
+    """Return whether this version can plan a pull: a plan of a listed but missing object works, and its pull fails."""
     with bench.place("target") as target:
         run = bench.run(*_plan(bench, store, reply, rows.key(0), target))
     if run.status:

@@ -1,4 +1,4 @@
-"""The turns of pushing a tree to a new place, and of pulling one into a new directory."""
+"""The turns of a contest: push a tree to a new location, or pull a tree into a new directory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.trees import Tree
 
 
 def pushing(bench: Bench, site: Site, tree: Tree) -> Permit:
-    """Push *tree* to *site*, which is the store of *bench* or a way to it."""
+    """Return the turn that pushes *tree* to *site*: the store of *bench*, or a proxy in front of it."""
 
     def permit(peer: Peer, number: int) -> Sample:
         location = f"pushed-{number}-{slug(peer)}"
@@ -26,7 +26,7 @@ def pushing(bench: Bench, site: Site, tree: Tree) -> Permit:
 
 
 def pulling(bench: Bench, site: Site, tree: Tree, location: str) -> Permit:
-    """Pull from *site* what is the same as *tree*. All pull the same objects."""
+    """Return the turn that pulls the objects at *location* of *site*, which have the content of *tree*."""
 
     def permit(peer: Peer, number: int) -> Sample:
         with bench.place("pulled") as target:
@@ -38,7 +38,7 @@ def pulling(bench: Bench, site: Site, tree: Tree, location: str) -> Permit:
 
 
 def checked(peer: Peer, sample: Sample, check: Callable[[], None]) -> None:
-    """Raise RuntimeError, with what *peer* had to say, if *check* does: what was not done has taken no time."""
+    """Raise the RuntimeError of *check* with the output of *peer*: an incomplete transfer has no valid time."""
     try:
         check()
     except RuntimeError as e:
@@ -47,5 +47,5 @@ def checked(peer: Peer, sample: Sample, check: Callable[[], None]) -> None:
 
 
 def slug(peer: Peer) -> str:
-    """Return a name for what is of *peer*, in the store and on the disk."""
+    """Return the name of *peer* in locations of the store and in paths."""
     return re.sub(r"\W+", "-", peer.name)

@@ -1,6 +1,6 @@
-"""A server that can do next to nothing but send files, and fast: nginx, taken for a Swift.
+"""Run nginx as a fast server with the API of a Swift.
 
-Login, listing and counts are static answers, and each object has its MD5 for an ETag.
+Its answers to a login, a listing and a HEAD of the account are static. The ETag of each object is its MD5.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ TOKEN = "token"
 ACCOUNT = "/v1/AUTH_fast"
 PATH = f"{ACCOUNT}/{CONTAINER}"
 
-# It serves clients of one level of names: the listing is the same whatever prefix or delimiter
-# is asked for, and empty from the second page on.
+# Names have one level: the listing is the same for each prefix and delimiter. It is empty from the second page on.
 CONFIG = """\
 {user}
 daemon off;
@@ -80,7 +79,7 @@ http {{
 
 @contextlib.contextmanager
 def serving(home: Path, tree: Tree, location: str) -> Iterator[Site]:
-    """Serve *tree* at *location*, with what nginx needs in *home*. Raises `NotInstalledError`."""
+    """Serve *tree* at *location*, with the other files of nginx in *home*. Raise `NotInstalledError`."""
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
         raise NotInstalledError("there is no nginx: apt-get install nginx-light")
@@ -95,13 +94,13 @@ def serving(home: Path, tree: Tree, location: str) -> Iterator[Site]:
 
 
 def _write(home: Path, tree: Tree, location: str, port: int) -> None:
-    """Write the configuration and the answers that it names to *home*."""
+    """Write the configuration, and the static answers that it names, to *home*."""
     md5s = {name: hashlib.md5((tree.directory / name).read_bytes()).hexdigest() for name in tree.names}
     rows = [_row(f"{location}/{name}", tree.size, md5) for name, md5 in md5s.items()]
     (home / "all.json").write_text(json.dumps(rows))
     (home / "rest.json").write_text("[]")
     config = CONFIG.format(
-        user="user root root;" if os.geteuid() == 0 else "",  # its worker is else one who may not read here
+        user="user root root;" if os.geteuid() == 0 else "",  # the default user of the worker can't read these files
         md5s=" ".join(f'{PATH}/{location}/{name} "{md5}";' for name, md5 in md5s.items()),
         port=port,
         account=ACCOUNT,

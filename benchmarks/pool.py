@@ -1,8 +1,8 @@
-"""A bare pool of HTTP clients: ``python pool.py PORT TOKEN THREADS``.
+"""Download by a bare pool of HTTP clients: ``python pool.py PORT TOKEN THREADS``.
 
-It reads lines of a path on the server, a tab and a file to write; gets each, compares
-the MD5 with the ETag, and is the most that Python's `http.client` can do. It imports
-nothing but the standard library, so that it starts as fast as it can.
+Each line of stdin is a path on the server, a tab, and the name of a file. The program downloads each path to its file,
+and compares the MD5 with the ETag. This is the maximum speed of Python's `http.client`. The program imports only the
+standard library, so that it starts fast.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BUFFER = 1024**2
 
 
 def work(port: int, token: str, jobs: deque[str], failed: list[str]) -> None:
-    """Do *jobs* until none is left; a line that fails goes to *failed*."""
+    """Process *jobs* until none is left. Append each line that fails to *failed*."""
     connection = http.client.HTTPConnection("127.0.0.1", port)
     buffer = memoryview(bytearray(BUFFER))
     while True:
@@ -39,7 +39,7 @@ def get(
     target: str,
     buffer: memoryview,
 ) -> bool:
-    """Write what is at *path* to the file *target*; tell whether it has the MD5 that the server says."""
+    """Download *path* to the file *target*, and return whether it has the MD5 that the server reports."""
     connection.request("GET", path, headers=headers)
     answer = connection.getresponse()
     digest = hashlib.md5()

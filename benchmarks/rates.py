@@ -1,4 +1,4 @@
-"""How many requests a second each of several servers answers, in turns."""
+"""Measure the requests per second that several servers answer, in turns."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from benchmarks import load
 from benchmarks.bench import Bench
 from benchmarks.table import Row, median, spread
 
+# The length of each turn.
 SECONDS = 2.0
-"""What each turn takes."""
 WARM_SECONDS = 0.3
 OURS = "ours"
 
 
 def request_of(message: object) -> str:
-    """Return the whole request that brings *message*."""
+    """Return the whole HTTP request with *message*."""
     body = json.dumps(message)
     head = ("POST /api/v1/cmd HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json")
     return "\r\n".join((*head, f"Content-Length: {len(body)}", "", body))
 
 
 def rate(bench: Bench, port: int, clients: int, request: str, expected: str = '"status": true') -> float:
-    """Return the answers a second that so many *clients* get who do nothing but send *request*.
+    """Return the answers per second to *clients* clients, each of which sends *request* again and again.
 
-    Where it is several, with a NUL between them, each sends one of them.
+    If *request* has several requests, separated by NUL, the clients take them in turn.
     """
 
     def ask(seconds: float) -> str:
@@ -40,7 +40,7 @@ def rate(bench: Bench, port: int, clients: int, request: str, expected: str = '"
 
 
 def per_second(said: str) -> float:
-    """Read what `load` prints."""
+    """Return the rate in *said*, the output of `load`."""
     result = json.loads(said)
     return float(result["answers"] / result["seconds"])
 
@@ -48,7 +48,7 @@ def per_second(said: str) -> float:
 def compare(
     bench: Bench, work: str, each: Mapping[str, Callable[[], float]], bounds: Mapping[str, float | None]
 ) -> list[Row]:
-    """Measure *each* in turns; return a row for each of *bounds*: so many times as fast is `OURS` to be."""
+    """Measure *each* in turns, and return a row for each of *bounds*, the smallest allowed ratios of `OURS` to it."""
     found: dict[str, list[float]] = {name: [] for name in each}
     for _, name in bench.turns(list(each)):
         found[name].append(each[name]())

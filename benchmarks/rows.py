@@ -1,8 +1,8 @@
-"""Many rows for a listing: ``python -m benchmarks.rows DIRECTORY COUNT``.
+"""Add many rows to a listing: ``python -m benchmarks.rows DIRECTORY COUNT``.
 
-They go straight into the database of the one container of a development Swift with
-its files in DIRECTORY, as `swift.container.backend.ContainerBroker` merges what
-another replica has: to PUT a million objects would take an hour. There are no objects.
+The program writes them into the database of the only container of a development Swift, whose files are in DIRECTORY,
+as `swift.container.backend.ContainerBroker` merges the rows of another replica: a PUT for each of a million objects
+would take an hour. The rows have no objects.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ BATCH = 10_000
 
 
 def key(number: int) -> str:
-    """Return a key as of one of many images, a thousand in each study, in the order of the numbers.
+    """Return the key of image *number*, a thousand in each study. The keys are in the order of the numbers.
 
     >>> key(1234)
     'study0001/0001234.dcm'

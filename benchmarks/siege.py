@@ -1,4 +1,4 @@
-"""How honest clients fare while others attack the same server; `benchmarks.soak` runs it with ``--hostile``."""
+"""Measure honest clients while others attack the same server: ``python -m benchmarks.soak --hostile``."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from benchmarks.soak import EVERY, Result, serving, soak
 from benchmarks.soak_client import FOLDER, OBJECTS, content_of
 from benchmarks.versions import REPOSITORY
 
+# The largest allowed ratio of the 99th percentiles of the answer times of honest clients, under attack and in peace.
 MOST_SLOWER = 3.0
-"""How many times as long the slowest answers to the honest may take beside attacks (the 99th percentile)."""
+# The largest allowed additional memory of the server, in bytes, under one kind of attack.
 MOST_MEMORY = 60 << 20
-"""Bytes that one kind of attack alone may have the server take, beside what it holds in peace."""
+# The share of the time without attacks, at the beginning.
 CALM_SHARE = 0.2
-"""The share of the time in which nobody attacks, before the others begin."""
+# Seconds, on average, between two requests of an honest client, so that the server is not always busy.
 PAUSE = 1.0
-"""Seconds for which an honest client rests between two requests: all of them leave the server some time."""
 HONEST, HOSTILE = "honest-0123456789abcdef", "hostile-0123456789abcdef"
 TOKENS = f"[AUTH TOKENS]\nhonest = {HONEST}\nhostile = {HOSTILE}\n[TOKEN RIGHTS]\nhonest = write\nhostile = write\n"
 MB = 1e6
@@ -32,9 +32,9 @@ MB = 1e6
 
 @dataclass(frozen=True)
 class Siege:
-    """What the honest saw in peace and beside attacks, and what became of those, by kind.
+    """The results of honest clients in peace and under attack, and the outcomes of the attacks, by kind.
 
-    *base* and *peak* are the bytes of memory that the server held in peace, and at most.
+    *base* is the memory of the server in peace, in bytes, and *peak* the maximum.
     """
 
     calm: Result
@@ -49,7 +49,7 @@ class Siege:
 
     @property
     def complaints(self) -> list[str]:
-        """What did not go well; nothing, if all did."""
+        """The errors, and the bounds that were not met."""
         errors = [f"in peace: {count} x {error}" for error, count in self.calm.errors.most_common()]
         found = [*errors, *self.hostile.complaints]
         if self.slower > MOST_SLOWER:
@@ -62,7 +62,7 @@ class Siege:
         return found
 
     def lines(self) -> list[str]:
-        """Return what there is to tell, without the complaints."""
+        """Return the lines of the report, without the complaints."""
         told = [
             f"{name}: {result.requests} requests, p50 {result.p50:.3f} s, p99 {result.p99:.3f} s"
             for name, result in (("in peace", self.calm), ("beside attacks", self.hostile))
@@ -74,7 +74,7 @@ class Siege:
 
 @contextlib.contextmanager
 def attacking(port: int, kinds: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the hostile clients beside a ``with`` block, or until `communicate` ends them and tells what came of it."""
+    """Run the hostile clients within a ``with`` block. `communicate` ends them earlier, and returns their outcomes."""
     command = [sys.executable, "-m", "benchmarks.hostile", str(port), HOSTILE, *kinds]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=REPOSITORY)
     with process, ended(process):
@@ -93,10 +93,10 @@ def besiege(
     every: float = EVERY,
     pause: float = PAUSE,
 ) -> Siege:
-    """Let honest *clients* work for *seconds*, most of them beside attacks, of all *kinds* if none is named.
+    """Run honest *clients* for *seconds*, first in peace, and then with attacks of *kinds*, all kinds by default.
 
-    The *store* is one of `STORES`, with so many *rows*: a directory is not slowed down by anybody but the server, a
-    development Swift by each who lists it. *every* and *pause* are those of `soak`.
+    The *store* is one of `STORES`, with *rows* rows. Each listing slows down a development Swift. With a directory,
+    only the server itself can become slow. *every* and *pause* are those of `soak`.
     """
     tokens = directory / "tokens.cfg"
     tokens.touch(0o600)
@@ -120,7 +120,7 @@ def besiege(
 
 
 def _fill(port: int) -> None:
-    """Store by the server what the clients read."""
+    """Store the objects that the clients read, through the server."""
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
         for number in range(OBJECTS):
             key = f"{FOLDER}/{number:03}"

@@ -1,7 +1,7 @@
-"""How much memory a server takes for clients that ask for much and read nothing: ``python -m benchmarks.slow_readers``.
+"""Measure the memory of a server whose clients do not read long replies: ``python -m benchmarks.slow_readers``.
 
-The server is a process of its own, in front of a directory of empty files, or of a development Swift. What it takes is
-the largest resident size that it had, less that after a few short answers.
+The server is a separate process, in front of a directory of empty files or of a development Swift. The result is its
+peak resident size, minus the peak after a few short answers.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from benchmarks.listing_memory import STORES, serving
 
 ROWS = 150_000
 MIB = 1024**2
+# The bound of the additional memory, in MiB.
 MOST = 60
-"""MiB over the base."""
 MEGABYTE = 10**6
 ALL = ["name", "bytes", "hash", "last_modified", "content_type"]
 
@@ -31,7 +31,7 @@ PAGE = b"GET /api/v1/objects?limit=10000 HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def _message(action: str, **meta: object) -> bytes:
-    """Return the request of a message."""
+    """Return the HTTP request with a message."""
     text = json.dumps({"action": action, "meta": meta}, ensure_ascii=False, separators=(",", ":")).encode()
     return b"POST /api/v1/cmd HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(text) + text
 
@@ -46,6 +46,7 @@ def _deep(value: object) -> object:
     return value
 
 
+# By kind: the number of clients, and their request.
 KINDS: dict[str, tuple[int, bytes]] = {
     "echoes of nested lists": (24, _echo([_deep([])] * 16_000)),
     "echoes of fewer nested lists": (24, _echo([_deep([])] * 3000)),
@@ -58,7 +59,6 @@ KINDS: dict[str, tuple[int, bytes]] = {
     "listings in the long form": (12, _message("ls", retSpec=[])),
     "listings of what is sure": (12, _message("ls", retSpec=["name"], sure=True)),
 }
-"""How many clients send what."""
 
 
 def _ask(port: int, request: bytes) -> None:
@@ -71,7 +71,7 @@ def _ask(port: int, request: bytes) -> None:
 
 @contextlib.contextmanager
 def _unread(server: Server, count: int, request: bytes) -> Iterator[None]:
-    """Let *count* clients send *request* at once, and read nothing of its answer."""
+    """Let *count* clients send *request* at once. They do not read the answers during the ``with`` block."""
     with contextlib.ExitStack() as stack:
         socks = [socket.socket() for _ in range(count)]
         for sock in socks:

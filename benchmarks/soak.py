@@ -1,10 +1,10 @@
-"""Many clients of a real server in front of a real Swift, for hours: ``python -m benchmarks.soak --seconds 3600``.
+"""Run many clients of a server in front of a Swift for hours: ``python -m benchmarks.soak --seconds 3600``.
 
-Each client does one thing after the other, chosen at random, and looks at what comes back. A line
-each ten seconds tells how it goes; the last one whether all went well.
+Each client sends one random request after the other, and checks the replies. Every ten seconds, the program prints a
+line of numbers. The last lines are the errors, and the resources that have grown.
 
-With ``--hostile``, 50 clients work in peace first, and then beside those of `benchmarks.hostile`. With one
-``--kind`` of these alone, the memory that it takes has a bound.
+With ``--hostile``, 50 clients work in peace first, and then during the attacks of `benchmarks.hostile`. With a single
+``--kind`` of attack, the memory that it costs has a bound.
 """
 
 from __future__ import annotations
@@ -32,22 +32,20 @@ from benchmarks.soak_client import FOLDER, OBJECTS, Client, Tally, content_of
 from benchmarks.store import Store, running_store
 from benchmarks.versions import REPOSITORY, clean_environment
 
+# Seconds between two lines of the report.
 EVERY = 10.0
-"""Seconds of a line of the report."""
+# The minimum time for which the server may grow. It may also grow until each client has sent each kind of request.
 WARM_SECONDS = 10.0
-"""How long the server may take more and more at least, beside the time until each client has done each thing once."""
+# The largest ratio of the length of a soak to the requested length.
 PATIENCE = 4
-"""How many times as long as asked for a soak takes at most."""
+# The largest allowed growth of a resource of the server during the second half of the time, as a share. In the first
+# half, memory grows without a leak: each of many threads uses its stack, and the C library's arenas fill.
 MOST_GROWTH = 0.06
-"""How much more, as a share, the server may hold at the end of the second half of the time than at its beginning.
-
-In the first half, memory grows without a leak: each of many threads touches its stack, and the C library's arenas fill.
-"""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What a process holds: bytes of memory, open descriptors, threads (proc(5))."""
+    """The resources of a process: bytes of memory, open descriptors, threads (proc(5))."""
 
     memory: int
     descriptors: int
@@ -61,9 +59,9 @@ class Sample:
 
 
 def trend(values: Sequence[float]) -> tuple[float, float]:
-    """Return the first and the last value of the straight line that is nearest to *values* (least squares).
+    """Return the first and the last value of the line that fits *values* best (least squares).
 
-    A single value may be high or low by chance; each of them counts here.
+    A single value may be high or low by chance, so all values count.
     """
     slope, start = statistics.linear_regression(range(len(values)), values)
     return start, start + slope * (len(values) - 1)
@@ -71,7 +69,7 @@ def trend(values: Sequence[float]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of it all. *samples* are of the server, from the second half of the time, in which it was warm."""
+    """The result of a soak. *samples* are those of the server from the second half of the time, after its warm-up."""
 
     requests: int
     errors: Counter[str]
@@ -81,7 +79,7 @@ class Result:
 
     @property
     def complaints(self) -> list[str]:
-        """What did not go well; nothing, if all did."""
+        """The errors, and the resources that have grown."""
         return [*(f"{count} x {error}" for error, count in self.errors.most_common()), *_growth(self.samples)]
 
 
@@ -92,7 +90,7 @@ def flags_of(store: Store) -> list[str]:
 
 @contextlib.contextmanager
 def serving(directory: Path, *flags: str) -> Iterator[tuple[int, int]]:
-    """Run a server of this checkout in *directory*; yield its port and its process id. Its log is ``log`` there."""
+    """Run a server of this checkout in *directory*, with the log file ``log``. Yield its port and its process id."""
     port = free_port()
     command = [sys.executable, "-m", "pfstorage", "--server", "--forever", "--ipSelf", "127.0.0.1"]
     with (directory / "log").open("wb") as log:
@@ -110,7 +108,7 @@ def serving(directory: Path, *flags: str) -> Iterator[tuple[int, int]]:
 
 
 def fill(store: Store, directory: Path) -> None:
-    """Store what the clients read."""
+    """Store the objects that the clients read."""
     path = directory / "content"
     for number in range(OBJECTS):
         key = f"{FOLDER}/{number:03}"
@@ -130,10 +128,10 @@ def soak(
     pause: float = 0.0,
     patience: float = PATIENCE,
 ) -> Result:
-    """Let so many *clients* work for *seconds*, or twice as long as they take to get warm.
+    """Run *clients* clients for *seconds*, or for twice their warm-up if that is longer.
 
-    While the server grows, it goes on, up to *patience* times as long: a leak does not end, but what a slow machine
-    takes long to fill does. *say* a line *every* so many seconds. *token* and *pause* are those of `Client`.
+    While the server grows, continue, up to *patience* times *seconds*: a leak never ends, but on a slow machine, caches
+    may take long to fill. Call *say* with a line *every* given seconds. *token* and *pause* are those of `Client`.
     """
     tally, is_over = Tally(), threading.Event()
     samples: list[tuple[float, Sample]] = []
@@ -170,7 +168,7 @@ def _second_half(samples: Sequence[tuple[float, Sample]], every: float) -> list[
 
 
 def _growth(samples: Sequence[Sample]) -> list[str]:
-    """Tell what grew in *samples* more than it may."""
+    """Return a text for each resource in *samples* that grew by more than `MOST_GROWTH`."""
     found = []
     for name in ("memory", "descriptors"):
         first, last = trend([getattr(sample, name) for sample in samples])
@@ -192,7 +190,7 @@ def _line(elapsed: float, tally: Tally, sample: Sample) -> str:
 
 
 def quantiles(seconds: Sequence[float]) -> tuple[float, float]:
-    """Return the time within which half of the requests were answered, and 99 of 100."""
+    """Return the median and the 99th percentile of *seconds*."""
     ordered = sorted(seconds) or [0.0]
     return ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)]
 
@@ -202,7 +200,7 @@ def say(line: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    from benchmarks.siege import besiege  # which runs what is here
+    from benchmarks.siege import besiege  # here, because that module imports this one
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
     parser.add_argument("--hostile", action="store_true", help="let others attack the server meanwhile")
@@ -221,7 +219,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--clients", type=int, help="default 200, or 50 beside attacks")
     parser.add_argument("--work", type=Path, help="where the files go, on ext4, XFS or Btrfs")
     options = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started and written does not stay behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the exit ends all processes and removes all files
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pfsoak-", dir=options.work)))
         if options.hostile:

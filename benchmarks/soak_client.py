@@ -1,4 +1,4 @@
-"""The clients of a soak: each does one thing after the other, chosen at random, and looks at what comes back."""
+"""The clients of a soak: each sends one random request after the other, and checks the replies."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ FOLDER = "soak/files"
 
 @dataclass
 class Tally:
-    """What all clients have seen. *seconds* are those of all requests, *recent* those since the last line.
+    """The counts of all clients. *seconds* has the times of all requests, *recent* those since the last line.
 
-    *warm* are the clients that have done each thing once.
+    *warm* is the number of clients that have sent each kind of request once.
     """
 
     warm: int = 0
@@ -50,14 +50,14 @@ class Tally:
 
 
 class UnexpectedError(Exception):
-    """An answer is not what it should be."""
+    """The status or the content of an answer is wrong."""
 
 
 class Client:
-    """One of many: it keeps its connection, and makes another one when that has broken."""
+    """One client. It keeps its connection, and makes another one when that has broken."""
 
     def __init__(self, number: int, port: int, tally: Tally, *, token: str = "", pause: float = 0.0) -> None:
-        """It has *token*, if there are any, and rests for *pause* seconds on average between two things."""
+        """Use *token*, if the server has tokens, and wait *pause* seconds on average between two requests."""
         self._number = number
         self._random = random.Random(number)
         self._tally = tally
@@ -68,7 +68,7 @@ class Client:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
 
     def run(self, is_over: threading.Event) -> None:
-        """Do each thing once, and then what comes."""
+        """Send each kind of request once in random order, and then random ones."""
         kinds = (self._hello, self._ls, self._exists, self._get, self._pull, self._replace)
         begin = self._random.sample(kinds, len(kinds))
         while begin and not is_over.wait(self._random.uniform(0, 2 * self._pause)):
@@ -133,13 +133,13 @@ class Client:
         _expect(self._ask("GET", f"/api/v1/objects/{key}") == content_of(key), "another content")
 
     def _pull(self) -> None:
-        """Pull a file where each pull replaces another one."""
+        """Pull a file to a path of this client, where it replaces the file of an earlier pull."""
         key, target = self._key(), f"pulled/{self._number}"
         reply = self._send("objPull", path=key, fromLocation=key, mapLocationOver=target)
         _expect(len(reply["localFileList"]) == 1, "no file")
 
     def _replace(self) -> None:
-        """Replace an object that is this client's alone, and read it."""
+        """Replace an object that no other client uses, and read it."""
         path = f"/api/v1/objects/soak/own/{self._number}"
         content = self._random.randbytes(SIZE)
         self._ask("PUT", path, content, 201)

@@ -1,4 +1,4 @@
-"""The development Swift as the benchmarks see it: what is in it, and what it was asked for."""
+"""The development Swift of the benchmarks: its objects, its log of requests, and its CPU time."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from urllib.parse import quote, urlsplit
 
 from pfstorage.devswift import KEY, USER, running
 
+# The default container of both versions. 2.0.0.2 does not create it.
 CONTAINER = "users"
-"""The container that both versions use unless told otherwise. 2.0.0.2 does not make it."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """Where clients find a Swift: *path* is that of the container, *pids* are all that serve it."""
+    """The address of a Swift. *path* is that of the container, *pids* are the processes that serve it."""
 
     port: int
     pids: tuple[int, ...]
@@ -35,16 +35,15 @@ class Site:
         return f"http://127.0.0.1:{self.port}{self.path}/{quote(key)}"
 
     def cpu_seconds(self) -> float:
-        """Return the user and system time that its processes, and their children, have taken so far."""
+        """Return the user and system time that its processes, and their children, have used so far."""
         return sum(_cpu_seconds(each) for pid in self.pids for each in (pid, *_children(pid)))
 
 
 @dataclass(frozen=True)
 class Store(Site):
-    """A Swift that writes a line for each request to *log*, its files in *directory*.
+    """A Swift with its files in *directory*, which writes a line for each request to *log*.
 
-    Its client is `http.client`: an SDK would make the benchmarks' own process
-    larger than those whose memory is measured.
+    Requests use `http.client`: an SDK would make the process of the benchmarks larger than the measured processes.
     """
 
     log: Path
@@ -60,13 +59,13 @@ class Store(Site):
         return {row["name"]: row["bytes"] for row in self._rows(prefix)}
 
     def clear(self, prefix: str) -> None:
-        """Delete these objects, and the segments that any of them is made of."""
+        """Delete up to 10,000 objects whose keys begin with *prefix*, and their segments."""
         for row in self._rows(prefix):
             query = "?multipart-manifest=delete" if "slo_etag" in row else ""
             self._request("DELETE", f"/{quote(row['name'])}", query)
 
     def logins(self) -> int:
-        """Return how often anybody has logged in."""
+        """Return the number of logins."""
         with self.log.open() as lines:
             return sum("/auth/" in line for line in lines)
 
@@ -85,7 +84,7 @@ class Store(Site):
 
 @contextlib.contextmanager
 def running_store(directory: Path, processes: int) -> Iterator[Store]:
-    """Run a Swift with its files below *directory* for the length of a ``with`` block; make the container."""
+    """Run a Swift with its files below *directory* during a ``with`` block, and create the container."""
     log = directory / "requests.log"
     directory.mkdir()
     with running(0, directory / "files", log, processes) as swift:

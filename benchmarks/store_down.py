@@ -1,4 +1,4 @@
-"""How soon, and in what words, a user is told that there is no store."""
+"""Measure the time until a user gets an error for a store that is down, and print the error."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import sys
 from benchmarks.bench import Bench, Run, free_port
 from benchmarks.table import Row, spread
 
+# The bound in seconds.
 MOST = 5.0
-"""Seconds."""
 
 
 def measure(bench: Bench) -> list[Row]:

@@ -1,4 +1,4 @@
-"""Rows of results, and how they are printed."""
+"""Rows of results, and their form as a table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MARK = {True: "met", False: "NOT MET", None: ""}
 
 @dataclass(frozen=True)
 class Row:
-    """One number of a peer and of this version. *met* is None where nothing is promised, or judged."""
+    """One number of a peer and of this version. *met* is None without a bound, or if it was not judged."""
 
     work: str
     peer: str
@@ -24,7 +24,7 @@ class Row:
 
 
 def spread(values: Sequence[float], unit: str, digits: int = 1) -> str:
-    """Return the median, and between what values it lies.
+    """Format the median of *values*, with the smallest and the largest value.
 
     >>> spread([1.0, 4.0, 2.0], "s")
     '2.0 s (1.0-4.0)'
@@ -38,7 +38,7 @@ def median(values: Sequence[float]) -> float:
 
 
 def render(rows: Sequence[Row]) -> str:
-    """Return the table as text, its columns as wide as what stands in them."""
+    """Format *rows* as a table. Each column is as wide as its longest cell."""
     lines: list[tuple[str, ...]] = [HEAD]
     lines += [(r.work, r.peer, r.theirs, r.ours, r.ratio, r.bound, MARK[r.met]) for r in rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

@@ -1,7 +1,7 @@
-"""How long a series of files takes, both ways; with what CPU time of the client, and logins.
+"""Measure the time, the CPU time of the client and the logins for a push and a pull of a series of files.
 
-Once several requests are under way at a time, it is the store that takes the time:
-no client can be faster than the CPU time of a store that is one process.
+With several requests at a time, the store determines the time: no client can be faster than the CPU time of a store
+that is one process.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Trees of files to be moved, and whether they have arrived."""
+"""Trees of files for transfers, and checks of the results."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Tree:
         return cls(directory, tuple(names), size)
 
     def check_pulled(self, directory: Path) -> None:
-        """Raise RuntimeError unless *directory* holds each file, byte for byte, and no other.
+        """Raise RuntimeError unless *directory* contains each file with the same bytes, and no other.
 
-        In what directory below it is each client's own affair.
+        Clients use different subdirectories, so these do not count.
         """
         wanted = {os.path.basename(name): self.directory / name for name in self.names}
         found = {path.name: path for path in directory.rglob("*") if path.is_file()}
@@ -47,27 +47,27 @@ class Tree:
                 raise RuntimeError(f"{path} is not what was pushed")
 
     def check_pushed(self, store: Store, location: str) -> None:
-        """Raise RuntimeError unless there is each file at *location*, in its size, and no other."""
+        """Raise RuntimeError unless *location* has an object of the same size for each file, and no other."""
         found = store.sizes(f"{location}/")
         if found != {f"{location}/{name}": self.size for name in self.names}:
             raise RuntimeError(f"{len(found)} objects came of {len(self.names)}, or not in their sizes")
 
     @contextlib.contextmanager
     def stored(self, store: Store, location: str) -> Iterator[None]:
-        """Keep the files at *location* for the length of a ``with`` block. No peer has put them there."""
+        """Keep the files at *location* during a ``with`` block. The benchmark itself stores them."""
         for name in self.names:
             store.put(f"{location}/{name}", self.directory / name)
         yield
         self.dropped(store, location)
 
     def dropped(self, store: Store, location: str) -> None:
-        """Make room in *store*, where that is worth it: see `Bench.place` for why small files stay."""
+        """Delete the objects at *location* if they are large. `Bench.place` gives the reason why small files stay."""
         if self.size > SMALL:
             store.clear(f"{location}/")
 
 
 def series(count: int) -> list[str]:
-    """Return names as of *count* images, a hundred in each study.
+    """Return the names of *count* images, a hundred in each study.
 
     >>> series(101)[-2:]
     ['study0/0099.dcm', 'study1/0100.dcm']

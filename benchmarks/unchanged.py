@@ -1,4 +1,4 @@
-"""How long it takes to push and to pull again what is there already."""
+"""Measure the time for a push and a pull of files that exist already."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BOUNDS = {OLD: 0.08, RCLONE_DEFAULT: 0.35}
 
 @dataclass(frozen=True)
 class Places:
-    """Where each peer keeps its own copies of *tree*: by what a client knows a file again is its own affair."""
+    """The copies of *tree* of each peer: clients recognize an unchanged file in different ways."""
 
     bench: Bench
     tree: Tree
@@ -41,7 +41,7 @@ def measure(bench: Bench) -> list[Row]:
     work = f"{FILES} x {SIZE // 1024} KiB again"
     with bench.place("series") as directory, bench.place("copies") as copies:
         places = Places(bench, Tree.written(directory, series(FILES), SIZE), copies)
-        for peer in (OURS, *BOUNDS):  # what they find again
+        for peer in (OURS, *BOUNDS):  # the files that the measured transfers find unchanged
             places.push(peer, 0)
             places.pull(peer, 0)
         push = Contest.held(bench, f"push {work}", BOUNDS, places.push)

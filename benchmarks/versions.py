@@ -1,4 +1,4 @@
-"""The two versions: how each is called, and where the published one is installed."""
+"""The two versions of pfstorage: their installation and their commands."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ class Version:
 
 
 def message(port: int, action: str, **meta: Any) -> tuple[str, ...]:
-    """Return the arguments with which either version sends a message to the Swift at *port*."""
+    """Return the arguments, for either version, that send a message to the Swift at *port*."""
     text = json.dumps({"action": action, "meta": meta})
     return ("--ipSwift", "127.0.0.1", "--portSwift", str(port), "--msg", text)
 
 
 @functools.cache
 def new_version(cache: Path) -> Version:
-    """Return the version of this checkout, in an environment that has what it depends on.
+    """Return the version of this checkout, in an environment with its dependencies only.
 
-    That is no environment for development: what else is installed there is imported, too.
+    The current environment may have other packages, which would also be imported.
     """
     needs = hashlib.sha256((REPOSITORY / "setup.py").read_bytes()).hexdigest()[:8]
-    with tempfile.TemporaryDirectory() as directory:  # a build leaves files beside its sources
+    with tempfile.TemporaryDirectory() as directory:  # a copy, because a build writes files into its sources
         sources = Path(directory, "sources")
         shutil.copytree(REPOSITORY, sources, ignore=shutil.ignore_patterns(".*", "build", "*.egg-info"))
         home = environment(cache, f"pfstorage-{__version__}-{needs}", [str(sources)])
@@ -55,16 +55,16 @@ def new_version(cache: Path) -> Version:
 
 @functools.cache
 def old_version(cache: Path) -> Version:
-    """Return the published version."""
+    """Return the published version, in its own environment."""
     wanted = [f"pfstorage=={PUBLISHED}", "legacy-cgi; python_version >= '3.13'"]
     home = environment(cache, f"pfstorage-{PUBLISHED}", wanted)
     return Version(PUBLISHED, str(home / "bin" / "python"), str(home / "bin" / "pfstorage"))
 
 
 def environment(cache: Path, name: str, wanted: list[str]) -> Path:
-    """Return the directory of an environment of this interpreter, which is made unless it is there."""
+    """Return the directory of an environment of this interpreter. Create it if it does not exist."""
     home = cache.resolve() / f"{name}-python{sys.version_info[0]}.{sys.version_info[1]}"
-    installed = home / "installed"  # written last: an environment that was not finished is made anew
+    installed = home / "installed"  # written last, so that an unfinished environment is created again
     if not installed.exists():
         print(f"installing {name} ...", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
@@ -74,7 +74,7 @@ def environment(cache: Path, name: str, wanted: list[str]) -> Path:
 
 
 def clean_environment(home: Path) -> Mapping[str, str]:
-    """Return an environment that sets nothing for any client, nor leads it to anybody's files.
+    """Return environment variables without settings for any client. The home directory is *home*.
 
     2.0.0.2 imports a debugger that writes its settings below the home directory.
     """
