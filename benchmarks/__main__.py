@@ -63,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     unknown = set(options.names) - BENCHMARKS.keys()
     if unknown:
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the exit ends all processes and removes all files
+    # an ordinary exit ends all processes and removes all files
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     run(options.names or list(BENCHMARKS), options.rounds, options.cache, options.work, options.processes)
     return 0
 

@@ -38,7 +38,8 @@ def _filled_store(bench: Bench) -> Iterator[Store]:
     """Run a separate store: the rows would slow down the store of the other benchmarks."""
     with bench.place("rows") as directory, running_store(directory, bench.processes) as store:
         command = [sys.executable, "-m", "benchmarks.rows", str(store.directory), str(ROWS)]
-        subprocess.run(command, cwd=REPOSITORY, check=True)  # a process of its own: Swift's modules take much memory
+        # a separate process, because Swift's modules take much memory
+        subprocess.run(command, cwd=REPOSITORY, check=True)
         yield store
 
 

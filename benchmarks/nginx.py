@@ -100,7 +100,8 @@ def _write(home: Path, tree: Tree, location: str, port: int) -> None:
     (home / "all.json").write_text(json.dumps(rows))
     (home / "rest.json").write_text("[]")
     config = CONFIG.format(
-        user="user root root;" if os.geteuid() == 0 else "",  # the default user of the worker can't read these files
+        # the default user of the worker can't read these files
+        user="user root root;" if os.geteuid() == 0 else "",
         md5s=" ".join(f'{PATH}/{location}/{name} "{md5}";' for name, md5 in md5s.items()),
         port=port,
         account=ACCOUNT,

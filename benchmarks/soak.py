@@ -219,7 +219,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--clients", type=int, help="default 200, or 50 beside attacks")
     parser.add_argument("--work", type=Path, help="where the files go, on ext4, XFS or Btrfs")
     options = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the exit ends all processes and removes all files
+    # an ordinary exit ends all processes and removes all files
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pfsoak-", dir=options.work)))
         if options.hostile:
