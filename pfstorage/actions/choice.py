@@ -25,6 +25,8 @@ from pfstorage.wire.converters import FromTo
 
 @dataclass(frozen=True)
 class PullMeta(MoveMeta):
+    """The meta of objPull and objVerify."""
+
     path: str | None = None
     substr: str = ""
     from_location: str = ""

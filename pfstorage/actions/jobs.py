@@ -27,17 +27,23 @@ DEFAULT_JOBS = 100
 
 @dataclass(frozen=True)
 class JobMeta:
+    """The meta of jobCancel: the id of a job, or the owner's name for it."""
+
     job: str = field(default="", metadata={"schema": ANY_LENGTH})
     jid: str = field(default="", metadata={"schema": ANY_LENGTH})
 
 
 @dataclass(frozen=True)
 class StatusMeta(JobMeta):
+    """The meta of jobStatus. *wait* is in seconds."""
+
     wait: int | None = field(default=None, metadata={"schema": {"minimum": 0, "maximum": MAX_WAIT_SECONDS}})
 
 
 @dataclass(frozen=True)
 class JobsMeta:
+    """The meta of jobList."""
+
     limit: int | None = field(default=None, metadata={"schema": {"minimum": 1, "maximum": MAX_LISTED}})
 
 
@@ -78,6 +84,7 @@ def _meta_of_job(message: Message, meta: LongMeta) -> dict[str, Any]:
     text="Report the progress of a job, now or when it ends, and then its reply.",
 )
 def job_status(context: ActionContext, meta: StatusMeta) -> Reply:
+    """Report the state of a job: at once, or when it ends within *wait* seconds."""
     wait = meta.wait or 0
     jobs, job = _jobs_of(context), _named_job(context, meta)
     if wait:
@@ -92,6 +99,7 @@ def job_status(context: ActionContext, meta: StatusMeta) -> Reply:
     "jobList", meta=JobsMeta, read_only=True, text="List the jobs that the caller may see, the latest first."
 )
 def job_list(context: ActionContext, meta: JobsMeta) -> Reply:
+    """List the jobs that the caller may see, the latest first."""
     limit = DEFAULT_JOBS if meta.limit is None else meta.limit
     principal = context.principal
     owner = None if principal.permissions.is_unrestricted else principal.owner
@@ -101,6 +109,7 @@ def job_list(context: ActionContext, meta: JobsMeta) -> Reply:
 
 @action("jobCancel", meta=JobMeta, text="Cancel a job. It ends soon after.")
 def job_cancel(context: ActionContext, meta: JobMeta) -> Reply:
+    """Cancel a job. A running job ends soon after the reply."""
     job = _jobs_of(context).cancel(_named_job(context, meta).id)
     body = {"status": True, **job.as_body()}
     if job.is_finished and job.state != CANCELLED:

@@ -49,6 +49,8 @@ FIELDS: Schema = {
 
 @dataclass(frozen=True)
 class LsMeta:
+    """The meta of ls."""
+
     path: str = ""
     substr: str = ""
     ret_spec: tuple[str, ...] = field(default=("name",), metadata={"schema": FIELDS})
@@ -61,6 +63,8 @@ class LsMeta:
 
 @dataclass(frozen=True)
 class ObjectMeta:
+    """The meta of objExists and objStat."""
+
     obj: str = ""
     prepend_bucket_path: str | bool = ""
 
@@ -126,6 +130,7 @@ def _has_prefix(storage: Storage, prefix: str) -> bool:
     text="List the objects whose keys begin with a path, as rows of the requested fields.",
 )
 def ls(context: ActionContext, meta: LsMeta) -> Reply:
+    """List the objects whose keys begin with a path. A long list in the reply is a stream."""
     _check_fields(meta.ret_spec)
     storage = context.listing()
     full_path = prefix_in(storage, meta.prepend_bucket_path, meta.path)
@@ -225,6 +230,7 @@ def _unaliased(name: str) -> str:
 
 @action("objExists", meta=ObjectMeta, read_only=True, text="Report whether an object has exactly this key.")
 def obj_exists(context: ActionContext, meta: ObjectMeta) -> Reply:
+    """Report whether an object has this key, or this key without empty components."""
     key = _key(meta)
     try:
         found = _head_object(context.storage, key)
@@ -240,6 +246,7 @@ def obj_exists(context: ActionContext, meta: ObjectMeta) -> Reply:
     text="Return the metadata of one object, as a row of ``ls``.",
 )
 def obj_stat(context: ActionContext, meta: ObjectMeta) -> Reply:
+    """Return the metadata of one object."""
     found = _head_object(context.storage, _key(meta))
     return Reply({"status": True, "objPath": found.key, "objStat": found.as_row()})
 

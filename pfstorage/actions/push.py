@@ -62,6 +62,8 @@ NOTHING_SELECTED = "No valid file list generated"
 
 @dataclass(frozen=True)
 class PutMeta(MoveMeta):
+    """The meta of objPut and objPush."""
+
     put_spec: str = field(default="", metadata={"aliases": ("localpath",)})
     in_location: str = field(default="", metadata={"aliases": ("toLocation",)})
     map_location_over: str = ""
@@ -87,6 +89,7 @@ _PUT_TEXT = "Store a tree, a file, a list of files, or the file that the sender 
 @action("objPut", meta=PutMeta, text=_PUT_TEXT)
 @action("objPush", meta=PutMeta, text=_PUT_TEXT)
 def obj_put(context: ActionContext, meta: PutMeta) -> Reply:
+    """Store local files, or the file that the sender attached to the message."""
     if meta.to_object:
         return _store_upload(context, meta)
     with LocalAccess(context.request.roots) as local_access:

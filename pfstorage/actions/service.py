@@ -32,12 +32,16 @@ ECHO_CHUNK = 4096
 
 @dataclass(frozen=True)
 class HelloMeta:
+    """The meta of hello."""
+
     ask_about: str = ""
     echo_back: object = ""
 
 
 @dataclass(frozen=True)
 class InternalctlMeta:
+    """The meta of internalctl."""
+
     var: str = field(default="", metadata={"schema": ANY_LENGTH})
     get: object = None
     set: object = None
@@ -51,6 +55,7 @@ class InternalctlMeta:
     text="Report name and version, and the time, the machine, or an echo.",
 )
 def hello(context: ActionContext, meta: HelloMeta) -> Reply:
+    """Report name and version, and the time, the machine or an echo, as *meta* requests."""
     answer: dict[str, Any] = {
         name: context.handler.state.get(f"/this/{name}") for name in ("name", "version")
     }
@@ -136,6 +141,7 @@ def _address(interfaces: dict[str, list[Any]]) -> str:
     text="Read or change the state: the settings as a tree of paths like ``/swift/container_name``.",
 )
 def internalctl(context: ActionContext, meta: InternalctlMeta) -> Reply:
+    """Read or change the settings and the other nodes of the state tree."""
     if not meta.var:
         raise MessageError("meta 'var' must name a part of the state, such as /swift/container_name")
     if context.principal.permissions.prefix:

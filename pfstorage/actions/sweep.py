@@ -26,6 +26,8 @@ MAX_UNREAD = 20
 
 @dataclass(frozen=True)
 class SweepMeta(LongMeta):
+    """The meta of objSweep. *older_than* is in seconds."""
+
     path: str = ""
     older_than: int | None = field(default=WEEK, metadata={"schema": {"minimum": 0, "maximum": MAX_AGE}})
     dry_run: bool = True
@@ -37,6 +39,7 @@ class SweepMeta(LongMeta):
     text="List the segments that no large object uses. Remove them if ``dryRun`` is false.",
 )
 def obj_sweep(context: ActionContext, meta: SweepMeta) -> Reply:
+    """Find the segments that no large object uses, and remove them unless this is a dry run."""
     older_than = WEEK if meta.older_than is None else meta.older_than
     settings = context.settings
     options = Options(
