@@ -36,6 +36,7 @@ def _value_chunks(value: Any, pad: str) -> Iterator[str]:
 
 
 def object_chunks(members: Iterable[tuple[str, Any]], pad: str) -> Iterator[str]:
+    """Yield the JSON of an object with *members*. Its first line is indented by *pad*."""
     inner = pad + INDENT
     before = "{"
     for name, value in members:

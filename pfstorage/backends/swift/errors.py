@@ -177,6 +177,7 @@ def _not_found(about: RequestSubject, text: str, facts: dict[str, Fact]) -> Stor
 def no_container(
     container: str, address: str, facts: Mapping[str, Fact] | None = None
 ) -> ContainerNotFoundError:
+    """Return the error for the missing *container*."""
     text = f"there is no container {container!r} at {address}; a push creates it"
     return ContainerNotFoundError(text, **{**(facts or {}), "container": container})
 

@@ -128,10 +128,12 @@ def _kind_of(value: object) -> str:
 
 
 def name_of(row: PackedRow) -> str:
+    """Return the key of a packed row."""
     return str(row[0])
 
 
 def info_of_row(row: PackedRow) -> ObjectInfo:
+    """Return the object, or the group of objects, of a packed row."""
     if len(row) == 1:
         return ObjectInfo(row[0], is_subdir=True)
     key, size, etag, modified, kind, segments = row

@@ -22,6 +22,7 @@ from pfstorage.settings.model import Settings
 
 
 def open_storage(settings: Settings) -> SwiftStorage:
+    """Open the container that *settings* describe. The first request opens the first connection."""
     return SwiftStorage(settings)
 
 
