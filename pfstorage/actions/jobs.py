@@ -84,7 +84,7 @@ def _meta_of_job(message: Message, meta: LongMeta) -> dict[str, Any]:
     text="Report the progress of a job, now or when it ends, and then its reply.",
 )
 def job_status(context: ActionContext, meta: StatusMeta) -> Reply:
-    """Report the state of a job: at once, or when it ends within *wait* seconds."""
+    """Report the state of a job: at once, or when it ends within ``wait`` seconds."""
     wait = meta.wait or 0
     jobs, job = _jobs_of(context), _named_job(context, meta)
     if wait:
