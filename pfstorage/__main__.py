@@ -4,7 +4,7 @@ import signal
 import sys
 
 if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
-    # until the command line has handlers of its own, Ctrl-C ends the program silently: no work has begun
+    # until the command line has its own handlers, Ctrl-C ends the program silently: no work has begun
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from pfstorage.cli.main import main

@@ -21,7 +21,7 @@ MAX_STEP_LENGTH = 64
 # The number of characters that an automaton caches.
 MAX_CACHED = 128
 
-# Stands for any name. No name contains it.
+# The mark for any name. No name contains it.
 _ANY = "\0"
 
 

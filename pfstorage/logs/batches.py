@@ -20,7 +20,7 @@ FLUSH_SECONDS = 2.0
 
 
 class BatchHandler(logging.Handler):
-    """A handler that writes log lines to *stream* in order, many at once, in a thread of its own.
+    """A handler that writes log lines to *stream* in order, many at once, in its own thread.
 
     If each request wrote its own line, all requests would wait for each other and for the reader of the log. Here
     only the thread waits for the stream. Lines beyond the limits are lost; a line that *note* makes of a text then

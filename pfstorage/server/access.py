@@ -59,7 +59,7 @@ class Access:
     def check(self, method: str, headers: Headers) -> None:
         """Raise `ForbiddenError` for a request that a web page of another origin may have caused.
 
-        A page of any origin can make its browser send requests to this server. If the page lets a name of its own
+        A page of any origin can make its browser send requests to this server. If the page lets its own name
         resolve to this address (DNS rebinding), it could read the responses, too.
         """
         hosts = headers.get_all("host")

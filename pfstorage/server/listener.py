@@ -34,7 +34,7 @@ PROVISIONAL_SECONDS = 1.0
 
 
 class Listener(ThreadingMixIn, HTTPServer):
-    """A listener on one address, which handles each connection in a thread of its own."""
+    """A listener on one address, which handles each connection in its own thread."""
 
     daemon_threads = True
     block_on_close = (

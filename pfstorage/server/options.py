@@ -152,7 +152,7 @@ class ServerOptions:
         return min(limit, self.max_workers)
 
     def private_files(self) -> dict[str, str]:
-        """Return the private files and directories of the server by their flags; "" stands for a missing one."""
+        """Return the private files and directories of the server by their flags; "" means a missing one."""
         return {
             "--tokenPath": self.token_path,
             "--tlsCert": self.tls_cert,

@@ -39,7 +39,7 @@ class SpoolSpace:
         return owner == self._largest_owner and time.monotonic() - self._refused_at < CONTENTION_SECONDS
 
     def share(self, owner: str) -> float:
-        """Return the bytes that *owner* may use. The owner "" stands for all clients without a token."""
+        """Return the bytes that *owner* may use. The owner "" means all clients without a token."""
         return self._limit / 2 if owner else self._limit
 
     def take(self, owner: str, size: int) -> None:

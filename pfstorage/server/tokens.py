@@ -47,7 +47,7 @@ class TokenFile:
     The file and the tokens are UTF-8. A file whose name ends in ``.cfg`` is INI: ``name = token`` in the section
     ``[AUTH TOKENS]``, and ``name = read | write | admin``, with an optional key prefix, in ``[TOKEN RIGHTS]``. Without
     the second section, each token may write. Any other file has one token on each line, and each token may write; blank
-    lines and lines that begin with ``#`` are ignored. ``sha256:HEX`` stands for the token with that hash, and
+    lines and lines that begin with ``#`` are ignored. ``sha256:HEX`` means the token with that hash, and
     ``expires=TIME`` may follow each token.
 
     While the file is not valid, the previous tokens stay valid. While the file can't be read, or other users can access

@@ -1,7 +1,7 @@
 """The settings of a process.
 
 Each source of settings is a *document*, ``{"this": {...}, "swift": {...}, ...}``. The block ``this`` has the settings
-that belong to no backend, in camelCase as the flags. Each backend has a block of its own, in snake_case as in 2.x.
+that belong to no backend, in camelCase as the flags. Each backend has its own block, in snake_case as in 2.x.
 Later documents take precedence: configuration file, environment, flags or the caller. A ``repr`` shows `MASK` instead
 of a secret.
 """

@@ -18,7 +18,7 @@ from pfstorage.errors import PfstorageError
 log = logging.getLogger(__name__)
 
 PageRow = Any
-# Return the page of the rows after a name, and the name that the next page starts after, None at the end.
+# Returns the page of the rows after a name, and the name that the next page starts after, None at the end.
 Fetch = Callable[[str], "tuple[Sequence[PageRow], str | None]"]
 # Pages that wait for their use. More would only need memory, since a store makes one page after the other.
 AHEAD = 2

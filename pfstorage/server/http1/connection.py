@@ -135,7 +135,7 @@ class HTTPConnection(BaseHTTPRequestHandler):
         try:
             self.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.writer.begin_response()
-        except OSError as e:  # TLS raises errors of its own classes
+        except OSError as e:  # TLS raises its own classes of errors
             raise ConnectionAbortedError("the client closed the connection before it sent the body") from e
 
     def send(self, response: Response, *, close: bool) -> bool:
