@@ -123,9 +123,9 @@ class JobScheduler:
     def counts(self) -> dict[str, int]:
         """Return the number of jobs in each state."""
         self._require_open()
-        unsaved = list(self._finished.unsaved.values())
         counts = self._store.counts()
-        for job in unsaved:
+        # afterwards: otherwise, a state that is saved in between would count twice
+        for job in list(self._finished.unsaved.values()):
             counts[RUNNING] -= 1
             counts[job.state] += 1
         return counts

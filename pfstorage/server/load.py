@@ -141,6 +141,8 @@ class ServerLoad:
         holder.owner, holder.permit = owner, permit
         if connection in self._provisional:
             with self._lock:
+                if connection not in self._provisional:  # another connection has displaced it just now
+                    raise no_place()
                 has_place = len(self._open) < self._max_connections
                 if not (has_place or self._displace_quiet() or self._displace_largest(holder)):
                     self._note_refusal()

@@ -164,13 +164,13 @@ class SwiftUpload:
         except (NotFoundError, Unreadable):
             return None
 
-    def reuse(self, piece: Part) -> bool:
-        name = self._stored[piece]
+    def reuse(self, part: Part) -> bool:
+        name = self._stored[part]
         try:
             self._segments.mark_reused(name, self._id)
         except (NotFoundError, PermissionDeniedError, RejectedError):
             return False
-        self._reused[piece.offset] = name
+        self._reused[part.offset] = name
         return True
 
     def _name(self, offset: int) -> str:
@@ -187,15 +187,15 @@ class SwiftUpload:
         info = segments.objects.put(home, name, body, size, headers, like)
         return Part(offset, size, info.etag)
 
-    def finish(self, pieces: Sequence[Part], *, if_absent: bool = False) -> ObjectInfo:
-        etag = segments_etag_of(piece.md5 for piece in pieces)
+    def finish(self, parts: Sequence[Part], *, if_absent: bool = False) -> ObjectInfo:
+        etag = segments_etag_of(part.md5 for part in parts)
         manifest = [
             {
-                "path": f"/{self._segments.segment_container}/{self._name(piece.offset)}",
-                "etag": piece.md5,
-                "size_bytes": piece.size,
+                "path": f"/{self._segments.segment_container}/{self._name(part.offset)}",
+                "etag": part.md5,
+                "size_bytes": part.size,
             }
-            for piece in pieces
+            for part in parts
         ]
         with if_absent_errors(self._key, self._headers, if_absent):
             try:
@@ -206,7 +206,7 @@ class SwiftUpload:
                     self._may_be_in_use and isinstance(e, PreconditionFailedError) and self._is_live(etag)
                 ):
                     raise
-        size = sum(piece.size for piece in pieces)
+        size = sum(part.size for part in parts)
         kind = self._headers["Content-Type"]
         return ObjectInfo(self._key, size, etag, content_type=kind, segments_etag=etag)
 

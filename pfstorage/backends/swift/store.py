@@ -115,8 +115,8 @@ class SwiftStorage:
     def list_parts(self, info: ObjectInfo) -> Sequence[Part]:
         return self._segments.list_parts(info)
 
-    def leftovers(self, takes: Callable[[str], bool], older_than: float, share: RunAll) -> Leftovers:
-        return SwiftSweep(self._segments).leftovers(takes, older_than, share)
+    def leftovers(self, is_wanted: Callable[[str], bool], older_than: float, run_all: RunAll) -> Leftovers:
+        return SwiftSweep(self._segments).leftovers(is_wanted, older_than, run_all)
 
     def remove_leftover(self, leftover: Leftover) -> bool:
         return SwiftSweep(self._segments).remove(leftover)

@@ -84,20 +84,20 @@ class SwiftSweep:
         self._segments = segments
         self._objects = segments.objects
 
-    def leftovers(self, takes: Callable[[str], bool], older_than: float, share: RunAll) -> Leftovers:
+    def leftovers(self, is_wanted: Callable[[str], bool], older_than: float, run_all: RunAll) -> Leftovers:
         """Return the unused segments, as `SupportsMultipart.leftovers` does."""
         home = self._segments.segment_container
         listed, moment, unread = self._containers()
         oldest = iso_time(moment - older_than) if older_than else ""
-        look = _Look(dict(self._old_segments(home, takes, oldest)), unread)
+        look = _Look(dict(self._old_segments(home, is_wanted, oldest)), unread)
         containers = sorted({*listed, self._segments.container, home})
         for is_listed_as_large in (True, False, True):
             for container in containers:
                 if look.left:
-                    self._look_through(container, look, is_listed_as_large, share)
+                    self._look_through(container, look, is_listed_as_large, run_all)
         while look.left and look.named:
             names = [look.named.pop() for _ in range(min(AT_ONCE, len(look.named)))]
-            self._look_at(home, [{"name": name.removeprefix(f"/{home}/")} for name in names], look, share)
+            self._look_at(home, [{"name": name.removeprefix(f"/{home}/")} for name in names], look, run_all)
         return Leftovers([*look.left.values()], len(look.read), [*dict.fromkeys(look.unread)])
 
     def _containers(self) -> tuple[list[str], float, list[str]]:
@@ -132,7 +132,7 @@ class SwiftSweep:
         return names, moment, []
 
     def _old_segments(
-        self, home: str, takes: Callable[[str], bool], oldest: str
+        self, home: str, is_wanted: Callable[[str], bool], oldest: str
     ) -> Iterator[tuple[str, Leftover]]:
         """Yield the path and the segment of each upload that has stored none since *oldest*, a date; "" means now."""
         latest: dict[str, str] = {}
@@ -140,7 +140,7 @@ class SwiftSweep:
         try:
             for row in self._objects.list(home):
                 key = key_of(row.key)
-                if key is not None and takes(key):
+                if key is not None and is_wanted(key):
                     found.append(Leftover(row.key, key, row.size, row.last_modified))
                     upload = upload_of(row.key)
                     latest[upload] = max(latest.get(upload, ""), row.last_modified)
@@ -150,7 +150,7 @@ class SwiftSweep:
             if not oldest or latest[upload_of(each.name)] < oldest:
                 yield f"/{home}/{each.name}", each
 
-    def _look_through(self, container: str, look: _Look, is_listed_as_large: bool, share: RunAll) -> None:
+    def _look_through(self, container: str, look: _Look, is_listed_as_large: bool, run_all: RunAll) -> None:
         """Record the segments that objects in *container* use: those that it lists as large, or all others."""
         rows = (
             row
@@ -160,11 +160,11 @@ class SwiftSweep:
             and f"/{container}/{row['name']}" not in look.left
         )
         while some := list(islice(rows, AT_ONCE)):
-            self._look_at(container, some, look, share)
+            self._look_at(container, some, look, run_all)
 
-    def _look_at(self, container: str, rows: Sequence[ListedRow], look: _Look, share: RunAll) -> None:
+    def _look_at(self, container: str, rows: Sequence[ListedRow], look: _Look, run_all: RunAll) -> None:
         look.named -= {f"/{container}/{row['name']}" for row in rows}
-        named = share([functools.partial(self._named_by, container, row) for row in rows])
+        named = run_all([functools.partial(self._named_by, container, row) for row in rows])
         for row, each in zip(rows, named, strict=True):
             look.note(_version_identity(container, row), each)
 
