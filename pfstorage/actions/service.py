@@ -56,9 +56,7 @@ class InternalctlMeta:
 )
 def hello(context: ActionContext, meta: HelloMeta) -> Reply:
     """Report name and version, and the time, the machine or an echo, as *meta* requests."""
-    answer: dict[str, Any] = {
-        name: context.handler.state.get(f"/this/{name}") for name in ("name", "version")
-    }
+    answer: dict[str, Any] = context.handler.state.identity()
     if meta.ask_about == "timestamp":
         now = datetime.now().isoformat("-", "microseconds")
         answer["timestamp"] = {"now": now.replace("-", "").replace(":", "")}

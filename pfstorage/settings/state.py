@@ -74,6 +74,11 @@ class StateTree:
             node = node[part]
         return copy.deepcopy(node) if isinstance(node, dict | list) else node
 
+    def identity(self) -> Tree:
+        """Return the name and the version of this program, which 2.x's clients may have changed."""
+        this = self._shown()["this"]
+        return {name: this[name] for name in self._identity}
+
     def set(self, var: str, value: Any, *, at_run_time: bool = False) -> None:
         """Put *value* at *var*; merge a dict into the node that is there. Raise `SettingsError`.
 

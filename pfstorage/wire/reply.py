@@ -53,8 +53,7 @@ class Reply:
 
         Longer ones stay. None is no limit. Raise the error of a `RowStream` that fails meanwhile.
         """
-        self._is_plain = not _longs(self.body)
-        if not self._is_plain:
+        if not self._looks_plain():
             limit = sys.maxsize - 1 if most is None else most
             rows = {id(stream): stream.first(limit) for stream in _streams(self.body)}
             # a `PackedStrings` may grow while rows are read
@@ -62,6 +61,11 @@ class Reply:
             if not _streams(self.body):
                 self._add_warnings()
             self._is_plain = not _longs(self.body)
+
+    def _looks_plain(self) -> bool:
+        """Return whether the body has no long values. Do not look again if it had none before."""
+        self._is_plain = self._is_plain or not _longs(self.body)
+        return self._is_plain
 
     @property
     def is_long(self) -> bool:
@@ -71,7 +75,7 @@ class Reply:
     def warn(self, warnings: Callable[[], list[str]]) -> None:
         """Add the result of *warnings* to the body, unless it is empty, when the streams of the body have been read."""
         self._warnings = warnings
-        if self._is_plain or not _streams(self.body):
+        if self._looks_plain() or not _streams(self.body):
             self._add_warnings()
 
     def _add_warnings(self) -> None:
