@@ -255,7 +255,7 @@ def test_the_secrets_of_docker_are_those_that_the_server_reads(
     assert f"echo {services['services']['store']['environment']['SWIFT_KEY']} > swift_key" in prepared
 
 
-def test_the_probe_of_docker_tells_whether_the_server_lives(services: dict[str, Any]) -> None:
+def test_the_probe_of_docker_reports_whether_the_server_is_alive(services: dict[str, Any]) -> None:
     kind, program, *words = services["services"]["pfstorage"]["healthcheck"]["test"]
     assert (kind, program) == ("CMD", "python")
     assert "127.0.0.1:4055" in words[-1]

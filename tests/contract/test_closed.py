@@ -151,7 +151,7 @@ def test_a_tree_is_written_but_for_them(root: Path, storage: Storage, say: Answe
     assert os.readlink(root / "ways") == "real"
 
 
-def test_they_are_told_by_no_verification(say: Answer, storage: Storage, root: Path) -> None:
+def test_a_verification_reports_no_denied_file(say: Answer, storage: Storage, root: Path) -> None:
     storage.put("t/tokens", io.BytesIO(b"precious"), 8)
     reply = say("objVerify", fromLocation="t", mapLocationOver=str(root))
     assert not reply["status"]
@@ -165,7 +165,7 @@ def test_it_counts_when_another_file_takes_the_name(root: Path, storage: Storage
 
 
 @pytest.mark.parametrize("parts", [("tokens",), ("state",), ("state", "jobs.sqlite")])
-def test_a_tree_does_nothing_with_what_is_closed(root: Path, parts: tuple[str, ...]) -> None:
+def test_the_transfer_of_a_tree_skips_denied_files(root: Path, parts: tuple[str, ...]) -> None:
     tree = LocalTree(str(root), deny_list=DenyList([str(root / "tokens"), str(root / "state")]))
     before = everything(root)
     for touch in (tree.open, tree.status, tree.new_file, tree.remove):
@@ -177,7 +177,7 @@ def test_a_tree_does_nothing_with_what_is_closed(root: Path, parts: tuple[str, .
     assert everything(root) == before
 
 
-def test_the_way_to_one_is_gone_as_the_system_goes_it(root: Path, storage: Storage) -> None:
+def test_a_path_to_a_denied_file_is_resolved_as_the_system_does(root: Path, storage: Storage) -> None:
     write_tree(root, {"deep/inner/x": b"x", "deep/secret": b"precious", "secret": b"no secret"})
     (root / "into").symlink_to("deep/inner")
     (root / "here").symlink_to("here")
@@ -192,7 +192,7 @@ def test_the_way_to_one_is_gone_as_the_system_goes_it(root: Path, storage: Stora
     assert [status(path) for path in paths] == [False, True, False, False, False, True]
 
 
-def test_links_that_come_to_lead_elsewhere_are_followed(
+def test_changed_links_are_followed(
     root: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As Kubernetes keeps its secrets: ``key -> ..data/key``, where ``..data`` leads to those of the day."""
@@ -219,7 +219,7 @@ def test_a_link_on_the_way_may_be_followed_and_not_replaced(
     assert os.readlink(root / "ways") == "real"
 
 
-def test_what_has_their_names_elsewhere_is_a_file_as_any(root: Path, storage: Storage, say: Answer) -> None:
+def test_files_with_the_same_names_elsewhere_are_allowed(root: Path, storage: Storage, say: Answer) -> None:
     assert say("objPut", file="data/tokens", inLocation="new")["status"]
     assert [row.key for row in storage.list("new")] == ["new/data/tokens"]
     assert say("objPull", fromLocation="s", mapLocationOver="data/state")["status"]
@@ -253,7 +253,7 @@ Appear = Callable[[Path, Path], None]
 @pytest.mark.usefixtures("unmounting")
 @pytest.mark.parametrize("appear", [linked, mounted_again])
 @pytest.mark.parametrize("own", ["tokens", "real/key.pem", "state/jobs.sqlite"])
-def test_a_file_is_closed_by_whatever_name(
+def test_a_denied_file_is_denied_under_each_of_its_names(
     root: Path, storage: Storage, say: Answer, appear: Appear, own: str
 ) -> None:
     outside = write_tree(root.parent / "outside", FILES)
@@ -355,7 +355,7 @@ def test_a_number_that_a_closed_file_has_left_to_another_closes_nothing(root: Pa
 # the server
 
 
-def test_the_server_closes_what_its_flags_name(tmp_path: Path) -> None:
+def test_the_server_denies_the_files_that_its_flags_name(tmp_path: Path) -> None:
     cert, key = make_certificate(tmp_path)
     write_tree(
         tmp_path, {"pw": b"secret", "conf.json": b"{}", "tokens": TOKEN.encode() + b"\n", "data/a": b"a"}
@@ -435,7 +435,7 @@ def reloading(directory: Path) -> Iterator[tuple[Served, Callable[[str], None]]]
         yield served, record_in
 
 
-def test_where_records_come_to_lie_in_a_root_itself_all_of_it_is_closed(tmp_path: Path) -> None:
+def test_a_root_that_comes_to_hold_records_is_denied_as_a_whole(tmp_path: Path) -> None:
     write_tree(tmp_path, {"data/a": b"a"})
     with reloading(tmp_path) as (served, record_in):
 
@@ -455,7 +455,7 @@ def test_where_records_come_to_lie_in_a_root_itself_all_of_it_is_closed(tmp_path
     )
 
 
-def test_records_are_closed_also_to_who_had_begun_to_ask_before(tmp_path: Path) -> None:
+def test_records_are_denied_to_earlier_requests_too(tmp_path: Path) -> None:
     write_tree(tmp_path, {"data/records/a": b"a"})
     text = message("objPut", putSpec="data/records", inLocation="in")
     with reloading(tmp_path) as (served, record_in), connected(served.port) as early:
@@ -468,7 +468,7 @@ def test_records_are_closed_also_to_who_had_begun_to_ask_before(tmp_path: Path) 
         assert answer(served.port, post(message("ls"))).json.get("ls", []) == []
 
 
-def test_what_is_closed_is_found_out_again_with_the_settings(tmp_path: Path) -> None:
+def test_the_deny_list_is_computed_again_with_the_settings(tmp_path: Path) -> None:
     settings = tmp_path / "settings.json"
     settings.write_text('{"this": {"debugToDir": "one"}}')
     flags = ("--type", "memory", "--forever", "--configFileLoad", "settings.json")

@@ -102,7 +102,7 @@ COPY_FROM: dict[str, Callable[[Storage, str], object]] = {
 
 @pytest.mark.parametrize("operation", [*READS, *CHANGES, *COPY_FROM])
 @pytest.mark.parametrize("level", ["read", "write", "admin"])
-def test_other_keys_are_neither_told_of_nor_touched(full: Storage, operation: str, level: str) -> None:
+def test_other_keys_are_neither_shown_nor_touched(full: Storage, operation: str, level: str) -> None:
     mine = scoped(full, Permissions(level, MINE))
     for key in HOSTILE:
         with pytest.raises(PermissionDeniedError) as caught:
@@ -120,7 +120,7 @@ def test_a_key_that_is_a_path_out_is_refused(full: Storage, mine: Storage, opera
     assert keys(full) == KEYS
 
 
-def test_that_a_key_exists_outside_is_not_told(mine: Storage) -> None:
+def test_the_existence_of_a_key_outside_is_not_revealed(mine: Storage) -> None:
     texts = set()
     for key in ("anna/a", "anna/z"):
         with pytest.raises(PermissionDeniedError) as caught:
@@ -187,25 +187,25 @@ def test_a_prefix_without_a_slash_is_a_plain_text(full: Storage) -> None:
 
 @pytest.mark.parametrize("prefix", ["", MINE])
 @pytest.mark.parametrize("operation", [*CHANGES, *COPY_FROM])
-def test_who_may_read_changes_nothing(full: Storage, operation: str, prefix: str) -> None:
+def test_a_reader_changes_nothing(full: Storage, operation: str, prefix: str) -> None:
     reader = scoped(full, Permissions("read", prefix))
     with pytest.raises(PermissionDeniedError, match="may only read"):
         {**CHANGES, **COPY_FROM}[operation](reader, INSIDE[0])
     assert {key: get(full, key) for key in keys(full)} == {key: key.encode() for key in KEYS}
 
 
-def test_who_may_read_all_reads_all(reader: Storage) -> None:
+def test_a_reader_of_all_keys_reads_all(reader: Storage) -> None:
     assert {key: get(reader, key) for key in keys(reader)} == {key: key.encode() for key in KEYS}
     assert keys(reader, "anna") == ["anna/a"]
     assert keys(reader, delimiter="/") == ["anna/", "chris/"]
 
 
 @pytest.mark.parametrize("level", ["write", "admin"])
-def test_who_may_change_all_has_the_storage_itself(storage: Storage, level: str) -> None:
+def test_a_writer_of_all_keys_gets_the_storage_itself(storage: Storage, level: str) -> None:
     assert scoped(storage, Permissions(level)) is storage
 
 
-def test_it_offers_what_the_storage_does(mine: Storage, full: Storage) -> None:
+def test_a_scoped_storage_has_the_capabilities_of_its_storage(mine: Storage, full: Storage) -> None:
     assert isinstance(mine, SupportsRetryPolicy) is isinstance(full, SupportsRetryPolicy)
     assert isinstance(mine, SupportsMultipart) is isinstance(full, SupportsMultipart)
 
@@ -268,7 +268,7 @@ def container_of(storage: Storage) -> str:
     return storage.settings.swift.container_name
 
 
-def test_another_patience_lets_nobody_out(large: Storage) -> None:
+def test_another_retry_policy_keeps_the_scope(large: Storage) -> None:
     mine: Any = scoped(large, Permissions("read", MINE))
     for _ in range(2):
         mine = mine.with_retry_policy(RetryPolicy(1))
@@ -292,7 +292,7 @@ def test_large_objects_are_moved_within_the_prefix(swift: DevSwift, large: Stora
     assert get(large, THEIRS) == CONTENT
 
 
-def test_the_segments_of_others_are_neither_told_of_nor_touched(swift: DevSwift, large: Storage) -> None:
+def test_the_segments_of_others_are_neither_shown_nor_touched(swift: DevSwift, large: Storage) -> None:
     mine: Any = scoped(large, Permissions("write", MINE))
     theirs, before = info_of(large, THEIRS), segments(swift, container_of(large))
     size = len(OTHER)
@@ -311,7 +311,7 @@ def test_the_segments_of_others_are_neither_told_of_nor_touched(swift: DevSwift,
     assert segments(swift, container_of(large)) == before
 
 
-def test_what_is_left_over_of_its_own_is_swept_and_nothing_of_others(swift: DevSwift, large: Storage) -> None:
+def test_own_leftovers_are_swept_and_those_of_others_are_kept(swift: DevSwift, large: Storage) -> None:
     """Even of an object whose key its own begin with, as their segments' names do."""
     above = MINE.rstrip("/")
     store_large(large, above, CONTENT)
@@ -335,7 +335,7 @@ def test_what_is_left_over_of_its_own_is_swept_and_nothing_of_others(swift: DevS
     assert keys(mine) == []
 
 
-def test_who_may_read_begins_no_large_object_and_ends_none(swift: DevSwift, large: Storage) -> None:
+def test_a_reader_neither_begins_nor_completes_a_large_object(swift: DevSwift, large: Storage) -> None:
     before = segments(swift, container_of(large))
     for prefix in ("", MINE):
         reader: Any = scoped(large, Permissions("read", prefix))

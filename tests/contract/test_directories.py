@@ -143,7 +143,7 @@ def test_a_comparison_finds_missing_and_blocked_directories(storage: Storage, tm
     assert [key.rstrip("/") for key in (*reply["changed"], *reply["missing"])] == ["s/file", "s/gone"]
 
 
-def test_a_mark_that_is_gone_makes_no_directory(store: Storage, proxy: Proxy, tmp_path: Path) -> None:
+def test_a_deleted_marker_makes_no_directory(store: Storage, proxy: Proxy, tmp_path: Path) -> None:
     mark(store, "s/d")
     proxy.fault(Fault("answer", status=404), where=lambda exchange: exchange.key == "s/d")
     reply = run(store, "objPull", **PULL)

@@ -34,7 +34,7 @@ PUT: dict[str, Any] = {"putSpec": "data", "inLocation": "s", "mapLocationOver": 
 PULL: dict[str, Any] = {"fromLocation": "s", "mapLocationOver": "data"}
 
 
-def test_the_files_of_these_tests_are_what_they_are_taken_for() -> None:
+def test_the_odd_files_of_these_tests_are_odd() -> None:
     assert VERSION.stat().st_size == 0 < len(VERSION.read_bytes())
     assert SYSTEM.stat().st_size == 4096 > len(SYSTEM.read_bytes()) > 0
 
@@ -44,7 +44,7 @@ def test_the_files_of_these_tests_are_what_they_are_taken_for() -> None:
 
 @pytest.mark.parametrize("path", [VERSION, SYSTEM])
 @pytest.mark.parametrize("how", ["file", "fileList", "putSpec", "tree"])
-def test_a_file_is_stored_to_its_end_whatever_its_size(
+def test_a_file_is_stored_to_its_end_for_each_reported_size(
     storage: Storage, tmp_path: Path, path: Path, how: str
 ) -> None:
     content = path.read_bytes()
@@ -78,7 +78,7 @@ def test_an_object_without_the_bytes_of_a_file_is_never_certified(storage: Stora
     assert run(storage, "objPull", **meta)["skipped"] == 1
 
 
-def test_what_a_file_holds_is_sent_again_when_the_line_breaks(proxy: Proxy, swift: DevSwift) -> None:
+def test_the_bytes_of_a_file_are_sent_again_when_the_line_breaks(proxy: Proxy, swift: DevSwift) -> None:
     with behind(proxy, swift) as storage:
         proxy.fault(Fault("reset", at=10, side="request"), "PUT", on={1})
         reply = run(storage, "objPut", file=str(VERSION), inLocation="s", mapLocationOver="/proc")
@@ -96,7 +96,7 @@ def test_a_body_has_the_size_that_was_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("told", [0, 1, 4096, 299_999, 300_001, 10**12])
 @pytest.mark.parametrize("seeks", [True, False], ids=["seeks", "goes on alone"])
-def test_a_large_file_is_read_to_its_end_whatever_its_size(
+def test_a_large_file_is_read_to_its_end_for_each_reported_size(
     storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: int, seeks: bool
 ) -> None:
     """As a gateway may tell it: here, the system is made to."""
@@ -104,7 +104,7 @@ def test_a_large_file_is_read_to_its_end_whatever_its_size(
     inode = os.stat(write_tree(tmp_path, {"data/a": content}) / "data" / "a").st_ino
     fstat, pread = os.fstat, os.pread
 
-    def fstat_told(descriptor: int) -> os.stat_result:
+    def fake_fstat(descriptor: int) -> os.stat_result:
         status = fstat(descriptor)
         if status.st_ino != inode:
             return status
@@ -114,19 +114,19 @@ def test_a_large_file_is_read_to_its_end_whatever_its_size(
             {name: getattr(status, name) for name in ("st_mtime_ns", "st_ctime_ns", "st_atime_ns")},
         )
 
-    def pread_told(descriptor: int, size: int, offset: int) -> bytes:
+    def fake_pread(descriptor: int, size: int, offset: int) -> bytes:
         if not seeks and fstat(descriptor).st_ino == inode:
             raise OSError(errno.ESPIPE, os.strerror(errno.ESPIPE))
         return pread(descriptor, size, offset)
 
-    monkeypatch.setattr(os, "fstat", fstat_told)
-    monkeypatch.setattr(os, "pread", pread_told)
+    monkeypatch.setattr(os, "fstat", fake_fstat)
+    monkeypatch.setattr(os, "pread", fake_pread)
     assert run(storage, "objPut", **PUT, audit=True)["audit"]["status"] is True
     assert get(storage, "s/a") == content
     assert run(storage, "objPull", **PULL)["skipped"] == 1
 
 
-def test_a_store_of_files_on_such_a_file_system_tells_their_bytes(tmp_path: Path) -> None:
+def test_a_store_of_files_on_such_a_file_system_reports_the_bytes_read(tmp_path: Path) -> None:
     with open_storage(type="filesystem", store_base="/proc/sys/kernel/random") as storage:
         row = storage.head("boot_id")
         content = get(storage, "boot_id")
@@ -162,7 +162,7 @@ def test_a_change_with_the_old_time_is_found(tmp_path: Path, size: int, of: str)
             body.read()
 
 
-def tells_of_mappings(directory: Path) -> bool:
+def sets_time_for_mappings(directory: Path) -> bool:
     """Tell whether what is written through a mapping, after the page went to the disk, sets the time here.
 
     It does on ext4, XFS and Btrfs, and not where the pages of a file are others than those of its disk: tmpfs, overlay.
@@ -180,7 +180,7 @@ def tells_of_mappings(directory: Path) -> bool:
 def test_a_write_through_a_mapping_is_found(tmp_path: Path, size: int) -> None:
     """One to a page that was written before sets no time, until the page is on its way to the disk."""
     path = write_tree(tmp_path, {"a": LARGE[:size]}) / "a"
-    if size > 1000 and not tells_of_mappings(tmp_path):
+    if size > 1000 and not sets_time_for_mappings(tmp_path):
         pytest.skip("the file system of the temporary directory does not tell of writes through a mapping")
     with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapping:
         mapping[size - 1] ^= 1
@@ -195,7 +195,7 @@ def test_a_write_through_a_mapping_is_found_also_after_others_while_the_file_is_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_tree(tmp_path, {"a": LARGE}) / "a"
-    if not tells_of_mappings(tmp_path):
+    if not sets_time_for_mappings(tmp_path):
         pytest.skip("the file system of the temporary directory does not tell of writes through a mapping")
     sleep, slept = time.sleep, []
 
@@ -220,7 +220,7 @@ def test_a_write_through_a_mapping_is_found_also_after_others_while_the_file_is_
 
 
 @pytest.mark.parametrize("directory", ["/dev/shm", "."])
-def test_a_file_that_was_written_just_now_is_read_when_its_next_change_can_be_told(
+def test_a_file_that_was_written_just_now_is_read_when_its_next_change_will_be_visible(
     directory: str, tmp_path: Path
 ) -> None:
     path = Path(directory) / f"pfstorage-test-{os.getpid()}"
@@ -272,7 +272,7 @@ def at_the_first(method: str, proxy: Proxy, call: Callable[[], None], count: int
 def test_no_store_gets_a_mixture_of_a_file_whose_time_is_set_back(
     proxy: Proxy, swift: DevSwift, tmp_path: Path, segment_size: int, change: str, changes: int
 ) -> None:
-    if change == "mapping" and not tells_of_mappings(tmp_path):
+    if change == "mapping" and not sets_time_for_mappings(tmp_path):
         pytest.skip("the file system of the temporary directory does not tell of writes through a mapping")
     content = LARGE * 8  # more than what is on the way at once
     path = write_tree(tmp_path, {"data/a": content}) / "data" / "a"
@@ -330,7 +330,7 @@ def test_a_file_whose_status_alone_changes_while_it_is_pushed_is_stored(
 
 
 @pytest.mark.parametrize("size", [1000, 600_000])
-def test_a_file_that_is_stored_is_compared_by_its_bytes_whatever_its_time(
+def test_a_stored_file_is_compared_by_its_bytes_for_each_time(
     storage: Storage, tmp_path: Path, size: int
 ) -> None:
     path = write_tree(tmp_path, {"data/a": LARGE[:size]}) / "data" / "a"
@@ -369,7 +369,7 @@ def wait_for_a_tick(path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 20, 2_000_000])
-def test_what_is_written_into_a_store_of_files_with_the_old_time_is_no_object_to_rely_on(
+def test_a_file_written_into_a_store_with_its_old_time_is_no_valid_object(
     filesystem: Storage, tmp_path: Path, size: int
 ) -> None:
     """It may be what somebody wanted, or what a disk has come to: nobody is to take it for what was stored."""
@@ -397,7 +397,7 @@ def test_what_is_written_into_a_store_of_files_with_the_old_time_is_no_object_to
     assert get(filesystem, "s/a") == path.read_bytes() != content
 
 
-def test_what_an_older_version_has_kept_is_looked_at_once(
+def test_the_records_of_an_older_version_are_read_once(
     filesystem: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "store" / "a"
@@ -462,7 +462,7 @@ def test_an_object_is_given_out_if_it_is_not_written_into_meanwhile(
             filesystem.get("a", sink, byte_range)
 
 
-def test_those_who_compute_an_md5_at_once_disturb_nobody(filesystem: Storage, tmp_path: Path) -> None:
+def test_simultaneous_md5_computations_disturb_nobody(filesystem: Storage, tmp_path: Path) -> None:
     for permit in range(5):
         name = f"a{permit}"
         write_tree(tmp_path / "store", {name: LARGE})

@@ -95,7 +95,7 @@ def test_a_pull_replaces_no_pipe_device_or_socket(
     )
 
 
-def test_what_becomes_a_pipe_during_a_pull_stays(swift: DevSwift, tmp_path: Path) -> None:
+def test_a_pipe_that_appears_during_a_pull_stays(swift: DevSwift, tmp_path: Path) -> None:
     with (
         proxy_to(swift.port) as proxy,
         open_storage(**swift_options(swift, auth_url=proxy.auth_url)) as storage,
@@ -208,7 +208,7 @@ def test_a_new_file_is_made_as_the_umask_has_it(storage: Storage) -> None:
     assert mode("out/a") == 0o640
 
 
-def test_what_is_written_for_a_file_of_few_rights_has_no_more_before_it_is_whole(tmp_path: Path) -> None:
+def test_an_unfinished_replacement_has_no_more_permissions_than_the_file(tmp_path: Path) -> None:
     write_tree(tmp_path, {"out/a": b"before"})
     Path("out/a").chmod(0o640)
     with LocalTree("out").new_file(("a",)) as file:
@@ -378,7 +378,7 @@ def test_a_time_that_the_disk_fails_to_keep_is_an_error(
     assert "test_replacing.py" not in os.listdir("out")
 
 
-def test_a_store_of_files_keeps_what_it_cannot_give_its_time(
+def test_a_store_of_files_keeps_a_file_whose_time_it_cannot_set(
     filesystem: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_tree(tmp_path / "data", {"a": b"aaa", "b": b"bbb"})
@@ -413,7 +413,7 @@ def test_where_nothing_can_be_brought_to_the_disk_files_are_kept_with_one_warnin
     assert os.strerror(number) in warning
 
 
-def test_what_the_disk_does_not_take_is_an_error_where_it_is_brought_there(
+def test_a_write_error_of_the_disk_is_an_error_at_the_sync(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(storage, "s/a", b"content")
@@ -440,7 +440,7 @@ def test_room_need_not_be_had_in_advance(
 
 
 @pytest.mark.parametrize("number", [errno.EXDEV, errno.EBUSY, errno.ENOSYS])
-def test_a_name_that_cannot_be_given_is_told_and_loses_nothing(
+def test_a_failed_rename_is_reported_and_loses_nothing(
     storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     put(storage, "s/a", b"content")
@@ -508,7 +508,7 @@ STATVFS: dict[str, Callable[[object], object]] = {
 
 
 @pytest.mark.parametrize("told", STATVFS)
-def test_room_that_is_not_told_is_not_missing(
+def test_unknown_space_counts_as_enough(
     storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str
 ) -> None:
     put(storage, "s/a", LARGE)
@@ -517,12 +517,12 @@ def test_room_that_is_not_told_is_not_missing(
     assert read_tree(tmp_path / "out") == {"a": LARGE}
 
 
-def test_where_the_size_of_blocks_is_told_once_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_that_reports_one_block_size_counts_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "statvfs", unknown_room(512, 0, 100, 60, 50))
     assert LocalTree("out").free_bytes() == 50 * 512
 
 
-def test_a_disk_that_is_full_is_told_before_the_first_byte(
+def test_a_full_disk_is_reported_before_the_first_byte(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(storage, "s/a", LARGE)
@@ -549,7 +549,7 @@ def test_file_systems_of_no_size_take_files(
 
 
 @pytest.mark.parametrize("number", [errno.EDQUOT, errno.ENOSPC])
-def test_a_quota_is_told_as_a_full_disk(
+def test_an_exhausted_quota_is_reported_as_a_full_disk(
     storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """No quota shows in the room that a file system has."""
@@ -584,7 +584,7 @@ def room(path: Path | str) -> int:
 
 
 @pytest.mark.parametrize("range_size", ["1G", "1M"], ids=["at once", "ranges"])
-def test_what_is_zeros_takes_no_room(storage: Storage, tmp_path: Path, range_size: str) -> None:
+def test_zeros_take_no_space(storage: Storage, tmp_path: Path, range_size: str) -> None:
     content = sparse(tmp_path / "data" / "a", 32 * MIB)
     assert room("data/a") < MIB
     run(storage, "objPut", putSpec="data", inLocation="s", mapLocationOver="data")
@@ -630,7 +630,7 @@ def test_zeros_are_zeros_with_holes_and_without(
         assert Path("out/a").read_bytes() == content
 
 
-def test_zeros_replace_what_was_there_before_a_second_try(
+def test_zeros_replace_the_bytes_of_a_failed_first_try(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pfstorage.local import disk

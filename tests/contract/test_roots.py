@@ -144,7 +144,7 @@ def test_a_path_out_of_the_roots_is_refused(site: Path, storage: Storage, spelli
 
 
 @pytest.mark.parametrize("kind", MESSAGES)
-def test_a_refusal_does_not_tell_what_is_there(site: Path, storage: Storage, kind: str) -> None:
+def test_a_refusal_does_not_reveal_whether_a_file_exists(site: Path, storage: Storage, kind: str) -> None:
     context = RequestContext(roots=AllowedRoots([str(site / "root")]))
     replies = []
     for path in (
@@ -175,7 +175,7 @@ def test_a_refusal_does_not_tell_what_is_there(site: Path, storage: Storage, kin
         "data/inside": {"": b"a"},
     }.items(),
 )
-def test_what_lies_below_a_root_is_stored(
+def test_files_below_a_root_are_stored(
     site: Path, storage: Storage, path: str, expected: dict[str, bytes]
 ) -> None:
     path = path.format(tmp=site)
@@ -251,7 +251,7 @@ def test_without_a_mapping_objects_go_below_the_first_root(
 
 
 @pytest.mark.parametrize("follow", [False, True])
-def test_a_tree_is_stored_without_what_its_links_lead_out_to(
+def test_a_tree_is_stored_without_the_targets_of_links_to_the_outside(
     site: Path, storage: Storage, answer: Answer, follow: bool
 ) -> None:
     reply = answer("objPush", putSpec=".", inLocation="new", followSymlinks=follow)
@@ -289,7 +289,7 @@ def test_files_of_a_list_are_judged_one_by_one(site: Path, storage: Storage, ans
     assert b"precious" not in objects(storage).values()
 
 
-def test_directories_of_one_name_in_two_roots_are_told_apart(
+def test_directories_with_one_name_in_two_roots_are_distinguished(
     site: Path, storage: Storage, answer: Answer
 ) -> None:
     names = ["data/a", f"{site}/second/data/c", f"{site}/root/data/a", "data/d/b"]
@@ -301,7 +301,7 @@ def test_directories_of_one_name_in_two_roots_are_told_apart(
     assert reply["warnings"] == ["'data/other' was left out: it is a link that leads out of the tree"]
 
 
-def test_what_is_too_much_below_a_root_is_extra(answer: Answer) -> None:
+def test_surplus_files_below_a_root_are_extra(answer: Answer) -> None:
     verified = answer("objVerify", fromLocation="s", mapLocationOver="data")
     assert (verified["changed"], verified["extra"]) == (["s/a", "s/d/b"], ["data/inside"])
 
@@ -315,7 +315,7 @@ def test_the_room_is_that_where_the_objects_go(site: Path, storage: Storage, ans
         assert os.listdir(site / "root/disk") == []
 
 
-def test_an_audit_reads_what_a_listing_shows_late_below_the_root(site: Path) -> None:
+def test_an_audit_reads_late_files_of_a_listing_below_the_root(site: Path) -> None:
     class Late(MemoryStorage):
         calls = 0
 
@@ -350,7 +350,7 @@ def swap(site: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["data/d", "data/a"])
-def test_what_becomes_a_link_after_it_was_found_is_not_read(site: Path, name: str) -> None:
+def test_a_file_replaced_by_a_link_after_it_was_found_is_not_read(site: Path, name: str) -> None:
     found = list(find_files("data", warn=print, local_access=LocalAccess(AllowedRoots([str(site / "root")]))))
     swap(site, name)
     read = []
@@ -366,7 +366,7 @@ def test_what_becomes_a_link_after_it_was_found_is_not_read(site: Path, name: st
 
 
 @pytest.mark.parametrize("follow", [False, True])
-def test_what_becomes_a_link_before_it_is_reached_is_left_out(site: Path, follow: bool) -> None:
+def test_a_file_replaced_by_a_link_before_the_walk_reaches_it_is_left_out(site: Path, follow: bool) -> None:
     local_access, warnings = LocalAccess(AllowedRoots([str(site / "root")])), list[str]()
     files = find_files("data", follow_symlinks=follow, warn=warnings.append, local_access=local_access)
     first = next(files)
@@ -376,7 +376,7 @@ def test_what_becomes_a_link_before_it_is_reached_is_left_out(site: Path, follow
     assert [text.split("'")[1] for text in warnings] == ["data/d", "data/inside"]
 
 
-def test_what_becomes_a_link_after_the_target_was_resolved_is_not_written_to(site: Path) -> None:
+def test_a_target_replaced_by_a_link_after_it_was_resolved_is_not_written_to(site: Path) -> None:
     local_access = LocalAccess(AllowedRoots([str(site / "root")]))
     tree, parts = local_access.directory("data/d")
     swap(site, "data/d")
@@ -462,7 +462,7 @@ def test_a_message_leaves_no_descriptor_open(site: Path, answer: Answer) -> None
     assert descriptors(site) == before
 
 
-def test_roots_may_lie_in_each_other(site: Path) -> None:
+def test_roots_may_be_nested(site: Path) -> None:
     (site / "root/data/up").symlink_to("../again")
     local_access = LocalAccess(AllowedRoots([str(site / "root/data"), str(site / "root")]))
     assert local_access.resolve(f"{site}/root/again/a").parts == ("data", "a")
@@ -492,7 +492,7 @@ def test_a_path_that_the_system_cannot_spell_is_an_error(site: Path) -> None:
     assert raised.value.facts["local"] == "../a"
 
 
-def test_without_roots_all_files_are_on_the_ground(site: Path, storage: Storage) -> None:
+def test_without_roots_all_files_are_allowed(site: Path, storage: Storage) -> None:
     reply = StoreHandler(storage).run(
         {"action": "objPush", "meta": {"putSpec": str(site / "root" / "out"), "inLocation": "new"}}
     )
@@ -501,7 +501,7 @@ def test_without_roots_all_files_are_on_the_ground(site: Path, storage: Storage)
 
 
 @pytest.mark.parametrize("action", ["objPull", "objPut", "objVerify"])
-def test_a_path_that_the_system_does_not_take_is_not_gone_step_by_step(
+def test_a_path_that_the_system_does_not_take_is_not_walked_step_by_step(
     action: str, site: Path, storage: Storage
 ) -> None:
     before = sorted(site.rglob("*"))

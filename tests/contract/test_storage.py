@@ -55,7 +55,7 @@ ODD_KEYS = [
 
 
 @pytest.mark.parametrize("key", ODD_KEYS)
-def test_what_is_put_under_an_odd_key_comes_back(storage: Storage, key: str) -> None:
+def test_an_object_with_an_odd_key_comes_back(storage: Storage, key: str) -> None:
     put(storage, key, key.encode())
     assert get(storage, key) == key.encode()
     assert keys(storage) == [key]
@@ -80,14 +80,14 @@ def test_put_head_get_and_list_agree_on_size_etag_and_type(storage: Storage) -> 
     assert all(info.last_modified[:2] == "20" and info.last_modified[10] == "T" for info in infos)
 
 
-def test_a_put_replaces_what_was_there(storage: Storage) -> None:
+def test_a_put_replaces_the_object(storage: Storage) -> None:
     put(storage, "a", b"a longer first content")
     put(storage, "a", b"second")
     assert get(storage, "a") == b"second"
     assert [row.size for row in storage.list()] == [6]
 
 
-def test_a_body_is_read_from_where_it_stands(storage: Storage) -> None:
+def test_a_body_is_read_from_its_current_position(storage: Storage) -> None:
     body = io.BytesIO(b"skipped|kept")
     body.seek(8)
     storage.put("a", body, 4)
@@ -141,7 +141,7 @@ class Told(io.BytesIO):
 
 
 @pytest.mark.parametrize("content", [b"0123456789", b""])
-def test_a_sink_is_told_what_comes_before_the_first_byte(storage: Storage, content: bytes) -> None:
+def test_a_sink_gets_the_metadata_before_the_first_byte(storage: Storage, content: bytes) -> None:
     put(storage, "a", content)
     sink = Told()
     info = storage.get("a", sink)
@@ -153,7 +153,7 @@ def test_a_sink_is_told_what_comes_before_the_first_byte(storage: Storage, conte
     "error", [UnavailableError("it is away"), NotFoundError("there is none"), KeyError("x")]
 )
 @pytest.mark.parametrize("size", [10, 3 * CHUNK])
-def test_what_a_sink_raises_when_it_is_told_what_comes_passes_through(
+def test_an_error_that_a_sink_raises_for_the_metadata_passes_through(
     storage: Storage, error: Exception, size: int
 ) -> None:
     put(storage, "a", bytes(size))
@@ -176,7 +176,7 @@ def test_what_a_sink_raises_when_it_is_told_what_comes_passes_through(
         (ByteRange(-300), slice(None)),
     ],
 )
-def test_a_span_is_what_there_is_of_it(storage: Storage, byte_range: ByteRange, part: slice) -> None:
+def test_a_range_is_cut_to_the_object(storage: Storage, byte_range: ByteRange, part: slice) -> None:
     content = b"0123456789"
     etag = put(storage, "a", content)
     for each in (byte_range, replace(byte_range, etag=etag)):
@@ -191,7 +191,7 @@ def test_a_span_is_what_there_is_of_it(storage: Storage, byte_range: ByteRange, 
 
 @pytest.mark.parametrize("byte_range", [ByteRange(10), ByteRange(10**18), ByteRange(10, 1), ByteRange(11, 5)])
 @pytest.mark.parametrize("content", [b"0123456789", b""])
-def test_a_span_without_bytes_is_refused(storage: Storage, byte_range: ByteRange, content: bytes) -> None:
+def test_a_range_without_bytes_is_refused(storage: Storage, byte_range: ByteRange, content: bytes) -> None:
     put(storage, "a", content)
     with pytest.raises(RejectedError) as caught:
         storage.get("a", io.BytesIO(), byte_range)
@@ -442,7 +442,7 @@ def test_an_object_that_is_written_over_while_it_is_copied_is_not_copied(
 
 
 @pytest.mark.parametrize("content", [b"yyy", b"xxxx"], ids=["other bytes", "more bytes"])
-def test_what_was_just_read_may_be_of_another_object(tmp_path: Path, content: bytes) -> None:
+def test_bytes_that_were_just_read_may_be_of_another_object(tmp_path: Path, content: bytes) -> None:
     """The file is looked at after its bytes were read: between the two, they may have changed."""
     path = tmp_path / "a"
     path.write_bytes(b"xxx")
@@ -478,7 +478,7 @@ def test_a_marker_that_is_not_there_is_not_copied(filesystem: Storage) -> None:
     assert keys(filesystem) == ["a"]
 
 
-def test_a_directory_whose_name_is_kept_for_what_is_unfinished_spoils_no_listing(
+def test_a_directory_with_the_name_of_an_unfinished_file_spoils_no_listing(
     filesystem: Storage, tmp_path: Path
 ) -> None:
     put(filesystem, "a")
@@ -510,7 +510,7 @@ def test_a_directory_that_may_not_be_read_is_named(
 
 @pytest.mark.parametrize("instead", ["link", "file", "gone"])
 @pytest.mark.parametrize("name", ["d", "f"])
-def test_what_is_replaced_while_it_is_listed_leads_nowhere_and_spoils_nothing(
+def test_a_directory_replaced_during_a_listing_leads_nowhere_and_spoils_nothing(
     filesystem: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, instead: str
 ) -> None:
     def swap(directory: int) -> Iterable[str] | None:
@@ -591,7 +591,7 @@ def test_the_md5_is_computed_where_it_cannot_be_kept(
     assert filesystem.head("a").etag == hashlib.md5(b"content").hexdigest()
 
 
-def test_what_could_not_be_put_leaves_no_directory(filesystem: Storage) -> None:
+def test_a_failed_put_leaves_no_directory(filesystem: Storage) -> None:
     put(filesystem, "other")
     with pytest.raises(LocalFileError):
         filesystem.put("x/y/z", io.BytesIO(b"0123"), 3)
@@ -619,7 +619,7 @@ def test_of_two_that_store_a_new_object_at_once_one_succeeds(
     assert only.stat().st_nlink == 1
 
 
-def test_a_file_system_that_refuses_a_new_name_is_told(
+def test_a_file_system_that_refuses_a_new_name_is_reported(
     filesystem: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.link", refuse(errno.EROFS))

@@ -123,7 +123,7 @@ def test_a_large_put_goes_in_segments_as_it_comes(
     assert content_of(swift_storage) == LARGE
 
 
-def test_the_type_of_a_put_is_told_by_its_first_bytes(storage: Storage, no_disk: None) -> None:
+def test_the_first_bytes_of_a_put_determine_its_type(storage: Storage, no_disk: None) -> None:
     with served(storage) as server:
         assert put(server, bytes(128) + b"DICM" + LARGE).status == 201
     assert storage.head("chris/a").content_type == "application/dicom"
@@ -162,7 +162,7 @@ class Reported(MemoryStorage):
         return super().put(key, Counted(), size, attributes, if_absent=if_absent)
 
 
-def test_the_store_gets_what_has_come_while_the_client_still_sends() -> None:
+def test_the_store_gets_the_first_bytes_while_the_client_still_sends() -> None:
     storage = Reported()
     with served(storage) as server, connected(server, head_of(len(LARGE)) + LARGE[:WINDOW]) as connection:
         until(lambda: storage.read == WINDOW)
@@ -202,7 +202,7 @@ def test_each_upload_gives_its_places_back(storage: Storage) -> None:
                 assert told(other).status == 201
 
 
-def test_who_finds_no_place_to_stream_is_stored_all_the_same(storage: Storage) -> None:
+def test_an_upload_that_finds_no_place_to_stream_is_stored_all_the_same(storage: Storage) -> None:
     with served(storage, max_requests=1) as server:
         server.load.uploads.enter()
         assert put(server, LARGE).status == 201
@@ -293,7 +293,7 @@ def behind(swift: DevSwift, proxy: Proxy) -> Iterator[Storage]:
 
 @pytest.mark.parametrize("at", [0, 1000, WINDOW // 2])
 @pytest.mark.parametrize("kind", ["reset", "close", "flip"])
-def test_what_is_still_in_memory_is_sent_again(
+def test_bytes_that_are_still_in_memory_are_sent_again(
     behind: Storage, proxy: Proxy, no_disk: None, kind: Any, at: int
 ) -> None:
     content = LARGE[:WINDOW]
@@ -306,7 +306,7 @@ def test_what_is_still_in_memory_is_sent_again(
     assert content_of(behind) == content
 
 
-def test_a_store_that_breaks_off_in_the_middle_is_told_and_keeps_nothing(
+def test_a_store_that_breaks_off_in_the_middle_is_reported_and_keeps_nothing(
     behind: Storage, proxy: Proxy
 ) -> None:
     with served(behind) as server:
@@ -323,7 +323,7 @@ def test_a_store_that_breaks_off_in_the_middle_is_told_and_keeps_nothing(
     assert content_of(behind) == LARGE
 
 
-def test_what_comes_damaged_to_the_store_and_can_not_be_sent_again_is_removed(
+def test_an_upload_damaged_on_its_way_that_can_not_be_sent_again_is_removed(
     behind: Storage, proxy: Proxy
 ) -> None:
     with served(behind) as server:
@@ -383,7 +383,7 @@ def test_a_container_that_is_missing_is_made_for_a_large_put(swift_storage: Stor
 
 
 @pytest.mark.parametrize("status", [403, 507])
-def test_a_store_that_wants_nothing_is_told_while_the_client_still_sends(
+def test_a_refusal_of_the_store_is_reported_while_the_client_still_sends(
     behind: Storage, proxy: Proxy, status: int
 ) -> None:
     with served(behind) as server:
@@ -499,7 +499,7 @@ def test_an_upload_that_is_larger_than_the_room_is_refused_before_it_comes(tmp_p
         assert (answer.status, answer.json["error"]["type"]) == (413, "TooLargeError")
 
 
-def test_only_who_has_too_much_of_the_room_must_hurry() -> None:
+def test_only_a_client_with_too_much_of_the_space_must_hurry() -> None:
     room = SpoolSpace(100)
     room.take("eve", 50)
     with pytest.raises(BusyError):

@@ -147,7 +147,7 @@ def test_a_store_of_files_takes_an_object_of_any_time(tmp_path: Path, ns: int) -
         assert get(storage, "a") == b"content"
 
 
-def test_the_time_that_is_told_is_that_of_the_file(storage: Storage, tmp_path: Path) -> None:
+def test_the_reported_time_is_that_of_the_file(storage: Storage, tmp_path: Path) -> None:
     """A warning is only for what is another time, not for one that is told less exactly."""
     write_tree(tmp_path, {"data/a": b"content"})
     assert "warnings" not in run(storage, "objPut", **PUT)
@@ -161,11 +161,11 @@ def test_a_time_comes_back_from_its_text(ns: int) -> None:
 @pytest.mark.parametrize(
     "text", ["9223372036854775808", "1" * 20, "1e5", "nan", "inf", "", "-", "--1", "1.", "\u0663"]
 )
-def test_what_is_no_time_is_none(text: str) -> None:
+def test_an_invalid_time_is_none(text: str) -> None:
     assert parse_mtime(text) is None
 
 
-def test_a_time_that_the_system_refuses_is_a_warning_whatever_it_is(
+def test_each_time_that_the_system_refuses_is_a_warning(
     storage: Storage, memory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(memory / "data" / "a", b"content", TIMES["far after"])

@@ -72,7 +72,7 @@ def violations(disk: Disk, lines: list[str], steps: dict[str, dict[str, int]], s
 
 
 @pytest.mark.parametrize("durable", ["file", "batch"])
-def test_a_store_of_files_has_after_a_power_cut_what_it_said_and_each_object_whole(
+def test_a_store_of_files_has_each_reported_object_whole_after_a_power_cut(
     tmp_path: Path, durable: str
 ) -> None:
     steps = [line for step in STEPS for line in (step, f"say({step!r})")]
@@ -80,7 +80,7 @@ def test_a_store_of_files_has_after_a_power_cut_what_it_said_and_each_object_who
     assert violations(Disk(tmp_path), lines, STEPS) == []
 
 
-def test_a_store_that_syncs_nothing_loses_what_it_said(tmp_path: Path) -> None:
+def test_a_store_that_syncs_nothing_loses_reported_objects(tmp_path: Path) -> None:
     """So the check above can fail."""
     steps = [line for step in STEPS for line in (step, f"say({step!r})")]
     lines = trace(tmp_path, OPENED.format(durable="none"), *steps)
@@ -88,7 +88,7 @@ def test_a_store_that_syncs_nothing_loses_what_it_said(tmp_path: Path) -> None:
     assert violations(Disk(tmp_path), lines, STEPS)
 
 
-def test_directories_that_somebody_made_and_did_not_sync_are_on_the_disk_with_what_is_stored_in_them(
+def test_directories_made_by_others_without_a_sync_are_on_the_disk_with_their_objects(
     tmp_path: Path,
 ) -> None:
     lines = trace(

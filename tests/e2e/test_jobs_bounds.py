@@ -43,7 +43,7 @@ def test_jobs_that_wait_are_not_in_memory(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_threads_of_a_server_share_what_memory_they_have_freed(tmp_path: Path) -> None:
+def test_the_threads_of_a_server_share_freed_memory(tmp_path: Path) -> None:
     """An arena of glibc's for some threads shows as 64 MiB of addresses, most of which are not in use yet."""
     store = ("--type", "memory", "--forever")
     with server_process(tmp_path, *store) as served, ThreadPoolExecutor(8) as pool:

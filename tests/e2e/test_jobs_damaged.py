@@ -24,7 +24,7 @@ def test_a_damaged_file_ends_the_server_with_one_line_and_the_status_that_system
     assert len(list((tmp_path / "state").glob("jobs.damaged-*"))) >= 1
 
 
-def test_a_file_that_turns_bad_while_the_server_runs_is_told_with_503(tmp_path: Path) -> None:
+def test_a_file_that_turns_bad_while_the_server_runs_is_reported_with_503(tmp_path: Path) -> None:
     with server_process(tmp_path, *STORE) as served:
         _, begun = answered(served.port, "objPut", putSpec="nothing", **{"async": True})
         assert answered(served.port, "jobStatus", job=begun["job"], wait=30)[1]["state"] == "failed"

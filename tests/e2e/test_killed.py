@@ -152,7 +152,7 @@ def test_segments_that_a_killed_push_has_stored_are_not_sent_again(command: Comm
 
 @pytest.mark.parametrize(("number", "status"), ENDS)
 @pytest.mark.parametrize("action", ["objPush", "objPull"])
-def test_a_transfer_that_is_told_to_end_does_so_and_tells_what_was_done(
+def test_a_terminated_transfer_ends_and_reports_finished_files(
     command: Command, action: str, number: signal.Signals, status: int
 ) -> None:
     """The store is silent from the eighth file on, and would be for much longer."""

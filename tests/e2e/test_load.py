@@ -58,7 +58,7 @@ def test_a_soak_takes_threads_that_get_warm_for_no_leak() -> None:
     assert complaints_of([74.6, 79.5, 74.9, 74.7], [300, 290, 320, 302]) == []  # one that is high by chance
 
 
-def test_a_soak_tells_of_a_leak() -> None:
+def test_a_soak_reports_a_leak() -> None:
     [memory] = complaints_of([71.3, 73.0, 74.6, 76.3])  # the same growth in a minute, steadily
     assert memory.startswith("memory grew from 71")
     [descriptors] = complaints_of([74.6, 75.3, 75.6, 76.3], [300, 307, 315, 321])
@@ -164,7 +164,7 @@ def wait_until_readiness_is(port: int, status: int) -> None:
         threading.Event().wait(0.2)
 
 
-def test_a_store_that_restarts_under_load_is_told_soon_and_found_again(home: Path, tmp_path: Path) -> None:
+def test_a_store_that_restarts_under_load_is_reported_soon_and_found_again(home: Path, tmp_path: Path) -> None:
     with running(directory=home) as swift, served(tmp_path, swift) as server:
         clients = Clients(server.port, 20)
         try:

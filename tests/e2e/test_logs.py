@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.support.exchange import ROOT, answer, message, post, server_process
 
 
-def test_what_is_said_at_any_verbosity_comes_after_what_was_logged_before() -> None:
+def test_unconditional_output_follows_earlier_log_lines() -> None:
     code = (
         "import logging, os; from pfstorage.logs import console\n"
         "console.set_up_logging(1, in_batches=True)\n"

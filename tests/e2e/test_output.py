@@ -122,7 +122,7 @@ TELLS = ("--version", "--desc", "--synopsis", "--help", "--makeToken", "--test")
 
 
 @pytest.mark.parametrize("flag", TELLS)
-def test_what_the_program_tells_of_itself_is_whole_where_stdout_does_not_block(
+def test_output_of_the_program_is_whole_on_a_nonblocking_stdout(
     pipe: tuple[int, int], flag: str, command: Command
 ) -> None:
     reader, writer = pipe
@@ -141,7 +141,7 @@ def test_what_the_program_tells_of_itself_is_whole_where_stdout_does_not_block(
 @pytest.mark.parametrize("flag", [*TELLS, "--action=ls"])
 @pytest.mark.parametrize("start", START.values(), ids=START)
 @pytest.mark.parametrize("redirection", ["> /dev/full", ">&-"])
-def test_what_can_not_be_written_is_an_error_and_no_traceback(
+def test_failed_output_is_an_error_without_a_traceback(
     flag: str, start: list[str], redirection: str
 ) -> None:
     program = f"{' '.join(start)} {flag} --type memory -v 0 {redirection}"
@@ -173,7 +173,7 @@ def test_a_log_that_can_not_be_written_changes_no_exit_status(
 
 
 @pytest.mark.parametrize("blocks", [False, True])
-def test_a_log_that_nobody_reads_holds_up_no_transfer(
+def test_a_log_that_nobody_reads_delays_no_transfer(
     many: list[str], pipe: tuple[int, int], blocks: bool, tmp_path: Path
 ) -> None:
     _, writer = pipe
@@ -255,7 +255,7 @@ def test_a_line_that_is_taken_piece_by_piece_is_whole(pipe: tuple[int, int]) -> 
         thread.join()
 
 
-def test_lines_that_nobody_reads_are_counted_and_told_of_later(pipe: tuple[int, int]) -> None:
+def test_lines_that_nobody_reads_are_counted_and_reported_later(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     with open(writer, "w", encoding="utf-8", closefd=False) as stream:
         outlet = LogOutlet(stream, str, wait_seconds=0.05)
@@ -296,7 +296,7 @@ def test_a_line_that_was_cut_is_not_joined_to_the_next(pipe: tuple[int, int]) ->
     ]
 
 
-def test_the_log_of_a_server_that_nobody_reads_holds_up_nobody(
+def test_the_log_of_a_server_that_nobody_reads_delays_nobody(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader, writer = pipe
@@ -353,7 +353,7 @@ def without_reader(stack: contextlib.ExitStack) -> int:
 
 
 @pytest.mark.parametrize("stderr", [full_pipe, full_socket, stopped_terminal, full_disk, without_reader])
-def test_a_server_starts_answers_and_ends_whatever_becomes_of_its_log(
+def test_a_server_starts_answers_and_ends_with_each_failure_of_its_log(
     stderr: Callable[[contextlib.ExitStack], int], tmp_path: Path
 ) -> None:
     port = free_port()

@@ -312,7 +312,7 @@ watch("#transfers-status", told.status);
 """
 
 
-def test_an_upload_tells_how_far_it_is_and_how_fast(chromium: webdriver.Chrome, tmp_path: Path) -> None:
+def test_an_upload_shows_its_progress_and_speed(chromium: webdriver.Chrome, tmp_path: Path) -> None:
     (tmp_path / "slow.bin").write_bytes(bytes(3_000_000))
     line = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 500_000}
     with open_storage("memory") as storage, opened(storage, chromium, tmp_path) as page:
@@ -361,7 +361,7 @@ def test_a_rate_is_smooth_and_follows(page: Page) -> None:
     assert step[1] == pytest.approx(5000, rel=0.02)
 
 
-def test_what_is_dropped_is_uploaded_and_replaces_only_if_that_is_wanted(
+def test_dropped_files_are_uploaded_and_replace_others_only_on_request(
     page: Page, swift_storage: Storage
 ) -> None:
     page.open("chris/")
@@ -402,7 +402,7 @@ def test_one_answer_may_be_for_all_files_of_an_upload(
     assert {content_of(swift_storage, f"chris/{file.name}") for file in files} == {b"new"}
 
 
-def test_a_name_is_sent_whole_whatever_it_means_in_an_address(page: Page, swift_storage: Storage) -> None:
+def test_a_name_with_special_characters_of_urls_is_sent_whole(page: Page, swift_storage: Storage) -> None:
     page.open("chris/")
     page.drop("100% #1?.txt", "all of it")
     page.until(lambda: page.transfers() == ["stored"])
@@ -422,7 +422,7 @@ class Late(MemoryStorage):
         return iter(()) if prefix == "hidden" else super().list(prefix, **more)
 
 
-def test_what_comes_meanwhile_is_not_replaced_unasked(chromium: webdriver.Chrome, tmp_path: Path) -> None:
+def test_an_object_that_appears_meanwhile_is_not_replaced_unasked(chromium: webdriver.Chrome, tmp_path: Path) -> None:
     storage = Late()
     put(storage, "hidden", b"theirs")
     with opened(storage, chromium, tmp_path) as page:
@@ -563,7 +563,7 @@ return [...new Uint8Array(digest)].map((byte) => byte.toString(16).padStart(2, "
 """
 
 
-def test_what_is_large_goes_straight_to_the_file_that_is_chosen(
+def test_a_large_object_is_written_straight_to_the_chosen_file(
     chromium: webdriver.Chrome, tmp_path: Path
 ) -> None:
     with open_storage("memory") as storage, opened(storage, chromium, tmp_path) as page:
@@ -655,7 +655,7 @@ def test_uploads_are_cancelled_and_tried_again(chromium: webdriver.Chrome, tmp_p
         ("x" * 1024, None),
     ],
 )
-def test_objects_are_downloaded_whatever_their_keys(
+def test_objects_with_odd_keys_are_downloaded(
     page: Page, swift_storage: Storage, key: str, shown: str | None
 ) -> None:
     put(swift_storage, key, key.encode())
@@ -670,7 +670,7 @@ def test_objects_are_downloaded_whatever_their_keys(
 
 
 @pytest.mark.parametrize("folder", ["d/../", "./"])
-def test_keys_that_the_server_refuses_are_told(page: Page, folder: str) -> None:
+def test_keys_that_the_server_refuses_are_shown(page: Page, folder: str) -> None:
     page.open(folder)
     page.drop("a.txt", "x")
     page.until(lambda: "has a component '.' or '..'" in page.transfers()[-1])
@@ -688,7 +688,7 @@ def test_without_tokens_the_browser_downloads_by_itself(
         assert downloaded(page, "a.dcm") == b"content"
 
 
-def test_a_wrong_token_is_told_and_another_is_asked_for(page: Page) -> None:
+def test_a_wrong_token_is_reported_and_another_is_asked_for(page: Page) -> None:
     page.open(token="")
     page.until(lambda: page.by_id("token-dialog").get_attribute("open"))
     assert page.text("token-reason") == "The server asks for a token."
@@ -706,7 +706,7 @@ def test_a_wrong_token_is_told_and_another_is_asked_for(page: Page) -> None:
     assert page.browser.execute_script("return sessionStorage.length") == 0
 
 
-def test_who_gives_no_token_is_told_that_one_is_needed(page: Page) -> None:
+def test_the_page_says_that_a_token_is_needed(page: Page) -> None:
     page.open(token="")
     for cancel in (Keys.ESCAPE, Keys.ENTER):
         page.until(lambda: page.by_id("token-dialog").get_attribute("open"))
@@ -734,7 +734,7 @@ def test_who_gives_no_token_is_told_that_one_is_needed(page: Page) -> None:
     assert page.complaints() == []
 
 
-def test_who_may_only_read_is_told_so(page: Page) -> None:
+def test_the_page_says_that_a_token_may_only_read(page: Page) -> None:
     page.open("chris/", READER)
     told = "Your token may read this folder, but not upload to it."
     assert page.text("hint") == told
@@ -788,7 +788,7 @@ def test_the_rest_of_an_upload_that_is_refused_is_not_sent(
     assert page.complaints() == []
 
 
-def test_who_may_see_a_part_begins_there(page: Page, swift_storage: Storage) -> None:
+def test_the_page_begins_at_the_prefix_of_the_token(page: Page, swift_storage: Storage) -> None:
     page.open("", GUEST)
     page.until(lambda: page.names() == ["deep/", "x.dcm"])
     assert [crumb.text for crumb in page.all("#crumbs a")] == ["All objects", "chris", "feed_12"]
@@ -803,7 +803,7 @@ def test_who_may_see_a_part_begins_there(page: Page, swift_storage: Storage) -> 
     page.until(lambda: "Your token does not allow that" in page.transfers()[-1])
 
 
-def test_nothing_is_left_of_what_a_token_has_shown(page: Page) -> None:
+def test_no_row_of_the_last_token_is_left(page: Page) -> None:
     page.open("chris/")
     page.drop("new.txt", "new")
     page.until(lambda: page.transfers() == ["stored"])

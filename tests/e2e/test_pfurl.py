@@ -75,7 +75,7 @@ def test_pfurl_gets_an_answer_to_a_get(client: Client) -> None:
 
 
 @pytest.mark.parametrize("verb", ["POST", "GET"])
-def test_pfurl_gets_an_answer_to_what_is_wrong(client: Client, verb: str) -> None:
+def test_pfurl_gets_an_answer_to_a_wrong_message(client: Client, verb: str) -> None:
     reply = client("--verb", verb, "--msg", message("fly", to="the moon"))
     told = reply if verb == "POST" else reply["data"]
     assert (told["status"], told["error"]["type"]) == (False, "UnknownActionError")
@@ -123,7 +123,7 @@ def pfurl(*flags: str, home: Path, status: int = 0) -> subprocess.CompletedProce
     return done
 
 
-def test_pfurl_comes_in_with_its_token(filled: Storage, tokens: Path, tmp_path: Path) -> None:
+def test_pfurl_is_accepted_with_its_token(filled: Storage, tokens: Path, tmp_path: Path) -> None:
     with guarded(filled, tokens) as server:
         flags = ("--http", server.url, "--msg", json.dumps(LS), "--authToken", TOKEN)
         posted, got = pfurl(*flags, home=tmp_path), pfurl("--verb", "GET", *flags, home=tmp_path)
@@ -135,7 +135,7 @@ def test_pfurl_comes_in_with_its_token(filled: Storage, tokens: Path, tmp_path: 
     ("flags", "text"),
     [(["--authToken", "wrong-0123456789"], "does not know this token"), ([], "asks for a token")],
 )
-def test_pfurl_prints_what_is_wrong_with_its_token_and_ends_as_if_all_were_well(
+def test_pfurl_prints_the_error_about_its_token_and_exits_with_0(
     filled: Storage, tokens: Path, tmp_path: Path, flags: list[str], text: str
 ) -> None:
     with guarded(filled, tokens) as server:
@@ -148,7 +148,7 @@ def test_pfurl_prints_what_is_wrong_with_its_token_and_ends_as_if_all_were_well(
     assert "wrong-0123456789" not in posted.stdout + posted.stderr + got.stdout + got.stderr
 
 
-def test_what_the_token_of_a_pfurl_may_not_do_is_refused(
+def test_a_message_that_the_token_of_pfurl_does_not_permit_is_refused(
     filled: Storage, tokens: Path, tmp_path: Path
 ) -> None:
     with guarded(filled, tokens) as server:
@@ -402,7 +402,7 @@ def test_a_token_is_sent_if_there_is_one(command: Command, flags: list[str], hea
         (b'{"status": "no"}', 200),
     ],
 )
-def test_what_is_no_pfstorage_is_told_from_one(command: Command, content: bytes, status: int) -> None:
+def test_remote_recognises_a_server_that_is_no_pfstorage(command: Command, content: bytes, status: int) -> None:
     with stranger(content, status) as (address, _):
         done = command("--remote", address, "--msg", json.dumps(LS))
     reply = json.loads(done.stdout)
@@ -419,7 +419,7 @@ def test_a_message_goes_to_no_other_server_than_the_one_that_was_named(command: 
         assert got == []
 
 
-def test_a_remote_that_hangs_up_is_told_from_one_that_answers() -> None:
+def test_remote_distinguishes_a_server_that_hangs_up_from_one_that_answers() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def shut_down() -> None:

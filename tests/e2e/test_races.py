@@ -120,7 +120,7 @@ def run_mixed(race: Race, storage: Storage, times: int, seed: int) -> None:
 
 
 @pytest.mark.slow
-def test_an_object_is_whole_and_of_one_of_those_who_push_pull_and_delete_it_in_a_swift(
+def test_an_object_in_a_swift_is_whole_and_of_one_writer_while_processes_change_it(
     swift: DevSwift,
 ) -> None:
     with racing(swift_options(swift, segment_size=PIECE, range_size=PIECE)) as (race, storage):
@@ -128,7 +128,7 @@ def test_an_object_is_whole_and_of_one_of_those_who_push_pull_and_delete_it_in_a
 
 
 @pytest.mark.parametrize("durable", ["none", "file"])
-def test_an_object_is_whole_and_of_one_of_those_who_push_pull_and_delete_it_in_a_directory(
+def test_an_object_in_a_directory_is_whole_and_of_one_writer_while_processes_change_it(
     tmp_path: Path, durable: str
 ) -> None:
     """A delete removes the directories above the object, and a push makes them again."""
@@ -139,7 +139,7 @@ def test_an_object_is_whole_and_of_one_of_those_who_push_pull_and_delete_it_in_a
     assert list((tmp_path / "store").iterdir()) == []
 
 
-def test_an_object_is_whole_and_of_one_of_those_who_push_pull_and_delete_it_in_memory() -> None:
+def test_an_object_in_memory_is_whole_and_of_one_writer_while_threads_change_it() -> None:
     write_tree(Path.cwd(), FILES)
     with open_storage(type="memory") as storage:
 
@@ -168,7 +168,7 @@ def test_an_object_is_whole_and_of_one_of_those_who_push_pull_and_delete_it_in_m
 
 @pytest.mark.parametrize("quick", ["small", "large"])
 @pytest.mark.parametrize("moment", ["its first segment", "its manifest"])
-def test_of_two_who_push_to_one_key_the_slow_one_replaces_the_quick_one_and_keeps_its_segments(
+def test_the_slower_of_two_pushes_to_one_key_replaces_the_quicker_one_and_keeps_its_segments(
     swift: DevSwift, proxy: Proxy, moment: str, quick: str
 ) -> None:
     """The quick push and a sweep run while the slow push has not sent its segments, or its manifest, yet."""

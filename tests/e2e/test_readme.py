@@ -139,7 +139,7 @@ def shell(fresh: Path, ports: dict[str, str]) -> Iterator[Shell]:
 
 
 @pytest.mark.slow
-def test_the_quick_start_does_what_it_shows(shell: Shell, fresh: Path) -> None:
+def test_the_quick_start_prints_the_output_of_the_readme(shell: Shell, fresh: Path) -> None:
     done = shell.type_in("quick-start")
     assert done.returncode == 0, done.stderr
     shown, told = decoded(blocks()["quick-start-output"]), decoded(done.stdout)
@@ -149,7 +149,7 @@ def test_the_quick_start_does_what_it_shows(shell: Shell, fresh: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_comparison_and_the_dry_run_tell_what_it_shows(shell: Shell, fresh: Path) -> None:
+def test_the_comparison_and_the_dry_run_print_the_output_of_the_readme(shell: Shell, fresh: Path) -> None:
     if not (fresh / "pulled" / "pfstorage").exists():
         shell.type_in("quick-start")
     done = shell.type_in("compare")

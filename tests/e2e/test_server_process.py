@@ -157,7 +157,7 @@ def test_without_forever_a_server_answers_one_request(tmp_path: Path, data: byte
         assert served.ends()[0] == 0
 
 
-def test_a_port_in_use_is_told_in_one_line(served: Served, command: Command) -> None:
+def test_a_port_in_use_is_reported_in_one_line(served: Served, command: Command) -> None:
     done = command("--server", "--forever", "--type", "memory", "--portSelf", str(served.port))
     assert (done.returncode, done.stdout) == (1, "")
     address = f"127.0.0.1:{served.port}"
@@ -254,7 +254,7 @@ def test_a_server_that_can_not_keep_its_jobs_does_not_say_that_it_serves(tmp_pat
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640])
-def test_what_others_can_read_of_its_secrets_is_told_at_the_start(
+def test_secrets_that_others_can_read_are_reported_at_the_start(
     tmp_path: Path, certificate: tuple[str, str], mode: int
 ) -> None:
     write_tree(tmp_path, {"key.pem": Path(certificate[1]).read_bytes(), "swift key": b"secret"})

@@ -41,7 +41,7 @@ def writer(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def test_what_a_killed_writer_left_is_removed_by_the_next_in_the_directory(
+def test_the_next_writer_in_the_directory_removes_the_file_of_a_killed_one(
     tmp_path: Path, writer: subprocess.Popen[str]
 ) -> None:
     begin_and_discard("d")

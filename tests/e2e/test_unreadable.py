@@ -111,7 +111,7 @@ def test_a_listing_goes_on_and_warns(store: Path, top: Path) -> None:
     assert (itself["status"], itself["error"]["type"]) == (False, "PermissionDeniedError")
 
 
-def test_the_command_line_tells_it_after_the_rows(store: Path, top: Path) -> None:
+def test_the_command_line_warns_after_the_rows(store: Path, top: Path) -> None:
     program = NOBODY[: NOBODY.index("order =")] + (
         "from pfstorage.cli.main import main\n"
         "if os.geteuid() == 0:\n    os.setegid(65534)\n    os.seteuid(65534)\n"
@@ -150,7 +150,7 @@ def test_a_pull_takes_the_rest_and_certifies_nothing(store: Path, top: Path) -> 
         (["closed/b", "lost+found", "no"], ["closed/"]),
     ],
 )
-def test_what_is_excluded_is_not_missed(
+def test_excluded_objects_are_not_missed(
     store: Path, top: Path, exclude: list[str], expected: list[str]
 ) -> None:
     meta = {"path": "", "mapLocationOver": "work/out", "exclude": exclude}
@@ -160,7 +160,7 @@ def test_what_is_excluded_is_not_missed(
         assert pulled["audit"]["status"] is verified["status"] is not expected
 
 
-def test_what_lies_elsewhere_is_not_missed(store: Path, top: Path) -> None:
+def test_objects_of_other_locations_are_not_missed(store: Path, top: Path) -> None:
     meta = {"fromLocation": "names", "mapLocationOver": "work/out"}
     pulled, verified = asked(top, ("objPull", {**meta, "audit": True}), ("objVerify", meta))
     assert (pulled["status"], verified["status"], left_out(pulled)) == (True, True, [])
@@ -169,7 +169,7 @@ def test_what_lies_elsewhere_is_not_missed(store: Path, top: Path) -> None:
         assert (reply["status"], left_out(reply)) == (False, ["closed/"])
 
 
-def test_who_may_see_a_part_learns_of_no_other(store: Path, top: Path) -> None:
+def test_a_token_for_a_part_learns_of_no_other_part(store: Path, top: Path) -> None:
     everything, level = asked(top, ("ls", {}), ("ls", {"delimiter": "/"}), prefix="d/")
     assert ([row["name"] for row in everything["ls"]], left_out(everything)) == (["d/e"], ["d/no/"])
     assert "closed" not in json.dumps([everything, level])
@@ -188,7 +188,7 @@ def test_a_push_is_not_hindered(store: Path, top: Path) -> None:
     assert (into["status"], len(into["failed"])) == (False, 2)
 
 
-def test_files_whose_names_alone_may_be_read_are_left_out(store: Path, top: Path) -> None:
+def test_files_with_readable_names_and_unreadable_status_are_left_out(store: Path, top: Path) -> None:
     (store / "names").chmod(0o444)
     [reply] = asked(top, ("ls", {}))
     assert ([row["name"] for row in reply["ls"]], left_out(reply)) == (
@@ -290,13 +290,13 @@ def test_a_directory_that_may_not_be_read_fails_but_for_that_of_the_system(tree:
         ["[!a-z]", "closed", "d/no", "lost*", "p*", "b*", "em*"],
     ],
 )
-def test_what_is_excluded_is_neither_looked_at_nor_told(tree: Path, top: Path, exclude: list[str]) -> None:
+def test_excluded_directories_are_neither_read_nor_reported(tree: Path, top: Path, exclude: list[str]) -> None:
     reply = pushed(top, exclude=exclude, audit=True)
     assert (reply["status"], reply["objectFileList"], reply["audit"]["status"]) == (True, SHOWN, True)
     assert (failed(reply), left_out(reply)) == ([], [])
 
 
-def test_what_is_excluded_only_in_part_is_told(tree: Path, top: Path) -> None:
+def test_partly_excluded_directories_are_reported(tree: Path, top: Path) -> None:
     reply = pushed(top, exclude=["closed/*", "d/*", "d/pipe/x", "lost+found/x"])
     assert failed(reply) == ["store/closed"]
     assert left_out(reply) == [f"store/{name}" for name in ("broken", "empty", "lost+found", "pipe")]
@@ -334,7 +334,7 @@ def test_the_root_itself_is_never_left_out(tmp_path: Path) -> None:
     assert file.rest == "a"
 
 
-def test_what_has_no_place_in_a_listing_is_told_once(store: Path, top: Path) -> None:
+def test_a_directory_without_a_place_in_the_listing_is_reported_once(store: Path, top: Path) -> None:
     [reply] = asked(
         top, ("objPull", {"path": "", "mapLocationOver": "work/out", "audit": True, "sure": True})
     )

@@ -73,7 +73,7 @@ def test_absolute_paths_work_where_the_working_directory_was_removed(gone: Path,
         ("objPull", {"fromLocation": "s", "mapLocationOver": "out"}),
     ],
 )
-def test_relative_paths_are_told_as_what_is_missing(
+def test_relative_paths_are_reported_as_missing(
     gone: Path, tmp_path: Path, action: str, meta: dict[str, Any]
 ) -> None:
     with open_storage(type="filesystem", store_base=str(tmp_path / "store")) as storage:
@@ -84,7 +84,7 @@ def test_relative_paths_are_told_as_what_is_missing(
     assert "No such file or directory" in reply["msg"]
 
 
-def test_a_relative_store_is_told_as_what_is_missing(gone: Path) -> None:
+def test_a_relative_store_is_reported_as_missing(gone: Path) -> None:
     message = json.dumps({"action": "ls", "meta": {}})
     reply = run_in(gone, "--type", "filesystem", "--storeBase", "store", "--msg", message, removed=True)
     assert "use absolute paths" in reply["msg"]

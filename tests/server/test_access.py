@@ -72,7 +72,7 @@ def bearer(token: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     "header", [None, "", "Bearer", "Bearer ", "Basic Zm9v", "Bearer nobody", READER, "Bearer \xe4"]
 )
-def test_nobody_comes_in_without_a_token(serving: Serving, token_file: str, header: str | None) -> None:
+def test_a_request_without_a_token_is_refused(serving: Serving, token_file: str, header: str | None) -> None:
     server = serving(token_path=token_file)
     headers = {} if header is None else {"Authorization": header}
     for message in (HELLO, LS, QUIT, SET):
@@ -97,7 +97,7 @@ def test_the_refusal_names_the_scheme_and_no_token(serving: Serving, token_file:
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
-def test_who_has_a_token_comes_in(serving: Serving, token_file: str, scheme: str) -> None:
+def test_a_request_with_a_token_is_accepted(serving: Serving, token_file: str, scheme: str) -> None:
     server = serving(token_path=token_file)
     assert ask(server, HELLO, Authorization=f"{scheme} {READER}")[0] == 200
 
@@ -174,7 +174,7 @@ def test_a_token_without_rights_reads_and_writes_and_administers_nothing(
     assert [ask(server, message, **bearer(BOSS))[0] for message in (SET, QUIT)] == [403] * 2
 
 
-def test_no_page_gives_orders_whatever_its_token(serving: Serving, token_file: str) -> None:
+def test_a_web_page_can_not_administer_with_any_token(serving: Serving, token_file: str) -> None:
     server = serving(token_path=token_file, cors_origins=("https://chris.example.org",))
     headers = {**bearer(BOSS), "Origin": "https://chris.example.org"}
     assert ask(server, HELLO, **headers)[0] == 200
@@ -183,7 +183,7 @@ def test_no_page_gives_orders_whatever_its_token(serving: Serving, token_file: s
     assert ask(server, form, **bearer(BOSS))[0] == 403
 
 
-def test_a_token_that_has_expired_is_told_so_and_an_upload_that_ends_later_is_not_stored(
+def test_an_expired_token_is_named_in_the_reply_and_an_upload_that_ends_later_is_not_stored(
     serving: Serving, token_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pfstorage.server import tokens
@@ -309,19 +309,19 @@ def test_nobody_listens_for_others_without_tokens_by_mistake(serving: Serving, t
     assert ask(serving("0.0.0.0", token_path=token_file), HELLO, **bearer(READER))[0] == 200
 
 
-def test_where_anybody_comes_in_nothing_of_the_service_is_told_or_changed(serving: Serving) -> None:
+def test_a_server_without_tokens_neither_shows_nor_changes_its_settings(serving: Serving) -> None:
     server = serving("0.0.0.0", allow_anonymous=True)
     assert ask(server, HELLO)[0] == 200
     assert [ask(server, message)[0] for message in (SYSINFO, SET, QUIT)] == [403] * 3
 
 
-def test_who_sees_a_part_of_the_store_is_not_told_of_the_machine(serving: Serving, token_file: str) -> None:
+def test_a_token_for_a_part_of_the_store_learns_nothing_about_the_machine(serving: Serving, token_file: str) -> None:
     server = serving(token_path=token_file)
     statuses = {token: ask(server, SYSINFO, **bearer(token))[0] for token in (READER, WRITER, CHIEF, BOSS)}
     assert statuses == {READER: 403, WRITER: 403, CHIEF: 403, BOSS: 200}
 
 
-def test_who_may_only_read_uploads_nothing_by_a_form(serving: Serving, token_file: str) -> None:
+def test_a_read_token_uploads_nothing_by_a_form(serving: Serving, token_file: str) -> None:
     server = serving(token_path=token_file)
     message = b'{"action": "objPut", "meta": {"toObject": "chris/feed_1/x"}}'
     content = multipart(("d_msg", message), ("local", b"hello"))
@@ -364,7 +364,7 @@ def test_messages_go_by_tls_alone_where_it_is_asked_for(
         urllib.request.urlopen(server.url, b"{}", context=old, timeout=30)
 
 
-def test_a_new_certificate_is_taken_when_the_server_is_told_to_and_a_bad_one_is_not(
+def test_a_signal_loads_a_new_certificate_and_rejects_a_bad_one(
     serving: Serving, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def presented() -> str:
@@ -384,7 +384,7 @@ def test_a_new_certificate_is_taken_when_the_server_is_told_to_and_a_bad_one_is_
     assert "can't be used" in caplog.text
 
 
-def test_tokens_that_are_bad_are_told_when_the_server_is_told_to_read_them(
+def test_bad_tokens_are_reported_when_a_signal_makes_the_server_read_them(
     serving: Serving, token_file: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = serving(token_path=token_file)
@@ -411,7 +411,7 @@ def disbelieve(port: int) -> None:
 
 
 @pytest.mark.parametrize(("greet", "reason"), [(speak_plainly, "HTTP_REQUEST"), (disbelieve, r"\w*ALERT\w*")])
-def test_a_client_that_comes_to_no_tls_is_told_in_the_log(
+def test_a_failed_tls_handshake_is_logged(
     serving: Serving,
     certificate: tuple[str, str],
     caplog: pytest.LogCaptureFixture,
@@ -438,7 +438,7 @@ def test_a_key_with_a_passphrase_is_refused_and_nobody_asked(tmp_path: Path, com
     )
 
 
-def test_tokens_that_can_not_be_read_are_told_to_who_sends_one(serving: Serving, token_file: str) -> None:
+def test_a_client_that_sends_a_token_learns_that_the_tokens_can_not_be_read(serving: Serving, token_file: str) -> None:
     server = serving(token_path=token_file)
     os.chmod(token_file, 0o666)
     status, reply = ask(server, HELLO, Authorization=f"Bearer {BOSS}")
@@ -448,7 +448,7 @@ def test_tokens_that_can_not_be_read_are_told_to_who_sends_one(serving: Serving,
     )
 
 
-def test_a_connection_that_never_greets_holds_up_nobody(
+def test_a_connection_without_a_tls_handshake_delays_no_other(
     serving: Serving, certificate: tuple[str, str]
 ) -> None:
     import urllib.request
@@ -465,7 +465,7 @@ def test_a_connection_that_never_greets_holds_up_nobody(
         assert time.monotonic() - started < 5.0
 
 
-def test_by_tls_the_end_of_a_reply_is_told_from_a_cut(
+def test_a_client_distinguishes_the_end_of_a_reply_from_a_cut_over_tls(
     certificate: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = ssl.create_default_context(cafile=certificate[0])
@@ -503,7 +503,7 @@ def test_by_tls_the_end_of_a_reply_is_told_from_a_cut(
         (["--maxUpload", "much"], "--maxUpload"),
     ],
 )
-def test_flags_that_can_not_be_are_told_in_one_line(command: Command, flags: list[str], text: str) -> None:
+def test_impossible_flags_are_reported_in_one_line(command: Command, flags: list[str], text: str) -> None:
     run = command("--type", "memory", "--server", "--portSelf", "0", *flags)
     assert run.returncode == 2
     assert len(run.stderr.splitlines()) == 1

@@ -110,7 +110,7 @@ def test_a_download_has_its_place_until_its_last_byte_has_left(
     until(lambda: transfers() == {"busy": 0, "waiting": 0})
 
 
-def test_downloads_hold_up_nothing_else(start: Start, clients: Clients, memory: Storage) -> None:
+def test_downloads_delay_no_other_request(start: Start, clients: Clients, memory: Storage) -> None:
     server = start(memory, max_requests=1)
     assert clients(server, GET).recv(12) == b"HTTP/1.1 200"
     assert ask(server, {"action": "ls"})[0] == 200
@@ -120,7 +120,7 @@ def test_downloads_hold_up_nothing_else(start: Start, clients: Clients, memory: 
     until(lambda: server.load.transfers.counts()["waiting"] == 1)
 
 
-def test_a_download_that_fails_or_whose_client_goes_away_gives_its_place_back(
+def test_a_download_that_fails_or_loses_its_client_releases_its_permit(
     start: Start, clients: Clients, memory: Storage
 ) -> None:
     server = start(memory, max_requests=1)
@@ -131,7 +131,7 @@ def test_a_download_that_fails_or_whose_client_goes_away_gives_its_place_back(
     assert rest_of(clients(server, GET)).endswith(OBJECT)
 
 
-def test_what_breaks_before_there_is_an_answer_gives_its_place_back(memory: Storage) -> None:
+def test_a_failure_before_the_reply_releases_the_permit(memory: Storage) -> None:
     class Broken(StoreHandler):
         def answer(self, source: Any, request: RequestContext = TRUSTED) -> Reply:
             assert request.permit
@@ -194,7 +194,7 @@ def test_new_clients_are_answered_however_many_connections_are_idle(
     assert [ask(server, HELLO)[0] for _ in range(100)] == [200] * 100
 
 
-def test_of_the_idle_connections_the_oldest_goes_first_and_those_that_have_sent_nothing_last(
+def test_the_oldest_idle_connection_is_closed_first_and_one_that_has_sent_nothing_last(
     start: Start, clients: Clients, memory: Storage
 ) -> None:
     server = start(memory, max_connections=4)
@@ -288,7 +288,7 @@ def test_many_that_come_at_once_each_get_a_place(start: Start, clients: Clients,
     until(lambda: len(server.load._open) == 8)
 
 
-def test_one_who_lingers_leaves_its_place_to_another(start: Start, clients: Clients, memory: Storage) -> None:
+def test_a_lingering_connection_makes_room_for_a_new_one(start: Start, clients: Clients, memory: Storage) -> None:
     server = start(memory, max_connections=1)
     refused = clients(server, b"junk\r\n\r\n")
     assert refused.recv(12) == b"HTTP/1.1 400"
@@ -326,7 +326,7 @@ def test_a_greeting_of_tls_is_given_up(
 # who follows a job
 
 
-def test_who_follows_a_job_does_no_work_and_leaves_half_of_the_connections_to_others(
+def test_clients_that_follow_a_job_hold_no_permit_and_at_most_half_of_the_connections(
     start: Start, clients: Clients
 ) -> None:
     storage = Held()

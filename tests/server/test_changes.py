@@ -73,12 +73,12 @@ ALLOWED = {
 }
 
 
-def test_what_is_allowed_is_what_is_tried_here() -> None:
+def test_the_tests_cover_all_settings_that_may_change() -> None:
     assert {tuple(var.split("/")[1:]) for var in ALLOWED} == AT_RUN_TIME
 
 
 @pytest.mark.parametrize("var", ALLOWED)
-def test_a_message_changes_what_leads_nowhere_else(server: ThreadedHTTPServer, var: str) -> None:
+def test_a_message_changes_settings_that_name_no_address(server: ThreadedHTTPServer, var: str) -> None:
     assert ctl(server, var, set=ALLOWED[var]) == (200, {"d_ret": {var: ALLOWED[var]}, "status": True})
     _, block, name = var.split("/")
     assert to_document(server.handler.settings)[block][name] == ALLOWED[var]
@@ -203,7 +203,7 @@ SECRETS = [KEY, TOKEN, "canary-of-the-login", SETTINGS.swift.auth_url, SETTINGS.
 
 
 @pytest.mark.parametrize("guess", SECRETS)
-def test_a_replacement_does_not_tell_whether_a_guess_is_right(server: ThreadedHTTPServer, guess: str) -> None:
+def test_a_replacement_does_not_reveal_whether_a_guess_is_right(server: ThreadedHTTPServer, guess: str) -> None:
     found = ctl(server, guess, valueReplace="mine")
     assert found == ctl(server, "a-wrong-guess", valueReplace="mine")
     assert found == (200, {"d_ret": {"status": True, "l_fileChanged": [], "hits": 0}, "status": True})
@@ -213,7 +213,7 @@ def test_a_replacement_does_not_tell_whether_a_guess_is_right(server: ThreadedHT
 @pytest.mark.parametrize(
     "var", ["/swift/key", "/swift/auth_url", "/this/httpProxy", "/swift/os_options/auth_token"]
 )
-def test_a_value_that_is_set_does_not_tell_whether_a_guess_is_right(
+def test_setting_a_value_does_not_reveal_whether_a_guess_is_right(
     server: ThreadedHTTPServer, var: str
 ) -> None:
     replies = [ctl(server, var, set=guess) for guess in (*SECRETS[:-1], "a-wrong-guess")]
@@ -393,7 +393,7 @@ def test_a_new_key_may_come_in_its_own_file_with_a_new_address() -> None:
     assert (handler.settings.swift.auth_url, handler.settings.swift.key) == ("http://new.invalid/", "another")
 
 
-def test_a_change_beside_the_address_takes_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_of_another_setting_than_the_address_needs_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SWIFT_KEY", KEY)
     write(swift={"auth_url": OLD})
     handler = handler_of()

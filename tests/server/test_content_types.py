@@ -93,7 +93,7 @@ def by_push(storage: Storage, key: str, content: bytes) -> None:
 
 
 @pytest.mark.parametrize(("key", "content", "kind"), EXPECTED)
-def test_a_type_is_the_same_by_whatever_way_an_object_comes(
+def test_a_type_is_the_same_for_each_way_to_upload_an_object(
     server: ThreadedHTTPServer, storage: Storage, key: str, content: bytes, kind: str
 ) -> None:
     ways: list[Callable[[], None]] = [
@@ -121,7 +121,7 @@ def test_a_type_is_the_same_by_whatever_way_an_object_comes(
         ("", "application/dicom"),
     ],
 )
-def test_what_the_sender_says_counts_if_it_says_something(
+def test_a_specific_type_from_the_sender_is_kept(
     server: ThreadedHTTPServer,
     storage: Storage,
     way: Callable[[ThreadedHTTPServer, str, bytes, str], None],
@@ -133,7 +133,7 @@ def test_what_the_sender_says_counts_if_it_says_something(
 
 
 @pytest.mark.parametrize("content", [DICOM, b"no DICOM"])
-def test_where_no_type_can_be_kept_the_type_that_is_told_is_that_of_the_bytes(
+def test_a_store_that_keeps_no_types_reports_the_type_of_the_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
     for name in ("setxattr", "getxattr"):
@@ -170,7 +170,7 @@ def test_an_encoded_body_is_refused_before_it_comes(
     assert send(server, "PUT", "/api/v1/objects/a", GZIP, Content_Encoding="identity")[0] == 201
 
 
-def test_what_is_stored_in_an_encoding_is_given_out_as_such_and_pulled_as_it_is(
+def test_encoded_objects_are_served_with_their_encoding_and_pulled_unchanged(
     swift: DevSwift, tmp_path: Path
 ) -> None:
     with open_storage(**swift_options(swift)) as storage, serving(StoreHandler(storage)) as server:

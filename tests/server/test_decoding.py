@@ -62,7 +62,7 @@ def test_each_door_of_the_command_line_takes_it(command: Command, tmp_path: Path
     assert [json.loads(reply)["ls"] for reply in replies] == [[{"name": "s/é"}]] * 5
 
 
-def test_what_is_in_no_encoding_is_one_line(command: Command, tmp_path: Path) -> None:
+def test_text_in_no_known_encoding_is_one_line(command: Command, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b'{"action": "\xe9"}')
     for flags in (
         ("--msg", "@file"),

@@ -1,7 +1,7 @@
 """The same bytes for this server and for h11, another parser of HTTP/1.1: the server takes nothing that h11 refuses.
 
 What it takes, it reads in the same way: the method, the target, the headers, the body, and where the next
-request begins. It may be stricter, and is, see `test_what_is_refused_that_h11_takes`. What it takes beyond
+request begins. It may be stricter, and is, see `test_some_requests_that_h11_accepts_are_refused`. What it takes beyond
 h11 on purpose, `_as_h11_would_have_it` and `heard_by_h11` name, with the reasons.
 """
 
@@ -339,6 +339,6 @@ STRICTER = {
 
 
 @pytest.mark.parametrize("data", STRICTER.values(), ids=STRICTER)
-def test_what_is_refused_that_h11_takes(ears: Ears, data: bytes) -> None:
+def test_some_requests_that_h11_accepts_are_refused(ears: Ears, data: bytes) -> None:
     assert heard_by_h11(data)
     assert compare(ears, data) == []

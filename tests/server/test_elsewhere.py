@@ -68,7 +68,7 @@ def test_each_answer_about_an_object_is_a_file_that_no_page_shows(
     assert found.headers["content-disposition"].endswith("filename*=UTF-8''a.txt") == is_there
 
 
-def test_so_are_a_put_and_what_a_token_is_asked_for(server: ThreadedHTTPServer, token_file: str) -> None:
+def test_a_put_and_a_request_that_needs_a_token_are_refused_too(server: ThreadedHTTPServer, token_file: str) -> None:
     stored = answer(server.server_port, request("PUT", f"{OBJECTS}/s/b", "Content-Length: 1", body=b"b"))
     with (
         open_storage(type="memory") as storage,
@@ -122,7 +122,7 @@ def test_no_object_is_a_script_or_a_style_sheet_of_the_page(server: ThreadedHTTP
 @pytest.mark.parametrize(
     "kind", ["text/html", "application/json", "text/javascriptx", "text/css-x", "image/svg+xml"]
 )
-def test_other_types_are_told_as_they_are(server: ThreadedHTTPServer, kind: str) -> None:
+def test_other_types_are_sent_unchanged(server: ThreadedHTTPServer, kind: str) -> None:
     server.handler.storage.put("other", io.BytesIO(b"x"), 1, Attributes(kind))
     assert asked(server, f"{OBJECTS}/other").headers["content-type"] == kind
 
@@ -150,7 +150,7 @@ NO_CORS = ("Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: image")
     "path", [f"{OBJECTS}/s/a.txt", f"{OBJECTS}/none", OBJECTS, "/api/v1/cmd?action=ls", "/?action=ls"]
 )
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "of-tomorrow"])
-def test_a_page_of_elsewhere_gets_the_same_refusal_whatever_it_asks_for(
+def test_a_page_of_another_origin_gets_the_same_refusal_for_every_request(
     server: ThreadedHTTPServer, path: str, site: str
 ) -> None:
     for more in (
@@ -172,7 +172,7 @@ def test_the_page_itself_may_be_linked_to_from_elsewhere(server: ThreadedHTTPSer
 
 
 @pytest.mark.parametrize("site", ["same-origin", "none"])
-def test_the_page_and_who_types_an_address_get_objects(server: ThreadedHTTPServer, site: str) -> None:
+def test_the_page_and_a_typed_address_get_objects(server: ThreadedHTTPServer, site: str) -> None:
     assert asked(server, f"{OBJECTS}/s/a.txt", f"Sec-Fetch-Site: {site}").body == b"hello"
 
 
@@ -250,7 +250,7 @@ def elsewhere() -> Iterator[str]:
         thread.join()
 
 
-def test_a_page_of_elsewhere_can_not_tell_an_object_from_none(
+def test_a_page_of_another_origin_can_not_find_out_whether_an_object_exists(
     server: ThreadedHTTPServer, chromium: webdriver.Chrome, elsewhere: str
 ) -> None:
     picture = b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>"

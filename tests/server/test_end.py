@@ -48,7 +48,7 @@ def test_the_second_signal_ends_a_server_at_once(tmp_path: Path) -> None:
     assert status != 0
 
 
-def test_the_end_tells_of_what_it_cuts_off_and_of_jobs_that_are_lost(tmp_path: Path) -> None:
+def test_the_end_reports_interrupted_requests_and_lost_jobs(tmp_path: Path) -> None:
     write_tree(tmp_path, {f"data/{number:02}": b"x" * 20_000 for number in range(40)})
     meta = {"putSpec": "data", "inLocation": "x", "mapLocationOver": "data"}
     flags = ("--type", "memory", "--forever", "--bwLimit", "200K", "--graceSeconds", "1")
@@ -69,7 +69,7 @@ def test_the_end_tells_of_what_it_cuts_off_and_of_jobs_that_are_lost(tmp_path: P
 
 
 @pytest.mark.parametrize("most", [2_000, MAX_LINES + 2_000])
-def test_nobody_waits_for_who_does_not_read_the_log(tmp_path: Path, most: int) -> None:
+def test_the_end_does_not_wait_for_a_log_that_is_not_read(tmp_path: Path, most: int) -> None:
     with server_process(tmp_path, *STORE, "--forever", "--graceSeconds", "1") as served:
         with contextlib.closing(client(served.port)) as connection:
             for _ in range(most):
@@ -107,7 +107,7 @@ def silent_store() -> Iterator[tuple[str, threading.Semaphore]]:
 
 
 @pytest.mark.parametrize("retries", ["3", "0"])
-def test_who_waits_for_a_turn_or_for_the_store_is_told_of_the_end(tmp_path: Path, retries: str) -> None:
+def test_requests_that_wait_for_a_permit_or_the_store_are_answered_at_the_end(tmp_path: Path, retries: str) -> None:
     flags = (
         "--forever",
         "--graceSeconds",
@@ -141,7 +141,7 @@ def test_who_waits_for_a_turn_or_for_the_store_is_told_of_the_end(tmp_path: Path
 
 
 @pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "TLS"])
-def test_clients_that_neither_send_nor_read_do_not_hold_up_the_end(tmp_path: Path, is_tls: bool) -> None:
+def test_clients_that_neither_send_nor_read_do_not_delay_the_end(tmp_path: Path, is_tls: bool) -> None:
     write_tree(tmp_path, {"store/large": bytes(64_000_000)})
     cert, key = make_certificate(tmp_path)
     tls = ("--tlsCert", cert, "--tlsKey", key) if is_tls else ()
@@ -174,7 +174,7 @@ def test_clients_that_neither_send_nor_read_do_not_hold_up_the_end(tmp_path: Pat
     assert not (tmp_path / "store" / "half").exists()
 
 
-def test_a_request_that_nothing_ends_is_told_by_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_reports_a_request_that_does_not_finish(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("GIVE_UP_AFTER", "HANG_UP_AFTER", "HANGING_UP_SECONDS"):
         monkeypatch.setattr(server_module, name, 0.05)
     entered, release = threading.Event(), threading.Event()

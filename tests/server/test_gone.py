@@ -94,7 +94,7 @@ UNSELECTIVE: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("action", "meta"), UNSELECTIVE)
-def test_a_client_that_has_gone_leaves_its_place(action: str, meta: dict[str, Any]) -> None:
+def test_a_disconnected_client_releases_its_permit(action: str, meta: dict[str, Any]) -> None:
     Path("file").write_bytes(b"x")
     with served() as (server, storage):
         with socket.create_connection(("127.0.0.1", server.server_port), timeout=60) as connection:
@@ -121,7 +121,7 @@ def test_a_cancelled_job_leaves_its_place(action: str, meta: dict[str, Any], tmp
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_client_that_goes_in_the_middle_of_an_answer_leaves_its_place(method: str) -> None:
+def test_a_client_that_disconnects_during_an_answer_releases_its_permit(method: str) -> None:
     """The first rows are there, and no further one is selected."""
     with served() as (server, storage):
         meta = {"substr": "00000"}  # of the first few thousand
@@ -135,7 +135,7 @@ def test_a_client_that_goes_in_the_middle_of_an_answer_leaves_its_place(method: 
 
 
 @pytest.mark.parametrize("selection", [{"include": ["*.dcm"]}, {"exclude": ["*.jpg"]}])
-def test_a_push_that_finds_no_file_ends_when_its_client_has_gone(selection: dict[str, Any]) -> None:
+def test_a_push_that_finds_no_file_ends_when_its_client_disconnects(selection: dict[str, Any]) -> None:
     for level in range(12):  # a walk of ten to the power of twelve directories
         below = Path(f"level-{level}")
         below.mkdir()
@@ -161,7 +161,7 @@ def test_a_listing_of_nothing_ends_with_the_server() -> None:
         assert b"stopped before the end: the server ends" in connection.recv(65536)
 
 
-def test_what_a_client_has_sent_whole_is_stored_though_it_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_complete_upload_is_stored_after_its_client_disconnects(monkeypatch: pytest.MonkeyPatch) -> None:
     storage = MemoryStorage(Settings(type="memory"))
     begun, has_gone = threading.Semaphore(0), threading.Semaphore(0)
     put, stored = storage.put, []
@@ -274,7 +274,7 @@ TIMEOUT_ERRORS: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("action", "meta"), TIMEOUT_ERRORS)
-def test_a_client_that_has_gone_waits_for_no_silent_store(
+def test_a_request_to_a_silent_store_ends_when_its_client_disconnects(
     silent: Storage, proxy: Proxy, action: str, meta: dict[str, Any]
 ) -> None:
     Path("file").write_bytes(b"x")

@@ -12,7 +12,7 @@ from pfstorage.settings.model import Settings
 from tests.conftest import ask, client, serving
 
 
-def test_a_long_reply_of_a_job_is_told_whole_by_each_way() -> None:
+def test_each_interface_returns_the_whole_of_a_long_job_reply() -> None:
     storage = MemoryStorage(Settings(type="memory"))
     message = {"action": "objPut", "meta": {"fileList": [f"missing/{number:05}" for number in range(3000)]}}
     with contextlib.closing(StoreHandler(storage)) as handler, serving(handler) as server:

@@ -30,7 +30,7 @@ JUNK = tuple(range(4321))
 @pytest.mark.parametrize(
     ("action", "meta"), [("ls", {}), ("objVerify", {}), ("objPull", {"mapLocationOver": "x"})]
 )
-def test_what_nobody_needs_of_a_message_is_not_held_while_it_is_answered(
+def test_unneeded_parts_of_a_message_are_freed_before_the_answer(
     action: str, meta: dict[str, Any]
 ) -> None:
     found = []

@@ -222,7 +222,7 @@ ROWS = [
 
 @pytest.mark.parametrize("size", [1, 2, 7, 100, 10**6])
 @pytest.mark.parametrize("indent", [None, 2])
-def test_rows_are_the_same_in_whatever_chunks_they_come(size: int, indent: int | None) -> None:
+def test_rows_are_the_same_in_chunks_of_any_size(size: int, indent: int | None) -> None:
     for rows in (ROWS, [{"subdir": "a/"}], []):
         content = b" \n" + json.dumps(rows, indent=indent, ensure_ascii=False).encode() + b"\n"
         chunks = [content[start : start + size] for start in range(0, len(content), size)]
@@ -287,7 +287,7 @@ def test_a_listing_that_wants_no_more_is_as_without_a_bound(
     assert listed(bounded, **meta) == (["a", "b/c", "b/d"][: meta["limit"]], None, [])
 
 
-def test_directories_and_what_is_selected_are_counted_as_rows(bounded: ThreadedHTTPServer) -> None:
+def test_directories_and_selected_objects_are_counted_as_rows(bounded: ThreadedHTTPServer) -> None:
     keys, _, [warning] = listed(bounded, delimiter="/")
     assert keys == ["a", "b/", "e"]
     assert listed(bounded, delimiter="/", marker="e") == (["f"], 3, [])
@@ -343,7 +343,7 @@ def test_a_large_reply_that_is_whole_is_the_same_text_as_ever(length: int, as_ht
 @pytest.mark.parametrize(
     ("count", "limit"), [(9999, 10_000), (10_000, 10_000), (600, 500), (100, 100), (0, 100)]
 )
-def test_a_page_of_objects_leaves_as_its_rows_come_and_tells_its_marker(count: int, limit: int) -> None:
+def test_a_page_of_objects_is_sent_row_by_row_and_ends_with_its_marker(count: int, limit: int) -> None:
     with served(count) as (server, storage):
         connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
         with contextlib.closing(connection):

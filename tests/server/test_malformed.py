@@ -397,7 +397,7 @@ def impatient(door: Door) -> Iterator[ThreadedHTTPServer]:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_malformed_request_is_told_what_is_wrong_with_it(server: ThreadedHTTPServer, name: str) -> None:
+def test_the_reply_to_a_malformed_request_names_the_mistake(server: ThreadedHTTPServer, name: str) -> None:
     row = ROWS[name]
     reply = answer(server.server_port, row.data)  # which checks the Content-Length
     told = reply.json
@@ -486,7 +486,7 @@ def test_the_reply_arrives_also_if_the_server_stopped_reading_before_the_client_
         b"POST /api/v1/cmd HTTP/1.1\r\nContent-",
     ],
 )
-def test_a_request_that_stops_arriving_is_told_so(impatient: ThreadedHTTPServer, data: bytes) -> None:
+def test_a_request_that_stops_arriving_gets_a_reply_that_says_so(impatient: ThreadedHTTPServer, data: bytes) -> None:
     with connected(impatient.server_port) as connection:
         connection.sendall(data)
         (reply,) = answers(b"".join(iter(lambda: connection.recv(65536), b"")))
@@ -513,7 +513,7 @@ def test_a_connection_that_asks_nothing_more_is_closed_without_a_word(door: Door
     assert [each.status for each in told] == [200]
 
 
-def test_what_follows_a_request_that_could_not_be_read_is_no_request(server: ThreadedHTTPServer) -> None:
+def test_bytes_after_an_unreadable_request_are_no_request(server: ThreadedHTTPServer) -> None:
     follower = post(GOOD)
     for data in (
         post(follower, path="/x"),
@@ -532,7 +532,7 @@ def test_a_head_has_so_many_headers_and_no_more(server: ThreadedHTTPServer, door
     assert answer(server.server_port, post(GOOD, *spare, "X-More: 1")).status == 431
 
 
-def test_what_follows_a_form_is_read_with_it(server: ThreadedHTTPServer) -> None:
+def test_bytes_after_a_form_are_read_with_it(server: ThreadedHTTPServer) -> None:
     form = multipart(("d_msg", GOOD))
     for ending in (b"", b"\r\n", b"\r\nan epilogue"):
         size = f"{len(form + ending):x}".encode()
@@ -553,7 +553,7 @@ def test_an_empty_line_before_a_request_means_nothing(server: ThreadedHTTPServer
     assert [each.status for each in found] == [200, 200]
 
 
-def test_some_empty_lines_may_stand_before_each_request(server: ThreadedHTTPServer) -> None:
+def test_some_empty_lines_may_precede_each_request(server: ThreadedHTTPServer) -> None:
     found = answers(exchange(server.server_port, (b"\r\n" * MAX_EMPTY_LINES + post(GOOD)) * 3))
     assert [each.status for each in found] == [200] * 3
 
@@ -579,7 +579,7 @@ def test_a_connection_that_waits_holds_nothing_of_its_last_request(server: Threa
         assert "x-long" not in made[0].headers
 
 
-def test_a_body_that_comes_too_slowly_is_told_so(impatient: ThreadedHTTPServer) -> None:
+def test_a_slow_body_gets_a_reply_that_says_so(impatient: ThreadedHTTPServer) -> None:
     with connected(impatient.server_port) as connection:
         connection.sendall(request("POST", CMD, "Transfer-Encoding: chunked"))
         with contextlib.suppress(OSError):

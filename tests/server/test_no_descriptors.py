@@ -89,7 +89,7 @@ ASKED: list[tuple[str, tuple[Any, ...]]] = [
 
 
 @pytest.mark.parametrize("asked", [asked for _, asked in ASKED], ids=[name for name, _ in ASKED])
-def test_what_needs_a_file_or_a_connection_is_answered_503(
+def test_requests_that_need_a_file_or_a_connection_are_answered_503(
     store: Storage, tmp_path: Path, asked: tuple[Any, ...]
 ) -> None:
     write_tree(tmp_path, {"data/a": b"a" * 300_000})
@@ -139,7 +139,7 @@ def test_a_bundle_of_certificates_that_can_not_be_opened_now_is_no_wrong_setting
     assert TOLD in str(caught.value)
 
 
-def test_what_nobody_foresaw_is_503_and_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unforeseen_error_is_503_without_a_traceback(caplog: pytest.LogCaptureFixture) -> None:
     class Opening(StoreHandler):
         def opens_process(self, *, request: dict[str, Any]) -> dict[str, Any]:
             with open(os.devnull):

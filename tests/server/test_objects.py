@@ -56,7 +56,7 @@ def ask(
         return answer.status, dict(answer.headers), answer.read()
 
 
-def test_what_is_put_comes_back(server: ThreadedHTTPServer) -> None:
+def test_a_stored_object_comes_back(server: ThreadedHTTPServer) -> None:
     status, headers, text = ask(server, "PUT", "/chris/a.dcm", CONTENT, Content_Type="application/dicom")
     assert status == 201
     row = json.loads(text)["object"]
@@ -86,7 +86,7 @@ def test_a_content_type_that_no_store_takes_is_the_fault_of_the_client(
 @pytest.mark.parametrize(
     "key", ["a b", "ä/ö", "a%2Fb", "a?b#c;d", "100%", "<img src=x onerror=alert(1)>", 'q"uote']
 )
-def test_keys_are_what_the_path_says_decoded(server: ThreadedHTTPServer, key: str) -> None:
+def test_keys_are_the_decoded_path(server: ThreadedHTTPServer, key: str) -> None:
     assert ask(server, "PUT", f"/{quote(key)}", b"x")[0] == 201
     status, headers, content = ask(server, "GET", f"/{quote(key)}")
     assert (status, content) == (200, b"x")
@@ -149,7 +149,7 @@ def test_objects_go_within_the_bandwidth_of_all(method: str) -> None:
             assert time.monotonic() - started >= 1.5
 
 
-def test_clients_that_have_gone_take_nothing_of_the_bandwidth() -> None:
+def test_disconnected_clients_use_no_bandwidth() -> None:
     with contextlib.closing(open_storage("memory")) as storage:
         handler = StoreHandler(storage)
         with serving(handler) as server:
@@ -167,7 +167,7 @@ def test_clients_that_have_gone_take_nothing_of_the_bandwidth() -> None:
             assert time.monotonic() - started < 12
 
 
-def test_what_has_rotted_in_the_store_is_never_taken_for_whole(tmp_path: Path) -> None:
+def test_an_object_damaged_in_the_store_never_looks_complete(tmp_path: Path) -> None:
     content = {"big": CONTENT, "small": b"0123456789"}
     with (
         contextlib.closing(open_storage("filesystem", store_base=str(tmp_path))) as storage,
@@ -204,7 +204,7 @@ class Replaced(MemoryStorage):
         raise object_changed_error("a")
 
 
-def test_an_object_that_is_replaced_or_removed_at_the_moment_is_told_as_such() -> None:
+def test_a_reply_names_an_object_that_is_being_replaced_or_removed() -> None:
     storage = Replaced()
     with serving(StoreHandler(storage)) as server:
         for change, status, kind in (
@@ -236,7 +236,7 @@ def metrics_of(server: ThreadedHTTPServer) -> str:
 
 
 @pytest.mark.parametrize("kind", ["text/plain\r\nX-Evil: 1", "text/plain\n", "text/\u65e5\u672c"])
-def test_a_content_type_that_can_not_be_in_a_head_is_told_as_unknown(kind: str) -> None:
+def test_a_content_type_that_fits_no_header_is_sent_as_unknown(kind: str) -> None:
     with contextlib.closing(open_storage("memory")) as storage, serving(StoreHandler(storage)) as server:
         storage.put("a", io.BytesIO(b"a"), 1, Attributes(kind))
         assert storage.head("a").content_type == kind
@@ -259,7 +259,7 @@ def test_an_object_may_have_as_many_bytes_as_it_may_and_no_more() -> None:
 
 
 @pytest.mark.parametrize("path", ["/api/v1/cmd", f"{OBJECTS}/a"])
-def test_who_announces_too_much_is_refused_before_it_is_sent(path: str) -> None:
+def test_an_announced_body_that_is_too_large_is_refused_before_it_is_sent(path: str) -> None:
     options = ServerOptions(max_upload=10_000_000)
     with contextlib.closing(open_storage("memory")) as storage:
         server = ThreadedHTTPServer(("127.0.0.1", 0), StoreHandler(storage), options)
@@ -274,7 +274,7 @@ def test_a_limit_that_can_not_be_is_refused(server: ThreadedHTTPServer, limit: s
     assert ask(server, "GET", f"?limit={limit}")[0] == 400
 
 
-def test_what_can_not_be_meant_is_refused(server: ThreadedHTTPServer) -> None:
+def test_contradictory_requests_are_refused(server: ThreadedHTTPServer) -> None:
     etag = ask(server, "PUT", "/a", b"a")[1]["ETag"]
     assert ask(server, "PUT", "/a#b", b"b")[0] == 400  # it would be the object a
     assert ask(server, "PUT", "/a", b"b", Content_MD5="\xe4")[0] == 400
@@ -295,7 +295,7 @@ def test_an_empty_object_is_one(server: ThreadedHTTPServer) -> None:
     assert ask(server, "GET", "/a", Range="bytes=0-1")[0] == 416
 
 
-def test_what_is_the_same_is_not_sent_again(server: ThreadedHTTPServer) -> None:
+def test_an_unchanged_object_is_not_sent_again(server: ThreadedHTTPServer) -> None:
     etag = ask(server, "PUT", "/a", CONTENT)[1]["ETag"]
     for header in (etag, f'"x", {etag}', f"W/{etag}", "*"):
         assert ask(server, "GET", "/a", If_None_Match=header)[::2] == (304, b"")
@@ -320,7 +320,7 @@ def test_a_body_is_stored_only_as_it_was_sent(server: ThreadedHTTPServer) -> Non
 MD5_OF_X = base64.b64encode(hashlib.md5(b"x").digest()).decode()
 
 
-def test_what_is_there_may_be_kept(server: ThreadedHTTPServer) -> None:
+def test_an_existing_object_may_be_kept(server: ThreadedHTTPServer) -> None:
     assert ask(server, "PUT", "/a", b"first", If_None_Match="*")[0] == 201
     assert ask(server, "PUT", "/a", b"second", If_None_Match="*")[0] == 412
     assert ask(server, "GET", "/a")[2] == b"first"
@@ -341,7 +341,7 @@ def test_what_is_there_may_be_kept(server: ThreadedHTTPServer) -> None:
         ("Content-Encoding: identity", "Content-Encoding: br"),
     ],
 )
-def test_what_is_to_be_kept_to_is_never_dropped(server: ThreadedHTTPServer, headers: tuple[str, ...]) -> None:
+def test_conditions_are_never_ignored(server: ThreadedHTTPServer, headers: tuple[str, ...]) -> None:
     ask(server, "PUT", "/a", b"first")
     sent = request("PUT", "/api/v1/objects/a", *headers, "Content-Length: 1", body=b"x")
     is_encoded = headers == ("Content-Encoding: gzip",)
@@ -428,7 +428,7 @@ def test_a_listing_has_pages_and_folders(server: ThreadedHTTPServer) -> None:
         assert ask(server, "GET", query)[0] == 400
 
 
-def test_what_replaces_a_large_object_leaves_its_segments(swift: DevSwift, tmp_path: Path) -> None:
+def test_a_replacement_of_a_large_object_leaves_its_segments(swift: DevSwift, tmp_path: Path) -> None:
     write_tree(tmp_path, {"data/a": CONTENT})
     with open_storage(**swift_options(swift)) as storage, serving(StoreHandler(storage)) as server:
         container = storage.settings.swift.container_name

@@ -75,7 +75,7 @@ def at(document: Any, part: Any) -> Any:
     return functools.reduce(operator.getitem, place, document) if place else part
 
 
-def test_what_it_refers_to_is_there(document: Any) -> None:
+def test_each_reference_exists(document: Any) -> None:
     places = re.findall(r'"(#/[^"]+)"', json.dumps(document))
     assert places
     assert all(at(document, {"$ref": place}) for place in places)
@@ -200,7 +200,7 @@ def test_the_replies_to_examples_are_those_it_shows(server: ThreadedHTTPServer, 
         assert ask(server, messages[name]["value"]) == (200, reply["value"])
 
 
-def test_links_lead_from_a_job_to_its_events_and_from_what_is_put_to_it(
+def test_links_lead_from_a_job_to_its_events_and_from_an_upload_to_its_object(
     server: ThreadedHTTPServer, document: Any
 ) -> None:
     of_command = document["paths"]["/api/v1/cmd"]["post"]
@@ -232,7 +232,7 @@ def test_links_lead_from_a_job_to_its_events_and_from_what_is_put_to_it(
     }
 
 
-def test_what_has_no_content_tells_no_length(server: ThreadedHTTPServer) -> None:
+def test_a_response_without_content_has_no_length(server: ThreadedHTTPServer) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
     connection.request("PUT", "/api/v1/objects/same", b"content")
     etag = connection.getresponse().headers["ETag"]
@@ -261,7 +261,7 @@ def test_a_server_that_replies_html_says_so() -> None:
             assert list(at(document, responses["200"])["content"]) == [kind]
 
 
-def test_each_error_is_told_of_by_its_status(document: Any) -> None:
+def test_each_error_is_documented_by_its_status(document: Any) -> None:
     operation = document["paths"]["/api/v1/cmd"]["post"]
     for kind in kinds() - {UnknownPathError, MethodNotAllowedError}:
         response = at(document, operation["responses"][str(int(status_of(kind(""))))])

@@ -108,7 +108,7 @@ def test_the_log_names_no_object_for_which_a_store_is_ready_or_not(
     assert ("not ready: UnavailableError" in caplog.text) == (ready == 503)
 
 
-def test_a_store_that_keeps_silent_is_not_ready_and_holds_up_nothing_else(
+def test_a_silent_store_is_not_ready_and_delays_no_other_request(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(health, "PROBE_SECONDS", 0.3)
@@ -167,7 +167,7 @@ def test_metrics_count_messages_bytes_and_objects(server: ThreadedHTTPServer, tm
     assert 'pfstorage_workers{state="idle"} 64.0' in lines
 
 
-def test_metrics_count_what_could_not_be_moved(server: ThreadedHTTPServer, tmp_path: Path) -> None:
+def test_metrics_count_failed_transfers(server: ThreadedHTTPServer, tmp_path: Path) -> None:
     write_tree(tmp_path, {"data/a": b"12345"})
     put = {"action": "objPut", "meta": {"fileList": ["data/a", "data/b", "data/c"], "inLocation": "x"}}
     assert ask(server, put)[0] == 200
@@ -201,7 +201,7 @@ def test_metrics_count_objects_without_messages(server: ThreadedHTTPServer) -> N
     assert "another" not in "".join(lines)
 
 
-def test_metrics_tell_of_jobs_transfers_and_what_was_tried_again(swift: DevSwift, tmp_path: Path) -> None:
+def test_metrics_count_jobs_transfers_and_retries(swift: DevSwift, tmp_path: Path) -> None:
     write_tree(tmp_path, {"data/a": b"12345"})
     with (
         proxy_to(swift.port) as proxy,
@@ -230,7 +230,7 @@ def test_a_look_at_the_store_that_fails_oddly_is_not_the_last(monkeypatch: pytes
         assert get(server, "/readyz")[0] == 200
 
 
-def test_a_store_is_looked_at_once_for_all_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_look_at_the_store_answers_simultaneous_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "CACHE_SECONDS", -1.0)
     asked, release = [], threading.Event()
     with contextlib.closing(open_storage("memory")) as storage, serving(StoreHandler(storage)) as server:
@@ -253,7 +253,7 @@ def test_a_store_is_looked_at_once_for_all_who_ask(monkeypatch: pytest.MonkeyPat
     assert len(asked) == 1
 
 
-def test_metrics_lack_what_can_not_be_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_metrics_omit_unknown_values(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     options = ServerOptions(state_dir=str(tmp_path / "state"))
     with (
         contextlib.closing(open_storage("memory")) as storage,
@@ -290,7 +290,7 @@ def held() -> Iterator[tuple[Held, ThreadedHTTPServer]]:
         storage.release.set()
 
 
-def test_what_is_quick_does_not_wait_for_what_moves_files(held: tuple[Held, ThreadedHTTPServer]) -> None:
+def test_quick_requests_do_not_wait_for_transfers(held: tuple[Held, ThreadedHTTPServer]) -> None:
     storage, server = held
     pull = {"action": "objPull", "meta": {"path": "x", "mapLocationOver": "out"}}
     with ThreadPoolExecutor() as threads:
@@ -303,7 +303,7 @@ def test_what_is_quick_does_not_wait_for_what_moves_files(held: tuple[Held, Thre
         assert pulling.result()[0] == 200
 
 
-def test_who_has_waited_for_a_turn_is_answered_as_soon_as_it_comes(
+def test_a_waiting_request_is_answered_as_soon_as_it_gets_a_permit(
     held: tuple[Held, ThreadedHTTPServer],
 ) -> None:
     storage, server = held
@@ -319,7 +319,7 @@ def test_who_has_waited_for_a_turn_is_answered_as_soon_as_it_comes(
     assert time.monotonic() - started < 20  # less than a connection may lie idle: nobody waited for its end
 
 
-def test_who_waits_for_a_turn_holds_up_nobody_elses() -> None:
+def test_a_request_that_waits_for_a_permit_delays_no_other() -> None:
     first, second = (
         ThreadedHTTPServer(("127.0.0.1", 0), StoreHandler(Held()), ServerOptions(max_requests=1))
         for _ in "ab"
@@ -335,7 +335,7 @@ def test_who_waits_for_a_turn_holds_up_nobody_elses() -> None:
         assert waiting.result()[0] == 404
 
 
-def test_what_is_quick_does_not_wait_for_who_waits_for_a_job(held: tuple[Held, ThreadedHTTPServer]) -> None:
+def test_quick_requests_do_not_wait_for_clients_that_wait_for_a_job(held: tuple[Held, ThreadedHTTPServer]) -> None:
     storage, server = held
     pull = {"action": "objPull", "meta": {"path": "x", "mapLocationOver": "out", "async": True}}
     job = ask(server, pull)[1]["job"]
@@ -350,7 +350,7 @@ def test_what_is_quick_does_not_wait_for_who_waits_for_a_job(held: tuple[Held, T
         assert waiting.result()[1]["state"] == "done"
 
 
-def test_what_is_quick_does_not_wait_for_an_object_that_is_stored(
+def test_quick_requests_do_not_wait_for_an_upload(
     held: tuple[Held, ThreadedHTTPServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage, server = held
@@ -370,7 +370,7 @@ def test_what_is_quick_does_not_wait_for_an_object_that_is_stored(
         assert storing.result()[0] == 201
 
 
-def test_what_is_quick_does_not_wait_for_a_body_that_is_slow(held: tuple[Held, ThreadedHTTPServer]) -> None:
+def test_quick_requests_do_not_wait_for_a_slow_body(held: tuple[Held, ThreadedHTTPServer]) -> None:
     _, server = held
     with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as connection:
         connection.sendall(request("POST", CMD, "Content-Length: 100", "Expect: 100-continue"))
@@ -514,7 +514,7 @@ def test_too_many_connections_are_sent_away_and_room_comes_back(caplog: pytest.L
             raise AssertionError("no room came back")
 
 
-def test_too_many_requests_are_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_surplus_requests_are_asked_to_retry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "WAIT_SECONDS", 0.2)
     entered, release = threading.Event(), threading.Event()
 
@@ -544,7 +544,7 @@ def test_too_many_requests_are_told_to_come_again(monkeypatch: pytest.MonkeyPatc
 # the start
 
 
-def test_what_may_be_better_at_the_next_start_has_a_status_of_its_own(
+def test_a_start_that_may_succeed_later_fails_with_its_own_exit_status(
     tmp_path: Path, command: Command
 ) -> None:
     flags = (*STORE, "--forever", "--stateDir", "state")
@@ -608,22 +608,22 @@ def test_a_typo_in_the_tokens_gives_nobody_more_rights(tmp_path: Path, command: 
     assert token not in done.stderr
 
 
-def test_a_store_that_is_not_there_yet_is_told(tmp_path: Path) -> None:
+def test_a_store_that_is_away_at_the_start_is_reported(tmp_path: Path) -> None:
     with server_process(tmp_path, *STORE, "--forever") as served:
         served.process.send_signal(signal.SIGHUP)
         served.tells("serves store (which the first upload creates)")
 
 
-@pytest.mark.parametrize(("key", "is_told"), [("a-key-of-ours", True), (None, False)])
-def test_a_configuration_with_a_key_that_anybody_can_read_is_told(
-    tmp_path: Path, key: str | None, is_told: bool
+@pytest.mark.parametrize(("key", "is_reported"), [("a-key-of-ours", True), (None, False)])
+def test_a_world_readable_configuration_with_a_key_is_reported(
+    tmp_path: Path, key: str | None, is_reported: bool
 ) -> None:
     (tmp_path / "settings.json").write_text(json.dumps({"swift": {"key": key} if key else {}}))
     (tmp_path / "settings.json").chmod(0o644)
     with server_process(tmp_path, "--forever", "--configFileLoad", "settings.json") as served:
         served.process.send_signal(signal.SIGTERM)
         said = served.ends()[1]
-    assert ("any user of this host can read --configFileLoad" in said) is is_told
+    assert ("any user of this host can read --configFileLoad" in said) is is_reported
 
 
 def test_hup_makes_it_read_the_settings_again_if_they_are_good(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_a_probe_by_tls_is_answered_when_all_connections_are_taken(
         assert said(stack.enter_context(by_tls(LS)))[0] == 503
 
 
-def test_what_is_refused_leaves_no_trace(start: Start, clients: Clients) -> None:
+def test_refused_requests_leave_no_trace(start: Start, clients: Clients) -> None:
     server = start()
     taken = all_taken(server, clients, HELLO_POST[:-5], "127.0.0.1")
     for data in (LS, b"junk\r\n\r\n", request("GET", "/nothing"), b"", request("OPTIONS", "/")):
@@ -250,7 +250,7 @@ def test_work_with_the_store_is_ended_for_nobody(start: Start, clients: Clients,
     assert [rest_of(each)[-1:] for each in taken] == [b"1"] * 4
 
 
-def test_who_waits_for_a_turn_makes_room_for_another_address(start: Start, clients: Clients) -> None:
+def test_a_request_that_waits_for_a_permit_makes_room_for_another_address(start: Start, clients: Clients) -> None:
     server = start(max_requests=1)
     server.load.requests.enter()
     taken = all_taken(server, clients, LS, "127.0.0.2")
@@ -281,7 +281,7 @@ def test_a_reader_that_takes_its_time_makes_room_where_a_request_finds_none(
         assert len(rest_of(slow)) < len(content)
 
 
-def test_only_who_holds_most_must_hurry_where_a_request_finds_no_place(
+def test_only_the_address_with_most_connections_must_hurry_when_a_request_finds_no_place(
     start: Start, clients: Clients
 ) -> None:
     server = start()
@@ -358,7 +358,7 @@ def test_one_token_follows_no_more_than_half_of_those_that_may(
     assert said_head(clients(server, events_of(job, bearer("eve")))) == 503  # half of all connections
 
 
-def test_who_follows_a_job_makes_room_first(
+def test_clients_that_follow_a_job_make_room_first(
     followed: Callable[..., tuple[ThreadedHTTPServer, str]], clients: Clients
 ) -> None:
     server, job = followed()
@@ -422,7 +422,7 @@ def entered(door: AdmissionQueue, order: list[str], owner: str) -> threading.Thr
     return thread
 
 
-def test_who_sends_many_requests_waits_for_their_own() -> None:
+def test_a_client_with_many_requests_waits_only_for_its_own() -> None:
     door, order = AdmissionQueue(1), []
     door.enter("eve")
     threads = [entered(door, order, owner) for owner in ("eve", "eve", "eve", "ann", "bob")]
@@ -433,7 +433,7 @@ def test_who_sends_many_requests_waits_for_their_own() -> None:
     assert door.counts() == {"busy": 0, "waiting": 0}
 
 
-def test_a_place_is_wanted_of_whoever_has_most() -> None:
+def test_the_address_with_most_connections_gives_up_a_place() -> None:
     door, order = AdmissionQueue(3), []
     for owner in ("eve", "eve", "ann"):
         door.enter(owner)
@@ -445,7 +445,7 @@ def test_a_place_is_wanted_of_whoever_has_most() -> None:
     assert order == ["eve"]
 
 
-def test_where_too_many_wait_the_last_of_whoever_has_most_is_sent_away() -> None:
+def test_when_too_many_wait_the_last_request_of_the_address_with_most_is_refused() -> None:
     door, order = AdmissionQueue(1, waiting=3), []
     door.enter("eve")
     threads = [entered(door, order, "eve") for _ in range(3)]

@@ -39,7 +39,7 @@ def test_a_siege_that_nobody_feels_is_no_reason_to_complain() -> None:
     assert complaints_of(result(0.1), result(0.29), echoes={"503": 4}) == []
 
 
-def test_a_siege_tells_of_slow_answers() -> None:
+def test_a_siege_reports_slow_answers() -> None:
     assert complaints_of(result(0.1), result(0.31)) == [
         "the 99th percentile is 3.1 times as long as in peace"
     ]
@@ -56,7 +56,7 @@ def test_one_kind_of_attack_takes_a_bounded_memory() -> None:
     assert told == ["it takes 73 MB more than in peace"]
 
 
-def test_a_siege_tells_of_errors_and_of_growth() -> None:
+def test_a_siege_reports_errors_and_growth() -> None:
     told = complaints_of(result(0.1, ["ls: 503"]), result(0.1, ["ls: 504"], (80, 90, 100)), echoes={})
     assert told == [
         "in peace: 1 x ls: 503",

@@ -47,7 +47,7 @@ def test_a_bound_holds_until_the_next_begins(pair: Pair) -> None:
     later.join()
 
 
-def test_who_sends_a_byte_now_and_then_does_not_get_more_time(pair: Pair) -> None:
+def test_a_client_that_sends_single_bytes_gets_no_more_time(pair: Pair) -> None:
     stream, far = pair
     stream.set_budget(0.5)
     over = threading.Event()
@@ -114,7 +114,7 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_often")
-def test_who_takes_nothing_is_given_up(sockets: tuple[socket.socket, socket.socket]) -> None:
+def test_a_client_that_reads_nothing_is_disconnected(sockets: tuple[socket.socket, socket.socket]) -> None:
     writer = TimedWriter(TimedSocket(sockets[0]), lambda: (0.3, 1.0))
     with pytest.raises(TimeoutError, match="too slowly"):
         writer.write(BYTES)
@@ -122,7 +122,7 @@ def test_who_takes_nothing_is_given_up(sockets: tuple[socket.socket, socket.sock
 
 
 @pytest.mark.usefixtures("_often")
-def test_who_takes_enough_gets_all_of_it(sockets: tuple[socket.socket, socket.socket]) -> None:
+def test_a_client_that_reads_fast_enough_gets_all_bytes(sockets: tuple[socket.socket, socket.socket]) -> None:
     near, far = sockets
     writer = TimedWriter(TimedSocket(near), lambda: (5.0, 4096.0))
     taken = bytearray()
@@ -140,7 +140,7 @@ def test_who_takes_enough_gets_all_of_it(sockets: tuple[socket.socket, socket.so
 
 
 @pytest.mark.usefixtures("_often")
-def test_who_takes_less_than_is_asked_for_is_given_up_though_never_silent(
+def test_a_client_that_reads_below_the_minimum_rate_is_disconnected(
     sockets: tuple[socket.socket, socket.socket],
 ) -> None:
     near, far = sockets

@@ -67,14 +67,14 @@ def without(*headers: str, until_end: bool = False) -> list[Fault]:
     ("header", "field"),
     [("Content-Length", "bytes"), ("Etag", "hash"), ("Content-Type", "content_type")],
 )
-def test_what_a_head_does_not_tell_is_null(storage: Storage, proxy: Proxy, header: str, field: str) -> None:
+def test_values_that_a_head_omits_are_null(storage: Storage, proxy: Proxy, header: str, field: str) -> None:
     told = run(storage, "objStat", obj="x/a")["objStat"]
     proxy.fault(*without(header), "HEAD")
     assert run(storage, "objStat", obj="x/a")["objStat"] == {**told, field: None}
     assert run(storage, "objExists", obj="x/a")["status"] is True
 
 
-def test_a_time_that_a_head_does_not_tell_is_null(storage: Storage, proxy: Proxy) -> None:
+def test_a_time_that_a_head_omits_is_null(storage: Storage, proxy: Proxy) -> None:
     for fault in without("Last-Modified", "X-Timestamp"):
         proxy.fault(fault, "HEAD")
     assert run(storage, "objStat", obj="x/a")["objStat"]["last_modified"] is None
@@ -89,7 +89,7 @@ def test_an_empty_object_has_0_bytes(storage: Storage) -> None:
 @pytest.mark.parametrize(
     "headers", [("Content-Length",), ("Content-Length", "Etag"), ("Etag",), ("Last-Modified",)]
 )
-def test_an_object_is_given_out_whole_whatever_is_not_told_of_it(
+def test_an_object_with_missing_headers_is_served_whole(
     server: ThreadedHTTPServer, proxy: Proxy, headers: tuple[str, ...], until_end: bool
 ) -> None:
     for fault in without(*headers, until_end=until_end):
@@ -106,7 +106,7 @@ def test_an_object_is_given_out_whole_whatever_is_not_told_of_it(
     assert (status, content, "Content-Length" in told) == (200, b"", "Content-Length" not in headers)
 
 
-def test_the_length_that_nobody_tells_is_told_by_the_end_to_an_old_client(
+def test_the_end_of_the_connection_shows_an_unknown_length_to_an_old_client(
     server: ThreadedHTTPServer, proxy: Proxy
 ) -> None:
     proxy.fault(*without("Content-Length"), "GET")
@@ -116,7 +116,7 @@ def test_the_length_that_nobody_tells_is_told_by_the_end_to_an_old_client(
     assert b"chunked" not in head.lower()
 
 
-def test_an_old_client_sees_that_what_it_got_is_cut(server: ThreadedHTTPServer, proxy: Proxy) -> None:
+def test_an_old_client_sees_that_its_download_is_cut(server: ThreadedHTTPServer, proxy: Proxy) -> None:
     """Only the end would tell it how long the content is, so there is none in good order."""
     for fault in [*without("Content-Length", "Etag", until_end=True), Fault("close", at=300_000)]:
         proxy.fault(fault, "GET")
@@ -126,7 +126,7 @@ def test_an_old_client_sees_that_what_it_got_is_cut(server: ThreadedHTTPServer, 
 
 @pytest.mark.parametrize("asked", ["bytes=5-9", "bytes=767000-", "bytes=-5"])
 @pytest.mark.parametrize("header", ["Content-Length", "Etag", "Last-Modified"])
-def test_a_part_is_given_out_whatever_is_not_told_of_it(
+def test_a_range_with_missing_headers_is_served(
     server: ThreadedHTTPServer, proxy: Proxy, header: str, asked: str
 ) -> None:
     proxy.fault(*without(header))
@@ -137,7 +137,7 @@ def test_a_part_is_given_out_whatever_is_not_told_of_it(
     assert told["Content-Range"].endswith(f"/{len(CONTENT)}")
 
 
-def test_a_part_of_which_nobody_tells_where_it_lies_is_not_taken_for_the_one_that_was_asked_for(
+def test_a_range_without_a_position_is_not_taken_for_the_requested_one(
     server: ThreadedHTTPServer, storage: Storage, proxy: Proxy
 ) -> None:
     proxy.fault(*without("Content-Range"), "GET")
@@ -147,7 +147,7 @@ def test_a_part_of_which_nobody_tells_where_it_lies_is_not_taken_for_the_one_tha
         storage.get("x/a", io.BytesIO(), ByteRange(5, 5, MD5))
 
 
-def test_no_condition_holds_of_an_etag_that_nobody_tells(server: ThreadedHTTPServer, proxy: Proxy) -> None:
+def test_no_condition_is_true_for_an_unknown_etag(server: ThreadedHTTPServer, proxy: Proxy) -> None:
     proxy.fault(*without("Etag"))
     for etag in (f'"{MD5}"', '""'):
         assert ask(server, "GET", If_Match=etag)[0] == 412
@@ -157,7 +157,7 @@ def test_no_condition_holds_of_an_etag_that_nobody_tells(server: ThreadedHTTPSer
 @pytest.mark.parametrize("until_end", [False, True])
 @pytest.mark.parametrize("headers", [("Content-Length",), ("Content-Length", "Etag"), ("Etag",)])
 @pytest.mark.parametrize("segment_size", ["1G", "256K"])
-def test_what_is_pulled_is_whole_whatever_is_not_told_of_it(
+def test_a_pulled_object_with_missing_headers_is_whole(
     storage: Storage,
     proxy: Proxy,
     tmp_path: Path,
@@ -180,7 +180,7 @@ def test_what_is_pulled_is_whole_whatever_is_not_told_of_it(
 
 
 @pytest.mark.parametrize("at", [0, 300_000])
-def test_a_pull_that_is_cut_where_only_the_end_tells_the_length_is_not_taken_for_whole(
+def test_a_cut_pull_of_unknown_length_is_not_taken_for_whole(
     storage: Storage, proxy: Proxy, tmp_path: Path, at: int
 ) -> None:
     pull = {"path": "x/a", "fromLocation": "x", "mapLocationOver": "out"}
@@ -196,7 +196,7 @@ def test_a_pull_that_is_cut_where_only_the_end_tells_the_length_is_not_taken_for
     assert (tmp_path / "out" / "a").read_bytes() == CONTENT
 
 
-def test_a_download_that_breaks_off_is_not_joined_to_what_may_be_another_object(
+def test_an_interrupted_download_is_not_joined_to_bytes_of_another_object(
     storage: Storage, proxy: Proxy
 ) -> None:
     for fault in [*without("Etag"), Fault("close", at=300_000)]:
@@ -280,7 +280,7 @@ def listing(swift: DevSwift, *rows: dict[str, Any]) -> Iterator[Storage]:
 
 @pytest.mark.parametrize("field", ["bytes", "hash", "last_modified", "content_type"])
 @pytest.mark.parametrize("is_null", [False, True])
-def test_what_a_row_of_a_listing_does_not_tell_is_null(swift: DevSwift, field: str, is_null: bool) -> None:
+def test_values_that_a_row_of_a_listing_omits_are_null(swift: DevSwift, field: str, is_null: bool) -> None:
     row = {**ROW, field: None} if is_null else {name: each for name, each in ROW.items() if name != field}
     with listing(swift, row) as storage:
         assert run(storage, "ls", retSpec=list(ROW))["ls"] == [{**ROW, field: None}]
@@ -290,13 +290,13 @@ def test_what_a_row_of_a_listing_does_not_tell_is_null(swift: DevSwift, field: s
 
 
 @pytest.mark.parametrize("size", [-1, "12", 1.5, True])
-def test_what_is_no_number_of_bytes_is_unknown(swift: DevSwift, size: object) -> None:
+def test_an_invalid_number_of_bytes_is_unknown(swift: DevSwift, size: object) -> None:
     with listing(swift, {**ROW, "bytes": size}) as storage:
         assert [row.size for row in storage.list()] == [None]
 
 
 @pytest.mark.parametrize("meta", [{}, {"reply": "summary"}, {"overwrite": "always"}])
-def test_a_dry_run_tells_no_sum_where_a_size_is_not_told(swift: DevSwift, meta: dict[str, Any]) -> None:
+def test_a_dry_run_reports_no_sum_if_a_size_is_unknown(swift: DevSwift, meta: dict[str, Any]) -> None:
     pulled = {"path": "", "mapLocationOver": "out", "dryRun": True, **meta}
     with listing(swift, ROW) as storage:
         assert run(storage, "objPull", **pulled)["bytes"] == ROW["bytes"]
@@ -305,13 +305,13 @@ def test_a_dry_run_tells_no_sum_where_a_size_is_not_told(swift: DevSwift, meta: 
         assert (reply["status"], reply["bytes"]) == (True, None)
 
 
-def test_leftovers_have_no_sum_where_a_size_is_not_told() -> None:
+def test_leftovers_have_no_sum_if_a_size_is_unknown() -> None:
     segments = [Leftover("a/1", "a", 1, ""), Leftover("a/2", "a", None, "")]
     assert sweeping._leftovers_body(Leftovers(segments, 1, ()), dry_run=True)["bytes"] is None
     assert sweeping._leftovers_body(Leftovers(segments[:1], 1, ()), dry_run=True)["bytes"] == 1
 
 
-def test_a_file_is_compared_by_its_md5_where_no_size_is_told(swift: DevSwift, tmp_path: Path) -> None:
+def test_a_file_is_compared_by_its_md5_if_no_size_is_known(swift: DevSwift, tmp_path: Path) -> None:
     row = {name: each for name, each in ROW.items() if name != "bytes"}
     verify = {"path": "", "mapLocationOver": "out"}
     for content, status in ((CONTENT, True), (b"", False), (CONTENT[:-1] + b"x", False)):

@@ -65,7 +65,7 @@ OPERATIONS: dict[str, Callable[[Storage], Any]] = {
 
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("status", [403, 404, 405, 409, 410, 412, 416, 422])
-def test_what_an_ingress_answers_to_a_login_says_nothing_of_an_object(
+def test_an_ingress_that_answers_a_login_says_nothing_about_an_object(
     storage: Storage, proxy: Proxy, status: int, name: str
 ) -> None:
     proxy.fault(Fault("answer", status=status), where=is_login)
@@ -90,7 +90,7 @@ def test_a_mistyped_path_of_the_login_is_named_and_asked_once(
     assert len(proxy.requests) == 1
 
 
-def test_an_object_is_not_gone_since_a_login_failed(swift: DevSwift, storage: Storage, proxy: Proxy) -> None:
+def test_a_failed_login_does_not_make_an_object_missing(swift: DevSwift, storage: Storage, proxy: Proxy) -> None:
     proxy.fault(Fault("answer", status=404), where=is_login)
     with contextlib.closing(StoreHandler(storage)) as handler, serving(handler) as server:
         status, reply = ask(server, {"action": "objExists", "meta": {"obj": "s/a"}})
@@ -168,7 +168,7 @@ def test_a_403_of_a_proxy_is_not_that_of_the_store(storage: Storage, proxy: Prox
     assert len(proxy.made("HEAD")) == 1
 
 
-def test_what_the_store_itself_says_is_believed(storage: Storage) -> None:
+def test_an_answer_of_the_store_itself_is_believed(storage: Storage) -> None:
     with pytest.raises(NotFoundError, match="there is no object 'none'") as caught:
         storage.head("none")
     assert caught.value.facts["transaction"]
@@ -188,7 +188,7 @@ def test_a_missing_container_is_none_for_a_put_a_copy_and_a_listing(swift: DevSw
                 OPERATIONS[name](storage)
 
 
-def test_a_redirection_is_not_followed_with_a_token_and_tells_where_it_leads(
+def test_a_redirection_is_not_followed_with_a_token_and_names_its_target(
     storage: Storage, proxy: Proxy, clone: Clone
 ) -> None:
     clone.status = {"": 301}
@@ -264,7 +264,7 @@ def test_a_proxy_that_wants_a_password_is_named(clone: Clone) -> None:
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_what_an_ingress_says_is_well_is_not_done(storage: Storage, proxy: Proxy, name: str) -> None:
+def test_a_success_from_an_ingress_is_not_believed(storage: Storage, proxy: Proxy, name: str) -> None:
     """A page of it, with 200, is neither an object nor a listing nor the end of one."""
     storage.head("s/a")
     for where in (is_object, is_listing):

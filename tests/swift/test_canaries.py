@@ -543,7 +543,7 @@ def listens(port: int) -> bool:
     return False
 
 
-def test_what_is_looked_for_is_found_in_each_form() -> None:
+def test_the_search_finds_a_canary_in_each_form() -> None:
     for secret in SECRETS.values():
         texts = [
             secret,
@@ -678,7 +678,7 @@ def test_a_secret_in_a_flag_is_warned_of_in_one_line(
 # what a program holds in its hands
 
 
-def told_with_locals(error: BaseException | None) -> Iterator[str]:
+def traceback_with_locals(error: BaseException | None) -> Iterator[str]:
     """Yield what a traceback with local variables shows: those of pfstorage's own functions, and each error."""
     while error is not None:
         yield repr(error)
@@ -713,10 +713,10 @@ def test_no_repr_and_no_traceback_with_its_values_shows_a_secret(swift: DevSwift
                 ):
                     with pytest.raises(PfstorageError) as caught:
                         act()
-                    shown += told_with_locals(caught.value)
+                    shown += traceback_with_locals(caught.value)
         with contextlib.closing(handler), pytest.raises(PfstorageError) as caught:
             list(handler.storage.list(""))
-        shown += told_with_locals(caught.value)
+        shown += traceback_with_locals(caught.value)
         given = keeper.given
     secrets = {**SECRETS, **{f"what Swift gave, {n}": each for n, each in enumerate(given)}}
     assert given
@@ -735,5 +735,5 @@ def test_no_repr_of_the_tokens_shows_one(tmp_path: Path, ini: bool) -> None:
     headers["Authorization"] = f"Bearer {SECRETS['a token with a slip']}"
     with pytest.raises(UnauthorizedError) as caught:
         access.grant(headers)
-    shown += told_with_locals(caught.value)
+    shown += traceback_with_locals(caught.value)
     assert [text for text in shown if found_in(text.encode(), SECRETS)] == []

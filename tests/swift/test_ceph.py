@@ -110,7 +110,7 @@ def test_a_large_file_goes_there_and_comes_back(ceph: Storage, proxy: Proxy) -> 
     assert run(ceph, "objVerify", **PULL)["changed"] == ["s/large"]
 
 
-def test_what_can_not_be_verified_is_pulled_with_a_warning(ceph: Storage) -> None:
+def test_an_object_that_can_not_be_verified_is_pulled_with_a_warning(ceph: Storage) -> None:
     put(ceph, FIRST)
     reply = run(ceph, "objPull", OTHER_SIZE, **PULL)
     assert (reply["status"], read_tree(Path("out"))) == (True, {"large": FIRST})
@@ -144,7 +144,7 @@ def test_a_push_that_breaks_off_goes_on(ceph: Storage, proxy: Proxy) -> None:
 @pytest.mark.parametrize(
     "told", [nothing, without_hash, lambda _: b"[]", lambda _: b'{"a": 1}', lambda _: b"<html>"]
 )
-def test_a_swift_that_tells_nothing_of_manifests_is_read_as_well(
+def test_a_swift_that_does_not_mark_manifests_is_read_too(
     swift: DevSwift, proxy: Proxy, told: Callable[[bytes], bytes]
 ) -> None:
     """Here the listing tells of the large object, and If-Match works."""

@@ -154,7 +154,7 @@ def test_a_signal_ends_it_in_the_middle_of_requests() -> None:
         assert not server.directory.exists()
 
 
-def test_running_gives_a_server_that_is_gone_afterwards() -> None:
+def test_running_gives_a_server_that_stops_afterwards() -> None:
     with running() as server:
         assert server.auth_url == f"http://127.0.0.1:{server.port}/auth/v1.0"
         assert server.pid == server.process.pid
@@ -230,7 +230,7 @@ def test_a_taken_port_is_one_line_and_status_1(server: DevSwift) -> None:
     assert_fails(command("--port", server.port), "in use")
 
 
-def test_running_raises_what_the_server_said(server: DevSwift) -> None:
+def test_running_raises_the_error_of_the_server(server: DevSwift) -> None:
     with pytest.raises(DevSwiftError, match=f"did not start: .*127.0.0.1:{server.port}.* in use"):
         running(port=server.port).__enter__()
 
@@ -247,12 +247,12 @@ def test_a_path_that_cannot_be_made_is_refused(option: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("module", ["swift", "eventlet"])
-def test_without_the_extra_it_says_what_to_install(module: str) -> None:
+def test_without_the_extra_it_names_the_package_to_install(module: str) -> None:
     result = command("--port", 0, code=f"sys.modules[{module!r}] = None")
     assert_fails(result, module, "pip install 'pfstorage[devswift]'")
 
 
-def test_running_without_the_extra_says_what_to_install(
+def test_running_without_the_extra_names_the_package_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "swift.py").write_text("raise ModuleNotFoundError(\"No module named 'swift'\")")
@@ -281,7 +281,7 @@ def test_importing_the_module_imports_neither_swift_nor_eventlet() -> None:
 # --- It is Swift
 
 
-def test_info_lists_what_a_cluster_has(server: DevSwift) -> None:
+def test_info_lists_the_features_of_a_cluster(server: DevSwift) -> None:
     status, body = ask(server, "GET", "/info")
     info = json.loads(body)
     assert status == 200
@@ -374,7 +374,7 @@ def test_bulk_delete_deletes(server: DevSwift, swift: Any, box: str) -> None:
     assert swift.get_container(box)[1] == []
 
 
-def test_a_versioned_container_keeps_what_was_overwritten(swift: Any, box: str) -> None:
+def test_a_versioned_container_keeps_overwritten_objects(swift: Any, box: str) -> None:
     swift.post_container(box, {"X-Versions-Enabled": "true"})
     for body in (b"old", b"new"):
         swift.put_object(box, "o", body)
@@ -427,7 +427,7 @@ def test_the_log_has_a_line_for_each_request_as_soon_as_it_is_answered(tmp_path:
         ]
 
 
-def test_what_goes_wrong_inside_swift_is_in_its_log_file() -> None:
+def test_errors_inside_swift_are_in_its_log_file() -> None:
     with bare_server() as (process, server), logged_in(server) as swift:
         swift.put_container("c")
         (database,) = (server.directory / "devices").glob("*/containers/**/*.db")

@@ -271,7 +271,7 @@ def test_a_manifest_that_fails_once_is_made_good(cell: MakeCell, proxy: Proxy, f
 
 @pytest.mark.parametrize("name", ["push", "pull", "push-large", "pull-large", "ls"])
 @pytest.mark.parametrize("status", [403, 507])
-def test_what_is_refused_for_good_fails_at_once(cell: MakeCell, proxy: Proxy, status: int, name: str) -> None:
+def test_a_permanent_refusal_fails_at_once(cell: MakeCell, proxy: Proxy, status: int, name: str) -> None:
     here = cell(name)
     proxy.fault(Fault("answer", status=status), here.action.method, where=here.action.where)
     reply = here.run()
@@ -287,7 +287,7 @@ def test_what_is_refused_for_good_fails_at_once(cell: MakeCell, proxy: Proxy, st
     [Fault("answer", status=401), Fault("answer", status=503), Fault("reset"), Fault("garbage")],
     ids=["401", "503", "reset", "garbage"],
 )
-def test_what_never_ends_is_given_up(cell: MakeCell, proxy: Proxy, fault: Fault, name: str) -> None:
+def test_an_endless_answer_is_given_up(cell: MakeCell, proxy: Proxy, fault: Fault, name: str) -> None:
     here = cell(name, retries=1)
     proxy.fault(fault, here.action.method, where=here.action.where)
     reply = here.run()
@@ -298,7 +298,7 @@ def test_what_never_ends_is_given_up(cell: MakeCell, proxy: Proxy, fault: Fault,
         assert proxy.logins <= 1 + WORKERS
 
 
-def test_an_object_that_is_listed_but_gone_fails_alone(cell: MakeCell, proxy: Proxy) -> None:
+def test_an_object_that_is_listed_but_missing_fails_alone(cell: MakeCell, proxy: Proxy) -> None:
     here = cell("pull")
     proxy.fault(Fault("answer", status=404), "GET", where=lambda each: each.key == "s/05/a")
     reply = here.run()
@@ -390,7 +390,7 @@ def test_a_large_new_object_whose_answer_is_lost_is_stored_all_the_same(
 
 
 @pytest.mark.parametrize("told", [b"nonsense", b"[]", b'{"Response Status": "400 x", "Errors": [1]}', b'""'])
-def test_what_can_not_be_read_of_a_manifest_is_a_passing_failure(told: bytes) -> None:
+def test_an_unreadable_part_of_a_manifest_is_a_temporary_failure(told: bytes) -> None:
     with pytest.raises(Refusal) as caught:
         _etag_in_body(told)
     assert caught.value.status == 500
@@ -406,7 +406,7 @@ def test_what_can_not_be_read_of_a_manifest_is_a_passing_failure(told: bytes) ->
         (Refusal(412, "Precondition Failed"), False),
     ],
 )
-def test_what_may_have_been_stored_is_what_had_no_answer(error: Exception, is_noted: bool) -> None:
+def test_only_puts_without_an_answer_may_have_been_stored(error: Exception, is_noted: bool) -> None:
     noted: list[bool] = []
     with pytest.raises(type(error)), note_if_unanswered(lambda: noted.append(True)):
         raise error
@@ -414,7 +414,7 @@ def test_what_may_have_been_stored_is_what_had_no_answer(error: Exception, is_no
 
 
 @pytest.mark.parametrize("status", [403, 507])
-def test_a_new_object_that_is_refused_is_not_told_to_be_there(
+def test_a_refused_new_object_is_not_reported_as_existing(
     both: tuple[Storage, Storage], proxy: Proxy, status: int
 ) -> None:
     _, storage = both

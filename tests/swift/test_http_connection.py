@@ -168,7 +168,7 @@ def test_a_body_that_trickles_fills_its_room_at_once(serve_peers: Serving, conne
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_silence_in_the_middle_of_a_body_is_told_as_such(
+def test_silence_in_the_middle_of_a_body_is_reported_as_such(
     serve_peers: Serving, connect: Connecting, tls: ssl.SSLContext, trusts: ssl.SSLContext, scheme: str
 ) -> None:
     release = threading.Event()
@@ -187,7 +187,7 @@ def test_silence_in_the_middle_of_a_body_is_told_as_such(
     assert caught.value.silent
 
 
-def test_a_body_that_is_cut_off_is_told(serve_peers: Serving, connect: Connecting) -> None:
+def test_a_body_that_is_cut_off_is_reported(serve_peers: Serving, connect: Connecting) -> None:
     def serve(peer: Peer) -> None:
         peer.head()
         peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
@@ -204,7 +204,7 @@ def test_a_body_that_is_cut_off_is_told(serve_peers: Serving, connect: Connectin
 @pytest.mark.parametrize(
     "answer", [b"\0\xff\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n", b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\n" * 200]
 )
-def test_what_is_no_http_is_a_broken_connection(
+def test_an_answer_that_is_no_http_is_a_broken_connection(
     serve_peers: Serving, connect: Connecting, answer: bytes
 ) -> None:
     servers: list[Server] = []
@@ -213,7 +213,7 @@ def test_what_is_no_http_is_a_broken_connection(
         get(connect(servers[0].port))
 
 
-def test_silence_is_told_as_such(serve_peers: Serving, connect: Connecting) -> None:
+def test_silence_is_reported_as_such(serve_peers: Serving, connect: Connecting) -> None:
     release = threading.Event()
 
     def serve(peer: Peer) -> None:
@@ -227,7 +227,7 @@ def test_silence_is_told_as_such(serve_peers: Serving, connect: Connecting) -> N
     assert (caught.value.connecting, caught.value.silent) == (False, True)
 
 
-def test_where_nothing_listens_that_is_told(connect: Connecting) -> None:
+def test_a_refused_connection_is_reported(connect: Connecting) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(ConnectionBroken, match="nothing listens there") as caught:
@@ -343,7 +343,7 @@ def test_a_server_that_does_not_know_the_question_is_not_asked_again(
 
 
 @pytest.mark.parametrize("size", [CONTINUE_ABOVE - 10, LARGE])
-def test_a_refusal_in_the_middle_of_a_body_is_read_and_told(
+def test_a_refusal_in_the_middle_of_a_body_is_read_and_reported(
     serve_peers: Serving, connect: Connecting, size: int
 ) -> None:
     def serve(peer: Peer) -> None:
@@ -371,7 +371,7 @@ def test_a_server_that_stops_reading_is_given_up(serve_peers: Serving, connect: 
     release.set()
 
 
-def test_what_a_body_raises_comes_through(serve_peers: Serving, connect: Connecting) -> None:
+def test_an_error_of_a_body_passes_through(serve_peers: Serving, connect: Connecting) -> None:
     class Changed(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
             raise LocalFileError("it changed")
@@ -453,7 +453,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(
     assert served == []
 
 
-def test_a_proxy_is_told_the_whole_address_and_who_asks(serve_peers: Serving, connect: Connecting) -> None:
+def test_a_proxy_gets_the_whole_address_and_the_credentials(serve_peers: Serving, connect: Connecting) -> None:
     servers: list[Server] = []
     servers.append(serve_peers(answers(servers)))
     connection = connect(9, proxy=f"http://me%40here:p%3Aw@127.0.0.1:{servers[0].port}")

@@ -106,7 +106,7 @@ def test_a_keystone_that_keeps_silent_is_given_up_at_once() -> None:
 @pytest.mark.parametrize(
     ("status", "kind"), [(404, MisconfiguredError), (404, UnavailableError), (503, UnavailableError)]
 )
-def test_what_a_keystone_answers_is_about_the_login(status: int, kind: type[Exception]) -> None:
+def test_errors_of_a_keystone_are_about_the_login(status: int, kind: type[Exception]) -> None:
     class Keystone(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
@@ -133,7 +133,7 @@ def test_what_a_keystone_answers_is_about_the_login(status: int, kind: type[Exce
 @pytest.mark.parametrize(
     "junk", [b"<html>", b"[]", b'{"token": null}', b'{"token": {"catalog": 1}}', b'{"token":']
 )
-def test_what_no_keystone_answers_is_a_wrong_setting_unless_it_was_right_before(
+def test_an_answer_of_no_keystone_is_a_wrong_setting_unless_it_was_right_before(
     junk: bytes, is_renewal: bool
 ) -> None:
     logins = []
@@ -224,7 +224,7 @@ SCOPE = {"project": {"name": "p", "domain": {"id": "default"}}}
         ("3", "me", {"project_name": "p", "region_name": "west"}, "", {}, ""),
     ],
 )  # fmt: skip
-def test_each_kind_of_login_sends_what_keystone_takes(
+def test_each_kind_of_login_sends_a_request_that_keystone_accepts(
     version: str, user: str, options: dict[str, str], path: str, sent: Any, url: str
 ) -> None:
     asked: list[tuple[str, Any]] = []

@@ -92,7 +92,7 @@ def keys(storage: Storage) -> list[str]:
 # pushed
 
 
-def test_a_large_file_is_stored_in_segments_that_tell_what_they_are_of(
+def test_the_segments_of_a_large_file_name_their_object(
     swift: DevSwift, store: Storage, raw: swiftclient.Connection
 ) -> None:
     write(CONTENT)
@@ -122,7 +122,7 @@ def test_a_large_file_is_stored_in_segments_that_tell_what_they_are_of(
         ("notes.txt", b"", "text/plain"),
     ],
 )
-def test_the_content_type_of_a_large_file_is_told(
+def test_the_content_type_of_a_large_file_is_sent(
     store: Storage, raw: swiftclient.Connection, name: str, head: bytes, kind: str
 ) -> None:
     write(head + CONTENT, name=f"data/{name}")
@@ -130,7 +130,7 @@ def test_the_content_type_of_a_large_file_is_told(
     assert raw.head_object(container_of(store), f"s/{name}")["content-type"] == kind
 
 
-def test_what_is_no_larger_than_a_segment_is_stored_as_it_is(swift: DevSwift, store: Storage) -> None:
+def test_a_file_no_larger_than_a_segment_is_stored_as_one_object(swift: DevSwift, store: Storage) -> None:
     write(CONTENT[:PIECE])
     assert run(store, "objPut", **PUT)["status"] is True
     assert store.head("s/large").segments_etag == ""
@@ -153,7 +153,7 @@ def test_segments_of_many_chunks_are_stored_and_fetched(store: Storage, tmp_path
     ids=["small", "empty", "other", "shorter", "longer"],
 )
 @pytest.mark.parametrize("mtime", [MTIME, MTIME + 1])
-def test_what_replaces_a_large_object_leaves_its_segments_to_be_swept(
+def test_a_replacement_of_a_large_object_leaves_its_segments_to_be_swept(
     swift: DevSwift, store: Storage, after: bytes, mtime: int
 ) -> None:
     write(CONTENT)
@@ -245,7 +245,7 @@ def test_a_push_that_breaks_off_goes_on_where_it_was(swift: DevSwift, store: Sto
 
 @pytest.mark.parametrize("is_signed", [True, False], ids=["by the store", "by a proxy"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_who_may_not_see_or_take_what_an_earlier_try_left_sends_it_anew(
+def test_segments_of_an_earlier_try_that_are_not_accessible_are_sent_again(
     store: Storage, proxy: Proxy, method: str, is_signed: bool
 ) -> None:
     write(CONTENT)
@@ -262,7 +262,7 @@ def test_who_may_not_see_or_take_what_an_earlier_try_left_sends_it_anew(
     assert content_of(store) == CONTENT
 
 
-def test_what_an_earlier_try_left_and_is_gone_meanwhile_is_sent_anew(
+def test_segments_of_an_earlier_try_that_disappear_are_sent_again(
     store: Storage, proxy: Proxy, raw: swiftclient.Connection
 ) -> None:
     write(CONTENT)
@@ -299,7 +299,7 @@ def test_a_push_that_is_refused_for_good_leaves_nothing(
 @pytest.mark.parametrize("mtime", [MTIME, MTIME + 1])
 @pytest.mark.parametrize("content", [CONTENT, OTHER], ids=["same", "other"])
 @pytest.mark.parametrize("where", [is_manifest, is_segment], ids=["manifest", "segment"])
-def test_what_was_there_stays_whole_if_what_was_to_replace_it_is_refused(
+def test_an_object_stays_whole_if_its_replacement_is_refused(
     swift: DevSwift, store: Storage, proxy: Proxy, content: bytes, mtime: int, where: Any
 ) -> None:
     write(CONTENT)
@@ -316,7 +316,7 @@ def test_what_was_there_stays_whole_if_what_was_to_replace_it_is_refused(
 
 
 @pytest.mark.parametrize("status", [503, 0])
-def test_what_was_there_stays_whole_while_what_is_to_replace_it_is_on_its_way(
+def test_an_object_stays_whole_while_its_replacement_is_being_sent(
     store: Storage, proxy: Proxy, status: int
 ) -> None:
     """The file has other bytes, and the size and the time that it had: its segments would have the same names."""
@@ -376,7 +376,7 @@ def test_a_large_file_that_changes_each_time_it_is_pushed_fails_and_leaves_nothi
 
 
 @pytest.mark.parametrize("change", [b"", b"x", OTHER])
-def test_a_large_file_that_changes_once_while_it_is_pushed_is_pushed_anew(
+def test_a_large_file_that_changes_once_while_it_is_pushed_is_pushed_again(
     swift: DevSwift, store: Storage, proxy: Proxy, change: bytes
 ) -> None:
     write(CONTENT)
@@ -572,7 +572,7 @@ def test_a_large_object_with_a_segment_that_was_overwritten_fails_and_makes_no_f
     assert parts_in("out") == []
 
 
-def test_a_segment_that_is_gone_fails_the_object(
+def test_a_missing_segment_fails_the_object(
     store: Storage, raw: swiftclient.Connection, parts: str
 ) -> None:
     put_manifest(raw, container_of(store), "s/broken", [path_of(parts, number) for number in range(4)])
@@ -582,7 +582,7 @@ def test_a_segment_that_is_gone_fails_the_object(
     assert read_tree(Path("out")) == {}
 
 
-def test_a_row_that_is_not_what_the_store_has_by_now_is_pulled_as_it_is_there(
+def test_an_object_changed_since_its_listing_is_pulled_as_it_is_now(
     store: Storage, raw: swiftclient.Connection
 ) -> None:
     write(CONTENT)
@@ -598,7 +598,7 @@ def test_a_row_that_is_not_what_the_store_has_by_now_is_pulled_as_it_is_there(
 
 
 @pytest.mark.parametrize("slo", [True, False])
-def test_what_pythons_client_made_is_known_and_replaced(
+def test_a_large_object_of_swiftclient_is_recognised_and_replaced(
     swift: DevSwift, store: Storage, proxy: Proxy, slo: bool
 ) -> None:
     write(CONTENT)
@@ -650,7 +650,7 @@ def test_memory_stays_bounded_however_large_a_file_is(
     assert (tmp_path / "out" / "large").stat().st_size == size
 
 
-def test_two_who_replace_the_same_object_leave_one_of_both_whole(swift: DevSwift, store: Storage) -> None:
+def test_two_writers_that_replace_the_same_object_leave_one_of_both_whole(swift: DevSwift, store: Storage) -> None:
     write(CONTENT, MTIME, "one/large")
     write(OTHER, MTIME + 1, "two/large")
 
@@ -669,7 +669,7 @@ def test_two_who_replace_the_same_object_leave_one_of_both_whole(swift: DevSwift
 # what is missing of a large object is not the object
 
 
-def test_a_large_object_that_lacks_a_manifest_within_is_not_told_to_be_gone(
+def test_a_large_object_that_lacks_an_inner_manifest_is_not_reported_as_missing(
     store: Storage, raw: swiftclient.Connection, parts: str, tmp_path: Path
 ) -> None:
     container = container_of(store)
@@ -684,7 +684,7 @@ def test_a_large_object_that_lacks_a_manifest_within_is_not_told_to_be_gone(
     assert run(store, "objExists", obj="s/outer")["status"] is True
 
 
-def test_a_dynamic_object_whose_container_is_gone_does_not_end_a_run(
+def test_a_dynamic_object_without_its_container_does_not_end_a_run(
     store: Storage, raw: swiftclient.Connection, tmp_path: Path
 ) -> None:
     container = container_of(store)

@@ -102,7 +102,7 @@ def test_two_long_keys_with_one_beginning_do_not_share_segments(swift: DevSwift,
 
 @pytest.mark.parametrize("size", [246, 247, 248, 255, 256])
 @pytest.mark.parametrize("letter", ["c", "é"])
-def test_large_objects_lie_in_containers_of_any_name(
+def test_large_objects_are_in_containers_of_any_name(
     swift: DevSwift, proxy: Proxy, size: int, letter: str
 ) -> None:
     name = uuid.uuid4().hex

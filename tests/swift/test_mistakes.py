@@ -145,7 +145,7 @@ def test_a_certificate_that_can_not_be_trusted_is_named_and_asked_for_once(
         ({"purpose": ExtendedKeyUsageOID.CLIENT_AUTH}, "purpose"),
     ],
 )
-def test_a_certificate_that_no_setting_mends_is_to_be_issued_anew(
+def test_for_a_certificate_that_no_setting_mends_the_error_asks_for_a_new_one(
     authority: Authority, fronted: Fronted, made: dict[str, Any], told: str
 ) -> None:
     front, options = fronted(authority.context(**made))
@@ -296,7 +296,7 @@ def test_no_common_version_of_tls_is_named(authority: Authority, fronted: Fronte
         ({"auth_version": "3", "username": "me"}, "OS_PROJECT_NAME"),
     ],
 )  # fmt: skip
-def test_what_can_never_be_sent_is_named_and_nothing_is_sent(
+def test_a_value_that_can_never_be_sent_is_named_and_nothing_is_sent(
     swift: DevSwift, more: dict[str, Any], told: str
 ) -> None:
     with wire_to(swift.port) as wire:

@@ -123,7 +123,7 @@ def test_a_login_in_plain_text_may_lead_to_plain_text(swift: DevSwift, proxy: Pr
         storage.put("a", io.BytesIO(b"abc"), 3)
 
 
-def test_the_refusal_is_told_by_each_door(granting: Granting, command: Command, tmp_path: Path) -> None:
+def test_each_interface_reports_the_refusal(granting: Granting, command: Command, tmp_path: Path) -> None:
     options = granting()
     with open_storage(**options) as storage, serving(StoreHandler(storage)) as server:
         status, reply = ask(server, {"action": "ls"})

@@ -111,7 +111,7 @@ def test_a_tree_that_is_changed_between_two_pushes_comes_back_as_it_is(
     [((3 * SEGMENT, 0), (10, 0)), ((3 * SEGMENT, 0), (2 * SEGMENT, 0)), ((3 * SEGMENT, 0), (3 * SEGMENT, 1))],
     ids=["small", "another-large-one", "one-of-the-same-size"],
 )
-def test_what_a_large_object_leaves_that_is_overwritten_is_swept(
+def test_the_segments_of_an_overwritten_large_object_are_swept(
     swift: DevSwift, before: tuple[int, int], after: tuple[int, int]
 ) -> None:
     push = {"putSpec": "data", "inLocation": "s", "mapLocationOver": "data"}

@@ -83,7 +83,7 @@ def test_a_pull_is_a_login_a_listing_and_a_get_for_each_object(
 
 
 @pytest.mark.parametrize("workers", [1, 8])
-def test_what_is_the_same_on_both_sides_is_asked_for_by_the_listing_alone(run: Run, workers: int) -> None:
+def test_unchanged_files_cost_only_the_listing(run: Run, workers: int) -> None:
     write_tree(Path("data"), FILES)
     run("objPush", PUSH, workers=workers)
     run("objPull", PULL, workers=workers)
@@ -236,7 +236,7 @@ def test_of_another_object_than_if_range_names_all_comes(server: ThreadedHTTPSer
     assert asked(proxy) == {("GET", "object", 412): 1, GET: 1}
 
 
-def test_what_the_client_has_is_known_also_where_it_asks_for_a_part_that_is_not_there(
+def test_a_client_copy_is_current_also_for_a_range_outside_the_object(
     server: ThreadedHTTPServer,
 ) -> None:
     assert get_all(server, 1, Range="bytes=20-", If_None_Match=ETAG) == {(304, b"")}

@@ -219,7 +219,7 @@ def test_a_tunnel_to_an_ipv6_address_is_asked_for_in_brackets(
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
-def test_a_store_at_an_ipv6_address_is_told_it_in_brackets() -> None:
+def test_a_store_at_an_ipv6_address_gets_it_in_brackets() -> None:
     from pfstorage.backends.http.connection import HttpConnection
     from pfstorage.backends.http.dialing import NetworkRoute
 
@@ -244,7 +244,7 @@ def test_a_store_at_an_ipv6_address_is_told_it_in_brackets() -> None:
 @pytest.mark.parametrize(
     ("variable", "scheme", "begin"), [("all_proxy", "socks5", b"\x05"), ("http_proxy", "https", b"\x16\x03")]
 )
-def test_a_message_to_a_server_tells_a_proxy_no_token_in_plain_text(
+def test_a_message_to_a_server_shows_a_proxy_no_token_in_plain_text(
     listener: Listener, command: Command, variable: str, scheme: str, begin: bytes
 ) -> None:
     environ = {variable: f"{scheme}://127.0.0.1:{listener.port}"}
@@ -257,7 +257,7 @@ def test_a_message_to_a_server_tells_a_proxy_no_token_in_plain_text(
 @pytest.mark.parametrize(
     "proxy", ["http://me:canary@127.0.0.1:x", "http://me:canary@[::1", "ftp://me:canary@host"]
 )
-def test_a_message_to_a_server_tells_no_password_of_a_proxy(command: Command, proxy: str) -> None:
+def test_a_message_to_a_server_reveals_no_password_of_a_proxy(command: Command, proxy: str) -> None:
     done = command("--remote", "127.0.0.1:9", "--action", "ls", "-v", "2", http_proxy=proxy)
     assert (done.returncode, "canary" in done.stdout + done.stderr) == (1, False)
 

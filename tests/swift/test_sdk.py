@@ -129,7 +129,7 @@ def test_the_environment_of_openstack_logs_in(
         round_trip(connection)
 
 
-def test_what_swiftclient_decides_by_is_kept(swift: DevSwift) -> None:
+def test_attributes_that_swiftclient_depends_on_are_kept(swift: DevSwift) -> None:
     with connected(swift, swiftKey="wrong") as connection:
         with pytest.raises(swiftclient.ClientException) as error:
             connection.get_auth()

@@ -129,7 +129,7 @@ def test_an_answer_that_drips_ends_as_silence_does(
         pytest.param(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"-1\r\n", id="a chunk of no size"),
     ],
 )
-def test_what_has_no_end_is_not_read_to_its_end_however_fast_it_comes(
+def test_an_endless_answer_is_given_up_at_each_speed(
     serve_peers: Serving, drip: Callable[..., Dripping], begin: bytes, drop: bytes
 ) -> None:
     server = serve_peers(drip(begin, drop, 0.0))
@@ -255,7 +255,7 @@ def test_any_byte_is_enough_without_a_rate(serve_peers: Serving) -> None:
         assert got(connection) == b"x" * 40
 
 
-def test_who_reads_slowly_does_not_take_the_store_for_slow(serve_peers: Serving) -> None:
+def test_a_slow_reader_does_not_make_the_store_look_slow(serve_peers: Serving) -> None:
     size = 8_000_000  # more than the system holds for a connection
 
     def serve(peer: Peer) -> None:
@@ -273,7 +273,7 @@ def test_who_reads_slowly_does_not_take_the_store_for_slow(serve_peers: Serving)
     assert total == size
 
 
-def test_who_sends_slowly_does_not_take_the_store_for_slow(serve_peers: Serving) -> None:
+def test_a_slow_sender_does_not_make_the_store_look_slow(serve_peers: Serving) -> None:
     def serve(peer: Peer) -> None:
         peer.head()
         peer.body(20 * 10_000)
@@ -368,7 +368,7 @@ def test_each_request_to_a_store_that_drips_ends_after_its_tries(
 
 
 @pytest.mark.parametrize("status", [b"404 No", b"503 Later"])
-def test_a_refusal_whose_words_drip_is_that_refusal(
+def test_a_refusal_with_a_slow_body_is_that_refusal(
     slow: Callable[..., tuple[Storage, Store]], status: bytes
 ) -> None:
     storage, store = slow(b"HTTP/1.1 %b\r\nX-Trans-Id: t\r\nContent-Length: 999\r\n\r\n" % status)
@@ -378,7 +378,7 @@ def test_a_refusal_whose_words_drip_is_that_refusal(
     assert len(store.asked) == (1 if b"404" in status else 2)
 
 
-def test_a_pull_from_a_store_that_drips_ends_and_tells_what_is_wrong(
+def test_a_pull_from_a_store_that_drips_ends_and_names_the_cause(
     slow: Callable[..., tuple[Storage, Store]], tmp_path: Path
 ) -> None:
     storage, store = slow(OK + b"X-Trans-Id: t\r\nETag: e\r\nContent-Length: 99999\r\n\r\n")
@@ -435,7 +435,7 @@ def test_a_download_that_brings_a_byte_with_each_try_is_not_tried_without_end(
     assert next(sent) < 50
 
 
-def test_tries_begin_anew_while_progress_keeps_up_with_the_rate() -> None:
+def test_the_tries_restart_while_progress_keeps_up_with_the_rate() -> None:
     reached, tries = 0, 0
 
     def call() -> int:

@@ -163,7 +163,7 @@ def test_a_date_to_come_back_at_is_kept_to() -> None:
 
 @pytest.mark.parametrize("told", ["", "soon", "-1", "1.5", "9" * 5000, "Fri, 31 Dec 1999 23:59:50 GMT",
                                   "Fri, 99 Dec 1999 23:59:50 GMT", "\u0663"])  # fmt: skip
-def test_what_is_no_time_to_come_is_not_waited_for(told: str) -> None:
+def test_an_invalid_or_past_retry_time_is_not_waited_for(told: str) -> None:
     assert retry_after(told) is None
 
 
@@ -314,7 +314,7 @@ def test_a_login_that_moves_the_storage_empties_the_pool(
     assert read_tree(tmp_path / "out") == FILES
 
 
-def test_a_storage_that_has_moved_and_whose_old_host_is_gone_is_found(
+def test_a_storage_that_has_moved_from_a_stopped_host_is_found(
     swift: DevSwift, moving: Moving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pfstorage.backends.swift.login.DOUBT_SECONDS", 0.0)

@@ -76,7 +76,7 @@ def stopped_when(
     return replies[0], time.monotonic() - asked
 
 
-def test_a_stop_tells_who_asks_it() -> None:
+def test_a_cancellation_token_reports_its_state() -> None:
     cancellation = CancellationToken(grace_seconds=60.0)
     assert (
         cancellation.is_cancelled,
@@ -114,7 +114,7 @@ def test_a_request_of_the_parent_is_one_of_the_child_and_not_the_other_way_round
 
 
 @pytest.mark.parametrize("of_parent", [False, True])
-def test_who_sleeps_is_woken(of_parent: bool) -> None:
+def test_a_sleeping_call_is_woken(of_parent: bool) -> None:
     parent = CancellationToken()
     cancellation = CancellationToken(parent=parent)
     cancellation.sleep(0.001)
@@ -127,7 +127,7 @@ def test_who_sleeps_is_woken(of_parent: bool) -> None:
         cancellation.sleep(0)
 
 
-def test_what_is_stopped_before_it_begins_moves_nothing(storage: Storage, tmp_path: Path) -> None:
+def test_a_transfer_cancelled_before_it_begins_moves_nothing(storage: Storage, tmp_path: Path) -> None:
     write_tree(tmp_path / "data", TREE)
     run(storage, "objPut", CancellationToken(), **PUT)
     cancellation = CancellationToken()
@@ -143,7 +143,7 @@ def test_what_is_stopped_before_it_begins_moves_nothing(storage: Storage, tmp_pa
 
 
 @pytest.mark.parametrize("action", ["objPut", "objPull"])
-def test_a_stop_in_the_middle_tells_what_was_done_and_the_rest_comes_later(
+def test_a_cancelled_transfer_reports_finished_files_and_the_next_run_moves_the_rest(
     slow: Storage, proxy: Proxy, action: str, tmp_path: Path
 ) -> None:
     meta = {**PUT, "inLocation": "t"} if action == "objPut" else PULL
@@ -176,7 +176,7 @@ def test_a_listing_that_stalls_does_not_delay_a_stop(slow: Storage, proxy: Proxy
 
 
 @pytest.mark.parametrize("retries", [0, 3])
-def test_a_stop_while_a_later_page_stalls_tells_what_was_done(
+def test_a_transfer_cancelled_while_a_later_page_stalls_reports_finished_files(
     slow: Storage, proxy: Proxy, retries: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name in ("backends.swift.listing.ROWS_PER_PAGE", "actions.pull.CHECKED_FIRST"):
@@ -233,7 +233,7 @@ def test_files_that_stall_are_given_up_and_leave_nothing(
         assert read_tree(tmp_path / "out").items() <= TREE.items()
 
 
-def test_a_pause_for_the_pace_is_no_reason_to_wait(slow: Storage, tmp_path: Path) -> None:
+def test_a_pause_of_the_rate_limiter_does_not_delay_a_cancellation(slow: Storage, tmp_path: Path) -> None:
     handler = StoreHandler(slow)
     handler.state.set("/this/bwLimit", 1000)
     cancellation = CancellationToken()

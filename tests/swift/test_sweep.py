@@ -470,7 +470,7 @@ def test_a_token_with_a_prefix_does_not_see_other_leftovers(
 # names
 
 
-def test_the_names_of_segments_fit_and_tell_their_key() -> None:
+def test_the_names_of_segments_fit_and_contain_their_key() -> None:
     for key in ("a", "ä" * 512, "x" * 1024, "é" * 100 + "/" * 800, "dir/" * 255 + "abc"):
         home = home_of(key, 1024)
         name = f"{home}/-9999999999.999999999/{2**63}/{2**40}/{'0' * 32}/{99999999:08}"

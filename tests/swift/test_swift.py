@@ -155,7 +155,7 @@ def test_a_part_from_elsewhere_is_refused(wired: Storage, wire: Wire) -> None:
         (b"Content-Length: 3", b"Content-Length: x3"),
     ],
 )
-def test_what_no_swift_answers_is_told(wired: Storage, wire: Wire, header: bytes, instead: bytes) -> None:
+def test_an_answer_of_no_swift_is_reported(wired: Storage, wire: Wire, header: bytes, instead: bytes) -> None:
     wire.to_client = replaced(header, instead)
     with pytest.raises((RejectedError, UnavailableError), match=r"not those of a Swift|does not answer"):
         wired.head("object")
@@ -232,7 +232,7 @@ def test_a_store_that_is_down_is_named(swift: DevSwift) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>hello</html>", b"{}"])
-def test_what_is_no_swift_is_told_apart(swift: DevSwift, body: bytes) -> None:
+def test_a_server_that_is_no_swift_is_recognised(swift: DevSwift, body: bytes) -> None:
     class Web(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
@@ -251,7 +251,7 @@ def test_what_is_no_swift_is_told_apart(swift: DevSwift, body: bytes) -> None:
         server.shutdown()
 
 
-def test_a_wrong_key_is_told_with_the_user_and_without_the_key(swift: DevSwift) -> None:
+def test_a_wrong_key_is_reported_with_the_user_and_without_the_key(swift: DevSwift) -> None:
     with open_storage(**swift_options(swift, key="wrong-secret")) as storage:
         with pytest.raises(
             UnauthenticatedError, match="does not accept the key of 'chris:chris1234'"
@@ -310,7 +310,7 @@ def test_a_token_that_runs_out_is_renewed_once_for_all(tmp_path: Path) -> None:
     assert count_logins(log) == 1
 
 
-def test_a_store_that_dies_in_the_middle_leaves_a_reply_that_tells_what_was_done(tmp_path: Path) -> None:
+def test_a_store_that_dies_in_the_middle_leaves_a_reply_that_lists_finished_files(tmp_path: Path) -> None:
     files = {f"{number:03}": random.Random(number).randbytes(20_000) for number in range(400)}
     write_tree(tmp_path / "data", files)
     with running() as swift, open_storage(**swift_options(swift, retries=0, workers=4)) as storage:

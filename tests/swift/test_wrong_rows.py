@@ -167,7 +167,7 @@ def test_a_wrong_row_of_a_manifest_is_one_error_that_names_the_store(
 @pytest.mark.parametrize(
     "content", [DEEP, '[{"name": "/c/a", "bytes": Infinity, "hash": "0"}]', "[5]", '[{"data": 5}]', "{}"]
 )
-def test_what_is_no_manifest_makes_one_piece_of_an_object(
+def test_an_invalid_manifest_makes_the_object_one_segment(
     swift: DevSwift, proxy: Proxy, content: str
 ) -> None:
     with open_at(proxy, swift, retries=0) as storage:
@@ -212,7 +212,7 @@ def test_a_limit_that_is_none_is_not_believed(swift: DevSwift, proxy: Proxy, tol
 
 
 @pytest.mark.parametrize("url", [5, None, ["http://127.0.0.1:1"]], ids=str)
-def test_a_keystone_that_tells_no_url_is_named(serve_peers: Serving, url: Any) -> None:
+def test_a_keystone_without_a_url_is_named(serve_peers: Serving, url: Any) -> None:
     endpoint = {"interface": "public", "region": "r", "region_id": "r", "id": "1", "url": url}
     catalog = [{"type": "object-store", "name": "swift", "id": "2", "endpoints": [endpoint]}]
     times = {"issued_at": "2026-01-01T00:00:00Z", "expires_at": "2036-01-01T00:00:00Z"}
@@ -275,7 +275,7 @@ def test_a_kept_type_that_is_none_is_one_error_that_names_the_object_and_the_sto
 
 
 @pytest.mark.parametrize("kept", [b"\r\n", b"\xff", b"0" * 32 + b" 5:1:1\r\nX: y", b""])
-def test_a_kept_md5_that_is_none_is_computed_anew(tmp_path: Path, kept: bytes) -> None:
+def test_an_invalid_stored_md5_is_computed_again(tmp_path: Path, kept: bytes) -> None:
     write_tree(tmp_path / "store", {"a": b"hello"})
     os.setxattr(tmp_path / "store/a", "user.pfstorage.md5", kept)
     with open_storage(type="filesystem", store_base=str(tmp_path / "store")) as storage:

@@ -68,7 +68,7 @@ def test_a_sized_body_ends_where_its_length_says(content: bytes, rest: bytes, st
     assert io.BytesIO.read(stream) == rest
 
 
-def test_a_sized_body_that_breaks_off_is_an_error_that_counts_what_is_missing() -> None:
+def test_a_sized_body_that_breaks_off_is_an_error_that_counts_the_missing_bytes() -> None:
     with pytest.raises(MessageError, match="3 bytes are missing"):
         drained(SizedReader(io.BytesIO(b"ab"), 5), 10)
 
@@ -178,7 +178,7 @@ def test_a_length_in_doubt_is_refused(fields: list[str]) -> None:
         opened(io.BytesIO(), *fields)
 
 
-def test_a_request_that_tells_of_no_body_has_none() -> None:
+def test_a_request_that_announces_no_body_has_none() -> None:
     assert opened(io.BytesIO(b"{}"), "X: y") is None
 
 

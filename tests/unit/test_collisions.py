@@ -49,7 +49,7 @@ def clashes(keys: list[str], *, folds: bool) -> list[str]:
     ],
 )
 @pytest.mark.parametrize("folds", [False, True])
-def test_a_file_and_what_is_below_it_collide(keys: list[str], clashing: list[str], folds: bool) -> None:
+def test_a_file_and_the_names_below_it_collide(keys: list[str], clashing: list[str], folds: bool) -> None:
     if not (folds and "A" in keys):
         assert clashes(keys, folds=folds) == clashing
 
@@ -79,7 +79,7 @@ def test_where_names_are_folded_more_collide(keys: list[str], clashing: list[str
 
 
 @given(PLANS)
-def test_what_collides_is_what_a_file_system_refuses(keys: list[str]) -> None:
+def test_names_collide_if_a_file_system_refuses_them(keys: list[str]) -> None:
     refused = []
     with tempfile.TemporaryDirectory() as target:
         for key in keys:
@@ -94,7 +94,7 @@ def test_what_collides_is_what_a_file_system_refuses(keys: list[str]) -> None:
 
 
 @given(PLANS)
-def test_what_collides_where_names_are_folded_is_what_does_pair_by_pair(keys: list[str]) -> None:
+def test_case_folded_collisions_equal_those_found_pair_by_pair(keys: list[str]) -> None:
     taken: list[str] = []
     for key in keys:
         folded = unicodedata.normalize("NFC", key).casefold()
@@ -108,7 +108,7 @@ def _clash(one: str, other: str) -> bool:
     return not one.endswith("/") and (other == one or other.startswith(one + "/"))
 
 
-def test_a_directory_may_be_told_without_its_slash() -> None:
+def test_a_directory_may_be_given_without_its_slash() -> None:
     collisions = Collisions(folds=False)
     assert collisions.check("a", is_directory=True) is None
     assert collisions.check("a/b") is None
@@ -122,7 +122,7 @@ def test_the_target_itself_may_be_a_directory_or_a_file() -> None:
     assert [file.check(""), file.check("a")] == [None, "'a' would be below '.', which is a file"]
 
 
-def test_the_reason_names_what_is_in_the_way() -> None:
+def test_the_reason_names_the_other_key() -> None:
     for folds in (False, True):
         collisions = Collisions(folds)
         assert collisions.check("a") is None
@@ -131,7 +131,7 @@ def test_the_reason_names_what_is_in_the_way() -> None:
         assert collisions.check("a") == "another key has the same local name as 'a'"
 
 
-def test_what_collides_is_not_remembered() -> None:
+def test_a_colliding_name_is_not_remembered() -> None:
     collisions = Collisions(folds=True)
     assert [collisions.check(key) is None for key in ("a", "a/b", "A/B/c")] == [True, False, False]
     assert collisions.check("a/b") == "'a/b' would be below 'a', which is a file"

@@ -14,7 +14,7 @@ from tests.conftest import write_tree
 from tests.support.local import mounted, refuse
 
 
-def test_the_room_is_that_of_what_is_there(tmp_path: Path) -> None:
+def test_the_free_space_is_that_of_the_nearest_existing_directory(tmp_path: Path) -> None:
     status = os.statvfs(tmp_path)
     assert LocalTree("").free_bytes() <= status.f_blocks * status.f_frsize
     with mounted(tmp_path / "disk", "tmpfs", "-o", "size=1m"):
@@ -24,7 +24,7 @@ def test_the_room_is_that_of_what_is_there(tmp_path: Path) -> None:
         assert LocalTree("./disk/a/b").free_bytes() < LocalTree("disk").free_bytes(("a", "b")) + 1 < 600_000
 
 
-def test_room_that_cannot_be_told_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_free_space_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "statvfs", refuse(errno.EIO))
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
         LocalTree("out").free_bytes()

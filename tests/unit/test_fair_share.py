@@ -147,7 +147,7 @@ def test_a_loop_alone_never_waits(machine: Machine) -> None:
     assert machine.share.waiting == 0
 
 
-def test_a_loop_that_computes_little_needs_no_turn(machine: Machine) -> None:
+def test_a_loop_that_computes_little_does_not_wait(machine: Machine) -> None:
     with workers(machine, "ab") as (a, b):
         a.compute_all(LONG)
         b.compute_all(FREE_SECONDS * 0.9)
@@ -164,7 +164,7 @@ def test_nobody_waits_while_the_process_is_not_busy() -> None:
         assert sorted(machine.told) == ["a", "b"]
 
 
-def test_who_has_computed_least_goes_first(machine: Machine) -> None:
+def test_the_loop_with_least_computing_time_goes_first(machine: Machine) -> None:
     with workers(machine, "abc") as (a, b, c):
         a.compute_all(SHORT)
         b.compute(LONG)
@@ -176,7 +176,7 @@ def test_who_has_computed_least_goes_first(machine: Machine) -> None:
         assert machine.told == ["a", "c"]
 
 
-def test_a_long_loop_ends_its_turn_for_one_that_has_just_begun(machine: Machine) -> None:
+def test_a_long_loop_pauses_for_one_that_has_just_begun(machine: Machine) -> None:
     with workers(machine, "ab") as (a, b):
         a.compute_all(LONG)
         b.compute(SHORT)
@@ -186,7 +186,7 @@ def test_a_long_loop_ends_its_turn_for_one_that_has_just_begun(machine: Machine)
         assert machine.told == ["a", "b"]
 
 
-def test_who_has_waited_long_goes_before_one_that_has_just_begun(machine: Machine) -> None:
+def test_a_loop_that_has_waited_long_goes_before_one_that_has_just_begun(machine: Machine) -> None:
     with workers(machine, "abc") as (a, b, c):
         a.compute_all(SHORT)
         b.compute(LONG)
@@ -201,7 +201,7 @@ def test_who_has_waited_long_goes_before_one_that_has_just_begun(machine: Machin
         assert machine.told[0] == "b"
 
 
-def test_a_loop_that_waits_for_something_else_has_no_turn(machine: Machine) -> None:
+def test_a_loop_that_waits_for_something_else_blocks_no_other(machine: Machine) -> None:
     with workers(machine, "ab") as (a, b):
         a.compute_all(LONG)
         b.compute(LONG)
@@ -223,7 +223,7 @@ def test_no_pause_is_long(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> 
         assert machine.share.waiting == 0
 
 
-def test_what_is_computed_for_another_request_is_another_loop(machine: Machine) -> None:
+def test_computing_for_another_request_counts_as_another_loop(machine: Machine) -> None:
     with workers(machine, "ab") as (a, b):
         b.compute(LONG)
         b.do("request")
@@ -234,7 +234,7 @@ def test_what_is_computed_for_another_request_is_another_loop(machine: Machine) 
         assert machine.told == ["b", "a", "b", "b"]
 
 
-def test_a_request_needs_no_turn_for_a_little(machine: Machine) -> None:
+def test_a_short_computation_of_a_request_does_not_wait(machine: Machine) -> None:
     with workers(machine, "a") as (a,):
         a.compute_all(LONG)
         with answering(machine):
@@ -254,7 +254,7 @@ def test_a_long_loop_lets_a_request_pass(machine: Machine, monkeypatch: pytest.M
         assert machine.told == ["a"]
 
 
-def test_a_request_that_takes_long_holds_nobody_up(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_takes_long_delays_nobody(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fair_share, "PASS_SECONDS", LONG_WAIT)
     with workers(machine, "a") as (a,), answering(machine):
         machine.wait(0.5)
@@ -262,7 +262,7 @@ def test_a_request_that_takes_long_holds_nobody_up(machine: Machine, monkeypatch
         assert machine.told == ["a"]
 
 
-def test_rows_in_turns_all_come_and_leave_the_turn_to_others(machine: Machine) -> None:
+def test_rows_between_pauses_are_complete_and_let_other_loops_run(machine: Machine) -> None:
     def rows() -> Iterator[int]:
         for number in range(10):
             machine.compute(LONG)

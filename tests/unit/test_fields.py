@@ -30,7 +30,7 @@ def refused(action: str, **meta: Any) -> str:
     return str(reply["msg"])
 
 
-def is_told(action: str, **meta: Any) -> bool:
+def is_reported(action: str, **meta: Any) -> bool:
     """Tell whether the document of the server says that *meta* is refused."""
     schema = {**SCHEMAS[ACTIONS[action].meta.__name__], "components": {"schemas": SCHEMAS}}
     return not jsonschema_rs.validator_for(schema).is_valid(meta)
@@ -65,7 +65,7 @@ def test_a_value_out_of_bounds_is_refused_and_the_schema_forbids_it(
     action: str, meta: dict[str, Any], text: str
 ) -> None:
     assert text in refused(action, **meta)
-    assert is_told(action, **meta)
+    assert is_reported(action, **meta)
 
 
 ANY_LENGTH = {
@@ -89,7 +89,7 @@ NAMES = [
 )
 def test_each_text_of_each_action_has_a_bound(action: str, name: str) -> None:
     assert refused(action, **{name: LONG}).startswith(f"meta {name!r} takes ")
-    assert is_told(action, **{name: LONG})
+    assert is_reported(action, **{name: LONG})
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_each_list_of_each_action_has_a_bound_and_so_have_its_texts(action: str,
     for value in (MANY, [LONG]):
         if name != "retSpec" or value is MANY:
             assert refused(action, **{name: value}).startswith(f"meta {name!r} takes ")
-        assert is_told(action, **{name: value})
+        assert is_reported(action, **{name: value})
 
 
 def test_globs_are_bounded_in_all() -> None:

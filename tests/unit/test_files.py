@@ -29,7 +29,7 @@ def test_a_file_appears_whole_when_the_block_ends(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_a_block_that_raises_leaves_what_was_there(tmp_path: Path, error: type[BaseException]) -> None:
+def test_a_block_that_raises_keeps_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
     write_tree(tmp_path, {"a": b"before"})
 
     def write_half() -> None:
@@ -131,7 +131,7 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
 # a new file
 
 
-def test_what_is_written_in_a_row_and_what_at_an_offset_keep_apart(tmp_path: Path) -> None:
+def test_sequential_writes_and_writes_at_an_offset_do_not_mix(tmp_path: Path) -> None:
     with LocalTree("out").new_file(("a",)) as file:
         assert file.write(b"01") == 2
         assert file.write_at(memoryview(b"xyz!"), 6) == 4
@@ -169,7 +169,7 @@ def test_a_write_that_the_system_cuts_short_is_no_success(tmp_path: Path, at_onc
         assert file.read_at(100, 0) == b"012345"
 
 
-def test_a_file_can_be_begun_anew(tmp_path: Path) -> None:
+def test_a_file_can_be_restarted(tmp_path: Path) -> None:
     with LocalTree("out").new_file(("a",)) as file:
         file.write(b"damaged bytes")
         file.truncate(3)
@@ -238,7 +238,7 @@ def test_a_file_that_is_not_committed_leaves_nothing(tmp_path: Path) -> None:
     assert descriptors(tmp_path) == before
 
 
-def test_discarding_what_has_gone_is_no_error_and_spares_what_was_committed(tmp_path: Path) -> None:
+def test_discarding_a_missing_file_is_no_error_and_spares_a_committed_one(tmp_path: Path) -> None:
     tree = LocalTree("out")
     committed, gone, lost = (tree.new_file((name,)) for name in ("a", "b", "c"))
     committed.commit()
@@ -298,7 +298,7 @@ def test_the_names_above_a_durable_file_are_on_the_disk_as_far_as_its_file_syste
     assert names == ["disk/in/out", "disk/in", "disk"]
 
 
-def test_what_is_told_only_at_the_closing_keeps_the_file_from_its_name(
+def test_an_error_at_close_keeps_the_file_from_its_final_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So NFS tells that the disk was full: here, the system is made to say it of every second descriptor."""
@@ -429,7 +429,7 @@ def test_a_directory_stays_new_if_another_worker_opens_it_first(
     assert sorted(os.listdir(tmp_path.joinpath("top", *parts))) == ["a", "b"]
 
 
-def test_a_directory_is_new_only_to_who_made_it(tmp_path: Path) -> None:
+def test_a_directory_is_new_only_to_its_creator(tmp_path: Path) -> None:
     write_tree(tmp_path, {"old/file": b""})
     tree = LocalTree(str(tmp_path), keeps_open=True)
     for name in ("old", "new"):

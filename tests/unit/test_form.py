@@ -40,7 +40,7 @@ def test_the_parts_of_a_form_are_the_same_however_they_arrive(content: bytes, te
 @pytest.mark.parametrize(
     "content", [b"", b"\r\n", b"--limit", b"\r\n--limi", b"\r\n--limits", b"\r", b"\n--limit\r\n"]
 )
-def test_a_file_may_hold_what_looks_like_a_boundary(content: bytes) -> None:
+def test_a_file_may_hold_bytes_like_a_boundary(content: bytes) -> None:
     data = multipart(("local", content + b"x" + content))
     if b"\r\n--limit" in content:
         with pytest.raises(MessageError):
@@ -97,13 +97,13 @@ class FullDisk(io.BytesIO):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_no_room_for_an_upload_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_space_for_an_upload_is_reported_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: FullDisk())
     with pytest.raises(FullDiskError, match="No space left"):
         form_of(multipart(("local", b"content")))
 
 
-def test_no_place_for_an_upload_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_directory_for_uploads_is_reported_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
     with pytest.raises(LocalFileError, match="the temporary copy of the upload"):
         form_of(multipart(("local", b"content")))
@@ -119,7 +119,7 @@ BLANKS = st.text(" \t", max_size=5).map(str.encode)
 
 @settings(deadline=None)
 @given(st.binary(), st.lists(BLANKS, min_size=3, max_size=3), STEPS, st.booleans(), st.booleans())
-def test_blanks_may_stand_after_a_boundary(
+def test_blanks_may_follow_a_boundary(
     content: bytes, blanks: list[bytes], step: int, has_preamble: bool, has_epilogue: bool
 ) -> None:
     head = b'Content-Disposition: form-data; name="%s"\r\n\r\n'
@@ -162,7 +162,7 @@ def test_a_boundary_has_no_endless_blanks(step: int) -> None:
 @pytest.mark.parametrize(
     "line", [b"--limitx", b"--limit-", b"--limit- -", b"--limit x", b"--limit \n", b"--limit\n", b"--limit\0"]
 )
-def test_what_is_no_boundary_divides_nothing(line: bytes) -> None:
+def test_bytes_that_are_no_boundary_divide_nothing(line: bytes) -> None:
     data = multipart(("d_msg", b"{}"), ("local", b"a")).replace(b"\r\n--limit\r\n", b"\r\n" + line + b"\r\n")
     with pytest.raises(MessageError):
         form_of(data)
@@ -178,7 +178,7 @@ def encoded(encoding: str, name: str = "local", content: bytes = b"eA==") -> byt
     "encoding", ["base64", "Quoted-Printable", " BASE64 ", "x-uuencode", "base64, 8bit", ""]
 )
 @pytest.mark.parametrize("header", ["Content-Transfer-Encoding", "content-transfer-encoding"])
-def test_a_part_in_another_encoding_is_refused_and_not_taken_for_what_it_stands_for(
+def test_a_part_in_another_encoding_is_refused_and_not_decoded(
     name: str, encoding: str, header: str
 ) -> None:
     with pytest.raises(MessageError, match="encoding"):
@@ -207,7 +207,7 @@ def test_a_part_that_is_packed_is_refused(encoding: str) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["7bit", "8bit", "Binary", " binary\t"])
-def test_a_part_that_is_as_it_is_says_so_in_vain(encoding: str) -> None:
+def test_a_part_may_name_an_identity_encoding(encoding: str) -> None:
     assert parts_of(form_of(encoded(f"Content-Transfer-Encoding: {encoding}")))[1] == b"eA=="
 
 
@@ -241,7 +241,7 @@ def test_files_in_a_part_are_no_file() -> None:
         form_of(data)
 
 
-def test_a_file_may_be_what_is_a_form_elsewhere() -> None:
+def test_a_file_may_contain_another_form() -> None:
     inner = multipart(("a", b"x"), boundary="limi")
     assert parts_of(form_of(encoded("Content-Type: multipart/related", content=inner)))[1] == inner
 
@@ -261,7 +261,7 @@ def test_the_name_of_a_file_in_its_part_means_nothing(disposition: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["name*=UTF-8''local", "x=local", ""])
-def test_a_part_whose_name_is_told_in_another_way_is_no_file(name: str) -> None:
+def test_a_part_with_a_name_in_another_notation_is_no_file(name: str) -> None:
     data = multipart(("d_msg", b"{}"), ("local", b"x")).replace(b'name="local"', name.encode())
     form = form_of(data)
     assert form.file is None

@@ -26,7 +26,7 @@ def permit(
         yield made
 
 
-def test_so_many_are_at_work_at_once_and_all_get_their_turn() -> None:
+def test_the_queue_limits_simultaneous_permits_and_grants_all() -> None:
     entrance, lock, present, most = AdmissionQueue(3), threading.Lock(), 0, 0
 
     def pass_through() -> None:
@@ -44,7 +44,7 @@ def test_so_many_are_at_work_at_once_and_all_get_their_turn() -> None:
     assert entrance.counts() == {"busy": 0, "waiting": 0}
 
 
-def test_too_many_that_wait_are_sent_away_at_once() -> None:
+def test_surplus_waiting_requests_are_refused_at_once() -> None:
     entrance, release = AdmissionQueue(1), threading.Event()
     errors = []
 
@@ -67,7 +67,7 @@ def test_too_many_that_wait_are_sent_away_at_once() -> None:
         pass
 
 
-def test_who_waits_too_long_is_sent_away_and_stands_in_nobodys_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_waits_too_long_is_refused_and_blocks_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "WAIT_SECONDS", 0.05)
     entrance = AdmissionQueue(1)
     with permit(entrance), pytest.raises(BusyError), permit(entrance):
@@ -76,14 +76,14 @@ def test_who_waits_too_long_is_sent_away_and_stands_in_nobodys_way(monkeypatch: 
         pass
 
 
-def test_what_fails_inside_gives_its_place_back() -> None:
+def test_a_request_that_fails_releases_its_permit() -> None:
     entrance = AdmissionQueue(1)
     for _ in range(3):
         with pytest.raises(ValueError, match="inside"), permit(entrance):
             raise ValueError("inside")
 
 
-def test_transfers_leave_their_places_to_others_and_are_bounded_themselves(
+def test_transfers_leave_permits_to_others_and_have_a_limit_of_their_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(admission, "WAIT_SECONDS", 0.05)
@@ -99,7 +99,7 @@ def test_transfers_leave_their_places_to_others_and_are_bounded_themselves(
     assert (quick.counts()["busy"], long.counts()["busy"]) == (0, 0)
 
 
-def test_who_needs_no_store_takes_no_place() -> None:
+def test_a_request_that_needs_no_store_takes_no_permit() -> None:
     entrance = AdmissionQueue(1)
     with RequestPermit(entrance, AdmissionQueue(1)), permit(entrance) as inside:
         inside.begin()  # once more is no second place
@@ -107,7 +107,7 @@ def test_who_needs_no_store_takes_no_place() -> None:
     assert entrance.counts()["busy"] == 0
 
 
-def test_whose_client_has_gone_meanwhile_gives_the_place_on() -> None:
+def test_a_request_whose_client_has_disconnected_passes_its_permit_on() -> None:
     entrance, told = AdmissionQueue(1), []
 
     def wait() -> None:
@@ -124,7 +124,7 @@ def test_whose_client_has_gone_meanwhile_gives_the_place_on() -> None:
     assert entrance.counts() == {"busy": 0, "waiting": 0}
 
 
-def test_who_waits_is_let_in_in_the_order_of_arrival() -> None:
+def test_waiting_requests_are_admitted_in_the_order_of_arrival() -> None:
     entrance, order = AdmissionQueue(1), []
 
     def pass_through(number: int) -> None:
@@ -142,7 +142,7 @@ def test_who_waits_is_let_in_in_the_order_of_arrival() -> None:
     assert order == list(range(8))
 
 
-def test_whose_turn_comes_as_they_give_up_has_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_admitted_as_it_gives_up_has_the_permit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "WAIT_SECONDS", 0.001)
     entrance, passed = AdmissionQueue(1), 0
 
@@ -158,7 +158,7 @@ def test_whose_turn_comes_as_they_give_up_has_the_place(monkeypatch: pytest.Monk
     assert entrance.counts() == {"busy": 0, "waiting": 0}
 
 
-def test_after_the_end_nobody_comes_in_and_who_waits_is_told() -> None:
+def test_after_the_end_nothing_is_admitted_and_waiting_requests_are_refused() -> None:
     admission = AdmissionQueue(1)
     admission.enter()
     with ThreadPoolExecutor(3) as threads:
@@ -176,7 +176,7 @@ def test_after_the_end_nobody_comes_in_and_who_waits_is_told() -> None:
     assert admission.counts() == {"busy": 0, "waiting": 0}
 
 
-def test_the_end_is_for_all_who_wait_for_a_turn() -> None:
+def test_the_end_refuses_each_request_that_waits_for_a_permit() -> None:
     load = ServerLoad(10, 1, 1)
     load.close_queues()
     for begin in (load.new_permit(lambda: False).begin, load.new_permit(lambda: False).begin_transfer):

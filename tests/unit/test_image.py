@@ -58,7 +58,7 @@ def required(monkeypatch: pytest.MonkeyPatch) -> list[Requirement]:
     return [Requirement(each) for each in [*given["install_requires"], *given["extras_require"]["keystone"]]]
 
 
-def test_the_lock_has_what_setup_asks_for_in_its_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lock_satisfies_the_ranges_of_setup(monkeypatch: pytest.MonkeyPatch) -> None:
     packages = locked("requirements.lock")
     needed = [each for each in required(monkeypatch) if not each.marker or each.marker.evaluate(IMAGE)]
     assert len(needed) > 10
@@ -67,7 +67,7 @@ def test_the_lock_has_what_setup_asks_for_in_its_ranges(monkeypatch: pytest.Monk
         assert each.specifier.contains(version), f"{each} is {version} in the lock: run .ci/lock"
 
 
-def test_what_builds_packages_is_locked_too() -> None:
+def test_build_requirements_are_locked_too() -> None:
     text = (ROOT / "pyproject.toml").read_text()
     [listed] = re.findall(r"^requires = \[(.*)\]$", text, re.MULTILINE)
     builders = [Requirement(each.strip().strip('"')) for each in listed.split(",")]
@@ -121,7 +121,7 @@ def workflow() -> dict[Any, Any]:
     return content
 
 
-def test_a_release_lists_what_is_in_its_image() -> None:
+def test_a_release_lists_the_packages_of_its_image() -> None:
     content = workflow()
     assert content[True] == {"release": {"types": ["published"]}}  # YAML 1.1 reads the key "on" as true
     [job] = content["jobs"].values()

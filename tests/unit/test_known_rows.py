@@ -101,7 +101,7 @@ def test_a_file_that_was_removed_is_not_listed(store: Store, tmp_path: Path) -> 
     assert list(store()) == []
 
 
-def test_what_has_just_changed_is_looked_into_again(
+def test_a_file_that_has_just_changed_is_read_again(
     store: Store, reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(filesystem_rows, "SETTLED_SECONDS", 3600.0)

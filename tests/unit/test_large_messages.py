@@ -59,7 +59,7 @@ def echoed(value: Any) -> tuple[dict[str, Any], str, str]:
     ],
     ids=range(8),
 )
-def test_what_would_come_back_many_times_as_long_is_refused(value: Any) -> None:
+def test_a_message_whose_reply_would_be_many_times_as_long_is_refused(value: Any) -> None:
     body, text, _ = echoed(value)
     assert (body["status"], body["error"]["type"]) == (False, "MessageError")
     assert len(text) < AROUND
@@ -68,7 +68,7 @@ def test_what_would_come_back_many_times_as_long_is_refused(value: Any) -> None:
 @pytest.mark.parametrize(
     "value", ["x" * 900_000, [12345678] * 20_000, nested([0] * 100, 25), [1, {"a": [None]}]]
 )
-def test_what_comes_back_as_it_came_is_taken(value: Any) -> None:
+def test_a_message_whose_reply_has_its_length_is_accepted(value: Any) -> None:
     body, _, _ = echoed(value)
     assert body["d_ret"]["echoBack"]["msg"] == value
 
@@ -108,7 +108,7 @@ def test_a_text_without_an_end_is_looked_at_once(rest: str) -> None:
         decode_json(text)
 
 
-def test_what_a_text_without_an_end_has_in_it_is_not_counted() -> None:
+def test_characters_in_an_unterminated_string_are_not_counted() -> None:
     with pytest.raises(MessageError, match="Unterminated string"):
         decode_json('"' + r"\"[" * (MAX_CONTAINERS + 1))
 
@@ -145,7 +145,7 @@ def test_one_large_message_at_a_time_is_decoded_until_the_store_is_needed_or_it_
     assert (decoding.counts()["busy"], long.counts()["busy"]) == (0, 1)
 
 
-def test_an_error_keeps_nothing_of_the_calls_that_led_to_it() -> None:
+def test_an_error_keeps_no_local_variables_of_its_calls() -> None:
     reply: Reply = StoreHandler(MemoryStorage(Settings(type="memory"))).answer(
         {"action": "ls"}, RequestContext()
     )

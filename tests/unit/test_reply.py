@@ -109,7 +109,7 @@ def breaking(error: Exception, rows: int = 3) -> Iterator[dict[str, Any]]:
     raise error
 
 
-def test_the_outcome_stands_after_the_rows_that_it_depends_on() -> None:
+def test_the_outcome_follows_the_rows_that_it_depends_on() -> None:
     body = {"status": True, "msg": "m", "ls": RowStream(["a"]), "warnings": ["w"]}
     assert list(json.loads(written(Reply(body)))) == ["ls", "warnings", "status", "msg"]
     settled = Reply({**body, "ls": ["a"]})

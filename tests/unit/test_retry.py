@@ -52,7 +52,7 @@ class Failing:
         return 7
 
 
-def test_what_succeeds_in_the_end_is_returned() -> None:
+def test_the_result_of_the_last_try_is_returned() -> None:
     call = Failing(AT_ONCE, AT_ONCE, AT_ONCE)
     assert RetryPolicy(3).call(call) == 7
     assert call.count == 4
@@ -99,12 +99,12 @@ def test_a_repetition_ends_with_the_last_error() -> None:
     assert call.count == 3
 
 
-def test_who_gets_further_each_time_is_tried_as_often_as_it_takes() -> None:
+def test_a_call_that_makes_progress_is_retried_without_a_limit() -> None:
     call = Failing(*[AT_ONCE] * 50)
     assert RetryPolicy(2).call(call, progress=lambda: call.count // 2) == 7
 
 
-def test_who_gets_no_further_any_more_has_the_tries_that_are_left() -> None:
+def test_a_call_that_makes_no_more_progress_has_the_remaining_tries() -> None:
     call = Failing(*[AT_ONCE] * 50)
     with pytest.raises(UnavailableError):
         RetryPolicy(3).call(call, progress=lambda: min(call.count, 10))
@@ -124,7 +124,7 @@ def test_a_store_that_takes_no_connection_is_given_up_after_a_while(monkeypatch:
 DOWN = ConnectError("nothing listens")
 
 
-def test_who_comes_to_a_store_that_is_known_to_be_down_tries_once() -> None:
+def test_a_call_to_a_store_that_is_known_to_be_away_is_tried_once() -> None:
     outage = OutageTracker()
     outage.note(DOWN)
     outage._began -= CONNECT_PATIENCE
@@ -146,7 +146,7 @@ def test_an_outage_is_over_once_the_store_takes_a_connection(error: UnavailableE
     assert outage.seconds < 1
 
 
-def test_an_outage_that_nobody_has_seen_for_a_while_begins_anew() -> None:
+def test_an_outage_that_was_not_seen_for_a_while_begins_again() -> None:
     outage = OutageTracker()
     outage.note(DOWN)
     outage._began -= 1000
@@ -183,7 +183,7 @@ def test_without_a_bound_there_is_no_budget() -> None:
     assert RetryPolicy(1000).call(Failing(*[AT_ONCE] * 900)) == 7
 
 
-def test_each_failure_that_is_worth_another_try_is_told() -> None:
+def test_each_failure_that_is_retried_is_reported() -> None:
     on_failure: list[StorageError] = []
     errors = [UnavailableError("one", retry_after=0), UnavailableError("two", retry_after=0)]
     RetryPolicy(3, on_failure=on_failure.append).call(Failing(*errors))
@@ -219,13 +219,13 @@ def test_nothing_is_tried_any_more_once_it_is_given_up() -> None:
     assert call.count == 0
 
 
-def test_what_runs_while_there_is_patience_comes_to_its_end() -> None:
+def test_a_call_that_runs_before_the_deadline_completes() -> None:
     cancellation = CancellationToken(grace_seconds=SOON)
     cancellation.cancel()
     assert RetryPolicy(3, cancellation=cancellation).call(Failing()) == 7
 
 
-def test_breaking_off_ends_what_waits_now_and_nothing_else() -> None:
+def test_an_interruption_ends_the_current_waits_and_nothing_else() -> None:
     retry_policy, broken = RetryPolicy(0), []
     with retry_policy.abortable(lambda: broken.append("first")):
         with retry_policy.abortable(lambda: broken.append("second")):
@@ -326,7 +326,7 @@ def test_one_page_needs_no_thread() -> None:
 
 
 @pytest.mark.parametrize("marker", ["", "0009", "0029"])
-def test_an_error_comes_in_its_place_after_the_pages_before_it(marker: str) -> None:
+def test_an_error_is_raised_after_the_pages_before_it(marker: str) -> None:
     fetch = Pages(100, fails_after=marker)
     got: list[PageRow] = []
     with pytest.raises(UnavailableError):
@@ -348,7 +348,7 @@ def test_the_next_pages_are_fetched_while_one_is_used_and_no_more_of_them() -> N
     assert len(fetch.fetched) <= 2 + AHEAD + 1
 
 
-def test_who_leaves_early_does_not_wait_for_a_page_that_is_on_its_way() -> None:
+def test_a_reader_that_stops_early_does_not_wait_for_the_next_page() -> None:
     fetch = Pages(1000)
     fetch.waits = threading.Event()
     pages = fetched_ahead(fetch, "")
@@ -375,7 +375,7 @@ def test_an_error_in_the_use_of_a_page_ends_the_fetching() -> None:
 
 
 @pytest.mark.parametrize("both_ends", [False, True])
-def test_many_who_leave_at_any_moment_leave_no_thread(both_ends: bool) -> None:
+def test_readers_that_stop_at_any_moment_leave_no_thread(both_ends: bool) -> None:
     def leave(after: int) -> None:
         fetch = Pages(300)
         back = fetch.backward if both_ends else None
@@ -420,7 +420,7 @@ def test_a_failure_at_the_other_end_only_takes_longer(error: PfstorageError) -> 
 
 
 @pytest.mark.parametrize("leaves", [False, True])
-def test_a_page_that_stalls_at_the_other_end_holds_up_nobody(leaves: bool) -> None:
+def test_a_page_that_stalls_delays_nobody_else(leaves: bool) -> None:
     fetch, release, begun = Pages(305), threading.Event(), threading.Event()
     fetch.seconds = 0.003
 
@@ -447,7 +447,7 @@ def test_a_store_that_knows_no_other_order_is_believed_one_way() -> None:
 
 
 @pytest.mark.parametrize("retries", [0, 3])
-def test_what_is_given_up_ends_at_once_and_nothing_begins_any_more(retries: int) -> None:
+def test_a_cancelled_fetch_ends_at_once_and_nothing_starts_any_more(retries: int) -> None:
     retry_policy, broken = RetryPolicy(retries), threading.Event()
     begun = threading.Event()
 

@@ -27,7 +27,7 @@ def test_rights_are_a_level_and_a_prefix(text: str, permissions: Permissions) ->
 @pytest.mark.parametrize(
     "text", ["", " ", "READ", "reading", "chris/ read", "secret-0123456789", "read,write"]
 )
-def test_what_is_no_right_is_refused_and_not_repeated(text: str) -> None:
+def test_invalid_permissions_are_refused_and_not_repeated(text: str) -> None:
     with pytest.raises(ValueError, match="rights are one of read, write, admin") as caught:
         Permissions.parse(text)
     assert "secret" not in str(caught.value)
@@ -63,7 +63,7 @@ def test_any_other_prefix_is_taken(prefix: str) -> None:
     assert Permissions.parse(f"read {prefix}") == Permissions("read", prefix)
 
 
-def test_each_level_allows_what_those_before_it_do() -> None:
+def test_each_level_includes_the_lower_levels() -> None:
     allowed = {level: [asked for asked in LEVELS if Permissions(level).allows(asked)] for level in LEVELS}
     assert allowed == {"read": ["read"], "write": ["read", "write"], "admin": ["read", "write", "admin"]}
 

@@ -69,7 +69,7 @@ def joined(store: Store, pool: ThreadPoolExecutor, count: int) -> list[Future[in
 
 
 @pytest.mark.usefixtures("patient")
-def test_those_who_wait_are_answered_together() -> None:
+def test_waiting_callers_are_answered_together() -> None:
     store = Store()
     with ThreadPoolExecutor(20) as pool:
         first = busy(store, pool)
@@ -83,7 +83,7 @@ def test_those_who_wait_are_answered_together() -> None:
 
 
 @pytest.mark.usefixtures("patient")
-def test_nobody_joins_a_question_that_is_under_way() -> None:
+def test_no_caller_joins_a_request_that_is_under_way() -> None:
     store = Store()
     with ThreadPoolExecutor(20) as pool:
         busy(store, pool)
@@ -98,7 +98,7 @@ def test_nobody_joins_a_question_that_is_under_way() -> None:
 
 
 @pytest.mark.usefixtures("patient")
-def test_another_question_waits_for_none() -> None:
+def test_another_request_does_not_wait() -> None:
     store = Store()
     with ThreadPoolExecutor(20) as pool:
         busy(store, pool)
@@ -110,13 +110,13 @@ def test_another_question_waits_for_none() -> None:
         assert waiting[0].result(SECONDS) == MAX_CONCURRENT + 1
 
 
-def test_who_asks_alone_asks_each_time() -> None:
+def test_a_caller_that_asks_alone_asks_each_time() -> None:
     store = Store()
     store.may_answer.release(3)
     assert [store.get() for _ in range(3)] == [0, 1, 2]
 
 
-def test_a_question_that_is_never_answered_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_is_never_answered_delays_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared, "MAX_SHARED_WAIT", 0.01)
     store = Store()
     with ThreadPoolExecutor(20) as pool:
@@ -131,7 +131,7 @@ def test_a_question_that_is_never_answered_holds_up_nobody(monkeypatch: pytest.M
 
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
-def test_what_fails_fails_for_all_who_wait_and_is_then_forgotten(kind: type[BaseException]) -> None:
+def test_a_failure_is_raised_to_each_waiting_caller_and_then_forgotten(kind: type[BaseException]) -> None:
     answers: RequestCoalescer[int] = RequestCoalescer()
     may_answer = threading.Semaphore(0)
 
@@ -149,7 +149,7 @@ def test_what_fails_fails_for_all_who_wait_and_is_then_forgotten(kind: type[Base
     assert answers.get("ls", lambda: 7) == 7
 
 
-def test_who_is_interrupted_while_the_others_wait_for_them_leaves_none_behind(
+def test_a_caller_that_is_interrupted_leaves_no_waiting_caller_behind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store = Store()
@@ -173,7 +173,7 @@ def test_who_is_interrupted_while_the_others_wait_for_them_leaves_none_behind(
     assert store.answers._requests == {}
 
 
-def test_who_is_stopped_while_it_asks_for_others_stops_none_of_them(patient: None) -> None:
+def test_a_caller_that_is_cancelled_while_it_asks_for_others_cancels_none_of_them(patient: None) -> None:
     answers: RequestCoalescer[int] = RequestCoalescer()
     may_answer, asked = threading.Semaphore(0), threading.Semaphore(0)
 

@@ -49,7 +49,7 @@ def test_a_masked_secret_leaves_the_secret() -> None:
     assert (state.settings.swift.key, state.settings.swift.username) == ("canary", "new")
 
 
-def test_a_value_is_replaced_wherever_it_stands() -> None:
+def test_a_value_is_replaced_at_each_depth() -> None:
     state = StateTree(Settings())
     state.set("/scratch/a", "testing")
     assert sorted(state.replace("testing", "new")) == ["/scratch/a", "/swift/key"]

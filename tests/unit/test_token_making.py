@@ -22,7 +22,7 @@ def test_a_token_alone_is_printed_without_lines() -> None:
     assert re.fullmatch("[A-Za-z0-9_-]{43}", new_token())
 
 
-def test_what_is_in_the_file_stays_and_keeps_its_rights() -> None:
+def test_the_content_of_the_file_stays_with_its_mode() -> None:
     path = Path("tokens.cfg")
     path.touch(0o640)
     os.chmod(path, 0o640)

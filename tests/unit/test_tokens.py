@@ -48,7 +48,7 @@ def grant_of(path: str, token: str) -> Grant:
     return TokenFile(path).grant(bearer(token))
 
 
-def is_let_in(file: TokenFile, token: str) -> bool:
+def is_accepted(file: TokenFile, token: str) -> bool:
     try:
         file.grant(bearer(token))
     except UnauthorizedError:
@@ -83,8 +83,8 @@ def test_any_other_file_has_a_token_a_line(name: str) -> None:
     file = TokenFile(path)
     assert file.secrets() == {ANN, BOB, ODD}
     assert file.grant(bearer(BOB)).permissions == Permissions("write")
-    assert not is_let_in(file, "x" * 20)
-    assert not is_let_in(file, f"#{'x' * 20}")
+    assert not is_accepted(file, "x" * 20)
+    assert not is_accepted(file, f"#{'x' * 20}")
 
 
 @pytest.mark.parametrize("text", [INI, INI + RIGHTS, f"{ANN}\n[x]\n", f"{ANN}\nb = {BOB}\n"])
@@ -97,10 +97,10 @@ def test_a_token_is_revoked_by_its_line_alone(caplog: pytest.LogCaptureFixture) 
     file = TokenFile(file_of(INI + RIGHTS))
     file_of(INI.replace(f"Ann = {ANN}\n", "") + RIGHTS)
     file.reload()
-    assert not is_let_in(file, ANN)
+    assert not is_accepted(file, ANN)
     assert file.grant(bearer(BOB)).permissions == Permissions("write", "chris/feed_12/")
     for _ in range(3):  # it was changed just now, and is read each time
-        assert not is_let_in(file, ANN)
+        assert not is_accepted(file, ANN)
     assert [record.message for record in caplog.records] == [
         "'tokens.cfg': these names in [TOKEN RIGHTS] have no token: Ann"
     ]
@@ -116,7 +116,7 @@ def test_a_token_without_a_name_keeps_the_one_it_is_given() -> None:
 @pytest.mark.parametrize("name", ["tokens", "tokens.cfg"])
 def test_a_mark_of_the_byte_order_is_no_part_of_a_token(name: str) -> None:
     text = INI if name.endswith(".cfg") else f"{ANN}\n"
-    assert is_let_in(TokenFile(file_of("\ufeff" + text, name)), ANN)
+    assert is_accepted(TokenFile(file_of("\ufeff" + text, name)), ANN)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_a_mark_of_the_byte_order_is_no_part_of_a_token(name: str) -> None:
         (INI + "#" * 2**20, "not a token file: such a file has at most 1048576 bytes"),
     ],
 )
-def test_a_wrong_ini_file_is_refused_with_its_line_and_what_is_wrong(text: str | bytes, told: str) -> None:
+def test_a_wrong_ini_file_is_refused_with_its_line_and_the_mistake(text: str | bytes, told: str) -> None:
     with pytest.raises(SettingsError, match=told) as caught:
         TokenFile(file_of(text))
     assert "tokens.cfg" in str(caught.value)
@@ -245,24 +245,24 @@ def test_a_wrong_ini_file_is_refused_with_its_line_and_what_is_wrong(text: str |
         (b"\xff" * 20, "UTF-8"),
     ],
 )
-def test_a_wrong_list_of_tokens_is_refused_with_what_is_wrong(text: str | bytes, told: str) -> None:
+def test_a_wrong_list_of_tokens_is_refused_with_the_mistake(text: str | bytes, told: str) -> None:
     with pytest.raises(SettingsError, match=told) as caught:
         TokenFile(file_of(text, "tokens"))
     assert "0123456789" not in str(caught.value)
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o602, 0o620, 0o644, 0o666])
-def test_a_file_that_others_can_get_at_is_refused_with_what_to_run(mode: int) -> None:
+def test_a_file_that_others_can_read_is_refused_with_the_command_to_run(mode: int) -> None:
     with pytest.raises(SettingsError, match=re.escape("run  chmod 600 'my tokens'")):
         TokenFile(file_of(f"{ANN}\n", "my tokens", mode))
 
 
 @pytest.mark.parametrize("mode", [0o400, 0o600, 0o640, 0o700])
 def test_a_file_for_its_owner_and_readers_of_its_group_is_taken(mode: int) -> None:
-    assert is_let_in(TokenFile(file_of(f"{ANN}\n", "tokens", mode)), ANN)
+    assert is_accepted(TokenFile(file_of(f"{ANN}\n", "tokens", mode)), ANN)
 
 
-def test_what_is_no_file_is_refused_and_not_waited_for() -> None:
+def test_a_path_that_is_no_regular_file_is_refused_without_waiting() -> None:
     os.mkfifo("pipe", 0o600)
     os.mkdir("directory.cfg", 0o700)
     with pytest.raises(SettingsError, match="'missing': No such file"):
@@ -277,7 +277,7 @@ def test_a_short_token_is_warned_of_once_by_its_name(caplog: pytest.LogCaptureFi
     path = file_of("[AUTH TOKENS]\nAnn = fifteen-letters\nBob = sixteen--letters\n")
     file = TokenFile(path)
     for _ in range(3):
-        assert is_let_in(file, "fifteen-letters")
+        assert is_accepted(file, "fifteen-letters")
     file.reload()
     assert [record.message for record in caplog.records] == [
         "'tokens.cfg': these tokens are too short to be safe: Ann"
@@ -288,7 +288,7 @@ def test_a_short_token_is_warned_of_once_by_its_name(caplog: pytest.LogCaptureFi
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", " \tbearer "])
-def test_who_has_a_token_comes_in(scheme: str) -> None:
+def test_a_request_with_a_token_is_accepted(scheme: str) -> None:
     assert TokenFile(file_of(INI)).grant(f"{scheme} {ANN}\t ").name == "Ann"
 
 
@@ -296,7 +296,7 @@ def test_who_has_a_token_comes_in(scheme: str) -> None:
 def test_a_token_ends_with_any_letter(last: str) -> None:
     """Of which UTF-8 has a byte that is a blank in Latin-1, such as A0 of U+00E0."""
     token = f"0123456789abcdef{last}"
-    assert is_let_in(TokenFile(file_of(f"{token}\n", "tokens")), token)
+    assert is_accepted(TokenFile(file_of(f"{token}\n", "tokens")), token)
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ def test_a_token_ends_with_any_letter(last: str) -> None:
         "Bearer " + "x" * 100_000,
     ],
 )
-def test_nobody_else_comes_in_and_is_not_told_why(header: str | None) -> None:
+def test_other_tokens_are_refused_without_a_reason(header: str | None) -> None:
     with pytest.raises(UnauthorizedError) as caught:
         TokenFile(file_of(INI)).grant(header)
     assert "0123456789" not in str(caught.value)
@@ -336,7 +336,7 @@ def test_all_tokens_are_compared_whichever_it_is(monkeypatch: pytest.MonkeyPatch
     )
     for token in (ANN, BOB, ODD, "nobody"):
         compared.clear()
-        is_let_in(file, token)
+        is_accepted(file, token)
         assert compared == [(32, 32)] * 3
 
 
@@ -344,7 +344,7 @@ def test_a_made_token_is_random_and_needs_no_quoting() -> None:
     made = {make_token() for _ in range(100)}
     assert len(made) == 100
     assert all(re.fullmatch("[A-Za-z0-9_-]{43}", token) for token in made)
-    assert is_let_in(TokenFile(file_of("\n".join([*made, ""]), "tokens")), made.pop())
+    assert is_accepted(TokenFile(file_of("\n".join([*made, ""]), "tokens")), made.pop())
 
 
 def test_no_token_is_shown() -> None:
@@ -360,7 +360,7 @@ def test_no_token_is_shown() -> None:
 @pytest.mark.parametrize("way", ["in place", "renamed", "same size"])
 def test_a_token_ends_with_its_line_and_begins_with_it(way: str, aged: None) -> None:
     file = TokenFile(file_of(INI))
-    assert (is_let_in(file, ANN), is_let_in(file, "new-0123456789abcdef")) == (True, False)
+    assert (is_accepted(file, ANN), is_accepted(file, "new-0123456789abcdef")) == (True, False)
     after = INI.replace(ANN, "new-0123456789abcdef") + ("" if way == "same size" else "# more\n")
     if way == "renamed":
         os.replace(file_of(after, "other"), "tokens.cfg")
@@ -368,25 +368,25 @@ def test_a_token_ends_with_its_line_and_begins_with_it(way: str, aged: None) -> 
         before = os.stat("tokens.cfg").st_ctime_ns
         while os.stat("tokens.cfg").st_ctime_ns == before:  # the clock of the file system ticks
             file_of(after)
-    assert (is_let_in(file, ANN), is_let_in(file, "new-0123456789abcdef")) == (False, True)
+    assert (is_accepted(file, ANN), is_accepted(file, "new-0123456789abcdef")) == (False, True)
     assert ANN not in file.secrets()
 
 
-def test_a_change_that_the_file_system_does_not_tell_is_seen_while_the_file_is_fresh(
+def test_a_change_that_the_status_does_not_show_is_seen_while_the_file_is_fresh(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Two changes within a tick of its clock leave the same times, and the same size if they have as many bytes."""
     monkeypatch.setattr(tokens, "_version_of", lambda status: (1,))
     file = TokenFile(file_of(INI))
-    assert is_let_in(file, ANN)
+    assert is_accepted(file, ANN)
     file_of(INI.replace(ANN, "new-0123456789abcdef"))
-    assert (is_let_in(file, ANN), is_let_in(file, "new-0123456789abcdef")) == (False, True)
+    assert (is_accepted(file, ANN), is_accepted(file, "new-0123456789abcdef")) == (False, True)
 
 
 def test_a_file_that_has_not_changed_is_not_read_again(aged: None, monkeypatch: pytest.MonkeyPatch) -> None:
     file = TokenFile(file_of(INI))
     monkeypatch.setattr(tokens, "_read_token_text", lambda path: pytest.fail("it was read again"))
-    assert is_let_in(file, ANN)
+    assert is_accepted(file, ANN)
 
 
 BREAKS = {
@@ -397,13 +397,13 @@ BREAKS = {
 
 
 @pytest.mark.parametrize("way", BREAKS)
-def test_while_the_file_can_not_be_read_nobody_comes_in(
+def test_all_tokens_are_refused_while_the_file_can_not_be_read(
     way: str, aged: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = TokenFile(file_of(INI))
-    assert is_let_in(file, ANN)
+    assert is_accepted(file, ANN)
     BREAKS[way]()
-    assert not any(is_let_in(file, token) for token in (ANN, BOB, ODD, ANN))
+    assert not any(is_accepted(file, token) for token in (ANN, BOB, ODD, ANN))
     [record] = caplog.records
     assert record.levelno == logging.ERROR
     assert "no token is valid any more" in record.message
@@ -412,19 +412,19 @@ def test_while_the_file_can_not_be_read_nobody_comes_in(
     if way == "a directory":
         os.rmdir("tokens.cfg")
     file_of(INI)
-    assert is_let_in(file, ANN)
+    assert is_accepted(file, ANN)
     assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
 
 
-def test_another_reason_is_told_too(caplog: pytest.LogCaptureFixture) -> None:
+def test_another_reason_is_reported_too(caplog: pytest.LogCaptureFixture) -> None:
     file = TokenFile(file_of(INI))
     BREAKS["open to others"]()
-    assert not is_let_in(file, ANN)
+    assert not is_accepted(file, ANN)
     file_of("")  # what has not been good again is not trusted more for that
-    assert not is_let_in(file, ANN)
+    assert not is_accepted(file, ANN)
     BREAKS["gone"]()
     for _ in range(2):
-        assert not is_let_in(file, ANN)
+        assert not is_accepted(file, ANN)
     assert [record.levelno for record in caplog.records] == [logging.ERROR] * 3
 
 
@@ -452,14 +452,14 @@ def test_a_file_that_is_not_valid_leaves_the_old_one_in_force_with_one_warning(
     for _ in range(3):
         assert file.grant(bearer(ANN)) == Grant("Ann", Permissions("read"))
         assert file.grant(bearer(BOB)) == Grant("bob:2", Permissions("write", "chris/feed_12/"))
-        assert not is_let_in(file, "nobody")
+        assert not is_accepted(file, "nobody")
     [record] = caplog.records
     assert record.levelno == logging.WARNING
     assert "the previous tokens stay valid: " in record.message
     assert "tokens.cfg" in record.message
     assert "0123456789" not in caplog.text
     file_of(INI.replace(ANN, "new-0123456789abcdef") + RIGHTS)
-    assert (is_let_in(file, ANN), is_let_in(file, "new-0123456789abcdef")) == (False, True)
+    assert (is_accepted(file, ANN), is_accepted(file, "new-0123456789abcdef")) == (False, True)
 
 
 def test_a_file_that_is_written_line_by_line_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -482,9 +482,9 @@ def test_the_rights_go_from_no_file_of_a_server_that_runs(aged: None) -> None:
     assert file.grant(bearer(ANN)).permissions == Permissions("read")
     assert grant_of("tokens.cfg", ANN).permissions == Permissions("write")
     os.unlink("tokens.cfg")
-    assert not is_let_in(file, ANN)
+    assert not is_accepted(file, ANN)
     file_of(INI)  # as one that is written anew has it for a moment
-    assert not is_let_in(file, ANN)
+    assert not is_accepted(file, ANN)
     file_of(INI + RIGHTS)
     assert file.grant(bearer(ANN)).permissions == Permissions("read")
 
@@ -492,7 +492,7 @@ def test_the_rights_go_from_no_file_of_a_server_that_runs(aged: None) -> None:
 def test_other_tokens_without_rights_are_taken_at_once() -> None:
     file = TokenFile(file_of(INI + RIGHTS))
     file_of("[AUTH TOKENS]\neve = eve-0123456789abcdef\n")
-    assert (is_let_in(file, ANN), is_let_in(file, "eve-0123456789abcdef")) == (False, True)
+    assert (is_accepted(file, ANN), is_accepted(file, "eve-0123456789abcdef")) == (False, True)
 
 
 def test_a_file_whose_name_goes_to_another_while_it_is_read_is_read_again(
@@ -508,7 +508,7 @@ def test_a_file_whose_name_goes_to_another_while_it_is_read_is_read_again(
     file_of(INI + RIGHTS)
     file_of(INI.replace(ANN, "new-0123456789abcdef") + RIGHTS, "other")
     monkeypatch.setattr(tokens, "_check_status", replace)
-    assert (is_let_in(file, "new-0123456789abcdef"), is_let_in(file, ANN)) == (True, False)
+    assert (is_accepted(file, "new-0123456789abcdef"), is_accepted(file, ANN)) == (True, False)
     assert caplog.records == []
 
 
@@ -533,7 +533,7 @@ def test_a_file_that_is_rewritten_in_place_never_gives_more_rights() -> None:
     path = file_of(INI + RIGHTS)
     file, ends, errors = TokenFile(path), threading.Event(), []
 
-    def come_in() -> None:
+    def send_token() -> None:
         while not ends.is_set():
             for token, permissions in (
                 (ANN, Permissions("read")),
@@ -542,7 +542,7 @@ def test_a_file_that_is_rewritten_in_place_never_gives_more_rights() -> None:
                 if (given := file.grant(bearer(token)).permissions) != permissions:
                     errors.append(given)
 
-    thread = threading.Thread(target=come_in)
+    thread = threading.Thread(target=send_token)
     thread.start()
     try:
         for _ in range(200):
@@ -569,11 +569,11 @@ def test_a_token_may_be_on_file_as_its_hash(name: str) -> None:
     file = TokenFile(file_of(f"{head}{hashed(ODD)}\n", name))
     assert file.grant(bearer(ODD)).permissions == Permissions("write")
     for wrong in (hashed(ODD), hashed(ODD).partition(":")[2], hashed(ODD).upper(), ODD[1:]):
-        assert not is_let_in(file, wrong)
+        assert not is_accepted(file, wrong)
 
 
 def test_a_hash_in_capitals_is_the_same_and_twice_is_refused() -> None:
-    assert is_let_in(TokenFile(file_of(f"{hashed(ANN).upper()}\n", "tokens")), ANN)
+    assert is_accepted(TokenFile(file_of(f"{hashed(ANN).upper()}\n", "tokens")), ANN)
     with pytest.raises(SettingsError, match="line 2: the token is in the file twice"):
         TokenFile(file_of(f"{ANN}\n{hashed(ANN)}\n", "tokens"))
 
@@ -581,12 +581,12 @@ def test_a_hash_in_capitals_is_the_same_and_twice_is_refused() -> None:
 def test_a_token_whose_hash_is_on_file_is_known_as_a_secret_once_it_was_sent() -> None:
     file = TokenFile(file_of(f"{hashed(ODD)}\n{BOB}\n", "tokens"))
     assert file.secrets() == {BOB}
-    assert not is_let_in(file, "nobody-0123456789")
+    assert not is_accepted(file, "nobody-0123456789")
     assert file.secrets() == {BOB}
-    assert is_let_in(file, ODD)
+    assert is_accepted(file, ODD)
     assert file.secrets() == {BOB, ODD}
     file_of(f"{BOB}\n", "tokens")
-    assert not is_let_in(file, ODD)
+    assert not is_accepted(file, ODD)
     assert file.secrets() == {BOB}
 
 
@@ -604,7 +604,7 @@ def test_a_token_whose_hash_is_on_file_is_known_as_a_secret_once_it_was_sent() -
 @pytest.mark.parametrize("token", [ANN, hashed(ANN)])
 def test_a_token_is_worth_nothing_from_its_end_on(when: str, is_over: bool, token: str) -> None:
     file = TokenFile(file_of(f"[AUTH TOKENS]\nAnn = {token} expires={when}\nbob = {BOB}\n"))
-    assert is_let_in(file, BOB)
+    assert is_accepted(file, BOB)
     if not is_over:
         assert file.grant(bearer(ANN)).name == "Ann"
         return
@@ -615,9 +615,9 @@ def test_a_token_is_worth_nothing_from_its_end_on(when: str, is_over: bool, toke
 def test_a_token_ends_while_the_server_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     file = TokenFile(file_of(f"{ANN} expires=2030-01-01T00:00:00Z\n", "tokens"))
     monkeypatch.setattr(tokens.time, "time", lambda: 1893456000 - 0.1)
-    assert is_let_in(file, ANN)
+    assert is_accepted(file, ANN)
     monkeypatch.setattr(tokens.time, "time", lambda: 1893456000.0)
-    assert not is_let_in(file, ANN)
+    assert not is_accepted(file, ANN)
 
 
 def test_an_order_to_read_it_again_is_followed_and_never_raises(
@@ -626,31 +626,31 @@ def test_an_order_to_read_it_again_is_followed_and_never_raises(
     monkeypatch.setattr(tokens, "_version_of", lambda status: (1,))  # no change is seen
     file = TokenFile(file_of(INI))
     file_of(INI.replace(ANN, "new-0123456789abcdef"))
-    assert is_let_in(file, ANN)
+    assert is_accepted(file, ANN)
     file.reload()
-    assert (is_let_in(file, ANN), is_let_in(file, "new-0123456789abcdef")) == (False, True)
+    assert (is_accepted(file, ANN), is_accepted(file, "new-0123456789abcdef")) == (False, True)
     os.unlink("tokens.cfg")
     file.reload()
     assert "no token is valid any more" in caplog.text
-    assert not is_let_in(file, BOB)
+    assert not is_accepted(file, BOB)
 
 
-def test_many_threads_are_let_in_while_the_file_changes() -> None:
+def test_many_threads_are_accepted_while_the_file_changes() -> None:
     file, stays, errors = TokenFile(file_of(INI)), threading.Event(), []
 
-    def come_in() -> None:
+    def send_token() -> None:
         while not stays.is_set():
-            if not is_let_in(file, ANN) or is_let_in(file, "nobody"):
+            if not is_accepted(file, ANN) or is_accepted(file, "nobody"):
                 errors.append("Ann was kept out, or nobody let in")
 
-    threads = [threading.Thread(target=come_in) for _ in range(4)]
+    threads = [threading.Thread(target=send_token) for _ in range(4)]
     for thread in threads:
         thread.start()
     try:
         for permit in range(50):
             os.replace(file_of(f"{INI}t{permit} = {permit:020}\n", "other"), "tokens.cfg")
-            assert is_let_in(file, f"{permit:020}")
-            assert permit == 0 or not is_let_in(file, f"{permit - 1:020}")
+            assert is_accepted(file, f"{permit:020}")
+            assert permit == 0 or not is_accepted(file, f"{permit - 1:020}")
     finally:
         stays.set()
         for thread in threads:

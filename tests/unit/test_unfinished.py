@@ -52,7 +52,7 @@ def test_only_regular_files_of_such_a_name_are_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOTSUP, errno.ENOLCK])
-def test_where_there_are_no_locks_only_what_is_old_is_removed(
+def test_without_locks_only_old_files_are_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     monkeypatch.setattr(fcntl, "flock", refuse(number))
@@ -85,7 +85,7 @@ def test_a_sweep_that_fails_is_no_reason_not_to_write(
 
 
 @pytest.mark.parametrize("taken", ["before the lock", "while it is locked"])
-def test_a_file_that_is_swept_before_its_writer_has_the_lock_is_made_anew(
+def test_a_file_that_is_swept_before_its_writer_has_the_lock_is_created_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: str
 ) -> None:
     flock = fcntl.flock

@@ -91,13 +91,13 @@ def test_a_missing_root_is_an_error_before_the_first_file(tmp_path: Path, root: 
         find_files(root, warn=print)
 
 
-def test_a_root_that_is_no_file_is_told(tmp_path: Path) -> None:
+def test_a_root_that_is_no_file_is_reported(tmp_path: Path) -> None:
     os.mkfifo("pipe")
     found = Found("pipe")
     assert (found.items, found.warnings) == ([], ["'pipe' is no regular file"])
 
 
-def test_what_is_left_out_is_told_but_for_unfinished_files(tmp_path: Path) -> None:
+def test_left_out_entries_are_reported_except_unfinished_files(tmp_path: Path) -> None:
     part = ".pfstorage-0123456789abcdef.part"
     write_tree(tmp_path, {"d/a": b"", f"d/{part}": b"", f"d/only/{part}": b"", "outside": b""})
     os.mkfifo("d/pipe")
@@ -196,7 +196,7 @@ def test_a_tree_may_be_deeper_than_python_lets_functions_call_each_other(tmp_pat
         sys.setrecursionlimit(limit)
 
 
-def test_what_cannot_be_read_stands_in_its_place_and_the_walk_goes_on(tmp_path: Path) -> None:
+def test_an_unreadable_entry_is_reported_in_order_and_the_walk_continues(tmp_path: Path) -> None:
     """Here it is a directory whose path is too long, since the superuser may read all others."""
     write_tree(tmp_path, {"a": b"", "z": b"", "n": b""})
     nested("m" * 250, 20)

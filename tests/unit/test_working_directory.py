@@ -34,7 +34,7 @@ def test_a_directory_is_the_same_by_all_its_names(linked: Path, spec: str, over:
 
 @pytest.mark.parametrize("spec", ["data", ".", "{pwd}/data"])
 @pytest.mark.parametrize("link", ["links/link", "link/study"])
-def test_what_is_above_the_name_of_the_shell_is_above_its_files(
+def test_the_parent_of_the_name_of_the_shell_is_the_parent_of_its_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, link: str
 ) -> None:
     """The link is the last name of the path of the shell, or the one before."""
