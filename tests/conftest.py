@@ -26,7 +26,7 @@ from tests.support.browser import chromium
 from tests.support.clone import clone
 from tests.support.exchange import TOKEN, Door, client, doors
 from tests.support.faults import Proxy, proxy_to
-from tests.support.jobs import desk, worker
+from tests.support.jobs import job_client, worker
 from tests.support.keystone import keystone
 from tests.support.peer import connect, peer_certificate, serve_peers, tls, trusts
 from tests.support.stores import swift_options

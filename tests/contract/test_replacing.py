@@ -303,10 +303,10 @@ def test_a_file_of_others_stays_theirs_or_becomes_the_owners_alone(
         of_others[4:6] = 12345, 23456
         system_stat, name = os.stat, "a"
 
-        def told(path: Any, **options: Any) -> os.stat_result:
+        def fake_stat(path: Any, **options: Any) -> os.stat_result:
             return os.stat_result(of_others) if path == name else system_stat(path, **options)
 
-        monkeypatch.setattr(os, "stat", told)
+        monkeypatch.setattr(os, "stat", fake_stat)
         monkeypatch.setattr(os, "fchown", refuse(errno.EPERM))
         may = False
     with LocalTree("out").atomic_file(("a",)):

@@ -125,8 +125,8 @@ def test_the_error_of_a_sink_passes_through(storage: Storage) -> None:
     assert get(storage, "a") == b"content"
 
 
-class Told(io.BytesIO):
-    """A sink that wants to know what comes."""
+class MetadataSink(io.BytesIO):
+    """A sink that receives the metadata before the bytes."""
 
     def __init__(self, error: Exception | None = None) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class Told(io.BytesIO):
 @pytest.mark.parametrize("content", [b"0123456789", b""])
 def test_a_sink_gets_the_metadata_before_the_first_byte(storage: Storage, content: bytes) -> None:
     put(storage, "a", content)
-    sink = Told()
+    sink = MetadataSink()
     info = storage.get("a", sink)
     assert (sink.infos, sink.getvalue()) == ([info], content)
     assert info == storage.head("a")
@@ -157,7 +157,7 @@ def test_an_error_that_a_sink_raises_for_the_metadata_passes_through(
     storage: Storage, error: Exception, size: int
 ) -> None:
     put(storage, "a", bytes(size))
-    sink = Told(error)
+    sink = MetadataSink(error)
     with pytest.raises(type(error)) as caught:
         storage.get("a", sink)
     assert caught.value is error
@@ -180,7 +180,7 @@ def test_a_range_is_cut_to_the_object(storage: Storage, byte_range: ByteRange, p
     content = b"0123456789"
     etag = put(storage, "a", content)
     for each in (byte_range, replace(byte_range, etag=etag)):
-        sink = Told()
+        sink = MetadataSink()
         storage.get("a", sink, each)
         assert sink.getvalue() == content[part]
         assert [(info.size, info.etag) for info in sink.infos] == [(10, etag)]

@@ -64,14 +64,14 @@ def connected(server: ThreadedHTTPServer, data: bytes) -> Iterator[socket.socket
         yield connection
 
 
-def told(connection: socket.socket) -> Answer:
+def answer_of(connection: socket.socket) -> Answer:
     [answer] = answers(b"".join(iter(lambda: connection.recv(1 << 16), b"")))
     return answer
 
 
 def put(server: ThreadedHTTPServer, content: bytes, *headers: str) -> Answer:
     with connected(server, head_of(len(content), *headers) + content) as connection:
-        return told(connection)
+        return answer_of(connection)
 
 
 def keys_of(storage: Storage) -> list[str]:
@@ -118,7 +118,7 @@ def test_a_large_put_goes_in_segments_as_it_comes(
         until(lambda: len(segments(swift, container)) == 2)  # before the rest has come
         assert keys_of(swift_storage) == []
         connection.sendall(LARGE[2 * WINDOW + 10 :])
-        assert told(connection).status == 201
+        assert answer_of(connection).status == 201
     assert len(segments(swift, container)) == 4
     assert content_of(swift_storage) == LARGE
 
@@ -168,7 +168,7 @@ def test_the_store_gets_the_first_bytes_while_the_client_still_sends() -> None:
         until(lambda: storage.read == WINDOW)
         assert server.load.uploads.counts()["busy"] == 1
         connection.sendall(LARGE[WINDOW:])
-        assert told(connection).status == 201
+        assert answer_of(connection).status == 201
         until(lambda: server.load.uploads.counts()["busy"] == 0)
     assert content_of(storage) == LARGE
 
@@ -182,7 +182,7 @@ def test_a_storage_that_takes_no_stream_gets_a_file(tmp_path: Path) -> None:
         until(lambda: server.load.spool_space.used == WINDOW)
         assert storage.read == 0
         connection.sendall(LARGE[WINDOW:])
-        assert told(connection).status == 201
+        assert answer_of(connection).status == 201
         until(lambda: server.load.spool_space.used == 0)
     assert content_of(storage) == LARGE
 
@@ -199,7 +199,7 @@ def test_each_upload_gives_its_places_back(storage: Storage) -> None:
                 until(lambda: server.load.spool_space.used > 0)
                 assert [each.counts()["busy"] for each in gates] == [0, 0, 1]
                 other.sendall(LARGE[WINDOW:])
-                assert told(other).status == 201
+                assert answer_of(other).status == 201
 
 
 def test_an_upload_that_finds_no_place_to_stream_is_stored_all_the_same(storage: Storage) -> None:
@@ -239,7 +239,7 @@ def test_a_client_that_stops_half_way_leaves_nothing(
         with connected(server, head_of(len(LARGE)) + LARGE[:sent]) as connection:
             until(lambda: server.load.uploads.counts()["busy"] == 1)
             connection.shutdown(socket.SHUT_WR)
-            assert told(connection).status == 400
+            assert answer_of(connection).status == 400
         with connected(server, head_of(len(LARGE)) + LARGE[:sent]) as connection:
             until(lambda: server.load.uploads.counts()["busy"] == 1)
         until(lambda: server.load.at_work == 0)
@@ -255,7 +255,7 @@ def test_a_client_that_gets_too_slow_leaves_nothing(
         served(storage, segment_size=segment_size, head_seconds=0.2, idle_seconds=0.3) as server,
         connected(server, head_of(len(LARGE)) + LARGE[: 2 * WINDOW]) as connection,
     ):
-        answer = told(connection)
+        answer = answer_of(connection)
     assert (answer.status, answer.json["error"]["type"]) == (408, "SlowRequestError")
     require_as_before(storage, before, request)
 
@@ -389,7 +389,7 @@ def test_a_refusal_of_the_store_is_reported_while_the_client_still_sends(
     with served(behind) as server:
         proxy.fault(Fault("answer", status=status), "PUT")
         with connected(server, head_of(len(LARGE)) + LARGE[:WINDOW]) as connection:
-            answer = told(connection)  # the rest is never sent
+            answer = answer_of(connection)  # the rest is never sent
         assert answer.status >= 400
         assert answer.json["status"] is False
 
@@ -454,16 +454,16 @@ def test_uploads_on_the_disk_have_so_much_room_in_all(of: Callable[[bytes], byte
         with connected(server, of(LARGE[:900_000])[:-100]) as first:  # its end is yet to come
             until(lambda: server.load.spool_space.used > spooled)
             with connected(server, of(LARGE[:300_000])) as second:
-                answer = told(second)
+                answer = answer_of(second)
             assert (answer.status, answer.json["error"]["type"]) == (503, "BusyError")
             assert "--maxSpool" in answer.json["msg"]
             assert server.load.spool_space.is_wanted_of("")  # so whoever takes their time must hurry
             assert answer.headers["retry-after"]
             first.sendall(of(LARGE[:900_000])[-100:])
-            assert told(first).status in (200, 201)
+            assert answer_of(first).status in (200, 201)
         until(lambda: server.load.spool_space.used == 0)
         with connected(server, of(LARGE[:300_000])) as third:
-            assert told(third).status in (200, 201)
+            assert answer_of(third).status in (200, 201)
         assert content_of(storage) == LARGE[:300_000]
 
 
@@ -485,9 +485,9 @@ def test_one_token_has_half_of_the_room_and_leaves_the_rest_to_others(tmp_path: 
     ):
         until(lambda: server.load.spool_space.used > 200_000)
         with connected(server, of("eve")) as second:
-            assert told(second).status == 503
+            assert answer_of(second).status == 503
         with connected(server, of("ann")) as third:
-            assert told(third).status == 201
+            assert answer_of(third).status == 201
 
 
 def test_an_upload_that_is_larger_than_the_room_is_refused_before_it_comes(tmp_path: Path) -> None:
@@ -495,7 +495,7 @@ def test_an_upload_that_is_larger_than_the_room_is_refused_before_it_comes(tmp_p
         assert put(server, LARGE).status == 201  # it needs none
         form = form_of(LARGE)
         with connected(server, form[: form.index(b"\r\n\r\n") + 4]) as connection:
-            answer = told(connection)
+            answer = answer_of(connection)
         assert (answer.status, answer.json["error"]["type"]) == (413, "TooLargeError")
 
 

@@ -52,7 +52,7 @@ class Race:
         """Have the processes make their *moves* at once; return their replies."""
         for number, (process, move) in enumerate(zip(self._processes, moves, strict=True)):
             assert process.stdin
-            process.stdin.write(json.dumps(_told(move, number)) + "\n")
+            process.stdin.write(json.dumps(_message_of(move, number)) + "\n")
             process.stdin.flush()
         return [json.loads(process.stdout.readline()) for process in self._processes if process.stdout]
 
@@ -62,7 +62,7 @@ class Race:
         assert [process.returncode for process in self._processes] == [0] * RACERS
 
 
-def _told(move: str, number: int) -> Any:
+def _message_of(move: str, number: int) -> Any:
     if move == "delete":
         return KEY
     target, file = str(Path.cwd() / f"pulled{number}"), str(Path.cwd() / f"{move}{number}")
@@ -145,12 +145,12 @@ def test_an_object_in_memory_is_whole_and_of_one_writer_while_threads_change_it(
 
         def work(number: int) -> None:
             for move in random.Random(number).choices(MOVES, k=30):
-                told = _told(move, number)
+                message = _message_of(move, number)
                 if move == "delete":
                     with contextlib.suppress(NotFoundError):
                         storage.delete(KEY)
                 else:
-                    run(storage, told["action"], **told["meta"])
+                    run(storage, message["action"], **message["meta"])
                 if (pulled := Path(f"pulled{number}")).exists():
                     seen.add(pulled.read_bytes())
                 if (content := content_of(storage)) is not None:
@@ -196,5 +196,5 @@ def test_the_slower_of_two_pushes_to_one_key_replaces_the_quicker_one_and_keeps_
 
 
 def _message(move: str, number: int) -> dict[str, Any]:
-    told = _told(move, number)
-    return {"action": told["action"], **told["meta"]}
+    message = _message_of(move, number)
+    return {"action": message["action"], **message["meta"]}

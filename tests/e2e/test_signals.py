@@ -194,5 +194,5 @@ def test_a_server_under_nohup_reads_its_settings_again_at_sighup(tmp_path: Path)
     program = ("-c", f"{code}; runpy.run_module('pfstorage', run_name='__main__')")
     with server_process(tmp_path, "--type", "memory", "--forever", program=program) as served:
         served.process.send_signal(signal.SIGHUP)
-        served.tells("reloaded the settings")
+        served.wait_for_output("reloaded the settings")
         assert answered(served.port, "hello", askAbout="timestamp")[0] == 200

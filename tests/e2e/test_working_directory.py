@@ -39,13 +39,13 @@ def test_a_script_may_use_the_path_of_its_shell(linked: Path) -> None:
 
 
 @pytest.fixture
-def gone(tmp_path: Path) -> Path:
+def removed_directory(tmp_path: Path) -> Path:
     write_tree(tmp_path, {"data/a": b"aaa"})
     (tmp_path / "gone").mkdir()
     return tmp_path / "gone"
 
 
-def test_absolute_paths_work_where_the_working_directory_was_removed(gone: Path, tmp_path: Path) -> None:
+def test_absolute_paths_work_where_the_working_directory_was_removed(removed_directory: Path, tmp_path: Path) -> None:
     store = ("--type", "filesystem", "--storeBase", f"{tmp_path}/store")
     put = {
         "putSpec": f"{tmp_path}/data",
@@ -56,9 +56,9 @@ def test_absolute_paths_work_where_the_working_directory_was_removed(gone: Path,
     pull = {"fromLocation": "s", "mapLocationOver": f"{tmp_path}/out", "audit": True}
     listed = {"fileList": [f"{tmp_path}/data/a"], "inLocation": "t", "mapLocationOver": f"{tmp_path}/data"}
     for action, meta in (("objPut", put), ("objPut", listed), ("objPull", pull), ("objVerify", pull)):
-        gone.mkdir(exist_ok=True)
+        removed_directory.mkdir(exist_ok=True)
         message = json.dumps({"action": action, "meta": meta})
-        reply = run_in(gone, *store, "--msg", message, removed=True)
+        reply = run_in(removed_directory, *store, "--msg", message, removed=True)
         assert reply["status"] is True, reply
     assert read_tree(tmp_path / "out") == {"a": b"aaa"}
     assert sorted(read_tree(tmp_path / "store")) == ["s/a", "t/a"]
@@ -74,22 +74,22 @@ def test_absolute_paths_work_where_the_working_directory_was_removed(gone: Path,
     ],
 )
 def test_relative_paths_are_reported_as_missing(
-    gone: Path, tmp_path: Path, action: str, meta: dict[str, Any]
+    removed_directory: Path, tmp_path: Path, action: str, meta: dict[str, Any]
 ) -> None:
     with open_storage(type="filesystem", store_base=str(tmp_path / "store")) as storage:
         storage.put("s/a", io.BytesIO(b"aaa"), 3)
     store = ("--type", "filesystem", "--storeBase", f"{tmp_path}/store")
-    reply = run_in(gone, *store, "--msg", json.dumps({"action": action, "meta": meta}), removed=True)
+    reply = run_in(removed_directory, *store, "--msg", json.dumps({"action": action, "meta": meta}), removed=True)
     assert reply["status"] is False
     assert "No such file or directory" in reply["msg"]
 
 
-def test_a_relative_store_is_reported_as_missing(gone: Path) -> None:
+def test_a_relative_store_is_reported_as_missing(removed_directory: Path) -> None:
     message = json.dumps({"action": "ls", "meta": {}})
-    reply = run_in(gone, "--type", "filesystem", "--storeBase", "store", "--msg", message, removed=True)
+    reply = run_in(removed_directory, "--type", "filesystem", "--storeBase", "store", "--msg", message, removed=True)
     assert "use absolute paths" in reply["msg"]
 
 
-def test_a_server_is_not_started_where_there_is_no_directory(gone: Path) -> None:
-    reply = run_in(gone, "--server", "--portSelf", "0", "--type", "memory", removed=True)
+def test_a_server_is_not_started_where_there_is_no_directory(removed_directory: Path) -> None:
+    reply = run_in(removed_directory, "--server", "--portSelf", "0", "--type", "memory", removed=True)
     assert "can't find the working directory" in reply["msg"]

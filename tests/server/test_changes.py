@@ -238,18 +238,18 @@ def test_a_job_changes_no_settings() -> None:
     assert handler.settings == SETTINGS
 
 
-def told(served: Served, action: str, **meta: Any) -> tuple[int, Any]:
+def post_message(served: Served, action: str, **meta: Any) -> tuple[int, Any]:
     found = answer(served.port, post(message(action, **meta)))
     return found.status, found.json
 
 
 def test_the_verbosity_holds_for_the_next_line(tmp_path: Path) -> None:
     with server_process(tmp_path, "--type", "memory", "--forever") as served:
-        assert told(served, "internalctl", var="/this/verbosity", set=0)[0] == 200
-        assert told(served, "hello", askAbout="timestamp")[0] == 200
-        assert told(served, "internalctl", var="/this/verbosity", set=1)[0] == 200
-        assert told(served, "objExists", obj="a")[0] == 200
-        served.tells("objExists")
+        assert post_message(served, "internalctl", var="/this/verbosity", set=0)[0] == 200
+        assert post_message(served, "hello", askAbout="timestamp")[0] == 200
+        assert post_message(served, "internalctl", var="/this/verbosity", set=1)[0] == 200
+        assert post_message(served, "objExists", obj="a")[0] == 200
+        served.wait_for_output("objExists")
         served.process.send_signal(signal.SIGTERM)
         said = served.ends()[1]
     assert "hello" not in said
@@ -414,8 +414,8 @@ def test_a_server_keeps_its_store_at_sighup_rather_than_send_the_key_elsewhere(
     with server_process(tmp_path, *flags, SWIFT_KEY=swift.key, SWIFT_USERNAME=swift.user) as served:
         write(swift={**block, "auth_url": thief.url})
         served.process.send_signal(signal.SIGHUP)
-        served.tells("the old settings stay in use: swift.auth_url has changed, and swift.key has not")
-        assert told(served, "ls")[1]["ls"] == [{"name": "kept"}]
+        served.wait_for_output("the old settings stay in use: swift.auth_url has changed, and swift.key has not")
+        assert post_message(served, "ls")[1]["ls"] == [{"name": "kept"}]
     assert not thief.has_come()
 
 

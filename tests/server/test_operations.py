@@ -570,7 +570,7 @@ def test_the_tokens_are_read_again_on_sighup(tmp_path: Path) -> None:
         assert (status("0123456789abcdef-one"), status("0123456789abcdef-two")) == (200, 401)
         tokens.write_text("0123456789abcdef-two\n")
         served.process.send_signal(signal.SIGHUP)
-        served.tells("the tokens have changed: 1 are known")
+        served.wait_for_output("the tokens have changed: 1 are known")
         assert (status("0123456789abcdef-one"), status("0123456789abcdef-two")) == (401, 200)
 
 
@@ -591,7 +591,7 @@ def test_a_typo_in_the_tokens_gives_nobody_more_rights(tmp_path: Path, command: 
 
         tokens.write_text(good.replace("[TOKEN RIGHTS]", title))
         served.process.send_signal(signal.SIGHUP)
-        served.tells("the previous tokens stay valid: ")
+        served.wait_for_output("the previous tokens stay valid: ")
         for _ in range(3):
             assert status("objExists", obj="a") in (200, 404)
             assert status("objPut", putSpec="tokens.cfg") == 403
@@ -611,7 +611,7 @@ def test_a_typo_in_the_tokens_gives_nobody_more_rights(tmp_path: Path, command: 
 def test_a_store_that_is_away_at_the_start_is_reported(tmp_path: Path) -> None:
     with server_process(tmp_path, *STORE, "--forever") as served:
         served.process.send_signal(signal.SIGHUP)
-        served.tells("serves store (which the first upload creates)")
+        served.wait_for_output("serves store (which the first upload creates)")
 
 
 @pytest.mark.parametrize(("key", "is_reported"), [("a-key-of-ours", True), (None, False)])
@@ -652,14 +652,14 @@ def test_hup_makes_it_read_the_settings_again_if_they_are_good(tmp_path: Path) -
         assert state("container_name") == "second"
         settings.write_text('{"swift": {"container_name": 7')
         served.process.send_signal(signal.SIGHUP)
-        served.tells("is not JSON")
+        served.wait_for_output("is not JSON")
         settings.write_text('{"swift": {"container_name": "third"}}')
         key.write_text(" \n")
         served.process.send_signal(signal.SIGHUP)
-        served.tells("the old settings stay in use: --swiftKey: the secret is empty")
+        served.wait_for_output("the old settings stay in use: --swiftKey: the secret is empty")
         key.unlink()
         served.process.send_signal(signal.SIGHUP)
-        served.tells("No such file")
+        served.wait_for_output("No such file")
         assert state("container_name") == "second"
         served.process.send_signal(signal.SIGTERM)
         _, said = served.ends()

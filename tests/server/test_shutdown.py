@@ -40,7 +40,7 @@ def test_the_second_signal_ends_a_server_at_once(tmp_path: Path) -> None:
         connection.sendall(request("POST", CMD, "Content-Length: 100", "Expect: 100-continue"))
         assert b"100 Continue" in connection.recv(1000)  # it is at work
         served.process.send_signal(signal.SIGTERM)
-        served.tells("no more requests are accepted; 1 are at work")
+        served.wait_for_output("no more requests are accepted; 1 are at work")
         settle()
         assert served.process.poll() is None
         served.process.send_signal(signal.SIGTERM)

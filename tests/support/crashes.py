@@ -93,10 +93,10 @@ class Disk:
             if found and int(found[4]) >= 0 and self._do(found[2], found[3], int(found[4])):
                 yield found[2]
 
-    def _do(self, call: str, told: str, result: int) -> bool:
-        opened = _OPEN.search(told)
-        if call == "write" and told.startswith("2<"):
-            self.said.append(_NAME.findall(told)[0].removesuffix("\\n"))
+    def _do(self, call: str, arguments: str, result: int) -> bool:
+        opened = _OPEN.search(arguments)
+        if call == "write" and arguments.startswith("2<"):
+            self.said.append(_NAME.findall(arguments)[0].removesuffix("\\n"))
             return True
         if call in ("write", "pwrite64", "ftruncate", "fallocate", "fsetxattr", "fsync", "fdatasync"):
             node = opened and self._at(opened[1], is_gone=bool(opened[2]))
@@ -106,24 +106,24 @@ class Disk:
                 node.sync()
                 return True
             assert isinstance(node, File)
-            node.unsynced.add(_NAME.findall(told)[0] if call == "fsetxattr" else BYTES)
+            node.unsynced.add(_NAME.findall(arguments)[0] if call == "fsetxattr" else BYTES)
             node.size += result if call.endswith(("write", "write64")) else 0
             return True
         if call == "syncfs":
             for each in self._all(self._top):
                 each.sync()
             return True
-        return self._name(call, told)
+        return self._name(call, arguments)
 
-    def _name(self, call: str, told: str) -> bool:
+    def _name(self, call: str, arguments: str) -> bool:
         """Do what changes names."""
-        bases = [found[1] for found in _OPEN.finditer(told)] or [str(self._base)] * 2
-        paths = [os.path.join(*pair) for pair in zip(bases, _NAME.findall(told), strict=False)]
+        bases = [found[1] for found in _OPEN.finditer(arguments)] or [str(self._base)] * 2
+        paths = [os.path.join(*pair) for pair in zip(bases, _NAME.findall(arguments), strict=False)]
         if not all(path.startswith(f"{self._base}/") for path in paths):
             return False
         directory, name = self._around(paths[0])
         if call.startswith("openat"):
-            if "O_CREAT" not in told or name in directory.names:
+            if "O_CREAT" not in arguments or name in directory.names:
                 return False
             directory.change(**{name: File()})
         elif call.startswith("mkdir"):

@@ -244,7 +244,7 @@ class Served:
     process: subprocess.Popen[str]
     _said: list[bytes] = field(default_factory=list)
 
-    def tells(self, text: str) -> None:
+    def wait_for_output(self, text: str) -> None:
         """Wait until *text* stands in what was said on stderr since then."""
         assert self.process.stderr is not None
         with selectors.DefaultSelector() as selector:

@@ -35,7 +35,7 @@ PUT = {"putSpec": "data", "inLocation": "s", "mapLocationOver": "data"}
 PULL = {"fromLocation": "s", "mapLocationOver": "out"}
 
 
-class Desk:
+class JobClient:
     """A dispatcher with jobs, as a server has it."""
 
     def __init__(self, storage: Storage, directory: str = "", **options: Any) -> None:
@@ -60,22 +60,22 @@ class Desk:
 
 
 @contextlib.contextmanager
-def desk_of(storage: Storage, directory: str = "", *, starts: bool = True, **options: Any) -> Iterator[Desk]:
-    desk = Desk(storage, directory, **options)
+def job_client_of(storage: Storage, directory: str = "", *, starts: bool = True, **options: Any) -> Iterator[JobClient]:
+    job_client = JobClient(storage, directory, **options)
     try:
         if starts:
-            desk.jobs.start()
-        yield desk
+            job_client.jobs.start()
+        yield job_client
     finally:
-        desk.jobs.close(10)
+        job_client.jobs.close(10)
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
+def job_client(tmp_path: Path) -> Iterator[JobClient]:
     """Jobs over a store in memory, and some files to move."""
     write_tree(tmp_path / "data", FILES)
-    with open_storage("memory") as storage, desk_of(storage, str(tmp_path / "state")) as desk:
-        yield desk
+    with open_storage("memory") as storage, job_client_of(storage, str(tmp_path / "state")) as job_client:
+        yield job_client
 
 
 def job_request(number: int = 0, **more: Any) -> JobRequest:

@@ -355,7 +355,7 @@ def settings_are_changed(scene: Scene) -> None:
     (scene.directory / "settings.json").write_text(before)
 
 
-def all_goes_wrong(scene: Scene) -> None:
+def all_requests_fail(scene: Scene) -> None:
     scene.ask("explode", path=PATIENT)
     for fault, where in (
         (Fault("answer", status=403), is_login),
@@ -498,7 +498,7 @@ def scene(
         metas_hold_secrets(scene)
         settings_are_changed(scene)
         tokens_change(scene, tokens)
-        all_goes_wrong(scene)
+        all_requests_fail(scene)
         scene.keep_files()
         served.process.send_signal(signal.SIGTERM)
         assert served.process.wait(60) == 0

@@ -27,11 +27,11 @@ def permit(
 
 
 def test_the_queue_limits_simultaneous_permits_and_grants_all() -> None:
-    entrance, lock, present, most = AdmissionQueue(3), threading.Lock(), 0, 0
+    queue, lock, present, most = AdmissionQueue(3), threading.Lock(), 0, 0
 
-    def pass_through() -> None:
+    def use_permit() -> None:
         nonlocal present, most
-        with permit(entrance):
+        with permit(queue):
             with lock:
                 present += 1
                 most = max(most, present)
@@ -39,47 +39,47 @@ def test_the_queue_limits_simultaneous_permits_and_grants_all() -> None:
             with lock:
                 present -= 1
 
-    assert in_threads([pass_through] * 9) == []
+    assert in_threads([use_permit] * 9) == []
     assert most == 3
-    assert entrance.counts() == {"busy": 0, "waiting": 0}
+    assert queue.counts() == {"busy": 0, "waiting": 0}
 
 
 def test_surplus_waiting_requests_are_refused_at_once() -> None:
-    entrance, release = AdmissionQueue(1), threading.Event()
+    queue, release = AdmissionQueue(1), threading.Event()
     errors = []
 
     def hold() -> None:
-        with permit(entrance):
+        with permit(queue):
             release.wait(10)
 
     threads = [threading.Thread(target=hold) for _ in range(1 + WAITING_PER_WORKING)]
     for thread in threads:
         thread.start()
-    while entrance.counts() != {"busy": 1, "waiting": WAITING_PER_WORKING}:
+    while queue.counts() != {"busy": 1, "waiting": WAITING_PER_WORKING}:
         threading.Event().wait(0.01)
-    with pytest.raises(BusyError, match="too much to do"), permit(entrance):
+    with pytest.raises(BusyError, match="too much to do"), permit(queue):
         errors.append("it was let in")
     release.set()
     for thread in threads:
         thread.join()
     assert errors == []
-    with permit(entrance):
+    with permit(queue):
         pass
 
 
 def test_a_request_that_waits_too_long_is_refused_and_blocks_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "WAIT_SECONDS", 0.05)
-    entrance = AdmissionQueue(1)
-    with permit(entrance), pytest.raises(BusyError), permit(entrance):
+    queue = AdmissionQueue(1)
+    with permit(queue), pytest.raises(BusyError), permit(queue):
         pass
-    with permit(entrance):
+    with permit(queue):
         pass
 
 
 def test_a_request_that_fails_releases_its_permit() -> None:
-    entrance = AdmissionQueue(1)
+    queue = AdmissionQueue(1)
     for _ in range(3):
-        with pytest.raises(ValueError, match="inside"), permit(entrance):
+        with pytest.raises(ValueError, match="inside"), permit(queue):
             raise ValueError("inside")
 
 
@@ -100,42 +100,42 @@ def test_transfers_leave_permits_to_others_and_have_a_limit_of_their_own(
 
 
 def test_a_request_that_needs_no_store_takes_no_permit() -> None:
-    entrance = AdmissionQueue(1)
-    with RequestPermit(entrance, AdmissionQueue(1)), permit(entrance) as inside:
-        inside.begin()  # once more is no second place
-        assert entrance.counts() == {"busy": 1, "waiting": 0}
-    assert entrance.counts()["busy"] == 0
+    queue = AdmissionQueue(1)
+    with RequestPermit(queue, AdmissionQueue(1)), permit(queue) as inside:
+        inside.begin()  # a second call takes no second permit
+        assert queue.counts() == {"busy": 1, "waiting": 0}
+    assert queue.counts()["busy"] == 0
 
 
 def test_a_request_whose_client_has_disconnected_passes_its_permit_on() -> None:
-    entrance, told = AdmissionQueue(1), []
+    queue, continued = AdmissionQueue(1), []
 
     def wait() -> None:
-        with pytest.raises(StoppedError, match="went away"), permit(entrance, is_gone=lambda: True):
-            told.append("it went on")
+        with pytest.raises(StoppedError, match="went away"), permit(queue, is_gone=lambda: True):
+            continued.append("it went on")
 
-    with permit(entrance):
+    with permit(queue):
         thread = threading.Thread(target=wait)
         thread.start()
-        while entrance.counts()["waiting"] == 0:
+        while queue.counts()["waiting"] == 0:
             threading.Event().wait(0.001)
     thread.join()
-    assert told == []
-    assert entrance.counts() == {"busy": 0, "waiting": 0}
+    assert continued == []
+    assert queue.counts() == {"busy": 0, "waiting": 0}
 
 
 def test_waiting_requests_are_admitted_in_the_order_of_arrival() -> None:
-    entrance, order = AdmissionQueue(1), []
+    queue, order = AdmissionQueue(1), []
 
-    def pass_through(number: int) -> None:
-        with permit(entrance):
+    def use_permit(number: int) -> None:
+        with permit(queue):
             order.append(number)
 
-    threads = [threading.Thread(target=pass_through, args=(number,)) for number in range(8)]
-    with permit(entrance):
+    threads = [threading.Thread(target=use_permit, args=(number,)) for number in range(8)]
+    with permit(queue):
         for number, thread in enumerate(threads):
             thread.start()
-            while entrance.counts()["waiting"] <= number:
+            while queue.counts()["waiting"] <= number:
                 threading.Event().wait(0.001)
     for thread in threads:
         thread.join()
@@ -144,18 +144,18 @@ def test_waiting_requests_are_admitted_in_the_order_of_arrival() -> None:
 
 def test_a_request_admitted_as_it_gives_up_has_the_permit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "WAIT_SECONDS", 0.001)
-    entrance, passed = AdmissionQueue(1), 0
+    queue, passed = AdmissionQueue(1), 0
 
-    def pass_through() -> None:
+    def use_permit() -> None:
         nonlocal passed
         for _ in range(200):
-            with contextlib.suppress(BusyError), permit(entrance):
+            with contextlib.suppress(BusyError), permit(queue):
                 passed += 1
                 threading.Event().wait(0.001)
 
-    assert in_threads([pass_through] * 4) == []
+    assert in_threads([use_permit] * 4) == []
     assert passed > 0
-    assert entrance.counts() == {"busy": 0, "waiting": 0}
+    assert queue.counts() == {"busy": 0, "waiting": 0}
 
 
 def test_after_the_end_nothing_is_admitted_and_waiting_requests_are_refused() -> None:

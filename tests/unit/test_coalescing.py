@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pfstorage.backends import coalescing as shared
+from pfstorage.backends import coalescing
 from pfstorage.backends.coalescing import MAX_CONCURRENT, RequestCoalescer
 from pfstorage.errors import StoppedError
 from tests.support.waiting import settle, until
@@ -41,18 +41,18 @@ class Store:
 
 
 @pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared, "MAX_SHARED_WAIT", SECONDS)
+def long_shared_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coalescing, "MAX_SHARED_WAIT", SECONDS)
 
 
-def busy(store: Store, pool: ThreadPoolExecutor) -> list[Future[int]]:
+def fill_slots(store: Store, pool: ThreadPoolExecutor) -> list[Future[int]]:
     """Have as many ask as may at once."""
     first = [pool.submit(store.get) for _ in range(MAX_CONCURRENT)]
     until(lambda: store.questions == MAX_CONCURRENT)
     return first
 
 
-def joined(store: Store, pool: ThreadPoolExecutor, count: int) -> list[Future[int]]:
+def join_waiting(store: Store, pool: ThreadPoolExecutor, count: int) -> list[Future[int]]:
     """Have *count* more ask; return when all of them wait."""
     entered = threading.Semaphore(0)
 
@@ -68,12 +68,12 @@ def joined(store: Store, pool: ThreadPoolExecutor, count: int) -> list[Future[in
     return asked
 
 
-@pytest.mark.usefixtures("patient")
+@pytest.mark.usefixtures("long_shared_wait")
 def test_waiting_callers_are_answered_together() -> None:
     store = Store()
     with ThreadPoolExecutor(20) as pool:
-        first = busy(store, pool)
-        rest = joined(store, pool, 10)
+        first = fill_slots(store, pool)
+        rest = join_waiting(store, pool, 10)
         assert store.questions == MAX_CONCURRENT
         store.may_answer.release(MAX_CONCURRENT + 1)
         assert {each.result(SECONDS) for each in first} == set(range(MAX_CONCURRENT))
@@ -82,27 +82,27 @@ def test_waiting_callers_are_answered_together() -> None:
     assert store.answers._requests == {}
 
 
-@pytest.mark.usefixtures("patient")
+@pytest.mark.usefixtures("long_shared_wait")
 def test_no_caller_joins_a_request_that_is_under_way() -> None:
     store = Store()
     with ThreadPoolExecutor(20) as pool:
-        busy(store, pool)
-        early = joined(store, pool, 3)
+        fill_slots(store, pool)
+        early = join_waiting(store, pool, 3)
         store.may_answer.release(1)
         until(lambda: store.questions == MAX_CONCURRENT + 1)  # the early ones are being asked for
-        late = joined(store, pool, 3)
+        late = join_waiting(store, pool, 3)
         store.may_answer.release(3)
         assert {each.result(SECONDS) for each in early} == {MAX_CONCURRENT}
         assert {each.result(SECONDS) for each in late} == {MAX_CONCURRENT + 1}
     assert store.answers._requests == {}
 
 
-@pytest.mark.usefixtures("patient")
+@pytest.mark.usefixtures("long_shared_wait")
 def test_another_request_does_not_wait() -> None:
     store = Store()
     with ThreadPoolExecutor(20) as pool:
-        busy(store, pool)
-        waiting = joined(store, pool, 1)
+        fill_slots(store, pool)
+        waiting = join_waiting(store, pool, 1)
         other = pool.submit(store.get, "another")
         until(lambda: store.questions == MAX_CONCURRENT + 1)
         store.may_answer.release(MAX_CONCURRENT + 2)
@@ -117,10 +117,10 @@ def test_a_caller_that_asks_alone_asks_each_time() -> None:
 
 
 def test_a_request_that_is_never_answered_delays_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared, "MAX_SHARED_WAIT", 0.01)
+    monkeypatch.setattr(coalescing, "MAX_SHARED_WAIT", 0.01)
     store = Store()
     with ThreadPoolExecutor(20) as pool:
-        stalled = busy(store, pool)
+        stalled = fill_slots(store, pool)
         late = pool.submit(store.get)
         until(lambda: store.questions == MAX_CONCURRENT + 1)
         store.may_answer.release(MAX_CONCURRENT + 1)
@@ -129,7 +129,7 @@ def test_a_request_that_is_never_answered_delays_nobody(monkeypatch: pytest.Monk
     assert store.answers._requests == {}
 
 
-@pytest.mark.usefixtures("patient")
+@pytest.mark.usefixtures("long_shared_wait")
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
 def test_a_failure_is_raised_to_each_waiting_caller_and_then_forgotten(kind: type[BaseException]) -> None:
     answers: RequestCoalescer[int] = RequestCoalescer()
@@ -160,10 +160,10 @@ def test_a_caller_that_is_interrupted_leaves_no_waiting_caller_behind(
             raise KeyboardInterrupt
 
     has_joined = threading.Event()
-    make = shared._SharedRequest
-    monkeypatch.setattr(shared, "_SharedRequest", lambda: make(Interrupted()))
+    make = coalescing._SharedRequest
+    monkeypatch.setattr(coalescing, "_SharedRequest", lambda: make(Interrupted()))
     with ThreadPoolExecutor(20) as pool:
-        busy(store, pool)
+        fill_slots(store, pool)
         rest = [pool.submit(store.get) for _ in range(4)]
         until(store.waiting)
         settle()
@@ -173,7 +173,7 @@ def test_a_caller_that_is_interrupted_leaves_no_waiting_caller_behind(
     assert store.answers._requests == {}
 
 
-def test_a_caller_that_is_cancelled_while_it_asks_for_others_cancels_none_of_them(patient: None) -> None:
+def test_a_caller_that_is_cancelled_while_it_asks_for_others_cancels_none_of_them(long_shared_wait: None) -> None:
     answers: RequestCoalescer[int] = RequestCoalescer()
     may_answer, asked = threading.Semaphore(0), threading.Semaphore(0)
 

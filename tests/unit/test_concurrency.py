@@ -195,7 +195,7 @@ def test_a_cancelled_wait_does_not_delay_others(how: str) -> None:
 def test_threads_pass_in_the_order_of_their_calls() -> None:
     rate_limiter, passed, cancellation = RateLimiter(1000.0), [], CancellationToken()
 
-    class Turns(deque[threading.Event]):
+    class RecordingQueue(deque[threading.Event]):
         def remove(self, permit: threading.Event) -> None:
             passed.append(threading.current_thread().name)
             super().remove(permit)
@@ -204,7 +204,7 @@ def test_threads_pass_in_the_order_of_their_calls() -> None:
         for _ in range(3):
             rate_limiter.take(30, cancellation)
 
-    rate_limiter._waiting = Turns()
+    rate_limiter._waiting = RecordingQueue()
     rate_limiter._free_at = time.monotonic() + 3600  # until all are there, one after the other
     threads = [threading.Thread(target=take, name=name) for name in "abcde"]
     for number, thread in enumerate(threads, 1):

@@ -124,12 +124,12 @@ def test_a_form_of_too_many_lists_and_objects_is_not_read() -> None:
 def test_one_large_message_at_a_time_is_decoded_until_the_store_is_needed_or_it_is_answered() -> None:
     decoding, quick, long = AdmissionQueue(1), AdmissionQueue(8), AdmissionQueue(8)
 
-    def new_turn() -> RequestPermit:
+    def new_permit() -> RequestPermit:
         return RequestPermit(quick, long, decoding=decoding)
 
-    first, second, third = new_turn(), new_turn(), new_turn()
+    first, second, third = new_permit(), new_permit(), new_permit()
     first.begin_decoding(LARGE_MESSAGE + 1)
-    small = new_turn()
+    small = new_permit()
     small.begin_decoding(LARGE_MESSAGE)
     assert decoding.counts() == {"busy": 1, "waiting": 0}
     waiting = threading.Thread(target=second.begin_decoding, args=(LARGE_MESSAGE + 1,))

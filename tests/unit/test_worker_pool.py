@@ -46,7 +46,7 @@ class Meeting:
         self.held.set()
 
 
-def shared(pool: WorkerPool, tasks: Sequence[Callable[[], int]]) -> list[int] | ValueError:
+def results_of_share(pool: WorkerPool, tasks: Sequence[Callable[[], int]]) -> list[int] | ValueError:
     """Run *tasks* as the subtasks of a task of *pool*; return their results, or the error."""
     results: list[list[int] | ValueError] = []
     done = threading.Event()
@@ -122,7 +122,7 @@ def test_free_workers_run_subtasks(make_pool: Callable[[int], WorkerPool]) -> No
         meeting()
         return number
 
-    assert shared(pool, [functools.partial(piece, number) for number in range(4)]) == [0, 1, 2, 3]
+    assert results_of_share(pool, [functools.partial(piece, number) for number in range(4)]) == [0, 1, 2, 3]
     assert meeting.held.is_set()
 
 
@@ -133,12 +133,12 @@ def test_results_are_in_order(make_pool: Callable[[int], WorkerPool], workers: i
         return number
 
     pieces = [functools.partial(piece, number) for number in range(50)]
-    assert shared(make_pool(workers), pieces) == list(range(50))
+    assert results_of_share(make_pool(workers), pieces) == list(range(50))
 
 
 def test_a_single_worker_runs_all_subtasks(make_pool: Callable[[int], WorkerPool]) -> None:
     pool = make_pool(1)
-    here = shared(pool, [threading.get_ident] * 20)
+    here = results_of_share(pool, [threading.get_ident] * 20)
     assert isinstance(here, list)
     assert len(set(here)) == 1
 
@@ -158,7 +158,7 @@ def test_tasks_with_subtasks_do_not_deadlock(make_pool: Callable[[int], WorkerPo
 
 
 def test_no_subtasks_have_no_results(make_pool: Callable[[int], WorkerPool]) -> None:
-    assert shared(make_pool(2), []) == []
+    assert results_of_share(make_pool(2), []) == []
 
 
 def test_subtasks_run_before_other_tasks(make_pool: Callable[[int], WorkerPool]) -> None:
@@ -197,7 +197,7 @@ def test_the_first_error_is_raised_and_drops_further_subtasks(
             raise ValueError(number)
         return number
 
-    error = shared(make_pool(1), [functools.partial(piece, number) for number in range(100)])
+    error = results_of_share(make_pool(1), [functools.partial(piece, number) for number in range(100)])
     assert isinstance(error, ValueError)
     assert error.args == (3,)
     assert begun == [0, 1, 2, 3]
@@ -219,7 +219,7 @@ def test_the_first_of_two_errors_is_raised(make_pool: Callable[[int], WorkerPool
 
     for tasks in ([fails_first, fails_later], [fails_later, fails_first]):
         failed.clear()
-        assert str(shared(make_pool(2), tasks)) == "first"
+        assert str(results_of_share(make_pool(2), tasks)) == "first"
         both = Meeting(2)
 
 
@@ -236,7 +236,7 @@ def test_an_error_waits_for_running_subtasks(make_pool: Callable[[int], WorkerPo
         both()
         raise ValueError
 
-    assert isinstance(shared(pool, [fails, slow]), ValueError)
+    assert isinstance(results_of_share(pool, [fails, slow]), ValueError)
     assert ended.is_set()
 
 
@@ -348,7 +348,7 @@ def test_few_threads_run_all_tasks(make_pool: Callable[[int], WorkerPool], few_t
         pool.submit(all_done.release)
     for _ in range(100):
         assert all_done.acquire(timeout=TIMEOUT)
-    assert shared(pool, [lambda: 1] * 20) == [1] * 20
+    assert results_of_share(pool, [lambda: 1] * 20) == [1] * 20
 
 
 def test_without_any_thread_submit_raises(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.support.attacks.row import ADMIN, BEARER, READER, Row, told
+from tests.support.attacks.row import ADMIN, BEARER, READER, Row, message_bytes
 from tests.support.exchange import MULTIPART, message, multipart, post
 
 STARS = "*a" * 200 + "b"
@@ -19,22 +19,22 @@ def nested(depth: int, size: int) -> bytes:
 
 
 def ctl(**meta: Any) -> bytes:
-    return told("internalctl", token=ADMIN, **meta)
+    return message_bytes("internalctl", token=ADMIN, **meta)
 
 
 FIELDS = [
     *(
         Row(
             f"{count} times the field {name}",
-            told("ls", token=READER, path="own/", retSpec=[name] * count),
+            message_bytes("ls", token=READER, path="own/", retSpec=[name] * count),
             (400,),
         )
         for name, count in (("name", 80_000), ("bytes", 1000))
     ),
-    Row("many fields of one text", told("ls", token=READER, path="own/", retSpec="name," * 80_000), (400,)),
+    Row("many fields of one text", message_bytes("ls", token=READER, path="own/", retSpec="name," * 80_000), (400,)),
     Row(
         "fields that are none",
-        told("ls", token=READER, path="own/", retSpec=[str(n) for n in range(50_000)]),
+        message_bytes("ls", token=READER, path="own/", retSpec=[str(n) for n in range(50_000)]),
         (400,),
     ),
 ]
@@ -51,7 +51,7 @@ ECHOES = [
 ] + [
     Row(
         f"an echo of {name}",
-        told("hello", askAbout="echoBack", echoBack=echo),
+        message_bytes("hello", askAbout="echoBack", echoBack=echo),
         (200, 400, 413),
         may_succeed=True,
         most=4 * 900_000,
@@ -69,7 +69,7 @@ GLOBS = [
     *(
         Row(
             f"{name} for objPull to {word}",
-            told("objPull", fromLocation="own", mapLocationOver="data", **{word: globs}),
+            message_bytes("objPull", fromLocation="own", mapLocationOver="data", **{word: globs}),
             (400,),
         )
         for word in ("include", "exclude")
@@ -82,19 +82,19 @@ GLOBS = [
     *(
         Row(
             f"a glob of many stars for {action}",
-            told(action, fromLocation="own", mapLocationOver="data", include=[STARS], dryRun=True),
+            message_bytes(action, fromLocation="own", mapLocationOver="data", include=[STARS], dryRun=True),
             (200, 400),
         )
         for action in ("objPull", "objVerify")
     ),
     Row(
         "a glob of many stars for a push",
-        told("objPut", putSpec="data", inLocation="own/x", include=[STARS], dryRun=True),
+        message_bytes("objPut", putSpec="data", inLocation="own/x", include=[STARS], dryRun=True),
         (200, 400),
     ),
     Row(
         "a glob of many brackets",
-        told(
+        message_bytes(
             "objPull", fromLocation="own", mapLocationOver="data", include=["[a-z]*" * 100 + "["], dryRun=True
         ),
         (200, 400),
@@ -113,12 +113,12 @@ GLOBS = [
 LISTS = [
     Row(
         "many files",
-        told("objPut", fileList=["data/a"] * 20_000, inLocation="own/x", dryRun=True),
+        message_bytes("objPut", fileList=["data/a"] * 20_000, inLocation="own/x", dryRun=True),
         (200, 400),
     ),
     Row(
         "a job of a large message",
-        told("objPull", fromLocation="own", fileList=["own/a"] * 80_000, **{"async": True, "dryRun": True}),
+        message_bytes("objPull", fromLocation="own", fileList=["own/a"] * 80_000, **{"async": True, "dryRun": True}),
         (202, 400, 413, 503),
         may_succeed=True,
     ),
@@ -128,7 +128,7 @@ LOCATIONS = [
     *(
         Row(
             f"{count} files below a long location for {action} with {len(before)} parts",
-            told(action, fileList=names, **before),
+            message_bytes(action, fileList=names, **before),
             (400,),
             most=10_000,
         )
@@ -143,15 +143,15 @@ LOCATIONS = [
     ),
     Row(
         "many files pulled to a long path",
-        told("objPull", fileList=["own/a"] * 90_000, mapLocationOver="d/" * 1800),
+        message_bytes("objPull", fileList=["own/a"] * 90_000, mapLocationOver="d/" * 1800),
         (400,),
     ),
     Row(
         "a pull to a deep path",
-        told("objPull", fileList=[{"from": "own/a", "to": "d/" * 8000 + "a"}]),
+        message_bytes("objPull", fileList=[{"from": "own/a", "to": "d/" * 8000 + "a"}]),
         (400,),
     ),
-    Row("a push of a deep path", told("objPut", putSpec="d/" * 8000, inLocation="own"), (400,)),
+    Row("a push of a deep path", message_bytes("objPut", putSpec="d/" * 8000, inLocation="own"), (400,)),
 ]
 
 TEXTS = [

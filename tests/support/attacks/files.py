@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.attacks.row import BEARER, Row, objects, told
+from tests.support.attacks.row import BEARER, Row, message_bytes, objects
 from tests.support.exchange import MULTIPART, message, multipart, post
 
 OUTSIDE = [
@@ -19,16 +19,16 @@ LOCAL = [
     row
     for path in OUTSIDE
     for row in (
-        Row(f"a push of {path!r}", told("objPut", putSpec=path, inLocation="own/x"), (200, 400, 403)),
-        Row(f"a push of the file {path!r}", told("objPut", file=path, inLocation="own/x"), (200, 400, 403)),
+        Row(f"a push of {path!r}", message_bytes("objPut", putSpec=path, inLocation="own/x"), (200, 400, 403)),
+        Row(f"a push of the file {path!r}", message_bytes("objPut", file=path, inLocation="own/x"), (200, 400, 403)),
         Row(
             f"a pull into {path!r}",
-            told("objPull", fromLocation="own", mapLocationOver=path),
+            message_bytes("objPull", fromLocation="own", mapLocationOver=path),
             (200, 400, 403),
         ),
         Row(
             f"a comparison with {path!r}",
-            told("objVerify", fromLocation="own", mapLocationOver=path),
+            message_bytes("objVerify", fromLocation="own", mapLocationOver=path),
             (200, 400, 403),
         ),
     )
@@ -37,14 +37,14 @@ LOCAL = [
 KEYS = [
     Row(
         "a push to other keys",
-        told("objPut", putSpec="data", inLocation="other", mapLocationOver="data"),
+        message_bytes("objPut", putSpec="data", inLocation="other", mapLocationOver="data"),
         (403,),
     ),
     Row(
         "a push to keys above",
-        told("objPut", putSpec="data", inLocation="own/../other", mapLocationOver="data"),
+        message_bytes("objPut", putSpec="data", inLocation="own/../other", mapLocationOver="data"),
     ),
-    Row("a push to nothing", told("objPut", putSpec="data", mapLocationOver="data")),
+    Row("a push to nothing", message_bytes("objPut", putSpec="data", mapLocationOver="data")),
     Row(
         "an upload to other keys",
         post(
@@ -54,10 +54,10 @@ KEYS = [
         ),
         (403,),
     ),
-    Row("a listing of other keys", told("ls", path="other/"), (403,)),
-    Row("a look at another key", told("objStat", obj="other/secret"), (403,)),
-    Row("whether another key exists", told("objExists", obj="other/secret"), (403,)),
-    Row("a pull of other keys", told("objPull", fromLocation="other", mapLocationOver="data"), (403,)),
+    Row("a listing of other keys", message_bytes("ls", path="other/"), (403,)),
+    Row("a look at another key", message_bytes("objStat", obj="other/secret"), (403,)),
+    Row("whether another key exists", message_bytes("objExists", obj="other/secret"), (403,)),
+    Row("a pull of other keys", message_bytes("objPull", fromLocation="other", mapLocationOver="data"), (403,)),
     Row("another object", objects("GET", "/other/secret"), (403,)),
     Row("another object, encoded", objects("GET", "/own/%2e%2e/other/secret")),
     Row("another object, twice encoded", objects("GET", "/own/%252e%252e/other/secret"), (404,)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.support.attacks.row import BEARER, READER, Row, objects, told
+from tests.support.attacks.row import BEARER, READER, Row, message_bytes, objects
 from tests.support.exchange import MULTIPART, message, multipart, post, request
 
 CMD = "/api/v1/cmd"
@@ -49,7 +49,7 @@ JSON = [
     ),
     Row("deep JSON", post(b"[" * 100_000, BEARER), (400,)),
     Row("deep JSON that ends", post(b'{"a":' * 50_000 + b"1" + b"}" * 50_000, BEARER), (400,)),
-    Row("a deep value", told("ls", path=[[[[[[["own/"]]]]]]]), (400,)),
+    Row("a deep value", message_bytes("ls", path=[[[[[[["own/"]]]]]]]), (400,)),
     Row("a million keys", post(json.dumps({str(n): 0 for n in range(80_000)}), BEARER), (400,)),
     Row(
         "a number of many digits",
@@ -57,7 +57,7 @@ JSON = [
         (400,),
     ),
     *(
-        Row(f"the action {action[:20]!r}", told(action), (404,))
+        Row(f"the action {action[:20]!r}", message_bytes(action), (404,))
         for action in ("__init__", "ls\0", "LS", "../ls", "x" * 1_000_000)
     ),
     Row("a message over a megabyte", post(b" " * (1 << 20) + b"{}", BEARER), (413,)),
@@ -66,7 +66,7 @@ JSON = [
 
 META = [
     *(
-        Row(f"ls with {str(meta)[:60]}", told("ls", **meta), (400, 403))
+        Row(f"ls with {str(meta)[:60]}", message_bytes("ls", **meta), (400, 403))
         for meta in (
             {"limit": 0},
             {"limit": -1},
@@ -88,7 +88,7 @@ META = [
     *(
         Row(
             f"objPull with {str(meta)[:60]}",
-            told("objPull", fromLocation="own", mapLocationOver="data", **meta),
+            message_bytes("objPull", fromLocation="own", mapLocationOver="data", **meta),
         )
         for meta in (
             {"include": [[]]},
@@ -107,19 +107,19 @@ META = [
             {"async": True, "jid": {"$ne": None}},
         )
     ),
-    Row("ls below what climbs", told("ls", prependBucketPath="own/..", path="other/"), (200, 400)),
-    Row("all that is known, by one who sees a part", told("hello", askAbout="sysinfo"), (403,)),
-    Row("a write by one who reads", told("objPut", token=READER, putSpec="data", inLocation="own/x"), (403,)),
+    Row("ls below what climbs", message_bytes("ls", prependBucketPath="own/..", path="other/"), (200, 400)),
+    Row("all that is known, by one who sees a part", message_bytes("hello", askAbout="sysinfo"), (403,)),
+    Row("a write by one who reads", message_bytes("objPut", token=READER, putSpec="data", inLocation="own/x"), (403,)),
     Row("an upload by one who reads", objects("PUT", "/own/x", token=READER), (403,)),
-    Row("a sweep by one who reads", told("objSweep", token=READER, path="own", dryRun=False), (403,)),
-    Row("a pull by one who reads", told("objPull", token=READER, fromLocation="own"), (403,)),
-    Row("a name with a NUL", told("objStat", obj="own/a\0"), (400, 404)),
-    Row("a name with a line break", told("objStat", obj="own/a\r\nX: y"), (400, 404)),
-    Row("a name in another form", told("objStat", obj="own/a\u0301"), (404,)),
-    Row("a name that runs backwards", told("objStat", obj="own/\u202ea"), (404,)),
-    Row("a name of a megabyte", told("objStat", obj="own/" + "a" * 1_000_000), (400, 404)),
-    Row("a name of many parts", told("objStat", obj="own" + "/a" * 400_000), (400, 404)),
-    Row("a name that climbs for long", told("objStat", obj="own" + "/.." * 300_000), (400, 403, 404)),
+    Row("a sweep by one who reads", message_bytes("objSweep", token=READER, path="own", dryRun=False), (403,)),
+    Row("a pull by one who reads", message_bytes("objPull", token=READER, fromLocation="own"), (403,)),
+    Row("a name with a NUL", message_bytes("objStat", obj="own/a\0"), (400, 404)),
+    Row("a name with a line break", message_bytes("objStat", obj="own/a\r\nX: y"), (400, 404)),
+    Row("a name in another form", message_bytes("objStat", obj="own/a\u0301"), (404,)),
+    Row("a name that runs backwards", message_bytes("objStat", obj="own/\u202ea"), (404,)),
+    Row("a name of a megabyte", message_bytes("objStat", obj="own/" + "a" * 1_000_000), (400, 404)),
+    Row("a name of many parts", message_bytes("objStat", obj="own" + "/a" * 400_000), (400, 404)),
+    Row("a name that climbs for long", message_bytes("objStat", obj="own" + "/.." * 300_000), (400, 403, 404)),
 ]
 
 QUERIES = [

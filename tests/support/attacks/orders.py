@@ -15,8 +15,8 @@ from tests.support.attacks.row import (
     WRITER,
     Row,
     bearer,
+    message_bytes,
     objects,
-    told,
 )
 from tests.support.exchange import message, post, request
 
@@ -91,7 +91,7 @@ SETTINGS = [
         )
     ),
     *(
-        Row(f"the settings, {meta} by {token[:1]}", told("internalctl", token=token, **meta), (403,))
+        Row(f"the settings, {meta} by {token[:1]}", message_bytes("internalctl", token=token, **meta), (403,))
         for token in (WRITER, READER, PART)
         for meta in (
             {"var": "/swift/key", "set": "x"},
@@ -163,25 +163,25 @@ PATHS = [
 
 JOBS = [
     *(
-        Row(f"the state of the job {job[:20]!r}", told("jobStatus", job=job), (400, 404))
+        Row(f"the state of the job {job[:20]!r}", message_bytes("jobStatus", job=job), (400, 404))
         for job in ("../../x", "", "\0", "' OR 1=1 --", "%", "x" * 100_000, "\u202e", "0" * 32)
     ),
     *(
-        Row(f"the end of the job {job[:20]!r}", told("jobCancel", job=job), (400, 404))
+        Row(f"the end of the job {job[:20]!r}", message_bytes("jobCancel", job=job), (400, 404))
         for job in ("../../x", "'; DROP TABLE jobs; --", "0" * 32)
     ),
     *(
-        Row(f"the state of a job of the name {jid[:20]!r}", told("jobStatus", jid=jid), (400, 404))
+        Row(f"the state of a job of the name {jid[:20]!r}", message_bytes("jobStatus", jid=jid), (400, 404))
         for jid in ("' OR 1=1 --", "x" * 100_000)
     ),
-    Row("a job by two names", told("jobStatus", job="0" * 32, jid="x"), (400, 404)),
-    Row("a job that is no text", told("jobStatus", job=["x"]), (400,)),
+    Row("a job by two names", message_bytes("jobStatus", job="0" * 32, jid="x"), (400, 404)),
+    Row("a job that is no text", message_bytes("jobStatus", job=["x"]), (400,)),
     *(
-        Row(f"a job that is waited for for {wait!r}", told("jobStatus", job="x", wait=wait), (400, 404))
+        Row(f"a job that is waited for for {wait!r}", message_bytes("jobStatus", job="x", wait=wait), (400, 404))
         for wait in (1e9, -1, "NaN", "inf", "1e999", [])
     ),
     *(
-        Row(f"a list of {str(limit)[:20]} jobs", told("jobList", limit=limit), (400,))
+        Row(f"a list of {str(limit)[:20]} jobs", message_bytes("jobList", limit=limit), (400,))
         for limit in (0, -1, 10**12, "9" * 5000)
     ),
     *(

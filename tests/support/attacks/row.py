@@ -39,7 +39,7 @@ class Row:
     most: int = 10 << 20
 
 
-def told(action: str, *, token: str = WRITER, **meta: Any) -> bytes:
+def message_bytes(action: str, *, token: str = WRITER, **meta: Any) -> bytes:
     return post(message(action, **meta), bearer(token))
 
 
