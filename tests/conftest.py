@@ -1,4 +1,4 @@
-"""What the tests share: a real Swift, a storage of each backend, servers on free ports, DICOM files."""
+"""Fixtures that all tests share: a real Swift, a storage of each backend, servers on free ports, DICOM files."""
 
 from __future__ import annotations
 
@@ -82,11 +82,11 @@ def levels_of_logs() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def signals_are_not_ignored() -> Iterator[None]:
-    """Programs that the tests start under ``nohup``, or in the background, would ignore what is ignored here."""
+    """Handle signals: under ``nohup`` or in the background, programs that the tests start would ignore them."""
     before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)}
     for number, handler in before.items():
         if handler == signal.SIG_IGN:
-            signal.signal(number, lambda *_: None)  # what is handled here has its default in a new program
+            signal.signal(number, lambda *_: None)  # a child then has the default action
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -133,7 +133,7 @@ def open_backend(backend: str, request: pytest.FixtureRequest, tmp_path: Path, *
 
 @pytest.fixture(params=BACKENDS)
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
-    """An empty storage of each backend in turn: what is tested with it is the contract of all."""
+    """Open an empty storage of each backend in turn: its tests are the contract of all backends."""
     with open_backend(request.param, request, tmp_path) as storage:
         yield storage
 
@@ -171,7 +171,7 @@ def make_certificate(directory: Path) -> tuple[str, str]:
 
 @pytest.fixture(scope="module", params=["plain", "by TLS with a token"])
 def door(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
-    """The door of the servers that `serving` and `server_process` run: anybody comes in, or one who has a token."""
+    """Choose how to reach the servers of `serving` and `server_process`: openly, or by TLS with a token."""
     made = Door()
     if request.param != "plain":
         cert, key = request.getfixturevalue("certificate")
@@ -231,7 +231,7 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def command(tmp_path: Path) -> Command:
-    """A function that runs ``pfstorage`` with flags, as a process of its own, in the test's directory."""
+    """Return a function that runs ``pfstorage`` with flags as a process, in the test's directory."""
 
     def run(*flags: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -1,4 +1,4 @@
-"""The pages say what the code does: tables are compared, examples are run."""
+"""The pages describe the code: tests compare the tables with it, and run the examples."""
 
 from __future__ import annotations
 
@@ -476,7 +476,7 @@ def examples(page: Page) -> list[tuple[str, str]]:
 
 
 def fixed(reply: Any) -> Any:
-    """Return *reply* without the values, but with the keys, of what differs between two runs."""
+    """Return *reply* with the keys, but without the values, of fields that differ between two runs."""
     if isinstance(reply, dict):
         return {key: "..." if key in VOLATILE else fixed(value) for key, value in reply.items()}
     return [fixed(each) for each in reply] if isinstance(reply, list) else reply
@@ -516,7 +516,7 @@ def test_the_forms_over_http_give_the_reply_that_is_shown(
 
 
 def multipart_of(command: str, directory: Path) -> tuple[bytes, str]:
-    """Return the body and the Content-Type of what ``curl --form`` sends."""
+    """Return the body and the Content-Type of a request of ``curl --form``."""
     words = shlex.split(command)
     fields = [value.partition("=") for flag, value in itertools.pairwise(words) if flag == "--form"]
     boundary, body = uuid.uuid4().hex, b""

@@ -417,12 +417,12 @@ def test_the_server_keeps_nothing_of_its_own_in_a_store_of_files(
 
 @contextlib.contextmanager
 def reloading(directory: Path) -> Iterator[tuple[Served, Callable[[str], None]]]:
-    """Run a server, and yield it with what has it keep its records in another directory."""
+    """Run a server, and yield it with a function that makes it keep its records in another directory."""
     settings, times = directory / "settings.json", itertools.count(1)
     settings.write_text("{}")
 
     def record_in(records: str) -> None:
-        # the number tells when it was read
+        # the number shows when the server has read it
         number = next(times)
         settings.write_text(json.dumps({"this": {"debugToDir": records, "retries": number}}))
         served.process.send_signal(signal.SIGHUP)

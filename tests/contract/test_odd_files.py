@@ -1,4 +1,4 @@
-"""Files that are not what the system says of them: their size is another, they change, or they are no files."""
+"""Odd files: the system reports a wrong size for them, they change, or they are no regular files."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_a_body_has_the_size_that_was_read(tmp_path: Path) -> None:
 def test_a_large_file_is_read_to_its_end_for_each_reported_size(
     storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: int, seeks: bool
 ) -> None:
-    """As a gateway may tell it: here, the system is made to."""
+    """A gateway may report a wrong size. Here, a patched `os.fstat` does."""
     content = LARGE[:300_000]
     inode = os.stat(write_tree(tmp_path, {"data/a": content}) / "data" / "a").st_ino
     fstat, pread = os.fstat, os.pread
@@ -108,7 +108,7 @@ def test_a_large_file_is_read_to_its_end_for_each_reported_size(
         status = fstat(descriptor)
         if status.st_ino != inode:
             return status
-        # what has a name, and is no item, must be given by its name
+        # fields that have only a name must be given by their names
         return os.stat_result(
             (*status[:6], told, *status[7:10]),
             {name: getattr(status, name) for name in ("st_mtime_ns", "st_ctime_ns", "st_atime_ns")},
@@ -163,7 +163,7 @@ def test_a_change_with_the_old_time_is_found(tmp_path: Path, size: int, of: str)
 
 
 def sets_time_for_mappings(directory: Path) -> bool:
-    """Tell whether what is written through a mapping, after the page went to the disk, sets the time here.
+    """Return whether a write through a mapping sets the time here, after the page went to the disk.
 
     It does on ext4, XFS and Btrfs, and not where the pages of a file are others than those of its disk: tmpfs, overlay.
     """
@@ -181,7 +181,7 @@ def test_a_write_through_a_mapping_is_found(tmp_path: Path, size: int) -> None:
     """One to a page that was written before sets no time, until the page is on its way to the disk."""
     path = write_tree(tmp_path, {"a": LARGE[:size]}) / "a"
     if size > 1000 and not sets_time_for_mappings(tmp_path):
-        pytest.skip("the file system of the temporary directory does not tell of writes through a mapping")
+        pytest.skip("the file system of the temporary directory sets no time for writes through a mapping")
     with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapping:
         mapping[size - 1] ^= 1
         with open_body("a") as (body, _):
@@ -196,7 +196,7 @@ def test_a_write_through_a_mapping_is_found_also_after_others_while_the_file_is_
 ) -> None:
     path = write_tree(tmp_path, {"a": LARGE}) / "a"
     if not sets_time_for_mappings(tmp_path):
-        pytest.skip("the file system of the temporary directory does not tell of writes through a mapping")
+        pytest.skip("the file system of the temporary directory sets no time for writes through a mapping")
     sleep, slept = time.sleep, []
 
     def write_and_sleep(seconds: float) -> None:
@@ -211,7 +211,7 @@ def test_a_write_through_a_mapping_is_found_also_after_others_while_the_file_is_
     ):
         monkeypatch.setattr(time, "sleep", write_and_sleep)
         while not slept:
-            os.utime(path)  # it was changed just now, unless this machine stands still
+            os.utime(path)  # the file was changed just now, unless this machine pauses
             body, _ = opened.enter_context(open_body("a"))
         body.read(500)
         mapping[0] ^= 1
@@ -273,8 +273,8 @@ def test_no_store_gets_a_mixture_of_a_file_whose_time_is_set_back(
     proxy: Proxy, swift: DevSwift, tmp_path: Path, segment_size: int, change: str, changes: int
 ) -> None:
     if change == "mapping" and not sets_time_for_mappings(tmp_path):
-        pytest.skip("the file system of the temporary directory does not tell of writes through a mapping")
-    content = LARGE * 8  # more than what is on the way at once
+        pytest.skip("the file system of the temporary directory sets no time for writes through a mapping")
+    content = LARGE * 8  # more than the network and the buffers hold at once
     path = write_tree(tmp_path, {"data/a": content}) / "data" / "a"
 
     def write() -> None:
@@ -363,7 +363,7 @@ def md5(content: bytes) -> str:
 
 
 def wait_for_a_tick(path: Path) -> None:
-    """Wait until what is done to a file now has another time than what was done to it before."""
+    """Wait until the next change of a file gets another time than the last one."""
     while time.time_ns() - path.stat().st_ctime_ns < 20_000_000:
         time.sleep(0.001)
 
@@ -372,7 +372,7 @@ def wait_for_a_tick(path: Path) -> None:
 def test_a_file_written_into_a_store_with_its_old_time_is_no_valid_object(
     filesystem: Storage, tmp_path: Path, size: int
 ) -> None:
-    """It may be what somebody wanted, or what a disk has come to: nobody is to take it for what was stored."""
+    """The change may be intended or damage by the disk. No reader may take the content for the stored object."""
     content = LARGE[:size] or b"x"
     path = tmp_path / "store" / "s" / "a"
     write_tree(tmp_path, {"data/a": content})
@@ -392,7 +392,7 @@ def test_a_file_written_into_a_store_with_its_old_time_is_no_valid_object(
     assert get(filesystem, "s/a") == content
     wait_for_a_tick(path)
     change_in_place(path)
-    path.touch()  # as who wanted it does
+    path.touch()  # as a person who intends the change does
     assert etags(filesystem) == {"s/a": md5(path.read_bytes())}
     assert get(filesystem, "s/a") == path.read_bytes() != content
 
@@ -413,7 +413,7 @@ def test_the_records_of_an_older_version_are_read_once(
 def test_the_md5_that_is_kept_outlives_its_keeping(
     filesystem: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of what is put, and of what was computed for a file that somebody else has put there long ago."""
+    """Test a stored object, and an MD5 that was computed for a file that another program wrote long ago."""
     put(filesystem, "a", b"content")
     write_tree(tmp_path / "store", {"old": b"old"})
     os.utime(tmp_path / "store" / "old", ns=(10**9, 10**9))

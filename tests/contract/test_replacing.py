@@ -1,4 +1,4 @@
-"""A new file in the place of another, on file systems that refuse this or that: what it replaces, and its rights."""
+"""Replacement of a file by a new one: the mode of the new file, and file systems that refuse some calls."""
 
 from __future__ import annotations
 
@@ -339,7 +339,7 @@ def test_rights_that_cannot_be_kept_are_an_error_if_others_would_get_some(
     assert mode("out/a") == 0o600
 
 
-# what a file system refuses
+# operations that a file system refuses
 
 
 def mtime(path: Path | str) -> int:

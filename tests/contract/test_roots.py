@@ -1,4 +1,4 @@
-"""Messages that may name local files below some directories alone: what they reach, and what they don't."""
+"""Roots: messages reach local files below the allowed directories, and no others."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ def test_objects_go_below_a_root_and_are_found_there(
 def test_one_object_becomes_the_file_it_is_mapped_to(site: Path, answer: Answer) -> None:
     meta = {"fromLocation": "s/a", "mapLocationOver": "data/inside"}
     assert answer("objPull", **meta)["localFileList"] == ["data/inside"]
-    assert not (site / "root/data/inside").is_symlink()  # it replaces the link, and not what that led to
+    assert not (site / "root/data/inside").is_symlink()  # the pull replaces the link, and not the target of the link
     assert (site / "root/data/a").read_bytes() == b"a"
     assert answer("objVerify", **meta)["same"] == 1
 
@@ -339,11 +339,11 @@ def test_a_marker_becomes_the_directory_it_is_mapped_to(site: Path, storage: Sto
     assert answer("objVerify", **meta)["same"] == 1
 
 
-# what is changed meanwhile
+# changes during a transfer
 
 
 def swap(site: Path, name: str) -> None:
-    """Put a link to what is outside where the directory or file *name* of the first root is."""
+    """Replace the directory or file *name* of the first root by a link to the outside."""
     path = site / "root" / name
     path.rename(site / "root" / "moved")
     path.symlink_to(site / "outside" / Path(name).relative_to("data"))

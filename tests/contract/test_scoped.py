@@ -1,4 +1,4 @@
-"""A storage as somebody sees it who may not do all of it."""
+"""`ScopedStorage`: a storage that is limited to the permissions of its caller."""
 
 from __future__ import annotations
 
@@ -316,7 +316,7 @@ def test_own_leftovers_are_swept_and_those_of_others_are_kept(swift: DevSwift, l
     above = MINE.rstrip("/")
     store_large(large, above, CONTENT)
     for key in (above, THEIRS):
-        store_large(large, key, CONTENT)  # what was there is left over
+        store_large(large, key, CONTENT)  # the segments of the first object are left over
     theirs = {name for name in segments(swift, container_of(large)) if not name.startswith(LARGE)}
     mine: Any = scoped(large, Permissions("write", MINE))
     for key in (LARGE, f"{MINE}0.000000000", f"{MINE}0.000000000/{len(CONTENT)}/{PIECE}/00000000"):

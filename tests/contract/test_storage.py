@@ -405,7 +405,7 @@ def test_a_file_changed_by_hand_gets_a_new_etag(filesystem: Storage, tmp_path: P
 def test_an_object_that_is_written_over_while_it_is_read_is_not_given_out(
     filesystem: Storage, tmp_path: Path, is_unfinished: bool
 ) -> None:
-    """Other programs write into files as they are: what comes then is of two objects."""
+    """Other programs write into existing files, so a reader may get bytes of two objects."""
 
     class Interrupted(io.BytesIO):
         def write(self, chunk: Any, /) -> int:

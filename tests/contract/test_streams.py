@@ -1,4 +1,4 @@
-"""Uploads that go on to the store as they come, and those that lie on the disk first: whole or not at all."""
+"""Uploads that are streamed to the store, and uploads that the disk keeps first: the store gets all or nothing."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def content_of(storage: Storage) -> bytes:
     return sink.getvalue()
 
 
-# what goes on as it comes
+# streamed uploads
 
 
 @pytest.mark.parametrize("size", [0, WINDOW, len(LARGE)])
@@ -130,7 +130,7 @@ def test_the_first_bytes_of_a_put_determine_its_type(storage: Storage, no_disk: 
 
 
 class Reported(MemoryStorage):
-    """A storage that tells how far each put has read its body."""
+    """A storage that reports how far each put has read its body."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -210,12 +210,12 @@ def test_an_upload_that_finds_no_place_to_stream_is_stored_all_the_same(storage:
     assert content_of(storage) == LARGE
 
 
-# nothing of what is not whole
+# incomplete uploads are not stored
 
 
 @pytest.fixture(params=["new", "replaced"])
 def before(request: pytest.FixtureRequest, storage: Storage) -> list[str]:
-    """What lies in the store before: nothing, or an object of the same key."""
+    """The earlier content of the store: nothing, or an object with the same key."""
     if request.param == "replaced":
         storage.put("chris/a", io.BytesIO(b"before"), 6)
         return ["chris/a"]
@@ -401,7 +401,7 @@ def test_a_stream_is_the_same_however_it_is_read() -> None:
     chance = random.Random(2)
 
     class Come:
-        """A body whose bytes come in pieces of any size."""
+        """A body that returns its bytes in portions of any size."""
 
         is_at_end = False
 
@@ -430,7 +430,7 @@ def test_a_stream_is_the_same_however_it_is_read() -> None:
         source.seek(0)
 
 
-# what lies on the disk
+# uploads that the disk keeps first
 
 
 def form_of(content: bytes) -> bytes:
@@ -457,7 +457,7 @@ def test_uploads_on_the_disk_have_so_much_room_in_all(of: Callable[[bytes], byte
                 answer = answer_of(second)
             assert (answer.status, answer.json["error"]["type"]) == (503, "BusyError")
             assert "--maxSpool" in answer.json["msg"]
-            assert server.load.spool_space.is_wanted_of("")  # so whoever takes their time must hurry
+            assert server.load.spool_space.is_wanted_of("")  # so a slow client must hurry
             assert answer.headers["retry-after"]
             first.sendall(of(LARGE[:900_000])[-100:])
             assert answer_of(first).status in (200, 201)

@@ -1,4 +1,4 @@
-"""The times of files, whatever they are: before the year 1, after the year 9999, and all that a store may tell."""
+"""Times of files: before the year 1, after the year 9999, and all times that a store may report."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_a_swift_keeps_the_time_both_ways(swift: DevSwift, memory: Path, through
             assert storage.head("s/of 11 digits").mtime_ns == TIMES["of 11 digits"]
             assert run(storage, "objPull", **PULL, audit=True)["status"] is True
             assert (read_tree(memory / "out"), mtimes(memory / "out")) == (tree, times)
-            # what is a large object is found again, by the time that its segments are named by
+            # the time in the names of its segments identifies a large object
             (memory / "data" / "large").touch()
             os.utime("data/large", ns=(0, TIMES["before 1"]))
             assert run(storage, "objPut", **PUT)["skipped"] == len(tree)
@@ -148,7 +148,7 @@ def test_a_store_of_files_takes_an_object_of_any_time(tmp_path: Path, ns: int) -
 
 
 def test_the_reported_time_is_that_of_the_file(storage: Storage, tmp_path: Path) -> None:
-    """A warning is only for what is another time, not for one that is told less exactly."""
+    """Only a different time causes a warning, not a less exact one."""
     write_tree(tmp_path, {"data/a": b"content"})
     assert "warnings" not in run(storage, "objPut", **PUT)
 

@@ -1,4 +1,4 @@
-"""``--durable`` and power cuts: the disk has each object that a reply told of, and no object in half."""
+"""``--durable`` and power cuts: the disk has each object that a reply reported, and no incomplete object."""
 
 from __future__ import annotations
 

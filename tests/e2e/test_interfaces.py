@@ -89,7 +89,7 @@ def test_the_same_message_gets_the_same_json_at_all_doors(
                 "meta": {"putSpec": "data", "inLocation": "chris", "mapLocationOver": "data"},
             }
         )
-        handler.run(text)  # so that each door finds what the one before it left
+        handler.run(text)  # so that each interface finds the objects of the one before it
         by_library = handler.run(text)
         with serving(handler) as server:
             _, by_http = ask(server, text)

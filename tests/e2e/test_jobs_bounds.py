@@ -1,4 +1,4 @@
-"""Memory that jobs take, in a process of its own."""
+"""Memory that jobs take, measured in a separate process."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def test_a_file_that_turns_bad_while_the_server_runs_is_reported_with_503(tmp_pa
             descriptor = os.open(path, os.O_WRONLY)
             os.pwrite(descriptor, b"\xff" * (path.stat().st_size - 4096), 4096)
             os.close(descriptor)
-            other.execute("PRAGMA user_version = 3")  # the others have to read again what they know
+            other.execute("PRAGMA user_version = 3")  # other connections must read the schema again
         for action, meta in (
             ("jobList", {}),
             ("jobStatus", {"job": begun["job"]}),

@@ -1,4 +1,4 @@
-"""A transfer that is killed, or told to end, in its middle; and the one after it."""
+"""A transfer that is killed or terminated in its middle, and the next transfer."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Command:
 
     @contextlib.contextmanager
     def started(self, action: str) -> Iterator[subprocess.Popen[str]]:
-        """Run *action* while the block runs; what is left of it then is killed."""
+        """Run *action* while the block runs, and kill its processes at the end of the block."""
         flags = {
             "--swiftAuthUrl": self.proxy.auth_url,
             "--swiftContainer": self.container,

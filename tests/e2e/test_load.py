@@ -1,4 +1,4 @@
-"""Many clients at once, and a store that goes away under them: what they see, and what the server holds."""
+"""Many simultaneous clients and a store that goes away: the replies, and the resources of the server."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LONG = 60
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    not Path("/proc/self/fd").exists(), reason="what the server holds is read from Linux's /proc"
+    not Path("/proc/self/fd").exists(), reason="the test reads the resources of the server from Linux's /proc"
 )
 def test_200_clients_see_no_error_for_a_minute_and_the_server_does_not_grow(
     tmp_path: Path, record_property: Any
@@ -45,7 +45,7 @@ def test_200_clients_see_no_error_for_a_minute_and_the_server_does_not_grow(
 
 
 def complaints_of(memory: Sequence[float], descriptors: Sequence[int] = (300,) * 4) -> list[str]:
-    """Return what a soak says of a server that held so many megabytes and descriptors in its second half."""
+    """Return the report of a soak about a server with these megabytes and descriptors in its second half."""
     samples = [
         soak.Sample(int(megabytes * 1e6), count, 207)
         for megabytes, count in zip(memory, descriptors, strict=True)
@@ -183,7 +183,7 @@ def test_a_store_that_restarts_under_load_is_reported_soon_and_found_again(home:
     assert hello.status == 200
     waited = [seconds for status, seconds in clients.answers if status == 503]
     assert max(waited) < 10  # nobody hangs: a store that is down is given up after 3 s
-    assert statistics.median(waited) < 1  # and nobody waits for what is known
+    assert statistics.median(waited) < 1  # and no caller waits for a known outage
 
 
 @pytest.mark.parametrize("moment", ["before", "within"])

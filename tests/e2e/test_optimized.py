@@ -1,4 +1,4 @@
-"""What ``python -OO`` leaves out, docstrings and asserts, changes nothing that the programs say or do."""
+"""``python -OO``: the programs work and print the same without docstrings and asserts."""
 
 from __future__ import annotations
 

@@ -308,7 +308,7 @@ def test_the_log_of_a_server_that_nobody_reads_delays_nobody(
         before = in_pipe(reader)
         for number in range(1000):
             log.info("%d", number)
-        assert handler.wait(30)  # what nobody reads is lost, and not waited for
+        assert handler.wait(30)  # lines that nobody reads are lost, and no thread waits for them
         assert in_pipe(reader) == before
 
 

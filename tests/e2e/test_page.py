@@ -1,4 +1,4 @@
-"""The page at /, in a real browser: what it shows, what it sends, and what it does not let happen."""
+"""The page at /, in a real browser: its contents, its requests, and mistakes that it prevents."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Page:
     downloads: Path
 
     def open(self, prefix: str = "", token: str = WRITER) -> None:
-        """Open the folder *prefix* anew, with the *token* pasted in."""
+        """Load the page with the folder *prefix*, and paste the *token*."""
         self.browser.get(f"http://127.0.0.1:{self.server.server_port}/healthz")
         self.browser.execute_script("sessionStorage.clear()")
         self.browser.get_log("browser")
@@ -99,7 +99,7 @@ class Page:
         return self.by_id(name).text
 
     def names(self) -> list[str]:
-        """Return what the rows are called, in one step: they may be made anew at any time."""
+        """Return the names of the rows, in one step, since the page may replace the rows at any time."""
         script = "return [...document.querySelectorAll('#rows a')].map(link => link.textContent)"
         names: list[str] = self.browser.execute_script(script)
         return names
@@ -108,7 +108,7 @@ class Page:
         return next(link for link in self.all("#rows a") if link.text == name)
 
     def until(self, holds: Callable[[], T]) -> T:
-        """Wait until *holds* returns what is true; return that."""
+        """Wait until *holds* returns a true value, and return it."""
         deadline = time.monotonic() + SOON
         while not (found := holds()):
             assert time.monotonic() < deadline, (self.text("alert"), self.text("summary"), self.names())
@@ -119,7 +119,7 @@ class Page:
         self.by_id("files").send_keys("\n".join(map(str, files)))
 
     def transfers(self) -> list[str]:
-        """Return what is said of each file on its way, up or down."""
+        """Return the status text of each upload and download."""
         script = (
             "return [...document.querySelectorAll('#transfers-list .status')].map(said => said.textContent)"
         )
@@ -145,13 +145,13 @@ class Page:
         )
 
     def press(self, *keys: str) -> WebElement:
-        """Press keys wherever the focus is; return what has it then."""
+        """Press keys on the element with the focus, and return the element that has the focus then."""
         for key in keys:
             self.browser.switch_to.active_element.send_keys(key)
         return self.browser.switch_to.active_element
 
     def complaints(self) -> list[str]:
-        """Return what the browser has to say, but that an answer was no success."""
+        """Return the messages of the browser console, except those about unsuccessful answers."""
         said = [entry["message"] for entry in self.browser.get_log("browser")]
         return [text for text in said if "Failed to load resource" not in text]
 
@@ -774,7 +774,7 @@ def test_the_rest_of_an_upload_that_is_refused_is_not_sent(
     assert set(said[3:]) == {"refused"}
     sent = page.browser.execute_script("return sent")
     assert 1 <= sent <= 3  # as many as go at once
-    page.click("Try again", 20)  # it is asked about anew, and alone
+    page.click("Try again", 20)  # the page asks about this file again, and about no other
     page.until(lambda: "Your token does not allow that" in page.transfers()[20])
     assert page.browser.execute_script("return sent") == sent + 1
     tokens.write_text(TOKENS)
@@ -847,7 +847,7 @@ def test_the_keyboard_does_it_all(page: Page) -> None:
     assert outline == "solid"
     page.press(Keys.ENTER)
     assert downloaded(page, "a.dcm") == OBJECTS["chris/a.dcm"]
-    page.drop("zz.txt", "new")  # the listing is made anew, and the focus stays where it was
+    page.drop("zz.txt", "new")  # the page replaces the listing, and the focus stays on its element
     page.until(lambda: "zz.txt" in page.names())
     page.until(lambda: page.browser.switch_to.active_element.text == "a.dcm")
     page.browser.back()
@@ -958,7 +958,7 @@ def test_a_job_that_is_not_done_shows_why(held: tuple[Held, Page], monkeypatch: 
     begin(page, "given up")
     assert storage.asked.acquire(timeout=SOON)
     jobs = ask_for(page, "jobList")["jobs"]
-    assert "reply" not in jobs[1]  # there is nothing but the row to tell why
+    assert "reply" not in jobs[1]  # only the row names the reason
     page.open()
     page.until(lambda: said_of(page, "lost").startswith("failed"))
     assert said_of(page, "lost").endswith(f", {HOSTILE}")
@@ -996,7 +996,7 @@ def test_the_page_is_kept_by_browsers_and_asked_about(page: Page) -> None:
             connection.request("GET", path, headers={"If-None-Match": answer.headers["ETag"]})
             again = connection.getresponse()
             assert (again.status, again.read()) == (304, b"")
-            assert "Content-Length" not in again.headers  # it would be that of what is kept
+            assert "Content-Length" not in again.headers  # it would be the length of the stored bytes
         for path in ("/page/", "/page/__init__.py", "/page/../server.py", "/page/index.htm"):
             connection.request("GET", path)
             answer = connection.getresponse()

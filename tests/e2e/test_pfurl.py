@@ -45,7 +45,7 @@ Client = Callable[..., Any]
 
 @pytest.fixture
 def client(server: ThreadedHTTPServer, tmp_path: Path) -> Client:
-    """A function that runs a pfurl as a process against the server, and decodes what it prints."""
+    """Return a function that runs pfurl as a process against the server, and decodes its output."""
 
     def run(*flags: str, program: str = PFURL) -> Any:
         address = f"127.0.0.1:{server.server_port}/api/v1/cmd"
@@ -89,7 +89,7 @@ def test_pfurl_gets_an_answer_to_an_action_that_it_takes_for_its_own(client: Cli
 def guarded(
     storage: Storage, tokens: Path, cert: str = "", key: str = ""
 ) -> contextlib.AbstractContextManager[ThreadedHTTPServer]:
-    """Serve *storage* to who has `TOKEN`; by TLS, if there is a certificate."""
+    """Serve *storage* to clients with `TOKEN`, by TLS if there is a certificate."""
     options = ServerOptions(token_path=str(tokens), tls_cert=cert, tls_key=key)
     return running_server(ThreadedHTTPServer(("127.0.0.1", 0), StoreHandler(storage), options))
 
@@ -260,7 +260,7 @@ def test_a_file_that_pfurl_pushes_is_stored(storage: Storage, tmp_path: Path, si
 
 @pytest.fixture(scope="module", params=OLD_VERSIONS)
 def old_pfurl(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The program of an older pfurl, installed from the package index into a place of its own."""
+    """Install an older pfurl from the package index into a separate directory, and return its program."""
     place = tmp_path_factory.mktemp(f"pfurl-{request.param}")
     subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
     wanted = [f"pfurl=={request.param}", "legacy-cgi; python_version >= '3.13'"]

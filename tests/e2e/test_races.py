@@ -34,7 +34,7 @@ MOVES = ("small", "large", "large", "tree", "name", "delete")
 
 
 class Race:
-    """`RACERS` processes on the storage with *options*, each with a small and a large file of its own."""
+    """`RACERS` processes on the storage with *options*. Each has its own small file and its own large file."""
 
     def __init__(self, options: dict[str, Any]) -> None:
         self._processes = [

@@ -1,4 +1,4 @@
-"""The README: what it names exists, and what it says to type works, on a fresh copy in a fresh venv."""
+"""The README: all names in it exist, and its commands work on a fresh copy in a fresh venv."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_every_document_that_it_points_to_exists() -> None:
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what is tracked or new in the repository, as a clone would have it."""
+    """Copy the tracked and new files of the repository, as a clone would have them."""
     target = tmp_path_factory.mktemp("clone")
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
@@ -87,7 +87,7 @@ def ports() -> dict[str, str]:
 
 @dataclass
 class Typed:
-    """What a block printed, and how it ended."""
+    """The output of a block, and its exit status."""
 
     stdout: str
     stderr: str
@@ -95,7 +95,7 @@ class Typed:
 
 
 class Shell:
-    """Types blocks in, as a person would, and ends what they leave running."""
+    """Types blocks into a shell, as a person would, and ends the programs that they leave running."""
 
     def __init__(self, where: Path, ports: dict[str, str]) -> None:
         self._where = where

@@ -96,7 +96,7 @@ def reply_of(process: subprocess.Popen[str]) -> Any:
 
 
 def assert_divided(replies: list[Any]) -> None:
-    """What is there in the end is all; so if the numbers add up to it, nothing was in two shares."""
+    """All objects exist in the end. If the counts add up to their number, no object was in two shares."""
     assert len(replies) == 2
     assert all(reply["status"] and reply["files"] and not reply["skipped"] for reply in replies)
     assert sum(reply["files"] for reply in replies) == len(FILES)

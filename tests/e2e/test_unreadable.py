@@ -1,4 +1,4 @@
-"""What may not be read, in a store of files and in a tree that is pushed: it is left out, and nothing is certified."""
+"""Unreadable files in a store and in a pushed tree: replies leave them out, and do not certify completeness."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_listing_goes_on_and_warns(store: Path, top: Path) -> None:
     assert ([row["name"] for row in below["ls"]], left_out(below)) == (["d/e"], ["d/no/"])
     assert level["status"] is True
     assert (none["status"], left_out(none)) == (True, [])
-    # the whole of what was asked for
+    # the whole listing
     assert (itself["status"], itself["error"]["type"]) == (False, "PermissionDeniedError")
 
 
@@ -176,7 +176,7 @@ def test_a_token_for_a_part_learns_of_no_other_part(store: Path, top: Path) -> N
 
 
 def test_a_push_is_not_hindered(store: Path, top: Path) -> None:
-    """It needs no listing of what it does not touch, and what it does not see it asks for."""
+    """A push needs no listing of other objects, and asks the store for each object that the listing omits."""
     store.chmod(0o777)
     write_tree(top, {"data/b": b"b", "data/y": b"y"})
     put = {"putSpec": "data", "mapLocationOver": "data", "audit": True}

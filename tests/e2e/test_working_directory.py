@@ -17,7 +17,7 @@ from tests.conftest import ROOT, read_tree, write_tree
 
 
 def run_in(directory: Path, *flags: str, removed: bool = False, **environ: str) -> dict[str, Any]:
-    """Run the command in *directory*, *removed* before it starts; return its reply, or what it says on stderr."""
+    """Run the command in *directory*, *removed* before it starts. Return its reply, or its output on stderr."""
     script = f'cd {directory}; {f"rmdir {directory};" if removed else ""} exec "$@"'
     # not -m, for which Python looks into the working directory
     program = [sys.executable, "-c", "from pfstorage.cli.main import main; import sys; sys.exit(main())"]

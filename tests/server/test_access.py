@@ -1,4 +1,4 @@
-"""Who may come in over HTTP, and what they may then do."""
+"""Authentication over HTTP, and the permissions of a token."""
 
 from __future__ import annotations
 

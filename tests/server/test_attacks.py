@@ -1,4 +1,4 @@
-"""Requests that mean harm: each is refused in JSON, and nothing outside of what is served has changed or is told."""
+"""Hostile requests: the server refuses each in JSON, and neither changes nor reveals files outside its roots."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ expired = admin
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with what is served, *root*, and what is not."""
+    """Make a directory with *root*, which the server serves, and with files that it does not serve."""
     directory = tmp_path_factory.mktemp("attacks")
     write_tree(
         directory, {"secret": SECRET.encode(), "root/data/a": b"ours", "elsewhere/secret": SECRET.encode()}

@@ -1,4 +1,4 @@
-"""What bounds the connections and the requests at work: each bound holds for all that it names, and for as long."""
+"""Limits of connections and of simultaneous requests: each limit applies to its whole resource at all times."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ def test_a_connection_that_is_no_more_makes_room_before_all(state: str) -> None:
         )
         assert load.connect(near)
         assert load.connect(other)
-        if state == "closed":  # by the one who serves it, who has not said so yet
+        if state == "closed":  # by the thread that serves it, and which has not reported that yet
             near.close()
         elif state == "ended":
             far.close()

@@ -1,4 +1,4 @@
-"""What may change while a server runs, by a message or by a file, and that no secret goes to another address."""
+"""Changes of settings while a server runs, by a message or a file. No secret is sent to another address."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ def test_the_verbosity_holds_for_the_next_line(tmp_path: Path) -> None:
 
 
 class Thief:
-    """An address that counts who comes."""
+    """An address that notes connections."""
 
     def __init__(self) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -419,7 +419,7 @@ def test_a_server_keeps_its_store_at_sighup_rather_than_send_the_key_elsewhere(
     assert not thief.has_come()
 
 
-# in a process of one's own
+# in a separate process
 
 
 def test_a_message_to_oneself_changes_an_address_with_its_key_alone() -> None:

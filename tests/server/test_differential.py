@@ -1,8 +1,8 @@
 """The same bytes for this server and for h11, another parser of HTTP/1.1: the server takes nothing that h11 refuses.
 
-What it takes, it reads in the same way: the method, the target, the headers, the body, and where the next
-request begins. It may be stricter, and is, see `test_some_requests_that_h11_accepts_are_refused`. What it takes beyond
-h11 on purpose, `_as_h11_would_have_it` and `heard_by_h11` name, with the reasons.
+It reads each accepted request as h11 does: the method, the target, the headers, the body, and where the next
+request begins. It is stricter, see `test_some_requests_that_h11_accepts_are_refused`. It also accepts a few requests
+that h11 refuses: `_as_h11_would_have_it` and `heard_by_h11` name them, with the reasons.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ EXAMPLES = 600
 
 @dataclass(frozen=True)
 class Heard:
-    """A request that was taken: what it says, and how many bytes of the stream come after it."""
+    """An accepted request: its contents, and how many bytes of the stream follow it."""
 
     method: str
     target: str
@@ -112,7 +112,7 @@ def ears() -> Iterator[Ears]:
 
 
 def heard_by_h11(data: bytes) -> list[Heard]:
-    """Return the requests that h11 takes of *data*, with what this server is meant to take beside that."""
+    """Return the requests that h11 accepts in *data*, and those that only this server accepts on purpose."""
     found: list[Heard] = []
     with contextlib.suppress(h11.RemoteProtocolError):
         while data := _as_h11_would_have_it(data):
@@ -144,7 +144,7 @@ _ASCII = bytes(range(128)) + b"~" * 128
 
 
 def _as_h11_would_have_it(data: bytes) -> bytes:
-    """Return *data* without what this server takes on purpose and h11 does not.
+    """Return *data* without the bytes that this server accepts on purpose and h11 refuses.
 
     Some empty lines before a request (RFC 9112, 2.2: a server should ignore one at least; a client of old ends its
     body with one), and bytes beyond ASCII in a target, which curl sends as they were typed. They divide nothing.
@@ -155,7 +155,7 @@ def _as_h11_would_have_it(data: bytes) -> bytes:
 
 
 def comparable(heard: Heard) -> Heard:
-    """Return *heard* without what is told in another way, and means the same."""
+    """Return *heard* without differences of notation that have no meaning."""
     target = heard.target.encode("latin-1").translate(_ASCII).decode()
     if target.startswith("//"):  # this server's links name no other host
         target = "/" + target.lstrip("/")

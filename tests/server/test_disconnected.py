@@ -1,4 +1,4 @@
-"""Whoever has gone leaves their place, and so does what was cancelled, while nothing of the plan is selected, too."""
+"""Requests of disconnected clients and cancelled jobs release their permits, also while they select no file."""
 
 from __future__ import annotations
 

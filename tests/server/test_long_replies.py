@@ -246,7 +246,7 @@ def test_a_listing_in_chunks_of_http_is_read_to_its_end(swift: DevSwift) -> None
         assert sum(storage.connections) == 1
 
 
-# what the server bounds
+# limits of the server
 
 
 @pytest.fixture
@@ -318,7 +318,7 @@ def test_without_a_bound_a_listing_has_all_rows() -> None:
     assert (len(keys), most, warnings) == (LONG, None, [])
 
 
-# what is whole at once, and large
+# large replies that are not streamed
 
 
 @pytest.mark.parametrize("as_html", [False, True])

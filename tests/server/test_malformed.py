@@ -1,4 +1,4 @@
-"""Malformed and hostile requests: each gets a JSON reply that says what is wrong, and harms nobody."""
+"""Malformed and hostile requests: each gets a JSON reply that names the mistake, and harms nobody."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ NESTED = b'{"action":"ls","meta":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 
 @dataclass(frozen=True)
 class Row:
-    """A request, and what it is answered: the status and the name of the error."""
+    """A request, and the expected answer: the status and the name of the error."""
 
     name: str
     data: bytes

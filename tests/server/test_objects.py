@@ -189,7 +189,7 @@ def test_an_object_damaged_in_the_store_never_looks_complete(tmp_path: Path) -> 
 
 
 class Replaced(MemoryStorage):
-    """A store where somebody is quicker than who asks for an object."""
+    """A store where another writer replaces or removes an object just before it is read."""
 
     def __init__(self) -> None:
         super().__init__(Settings(type="memory"))

@@ -1,4 +1,4 @@
-"""What OpenAPI says of the server is what it does."""
+"""The OpenAPI document describes the behaviour of the server."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_the_document_is_openapi(document: Any) -> None:
 
 
 def at(document: Any, part: Any) -> Any:
-    """Return *part*, or what it refers to."""
+    """Return *part*, or the schema that it refers to."""
     place = part.get("$ref", "#").split("/")[1:]
     return functools.reduce(operator.getitem, place, document) if place else part
 
@@ -153,7 +153,7 @@ def request_of(template: str, operation: Any) -> tuple[str, dict[str, str]]:
 
 
 def values_of(kind: str, text: str) -> list[Any]:
-    """Return what a schema of a content tells of: all of it, or each event."""
+    """Return the schema of a content: of the whole, or of each event."""
     if kind == "text/event-stream":
         return [{"data": event.removeprefix("data: ")} for event in text.split("\n\n")[:-1]]
     return [json.loads(text) if kind == "application/json" else text]
@@ -271,7 +271,7 @@ def test_each_error_is_documented_by_its_status(document: Any) -> None:
 
 @contextlib.contextmanager
 def with_token(storage: Storage, directory: Path) -> Iterator[ThreadedHTTPServer]:
-    """Serve *storage*, the files below *directory*, and jobs, to who has `TOKEN`."""
+    """Serve *storage*, the files below *directory*, and jobs, to clients with `TOKEN`."""
     tokens = directory / "tokens.cfg"
     tokens.write_text(f"[AUTH TOKENS]\nfuzz = {TOKEN}\n[TOKEN RIGHTS]\nfuzz = write\n")
     tokens.chmod(0o600)
@@ -294,7 +294,7 @@ def command(page: str) -> list[str]:
 def test_no_request_breaks_the_server_or_is_answered_otherwise_than_it_says(
     swift: DevSwift, tmp_path: Path
 ) -> None:
-    """No 500, no dropped connection, no answer that is not described; what is sent is the same each time."""
+    """Expect no 500, no dropped connection and no undocumented answer. Each run sends the same requests."""
     with open_storage(**swift_options(swift)) as storage, with_token(storage, tmp_path) as server:
         flags = [
             each.replace("http://127.0.0.1:4055", f"http://127.0.0.1:{server.server_port}").replace(

@@ -1,4 +1,4 @@
-"""What a server tells of itself, and what it bears, while it is left running."""
+"""Operation of a server: its probes, metrics and logs, and the load that it accepts."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ def test_one_look_at_the_store_answers_simultaneous_probes(monkeypatch: pytest.M
             probes = [threads.submit(get, server, "/readyz") for _ in range(8)]
             while server.load.at_work < 8:
                 time.sleep(0.001)
-            time.sleep(0.1)  # who has not got so far by now makes the test only easier
+            time.sleep(0.1)  # a thread that has not got so far by now makes the test only easier
             monkeypatch.setattr(health, "CACHE_SECONDS", 60.0)
             release.set()
             assert [each.result()[0] for each in probes] == [200] * 8
@@ -272,7 +272,7 @@ def _metric(server: ThreadedHTTPServer, name: str) -> float:
     return next(float(line.removeprefix(f"{name} ")) for line in lines if line.startswith(f"{name} "))
 
 
-# who waits for whom
+# requests that wait for others
 
 
 LISTING = {"action": "ls", "meta": {"path": "x"}}

@@ -1,4 +1,4 @@
-"""No client shuts out the others: whoever holds most makes room, and probes are answered all the same."""
+"""No client shuts out others: the one with most connections makes room, and the server still answers probes."""
 
 from __future__ import annotations
 
@@ -400,7 +400,7 @@ def test_a_stream_of_events_that_ends_with_its_job_asks_for_nothing(
         assert b"retry" not in answer.read()
 
 
-# turns
+# the order of owners
 
 
 def entered(door: AdmissionQueue, order: list[str], owner: str) -> threading.Thread:

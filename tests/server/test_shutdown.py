@@ -1,4 +1,4 @@
-"""How a server ends: what is at work comes to its end, or is told, and nobody holds it up."""
+"""The end of a server: running requests finish or get a reply, and no client delays the end."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_clients_that_neither_send_nor_read_do_not_delay_the_end(tmp_path: Path,
         assert b"100 Continue" in half.recv(1000)
         half.sendall(b"x" * 50)
         sends(request("GET", "/api/v1/objects/large")).recv(100)
-        sends(request("GET", CMD))  # an answer that nobody reads, and then a connection that lies idle
+        sends(request("GET", CMD))  # an answer that nobody reads, and then an idle connection
         time.sleep(0.5)
         served.process.send_signal(signal.SIGTERM)
         started = time.monotonic()

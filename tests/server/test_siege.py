@@ -1,4 +1,4 @@
-"""Honest clients beside those that mean harm."""
+"""Honest clients next to hostile ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.hostile import KINDS
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    not Path("/proc/self/fd").exists(), reason="what the server holds is read from Linux's /proc"
+    not Path("/proc/self/fd").exists(), reason="the test reads the resources of the server from Linux's /proc"
 )
 def test_the_honest_see_no_error_while_others_attack(tmp_path: Path, record_property: Any) -> None:
     found = siege.besiege(tmp_path, clients=20, seconds=15, say=print, rows=3000, every=1, pause=0.1)

@@ -1,4 +1,4 @@
-"""What a connection is read from and written to: bounds of what a client may take, in all and at once."""
+"""Timed reads and writes of a connection: limits of the time of a client, in total and for each portion."""
 
 from __future__ import annotations
 

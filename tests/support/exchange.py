@@ -1,4 +1,4 @@
-"""Bytes to an HTTP server and back, through the door that it has, and a server that is a process of its own."""
+"""Exchange of bytes with an HTTP server, openly or by TLS, and a server as a separate process."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def request(
 
 
 def post(body: bytes | str, *headers: str, path: str = "/api/v1/cmd") -> bytes:
-    """Return the bytes of a POST whose length is told, rightly."""
+    """Return the bytes of a POST with its correct length."""
     content = body.encode() if isinstance(body, str) else body
     return request("POST", path, f"Content-Length: {len(content)}", *headers, body=content)
 
@@ -78,7 +78,7 @@ TOKEN = "token-of-the-door-0123456789"
 
 
 class GuardedPort(int):
-    """A port where a server speaks TLS that *context* trusts, and lets in who has `TOKEN`."""
+    """A port where a server speaks TLS that *context* trusts, and accepts clients with `TOKEN`."""
 
     context: ssl.SSLContext
 
@@ -105,7 +105,7 @@ doors = [Door()]
 
 
 class TlsConnection:
-    """A connection by TLS that has two ends, as TCP has: what was sent is over, and yet there is an answer.
+    """A TLS connection that one side can close alone, as in TCP: after the end of a request, the answer follows.
 
     `ssl.SSLSocket` knows no such thing. Requests of `request` get the token on their way.
     """
@@ -213,7 +213,7 @@ def answered(port: int, action: str, **meta: Any) -> tuple[int, dict[str, Any]]:
 
 
 def answers(data: bytes, *, to_head: bool = False) -> list[Answer]:
-    """Take *data* apart by what the headers say; no byte may be left over."""
+    """Split *data* into answers by their headers. No byte may be left over."""
     found = []
     while data:
         head, separator, data = data.partition(b"\r\n\r\n")
@@ -238,25 +238,25 @@ def answer(port: int, data: bytes) -> Answer:
 
 @dataclass(frozen=True)
 class Served:
-    """``pfstorage --server`` as the child *process*; it has told its *port* on stderr."""
+    """``pfstorage --server`` as the child *process*, which has printed its *port* on stderr."""
 
     port: int
     process: subprocess.Popen[str]
     _said: list[bytes] = field(default_factory=list)
 
     def wait_for_output(self, text: str) -> None:
-        """Wait until *text* stands in what was said on stderr since then."""
+        """Wait until the later output on stderr contains *text*."""
         assert self.process.stderr is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self.process.stderr, selectors.EVENT_READ)
             while text.encode() not in b"".join(self._said):
-                assert selector.select(60), f"it does not tell: {text}"
+                assert selector.select(60), f"the server does not print: {text}"
                 data = os.read(self.process.stderr.fileno(), 65536)
-                assert data, f"it ended and did not tell: {text}"
+                assert data, f"the server ended and did not print: {text}"
                 self._said.append(data)
 
     def ends(self) -> tuple[int, str]:
-        """Wait for the end; return the exit status and what was said on stderr since then."""
+        """Wait for the end. Return the exit status and the later output on stderr."""
         rest = self.process.communicate(timeout=60)[1]
         return self.process.returncode, b"".join(self._said).decode() + rest
 
@@ -293,7 +293,7 @@ def _port_of(process: subprocess.Popen[str]) -> int:
         selector.register(process.stderr, selectors.EVENT_READ)
         assert selector.select(60), "the server does not start"
     said = b""
-    # no more than the line, or `communicate` would not see what is read with it; jobs may tell of themselves before
+    # read only this line, since `communicate` would not return the rest; lines about jobs may precede it
     while byte := os.read(process.stderr.fileno(), 1):
         said += byte
         if byte == b"\n" and (match := _ANNOUNCED.search(said)):

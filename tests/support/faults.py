@@ -21,17 +21,17 @@ Side = Literal["request", "answer"]
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong with one request, or with its answer, as *side* says.
+    """A failure of one request or of its answer, as *side* says.
 
     - ``answer``: the proxy itself answers *status*, with *retry_after* if given; the store sees nothing.
     - ``expire``: 401 for the token of this request, now and from now on. The next login gives another.
-    - ``garbage``: what comes back is no HTTP, and the connection ends; the store sees nothing.
+    - ``garbage``: the client gets bytes that are no HTTP, and the connection ends. The store sees nothing.
     - ``stall``: *seconds* of silence. Before the head of a request, it is the latency of a network.
     - ``reset``: the connection is torn down (RST).
     - ``close``: the connection ends in good order, too early.
     - ``flip``: one bit of byte *at* of the body is another.
     - ``shorten``: the body ends before byte *at*, and its Content-Length says so.
-    - ``change``: the body of an answer of the status 200 or 202 is what *change* makes of it.
+    - ``change``: the function *change* replaces the body of an answer of the status 200 or 202.
     - ``omit``: the answer has no *header*. A body without Content-Length goes in chunks, or, if *until_end*, to the
       end of the connection.
 
@@ -52,11 +52,11 @@ class Fault:
     until_end: bool = False
     change: Callable[[bytes], bytes] = bytes
     is_signed: bool = False
-    """Whether what the proxy itself answers looks as if it came from a Swift."""
+    """Whether an answer of the proxy itself looks like one of a Swift."""
 
 
 class Request(NamedTuple):
-    """What was asked, and the status that the client was given; 0 is none."""
+    """The request, and the status of the answer to the client, or 0 without an answer."""
 
     method: str
     path: str
@@ -66,7 +66,7 @@ class Request(NamedTuple):
 
 @dataclass
 class Exchange:
-    """One request and what came of it. *path* is unquoted; the names of *headers* know no case.
+    """One request and its result. *path* is unquoted, and the names of *headers* are case-insensitive.
 
     *received* and *sent* are the bytes of the bodies that came from the client and went to it.
     """
@@ -134,7 +134,7 @@ class _Peer(Peer):
         self.sock.sendall("\r\n".join(lines).encode("latin-1"))
 
     def read_body(self, headers: HTTPMessage, until_end: bool = False) -> Iterator[bytes]:
-        """Return the body that *headers* announce, as it comes; *until_end* if they don't tell its length."""
+        """Yield the body that *headers* announce as it arrives. Without a length, read to the end if *until_end*."""
         if _is_chunked(headers):
             return self._read_chunks()
         if until_end and "Content-Length" not in headers:
@@ -189,7 +189,7 @@ class _Link:
         self._store = store
 
     def serve(self) -> bool:
-        """Pass requests and answers until either side ends; tell whether it does so abruptly."""
+        """Pass requests and answers until either side ends. Return whether it ends abruptly."""
         try:
             while not self._proxy.closing.is_set() and self._serve_one():
                 continue
@@ -200,7 +200,7 @@ class _Link:
         return False
 
     def _serve_one(self) -> bool:
-        """Pass one request on and its answer back; tell whether the connections can serve another."""
+        """Pass one request on and its answer back. Return whether the connections can serve another."""
         line, headers = self._client.read_head()
         method, target, _ = line.split(" ")
         path, _, query = target.partition("?")
@@ -290,7 +290,7 @@ class _Link:
             self._client.send_head(*answer)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may have answered early
             self._store.send_body(body, headers)
-        _drain(body)  # what is left, for a store that has answered early
+        _drain(body)  # the rest, for a store that has answered early
         while _status((answer := self._store.read_head())[0]) < 200:
             continue
         return answer
@@ -379,7 +379,7 @@ class Proxy(Listener):
             self._rules.append(_Rule(fault, method, on, where))
 
     def forget(self) -> None:
-        """Count anew from here on, without faults. A token that has expired stays so."""
+        """Reset the counts and remove the faults. Expired tokens remain expired."""
         with self._lock:
             self.exchanges, self.struck, self._rules = [], [], []
 
@@ -426,7 +426,7 @@ class Proxy(Listener):
             self.struck.append(fault)
 
     def rename_token(self, headers: HTTPMessage) -> None:
-        """Give the token of a login's answer a name of its own: tempauth gives the same until it expires."""
+        """Replace the token in the answer to a login by a unique one: tempauth repeats a token until it expires."""
         with self._lock:
             suffix = f"-{len(self._tokens) + 1}"
             for each in ("X-Auth-Token", "X-Storage-Token"):  # clients take either

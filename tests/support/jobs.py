@@ -129,7 +129,7 @@ def ruined(state: Path, ruin: str) -> bytes:
 
 
 class Worker:
-    """Performs orders, each for as long as it is held. What it is told to stop says so."""
+    """Performs job requests, and holds each until `free` is set. The reply to a cancelled one says so."""
 
     def __init__(self) -> None:
         self.begun: list[str] = []

@@ -1,4 +1,4 @@
-"""What the tests of local files share."""
+"""Helpers for tests of local files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Answer = Callable[..., dict[str, Any]]
 
 
 def descriptors(below: Path) -> int:
-    """Return how many descriptors this process has of what is, or was, below a directory: no other test's come in."""
+    """Count the descriptors of this process for files, also deleted ones, below a directory, and no others."""
     found = 0
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(FileNotFoundError):  # somebody has closed it meanwhile
@@ -41,7 +41,7 @@ def two_objects() -> Iterator[Storage]:
 
 
 def answers_below(roots: AllowedRoots, storage: Storage) -> Answer:
-    """Return what answers a message that may name files below *roots*."""
+    """Return a function that answers a message, which may name files below *roots*."""
 
     def run(action: str, **meta: Any) -> dict[str, Any]:
         return StoreHandler(storage).run({"action": action, "meta": meta}, RequestContext(roots=roots))
@@ -50,7 +50,7 @@ def answers_below(roots: AllowedRoots, storage: Storage) -> Answer:
 
 
 def everything(top: Path) -> dict[str, str | bytes]:
-    """Return all files and links below *top* by their names, and what is in them."""
+    """Return all files and links below *top*: their contents or targets by their names."""
     return {
         str(path.relative_to(top)): os.readlink(path) if path.is_symlink() else path.read_bytes()
         for path in top.rglob("*")
@@ -59,7 +59,7 @@ def everything(top: Path) -> dict[str, str | bytes]:
 
 
 def in_threads(calls: list[Callable[[], object]]) -> list[BaseException]:
-    """Make each call in a thread of its own, all at once; return what they raised."""
+    """Run the calls at once, each in a separate thread. Return the errors that they raise."""
     barrier = threading.Barrier(len(calls))
 
     def run(call: Callable[[], object]) -> None:

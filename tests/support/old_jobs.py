@@ -37,7 +37,7 @@ def old_schema(version: int) -> str:
 
 
 def unpacked(path: Path) -> bytes:
-    """Return the bytes of a file, and of one of jobs also what is compressed in it."""
+    """Return the bytes of a file, and for a database of jobs also its decompressed messages and replies."""
     content = path.read_bytes()
     if path.name != "jobs.sqlite":
         return content

@@ -1,4 +1,4 @@
-"""A server that does to each connection exactly what a test wants."""
+"""A server whose treatment of each connection is up to the test."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Peer:
 
 
 class Listener:
-    """Accepts connections on the loopback interface; *serve* handles each in a thread of its own.
+    """Accepts connections on the loopback interface. *serve* handles each in a separate thread.
 
     With *context*, clients speak TLS. *connections* and *handshakes* are counted. A client that is
     silent for *timeout* seconds is an `OSError` for *serve*.
@@ -216,5 +216,5 @@ def tls(peer_certificate: Path) -> ssl.SSLContext:
 
 @pytest.fixture
 def trusts(peer_certificate: Path) -> ssl.SSLContext:
-    """What a client needs that trusts the server."""
+    """Return the TLS context of a client that trusts the server."""
     return ssl.create_default_context(cafile=str(peer_certificate))

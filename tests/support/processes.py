@@ -26,7 +26,7 @@ def parts() -> list[Path]:
 
 
 def is_waiting(process: subprocess.Popen[bytes]) -> Callable[[], bool]:
-    """Return what tells whether *process* has ended, or has slept whenever it was looked at lately."""
+    """Return a function: has *process* ended, or was it asleep at each of the last 100 calls?"""
     lately: list[str] = []
 
     def is_so() -> bool:

@@ -1,4 +1,4 @@
-"""A process of a race: it does what it is told, one line of JSON at a time, and tells in another what came of it."""
+"""A process of a race: it runs one message for each line of JSON, and prints the reply as another line."""
 
 from __future__ import annotations
 

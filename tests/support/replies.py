@@ -45,7 +45,7 @@ def written(reply: Reply) -> str:
 
 
 class Shelf(MemoryStorage):
-    """Rows made as they are asked for. *error* comes after *count* of them; *given* counts what was taken."""
+    """Rows made on demand. After *count* of them, *error* is raised. *given* counts the rows that were read."""
 
     def __init__(self, count: int, error: Exception | None = None) -> None:
         super().__init__()

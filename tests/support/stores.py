@@ -9,7 +9,7 @@ from pfstorage.devswift import DevSwift
 
 
 def swift_options(swift: DevSwift, **more: Any) -> dict[str, Any]:
-    """Options for `open_storage`: a container of its own for each call, and quick tries."""
+    """Return options for `open_storage`: a new container for each call, and quick retries."""
     return {
         "type": "swift",
         "auth_url": swift.auth_url,

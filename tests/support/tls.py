@@ -27,7 +27,7 @@ DAY = datetime.timedelta(days=1)
 
 
 class Authority:
-    """Signs certificates, in *directory*; *cert* is the file of its own."""
+    """Signs certificates in *directory*. *cert* is the file with the certificate of the authority."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -54,7 +54,7 @@ class Authority:
         key: Any = None,
         purpose: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH,
     ) -> ssl.SSLContext:
-        """Return what a server for *host* needs; one that is not *is_strict* lacks what Python 3.13 asks for."""
+        """Return the TLS context of a server for *host*. If not *is_strict*, its certificate lacks fields of Python 3.13."""
         key = key or ec.generate_private_key(ec.SECP256R1())
         name: x509.GeneralName = x509.DNSName(host)
         with contextlib.suppress(ValueError):

@@ -39,7 +39,7 @@ def work_on(storage: Storage, workers: int = 4, **options: Any) -> TransferConte
 
 
 def left_threads() -> set[str]:
-    """Return which kinds of an engine's threads do not end; that one was told to end takes it a moment."""
+    """Return the kinds of an engine's threads that do not end. A thread needs a moment to end."""
     end = time.monotonic() + SOON
     while (left := {"plan", "transfer"} & {each.name for each in threading.enumerate()}) and (
         time.monotonic() < end

@@ -17,7 +17,7 @@ def write_tree(root: Path, files: dict[str, bytes]) -> Path:
 
 
 def read_tree(root: Path) -> dict[str, bytes]:
-    """Return what is below *root*, content by relative path."""
+    """Return the contents of the files below *root*, by relative path."""
     return {
         str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()
     }

@@ -8,7 +8,7 @@ from pfstorage.devswift import DevSwift
 
 
 def old_args(swift: DevSwift, **more: Any) -> dict[str, Any]:
-    """What ``vars`` of 2.x's parsed flags was."""
+    """The result of ``vars`` for the parsed flags of 2.x."""
     return {
         "msg": "",
         "str_action": "",

@@ -1,4 +1,4 @@
-"""Waiting for what other threads and processes do, on a machine that may stand still for a while at any time."""
+"""Functions that wait for other threads and processes, on a machine that may pause at any time."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from tests.support.peer import Listener
 
 Tamper = Callable[[bytes], "bytes | None"]
-"""What becomes of bytes on their way; None cuts the connection."""
+"""A function that changes bytes on their way. Its result None cuts the connection."""
 
 
 def unchanged(data: bytes) -> bytes:
@@ -70,7 +70,7 @@ def cut_after(size: int, times: int = 1) -> Tamper:
 
 
 def replaced(old: bytes, new: bytes, times: int = 1) -> Tamper:
-    """Change *old* into *new*, *times* over; they stand within one piece of what is sent."""
+    """Replace *old* by *new*, *times* times. Each *old* is within one portion of the bytes that are sent."""
     lock = threading.Lock()
 
     def tamper(data: bytes) -> bytes:

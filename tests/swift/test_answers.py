@@ -1,4 +1,4 @@
-"""What a status means depends on the request, and on who gave it: the store, its login, or what lies before them."""
+"""The meaning of a status depends on the request and on its sender: the store, its login, or a proxy before them."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_a_run_outlives_a_login_that_an_ingress_answers_for_a_moment(
     write_tree(tmp_path / "data", FILES)
     options = swift_options(swift, retries=3, auth_url=proxy.auth_url)
     with open_storage(**options) as storage:
-        proxy.fault(Fault("expire"), "PUT", [10])  # then all log in anew
+        proxy.fault(Fault("expire"), "PUT", [10])  # then all log in again
         proxy.fault(Fault("answer", status=status), on=[2, 3], where=is_login)
         reply = run(storage, "objPut", {"workers": 8}, **PUT)
         assert (reply["status"], reply["failed"], len(reply["objectFileList"])) == (True, [], len(FILES))
@@ -296,7 +296,7 @@ def test_an_object_behind_a_login_of_http_is_not_asked_for_with_a_new_token(clon
 
 
 def test_a_wrong_account_is_no_missing_object(swift: DevSwift) -> None:
-    """A 404 for a container that is to be made is about its account."""
+    """A 404 for the creation of a container is about its account."""
     made = Clone()
     made.headers = {"X-Trans-Id": "tx1"}
     made.status = {"/users/x": 404, "/users": 404}

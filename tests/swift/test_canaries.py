@@ -75,7 +75,7 @@ SECRETS = {
 
 
 ECHO = re.compile(rb'"msg": "there is no action|"echoBack": {')
-"""What tells the sender what they have sent."""
+"""The parts of an answer that repeat the message for its sender."""
 
 
 def forms(secret: str) -> set[bytes]:
@@ -83,7 +83,7 @@ def forms(secret: str) -> set[bytes]:
     plain = {secret, quote(secret), quote(secret, safe=""), quote_plus(secret), repr(secret)[1:-1]}
     plain |= {json.dumps(each)[1:-1] for each in plain}
     found = {each.encode() for each in plain}
-    for start in range(3):  # what comes before moves it within the groups of base64
+    for start in range(3):  # earlier bytes move it within the groups of base64
         coded = base64.b64encode(b"x" * start + secret.encode())
         coded = coded[4 if start else 0 : -4]
         found |= {coded, coded.replace(b"+", b"-").replace(b"/", b"_")}
@@ -134,7 +134,7 @@ sys.exit(main())
 
 @dataclass
 class Scene:
-    """A server, and what came out of it by the name of where."""
+    """A server, and its outputs by their places."""
 
     directory: Path
     proxy: Keeper
@@ -146,7 +146,7 @@ class Scene:
     def exchange(
         self, method: str, path: str, body: bytes | str = b"", *, token: str | None = "", **headers: str
     ) -> Any:
-        """Send one request with *token*, None for none; keep the answer, and return what its body says."""
+        """Send one request with *token*, or without one if it is None. Keep the answer, and return its decoded body."""
         token = SECRETS["the token for all"] if token == "" else token
         content = body.encode() if isinstance(body, str) else body
         lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", "Connection: close"]
@@ -170,7 +170,7 @@ class Scene:
         return self.exchange("POST", "/api/v1/cmd", message(action, **meta), token=as_token)
 
     def keep_files(self) -> None:
-        """Keep what is in the directories of the server now, and what the system tells of its process."""
+        """Keep the files in the directories of the server, and the files about its process in /proc."""
         for name in ("debug", "state", "tmp"):
             for path in (self.directory / name).rglob("*"):
                 if path.is_file():
@@ -183,7 +183,7 @@ class Scene:
 
 
 def all_that_is_asked(scene: Scene) -> None:
-    """What a server is asked for, and what it answers."""
+    """Send each kind of request to the server, and check the answers."""
     write_tree(scene.directory, {f"root/{PATIENT}/{n}.dcm": bytes(n) for n in range(4)})
     moved = {"inLocation": f"x/{PATIENT}", "mapLocationOver": "."}
     ask = scene.ask
@@ -420,7 +420,7 @@ def written_tokens(path: Path, *, ini: bool) -> Path:
         SECRETS[f"the token {which}"] for which in ("for all", "to write", "that was revoked")
     )
     path.touch(0o600)
-    known = f"sha256:{hashlib.sha256(write.encode()).hexdigest()}"  # what was sent is masked all the same
+    known = f"sha256:{hashlib.sha256(write.encode()).hexdigest()}"  # the token that was sent is masked all the same
     lines = f"boss = {admin}\nwriter = {known}\nrevoked = {revoked}\n"
     permissions = "boss = admin\nwriter = write\nrevoked = read\n"
     path.write_text(
@@ -468,7 +468,7 @@ def scene(
     tmp_path_factory: pytest.TempPathFactory,
     swift: DevSwift,
 ) -> Iterator[Scene]:
-    """What came out of a server of which all was asked."""
+    """Return the outputs of a server after each kind of request."""
     verbosity, form, ini, by_tls = SCENES[request.param]
     directory = tmp_path_factory.mktemp("canaries")
     for name in ("tmp", "root", "debug"):
@@ -510,7 +510,7 @@ def scene(
 
 @contextlib.contextmanager
 def started(directory: Path, flags: list[str], environ: dict[str, str], door: Door) -> Iterator[Served]:
-    """Run the server; one that is silent does not tell its port, so it is chosen here."""
+    """Run the server on a port that is chosen here, since a silent server does not print its port."""
     with socket.create_server(("127.0.0.1", 0)) as chosen:
         port = chosen.getsockname()[1]
     given = ["--server", "--ipSelf", "127.0.0.1", "--portSelf", str(port), *flags]
@@ -590,7 +590,7 @@ def test_no_secret_comes_out(scene: Scene, certificate: tuple[str, str]) -> None
     secrets |= {f"line {n} of the key of TLS": line for n, line in enumerate(lines[:-1])}
     leaks = {where: found_in(content, secrets) for where, content in scene.outputs.items()}
     echo = [where for where in leaks if where.startswith("answer") and ECHO.search(scene.outputs[where])]
-    leaks |= {where: [] for where in echo}  # it goes to whoever has sent it
+    leaks |= {where: [] for where in echo}  # only the sender gets it back
     assert {where: names for where, names in leaks.items() if names} == {}
 
 
@@ -675,11 +675,11 @@ def test_a_secret_in_a_flag_is_warned_of_in_one_line(
     assert secret not in "".join(said)
 
 
-# what a program holds in its hands
+# values in the memory of a program
 
 
 def traceback_with_locals(error: BaseException | None) -> Iterator[str]:
-    """Yield what a traceback with local variables shows: those of pfstorage's own functions, and each error."""
+    """Yield the lines of a traceback with local variables: those of pfstorage's functions, and each error."""
     while error is not None:
         yield repr(error)
         for frame, _ in traceback.walk_tb(error.__traceback__):

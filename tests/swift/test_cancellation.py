@@ -1,4 +1,4 @@
-"""The sign to stop: what it tells, and that whatever is under way ends soon, tidily, and can go on later."""
+"""Cancellation: the state of the token. Running work ends soon and tidily, and can be resumed later."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PULL = {"fromLocation": "s", "mapLocationOver": "out"}
 
 @pytest.fixture
 def slow(swift: DevSwift, proxy: Proxy, tmp_path: Path) -> Iterator[Storage]:
-    """A Swift behind the proxy that has what lies in the directory ``data``."""
+    """Open a Swift behind the proxy that has the files of the directory ``data``."""
     write_tree(tmp_path / "data", TREE)
     with open_storage(**swift_options(swift, auth_url=proxy.auth_url)) as storage:
         assert run(storage, "objPut", CancellationToken(), **PUT)["status"] is True
@@ -135,7 +135,7 @@ def test_a_transfer_cancelled_before_it_begins_moves_nothing(storage: Storage, t
     for action, meta in (("objPut", {**PUT, "inLocation": "t"}), ("objPull", PULL), ("objVerify", PULL)):
         reply = run(storage, action, cancellation, **meta)
         assert (reply["status"], reply["error"]["type"]) == (False, "StoppedError")
-        if action != "objVerify":  # whoever reads them finds them
+        if action != "objVerify":  # clients that read these keys find them
             assert (reply["localFileList"], reply["objectFileList"], reply["failed"]) == ([], [], [])
             assert (reply["bytes"], reply["skipped"]) == (0, 0)
     assert not [row.key for row in storage.list("t")]

@@ -57,7 +57,7 @@ def without_manifest_sizes(content: bytes) -> bytes:
 
 
 def act_like_ceph(proxy: Proxy, told: Callable[[bytes], bytes] = nothing) -> None:
-    """What Ceph 16.2 does, as measured on a real one."""
+    """Make *proxy* behave as Ceph 16.2 does. A real one was measured."""
     large: set[str] = set()
 
     def is_refused(exchange: Exchange) -> bool:
@@ -117,7 +117,7 @@ def test_an_object_that_can_not_be_verified_is_pulled_with_a_warning(ceph: Stora
     assert len(reply["warnings"]) == 1
     assert "not verified" in reply["warnings"][0]
     assert "'s/large'" in reply["warnings"][0]
-    reply = run(ceph, "objVerify", OTHER_SIZE, **PULL)  # nobody tells that it is the same
+    reply = run(ceph, "objVerify", OTHER_SIZE, **PULL)  # no answer shows that the content is the same
     assert (reply["status"], reply["changed"]) == (False, ["s/large"])
 
 
@@ -147,7 +147,7 @@ def test_a_push_that_breaks_off_goes_on(ceph: Storage, proxy: Proxy) -> None:
 def test_a_swift_that_does_not_mark_manifests_is_read_too(
     swift: DevSwift, proxy: Proxy, told: Callable[[bytes], bytes]
 ) -> None:
-    """Here the listing tells of the large object, and If-Match works."""
+    """Here the listing marks the large object, and If-Match works."""
     with opened(swift, proxy) as store:
         put(store, FIRST)
         proxy.fault(Fault("change", change=told), "GET", where=is_manifest_read)

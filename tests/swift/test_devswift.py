@@ -407,7 +407,7 @@ def test_s3_answers_the_same_user(server: DevSwift, swift: Any, box: str) -> Non
     assert ask(server, "GET", "/s3-bucket/o", headers) == (200, b"body")
 
 
-# --- What it tells, and to whom
+# --- The log and other output
 
 
 def test_the_log_has_a_line_for_each_request_as_soon_as_it_is_answered(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ TRANSIENT = {
     **{str(status): Fault("answer", status=status) for status in (401, 408, 498, 500, 503)},
     "429": Fault("answer", status=429, retry_after=0),
 }
-# a listing has no checksum: what is whole JSON is believed, what is not is told
+# a listing has no checksum: whole JSON is believed, and other bytes are reported
 CELLS = [(fault, name) for fault in TRANSIENT for name in ACTIONS if (fault, name) != ("flipped-bit", "ls")]
 TOLD = {("shortened-body", "ls")}
 
@@ -111,7 +111,7 @@ def both(swift: DevSwift, proxy: Proxy) -> Iterator[tuple[Storage, Storage]]:
 
 @pytest.fixture(scope="module")
 def filled(swift: DevSwift) -> dict[str, str]:
-    """Containers, by action, with what the actions that only read find there."""
+    """Make containers, by action, with objects for the actions that only read."""
     containers = {}
     with raw_connection(swift) as raw:
         for name in ("pull", "pull-large", "ls"):
@@ -134,7 +134,7 @@ def in_time(work: Callable[[], T], seconds: float = WATCHDOG) -> T:
 
 @dataclass
 class Cell:
-    """One action through the proxy, in a container and a directory of its own."""
+    """One action through the proxy, in a separate container and directory."""
 
     swift: DevSwift
     proxy: Proxy
@@ -157,7 +157,7 @@ class Cell:
             return in_time(lambda: StoreHandler(storage).run(message))
 
     def check(self, reply: dict[str, Any]) -> None:
-        """Assert that what came of it is right as far as it goes, and that the rest is told."""
+        """Assert that all transferred objects are right, and that the reply names the others."""
         expected = {f"s/{name}": content for name, content in self.action.files.items()}
         if self.action.name == "ls":
             assert reply.get("msg") or [row["name"] for row in reply["ls"]] == sorted(expected)

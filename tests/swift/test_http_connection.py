@@ -352,7 +352,7 @@ def test_a_refusal_in_the_middle_of_a_body_is_read_and_reported(
         peer.body(200_000)
         peer.send(REFUSED)
         peer.sock.shutdown(socket.SHUT_WR)
-        time.sleep(0.3)  # with what was not read, closing is a reset, which may overtake the answer
+        time.sleep(0.3)  # with unread bytes, closing is a reset, which may overtake the answer
 
     connection = connect(serve_peers(serve).port, timeout=1.0)
     assert put(connection, io.BytesIO(bytes(size)), size) == (413, b"much")

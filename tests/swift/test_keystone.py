@@ -32,7 +32,7 @@ from tests.conftest import swift_options
 from tests.support.keystone import login_of
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what swiftclient passes to keystoneclient
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # about an argument that swiftclient passes to keystoneclient
 @pytest.mark.parametrize("password", ["secret", "wrong-secret"])
 def test_the_environment_of_openstack_logs_in(
     swift: DevSwift, keystone: str, monkeypatch: pytest.MonkeyPatch, password: str

@@ -1,4 +1,4 @@
-"""Large objects on a real Swift: pieces side by side, what is left when it fails, and what others made."""
+"""Large objects on a real Swift: parallel segments, leftovers of failures, and objects of other programs."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_a_large_file_that_is_there_is_not_asked_for_again(store: Storage, proxy
     reply = run(store, "objPut", {"segmentSize": size}, **PUT)
     assert (reply["skipped"], reply["bytes"]) == (1, 0)
     asked = [exchange for exchange in proxy.exchanges if exchange.kind == "object"]
-    assert len(asked) == (0 if size == "64K" else 1)  # of what pieces it is
+    assert len(asked) == (0 if size == "64K" else 1)  # the request for its segments
     assert all(exchange.method == "GET" and exchange.sent < 5000 for exchange in asked)
 
 
@@ -472,7 +472,7 @@ def test_a_large_object_that_is_replaced_by_another_before_its_manifest_is_read_
 def test_a_large_object_that_is_named_and_replaced_by_another_is_pulled(
     swift: DevSwift, store: Storage, proxy: Proxy
 ) -> None:
-    """What came first can't be verified any more, which does not say that there is no such key."""
+    """The first version can't be verified any more, which does not mean that the key is missing."""
     write(CONTENT)
     assert run(store, "objPut", **PUT)["status"] is True
     replaced = replaced_at_its_manifest(swift, store, proxy)
@@ -666,7 +666,7 @@ def test_two_writers_that_replace_the_same_object_leave_one_of_both_whole(swift:
         assert content_of(store) in (CONTENT, OTHER)
 
 
-# what is missing of a large object is not the object
+# a missing part of a large object does not make the object missing
 
 
 def test_a_large_object_that_lacks_an_inner_manifest_is_not_reported_as_missing(

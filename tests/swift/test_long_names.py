@@ -1,4 +1,4 @@
-"""Large objects of long keys and in containers of long names, and what the manifest of a dynamic one names."""
+"""Large objects of long keys and in containers of long names, and the manifests of dynamic ones."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_two_long_keys_with_one_beginning_do_not_share_segments(swift: DevSwift,
         store.delete(keys[1])
         seen = run(store, "objSweep", olderThan=0, path=location.split("/")[0])["leftovers"]
         assert len(seen) == 3
-        # the end of the key is in no name: what lies below a longer location is not known
+        # no name has the end of the key, so segments below a longer location are unknown
         assert run(store, "objSweep", olderThan=0, path=location)["leftovers"] == []
         assert content_of(store, keys[0]) == CONTENT
 
@@ -135,7 +135,7 @@ NAMES = ["plain", "Müller", "脳 1", "100%", "a%41", "a%2541", "%C3%A9", "x+y z
 def test_a_dynamic_manifest_names_its_prefix_encoded_or_not(
     swift: DevSwift, proxy: Proxy, name: str, encoded: bool
 ) -> None:
-    """What the store takes it for counts: it decodes the header once."""
+    """The interpretation of the store counts: it decodes the header once."""
     with opened(swift, proxy) as store, raw_connection(swift) as raw:
         container = store.settings.swift.container_name
         raw.put_container(container)

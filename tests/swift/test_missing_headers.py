@@ -1,4 +1,4 @@
-"""What the store does not tell is unknown: no missing header and no missing field is taken for zero, or for empty."""
+"""Missing headers and missing fields of a store: their values are unknown, and neither zero nor empty."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_the_end_of_the_connection_shows_an_unknown_length_to_an_old_client(
 
 
 def test_an_old_client_sees_that_its_download_is_cut(server: ThreadedHTTPServer, proxy: Proxy) -> None:
-    """Only the end would tell it how long the content is, so there is none in good order."""
+    """Only the end shows such a client how long the content is, so a cut download must not end cleanly."""
     for fault in [*without("Content-Length", "Etag", until_end=True), Fault("close", at=300_000)]:
         proxy.fault(fault, "GET")
     with pytest.raises(ConnectionResetError):

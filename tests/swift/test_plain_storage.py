@@ -26,7 +26,7 @@ Granting = Callable[..., dict[str, Any]]
 def granting(authority: Authority, serve_peers: Serving, swift: DevSwift, proxy: Proxy) -> Granting:
     """Make a login by TLS that grants a token of the real Swift and a storage URL, and options that lead to it.
 
-    *spelled* is how the storage URL, that of *proxy*, begins; *regions* tells a Keystone's URLs by their regions.
+    *spelled* is how the storage URL, that of *proxy*, begins; *regions* has a Keystone's URLs by their regions.
     """
     _, token = login_of(swift)
 

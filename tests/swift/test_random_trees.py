@@ -1,4 +1,4 @@
-"""Random trees: what is pushed, changed and pushed again comes back as it is, and no segment is left over."""
+"""Random trees: a tree that is pushed, changed and pushed again comes back unchanged, without leftovers."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def possible(tree: Sizes) -> bool:
 
 @st.composite
 def changed_trees(draw: st.DrawFn) -> tuple[Sizes, Sizes]:
-    """A tree, and what is changed in it or added to it."""
+    """A tree, and changes and additions to it."""
     tree = draw(trees.filter(possible))
     changes = draw(st.dictionaries(st.sampled_from(sorted(tree)), contents, max_size=len(tree)))
     added = draw(st.dictionaries(paths, contents, max_size=3))

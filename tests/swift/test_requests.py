@@ -1,4 +1,4 @@
-"""One request an object, and none for what is unchanged: what a transfer costs, counted at the store."""
+"""The requests of a transfer, counted at the store: one for each object, and none for an unchanged one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def options(swift: DevSwift, proxy: Proxy) -> dict[str, Any]:
 
 @pytest.fixture
 def run(proxy: Proxy, options: dict[str, Any]) -> Run:
-    """Answer a message from a storage that is opened for it alone; return what that cost, too."""
+    """Answer a message from a storage that is opened for it alone. Return the reply and the requests."""
 
     def run_counted(action: str, meta: dict[str, Any], **more: Any) -> tuple[dict[str, Any], Requests]:
         proxy.forget()
@@ -164,7 +164,7 @@ def test_an_object_is_never_asked_about_before_it_is_moved(run: Run, proxy: Prox
 
 @pytest.fixture
 def server(proxy: Proxy, options: dict[str, Any]) -> Iterator[ThreadedHTTPServer]:
-    """A server that has logged in, and stored the object ``a``; what it asks the store is counted from then on."""
+    """Run a server that has logged in and stored the object ``a``. Its later requests to the store are counted."""
     with open_storage(**options) as storage, serving(StoreHandler(storage)) as server:
         storage.put("a", io.BytesIO(CONTENT), len(CONTENT))
         proxy.forget()

@@ -23,7 +23,7 @@ KEY = "the-secret-key"
 
 
 class Listener:
-    """Takes connections, says *greeting*, and keeps what comes until the client ends them."""
+    """Accepts connections, sends *greeting*, and keeps all bytes until the client ends the connection."""
 
     def __init__(self, greeting: bytes = b"") -> None:
         self.received = b""

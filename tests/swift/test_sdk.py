@@ -47,7 +47,7 @@ def round_trip(connection: swiftclient.Connection) -> None:
 
 
 def by_tls(monkeypatch: pytest.MonkeyPatch, swift: DevSwift, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments for the store of *options*; its login tells the address without TLS."""
+    """Return the arguments for the store of *options*. Its login returns the address without TLS."""
     for name, value in {
         "OS_AUTH_URL": options["auth_url"],
         "OS_USERNAME": swift.user,

@@ -1,4 +1,4 @@
-"""Stores that keep a client waiting with a byte now and then, or with answers that have no end."""
+"""Stores that keep a client waiting with single bytes, or with endless answers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.conftest import run
 from tests.support.peer import Peer, Serving
 
 SECONDS = 0.25
-"""What is allowed to a store; what it sends comes more often."""
+"""The silence in seconds that the client accepts. The stores send their bytes more often."""
 PAUSE = 0.02
 FAST = 1_000_000.0
 """Bytes a second that no store of these tests sends."""
@@ -225,7 +225,7 @@ def test_a_store_that_reads_an_upload_too_slowly_is_given_up(
     assert caught.value.silent
 
 
-# what is no slow store
+# delays that do not make a store slow
 
 
 def test_a_body_may_take_long_that_comes_fast_enough(serve_peers: Serving) -> None:
@@ -463,7 +463,7 @@ def test_the_heartbeats_of_a_store_that_checks_a_manifest_are_no_slow_answer(
 
     def beat(peer: Peer) -> None:
         peer.send(b"HTTP/1.1 202 Accepted\r\nX-Trans-Id: t\r\nTransfer-Encoding: chunked\r\n\r\n")
-        for _ in range(40):  # which take longer than the silence that is borne
+        for _ in range(40):  # which take longer than the silence that the client accepts
             threading.Event().wait(PAUSE)
             peer.send(b"1\r\n \r\n")
         peer.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(told), told))

@@ -1,4 +1,4 @@
-"""What passes is tried again, what is full ends a run, and a store that moves is followed."""
+"""States of a store: a temporary failure is retried, a full store ends a run, and a move is followed."""
 
 from __future__ import annotations
 
@@ -257,7 +257,7 @@ def test_a_storage_url_with_a_final_slash_is_one(swift: DevSwift, slashes: str) 
 
 
 class Moving:
-    """The login of a Swift that tells *port* for where its storage is."""
+    """Run the login of a Swift that reports *port* for its storage."""
 
     def __init__(self, swift: DevSwift) -> None:
         self.port = 0

@@ -1,4 +1,4 @@
-"""A real Swift behind a wire that is cut, lies or falls silent; logins and connections counted."""
+"""A real Swift behind a network that cuts, changes or delays bytes, with counts of logins and connections."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_a_part_comes_right_from_a_store_that_sends_the_whole(
 
 
 def test_a_part_of_another_object_is_refused_where_the_condition_is_lost(wired: Storage, wire: Wire) -> None:
-    """What lies between may know nothing of If-Match."""
+    """A proxy between client and store may ignore If-Match."""
     wire.to_server = replaced(b"If-Match: ", b"If-Motch: ", times=3)
     with pytest.raises(RejectedError, match="another object by now"):
         wired.get("object", io.BytesIO(), ByteRange(1000, 10, hashlib.md5(b"before").hexdigest()))

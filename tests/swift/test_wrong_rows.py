@@ -1,4 +1,4 @@
-"""What a store answers in a wrong form is one clear error, which names the store."""
+"""Malformed answers of a store: each is one clear error, which names the store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A wrong setting is no outage: it is named at once, with what mends it, and nothing waits for it."""
+"""Wrong settings are no outages: the error names the setting and its correction at once, without retries."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ def test_an_alert_of_tls_is_no_outage(serve_peers: Serving) -> None:
 def test_a_storage_url_of_plain_http_behind_tls_is_named(
     swift: DevSwift, authority: Authority, fronted: Fronted
 ) -> None:
-    """A Swift behind a load balancer that ends TLS tells the URL that it sees itself."""
+    """A Swift behind a load balancer that ends TLS reports its own URL, without TLS."""
     _, options = fronted(authority.context(), cacert=authority.cert, allow_plain_storage=True)
     told = pytest.raises(MisconfiguredError, match="the port speaks TLS")
     with open_storage(**{**options, "os_options": {}}) as storage, told:

@@ -1,4 +1,4 @@
-"""How many requests are worked on at once, and who waits for whom."""
+"""The number of simultaneous requests, and the order of waiting ones."""
 
 from __future__ import annotations
 

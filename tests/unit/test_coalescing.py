@@ -1,4 +1,4 @@
-"""What several ask at once is asked once, and nobody gets an answer that is older than the question."""
+"""`RequestCoalescer`: one request serves simultaneous callers, and no answer is older than its call."""
 
 from __future__ import annotations
 

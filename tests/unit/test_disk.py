@@ -1,4 +1,4 @@
-"""What a target is told by: room, and whether names of another case are the same."""
+"""Properties of a target directory: its free space, and whether its names are case-insensitive."""
 
 from __future__ import annotations
 

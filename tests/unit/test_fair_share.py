@@ -51,7 +51,7 @@ class Machine:
 
 
 class Worker:
-    """A loop in a thread of its own, which notes its *name* at the machine whenever a pause is over."""
+    """A loop in a separate thread, which notes its *name* at the machine after each pause."""
 
     def __init__(self, machine: Machine, name: str) -> None:
         self._machine = machine
@@ -86,7 +86,7 @@ class Worker:
         self._steps.put(step)
 
     def done(self) -> None:
-        """Wait until it has done all that it was told to."""
+        """Wait until the loop has done all its steps."""
         self._steps.join()
 
     def close(self) -> None:

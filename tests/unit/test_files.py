@@ -1,4 +1,4 @@
-"""Local files: whole or not at all, and nothing outside the tree."""
+"""Local files: atomic writes, and none outside the tree."""
 
 from __future__ import annotations
 
@@ -301,7 +301,7 @@ def test_the_names_above_a_durable_file_are_on_the_disk_as_far_as_its_file_syste
 def test_an_error_at_close_keeps_the_file_from_its_final_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So NFS tells that the disk was full: here, the system is made to say it of every second descriptor."""
+    """NFS reports a full disk at close. Here, a patched `os.close` fails for every second descriptor."""
     write_tree(tmp_path, {"out/a": b"before"})
     close, dup = os.close, os.dup
     copies: list[int] = []

@@ -1,4 +1,4 @@
-"""A multipart form: its parts, however the bytes arrive, and what is no form."""
+"""A multipart form: its parts, in portions of any size, and malformed forms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The image: what it is made of is pinned and listed, and the examples run it with as few rights as it needs."""
+"""The image: its packages are pinned and listed, and the examples run it with as few rights as possible."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.image import instructions
 
 LOCKS = ("requirements.lock", "requirements-build.lock")
 IMAGE = {"python_version": "3.12", "python_full_version": "3.12.14", "sys_platform": "linux"}
-"""What the markers of requirements ask for, as it is in the image."""
+"""The variables of requirement markers, with the values in the image."""
 SHA256 = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
 
@@ -110,7 +110,7 @@ def test_the_image_installs_nothing_that_is_not_locked() -> None:
         "/src/requirements.lock",
     ]
     assert all("--require-hashes" in command for command in downloads)
-    assert "--no-build-isolation" in downloads[-1]  # isolation would download a setuptools of its own
+    assert "--no-build-isolation" in downloads[-1]  # isolation would download another setuptools
     assert {"--no-deps", "--no-index", "--no-build-isolation"} <= set(own)
     shipped = (ROOT / ".dockerignore").read_text().splitlines()
     assert {f"!{name}" for name in LOCKS} <= set(shipped)

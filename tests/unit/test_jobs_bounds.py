@@ -55,7 +55,7 @@ class Held:
 
 
 def done(given: JobRequest, cancellation: CancellationToken, progress: Callable[[Progress], None]) -> Reply:
-    """Reply what the path is."""
+    """Reply with the path of the message."""
     return Reply({"status": True, "names": [given.message["meta"]["path"]]})
 
 
@@ -69,7 +69,7 @@ def working(perform: Any, directory: Path | str = "", **options: Any) -> Iterato
         jobs.close(LONG)
 
 
-# turns
+# the order of owners
 
 
 def queue_of(*places: str) -> JobQueue:
@@ -80,7 +80,7 @@ def queue_of(*places: str) -> JobQueue:
 
 
 def begun(queue: JobQueue, most: int, max_running_per_owner: int | None = None) -> list[QueuedJob]:
-    """Give out places until none is left; return who has them."""
+    """Give out places until none is left. Return the jobs that have them."""
     at_work: list[QueuedJob] = []
     while place := queue.next(at_work, most, max_running_per_owner or most):
         queue.take(place)

@@ -437,7 +437,7 @@ def test_the_number_of_queued_jobs_of_one_owner_is_bounded(worker: Worker) -> No
     jobs.submit(job_request(5, owner="b"))
     jobs.start()
     assert worker.is_busy.acquire(timeout=LONG)
-    jobs._limits = JobLimits(max_running=2)  # one more begins: of whom none is at work
+    jobs._limits = JobLimits(max_running=2)  # one more job begins, of an owner without a running job
     jobs.submit(job_request(6, owner="a"))
     assert worker.is_busy.acquire(timeout=LONG)
     assert worker.begun == ["0", "4"]
@@ -571,7 +571,7 @@ def test_jobs_are_readable_while_another_program_writes(
         for _ in range(30):
             assert (
                 jobs.status(job).state == "running"
-            )  # to forget what is over can wait, the time of all is 0
+            )  # the removal of finished jobs can wait, their age limit is 0
             assert [each.id for each in jobs.list(10)] == [jobs.find("mine", "")] == [job]
             assert jobs.counts()["running"] == 1
             with pytest.raises(StateFileError, match="locked"):

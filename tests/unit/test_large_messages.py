@@ -24,7 +24,7 @@ from pfstorage.wire.forms import decode_form
 from pfstorage.wire.reply import Reply
 
 AROUND = 1000
-"""Characters of a reply that are not what it gives back."""
+"""Characters of a reply outside the repeated value."""
 
 
 def nested(value: Any, depth: int) -> Any:

@@ -91,7 +91,7 @@ class Stuck(io.StringIO):
 
 
 def stuck() -> tuple[Stuck, BatchHandler, logging.Logger]:
-    """Return a stream on which a line is stuck, and what writes to it."""
+    """Return a stream on which a line is stuck, and the handler and the logger that write to it."""
     stream = Stuck()
     handler = BatchHandler(stream, "note: {}".format)
     log = logger_to(handler)

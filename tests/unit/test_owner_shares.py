@@ -1,4 +1,4 @@
-"""The requests of an owner who has used much processor time wait for those of owners who have used less."""
+"""Fair shares of owners: requests of an owner with much processor time wait for those of owners with less."""
 
 from __future__ import annotations
 

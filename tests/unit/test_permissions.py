@@ -1,4 +1,4 @@
-"""What rights say, and how they are read."""
+"""Parsing and meaning of permissions."""
 
 from __future__ import annotations
 

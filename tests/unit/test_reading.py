@@ -16,7 +16,7 @@ from tests.support.local import in_threads
 
 @pytest.fixture
 def content(tmp_path: Path) -> bytes:
-    """What the file a holds."""
+    """The content of the file ``a``."""
     content = bytes(range(256)) * 40
     write_tree(tmp_path, {"a": content})
     return content

@@ -1,4 +1,4 @@
-"""Another try, and the pages of a listing that are fetched ahead: what is borne, how long, and how it ends."""
+"""Retries, and pages of a listing that are fetched ahead: accepted failures, time limits, and cancellation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``--makeToken``: what it prints, and what it adds to a file of tokens."""
+"""``--makeToken``: its output, and its changes to a file of tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file of tokens: what it may look like, whom it lets in, and what becomes of a change."""
+"""The file of tokens: its formats, the tokens that it accepts, and its changes."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def is_accepted(file: TokenFile, token: str) -> bool:
 
 @pytest.fixture
 def aged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take each file for one that was not changed just now: only what its status tells counts."""
+    """Treat each file as unchanged for a while, so that only its status counts."""
     monkeypatch.setattr(tokens, "FRESH_NS", 0)
 
 
-# what it may look like
+# formats
 
 
 def test_an_ini_file_names_its_tokens_and_their_rights() -> None:
@@ -316,7 +316,7 @@ def test_a_token_ends_with_any_letter(last: str) -> None:
         f"Bearer {ANN},{BOB}",
         f"Bearer {ANN}\0",
         "Bearer Ann",
-        f"Bearer {ODD}",  # which is not what its bytes are on the wire
+        f"Bearer {ODD}",  # its bytes on the wire differ
         "Bearer \ud800",
         "Bearer " + "x" * 100_000,
     ],
@@ -420,7 +420,7 @@ def test_another_reason_is_reported_too(caplog: pytest.LogCaptureFixture) -> Non
     file = TokenFile(file_of(INI))
     BREAKS["open to others"]()
     assert not is_accepted(file, ANN)
-    file_of("")  # what has not been good again is not trusted more for that
+    file_of("")  # a file that was never good again is not trusted more
     assert not is_accepted(file, ANN)
     BREAKS["gone"]()
     for _ in range(2):
@@ -470,7 +470,7 @@ def test_a_file_that_is_written_line_by_line_is_warned_of_once(caplog: pytest.Lo
         try:
             assert file.grant(bearer(ANN)).permissions == Permissions("read"), whole[:end]
             assert file.grant(bearer(BOB)).permissions == Permissions("write", "chris/feed_12/"), whole[:end]
-        except UnauthorizedError:  # what is cut between two lines may be a file without the others
+        except UnauthorizedError:  # a file that is cut between two lines may be a file without the other lines
             pytest.fail(f"kept out at {end}")
     assert len(caplog.records) == 1
 
@@ -483,7 +483,7 @@ def test_the_rights_go_from_no_file_of_a_server_that_runs(aged: None) -> None:
     assert grant_of("tokens.cfg", ANN).permissions == Permissions("write")
     os.unlink("tokens.cfg")
     assert not is_accepted(file, ANN)
-    file_of(INI)  # as one that is written anew has it for a moment
+    file_of(INI)  # the content of a file that is being rewritten, for a moment
     assert not is_accepted(file, ANN)
     file_of(INI + RIGHTS)
     assert file.grant(bearer(ANN)).permissions == Permissions("read")
@@ -661,7 +661,7 @@ def test_many_threads_are_accepted_while_the_file_changes() -> None:
 def test_a_file_that_has_more_tokens_than_it_says_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Some file systems tell a size of 0 for what is not empty."""
+    """Some file systems report a size of 0 for files that are not empty."""
     from pfstorage.server import tokens
 
     path = tmp_path / "many"

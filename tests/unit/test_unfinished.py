@@ -1,4 +1,4 @@
-"""What killed writers left is removed, and nothing else."""
+"""Unfinished files of killed writers are removed, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of a tree: which, in what order, and what is told of the others."""
+"""The files of a tree, their order, and the warnings about other entries."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Found:
 
     @property
     def rests(self) -> list[str]:
-        """What lies below the root, errors as the path that they name."""
+        """The paths below the root, with errors as the paths that they name."""
         return [
             item.rest if isinstance(item, LocalFile) else f"error: {item.facts['local']}"
             for item in self.items
@@ -127,7 +127,7 @@ def test_left_out_entries_are_reported_except_unfinished_files(tmp_path: Path) -
 def test_a_link_counts_as_its_file_also_where_the_root_is_one(tmp_path: Path) -> None:
     write_tree(tmp_path, {"real/a": b"12", "real2/b": b""})
     Path("real/z").symlink_to(tmp_path / "real" / "a")
-    Path("real/y").symlink_to(tmp_path / "real2" / "b")  # begins like the root, and lies outside
+    Path("real/y").symlink_to(tmp_path / "real2" / "b")  # begins like the root, and is outside
     Path("root").symlink_to("real")
     found = Found("root")
     assert [(item.path, item.size) for item in found.items if isinstance(item, LocalFile)] == [
@@ -209,7 +209,7 @@ def test_an_unreadable_entry_is_reported_in_order_and_the_walk_continues(tmp_pat
 
 
 def test_a_directory_is_read_when_it_is_reached(tmp_path: Path) -> None:
-    """So a walk needs no memory for what is still to come."""
+    """So a walk needs no memory for later directories."""
     write_tree(tmp_path, {"a": b"", "b/c": b"", "d/e": b"", "f": b""})
     warnings: list[str] = []
     files: Iterator[LocalFile | LocalFileError] = find_files(".", warn=warnings.append)

@@ -55,7 +55,7 @@ def test_the_parent_of_the_name_of_the_shell_is_the_parent_of_its_files(
 def test_another_directory_is_never_taken_for_it(
     linked: Path, monkeypatch: pytest.MonkeyPatch, pwd: str
 ) -> None:
-    """Who starts a program elsewhere may leave an old PWD behind."""
+    """A program that starts another one in another directory may leave an old PWD behind."""
     top = linked.parent
     (top / "other").mkdir()
     if "\0" not in pwd:

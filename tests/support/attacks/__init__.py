@@ -1,4 +1,4 @@
-"""Requests that mean harm, by what they attack."""
+"""Hostile requests, by their targets."""
 
 from tests.support.attacks import bounds, conditions, files, heads, messages, orders
 

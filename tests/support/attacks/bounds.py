@@ -209,7 +209,7 @@ STORE = [
             f"the replacement of {value!r} by {new!r}",
             ctl(var=value, valueReplace=new),
             (200,),
-            text='"hits": 0',  # also of what is the value: that would tell whether a guess is right
+            text='"hits": 0',  # also for the value itself: a hit would reveal whether a guess is right
             may_succeed=True,
         )
         for value, new in (

@@ -1,4 +1,4 @@
-"""Conditions, ranges and what else a request says of an object."""
+"""Conditions, ranges and other headers of a request for an object."""
 
 from __future__ import annotations
 

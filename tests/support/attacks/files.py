@@ -13,7 +13,7 @@ OUTSIDE = [
     "/proc/self/root/etc/passwd",
     "a\0b",
 ]
-"""Local paths that lead out of what is served, or nowhere."""
+"""Local paths that lead out of the roots, or nowhere."""
 
 LOCAL = [
     row

@@ -6,7 +6,7 @@ from tests.support.attacks.row import BEARER, CMD, Row
 from tests.support.exchange import post, request
 
 SMUGGLED = f"GET /api/v1/objects/own/a HTTP/1.1\r\nHost: localhost\r\n{BEARER}\r\n\r\n".encode()
-"""A request that nobody may take for one of its own: it is the body of another one, or no part of it."""
+"""A request inside another one: the server must not run it, since it is the body of the other, or refused."""
 
 HELLO = b'{"action":"hello","meta":{"askAbout":"timestamp"}}'
 CHUNKED = "Transfer-Encoding: chunked"

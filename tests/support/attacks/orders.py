@@ -1,4 +1,4 @@
-"""Who may order what: tokens, origins, settings, paths and jobs of others."""
+"""Messages without permission: tokens, origins, settings, paths and jobs of others."""
 
 from __future__ import annotations
 

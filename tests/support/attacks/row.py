@@ -1,4 +1,4 @@
-"""One row of a table of attacks, and what its bytes are made of."""
+"""One row of a table of attacks, and functions that make its bytes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ BEARER = bearer(WRITER)
 
 @dataclass(frozen=True)
 class Row:
-    """Bytes to the server, and what it may say: one of the *statuses* with *text* somewhere in the body.
+    """Bytes to the server, and the permitted answer: one of the *statuses* with *text* somewhere in the body.
 
-    The reply says ``"status": false``, unless the row *may_succeed*: what was asked for did no harm. There are
+    The reply has ``"status": false``, unless the row *may_succeed* because the request does no harm. There are
     as many *answers* as requests, and no more, or one request would be taken for two. They have *most* bytes.
     """
 
