@@ -24,7 +24,7 @@ from pfstorage.devswift import DevSwift, running
 from pfstorage.server.options import ServerOptions
 from tests.support.browser import chromium
 from tests.support.clone import clone
-from tests.support.exchange import TOKEN, Door, client, doors
+from tests.support.exchange import TOKEN, Transport, client, transports
 from tests.support.faults import Proxy, proxy_to
 from tests.support.jobs import job_client, worker
 from tests.support.keystone import keystone
@@ -170,34 +170,34 @@ def make_certificate(directory: Path) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="module", params=["plain", "by TLS with a token"])
-def door(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+def transport(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Transport]:
     """Choose how to reach the servers of `serving` and `server_process`: openly, or by TLS with a token."""
-    made = Door()
+    made = Transport()
     if request.param != "plain":
         cert, key = request.getfixturevalue("certificate")
-        tokens = tmp_path_factory.mktemp("door") / "tokens.cfg"
+        tokens = tmp_path_factory.mktemp("transport") / "tokens.cfg"
         tokens.touch(0o600)
         tokens.write_text(f"[AUTH TOKENS]\ndoor = {TOKEN}\n[TOKEN RIGHTS]\ndoor = admin\n")
         options = {"tls_cert": cert, "tls_key": key, "token_path": str(tokens)}
         flags = ("--tlsCert", cert, "--tlsKey", key, "--enableTokenAuth", "--tokenPath", str(tokens))
-        made = Door(options, flags, ssl.create_default_context(cafile=cert))
-    doors.append(made)
+        made = Transport(options, flags, ssl.create_default_context(cafile=cert))
+    transports.append(made)
     yield made
-    doors.remove(made)
+    transports.remove(made)
 
 
 @contextlib.contextmanager
 def serving(handler: StoreHandler, **options: Any) -> Iterator[ThreadedHTTPServer]:
-    """Serve *handler* on a free port of the loopback interface, in a thread, behind the present door."""
-    made = ThreadedHTTPServer(("127.0.0.1", 0), handler, ServerOptions(**doors[-1].options, **options))
-    made.server_port = doors[-1].port(made.server_port)
+    """Serve *handler* on a free port of the loopback interface, in a thread, with the last transport."""
+    made = ThreadedHTTPServer(("127.0.0.1", 0), handler, ServerOptions(**transports[-1].options, **options))
+    made.server_port = transports[-1].port(made.server_port)
     with running_server(made) as server:
         yield server
 
 
 @contextlib.contextmanager
 def running_server(server: ThreadedHTTPServer) -> Iterator[ThreadedHTTPServer]:
-    """Let *server* serve, in a thread, and close it at the end."""
+    """Run *server* in a thread, and close it at the end."""
     with server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

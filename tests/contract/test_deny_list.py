@@ -26,12 +26,12 @@ from pfstorage.local.deny_list import DeniedFileError, DenyList
 from tests.conftest import Command, make_certificate, read_tree, serving, write_tree
 from tests.support.exchange import (
     TOKEN,
-    Door,
+    Transport,
     Served,
     answer,
     answers,
     connected,
-    doors,
+    transports,
     message,
     post,
     request,
@@ -195,7 +195,7 @@ def test_a_path_to_a_denied_file_is_resolved_as_the_system_does(root: Path, stor
 def test_changed_links_are_followed(
     root: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As Kubernetes keeps its secrets: ``key -> ..data/key``, where ``..data`` leads to those of the day."""
+    """Kubernetes keeps its secrets so: ``key -> ..data/key``, where ``..data`` is a link to the current ones."""
     write_tree(root, {"..one/key": b"precious", "..two/key": b"precious"})
     (root / "..data").symlink_to("..one")
     (root / "key").symlink_to("..data/key")
@@ -275,7 +275,7 @@ def test_a_denied_file_is_denied_under_each_of_its_names(
 
 @pytest.mark.usefixtures("unmounting")
 @pytest.mark.parametrize("source", ["state", "."])
-def test_a_directory_is_closed_wherever_it_is_mounted(root: Path, storage: Storage, source: str) -> None:
+def test_a_denied_directory_is_denied_at_each_mount_point(root: Path, storage: Storage, source: str) -> None:
     outside = write_tree(root.parent / "outside", FILES)
     roots = AllowedRoots([str(root)])
     roots.deny([str(outside / "state")])
@@ -327,7 +327,7 @@ def test_no_object_of_a_store_of_files_is_one_of_them(root: Path, appear: Appear
 
 
 @pytest.mark.usefixtures("unmounting")
-def test_the_directory_of_the_jobs_is_closed_from_the_first_message_on(root: Path, storage: Storage) -> None:
+def test_the_directory_of_the_jobs_is_denied_from_the_first_message_on(root: Path, storage: Storage) -> None:
     state = root.parent / "outside" / "state"
     with serving(StoreHandler(storage), fs_roots=(str(root),), state_dir=str(state)) as server:
         until(state.is_dir)
@@ -362,7 +362,7 @@ def test_the_server_denies_the_files_that_its_flags_name(tmp_path: Path) -> None
     )
     (tmp_path / "tokens").chmod(0o600)
     flags = ("--tlsCert", cert, "--tlsKey", key, "--enableTokenAuth", "--tokenPath", "tokens")
-    doors.append(Door({}, flags, ssl.create_default_context(cafile=cert)))
+    transports.append(Transport({}, flags, ssl.create_default_context(cafile=cert)))
     flags = ("--swiftKey", "@pw", "--configFileLoad", "conf.json", "--stateDir", "state", "--forever")
     flags += ("--debugToDir", "records", "--type", "filesystem", "--storeBase", "store")
     try:
@@ -383,7 +383,7 @@ def test_the_server_denies_the_files_that_its_flags_name(tmp_path: Path) -> None
                 assert (path.stat().st_ino, path.is_dir() or path.read_bytes()) == before
             assert status("objPull", fromLocation="in/data/a", mapLocationOver="data/b")
     finally:
-        doors.pop()
+        transports.pop()
 
 
 @pytest.mark.parametrize(

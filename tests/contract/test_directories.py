@@ -112,7 +112,7 @@ def test_a_large_object_that_is_listed_as_empty_keeps_its_content(
     assert read_tree(tmp_path / "out") == {"d": b"xx"}
 
 
-def test_the_mark_of_the_location_itself_is_the_directory_to_pull_into(
+def test_the_marker_of_the_location_itself_is_the_target_directory_of_a_pull(
     storage: Storage, tmp_path: Path
 ) -> None:
     mark(storage, "s/d")
@@ -123,7 +123,7 @@ def test_the_mark_of_the_location_itself_is_the_directory_to_pull_into(
     assert run(storage, "objVerify", **meta)["status"] is True
 
 
-def test_both_kinds_of_marks_side_by_side_are_one_directory(store: Storage, tmp_path: Path) -> None:
+def test_both_kinds_of_markers_together_are_one_directory(store: Storage, tmp_path: Path) -> None:
     mark(store, "s/d")
     mark(store, "s/d/")
     put(store, "s/d/f")
@@ -160,7 +160,7 @@ def test_a_dry_run_makes_none(storage: Storage, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"content"])
 @pytest.mark.parametrize("overwrite", ["changed", "always"])
-def test_a_push_of_a_file_replaces_a_mark(
+def test_a_push_of_a_file_replaces_a_marker(
     store: Storage, tmp_path: Path, content: bytes, overwrite: str
 ) -> None:
     mark(store, "s/d")
@@ -171,14 +171,14 @@ def test_a_push_of_a_file_replaces_a_mark(
     assert read_tree(tmp_path / "out") == {"d": content}
 
 
-def test_a_push_that_leaves_a_mark_in_place_of_a_file_says_so(store: Storage, tmp_path: Path) -> None:
+def test_a_push_that_keeps_a_marker_instead_of_a_file_says_so(store: Storage, tmp_path: Path) -> None:
     mark(store, "s/d")
     write_tree(tmp_path / "data", {"d": b""})
     reply = run(store, "objPush", **PUSH, overwrite="never", audit=True)
     assert (reply["status"], reply["audit"]["changed"]) == (False, ["s/d"])
 
 
-def test_a_push_below_a_mark_leaves_it(storage: Storage, tmp_path: Path) -> None:
+def test_a_push_below_a_marker_keeps_it(storage: Storage, tmp_path: Path) -> None:
     mark(storage, "s/d")
     write_tree(tmp_path / "data", {"d/f": b"x", "a": b"x"})
     assert run(storage, "objPush", **PUSH, audit=True)["audit"]["same"] == 2
@@ -186,7 +186,7 @@ def test_a_push_below_a_mark_leaves_it(storage: Storage, tmp_path: Path) -> None
     assert read_tree(tmp_path / "out") == {"d/f": b"x", "a": b"x"}
 
 
-def test_names_that_fold_are_judged_with_marks_as_with_directories(
+def test_case_folding_treats_markers_as_directories(
     storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pfstorage.local.LocalTree.folds_names", lambda *_: True)
@@ -258,7 +258,7 @@ def test_pages_of_a_level_are_complete(marks: set[str], files: set[str], limit: 
         assert pages == whole
 
 
-def test_a_file_system_makes_a_directory_of_a_mark(tmp_path: Path) -> None:
+def test_a_file_system_stores_a_marker_as_a_directory(tmp_path: Path) -> None:
     with open_storage(type="filesystem", store_base=str(tmp_path / "store")) as storage:
         mark(storage, "s/d", "Application/Directory; charset=UTF-8")
         assert (tmp_path / "store/s/d").is_dir()

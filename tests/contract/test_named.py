@@ -53,7 +53,7 @@ def store(swift: DevSwift, proxy: Proxy) -> Iterator[Storage]:
 
 @pytest.fixture
 def unlisted(swift: DevSwift, proxy: Proxy, store: Storage) -> Iterator[Storage]:
-    """The container of `store` as a user sees it whom Swift lets read its objects, and list nothing."""
+    """The container of `store` for a user who may read its objects in Swift, and list nothing."""
     put(store, *KEYS)
     container = store.settings.swift.container_name
     raw = swiftclient.Connection(swift.auth_url, swift.user, swift.key)
@@ -438,7 +438,7 @@ def test_names_that_fold_collide_across_the_list(
 
 
 @pytest.mark.parametrize("to", ["out/", "out/{}/{}", "out/{1}"])
-def test_a_directory_is_looked_at_once_however_many_pairs_go_there(
+def test_a_target_directory_is_probed_once_for_any_number_of_pairs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
 ) -> None:
     """A probe file shows whether the file system folds names. Unfinished files are found by all spellings."""
@@ -566,7 +566,7 @@ def test_a_stop_ends_it(store: Storage, proxy: Proxy) -> None:
     assert reply["error"]["type"] == "StoppedError"
 
 
-# at each door
+# each interface
 
 
 def test_the_command_line_takes_names(filled: Storage, command: Command, tmp_path: Path) -> None:

@@ -423,7 +423,7 @@ def test_the_md5_that_is_kept_outlives_its_keeping(
     assert etags(filesystem) == expected
 
 
-def test_rights_that_are_changed_change_no_object(filesystem: Storage, tmp_path: Path) -> None:
+def test_a_changed_mode_changes_no_object(filesystem: Storage, tmp_path: Path) -> None:
     put(filesystem, "a", b"content")
     wait_for_a_tick(tmp_path / "store" / "a")
     (tmp_path / "store" / "a").chmod(0o640)

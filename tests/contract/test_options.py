@@ -38,7 +38,7 @@ PULL: dict[str, Any] = {"fromLocation": "s", "mapLocationOver": "out"}
 
 
 def contents(storage: Storage) -> dict[str, bytes]:
-    """Return what *storage* holds, content by key."""
+    """Return the contents of the objects in *storage*, by key."""
     found = {}
     try:
         for row in storage.list():

@@ -126,7 +126,7 @@ print(json.dumps(StoreHandler(storage).run({"action": "objPull", "meta": meta}))
 
 @pytest.mark.parametrize("into", ["pipe", "file"])
 def test_the_output_of_a_program_is_no_file_to_be_replaced(tmp_path: Path, into: str) -> None:
-    """Not where it leads to a file, either: ``/dev/stdout`` itself would be gone."""
+    """This also holds for a link to a file: the pull would remove ``/dev/stdout`` itself."""
     before = os.readlink("/dev/stdout")
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     with (tmp_path / "output").open("wb") as output:
@@ -320,7 +320,7 @@ def test_a_file_of_others_stays_theirs_or_becomes_the_owners_alone(
         assert (status.st_uid, mode("out/a")) == (os.geteuid(), 0o600)
 
 
-def test_rights_that_cannot_be_kept_are_an_error_if_others_would_get_some(
+def test_a_mode_that_cannot_be_kept_is_an_error_if_others_would_gain_access(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_tree(tmp_path, {"out/a": b"before"})

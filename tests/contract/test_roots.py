@@ -62,7 +62,7 @@ def storage() -> Iterator[Storage]:
 
 @pytest.fixture
 def answer(site: Path, storage: Storage) -> Answer:
-    """Return what answers a message that may name files below the roots."""
+    """Return a function that answers a message, which may name files below the roots."""
     return answers_below(AllowedRoots([str(site / "root"), str(site / "second")]), storage)
 
 
@@ -411,7 +411,7 @@ print(turns)
 
 @pytest.fixture
 def swapping(site: Path) -> Iterator[None]:
-    """Let ``data`` of the first root be a directory and a link out of it by turns, all the time."""
+    """Keep replacing ``data`` of the first root: by a link to the outside, and by a directory."""
     (site / "root/link").symlink_to("../outside")
     command = [sys.executable, "-c", EXCHANGE]
     with subprocess.Popen(command, cwd=site / "root", stdout=subprocess.PIPE) as process:

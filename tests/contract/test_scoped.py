@@ -51,7 +51,7 @@ HOSTILE = [
     "chris/feed_1",
     "../users/chris/feed_12/a",
 ]
-INSIDE_BY_NAME = [  # alone: as paths they lead elsewhere
+INSIDE_BY_NAME = [  # only by name: as paths they have another meaning
     "chris/feed_12/..",
     "chris/feed_12/../x",
     "chris/feed_12/../feed_123/x",
@@ -160,7 +160,7 @@ def test_a_listing_below_its_prefix_is_that_which_is_asked_for(mine: Storage) ->
 @pytest.mark.parametrize(
     "prefix", ["anna", "chris/feed_123", "chris/feed_2", "/", "/chris", "chris/g", "../"]
 )
-def test_a_listing_elsewhere_is_refused(mine: Storage, prefix: str) -> None:
+def test_a_listing_outside_the_prefix_is_refused(mine: Storage, prefix: str) -> None:
     for delimiter in ("", "/"):
         with pytest.raises(PermissionDeniedError, match="begin with 'chris/feed_12/'"):
             keys(mine, prefix, delimiter=delimiter)

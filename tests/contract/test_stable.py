@@ -108,7 +108,7 @@ def test_an_audit_ignores_unstable_files(storage: Storage, tree: Path) -> None:
 
 def test_a_recently_modified_file_keeps_its_old_object(storage: Storage, tree: Path) -> None:
     run(storage, "objPut", **{**PUT, "stable": 0})
-    for content in (b"new", b"NEWER"):  # whether it is the same by now is not asked
+    for content in (b"new", b"NEWER"):  # a push does not compare an unstable file with its object
         (tree / "d/new").write_bytes(content)
         assert run(storage, "objPut", **PUT)["unstable"] == ["data/d/new"]
     assert {row.key: row.size for row in storage.list()}["s/d/new"] == 3

@@ -37,7 +37,7 @@ PATH = "/api/v1/objects/chris/a"
 
 @pytest.fixture
 def no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nothing have a temporary file."""
+    """Make the creation of each temporary file fail."""
     monkeypatch.setattr(tempfile, "tempdir", "/no/such/directory")
 
 
@@ -115,7 +115,7 @@ def test_a_large_put_goes_in_segments_as_it_comes(
         served(swift_storage, segment_size="1M") as server,
         connected(server, head_of(len(LARGE)) + LARGE[: 2 * WINDOW + 10]) as connection,
     ):
-        until(lambda: len(segments(swift, container)) == 2)  # before the rest has come
+        until(lambda: len(segments(swift, container)) == 2)  # before the rest arrives
         assert keys_of(swift_storage) == []
         connection.sendall(LARGE[2 * WINDOW + 10 :])
         assert answer_of(connection).status == 201
@@ -187,7 +187,7 @@ def test_a_storage_that_takes_no_stream_gets_a_file(tmp_path: Path) -> None:
     assert content_of(storage) == LARGE
 
 
-def test_each_upload_gives_its_places_back(storage: Storage) -> None:
+def test_each_upload_releases_its_permits(storage: Storage) -> None:
     with served(storage, max_requests=1) as server:
         gates = (server.load.requests, server.load.transfers, server.load.uploads)
         for size in (0, 1, WINDOW + 1) * 3:
@@ -397,7 +397,7 @@ def test_a_refusal_of_the_store_is_reported_while_the_client_still_sends(
 # the source
 
 
-def test_a_stream_is_the_same_however_it_is_read() -> None:
+def test_a_stream_is_the_same_for_each_way_to_read_it() -> None:
     chance = random.Random(2)
 
     class Come:
@@ -512,7 +512,7 @@ def test_only_a_client_with_too_much_of_the_space_must_hurry() -> None:
     assert [room.is_wanted_of(name) for name in ("eve", "ann", "")] == [True, False, False]
 
 
-def test_the_room_is_given_back_however_an_upload_ends() -> None:
+def test_each_end_of_an_upload_releases_its_space() -> None:
     room = SpoolSpace(100)
     for owner in ("", "ann"):
         for _ in range(3):

@@ -59,7 +59,7 @@ with pfstorage.open_storage(type="swift", auth_url="http://127.0.0.1:9/", retrie
     pfstorage.StoreHandler(storage).run('{"action": "ls"}')
 """
 
-DOORS = {
+INTERFACES = {
     "import": "import pfstorage",
     "command line": "from pfstorage.cli.main import main; main(['--type', 'memory', '--action', 'hello'])",
     "coloured console": COLOURED,
@@ -75,9 +75,9 @@ def run_python(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environ, cwd=cwd)
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_no_door_changes_the_hosts_logging(door: str, tmp_path: Path) -> None:
-    done = run_python(WATCHED.replace("{code}", DOORS[door]), tmp_path)
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_no_interface_changes_the_logging_of_the_host_program(interface: str, tmp_path: Path) -> None:
+    done = run_python(WATCHED.replace("{code}", INTERFACES[interface]), tmp_path)
     assert done.returncode == 0, done.stderr
 
 

@@ -1,4 +1,4 @@
-"""The main job, real DICOM files into a real Swift and back, by all three doors; and their agreement."""
+"""The main job by all three interfaces: real DICOM files into a real Swift and back. The replies are the same."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pfstorage.devswift import DevSwift
 from tests.conftest import Command, ask, read_tree, serving, swift_options
 from tests.support.replies import without_volatile
 
-pytestmark = pytest.mark.usefixtures("door")
+pytestmark = pytest.mark.usefixtures("transport")
 
 
 def flags_for(options: dict[str, Any]) -> list[str]:
@@ -73,7 +73,7 @@ MESSAGES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: json.dumps(message)[:60])
-def test_the_same_message_gets_the_same_json_at_all_doors(
+def test_the_same_message_gets_the_same_json_from_all_interfaces(
     message: dict[str, Any], swift: DevSwift, command: Command, tmp_path: Path
 ) -> None:
     options = swift_options(swift)

@@ -133,7 +133,7 @@ def test_a_transfer_that_was_killed_is_finished_by_the_next(command: Command, ac
 
 @pytest.mark.parametrize("seed", range(3))
 def test_segments_that_a_killed_push_has_stored_are_not_sent_again(command: Command, seed: int) -> None:
-    """It is killed in the middle of the one large file, whose segments are kept under its time and size."""
+    """The transfer is killed in the middle of the only large file. Its segments are named by its time and size."""
     write_tree(Path("data"), {"10-large": FILES["10-large"]})
     moment = 2 + seed
     command.proxy.fault(Fault("stall", side="request", seconds=60), "PUT", range(moment + 1, 100))

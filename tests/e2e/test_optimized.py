@@ -23,7 +23,7 @@ CHANGING = re.compile(r'"(seconds|last_modified|timestamp|now)": [^,\n]+')
 
 
 def both(run: Callable[..., Any]) -> list[Any]:
-    """Return what *run* returns with Python as it is, and optimized."""
+    """Return the results of *run* with plain Python and with optimized Python."""
     return [run(PYTHONOPTIMIZE=level) for level in ("", "2")]
 
 

@@ -331,7 +331,7 @@ def full_socket(stack: contextlib.ExitStack) -> int:
 
 
 def stopped_terminal(stack: contextlib.ExitStack) -> int:
-    """Return a terminal that nobody reads; it may have room for a byte and none for a line."""
+    """Return a terminal that nobody reads. It may have room for a byte, and has none for a line."""
     ends = os.openpty()
     for descriptor in ends:
         stack.callback(os.close, descriptor)

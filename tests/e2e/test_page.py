@@ -85,7 +85,7 @@ class Page:
         self.by_id("token").send_keys(token, Keys.ENTER)
 
     def is_loaded(self) -> bool:
-        """Tell whether the document is there; between two of them, there is nothing to look into."""
+        """Return whether a document is loaded. Between two documents, there is none."""
         script = "return document.readyState === 'complete' && !!document.querySelector('dialog[open]')"
         return bool(self.browser.execute_script(script))
 
@@ -410,7 +410,7 @@ def test_a_name_with_special_characters_of_urls_is_sent_whole(page: Page, swift_
 
 
 class Late(MemoryStorage):
-    """A store that does not list ``hidden``, as if it came a moment later, and holds up one folder."""
+    """A store that does not list ``hidden``, as if it were created a moment later, and delays one folder."""
 
     def __init__(self) -> None:
         super().__init__(Settings(type="memory"))
@@ -450,7 +450,7 @@ def test_a_folder_that_comes_late_is_not_shown_in_another(chromium: webdriver.Ch
         assert page.names() == ["b"]
 
 
-def test_events_are_whole_however_they_come(page: Page) -> None:
+def test_events_are_whole_in_portions_of_any_size(page: Page) -> None:
     page.open()
     found = page.browser.execute_async_script(
         "const done = arguments[0], pieces = ['data: {\"n\"', ': 1}\\n', '\\ndata: {\"n\": 2}\\n\\ndata: {'];"
@@ -855,7 +855,7 @@ def test_the_keyboard_does_it_all(page: Page) -> None:
 
 
 def violations(page: Page) -> list[tuple[str, list[str]]]:
-    """Return what axe finds wrong with the page as it is."""
+    """Return the violations that axe finds in the current page."""
     page.browser.execute_script((Path(axe_core_python.__file__).parent / "axe.min.js").read_text())
     found = page.browser.execute_async_script("axe.run().then(arguments[0])")
     return [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]]
@@ -940,7 +940,7 @@ def test_jobs_are_followed_and_cancelled(held: tuple[Held, Page]) -> None:
     row = next(row for row in page.all("#jobs-list li") if "second" in row.text)
     row.find_element(By.TAG_NAME, "button").send_keys(Keys.ENTER)
     page.until(lambda: said_of(page, "second").startswith("cancelled"))
-    assert page.browser.switch_to.active_element == row  # its button is gone
+    assert page.browser.switch_to.active_element == row  # the page has removed its button
     storage.release.set()
     page.until(lambda: said_of(page, "first").startswith("done, 3 of 3 files, 15 B"))
     assert page.by_id("jobs-status").get_property("textContent") == "objPull first: done"

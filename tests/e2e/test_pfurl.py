@@ -368,7 +368,7 @@ def stranger(content: bytes, status: int = 200, location: str = "") -> Iterator[
             self.wfile.write(content)
 
         def log_request(self, *_: Any) -> None:
-            """Say nothing on stderr."""
+            """Log nothing on stderr."""
 
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

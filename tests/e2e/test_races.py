@@ -49,7 +49,7 @@ class Race:
         ]
 
     def run(self, *moves: str) -> list[dict[str, Any]]:
-        """Have the processes make their *moves* at once; return their replies."""
+        """Make the processes run their *moves* at once. Return their replies."""
         for number, (process, move) in enumerate(zip(self._processes, moves, strict=True)):
             assert process.stdin
             process.stdin.write(json.dumps(_message_of(move, number)) + "\n")

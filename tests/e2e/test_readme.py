@@ -162,7 +162,7 @@ def test_the_comparison_and_the_dry_run_print_the_output_of_the_readme(shell: Sh
 
 @pytest.mark.slow
 def test_the_test_command_finds_all_that_it_needs(shell: Shell) -> None:
-    """It collects all tests, and runs those of the stores; ``.ci/run`` calls the same command for all of them."""
+    """The command collects all tests, and runs those of the stores. ``.ci/run`` runs all of them with it."""
     done = shell.type_in("run-the-tests", PYTEST_ADDOPTS="-k test_storage.py")
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     assert re.search(r"\d{3} passed", done.stdout)

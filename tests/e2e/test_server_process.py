@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Command, doors, write_tree
+from tests.conftest import Command, transports, write_tree
 from tests.support.exchange import (
     HELLO,
     MULTIPART,
@@ -36,7 +36,7 @@ from tests.support.exchange import (
     server_process,
 )
 
-pytestmark = pytest.mark.usefixtures("door")
+pytestmark = pytest.mark.usefixtures("transport")
 CMD = "/api/v1/cmd"
 QUIT = message("quit", ctl={"serverCmd": "quit"})
 SHUT_DOWN = {"msg": "Server shut down", "status": True}
@@ -118,7 +118,7 @@ def refuses_connections(port: int) -> bool:
         socket.create_connection(("127.0.0.1", int(port)), timeout=30).close()
     except ConnectionRefusedError:
         return True
-    except ConnectionResetError:  # came just as the server closed its door
+    except ConnectionResetError:  # the connection came just as the server closed its listener
         return False
     return False
 
@@ -260,7 +260,7 @@ def test_secrets_that_others_can_read_are_reported_at_the_start(
     write_tree(tmp_path, {"key.pem": Path(certificate[1]).read_bytes(), "swift key": b"secret"})
     for name in ("key.pem", "swift key"):
         (tmp_path / name).chmod(mode)
-    tls = () if "--tlsKey" in doors[-1].flags else ("--tlsCert", certificate[0], "--tlsKey", "key.pem")
+    tls = () if "--tlsKey" in transports[-1].flags else ("--tlsCert", certificate[0], "--tlsKey", "key.pem")
     flags = ("--forever", "--type", "memory", "--swiftKey", "@swift key", *tls)
     with server_process(tmp_path, *flags) as served:
         served.process.terminate()

@@ -70,7 +70,7 @@ SHOWN = ["a", "d/e", "names/x", "z"]
 def asked(
     top: Path, *messages: tuple[str, dict[str, Any]], kind: str = "filesystem", prefix: str = ""
 ) -> list[Any]:
-    """Let somebody who may not read it all answer *messages*, one after another."""
+    """Answer *messages* in order, as a user who may not read all files."""
     order = {
         "storage": {"type": kind} | ({"store_base": "store"} if kind == "filesystem" else {}),
         "prefix": prefix,
@@ -226,7 +226,7 @@ for row in storage.list():
 def test_a_page_of_objects_over_http_goes_on_and_warns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Here, the system is made to refuse: this process may be the superuser's."""
+    """Here, patched functions refuse the access, since this process may run as the superuser."""
     scandir = os.scandir
 
     def scan(directory: Any) -> Any:

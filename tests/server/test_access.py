@@ -28,7 +28,7 @@ from pfstorage.server.options import ServerOptions
 from tests.conftest import Command, ask, make_certificate, running_server, write_tree
 from tests.support.exchange import (
     MULTIPART,
-    Door,
+    Transport,
     exchange,
     multipart,
     request,
@@ -475,7 +475,7 @@ def test_a_client_distinguishes_the_end_of_a_reply_from_a_cut_over_tls(
         storage.put("chris/a", io.BytesIO(b"abcd"), 4)
         made = ThreadedHTTPServer(("127.0.0.1", 0), StoreHandler(storage), options)
         with running_server(made) as server:
-            port = Door(context=context).port(server.server_port)
+            port = Transport(context=context).port(server.server_port)
             assert exchange(port, asked).endswith(b"\r\n\r\nabcd")
 
             def abort_requests(_: str, out: Any, __: object) -> None:

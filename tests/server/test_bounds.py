@@ -40,7 +40,7 @@ Start = Callable[..., ThreadedHTTPServer]
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Start a server over a storage; it looks at its clients often, and is patient unless its options say otherwise."""
+    """Start a server over a storage; it checks its clients often, and its time limits are long by default."""
     monkeypatch.setattr(timed, "CHECK_SECONDS", 0.02)
     monkeypatch.setattr(admission, "WAIT_SECONDS", 600.0)
     with contextlib.ExitStack() as stack:
@@ -86,7 +86,7 @@ def memory() -> Iterator[Storage]:
         yield stored(storage)
 
 
-def test_a_download_has_its_place_until_its_last_byte_has_left(
+def test_a_download_holds_its_permit_until_its_last_byte_is_sent(
     start: Start, clients: Clients, storage: Storage
 ) -> None:
     server = start(stored(storage), max_requests=1)
@@ -182,7 +182,7 @@ def test_a_reader_that_takes_nothing_is_given_up(start: Start, clients: Clients,
 
 
 @pytest.mark.parametrize("kind", ["kept", "new", "both"])
-def test_new_clients_are_answered_however_many_connections_are_idle(
+def test_new_clients_are_answered_with_any_number_of_idle_connections(
     start: Start, clients: Clients, memory: Storage, kind: str, record_property: Any
 ) -> None:
     server = start(memory)
@@ -277,7 +277,7 @@ def test_a_connection_that_is_no_more_makes_room_before_all(state: str) -> None:
         assert load._open == {other, third}
 
 
-def test_many_that_come_at_once_each_get_a_place(start: Start, clients: Clients, memory: Storage) -> None:
+def test_simultaneous_new_connections_replace_idle_ones(start: Start, clients: Clients, memory: Storage) -> None:
     server = start(memory, max_connections=8)
     for _ in range(8):
         assert clients(server, HELLO_POST).recv(12) == b"HTTP/1.1 200"

@@ -28,7 +28,7 @@ from pfstorage.settings.loading import load_settings
 from pfstorage.settings.model import to_document
 from pfstorage.settings.redaction import MASK
 from tests.conftest import ask, serving, swift_options
-from tests.support.exchange import Door, Served, answer, message, post, server_process
+from tests.support.exchange import Transport, Served, answer, message, post, server_process
 
 KEY, TOKEN = "canary-of-the-store", "canary-of-an-option"
 OPTIONS = {"auth_token": TOKEN, "object_storage_url": "http://127.0.0.1:9/v1/a", "project_name": "p"}
@@ -46,7 +46,7 @@ SETTINGS = load_settings(
 
 
 @pytest.fixture
-def server(door: Door) -> Iterator[ThreadedHTTPServer]:
+def server(transport: Transport) -> Iterator[ThreadedHTTPServer]:
     """A server for a program of this machine, or for one with a token that may do all."""
     with contextlib.closing(StoreHandler(settings=SETTINGS)) as handler, serving(handler) as server:
         yield server
@@ -402,7 +402,7 @@ def test_a_change_of_another_setting_than_the_address_needs_no_key(monkeypatch: 
     assert (handler.settings.swift.container_name, handler.settings.worker_count) == ("other", 3)
 
 
-def test_a_server_keeps_its_store_at_sighup_rather_than_send_the_key_elsewhere(
+def test_at_sighup_a_server_keeps_its_store_instead_of_sending_the_key_to_another_address(
     swift: DevSwift, thief: Thief, tmp_path: Path
 ) -> None:
     options = swift_options(swift)

@@ -170,7 +170,7 @@ def comparable(heard: Heard) -> Heard:
 
 
 def compare(ears: Ears, data: bytes) -> list[Heard]:
-    """Return what both take of *data*. Fail if this server takes more, or reads it in another way."""
+    """Return the requests that both accept in *data*. Fail if this server accepts more, or reads one differently."""
     ours = ears.hear(data)
     theirs = heard_by_h11(data)
     assert [*map(comparable, ours)] == [*map(comparable, theirs[: len(ours)])], data

@@ -69,7 +69,7 @@ def served(**options: Any) -> Iterator[tuple[ThreadedHTTPServer, Endless]]:
 
 
 def is_free(server: ThreadedHTTPServer) -> bool:
-    """Tell whether nobody has a place at work, and no thread reads a plan."""
+    """Return whether no request has a permit, and no thread reads a plan."""
     gates = (server.load.requests, server.load.transfers)
     plans = [each for each in threading.enumerate() if each.name == "plan"]
     return not plans and all(admission.counts()["busy"] == 0 for admission in gates)
@@ -105,7 +105,7 @@ def test_a_disconnected_client_releases_its_permit(action: str, meta: dict[str, 
 
 
 @pytest.mark.parametrize(("action", "meta"), [each for each in UNSELECTIVE if each[0] != "ls"])
-def test_a_cancelled_job_leaves_its_place(action: str, meta: dict[str, Any], tmp_path: Path) -> None:
+def test_a_cancelled_job_releases_its_permit(action: str, meta: dict[str, Any], tmp_path: Path) -> None:
     Path("file").write_bytes(b"x")
     with served() as (server, storage):
         job = ask(server, {"action": action, "meta": {**meta, "async": True}})[1]["job"]
@@ -190,7 +190,7 @@ def test_a_complete_upload_is_stored_after_its_client_disconnects(monkeypatch: p
 
 
 def test_a_client_that_has_ended_its_own_side_alone_is_answered() -> None:
-    """As one does that reads to the end: by ``nc -N``, for example."""
+    """A client may end its request and then read to the end, as ``nc -N`` does."""
     may_go_on = threading.Event()
 
     class Late(MemoryStorage):

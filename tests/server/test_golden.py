@@ -16,7 +16,7 @@ import pytest
 
 from pfstorage import StoreHandler, open_storage
 from tests.conftest import ROOT, serving, write_tree
-from tests.support.exchange import Door, answer, post
+from tests.support.exchange import Transport, answer, post
 
 GOLDEN = ROOT / "tests" / "golden"
 
@@ -150,7 +150,7 @@ NOT_OVER_HTTP = {
 
 @pytest.mark.parametrize("name", sorted(MESSAGES.keys() - NOT_OVER_HTTP))
 def test_a_reply_over_http_is_the_same_to_the_letter(
-    handler: StoreHandler, door: Door, name: str, tmp_path: Path
+    handler: StoreHandler, transport: Transport, name: str, tmp_path: Path
 ) -> None:
     with serving(handler) as server:
         reply = answer(server.server_port, post(json.dumps(MESSAGES[name])))

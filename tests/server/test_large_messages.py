@@ -49,7 +49,7 @@ def test_unneeded_parts_of_a_message_are_freed_before_the_answer(
     assert not any(found)
 
 
-def test_large_messages_that_are_answered_leave_no_place_taken() -> None:
+def test_answered_large_messages_hold_no_permit() -> None:
     junk = "x" * (MAX_MESSAGE - 1000)
     with (
         contextlib.closing(StoreHandler(MemoryStorage(Settings(type="memory")))) as handler,

@@ -88,7 +88,7 @@ def metrics_of(server: ThreadedHTTPServer) -> str:
 @pytest.mark.parametrize("method", ["POST", "GET"])
 @pytest.mark.parametrize("ret_spec", [["name"], ["name", "bytes", "hash"], []])
 @pytest.mark.parametrize("count", [0, 1, ROWS_AT_ONCE, ROWS_AT_ONCE + 1, LONG])
-def test_a_reply_is_the_same_text_however_it_leaves(count: int, ret_spec: list[str], method: str) -> None:
+def test_a_reply_is_the_same_text_in_each_form(count: int, ret_spec: list[str], method: str) -> None:
     with served(count) as (server, storage), contextlib.closing(StoreHandler(storage)) as handler:
         status, headers, content = ask(server, method, retSpec=ret_spec)
         whole = Reply(handler.run({"action": "ls", "meta": {"retSpec": ret_spec}}))

@@ -26,7 +26,7 @@ from tests.conftest import ask, serving
 from tests.support.exchange import (
     HELLO,
     MULTIPART,
-    Door,
+    Transport,
     answer,
     answers,
     connected,
@@ -38,7 +38,7 @@ from tests.support.exchange import (
 )
 
 GOOD = json.dumps(HELLO).encode()
-pytestmark = pytest.mark.usefixtures("door")
+pytestmark = pytest.mark.usefixtures("transport")
 CMD = "/api/v1/cmd"
 MIB = 1024 * 1024
 NESTED = b'{"action":"ls","meta":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
@@ -383,13 +383,13 @@ ROWS = {
 
 
 @pytest.fixture(scope="module")
-def server(door: Door) -> Iterator[ThreadedHTTPServer]:
+def server(transport: Transport) -> Iterator[ThreadedHTTPServer]:
     with open_storage(type="memory") as storage, serving(StoreHandler(storage)) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def impatient(door: Door) -> Iterator[ThreadedHTTPServer]:
+def impatient(transport: Transport) -> Iterator[ThreadedHTTPServer]:
     """A server that waits for no client."""
     bounds = {"head_seconds": 0.5, "idle_seconds": 0.5, "min_rate": 4096}
     with open_storage(type="memory") as storage, serving(StoreHandler(storage), **bounds) as server:
@@ -502,7 +502,7 @@ def test_a_connection_that_asks_nothing_is_closed_without_a_word(
         assert connection.recv(1) == b""
 
 
-def test_a_connection_that_asks_nothing_more_is_closed_without_a_word(door: Door) -> None:
+def test_a_connection_that_asks_nothing_more_is_closed_without_a_word(transport: Transport) -> None:
     with (
         open_storage(type="memory") as storage,
         serving(StoreHandler(storage), idle_seconds=0.2) as server,
@@ -525,8 +525,8 @@ def test_bytes_after_an_unreadable_request_are_no_request(server: ThreadedHTTPSe
         assert len(answers(exchange(server.server_port, data))) == 1
 
 
-def test_a_head_has_so_many_headers_and_no_more(server: ThreadedHTTPServer, door: Door) -> None:
-    others = 3 if door.context else 2  # Host, Content-Length, and a token
+def test_a_head_has_so_many_headers_and_no_more(server: ThreadedHTTPServer, transport: Transport) -> None:
+    others = 3 if transport.context else 2  # Host, Content-Length, and a token
     spare = [f"X-{number}: 1" for number in range(MAX_HEADERS - others)]
     assert answer(server.server_port, post(GOOD, *spare)).status == 200
     assert answer(server.server_port, post(GOOD, *spare, "X-More: 1")).status == 431

@@ -26,7 +26,7 @@ TOLD = "this process can open no more files now: try again later, or raise its l
 
 @contextlib.contextmanager
 def no_descriptors() -> Iterator[None]:
-    """Let this process open no more files, or connections, for the length of the block."""
+    """Prevent this process from opening more files, or connections, during the block."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     # the numbers below 3 are taken, and a new one must lie below the limit
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))

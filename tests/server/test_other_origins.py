@@ -166,7 +166,7 @@ def test_a_page_of_another_origin_gets_the_same_refusal_for_every_request(
         )
 
 
-def test_the_page_itself_may_be_linked_to_from_elsewhere(server: ThreadedHTTPServer) -> None:
+def test_other_sites_may_link_to_the_page_itself(server: ThreadedHTTPServer) -> None:
     for path in ("/", "/healthz"):
         assert asked(server, path, "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate").status == 200
 

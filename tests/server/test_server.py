@@ -1,4 +1,4 @@
-"""The HTTP door: every form of a request, and the properties of every reply."""
+"""The HTTP interface: every form of a request, and the properties of every reply."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.exchange import (
     HELLO,
     MULTIPART,
     Answer,
-    Door,
+    Transport,
     answer,
     answers,
     client,
@@ -38,7 +38,7 @@ from tests.support.exchange import (
     request,
 )
 
-pytestmark = pytest.mark.usefixtures("door")
+pytestmark = pytest.mark.usefixtures("transport")
 CMD = "/api/v1/cmd"
 LS: dict[str, Any] = {"action": "ls", "meta": {"path": "chris/", "retSpec": ["name", "bytes"]}}
 FOUND = {
@@ -65,7 +65,7 @@ def chunked(*pieces: bytes) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def server(door: Door) -> Iterator[ThreadedHTTPServer]:
+def server(transport: Transport) -> Iterator[ThreadedHTTPServer]:
     """A server over a memory that holds what `FOUND` lists."""
     with open_storage(type="memory") as storage, serving(StoreHandler(storage)) as server:
         put(server, "chris/a b.dcm", b"abc")
@@ -372,10 +372,10 @@ QUIT = message("quit", ctl={"serverCmd": "quit"})
     ids=["origin", "null", "x-forwarded-for", "forwarded", "x-real-ip", "via", "multipart", "get", "form"],
 )
 def test_an_order_is_taken_only_from_a_program_of_this_machine(
-    server: ThreadedHTTPServer, door: Door, order: str, wrap: Any
+    server: ThreadedHTTPServer, transport: Transport, order: str, wrap: Any
 ) -> None:
     data = wrap(order)
-    if door.context and any(each in data for each in (b"Forwarded", b"X-Real", b"Via")):
+    if transport.context and any(each in data for each in (b"Forwarded", b"X-Real", b"Via")):
         pytest.skip("who has a token for all may give orders by way of a proxy, too")
     reply = answer(server.server_port, data)
     assert reply.json["error"]["type"] in ("ForbiddenError", "MethodNotAllowedError")

@@ -37,7 +37,7 @@ def bearer(name: str) -> str:
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., ThreadedHTTPServer]]:
-    """Start a server with few connections that waits for nobody less than for minutes."""
+    """Start a server with few connections, all of whose time limits are minutes."""
     monkeypatch.setattr(admission, "WAIT_SECONDS", 600.0)
     tokens = tmp_path / "tokens.cfg"
     grants = "".join(f"{name} = admin\n" for name in NAMES)
@@ -90,7 +90,7 @@ def said(connection: socket.socket) -> tuple[int, dict[str, str]]:
 
 
 def is_over(connection: socket.socket) -> bool:
-    """Tell whether the server has ended the connection, without an answer."""
+    """Return whether the server has ended the connection, without an answer."""
     with contextlib.suppress(ConnectionError):
         return connection.recv(1) == b""
     return True
@@ -107,7 +107,7 @@ def is_open(connection: socket.socket) -> bool:
 
 
 def all_taken(server: ThreadedHTTPServer, clients: Clients, data: bytes, address: str) -> list[socket.socket]:
-    """Take all connections by the beginnings of requests."""
+    """Use all connections of the server, each for *data*, which must leave it at work."""
     most = server.options.max_connections
     taken = []
     for number in range(most):
@@ -116,7 +116,7 @@ def all_taken(server: ThreadedHTTPServer, clients: Clients, data: bytes, address
     return taken
 
 
-# places that are reserved
+# reserved connections
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
@@ -147,7 +147,7 @@ def test_probes_are_answered_when_all_requests_are_taken(start: Start, clients: 
 
 
 @pytest.mark.parametrize("beginning", [b"", b"G", b"GET /healthz HTTP/1.1\r\nHost: local"])
-def test_probes_are_answered_when_others_wait_without_a_place(
+def test_probes_are_answered_while_other_requests_wait_for_a_permit(
     start: Start, clients: Clients, beginning: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listener, "PROVISIONAL_SECONDS", 600.0)
@@ -403,60 +403,60 @@ def test_a_stream_of_events_that_ends_with_its_job_asks_for_nothing(
 # the order of owners
 
 
-def entered(door: AdmissionQueue, order: list[str], owner: str) -> threading.Thread:
-    """Have *owner* wait for a place, and leave it at once."""
+def entered(queue: AdmissionQueue, order: list[str], owner: str) -> threading.Thread:
+    """Start a thread in which *owner* enters *queue* and leaves it at once."""
 
     def enter() -> None:
         try:
-            door.enter(owner)
+            queue.enter(owner)
         except BusyError:
             order.append(f"{owner} is sent away")
         else:
             order.append(owner)
-            door.leave(owner)
+            queue.leave(owner)
 
-    before = door.counts()["waiting"]
+    before = queue.counts()["waiting"]
     thread = threading.Thread(target=enter)
     thread.start()
-    until(lambda: door.counts()["waiting"] > before or not thread.is_alive() or bool(order))
+    until(lambda: queue.counts()["waiting"] > before or not thread.is_alive() or bool(order))
     return thread
 
 
 def test_a_client_with_many_requests_waits_only_for_its_own() -> None:
-    door, order = AdmissionQueue(1), []
-    door.enter("eve")
-    threads = [entered(door, order, owner) for owner in ("eve", "eve", "eve", "ann", "bob")]
-    door.leave("eve")
+    queue, order = AdmissionQueue(1), []
+    queue.enter("eve")
+    threads = [entered(queue, order, owner) for owner in ("eve", "eve", "eve", "ann", "bob")]
+    queue.leave("eve")
     for thread in threads:
         thread.join()
     assert order == ["eve", "ann", "bob", "eve", "eve"]
-    assert door.counts() == {"busy": 0, "waiting": 0}
+    assert queue.counts() == {"busy": 0, "waiting": 0}
 
 
 def test_the_address_with_most_connections_gives_up_a_place() -> None:
-    door, order = AdmissionQueue(3), []
+    queue, order = AdmissionQueue(3), []
     for owner in ("eve", "eve", "ann"):
-        door.enter(owner)
-    assert [door.is_wanted_of(owner) for owner in ("eve", "ann")] == [False, False]
-    thread = entered(door, order, "eve")
-    assert [door.is_wanted_of(owner) for owner in ("eve", "ann")] == [True, False]
-    door.leave("eve")
+        queue.enter(owner)
+    assert [queue.is_wanted_of(owner) for owner in ("eve", "ann")] == [False, False]
+    thread = entered(queue, order, "eve")
+    assert [queue.is_wanted_of(owner) for owner in ("eve", "ann")] == [True, False]
+    queue.leave("eve")
     thread.join()
     assert order == ["eve"]
 
 
 def test_when_too_many_wait_the_last_request_of_the_address_with_most_is_refused() -> None:
-    door, order = AdmissionQueue(1, waiting=3), []
-    door.enter("eve")
-    threads = [entered(door, order, "eve") for _ in range(3)]
-    threads.append(entered(door, order, "ann"))
+    queue, order = AdmissionQueue(1, waiting=3), []
+    queue.enter("eve")
+    threads = [entered(queue, order, "eve") for _ in range(3)]
+    threads.append(entered(queue, order, "ann"))
     until(lambda: order == ["eve is sent away"])
-    assert door.counts() == {"busy": 1, "waiting": 3}
+    assert queue.counts() == {"busy": 1, "waiting": 3}
     with pytest.raises(BusyError):
-        door.enter("eve")
+        queue.enter("eve")
     with pytest.raises(BusyError):  # one more than it has: nobody is sent away for that
-        door.enter("ann")
-    door.leave("eve")
+        queue.enter("ann")
+    queue.leave("eve")
     for thread in threads:
         thread.join()
     assert order[1:] == ["eve", "ann", "eve"]

@@ -194,7 +194,7 @@ def test_the_end_reports_a_request_that_does_not_finish(monkeypatch: pytest.Monk
         assert server.load.wait_until_idle(30)
 
 
-def test_the_storage_of_somebody_else_is_not_given_up(swift: DevSwift) -> None:
+def test_a_storage_that_the_caller_owns_is_not_closed(swift: DevSwift) -> None:
     with open_storage(**swift_options(swift)) as storage:
         storage.put("a", io.BytesIO(b"x"), 1)
         StoreHandler(storage).abort("the server ends")

@@ -23,7 +23,7 @@ def test_the_honest_see_no_error_while_others_attack(tmp_path: Path, record_prop
     record_property("slower", found.slower)
     assert found.calm.errors == found.hostile.errors == Counter()
     assert found.attacks.keys() == KINDS.keys()
-    assert all(found.attacks.values())  # each kind has come
+    assert all(found.attacks.values())  # requests of each kind were sent
 
 
 def result(p99: float, errors: Sequence[str] = (), memory: Sequence[int] = (80, 80, 80)) -> soak.Result:

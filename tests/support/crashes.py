@@ -49,7 +49,7 @@ class Directory:
     changes: list[dict[str, Node | None]] = field(default_factory=list)
 
     def change(self, **now: Node | None) -> None:
-        """Have names lead elsewhere, or, with None, nowhere: all of them or none, as rename(2) does."""
+        """Change the targets of names, or remove those with None: atomically, as rename(2) does."""
         self.changes.append(now)
         _apply(now, self.names)
 

@@ -84,8 +84,8 @@ class GuardedPort(int):
 
 
 @dataclass(frozen=True)
-class Door:
-    """How a server is reached: *options* are those of `ServerOptions`, *flags* say the same to a process."""
+class Transport:
+    """Plain HTTP, or TLS with a token: *options* of `ServerOptions`, and the equivalent *flags* of a process."""
 
     options: dict[str, Any] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
@@ -100,8 +100,8 @@ class Door:
         return port
 
 
-doors = [Door()]
-"""The door that servers have, which the fixture ``door`` changes, is the last."""
+transports = [Transport()]
+"""The last item is the transport of new servers. The fixture ``transport`` changes it."""
 
 
 class TlsConnection:
@@ -148,7 +148,7 @@ class TlsConnection:
             return b""
 
     def shutdown(self, _: int) -> None:
-        """Tell the server that nothing more comes."""
+        """Send the end of the data to the server."""
         with contextlib.suppress(ssl.SSLWantReadError):
             self._tls.unwrap()
         self._flush()
@@ -167,7 +167,7 @@ class TlsConnection:
 
 
 def connected(port: int, timeout: float = 30) -> Any:
-    """Return a connection to *port* of this machine, through the door that is there; it is a socket, or like one."""
+    """Return a connection to *port* of this machine, by its transport: a socket, or an object like one."""
     sock = socket.create_connection(("127.0.0.1", int(port)), timeout=timeout)
     if not isinstance(port, GuardedPort):
         return sock
@@ -185,7 +185,7 @@ class _GuardedClient(http.client.HTTPSConnection):
 
 
 def client(port: int, timeout: float = 30) -> http.client.HTTPConnection:
-    """Return a client of *port* of this machine that knows the door."""
+    """Return a client of *port* of this machine that uses its transport."""
     if isinstance(port, GuardedPort):
         return _GuardedClient("127.0.0.1", int(port), timeout=timeout, context=port.context)
     return http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
@@ -266,7 +266,7 @@ def server_process(
     directory: Path, *flags: str, program: tuple[str, ...] = ("-m", "pfstorage"), **environ: str
 ) -> Iterator[Served]:
     """Run a server in *directory*, on a free port; it is ended with the block, if it did not end itself."""
-    given = ("--server", "--ipSelf", "127.0.0.1", "--portSelf", "0", *doors[-1].flags, *flags)
+    given = ("--server", "--ipSelf", "127.0.0.1", "--portSelf", "0", *transports[-1].flags, *flags)
     process = subprocess.Popen(
         [sys.executable, *program, *given],
         cwd=directory,
@@ -297,7 +297,7 @@ def _port_of(process: subprocess.Popen[str]) -> int:
     while byte := os.read(process.stderr.fileno(), 1):
         said += byte
         if byte == b"\n" and (match := _ANNOUNCED.search(said)):
-            return doors[-1].port(int(match[1]))
+            return transports[-1].port(int(match[1]))
     raise AssertionError(said.decode())
 
 

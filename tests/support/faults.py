@@ -285,7 +285,7 @@ class _Link:
             answer = self._store.read_head()
             if _status(answer[0]) != 100:
                 del answer[1]["Connection"]
-                answer[1]["Connection"] = "close"  # who knows whether the client sends its body all the same
+                answer[1]["Connection"] = "close"  # the client may or may not send its body
                 return answer
             self._client.send_head(*answer)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may have answered early

@@ -43,7 +43,7 @@ def raw_connection(swift: DevSwift) -> Iterator[swiftclient.Connection]:
 
 
 def stored(swift: DevSwift, container: str) -> dict[str, bytes]:
-    """Return what *container* holds, content by key."""
+    """Return the contents of the objects in *container*, by key."""
     with raw_connection(swift) as raw:
         return {key: raw.get_object(container, key)[1] for key in _keys(raw, container)}
 

@@ -6,7 +6,7 @@ import logging
 
 
 def logger_to(handler: logging.Handler) -> logging.Logger:
-    """Return a logger of nobody else's, which writes to *handler* alone."""
+    """Return an unshared logger, which writes only to *handler*."""
     made = logging.getLogger(f"batches {id(handler)}")
     made.setLevel(logging.INFO)
     made.addHandler(handler)

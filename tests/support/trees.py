@@ -25,7 +25,7 @@ def read_tree(root: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory, by the path of a shell that has come to it through a link."""
+    """The working directory, by the path of a shell that entered it through a link."""
     write_tree(tmp_path, {"real/data/a": b"aaa", "real/data/d/b": b"b"})
     (tmp_path / "link").symlink_to("real")
     monkeypatch.chdir(tmp_path / "link")

@@ -150,7 +150,7 @@ def test_a_put_that_an_ingress_refuses_makes_no_container(storage: Storage, prox
 def test_a_new_object_is_not_there_already_since_a_container_was_refused(
     swift: DevSwift, proxy: Proxy, status: int, tmp_path: Any
 ) -> None:
-    """It would be skipped as one that is there, and be lost."""
+    """A push would skip the file as if the object existed, and the file would be lost."""
     write_tree(tmp_path / "data", {"a": b"abc"})
     with open_storage(**swift_options(swift, auth_url=proxy.auth_url)) as storage:
         proxy.fault(Fault("answer", status=status), "PUT", where=is_container_put)

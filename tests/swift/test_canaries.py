@@ -37,7 +37,7 @@ from pfstorage.server.options import ServerOptions
 from pfstorage.server.tokens import TokenFile
 from pfstorage.settings.loading import load_settings
 from tests.conftest import ROOT, Command, swift_options, write_tree
-from tests.support.exchange import Door, Served, connected, message, multipart
+from tests.support.exchange import Transport, Served, connected, message, multipart
 from tests.support.faults import Exchange, Fault, Proxy, is_listing, is_login
 from tests.support.old_jobs import unpacked
 
@@ -79,7 +79,7 @@ ECHO = re.compile(rb'"msg": "there is no action|"echoBack": {')
 
 
 def forms(secret: str) -> set[bytes]:
-    """Return what to look for: *secret* as it is, and as a URL, JSON, Python and base64 write it."""
+    """Return the forms of *secret* to search: the plain one, and those of URLs, JSON, Python and base64."""
     plain = {secret, quote(secret), quote(secret, safe=""), quote_plus(secret), repr(secret)[1:-1]}
     plain |= {json.dumps(each)[1:-1] for each in plain}
     found = {each.encode() for each in plain}
@@ -227,7 +227,7 @@ def jobs_are_asked_for(scene: Scene) -> None:
     scene.exchange("GET", f"/api/v1/jobs/{PATIENT}/events")
 
 
-def other_doors_are_used(scene: Scene) -> None:
+def other_interfaces_are_used(scene: Scene) -> None:
     query = quote(SECRETS["a token in the query"], safe="")
     key = f"/api/v1/objects/o/{quote(PATIENT)}"
     send = scene.exchange
@@ -485,15 +485,15 @@ def scene(
     key = SECRETS["the Swift key"]
     environ = environment(directory, **({} if "argv" in request.param else {"SWIFT_KEY": key}))
     flags += ["--swiftKey", key] if "argv" in request.param else []
-    door = Door()
+    transport = Transport()
     if by_tls:
         cert, tls_key = request.getfixturevalue("certificate")
-        door = Door(context=ssl.create_default_context(cafile=cert))
+        transport = Transport(context=ssl.create_default_context(cafile=cert))
         flags += ["--tlsCert", cert, "--tlsKey", tls_key]
-    with contextlib.closing(proxy), started(directory, flags, environ, door) as served:
+    with contextlib.closing(proxy), started(directory, flags, environ, transport) as served:
         scene = Scene(directory, proxy, served, verbosity, ini)
         scene.ask("hello", as_token=SECRETS["the token to write"], askAbout="timestamp")
-        for act in (all_that_is_asked, jobs_are_asked_for, other_doors_are_used, wrong_tokens_come):
+        for act in (all_that_is_asked, jobs_are_asked_for, other_interfaces_are_used, wrong_tokens_come):
             act(scene)
         metas_hold_secrets(scene)
         settings_are_changed(scene)
@@ -509,7 +509,7 @@ def scene(
 
 
 @contextlib.contextmanager
-def started(directory: Path, flags: list[str], environ: dict[str, str], door: Door) -> Iterator[Served]:
+def started(directory: Path, flags: list[str], environ: dict[str, str], transport: Transport) -> Iterator[Served]:
     """Run the server on a port that is chosen here, since a silent server does not print its port."""
     with socket.create_server(("127.0.0.1", 0)) as chosen:
         port = chosen.getsockname()[1]
@@ -532,7 +532,7 @@ def started(directory: Path, flags: list[str], environ: dict[str, str], door: Do
                 assert time.monotonic() < deadline
                 assert process.poll() is None, (directory / "stderr").read_text()
                 time.sleep(0.05)
-            yield Served(door.port(port), process)
+            yield Served(transport.port(port), process)
         finally:
             process.kill()
 

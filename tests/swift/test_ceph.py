@@ -161,7 +161,7 @@ def test_a_swift_that_does_not_mark_manifests_is_read_too(
 
 
 def test_a_download_that_breaks_off_goes_on(ceph: Storage, proxy: Proxy) -> None:
-    """It asks which object is there, since If-Match is of no use."""
+    """The client asks for the current object, since If-Match does not work."""
     put(ceph, FIRST)
     proxy.fault(Fault("close", at=3 * PIECE), "GET", [1], lambda each: is_object(each) and not each.query)
     reply = run(ceph, "objPull", **PULL)

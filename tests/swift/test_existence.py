@@ -48,7 +48,7 @@ def raw(swift: DevSwift) -> Iterator[swiftclient.Connection]:
 
 @pytest.fixture
 def expire(store: Storage, raw: swiftclient.Connection) -> Callable[[str], None]:
-    """Let an object expire, and return when it has: Swift goes on to list it."""
+    """Make an object expire, and return after that. Swift still lists it."""
 
     def let_expire(key: str) -> None:
         container = store.settings.swift.container_name
@@ -89,7 +89,7 @@ broker.merge_items([{**row, "name": f"s/{number:05}"} for number in range(int(fi
 
 @pytest.fixture
 def list_more(swift: DevSwift, store: Storage, raw: swiftclient.Connection) -> Callable[[int, int], None]:
-    """Let Swift list ``s/00000`` and so on, of one ``x`` each, which it never had."""
+    """Make Swift list objects that it never had: ``s/00000`` and so on, with the content ``x``."""
 
     def add_rows(first: int, last: int) -> None:
         container = store.settings.swift.container_name

@@ -123,7 +123,7 @@ def filled(swift: DevSwift) -> dict[str, str]:
 
 
 def in_time(work: Callable[[], T], seconds: float = WATCHDOG) -> T:
-    """Return what *work* returns; fail if that takes longer than *seconds*."""
+    """Return the result of *work*. Fail if that takes longer than *seconds*."""
     results: list[T] = []
     thread = threading.Thread(target=lambda: results.append(work()), daemon=True)
     thread.start()

@@ -349,7 +349,7 @@ def test_an_object_that_no_listing_showed_and_was_not_to_be_replaced_stays_whole
 
 
 def rewriting(proxy: Proxy, change: bytes, at: tuple[int, ...]) -> None:
-    """Have *change* written into the file when those of its segments come to the proxy, by their count."""
+    """Write *change* into the file when the given segments reach the proxy, by their count."""
     left = set(at)
 
     def rewrite(exchange: Exchange) -> bool:
@@ -632,7 +632,7 @@ sys.exit(status)
 """
 
 
-def test_memory_stays_bounded_however_large_a_file_is(
+def test_memory_is_bounded_for_a_file_of_any_size(
     swift: DevSwift, store: Storage, tmp_path: Path
 ) -> None:
     size = 200 * KIB**2

@@ -57,7 +57,7 @@ def swift(own_swift: DevSwift) -> DevSwift:
 
 
 def possible(tree: Sizes) -> bool:
-    """Tell whether no file is a directory of another."""
+    """Return whether no file is a directory of another."""
     return not any(other.startswith(f"{path}/") for path in tree for other in tree)
 
 

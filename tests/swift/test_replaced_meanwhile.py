@@ -1,4 +1,4 @@
-"""Objects that somebody replaces during a download: the client gets the new object, and gets it whole."""
+"""Objects that another writer replaces during a download: the client gets the whole new object."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_an_object_that_is_replaced_again_and_again_is_pulled_once_it_stays(
 def test_missing_segments_of_a_replaced_object_are_no_failure(
     store: Storage, proxy: Proxy, raw: swiftclient.Connection, pull: str
 ) -> None:
-    """As where another client uploads the same file again, and removes the segments of the first upload."""
+    """Another client may upload the same file again, and remove the segments of the first upload."""
     push_large(store)
     proxy.forget()
     proxy.fault(Fault("answer", status=409, is_signed=True), "GET", on={1}, where=of_key)
@@ -175,7 +175,7 @@ def test_a_replaced_manifest_gives_the_new_object(swift: DevSwift, store: Storag
 
 
 class Changing(MemoryStorage):
-    """A store where somebody replaces the object during each GET that is to fail."""
+    """A store where another writer replaces the object during each GET that should fail."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__(Settings(type="memory"))

@@ -181,7 +181,7 @@ def test_the_login_at_a_keystone_goes_by_the_proxy_of_the_setting(serve_peers: S
     assert "canary" not in str(caught.value)
 
 
-def test_a_keystone_that_leads_elsewhere_is_not_followed_with_the_password(
+def test_the_password_is_not_sent_to_the_target_of_a_redirection_by_keystone(
     serve_peers: Serving, listener: Listener
 ) -> None:
     def lead_away(peer: Peer) -> None:

@@ -75,7 +75,7 @@ def test_the_same_certificates_count(
     assert front.handshakes == 2  # one for the login, and one that is kept
 
 
-def test_a_certificate_of_nobody_is_not_believed(
+def test_a_certificate_of_an_unknown_authority_is_not_believed(
     authority: Authority, fronted: Fronted, swift: DevSwift, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     front, options = fronted(authority.context())

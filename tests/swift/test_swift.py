@@ -139,7 +139,7 @@ def test_a_part_of_another_object_is_refused_where_the_condition_is_lost(wired: 
     assert get(wired) == CONTENT
 
 
-def test_a_part_from_elsewhere_is_refused(wired: Storage, wire: Wire) -> None:
+def test_a_wrong_content_range_is_refused(wired: Storage, wire: Wire) -> None:
     wire.to_client = replaced(b"Content-Range: bytes 1000-", b"Content-Range: bytes 1001-", times=3)
     with pytest.raises(RejectedError, match="another object by now"):
         wired.get("object", io.BytesIO(), ByteRange(1000, 10, hashlib.md5(CONTENT).hexdigest()))

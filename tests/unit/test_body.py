@@ -30,7 +30,7 @@ EXTENSIONS = [b"", b";a", b";a=b", b"; a = b ;c", b';a="b c;\\"\xe4"', b';a;b=1;
 
 @settings(deadline=None)
 @given(st.lists(st.binary(min_size=1)), STEPS, STEPS, st.sampled_from(EXTENSIONS))
-def test_chunks_are_put_together_however_they_are_split(
+def test_chunks_are_joined_for_each_way_to_split_them(
     pieces: list[bytes], step: int, size: int, extension: bytes
 ) -> None:
     stream = Trickle(as_chunks(pieces, extension) + b"the next request", step)

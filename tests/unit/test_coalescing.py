@@ -18,7 +18,7 @@ SECONDS = 30
 
 
 class Store:
-    """Answers each question with a new number, once it may."""
+    """Answers each request with a new number, when `may_answer` permits."""
 
     def __init__(self) -> None:
         self.answers: RequestCoalescer[int] = RequestCoalescer()
@@ -46,14 +46,14 @@ def long_shared_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fill_slots(store: Store, pool: ThreadPoolExecutor) -> list[Future[int]]:
-    """Have as many ask as may at once."""
+    """Start as many requests as may run at once."""
     first = [pool.submit(store.get) for _ in range(MAX_CONCURRENT)]
     until(lambda: store.questions == MAX_CONCURRENT)
     return first
 
 
 def join_waiting(store: Store, pool: ThreadPoolExecutor, count: int) -> list[Future[int]]:
-    """Have *count* more ask; return when all of them wait."""
+    """Start *count* more callers. Return when all of them wait."""
     entered = threading.Semaphore(0)
 
     def ask() -> int:

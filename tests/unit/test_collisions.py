@@ -104,7 +104,7 @@ def test_case_folded_collisions_equal_those_found_pair_by_pair(keys: list[str]) 
 
 
 def _clash(one: str, other: str) -> bool:
-    """Tell whether the file *one* is *other*, or is above it."""
+    """Return whether the file *one* is *other*, or is above it."""
     return not one.endswith("/") and (other == one or other.startswith(one + "/"))
 
 

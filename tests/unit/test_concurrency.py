@@ -39,7 +39,7 @@ class Store:
         self.seen = {self.limit.allowed}
 
     def work(self, seconds: float, size: int = MIB) -> None:
-        """Let files be done for so long, each of which takes a worker a tenth of a second."""
+        """Simulate this time of transfers: each file takes a worker a tenth of a second."""
         end = self.now + seconds
         while self.now < end:
             self.now += 1 / min(self.limit.allowed * 10, self.maximum)

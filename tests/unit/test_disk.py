@@ -31,7 +31,7 @@ def test_unknown_free_space_is_an_error(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def folding(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the system find names whatever their case, as a file system does that folds them."""
+    """Make the system ignore the case of names, as a case-insensitive file system does."""
     stat = os.stat
 
     def find(path: str, *, dir_fd: int | None = None, **options: Any) -> os.stat_result:

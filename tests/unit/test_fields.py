@@ -31,7 +31,7 @@ def refused(action: str, **meta: Any) -> str:
 
 
 def is_reported(action: str, **meta: Any) -> bool:
-    """Tell whether the document of the server says that *meta* is refused."""
+    """Return whether the OpenAPI document refuses *meta*."""
     schema = {**SCHEMAS[ACTIONS[action].meta.__name__], "components": {"schemas": SCHEMAS}}
     return not jsonschema_rs.validator_for(schema).is_valid(meta)
 

@@ -25,7 +25,7 @@ def form_of(data: bytes, step: int = 1 << 20, boundary: str = "limit") -> Form:
 
 @settings(deadline=None)
 @given(st.binary(), st.text(), STEPS)
-def test_the_parts_of_a_form_are_the_same_however_they_arrive(content: bytes, text: str, step: int) -> None:
+def test_the_parts_of_a_form_are_the_same_in_portions_of_any_size(content: bytes, text: str, step: int) -> None:
     text = text.encode(errors="replace").decode()
     form = form_of(multipart(("d_msg", text.encode()), ("local", content), ("filename", b"a")), step)
     assert form.file

@@ -49,7 +49,7 @@ def locked(name: str) -> dict[str, tuple[Version, list[str]]]:
 
 
 def required(monkeypatch: pytest.MonkeyPatch) -> list[Requirement]:
-    """Return what setup.py asks for in the image: its own requirements and those of the extra ``keystone``."""
+    """Return the requirements of setup.py in the image: its own and those of the extra ``keystone``."""
     given: dict[str, Any] = {}
     monkeypatch.setattr(setuptools, "setup", lambda **arguments: given.update(arguments))
     runpy.run_path(str(ROOT / "setup.py"))

@@ -1,4 +1,4 @@
-"""Messages that are answered later, at the door of the dispatcher: they are the same messages."""
+"""Asynchronous messages to the dispatcher: it checks and answers them as other messages."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_job_does_not_keep_unknown_keys(job_client: JobClient, tmp_path: Path)
     assert b"canary" not in kept
 
 
-def test_the_same_jid_is_one_job_however_many_ask_at_once(tmp_path: Path) -> None:
+def test_the_same_jid_is_one_job_for_any_number_of_simultaneous_callers(tmp_path: Path) -> None:
     write_tree(tmp_path / "data", FILES)
     with open_storage("memory") as storage, job_client_of(storage, starts=False) as job_client:
         together = threading.Barrier(16)
@@ -196,7 +196,7 @@ def test_a_token_to_read_cannot_cancel(job_client: JobClient) -> None:
     assert job_client.ask("jobCancel", "ann", "read", job=job)["error"]["type"] == "ForbiddenError"
 
 
-def test_a_job_has_the_rights_of_its_owner() -> None:
+def test_a_job_has_the_permissions_of_its_owner() -> None:
     seen: list[RequestContext] = []
 
     class Handler(StoreHandler):

@@ -110,7 +110,7 @@ def test_four_costly_jobs_of_one_owner_do_not_hold_those_of_others() -> None:
     assert place.owner == "e"
 
 
-def test_owners_take_turns_in_one_place() -> None:
+def test_owners_alternate_in_one_place() -> None:
     queue, order_of = queue_of(*"aaab"), []
     while place := queue.next([], 1, 1):
         queue.take(place)

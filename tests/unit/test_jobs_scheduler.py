@@ -267,7 +267,7 @@ def test_a_wait_for_a_queued_job_ends_with_the_process(worker: Worker) -> None:
     waiter = threading.Thread(target=wait)
     waiter.start()
     assert waits.wait(LONG)
-    waiter.join(0.1)  # it sleeps by now
+    waiter.join(0.1)  # the waiter sleeps now
     jobs.close(LONG)
     waiter.join(LONG)
     assert not waiter.is_alive()

@@ -21,7 +21,7 @@ OLD_NS = 1_600_000_000_000_000_000
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, ObjectInfo]]:
-    """Return what lists a store that has ``d/file``, which a listing has seen before. All files count as settled."""
+    """Return a function that lists a store with ``d/file``, which is cached. All files count as settled."""
     monkeypatch.setattr(filesystem_rows, "SETTLED_SECONDS", -1.0)
     monkeypatch.setattr(
         filesystem_rows, "shows_changes_at_once", lambda status: True
@@ -133,7 +133,7 @@ def test_only_rows_of_file_systems_that_never_show_an_old_status_are_kept(device
     assert bool(rows.find("file", status)) == is_kept
 
 
-def test_of_too_many_those_go_that_nobody_asked_for_lately(
+def test_the_least_recently_used_rows_are_dropped_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(filesystem_rows, "MAX_CACHED_ROWS", 3)

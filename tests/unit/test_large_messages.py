@@ -34,7 +34,7 @@ def nested(value: Any, depth: int) -> Any:
 
 
 def echoed(value: Any) -> tuple[dict[str, Any], str, str]:
-    """Let a server give *value* back; return the reply, its text, and that of the message."""
+    """Make a server repeat *value*. Return the reply, its text, and the text of the message."""
     text = json.dumps(
         {"action": "hello", "meta": {"askAbout": "echoBack", "echoBack": value}},
         ensure_ascii=False,

@@ -1,4 +1,4 @@
-"""The log of a server: whole, in order, and nobody waits for it."""
+"""The log of a server: its lines are whole and in order, and no thread waits for it."""
 
 from __future__ import annotations
 

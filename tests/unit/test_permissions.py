@@ -20,7 +20,7 @@ from pfstorage.access.permissions import LEVELS, Permissions
         ("admin Müller/%(x)s/日本/", Permissions("admin", "Müller/%(x)s/日本/")),
     ],
 )
-def test_rights_are_a_level_and_a_prefix(text: str, permissions: Permissions) -> None:
+def test_permissions_are_a_level_and_a_prefix(text: str, permissions: Permissions) -> None:
     assert Permissions.parse(text) == permissions
 
 

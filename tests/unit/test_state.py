@@ -150,7 +150,7 @@ def test_a_block_that_is_no_object_changes_nothing() -> None:
     assert state.settings == Settings(type="memory")
 
 
-def test_a_replacement_is_made_whole_or_not_at_all() -> None:
+def test_a_replacement_is_atomic() -> None:
     state = StateTree(Settings())
     state.set("/this/httpProxy", "users")
     with pytest.raises(SettingsError):

@@ -284,7 +284,7 @@ def test_a_short_token_is_warned_of_once_by_its_name(caplog: pytest.LogCaptureFi
     ]
 
 
-# whom it lets in
+# accepted tokens
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", " \tbearer "])
@@ -475,7 +475,7 @@ def test_a_file_that_is_written_line_by_line_is_warned_of_once(caplog: pytest.Lo
     assert len(caplog.records) == 1
 
 
-def test_the_rights_go_from_no_file_of_a_server_that_runs(aged: None) -> None:
+def test_a_running_server_rejects_a_file_that_lost_its_rights_section(aged: None) -> None:
     file = TokenFile(file_of(INI + RIGHTS))
     file_of(INI)
     file.reload()

@@ -19,7 +19,7 @@ from tests.conftest import write_tree
 
 
 class Found:
-    """What a walk gave."""
+    """The results of a walk."""
 
     def __init__(self, root: str | Path, *, follow_symlinks: bool = False) -> None:
         self.warnings: list[str] = []

@@ -328,7 +328,7 @@ def test_threads_start_when_needed_and_end_with_the_pool() -> None:
 
 @pytest.fixture
 def few_threads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """As many threads for transfers as the number in the list, as where the system limits them."""
+    """Limit the threads for transfers to the number in the list, as a system may."""
     left, start = [3], threading.Thread.start
 
     def start_one(thread: threading.Thread) -> None:
