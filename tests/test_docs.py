@@ -269,9 +269,9 @@ def test_the_probe_of_docker_reports_whether_the_server_is_alive(services: dict[
 def test_the_troubles_are_errors_with_their_statuses(pages: dict[str, Page]) -> None:
     rows = pages["deployment"].table("trouble")
     assert all(row["cause"] and row["what to do"] for row in rows)
-    told = [row["answer"].split() for row in rows if row["answer"]]
-    assert [int(status) for status, _ in told] == [
-        status_of(getattr(errors, name)("text")) for _, name in told
+    reported = [row["answer"].split() for row in rows if row["answer"]]
+    assert [int(status) for status, _ in reported] == [
+        status_of(getattr(errors, name)("text")) for _, name in reported
     ]
 
 
@@ -324,15 +324,15 @@ def test_the_limits_and_their_defaults_are_those_of_the_code(pages: dict[str, Pa
 def test_each_limit_of_the_server_bounds_a_quantity(pages: dict[str, Page]) -> None:
     rows = pages["security"].table("bounded quantities")
     assert all(row["quantity"] for row in rows)
-    told = {row["limit"]: row["default"] for row in rows}
-    assert len(told) == len(rows)
+    reported = {row["limit"]: row["default"] for row in rows}
+    assert len(reported) == len(rows)
     numbers = {name for name, default in vars(ServerOptions()).items() if type(default) in (int, float)}
     limits = {f"--{flag}" for flag, name in SERVER_FIELDS.items() if name in numbers}
-    assert limits <= told.keys()
+    assert limits <= reported.keys()
     flags = {flag: row["default"] for row in pages["server"].table("limits") for flag in row["flag"].split()}
-    assert flags == {limit: default for limit, default in told.items() if limit.startswith("--")}
+    assert flags == {limit: default for limit, default in reported.items() if limit.startswith("--")}
     known = ServerOptions()
-    assert [int(default) for limit, default in told.items() if not limit.startswith("--")] == [
+    assert [int(default) for limit, default in reported.items() if not limit.startswith("--")] == [
         body.MAX_MESSAGE,
         MAX_DEPTH,
         MAX_CONTAINERS,
@@ -615,7 +615,7 @@ def test_each_variable_changes_the_settings_that_are_named(pages: dict[str, Page
 
 
 def apply(diff: str, text: str) -> str:
-    """Do to *text* what *diff* says: its lines that stay or go must be there, once, one after another."""
+    """Apply *diff* to *text*, which must contain its kept and removed lines once, in a row."""
     lines = diff.splitlines()
     old = "".join(line[1:] + "\n" for line in lines if line[:1] != "+")
     new = "".join(line[1:] + "\n" for line in lines if line[:1] != "-")

@@ -137,9 +137,9 @@ def test_a_tree_is_stored_without_them(root: Path, storage: Storage, say: Answer
     assert reply["status"]
     stored = {row.key.removeprefix(f"new{root}/") for row in storage.list("new/")}
     assert stored == {"data/a", "data/tokens", "real/other"} | ({"ways/other"} if follow else set())
-    told = " ".join(reply["warnings"])
+    reported = " ".join(reply["warnings"])
     for name in ("tokens", "state", "real/key.pem"):
-        assert f"{str(root / name)!r} was left out: it is the server's own, and not for messages" in told
+        assert f"{str(root / name)!r} was left out: it is the server's own, and not for messages" in reported
 
 
 def test_a_tree_is_written_but_for_them(root: Path, storage: Storage, say: Answer) -> None:
@@ -411,8 +411,8 @@ def test_the_server_keeps_nothing_of_its_own_in_a_store_of_files(
     flags = ("--tlsCert", cert, "--tlsKey", key) if flag == "--tlsKey" else (flag, "store/deep/state")
     done = command("--server", "--type", "filesystem", "--storeBase", "store", "--portSelf", "0", *flags)
     assert done.returncode == 2
-    told = flag.replace("Key", "Cert")
-    assert f"{told}: a file below --storeBase is an object: set {told} to another directory" in done.stderr
+    reported = flag.replace("Key", "Cert")
+    assert f"{reported}: a file below --storeBase is an object: set {reported} to another directory" in done.stderr
 
 
 @contextlib.contextmanager
@@ -463,8 +463,8 @@ def test_records_are_denied_to_earlier_requests_too(tmp_path: Path) -> None:
         early.sendall(head)
         record_in(str(tmp_path / "data/records"))
         early.sendall(text.encode())
-        [told] = answers(b"".join(iter(lambda: early.recv(65536), b"")))
-        assert not told.json["status"]
+        [reported] = answers(b"".join(iter(lambda: early.recv(65536), b"")))
+        assert not reported.json["status"]
         assert answer(served.port, post(message("ls"))).json.get("ls", []) == []
 
 

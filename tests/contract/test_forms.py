@@ -1,4 +1,4 @@
-"""Forms whose file becomes an object."""
+"""Forms with a file, which becomes an object."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def test_a_padded_form_stores_its_file_and_an_encoded_one_nothing(storage: Stora
         assert "'base64'" in refused.json["msg"]
         assert answer(server.server_port, post(message("ls", path="x"))).json["status"] is False
         padded = form.replace(b"--limit", b"--limit \t").replace(b"--limit \t--", b"--limit--  ")
-        told = answer(server.server_port, post(padded, MULTIPART))
-        assert (told.status, told.json["status"]) == (200, True), told.body
+        reported = answer(server.server_port, post(padded, MULTIPART))
+        assert (reported.status, reported.json["status"]) == (200, True), reported.body
     sink = io.BytesIO()
     storage.get("x/a", sink)
     assert sink.getvalue() == b" a \r\n--limi \r\n"

@@ -59,7 +59,7 @@ def places(tmp_path: Path) -> tuple[Path, Path]:
 def jobs_of(
     storage: Storage, state: Path, *roots: Path | str
 ) -> Iterator[tuple[StoreHandler, RequestContext]]:
-    """Return a dispatcher and the context of its messages, as in a server whose ``--fsRoot`` are *roots*."""
+    """Return a dispatcher and the context of its messages, as in a server with *roots* as ``--fsRoot``."""
     handler = StoreHandler(storage)
     allowed = AllowedRoots([str(each) for each in roots]) if roots else None
     context = RequestContext(Principal(is_trusted=False), roots=allowed)
@@ -256,9 +256,9 @@ def test_a_job_for_another_store_directory_fails(
         submitted(storage, tmp_path / "state", (here,), "objPush", PUSHES["putSpec"])
     monkeypatch.chdir(there)
     with open_storage("filesystem", store_base="store") as storage:
-        told = failed_alone(resumed(storage, tmp_path / "state", here), "JobConflictError")
-    assert str(here / "store") in told
-    assert str(there / "store") in told
+        reported = failed_alone(resumed(storage, tmp_path / "state", here), "JobConflictError")
+    assert str(here / "store") in reported
+    assert str(there / "store") in reported
     assert not (there / "store").exists()
 
 
@@ -290,8 +290,8 @@ def test_a_job_for_another_container_fails(
     with open_storage(**swift_options(swift)) as storage:
         submitted(storage, tmp_path / "state", (here,), "objPush", PUSHES["putSpec"])
         with open_storage(**swift_options(swift)) as other:
-            told = failed_alone(resumed(other, tmp_path / "state", here), "JobConflictError")
-            assert other.settings.swift.container_name in told
+            reported = failed_alone(resumed(other, tmp_path / "state", here), "JobConflictError")
+            assert other.settings.swift.container_name in reported
             assert content(other) == {}
 
 

@@ -136,7 +136,7 @@ def test_callers_of_2_x_follow_the_rule(tmp_path: Path) -> None:
     assert read_tree(tmp_path / "out") == TREE
 
 
-# what others have stored
+# objects of other programs
 
 
 @pytest.mark.parametrize("location", ["k//w", "/k/w"])

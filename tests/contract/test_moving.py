@@ -185,8 +185,8 @@ def test_unreadable_files_are_reported_and_the_rest_is_put(data: Path, tmp_path:
         directory.chmod(0o755)
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", UNREADABLE]
-    told = subprocess.run(command, capture_output=True, text=True, env=environ, cwd=tmp_path, check=True)
-    reply = json.loads(told.stdout)
+    reported = subprocess.run(command, capture_output=True, text=True, env=environ, cwd=tmp_path, check=True)
+    reply = json.loads(reported.stdout)
     assert reply["status"] is False
     assert len(reply["objectFileList"]) == len(TREE) - 1
     assert {row["local"] for row in reply["failed"]} == {"data/closed", "data/a.dcm"}

@@ -343,7 +343,7 @@ def test_one_location_that_is_not_listed_keeps_no_other_name_back(unlisted: Stor
 
 
 @pytest.mark.parametrize(
-    ("meta", "told"),
+    ("meta", "reported"),
     [
         ({"fileList": []}, "empty"),
         ({"fileList": [""]}, "empty name"),
@@ -364,12 +364,12 @@ def test_one_location_that_is_not_listed_keeps_no_other_name_back(unlisted: Stor
 )
 @pytest.mark.parametrize("action", ["objPull", "objVerify"])
 def test_a_list_that_can_not_be_meant_is_refused_and_nothing_is_pulled(
-    filled: Storage, tmp_path: Path, action: str, meta: dict[str, Any], told: str
+    filled: Storage, tmp_path: Path, action: str, meta: dict[str, Any], reported: str
 ) -> None:
     before = read_tree(tmp_path / "k")
     reply = run(filled, action, **meta)
     assert (reply["status"], reply["error"]["type"]) == (False, "MessageError")
-    assert told in reply["msg"]
+    assert reported in reply["msg"]
     assert read_tree(tmp_path / "k") == before
 
 
@@ -442,11 +442,11 @@ def test_a_target_directory_is_probed_once_for_any_number_of_pairs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
 ) -> None:
     """A probe file shows whether the file system folds names. Unfinished files are found by all spellings."""
-    told, folds_names = [], disk.folds_names
+    reported, folds_names = [], disk.folds_names
     swept, sweep = [], tree_module.sweep
 
     def noted(directory: int) -> bool:
-        told.append(directory)
+        reported.append(directory)
         return folds_names(directory)
 
     def noted_sweep(directory: int) -> None:
@@ -460,7 +460,7 @@ def test_a_target_directory_is_probed_once_for_any_number_of_pairs(
     with open_storage(type="memory") as storage:
         put(storage, *keys)
         assert run(storage, "objPull", fileList=pairs)["status"] is True
-    assert len(told) == 1
+    assert len(reported) == 1
     assert len(swept) <= 3
     assert len(list((tmp_path / "out").rglob("*"))) in (100, 103)
 

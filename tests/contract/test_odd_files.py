@@ -39,7 +39,7 @@ def test_the_odd_files_of_these_tests_are_odd() -> None:
     assert SYSTEM.stat().st_size == 4096 > len(SYSTEM.read_bytes()) > 0
 
 
-# of another size than the system says
+# files with another size than the system reports
 
 
 @pytest.mark.parametrize("path", [VERSION, SYSTEM])
@@ -66,7 +66,7 @@ def test_a_file_is_stored_to_its_end_for_each_reported_size(
 
 @pytest.mark.parametrize("path", [VERSION, SYSTEM])
 def test_an_object_without_the_bytes_of_a_file_is_never_certified(storage: Storage, path: Path) -> None:
-    """An empty object is what 3.0.0 stored of such a file."""
+    """Version 3.0.0 stored an empty object for such a file."""
     storage.put(f"s/{path.name}", io.BytesIO(), 0)
     meta = {"fromLocation": f"s/{path.name}", "mapLocationOver": str(path)}
     reply = run(storage, "objVerify", **meta)
@@ -94,10 +94,10 @@ def test_a_body_has_the_size_that_was_read(tmp_path: Path) -> None:
             assert body.read() == content
 
 
-@pytest.mark.parametrize("told", [0, 1, 4096, 299_999, 300_001, 10**12])
+@pytest.mark.parametrize("reported", [0, 1, 4096, 299_999, 300_001, 10**12])
 @pytest.mark.parametrize("seeks", [True, False], ids=["seeks", "goes on alone"])
 def test_a_large_file_is_read_to_its_end_for_each_reported_size(
-    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: int, seeks: bool
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reported: int, seeks: bool
 ) -> None:
     """A gateway may report a wrong size. Here, a patched `os.fstat` does."""
     content = LARGE[:300_000]
@@ -110,7 +110,7 @@ def test_a_large_file_is_read_to_its_end_for_each_reported_size(
             return status
         # fields that have only a name must be given by their names
         return os.stat_result(
-            (*status[:6], told, *status[7:10]),
+            (*status[:6], reported, *status[7:10]),
             {name: getattr(status, name) for name in ("st_mtime_ns", "st_ctime_ns", "st_atime_ns")},
         )
 
@@ -135,7 +135,7 @@ def test_a_store_of_files_on_such_a_file_system_reports_the_bytes_read(tmp_path:
         assert (reply["status"], Path("out").read_bytes()) == (True, content)
 
 
-# that change
+# files that change
 
 
 def change_in_place(path: Path, offset: int = 0) -> None:

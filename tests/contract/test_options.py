@@ -214,7 +214,7 @@ def test_a_word_that_is_not_known_is_refused(
     assert contents(storage) == {}
 
 
-# which
+# selection
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def terminal(lines: int) -> tuple[int, int]:
 
 
 def on_terminal(*flags: str) -> tuple[str, str]:
-    """Run the command with a terminal for its stderr; return what stdout and stderr got."""
+    """Run the command with a terminal as its stderr. Return the contents of stdout and stderr."""
     ours, its = terminal(40)
     said: list[bytes] = []
 
@@ -125,15 +125,15 @@ def test_lines_come_now_and_then_and_the_first_not_at_once(caplog: pytest.LogCap
     caplog.set_level(logging.INFO, "pfstorage.cli.progress")
     now = 1000.0
     lines = Lines(lambda: now)
-    told = []
+    reported = []
     for tick in range(int(35 / 0.5)):
         now = 1000.0 + tick * 0.5
         lines(at(tick, now - 1000.0))
         if caplog.messages:
-            told.append((now - 1000.0, caplog.messages[-1]))
+            reported.append((now - 1000.0, caplog.messages[-1]))
             caplog.clear()
-    assert [when for when, _ in told] == [LINE_SECONDS, 2 * LINE_SECONDS, 3 * LINE_SECONDS]
-    assert told[0][1] == "20 files, 20.0 MiB, 2.0 MiB/s"
+    assert [when for when, _ in reported] == [LINE_SECONDS, 2 * LINE_SECONDS, 3 * LINE_SECONDS]
+    assert reported[0][1] == "20 files, 20.0 MiB, 2.0 MiB/s"
 
 
 def test_a_short_run_has_no_line(caplog: pytest.LogCaptureFixture) -> None:
@@ -161,12 +161,12 @@ def test_progress_in_words(progress: Progress, words: str) -> None:
 @pytest.mark.parametrize("action", ["objPut", "objPull", "objVerify"])
 def test_a_progress_callback_gets_growing_numbers_and_a_last_call(storage: Storage, action: str) -> None:
     write_tree(Path("data"), {f"{number:02}": b"x" * 50_000 for number in range(20)})
-    told: list[Progress] = []
+    reported: list[Progress] = []
     here = threading.get_ident()
     callers: set[int] = set()
 
     def show(progress: Progress) -> None:
-        told.append(progress)
+        reported.append(progress)
         callers.add(threading.get_ident())
 
     handler = StoreHandler(storage)
@@ -179,26 +179,26 @@ def test_a_progress_callback_gets_growing_numbers_and_a_last_call(storage: Stora
     }[action]
     assert handler.run({"action": action, "meta": meta}, RequestContext(progress=show))["status"] is True
     assert callers == {here}
-    assert [progress.is_last for progress in told] == [False] * (len(told) - 1) + [True]
+    assert [progress.is_last for progress in reported] == [False] * (len(reported) - 1) + [True]
     for name in ("done", "failed", "skipped", "size", "seconds"):
-        numbers = [getattr(progress, name) for progress in told]
+        numbers = [getattr(progress, name) for progress in reported]
         assert numbers == sorted(numbers)
-    last = told[-1]
+    last = reported[-1]
     same = 20 if action == "objVerify" else 0
     size = 0 if action == "objVerify" else 1_000_000
     assert (last.done, last.failed, last.skipped, last.size, last.total) == (20, 0, same, size, 20)
     if action != "objVerify":
-        assert len(told) >= 3
-        assert {progress.workers for progress in told} >= {8}
+        assert len(reported) >= 3
+        assert {progress.workers for progress in reported} >= {8}
 
 
 def test_how_many_there_are_stays_unknown_if_they_were_not_all_seen() -> None:
     write_tree(Path("data"), {f"{number:03}": b"x" * 1000 for number in range(500)})
-    told: list[Progress] = []
+    reported: list[Progress] = []
     cancellation = CancellationToken()
 
     def show(progress: Progress) -> None:
-        told.append(progress)
+        reported.append(progress)
         cancellation.cancel("that is enough")
 
     handler = StoreHandler(MemoryStorage())
@@ -207,24 +207,24 @@ def test_how_many_there_are_stays_unknown_if_they_were_not_all_seen() -> None:
         {"action": "objPut", "meta": PUT}, RequestContext(progress=show, cancellation=cancellation)
     )
     assert reply["error"]["type"] == "StoppedError"
-    assert told[-1].is_last
-    assert told[-1].total is None
+    assert reported[-1].is_last
+    assert reported[-1].total is None
 
 
 def test_failures_are_counted_as_they_come() -> None:
     write_tree(Path("data"), {"a": b"x"})
-    told: list[Progress] = []
+    reported: list[Progress] = []
     message = {"action": "objPut", "meta": {"fileList": ["data/a", "data/gone"]}}
-    StoreHandler(MemoryStorage()).run(message, RequestContext(progress=told.append))
-    assert (told[-1].done, told[-1].failed, told[-1].total, told[-1].is_last) == (1, 1, 2, True)
+    StoreHandler(MemoryStorage()).run(message, RequestContext(progress=reported.append))
+    assert (reported[-1].done, reported[-1].failed, reported[-1].total, reported[-1].is_last) == (1, 1, 2, True)
 
 
 def test_a_file_on_its_way_shows_before_it_is_done() -> None:
     write_tree(Path("data"), {"large": bytes(2_000_000)})
-    told: list[Progress] = []
+    reported: list[Progress] = []
     handler = StoreHandler(MemoryStorage())
     handler.state.set("/this/bwLimit", "2M")
     started = time.monotonic()
-    handler.run({"action": "objPut", "meta": PUT}, RequestContext(progress=told.append))
+    handler.run({"action": "objPut", "meta": PUT}, RequestContext(progress=reported.append))
     assert time.monotonic() - started > 0.5
-    assert any(progress.done == 0 and progress.size > 0 for progress in told)
+    assert any(progress.done == 0 and progress.size > 0 for progress in reported)

@@ -293,7 +293,7 @@ def test_where_an_access_list_cannot_be_kept_the_file_is_for_its_owner(
 def test_a_file_of_others_stays_theirs_or_becomes_the_owners_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, may: bool
 ) -> None:
-    """Only the superuser may give a file away; for others, the system is made to say who it is of."""
+    """Only the superuser may change the owner of a file. For others, a patched `os.stat` reports another owner."""
     write_tree(tmp_path, {"out/a": b"before"})
     Path("out/a").chmod(0o664)
     if os.geteuid() == 0:
@@ -490,7 +490,7 @@ def test_a_file_system_without_locks_and_attributes_serves_both_ways(
     assert mode("out/a") == 0o640
 
 
-# room
+# free space
 
 
 def unknown_room(*values: int) -> Callable[[object], os.statvfs_result]:
@@ -507,12 +507,12 @@ STATVFS: dict[str, Callable[[object], object]] = {
 }
 
 
-@pytest.mark.parametrize("told", STATVFS)
+@pytest.mark.parametrize("reported", STATVFS)
 def test_unknown_space_counts_as_enough(
-    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reported: str
 ) -> None:
     put(storage, "s/a", LARGE)
-    monkeypatch.setattr(os, "statvfs", STATVFS[told])
+    monkeypatch.setattr(os, "statvfs", STATVFS[reported])
     assert run(storage, "objPull", {"range_size": "100000"}, **PULL)["status"] is True
     assert read_tree(tmp_path / "out") == {"a": LARGE}
 

@@ -312,7 +312,7 @@ def test_the_segments_of_others_are_neither_shown_nor_touched(swift: DevSwift, l
 
 
 def test_own_leftovers_are_swept_and_those_of_others_are_kept(swift: DevSwift, large: Storage) -> None:
-    """Even of an object whose key its own begin with, as their segments' names do."""
+    """This also holds for an object with a key that is a prefix of its own keys, as in the names of segments."""
     above = MINE.rstrip("/")
     store_large(large, above, CONTENT)
     for key in (above, THEIRS):

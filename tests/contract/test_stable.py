@@ -180,9 +180,9 @@ def test_stable_works_below_a_root_and_in_a_job(storage: Storage, tree: Path) ->
                 return ask(server, {"action": "jobStatus", "meta": {"job": job}})[1]
 
             until(lambda: status()["state"] == "done")
-            told = status()
-    assert told["reply"]["unstable"] == [str(tree / "d/new")]
-    assert told["progress"]["files"] == told["progress"]["total"] == 3
+            reported = status()
+    assert reported["reply"]["unstable"] == [str(tree / "d/new")]
+    assert reported["progress"]["files"] == reported["progress"]["total"] == 3
 
 
 def writing(change: Callable[[], object]) -> Storage:

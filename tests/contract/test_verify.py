@@ -90,8 +90,8 @@ def test_another_kind_of_file_is_a_change(pulled: Storage, tmp_path: Path) -> No
     (out / "d" / "e").write_bytes(b"a file")
     reply = run(pulled, "objVerify", **PULL)
     assert reply["status"] is False
-    told = {*reply["changed"], *reply["missing"], *(row["object"] for row in reply.get("failed", []))}
-    assert told == {"s/a", "s/a-b", "s/d/e/f"}
+    reported = {*reply["changed"], *reply["missing"], *(row["object"] for row in reply.get("failed", []))}
+    assert reported == {"s/a", "s/a-b", "s/d/e/f"}
     assert reply["same"] == len(TREE) - 3
 
 

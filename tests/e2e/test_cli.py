@@ -38,8 +38,8 @@ def test_verbosity_decides_the_lines_on_stderr(filled: Command) -> None:
     assert said[0] == ""
     assert "ls: done" in said[1]
     meta = '{"fromLocation": "s", "mapLocationOver": "out"}'
-    told = filled(*STORE, "--action", "objPull", "--args", meta, "-v", "2").stderr
-    assert "'s/a.txt', 'out/a.txt': 7 bytes" in told
+    received = filled(*STORE, "--action", "objPull", "--args", meta, "-v", "2").stderr
+    assert "'s/a.txt', 'out/a.txt': 7 bytes" in received
 
 
 def test_stderr_names_no_file_at_low_verbosity(filled: Command) -> None:
@@ -310,9 +310,9 @@ def test_a_signal_in_a_pull_leaves_nothing_unfinished(tmp_path: Path, number: in
         while len(list(tmp_path.glob("out/*"))) < 20 and process.poll() is None:
             pass
         process.send_signal(number)
-        _, told = process.communicate(timeout=60)
+        _, received = process.communicate(timeout=60)
     assert process.returncode == status
-    assert b"Traceback" not in told
+    assert b"Traceback" not in received
     assert not list((tmp_path / "out").glob(".pfstorage-*"))
     assert {path.stat().st_size for path in (tmp_path / "out").iterdir()} == {200_000}
 
@@ -335,13 +335,13 @@ def test_a_closed_standard_stream_is_no_traceback(
 
 def test_a_password_in_an_address_is_not_shown(command: Command, tmp_path: Path) -> None:
     flags = ("--swiftAuthUrl", "http://u:canary@127.0.0.1:9/auth", "--httpProxy", "u:canary@127.0.0.1:9")
-    told = [
+    received = [
         command(*flags, "--configFileSave", "s.json"),
         command(*flags, "--action", "internalctl", "--args", '{"var": "/", "get": "x"}'),
         command(*flags, "--retries", "0", "--debugToDir", "d", "-v", "2", "--action", "ls"),
     ]
     written = "".join(path.read_text() for path in [tmp_path / "s.json", *(tmp_path / "d").iterdir()])
-    assert "canary" not in written + "".join(done.stdout + done.stderr for done in told)
+    assert "canary" not in written + "".join(done.stdout + done.stderr for done in received)
     assert (
         json.loads((tmp_path / "s.json").read_text())["swift"]["auth_url"]
         == "http://********@127.0.0.1:9/auth"

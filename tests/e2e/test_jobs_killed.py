@@ -153,7 +153,7 @@ def _begun_and_killed(server: Server, proxy: Proxy, action: str, moment: int) ->
 
 
 def _prepared(swift: DevSwift, container: str, action: str) -> dict[str, Any]:
-    """Lay out what *action* moves; return the message for it."""
+    """Make the files or objects that *action* moves. Return its message."""
     write_tree(Path("data/0"), FILES)
     if action == "objPull":
         with raw_connection(swift) as raw:

@@ -129,9 +129,9 @@ class Clients:
                 started = time.monotonic()
                 connection.request("POST", "/api/v1/cmd", message("ls", path="chris"))
                 reply = connection.getresponse()
-                told = json.loads(reply.read())
+                received = json.loads(reply.read())
                 if reply.status != 200:
-                    assert (reply.status, told["error"]["type"]) == (503, "UnavailableError"), told
+                    assert (reply.status, received["error"]["type"]) == (503, "UnavailableError"), received
                     assert int(reply.headers["Retry-After"]) > 0
                 self.answers.append((reply.status, time.monotonic() - started))
         except BaseException as e:  # noqa: BLE001 - it is looked at in the end
@@ -196,21 +196,21 @@ def test_a_job_waits_for_a_store_that_restarts(home: Path, tmp_path: Path, momen
             kill(swift)
         job = answer(server.port, post(pull)).json["job"]
         if moment == "within":
-            wait_for_job(server.port, job, lambda told: told["progress"]["files"] > 2)
+            wait_for_job(server.port, job, lambda received: received["progress"]["files"] > 2)
             kill(swift)
-        told = wait_for_job(server.port, job, lambda told: "waiting" in told["progress"])
-        assert "does not answer" in told["progress"]["waiting"]
-        assert told["state"] == "running"
+        received = wait_for_job(server.port, job, lambda received: "waiting" in received["progress"])
+        assert "does not answer" in received["progress"]["waiting"]
+        assert received["state"] == "running"
         with running(swift.port, home):
-            told = wait_for_job(server.port, job, lambda told: "reply" in told)
-    assert (told["state"], told["reply"]["status"], told["reply"]["failed"]) == ("done", True, [])
+            received = wait_for_job(server.port, job, lambda received: "reply" in received)
+    assert (received["state"], received["reply"]["status"], received["reply"]["failed"]) == ("done", True, [])
     assert read_tree(tmp_path / "pulled") == read_tree(tmp_path / "data")
 
 
 def wait_for_job(port: int, job: str, is_so: Any) -> Any:
     deadline = time.monotonic() + LONG
-    while not is_so(told := answer(port, post(message("jobStatus", job=job))).json):
-        assert time.monotonic() < deadline, told
-        assert told["state"] in ("queued", "running"), told
+    while not is_so(received := answer(port, post(message("jobStatus", job=job))).json):
+        assert time.monotonic() < deadline, received
+        assert received["state"] in ("queued", "running"), received
         threading.Event().wait(0.05)
-    return told
+    return received

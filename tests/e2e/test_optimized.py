@@ -82,10 +82,10 @@ def test_a_server_describes_itself_and_answers_in_the_same_words(tmp_path: Path)
     def run(**environ: str) -> list[Any]:
         with server_process(tmp_path, *STORE[:-2], "--forever", **environ) as served:
             paths = ("/api/v1/openapi.json", "/", "/healthz", "/readyz", "/api/v1/objects", "/none")
-            told = [answer(served.port, request("GET", path)).body for path in paths]
+            received = [answer(served.port, request("GET", path)).body for path in paths]
             job = answered(served.port, "objVerify", **MESSAGES["objVerify"], **{"async": True})[1]["job"]
             over = answered(served.port, "jobStatus", job=job, wait=30)[1]
-            return [*told, over["state"], answered(served.port, "fly")]
+            return [*received, over["state"], answered(served.port, "fly")]
 
     plain, optimized = both(run)
     assert plain == optimized

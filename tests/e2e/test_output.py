@@ -130,12 +130,12 @@ def test_output_of_the_program_is_whole_on_a_nonblocking_stdout(
     with started(*MODULE, flag, "--type", "memory", "-v", "0", stdout=writer) as process:
         os.close(writer)
         until(is_waiting(process))
-        told = rest_of(reader)[before:].decode()
+        received = rest_of(reader)[before:].decode()
         assert process.wait(60) == 0
     expected = command(flag, "--type", "memory").stdout
     if flag in ("--makeToken", "--test"):  # which differ each time
-        told, expected = str(len(told.splitlines())), str(len(expected.splitlines()))
-    assert told == expected
+        received, expected = str(len(received.splitlines())), str(len(expected.splitlines()))
+    assert received == expected
 
 
 @pytest.mark.parametrize("flag", [*TELLS, "--action=ls"])
@@ -265,8 +265,8 @@ def test_lines_that_nobody_reads_are_counted_and_reported_later(pipe: tuple[int,
         assert len(os.read(reader, before)) == before
         outlet.write("next\n")
         os.close(writer)
-    told = "3 lines of the log are lost: nobody read them in time\nnext\n"
-    assert rest_of(reader).decode() == told
+    expected = "3 lines of the log are lost: nobody read them in time\nnext\n"
+    assert rest_of(reader).decode() == expected
 
 
 def test_lines_that_a_full_disk_does_not_take_are_all_counted(tmp_path: Path) -> None:
@@ -278,8 +278,8 @@ def test_lines_that_a_full_disk_does_not_take_are_all_counted(tmp_path: Path) ->
         os.dup2(room.fileno(), disk)
         for text in ("next\n", "last\n"):
             outlet.write(text)
-    told = "15 lines of the log are lost: nobody read them in time\nnext\nlast\n"
-    assert (tmp_path / "log").read_text() == told
+    expected = "15 lines of the log are lost: nobody read them in time\nnext\nlast\n"
+    assert (tmp_path / "log").read_text() == expected
 
 
 def test_a_line_that_was_cut_is_not_joined_to_the_next(pipe: tuple[int, int]) -> None:

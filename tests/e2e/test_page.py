@@ -302,13 +302,13 @@ def test_files_are_uploaded_with_their_progress(page: Page, swift_storage: Stora
 
 
 WATCHED = """
-window.told = { said: [], status: [] };
+window.received = { said: [], status: [] };
 const watch = (id, found) => new MutationObserver(() => {
   const text = document.querySelector(id)?.textContent;
   if (text && text !== found.at(-1)) found.push(text);
 }).observe(document.body, { subtree: true, childList: true, characterData: true });
-watch("#transfers-list .status", told.said);
-watch("#transfers-status", told.status);
+watch("#transfers-list .status", received.said);
+watch("#transfers-status", received.status);
 """
 
 
@@ -326,19 +326,19 @@ def test_an_upload_shows_its_progress_and_speed(chromium: webdriver.Chrome, tmp_
         finally:
             page.browser.execute_cdp_cmd("Network.emulateNetworkConditions", line | {"uploadThroughput": -1})
             page.browser.execute_cdp_cmd("Network.disable", {})
-        told = page.browser.execute_script("return told")
+        received = page.browser.execute_script("return received")
         found = [
             re.fullmatch(r"([\d.]+ [KM]iB) of 2.9 MiB, (\d+) %, ([\d.]+) KiB/s", said)
-            for said in told["said"]
+            for said in received["said"]
         ]
         steps = [step for step in found if step]
-        assert 3 <= len(steps) <= 40, told
+        assert 3 <= len(steps) <= 40, received
         percents = [int(step[2]) for step in steps]
         assert percents == sorted(percents)
-        assert 250 < float(steps[-1][3]) < 1000, told
-        assert "stored" in told["said"]
-        assert len(told["status"]) <= 4, told  # it is read out, and takes its time
-        assert told["status"][-1] == "1 file stored"
+        assert 250 < float(steps[-1][3]) < 1000, received
+        assert "stored" in received["said"]
+        assert len(received["status"]) <= 4, received  # it is read out, and takes its time
+        assert received["status"][-1] == "1 file stored"
 
 
 def test_a_rate_is_smooth_and_follows(page: Page) -> None:
@@ -736,12 +736,12 @@ def test_the_page_says_that_a_token_is_needed(page: Page) -> None:
 
 def test_the_page_says_that_a_token_may_only_read(page: Page) -> None:
     page.open("chris/", READER)
-    told = "Your token may read this folder, but not upload to it."
-    assert page.text("hint") == told
+    expected = "Your token may read this folder, but not upload to it."
+    assert page.text("hint") == expected
     assert not page.by_id("upload").is_displayed()
     assert not page.by_id("upload-folder").is_displayed()
     page.drop("new.txt", "new")
-    page.until(lambda: page.text("alert") == told)
+    page.until(lambda: page.text("alert") == expected)
     assert page.transfers() == []
     assert "new.txt" not in page.names()
     page.by_id("token-button").click()
@@ -766,8 +766,8 @@ def test_the_rest_of_an_upload_that_is_refused_is_not_sent(
         "XMLHttpRequest.prototype.send = function (body) { sent += 1; send.call(this, body) }"
     )
     page.upload(*files)
-    told = "Your token does not allow you to store files here: the other 39 files of this upload are refused too."
-    page.until(lambda: page.text("alert") == told)
+    expected = "Your token does not allow you to store files here: the other 39 files of this upload are refused too."
+    page.until(lambda: page.text("alert") == expected)
     page.until(lambda: len(said := page.transfers()) == 40 and not {"", "waiting"} & set(said))
     said = page.transfers()
     assert any("Your token does not allow that" in each for each in said[:3])
@@ -966,9 +966,9 @@ def test_a_job_that_is_not_done_shows_why(held: tuple[Held, Page], monkeypatch: 
     ask_for(page, "jobCancel", job=jobs[0]["job"])
     storage.release.set()
     page.until(lambda: said_of(page, "given up").startswith("cancelled"))
-    told = ask_for(page, "jobList")["jobs"][0]["msg"]
+    received = ask_for(page, "jobList")["jobs"][0]["msg"]
     page.browser.refresh()
-    page.until(lambda: told in said_of(page, "given up"))
+    page.until(lambda: received in said_of(page, "given up"))
     assert page.complaints() == []
 
 

@@ -34,7 +34,7 @@ OLD_VERSIONS = ["2.2.4.6", "2.2.2.2", "2.1.2.2"]
 
 @pytest.fixture
 def server() -> Iterator[ThreadedHTTPServer]:
-    """A server over a memory that holds what `FOUND` lists."""
+    """Run a server over a memory storage with the objects that `FOUND` lists."""
     with open_storage(type="memory") as storage, serving(StoreHandler(storage)) as server:
         storage.put("chris/it's.dcm", io.BytesIO(b"abc"), 3)
         yield server
@@ -77,8 +77,8 @@ def test_pfurl_gets_an_answer_to_a_get(client: Client) -> None:
 @pytest.mark.parametrize("verb", ["POST", "GET"])
 def test_pfurl_gets_an_answer_to_a_wrong_message(client: Client, verb: str) -> None:
     reply = client("--verb", verb, "--msg", message("fly", to="the moon"))
-    told = reply if verb == "POST" else reply["data"]
-    assert (told["status"], told["error"]["type"]) == (False, "UnknownActionError")
+    received = reply if verb == "POST" else reply["data"]
+    assert (received["status"], received["error"]["type"]) == (False, "UnknownActionError")
 
 
 def test_pfurl_gets_an_answer_to_an_action_that_it_takes_for_its_own(client: Client, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def tokens(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def filled() -> Iterator[Storage]:
-    """A memory that holds what `FOUND` lists."""
+    """Open a memory storage with the objects that `FOUND` lists."""
     with open_storage(type="memory") as storage:
         storage.put("chris/it's.dcm", io.BytesIO(b"abc"), 3)
         yield storage
@@ -141,10 +141,10 @@ def test_pfurl_prints_the_error_about_its_token_and_exits_with_0(
     with guarded(filled, tokens) as server:
         given = ("--http", server.url, "--msg", json.dumps(LS), *flags)
         posted, got = pfurl(*given, home=tmp_path), pfurl("--verb", "GET", *given, home=tmp_path)
-    told = json.loads(posted.stdout)
-    assert (told["status"], told["error"]) == (False, {"type": "UnauthorizedError"})
-    assert text in told["msg"]
-    assert json.loads(got.stdout) == {"status": True, "data": told}  # pfurl's own: it does not look at HTTP's
+    received = json.loads(posted.stdout)
+    assert (received["status"], received["error"]) == (False, {"type": "UnauthorizedError"})
+    assert text in received["msg"]
+    assert json.loads(got.stdout) == {"status": True, "data": received}  # pfurl's own: it does not look at HTTP's
     assert "wrong-0123456789" not in posted.stdout + posted.stderr + got.stdout + got.stderr
 
 

@@ -109,7 +109,7 @@ class Shell:
         environ = {
             each: os.environ[each] for each in os.environ if not each.startswith(("PYTHON", "COV", "PYTEST"))
         }
-        # to files, not pipes: what runs on in the background holds them open
+        # to files, not pipes: programs in the background would hold pipes open
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             process = subprocess.Popen(
                 ["bash", "-c", text],
@@ -142,9 +142,9 @@ def shell(fresh: Path, ports: dict[str, str]) -> Iterator[Shell]:
 def test_the_quick_start_prints_the_output_of_the_readme(shell: Shell, fresh: Path) -> None:
     done = shell.type_in("quick-start")
     assert done.returncode == 0, done.stderr
-    shown, told = decoded(blocks()["quick-start-output"]), decoded(done.stdout)
-    told[2]["currentWorkingDir"] = shown[2]["currentWorkingDir"]
-    assert without_volatile(told) == without_volatile(shown)
+    shown, received = decoded(blocks()["quick-start-output"]), decoded(done.stdout)
+    received[2]["currentWorkingDir"] = shown[2]["currentWorkingDir"]
+    assert without_volatile(received) == without_volatile(shown)
     assert (fresh / "pulled" / "pfstorage").read_bytes() == (fresh / "bin" / "pfstorage").read_bytes()
 
 
@@ -154,9 +154,9 @@ def test_the_comparison_and_the_dry_run_print_the_output_of_the_readme(shell: Sh
         shell.type_in("quick-start")
     done = shell.type_in("compare")
     assert done.returncode == 0, done.stderr
-    shown, told = decoded(blocks()["compare-output"]), decoded(done.stdout)
-    told[0]["currentWorkingDir"] = shown[0]["currentWorkingDir"]
-    assert without_volatile(told) == without_volatile(shown)
+    shown, received = decoded(blocks()["compare-output"]), decoded(done.stdout)
+    received[0]["currentWorkingDir"] = shown[0]["currentWorkingDir"]
+    assert without_volatile(received) == without_volatile(shown)
     assert not (fresh / "store" / "chris" / "other").exists()
 
 

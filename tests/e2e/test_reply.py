@@ -12,7 +12,7 @@ from tests.support.replies import as_2x
 def test_the_command_line_streams(command: Command, tmp_path: Path) -> None:
     write_tree(tmp_path / "store", {f"{number:03}": b"" for number in range(600)})
     done = command("--type", "filesystem", "--storeBase", "store", "--action", "ls")
-    told = json.loads(done.stdout)
-    assert list(told) == ["ls", "status"]
-    assert [row["name"] for row in told["ls"]] == [f"{number:03}" for number in range(600)]
-    assert (done.returncode, done.stdout) == (0, as_2x(told) + "\n")
+    received = json.loads(done.stdout)
+    assert list(received) == ["ls", "status"]
+    assert [row["name"] for row in received["ls"]] == [f"{number:03}" for number in range(600)]
+    assert (done.returncode, done.stdout) == (0, as_2x(received) + "\n")

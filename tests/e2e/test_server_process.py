@@ -265,10 +265,10 @@ def test_secrets_that_others_can_read_are_reported_at_the_start(
     with server_process(tmp_path, *flags) as served:
         served.process.terminate()
         _, said = served.ends()
-    told = [line for line in said.splitlines() if "any user of this host can read" in line]
+    received = [line for line in said.splitlines() if "any user of this host can read" in line]
     expected = ["--tlsKey 'key.pem': run  chmod o-r key.pem"] if tls else []
     expected.append("--swiftKey 'swift key': run  chmod o-r 'swift key'")
-    assert [line.partition(" read ")[2] for line in told] == (expected if mode == 0o644 else [])
+    assert [line.partition(" read ")[2] for line in received] == (expected if mode == 0o644 else [])
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from Linux's /proc")

@@ -99,8 +99,8 @@ def test_a_command_that_waits_for_a_server_ends_soon(tmp_path: Path, number: int
             with connection:
                 assert connection.recv(100)
                 process.send_signal(number)
-                said, told = process.communicate(timeout=20)
-    assert (process.returncode, told) == (status, b"")
+                said, received = process.communicate(timeout=20)
+    assert (process.returncode, received) == (status, b"")
     assert json.loads(said)["error"]["type"] == "StoppedError"
 
 
@@ -116,8 +116,8 @@ def test_a_command_that_waits_for_a_silent_store_ends_soon(
             with connection:
                 assert connection.recv(100)
                 process.send_signal(signal.SIGHUP)
-                said, told = process.communicate(timeout=20)
-    assert (process.returncode, told) == (128 + signal.SIGHUP, b"")
+                said, received = process.communicate(timeout=20)
+    assert (process.returncode, received) == (128 + signal.SIGHUP, b"")
     assert not said or json.loads(said)["error"]["type"] == "StoppedError"
 
 
@@ -127,16 +127,16 @@ def test_a_signal_in_the_first_moments_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, status: int, milliseconds: int
 ) -> None:
     for name in [name for name in os.environ if name.startswith("COV")]:
-        monkeypatch.delenv(name)  # what measures the coverage begins before the program, and hides signals
+        monkeypatch.delenv(name)  # the measurement of coverage starts before the program, and hides signals
     write_tree(tmp_path / "store", {f"{at:04}": b"x" * SIZE for at in range(200)})
     with started(*STORE, *PULL) as process:
         time.sleep(milliseconds / 1000)  # whatever it is about then
         process.send_signal(number)
-        said, told = process.communicate(timeout=60)
+        said, received = process.communicate(timeout=60)
     # before its first line, the system ends it, or Python raises this, and may then ignore it
-    is_begun = b"KeyboardInterrupt" not in told
+    is_begun = b"KeyboardInterrupt" not in received
     assert process.returncode in (status, -number) or not is_begun
-    assert not is_begun or b"Traceback" not in told
+    assert not is_begun or b"Traceback" not in received
     assert not said or json.loads(said)["error"]["type"] == "StoppedError"
     assert not (tmp_path / "out").exists() or parts_in("out") == []
     assert {path.stat().st_size for path in pulled(tmp_path)} <= {SIZE}
@@ -161,12 +161,12 @@ def test_a_second_signal_leaves_nothing_either(tmp_path: Path, first: int, secon
         until(lambda: len(pulled(tmp_path)) > 5 or process.poll() is not None)
         process.send_signal(first)
         process.send_signal(second)
-        _, told = process.communicate(timeout=60)
+        _, received = process.communicate(timeout=60)
     assert process.returncode in (
         dict(ENDS)[first],
         dict(ENDS)[second],
     )  # which of them Python sees first is open
-    assert b"Traceback" not in told
+    assert b"Traceback" not in received
     assert parts_in("out") == []
 
 

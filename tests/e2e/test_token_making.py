@@ -58,7 +58,7 @@ def test_tokens_are_added_to_a_file_that_their_owner_alone_can_read(command: Com
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "received"),
     [
         (("--makeToken", "--prefix", ""), "--prefix is empty"),
         (("--makeToken", "--prefix", " a"), "blanks around it"),
@@ -74,8 +74,8 @@ def test_tokens_are_added_to_a_file_that_their_owner_alone_can_read(command: Com
     ],
 )
 def test_flags_that_make_no_token_are_refused_in_one_line(
-    command: Command, flags: tuple[str, ...], told: str
+    command: Command, flags: tuple[str, ...], received: str
 ) -> None:
     done = command(*flags)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
-    assert told in done.stderr
+    assert received in done.stderr

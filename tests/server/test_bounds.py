@@ -97,11 +97,11 @@ def test_a_download_holds_its_permit_until_its_last_byte_is_sent(
     others = [clients(server, GET) for _ in range(20)]
     until(lambda: transfers()["waiting"] == WAITING_PER_WORKING)
     with ThreadPoolExecutor(20) as threads:
-        told = [threads.submit(rest_of, each) for each in others]
-        until(lambda: sum(each.done() for each in told) == 20 - WAITING_PER_WORKING)
+        received = [threads.submit(rest_of, each) for each in others]
+        until(lambda: sum(each.done() for each in received) == 20 - WAITING_PER_WORKING)
         assert transfers() == {"busy": 1, "waiting": WAITING_PER_WORKING}  # however much later
         assert rest_of(first).endswith(OBJECT)
-        results = [each.result() for each in told]
+        results = [each.result() for each in received]
     assert sum(each.startswith(b"HTTP/1.1 503") for each in results) == 20 - WAITING_PER_WORKING
     assert (
         sum(each.startswith(b"HTTP/1.1 200") and each.endswith(OBJECT) for each in results)
@@ -114,8 +114,8 @@ def test_downloads_delay_no_other_request(start: Start, clients: Clients, memory
     server = start(memory, max_requests=1)
     assert clients(server, GET).recv(12) == b"HTTP/1.1 200"
     assert ask(server, {"action": "ls"})[0] == 200
-    told = rest_of(clients(server, request("HEAD", "/api/v1/objects/big", "Connection: close")))
-    assert told.startswith(b"HTTP/1.1 200")
+    received = rest_of(clients(server, request("HEAD", "/api/v1/objects/big", "Connection: close")))
+    assert received.startswith(b"HTTP/1.1 200")
     clients(server, request("GET", "/api/v1/objects/big", "Range: bytes=0-"))  # a part is work, too
     until(lambda: server.load.transfers.counts()["waiting"] == 1)
 
@@ -323,7 +323,7 @@ def test_a_greeting_of_tls_is_given_up(
     until(lambda: not server.load._open)
 
 
-# who follows a job
+# clients that follow a job
 
 
 def test_clients_that_follow_a_job_hold_no_permit_and_at_most_half_of_the_connections(
@@ -341,16 +341,16 @@ def test_clients_that_follow_a_job_hold_no_permit_and_at_most_half_of_the_connec
         followers = [clients(server, data) for data in (events, waiting) * 2]
         until(lambda: server.load.followers.counts()["busy"] == 4)
         for data in (events, waiting):
-            [told] = answers(rest_of(clients(server, data)))
-            assert (told.status, told.json["error"]["type"]) == (503, "BusyError")
-            assert "follow jobs" in told.json["msg"]
+            [received] = answers(rest_of(clients(server, data)))
+            assert (received.status, received.json["error"]["type"]) == (503, "BusyError")
+            assert "follow jobs" in received.json["msg"]
         assert server.load.requests.counts() == server.load.transfers.counts() == {"busy": 0, "waiting": 0}
         assert ask(server, status)[1]["state"] == "running"
         assert ask(server, {"action": "ls"})[0] == 200
     finally:
         storage.release.set()
-    told = [rest_of(each) for each in followers]
-    assert all(b'"done"' in each for each in told)
-    assert [b"\r\nX-Accel-Buffering: no\r\n" in each for each in told] == [True, False] * 2
+    received = [rest_of(each) for each in followers]
+    assert all(b'"done"' in each for each in received)
+    assert [b"\r\nX-Accel-Buffering: no\r\n" in each for each in received] == [True, False] * 2
     until(lambda: server.load.followers.counts()["busy"] == 0)
     assert ask(server, {**status, "meta": {"job": job, "wait": 60}})[1]["state"] == "done"

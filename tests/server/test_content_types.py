@@ -60,7 +60,7 @@ EXPECTED = [
 
 @pytest.fixture(autouse=True)
 def other_host(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A host whose tables know better."""
+    """A host with other tables of types."""
     for suffix in (".nii", ".hdr", ".img", ".1", ".8", ".9", ".json", ".mgz"):
         mimetypes.add_type("x-host/own", suffix)
     yield
@@ -139,9 +139,9 @@ def test_a_store_that_keeps_no_types_reports_the_type_of_the_bytes(
     for name in ("setxattr", "getxattr"):
         monkeypatch.setattr(os, name, refuse(errno.ENOTSUP))
     with open_storage("filesystem", store_base=str(tmp_path)) as storage:
-        told = storage.put(UID, io.BytesIO(content), len(content), Attributes("text/x-own"))
-        assert told.content_type == storage.head(UID).content_type
-        assert [row.content_type for row in storage.list()] == [told.content_type]
+        received = storage.put(UID, io.BytesIO(content), len(content), Attributes("text/x-own"))
+        assert received.content_type == storage.head(UID).content_type
+        assert [row.content_type for row in storage.list()] == [received.content_type]
 
 
 def test_a_file_that_another_program_puts_into_a_store_of_files_is_looked_into(tmp_path: Path) -> None:

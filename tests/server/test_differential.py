@@ -95,8 +95,8 @@ class Ears:
             self._server.load.connect(near)
             self._server.finish_request(near, ("127.0.0.1", 1))
             near.close()
-            told = b"".join(iter(lambda: far.recv(1 << 16), b""))
-        statuses = re.findall(rb"HTTP/1\.1 (\d{3}) [A-Z]", told)
+            received = b"".join(iter(lambda: far.recv(1 << 16), b""))
+        statuses = re.findall(rb"HTTP/1\.1 (\d{3}) [A-Z]", received)
         assert statuses.count(b"200") == len(self._heard)
         assert set(statuses) <= {b"100", b"200", b"400", b"411", b"414", b"431", b"505"}
         return self._heard

@@ -31,7 +31,7 @@ from tests.support.waiting import settle, until
 
 
 class Endless(MemoryStorage):
-    """A store whose listings never end, of objects that are not there. One at least has begun once it *is_listed*."""
+    """A store with endless listings of missing objects. `is_listed` is set after the start of the first listing."""
 
     def __init__(self) -> None:
         super().__init__(Settings(type="memory"))
@@ -113,8 +113,8 @@ def test_a_cancelled_job_releases_its_permit(action: str, meta: dict[str, Any], 
         ask(server, {"action": "jobCancel", "meta": {"job": job}})
 
         def is_cancelled() -> bool:
-            told = ask(server, {"action": "jobStatus", "meta": {"job": job}})[1]
-            return bool(told["state"] == "cancelled")
+            received = ask(server, {"action": "jobStatus", "meta": {"job": job}})[1]
+            return bool(received["state"] == "cancelled")
 
         until(is_cancelled)
         until(lambda: is_free(server) and storage.open == 0)

@@ -27,5 +27,5 @@ def test_each_interface_returns_the_whole_of_a_long_job_reply() -> None:
         context = RequestContext(jobs=server._jobs)
         by_python = handler.run({"action": "jobStatus", "meta": {"job": job}}, context)
         assert type(by_python["reply"]) is dict
-        for told in (by_http, by_python, json.loads(last.removeprefix("data: "))):
-            assert {**told["reply"], "seconds": 0} == {**expected, "seconds": 0}
+        for received in (by_http, by_python, json.loads(last.removeprefix("data: "))):
+            assert {**received["reply"], "seconds": 0} == {**expected, "seconds": 0}

@@ -400,11 +400,11 @@ def impatient(transport: Transport) -> Iterator[ThreadedHTTPServer]:
 def test_the_reply_to_a_malformed_request_names_the_mistake(server: ThreadedHTTPServer, name: str) -> None:
     row = ROWS[name]
     reply = answer(server.server_port, row.data)  # which checks the Content-Length
-    told = reply.json
-    assert (reply.status, told["error"]["type"]) == (row.status, row.error), told
-    assert told["status"] is False
-    assert len(told["msg"].splitlines()) == 1
-    assert len(told["msg"]) < 400
+    received = reply.json
+    assert (reply.status, received["error"]["type"]) == (row.status, row.error), received
+    assert received["status"] is False
+    assert len(received["msg"].splitlines()) == 1
+    assert len(received["msg"]) < 400
     assert reply.headers["content-type"] == "application/json"
     assert reply.headers.get("allow") == (", ".join(MESSAGE_METHODS) if row.status == 405 else None)
     assert reply.headers["x-request-id"]
@@ -451,10 +451,10 @@ def test_a_hostile_key_is_refused_or_not_found(storage: Storage, action: str, ke
     with serving(StoreHandler(storage)) as server:
         reply = answer(server.server_port, parts(*fields))
         assert ask(server, HELLO)[0] == 200
-    told = reply.json
-    assert reply.status in ((200, 400) if action == "objPut" else (200, 400, 404)), told
-    assert action == "objPut" or told["status"] is False
-    assert told["status"] or len(told["msg"].splitlines()) == 1
+    received = reply.json
+    assert reply.status in ((200, 400) if action == "objPut" else (200, 400, 404)), received
+    assert action == "objPut" or received["status"] is False
+    assert received["status"] or len(received["msg"].splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -509,8 +509,8 @@ def test_a_connection_that_asks_nothing_more_is_closed_without_a_word(transport:
         connected(server.server_port) as connection,
     ):
         connection.sendall(post(GOOD))
-        told = answers(b"".join(iter(lambda: connection.recv(65536), b"")))
-    assert [each.status for each in told] == [200]
+        received = answers(b"".join(iter(lambda: connection.recv(65536), b"")))
+    assert [each.status for each in received] == [200]
 
 
 def test_bytes_after_an_unreadable_request_are_no_request(server: ThreadedHTTPServer) -> None:

@@ -405,8 +405,8 @@ def test_a_time_is_a_condition_where_no_etag_is(
         name: value.format(etag=found["ETag"], modified=found["Last-Modified"])
         for name, value in headers.items()
     }
-    told, answered, body = ask(server, method, "/a", **given)
-    assert told == status
+    received, answered, body = ask(server, method, "/a", **given)
+    assert received == status
     assert (body == b"first") == (status == 200 and method == "GET")
     if status != 412:
         assert answered["Last-Modified"] == found["Last-Modified"]

@@ -221,9 +221,9 @@ def test_links_lead_from_a_job_to_its_events_and_from_an_upload_to_its_object(
     [described] = document["paths"][path]["get"]["responses"]["200"]["content"].values()
     job = described["schema"]["properties"]["data"]["contentSchema"]
     validator = jsonschema_rs.validator_for({**job, "components": document["components"]})
-    told = [json.loads(event["data"]) for event in events]
-    assert all(validator.is_valid(each) for each in told)
-    assert told[-1]["state"] == "done"
+    received = [json.loads(event["data"]) for event in events]
+    assert all(validator.is_valid(each) for each in received)
+    assert received[-1]["state"] == "done"
     paths = document["paths"]["/api/v1/objects/{key}"]
     link = paths["put"]["responses"]["201"]["links"]["object"]
     assert link == {

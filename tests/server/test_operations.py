@@ -133,7 +133,7 @@ def test_a_connection_that_gets_no_thread_is_not_counted(monkeypatch: pytest.Mon
     with contextlib.closing(open_storage("memory")) as storage:
         options = ServerOptions(max_connections=2)
         with running_server(ThreadedHTTPServer(("127.0.0.1", 0), StoreHandler(storage), options)) as server:
-            assert ask(server, HELLO)[0] == 200  # what begins with the server has its threads
+            assert ask(server, HELLO)[0] == 200  # the server has started its threads
             with monkeypatch.context() as patch:
                 patch.setattr(threading.Thread, "start", no_thread)
                 for _ in range(4):

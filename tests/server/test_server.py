@@ -66,7 +66,7 @@ def chunked(*pieces: bytes) -> bytes:
 
 @pytest.fixture(scope="module")
 def server(transport: Transport) -> Iterator[ThreadedHTTPServer]:
-    """A server over a memory that holds what `FOUND` lists."""
+    """Run a server over a memory storage with the objects that `FOUND` lists."""
     with open_storage(type="memory") as storage, serving(StoreHandler(storage)) as server:
         put(server, "chris/a b.dcm", b"abc")
         put(server, "chris/_\xe9.dcm", b"de")
@@ -376,7 +376,7 @@ def test_an_order_is_taken_only_from_a_program_of_this_machine(
 ) -> None:
     data = wrap(order)
     if transport.context and any(each in data for each in (b"Forwarded", b"X-Real", b"Via")):
-        pytest.skip("who has a token for all may give orders by way of a proxy, too")
+        pytest.skip("a token for all keys may administer through a proxy, too")
     reply = answer(server.server_port, data)
     assert reply.json["error"]["type"] in ("ForbiddenError", "MethodNotAllowedError")
     assert reply.status in (403, 405)

@@ -298,7 +298,7 @@ def test_only_the_address_with_most_connections_must_hurry_when_a_request_finds_
     assert hurried() == {"127.0.0.2"}
 
 
-# those who follow jobs
+# clients that follow jobs
 
 
 @pytest.fixture
@@ -334,8 +334,8 @@ def test_a_token_follows_so_many_jobs_at_once_and_leaves_the_others_to_others(
     streams = [clients(server, events_of(job, bearer("ann"))) for _ in range(2)] + [clients(server, waits)]
     until(lambda: server.load.followers.counts()["busy"] == 3)
     for data in (events_of(job, bearer("ann"), "Connection: close"), waits):
-        [told] = answers(rest_of(clients(server, data)))
-        assert (told.status, told.json["error"]["type"]) == (503, "BusyError")
+        [received] = answers(rest_of(clients(server, data)))
+        assert (received.status, received.json["error"]["type"]) == (503, "BusyError")
     assert said_head(clients(server, events_of(job, bearer("bob")))) == 200
     streams[0].close()
     until(lambda: server.load.followers.counts()["busy"] == 3)

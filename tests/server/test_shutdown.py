@@ -58,10 +58,10 @@ def test_the_end_reports_interrupted_requests_and_lost_jobs(tmp_path: Path) -> N
         while answered(served.port, "ls", path="x")[1].get("ls", []) == []:
             time.sleep(0.05)
         served.process.send_signal(signal.SIGTERM)
-        told = pushed.result(60)
-        assert (told.status, told.json["error"]["type"]) == (503, "StoppedError")
-        assert told.headers["retry-after"]
-        assert 0 < len(told.json["objectFileList"]) < 40
+        received = pushed.result(60)
+        assert (received.status, received.json["error"]["type"]) == (503, "StoppedError")
+        assert received.headers["retry-after"]
+        assert 0 < len(received.json["objectFileList"]) < 40
         _, said = served.ends()
     assert f"job {job} is lost, since there is no --stateDir" in said
     assert re.search("WARNING .*action=objPut status=503 error=StoppedError", said)

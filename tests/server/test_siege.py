@@ -52,13 +52,13 @@ def test_one_kind_of_attack_takes_a_bounded_memory() -> None:
     assert (
         siege.Siege(hostile, hostile, attacks | {"fields": {"200": 1}}, 80 << 20, 150 << 20).complaints == []
     )
-    told = siege.Siege(hostile, hostile, attacks, 80 << 20, 150 << 20).complaints
-    assert told == ["it takes 73 MB more than in peace"]
+    received = siege.Siege(hostile, hostile, attacks, 80 << 20, 150 << 20).complaints
+    assert received == ["it takes 73 MB more than in peace"]
 
 
 def test_a_siege_reports_errors_and_growth() -> None:
-    told = complaints_of(result(0.1, ["ls: 503"]), result(0.1, ["ls: 504"], (80, 90, 100)), echoes={})
-    assert told == [
+    received = complaints_of(result(0.1, ["ls: 503"]), result(0.1, ["ls: 504"], (80, 90, 100)), echoes={})
+    assert received == [
         "in peace: 1 x ls: 503",
         "1 x ls: 504",
         "memory grew from 80000000 to 100000000 in the second half of the time",

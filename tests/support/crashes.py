@@ -79,7 +79,7 @@ class Disk:
         """The lines that the program wrote to its standard error."""
 
     def replay(self, lines: Sequence[str]) -> Iterator[str]:
-        """Do what *lines*, the output of ``strace -f -y``, say; yield the name of each call that has done something."""
+        """Repeat the calls in *lines*, the output of ``strace -f -y``. Yield the name of each effective call."""
         begun: dict[str, str] = {}
         for line in lines:
             process = line.partition(" ")[0]
@@ -116,7 +116,7 @@ class Disk:
         return self._name(call, arguments)
 
     def _name(self, call: str, arguments: str) -> bool:
-        """Do what changes names."""
+        """Repeat a call that changes names."""
         bases = [found[1] for found in _OPEN.finditer(arguments)] or [str(self._base)] * 2
         paths = [os.path.join(*pair) for pair in zip(bases, _NAME.findall(arguments), strict=False)]
         if not all(path.startswith(f"{self._base}/") for path in paths):

@@ -1,4 +1,4 @@
-"""An HTTP proxy in front of a store that counts what passes, and lets chosen requests go wrong."""
+"""An HTTP proxy in front of a store. It counts requests and bytes, and makes chosen requests fail."""
 
 from __future__ import annotations
 
@@ -346,7 +346,7 @@ class _Rule:
 class Proxy(Listener):
     """Passes HTTP/1.1 on to *port* of this machine, by a connection for each of the clients'.
 
-    A Swift's login names the address at which it was asked: who logs in here stays here.
+    A Swift's login names the address of the request, so a client that logs in here sends all requests here.
     *exchanges* are all requests, in the order in which they came; *struck* are the faults
     that have acted, once for each time.
     """

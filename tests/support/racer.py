@@ -15,13 +15,13 @@ def race(options: dict[str, Any]) -> None:
     """Work on the storage with *options*: each line is the key to delete, or a message."""
     with open_storage(**options) as storage, contextlib.closing(StoreHandler(storage)) as handler:
         for line in sys.stdin:
-            told = json.loads(line)
-            if isinstance(told, str):
+            command = json.loads(line)
+            if isinstance(command, str):
                 reply: dict[str, Any] = {"status": True}
                 with contextlib.suppress(NotFoundError):  # another was quicker
-                    storage.delete(told)
+                    storage.delete(command)
             else:
-                reply = handler.run(told)
+                reply = handler.run(command)
             print(json.dumps(reply), flush=True)
 
 

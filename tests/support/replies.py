@@ -16,7 +16,7 @@ VOLATILE = {"seconds", "timestamp", "last_modified", "transaction", "address"}
 
 
 def without_volatile(reply: Any) -> Any:
-    """Drop what differs from one call to the next: times, and the numbers that a store gives requests."""
+    """Drop the values that differ between calls: times, and the numbers that a store gives requests."""
     if isinstance(reply, dict):
         return {name: without_volatile(value) for name, value in reply.items() if name not in VOLATILE}
     return [without_volatile(each) for each in reply] if isinstance(reply, list) else reply

@@ -84,8 +84,8 @@ def test_a_mistyped_path_of_the_login_is_named_and_asked_once(
     swift: DevSwift, proxy: Proxy, path: str, name: str
 ) -> None:
     url = f"http://127.0.0.1:{proxy.port}/{path}"
-    told = pytest.raises((MisconfiguredError, UnauthenticatedError), match=r"--swiftAuthUrl|--swiftKey")
-    with open_storage(**{**swift_options(swift), "auth_url": url}) as storage, told:
+    refused = pytest.raises((MisconfiguredError, UnauthenticatedError), match=r"--swiftAuthUrl|--swiftKey")
+    with open_storage(**{**swift_options(swift), "auth_url": url}) as storage, refused:
         OPERATIONS[name](storage)
     assert len(proxy.requests) == 1
 
@@ -314,5 +314,5 @@ def test_a_job_waits_for_a_login_that_an_ingress_answers(storage: Storage, proxy
     proxy.fault(Fault("answer", status=404), where=is_login)
     with contextlib.closing(StoreHandler(storage)) as handler:
         reply = handler.run({"action": "objPull", "meta": PULL})
-    assert reply["error"]["type"] == "UnavailableError"  # which is what jobs wait for
+    assert reply["error"]["type"] == "UnavailableError"  # jobs wait for the end of such an error
     assert json.dumps(reply)

@@ -95,7 +95,7 @@ def found_in(content: bytes, secrets: dict[str, str]) -> list[str]:
 
 
 class Keeper(Proxy):
-    """The way to a Swift whose key is a canary; the tokens that it gives are kept."""
+    """A proxy to a Swift with a canary as its key. It keeps the tokens that the Swift grants."""
 
     def note(self, exchange: Exchange) -> list[Fault]:
         given = exchange.headers.get("X-Auth-Key")
@@ -596,8 +596,8 @@ def test_no_secret_comes_out(scene: Scene, certificate: tuple[str, str]) -> None
 
 def test_no_name_of_a_patient_is_in_the_log_of_a_server_that_is_left_running(scene: Scene) -> None:
     log = scene.outputs["stderr"]
-    told = found_in(log + scene.outputs["stdout"], {"the patient": PATIENT})
-    assert told == (["the patient"] if scene.verbosity > 1 else [])
+    reported = found_in(log + scene.outputs["stdout"], {"the patient": PATIENT})
+    assert reported == (["the patient"] if scene.verbosity > 1 else [])
 
 
 # the command line
@@ -635,12 +635,12 @@ def test_no_secret_comes_out_of_the_command_line(
         ]
         done = [command(*each, **environment(tmp_path)) for each in runs]
         given = keeper.given
-    told = "".join(each.stdout + each.stderr for each in done)
+    reported = "".join(each.stdout + each.stderr for each in done)
     kept = [path for name in ("debug", "tmp") for path in (tmp_path / name).rglob("*") if path.is_file()]
     assert len(kept) >= 6
     written = "".join(path.read_text() for path in (*kept, tmp_path / "saved.json"))
     secrets = {**SECRETS, **{f"what Swift gave, {n}": each for n, each in enumerate(given)}}
-    assert found_in((told + written).encode(), secrets) == []
+    assert found_in((reported + written).encode(), secrets) == []
     log = "".join(each.stderr for each in done)
     assert (PATIENT in log) == (verbosity == "3")
 

@@ -56,7 +56,7 @@ def without_manifest_sizes(content: bytes) -> bytes:
     return json.dumps(rows).encode()
 
 
-def act_like_ceph(proxy: Proxy, told: Callable[[bytes], bytes] = nothing) -> None:
+def act_like_ceph(proxy: Proxy, reported: Callable[[bytes], bytes] = nothing) -> None:
     """Make *proxy* behave as Ceph 16.2 does. A real one was measured."""
     large: set[str] = set()
 
@@ -70,7 +70,7 @@ def act_like_ceph(proxy: Proxy, told: Callable[[bytes], bytes] = nothing) -> Non
 
     proxy.fault(Fault("answer", status=422, is_signed=True), "PUT", where=is_refused)
     proxy.fault(Fault("answer", status=412, is_signed=True), "GET", where=is_unknown)
-    proxy.fault(Fault("change", change=told), "GET", where=is_manifest_read)
+    proxy.fault(Fault("change", change=reported), "GET", where=is_manifest_read)
     proxy.fault(Fault("change", change=without_manifest_sizes), "GET", where=is_listing)
 
 
@@ -142,15 +142,15 @@ def test_a_push_that_breaks_off_goes_on(ceph: Storage, proxy: Proxy) -> None:
 
 
 @pytest.mark.parametrize(
-    "told", [nothing, without_hash, lambda _: b"[]", lambda _: b'{"a": 1}', lambda _: b"<html>"]
+    "reported", [nothing, without_hash, lambda _: b"[]", lambda _: b'{"a": 1}', lambda _: b"<html>"]
 )
 def test_a_swift_that_does_not_mark_manifests_is_read_too(
-    swift: DevSwift, proxy: Proxy, told: Callable[[bytes], bytes]
+    swift: DevSwift, proxy: Proxy, reported: Callable[[bytes], bytes]
 ) -> None:
     """Here the listing marks the large object, and If-Match works."""
     with opened(swift, proxy) as store:
         put(store, FIRST)
-        proxy.fault(Fault("change", change=told), "GET", where=is_manifest_read)
+        proxy.fault(Fault("change", change=reported), "GET", where=is_manifest_read)
         reply = run(store, "objPull", **PULL)
         assert (reply["status"], reply.get("warnings")) == (True, None)
         again = run(store, "objPull", OTHER_SIZE, **{**PULL, "mapLocationOver": "again"})

@@ -27,7 +27,7 @@ def old(
     arguments = argparse.Namespace(**old_args(swift))
     made = swiftStorage(args=vars(arguments), name="pfstorage", desc="an interface", version="2.0.0.2")
     yield made
-    made.close()  # which 2.x had not; who leaves it out leaves the connections to Python
+    made.close()  # 2.x had no `close`; without it, Python closes the connections
 
 
 def test_the_methods_of_2_x_reply_as_they_did(old: swiftStorage, tmp_path: Path) -> None:
@@ -64,15 +64,15 @@ def test_run_takes_json_and_returns_the_reply(old: swiftStorage) -> None:
 def test_connect_gives_a_connection_of_the_sdk_and_sets_the_bucket_path(
     old: swiftStorage, tmp_path: Path
 ) -> None:
-    told = old.connect(prependBucketPath="bucket")
-    assert (told["status"], told["user"], told["prependBucketPath"]) == (True, "chris:chris1234", "bucket")
-    assert isinstance(told["conn"], swiftclient.Connection)
+    reported = old.connect(prependBucketPath="bucket")
+    assert (reported["status"], reported["user"], reported["prependBucketPath"]) == (True, "chris:chris1234", "bucket")
+    assert isinstance(reported["conn"], swiftclient.Connection)
     write_tree(tmp_path, {"a": b"x"})
     assert old.objPut(file="a", inLocation="in")["objectFileList"] == ["bucket/in/a"]
     assert old.ls(path="in")["lsList"] == ["bucket/in/a"]
-    _, rows = told["conn"].get_container(told["container_name"])
+    _, rows = reported["conn"].get_container(reported["container_name"])
     assert [row["name"] for row in rows] == ["bucket/in/a"]
-    told["conn"].close()
+    reported["conn"].close()
 
 
 def test_two_storages_in_one_process_are_independent(swift: DevSwift) -> None:

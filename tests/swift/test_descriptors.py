@@ -64,9 +64,9 @@ def test_too_many_workers_for_the_descriptors_fail_no_file(
     for action, meta in (("objPut", PUT), ("objPull", PULL)):
         reply = run(*flags, "--action", action, **meta)
         assert (reply["status"], reply["failed"], reply["skipped"]) == (True, [], 0), reply
-        told = [text for text in reply.get("warnings", []) if "ulimit -n" in text]
-        assert len(told) == (workers != "auto")
-        assert all("files are moved at once, not 256" in text for text in told)
+        reported = [text for text in reply.get("warnings", []) if "ulimit -n" in text]
+        assert len(reported) == (workers != "auto")
+        assert all("files are moved at once, not 256" in text for text in reported)
     assert read_tree(tmp_path / "out") == FILES
 
 

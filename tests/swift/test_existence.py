@@ -263,11 +263,11 @@ def test_a_head_without_an_etag_contradicts_no_listing(store: Storage, tmp_path:
     row = ObjectInfo("a", 3, "0cc175b9c0f1b6a831c399e269772661")
     assert reconcile(row, ObjectInfo("a", 3)) is row
     assert reconcile(row, ObjectInfo("a", 3, 'W/"0cc175b9c0f1b6a831c399e269772661')) is row
-    assert reconcile(row, told := ObjectInfo("a", 4)) is told
-    assert reconcile(row, told := ObjectInfo("a", 3, "92eb5ffee6ae2fec3ad71c777531578f")) is told
+    assert reconcile(row, reported := ObjectInfo("a", 4)) is reported
+    assert reconcile(row, reported := ObjectInfo("a", 3, "92eb5ffee6ae2fec3ad71c777531578f")) is reported
 
 
-# how many are asked for
+# the number of requests
 
 
 @pytest.mark.parametrize("action", ["objVerify", "objPush", "objPull"])

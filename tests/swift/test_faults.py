@@ -170,11 +170,11 @@ class Cell:
             assert orphans(self.swift, self.container) == set()
             return
         assert reply["msg"]
-        told = [row["object"] for row in reply.get("failed", [])]
+        reported = [row["object"] for row in reply.get("failed", [])]
         assert all(row["msg"] for row in reply.get("failed", []))
         done = reply.get("objectFileList", [])
         assert set(done) <= there.keys()
-        assert sorted(told + done) == sorted(expected) or "failed" not in reply
+        assert sorted(reported + done) == sorted(expected) or "failed" not in reply
 
     def there(self) -> dict[str, bytes]:
         if self.action.method == "PUT":
@@ -360,7 +360,7 @@ def test_a_new_object_whose_answer_is_lost_is_stored_all_the_same(
 def test_an_object_of_the_same_bytes_that_was_there_before_is_anothers(
     both: tuple[Storage, Storage], proxy: Proxy, content: bytes, fault: Fault | None
 ) -> None:
-    """A lock and a mark have the same bytes each time: only one of those who store it may have it."""
+    """A lock and a marker have the same bytes each time. Only one of its writers may get it."""
     direct, storage = both
     direct.put("done", io.BytesIO(content), len(content))
     if fault:
@@ -389,10 +389,10 @@ def test_a_large_new_object_whose_answer_is_lost_is_stored_all_the_same(
         again.finish(pieces, if_absent=True)
 
 
-@pytest.mark.parametrize("told", [b"nonsense", b"[]", b'{"Response Status": "400 x", "Errors": [1]}', b'""'])
-def test_an_unreadable_part_of_a_manifest_is_a_temporary_failure(told: bytes) -> None:
+@pytest.mark.parametrize("reported", [b"nonsense", b"[]", b'{"Response Status": "400 x", "Errors": [1]}', b'""'])
+def test_an_unreadable_part_of_a_manifest_is_a_temporary_failure(reported: bytes) -> None:
     with pytest.raises(Refusal) as caught:
-        _etag_in_body(told)
+        _etag_in_body(reported)
     assert caught.value.status == 500
 
 

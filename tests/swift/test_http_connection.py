@@ -1,4 +1,4 @@
-"""A kept connection, against a server that does just what each test wants, byte for byte."""
+"""A kept connection to a server whose bytes are up to each test."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def answers(server: list[Server], answer: bytes = OK) -> Serve:
     return serve
 
 
-# keeping
+# kept connections
 
 
 def test_one_connection_serves_one_request_after_the_other(serve_peers: Serving, connect: Connecting) -> None:

@@ -123,8 +123,8 @@ def test_errors_of_a_keystone_are_about_the_login(status: int, kind: type[Except
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
         options = {"auth_version": "3", "os_options": {"project_name": "p"}, "retries": 1}
-        told = pytest.raises(kind, match=rf"the login at {url} answered {status}")
-        with open_storage(type="swift", auth_url=url, **options) as storage, told:
+        refused = pytest.raises(kind, match=rf"the login at {url} answered {status}")
+        with open_storage(type="swift", auth_url=url, **options) as storage, refused:
             storage.head("a")
         server.shutdown()
 
@@ -166,8 +166,8 @@ def test_an_answer_of_no_keystone_is_a_wrong_setting_unless_it_was_right_before(
         url = f"http://127.0.0.1:{server.server_port}"
         options = {"auth_version": "3", "os_options": {"project_name": "p"}, "retries": 1 - is_renewal}
         kind = UnavailableError if is_renewal else MisconfiguredError
-        told = pytest.raises(kind, match=rf"the login at {url} answered 200 without the fields of a Keystone")
-        with open_storage(type="swift", auth_url=url, **options) as storage, told:
+        refused = pytest.raises(kind, match=rf"the login at {url} answered 200 without the fields of a Keystone")
+        with open_storage(type="swift", auth_url=url, **options) as storage, refused:
             storage.head("a")
         server.shutdown()
     assert len(logins) == 1 + is_renewal

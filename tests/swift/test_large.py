@@ -203,7 +203,7 @@ def test_limits_come_from_the_cluster_or_are_swifts_own(store: SwiftStorage, pro
         store = store.with_retry_policy(TransferContext(store, Options()).retry_policy)
 
 
-# taken up again, and given up
+# resumed and aborted pushes
 
 
 def test_segments_that_an_earlier_try_left_are_used(

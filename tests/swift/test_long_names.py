@@ -144,8 +144,8 @@ def test_a_dynamic_manifest_names_its_prefix_encoded_or_not(
         place = name if encoded else unquote(name)
         for number in range(2):
             raw.put_object(parts, f"{place}/p{number}", CONTENT[number * PIECE : (number + 1) * PIECE])
-        told = f"{parts}/{name}/"
-        put_dynamic(raw, container, quote(told).encode() if encoded else told.encode())
+        reported = f"{parts}/{name}/"
+        put_dynamic(raw, container, quote(reported).encode() if encoded else reported.encode())
         content = raw.get_object(container, "dlo")[1]
         assert content == CONTENT[: 2 * PIECE]
         reply = run(store, "objPull", mapLocationOver="out")

@@ -68,9 +68,9 @@ def without(*headers: str, until_end: bool = False) -> list[Fault]:
     [("Content-Length", "bytes"), ("Etag", "hash"), ("Content-Type", "content_type")],
 )
 def test_values_that_a_head_omits_are_null(storage: Storage, proxy: Proxy, header: str, field: str) -> None:
-    told = run(storage, "objStat", obj="x/a")["objStat"]
+    reported = run(storage, "objStat", obj="x/a")["objStat"]
     proxy.fault(*without(header), "HEAD")
-    assert run(storage, "objStat", obj="x/a")["objStat"] == {**told, field: None}
+    assert run(storage, "objStat", obj="x/a")["objStat"] == {**reported, field: None}
     assert run(storage, "objExists", obj="x/a")["status"] is True
 
 
@@ -98,12 +98,12 @@ def test_an_object_with_missing_headers_is_served_whole(
         with pytest.raises((http.client.IncompleteRead, ConnectionError)):
             ask(server, "GET")
         return
-    status, told, content = ask(server, "GET")
+    status, reported, content = ask(server, "GET")
     assert (status, content) == (200, CONTENT)
-    assert ("ETag" in told) == ("Etag" not in headers)
-    assert ("Content-Length" in told) == ("Content-Length" not in headers)
-    status, told, content = ask(server, "HEAD")
-    assert (status, content, "Content-Length" in told) == (200, b"", "Content-Length" not in headers)
+    assert ("ETag" in reported) == ("Etag" not in headers)
+    assert ("Content-Length" in reported) == ("Content-Length" not in headers)
+    status, reported, content = ask(server, "HEAD")
+    assert (status, content, "Content-Length" in reported) == (200, b"", "Content-Length" not in headers)
 
 
 def test_the_end_of_the_connection_shows_an_unknown_length_to_an_old_client(
@@ -132,9 +132,9 @@ def test_a_range_with_missing_headers_is_served(
     proxy.fault(*without(header))
     first, _, last = asked.removeprefix("bytes=").partition("-")
     part = CONTENT[int(first) : int(last) + 1 if last else None] if first else CONTENT[-int(last) :]
-    status, told, content = ask(server, "GET", Range=asked)
+    status, reported, content = ask(server, "GET", Range=asked)
     assert (status, content) == (206, part)
-    assert told["Content-Range"].endswith(f"/{len(CONTENT)}")
+    assert reported["Content-Range"].endswith(f"/{len(CONTENT)}")
 
 
 def test_a_range_without_a_position_is_not_taken_for_the_requested_one(

@@ -212,8 +212,8 @@ def test_a_tunnel_to_an_ipv6_address_is_asked_for_in_brackets(
     heads: list[bytes] = []
     proxy = f"http://127.0.0.1:{serve_peers(refuse).port}"
     route = NetworkRoute("https://[::1]:9", proxy, 2.0, 2.0, ssl.create_default_context())
-    told = r"its proxy does not .* answered 403 Not there to CONNECT \[::1\]:9"
-    with contextlib.closing(HttpConnection(route)) as made, pytest.raises(Mistake, match=told):
+    reported = r"its proxy does not .* answered 403 Not there to CONNECT \[::1\]:9"
+    with contextlib.closing(HttpConnection(route)) as made, pytest.raises(Mistake, match=reported):
         made.request("GET", "/a", {})
     assert heads[0].startswith(b"CONNECT [::1]:9 HTTP/1.1\r\nHost: [::1]:9\r\n")
 

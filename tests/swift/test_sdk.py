@@ -59,7 +59,7 @@ def by_tls(monkeypatch: pytest.MonkeyPatch, swift: DevSwift, options: dict[str, 
     return {"ipSwift": None, "portSwift": None}
 
 
-@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")  # which is what --insecure asks for
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")  # --insecure causes this warning
 @pytest.mark.parametrize("by", ["caCert", "SSL_CERT_FILE", "insecure"])
 def test_the_same_certificates_count(
     authority: Authority, fronted: Fronted, swift: DevSwift, monkeypatch: pytest.MonkeyPatch, by: str

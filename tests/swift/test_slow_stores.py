@@ -297,7 +297,7 @@ LISTING = [{"name": "a", "bytes": 99_999, "hash": "0" * 32, "last_modified": "",
 
 
 class Store:
-    """A Swift whose login is well, and so is its listing unless *drips*; each other request is answered by *answer*."""
+    """A Swift with a normal login, and a normal listing unless *drips*. *answer* answers other requests."""
 
     def __init__(self, answer: Callable[[Peer], None]) -> None:
         self.answer = answer
@@ -459,14 +459,14 @@ def test_the_heartbeats_of_a_store_that_checks_a_manifest_are_no_slow_answer(
     assert isinstance(storage, SwiftStorage)
     size = 4
     etag = segments_etag_of("0" * 32 for _ in range(size))
-    told = json.dumps({"Response Status": "201 Created", "Etag": etag}).encode()
+    reported = json.dumps({"Response Status": "201 Created", "Etag": etag}).encode()
 
     def beat(peer: Peer) -> None:
         peer.send(b"HTTP/1.1 202 Accepted\r\nX-Trans-Id: t\r\nTransfer-Encoding: chunked\r\n\r\n")
         for _ in range(40):  # which take longer than the silence that the client accepts
             threading.Event().wait(PAUSE)
             peer.send(b"1\r\n \r\n")
-        peer.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(told), told))
+        peer.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(reported), reported))
 
     store.answer = beat
     upload = storage.start_multipart_upload("a", size, 1, NO_ATTRIBUTES, None)

@@ -141,8 +141,8 @@ def test_a_container_that_somebody_made_of_another_policy_is_one(
 # Retry-After
 
 
-def retry_after(told: str, date: str = "") -> object:
-    headers = {"retry-after": told, "date": date, "x-trans-id": "t"}
+def retry_after(reported: str, date: str = "") -> object:
+    headers = {"retry-after": reported, "date": date, "x-trans-id": "t"}
     e = Refusal(503, "Busy", headers, method="GET", path="/v1/a/c/k")
     return error_from_answer(e, RequestSubject("host", "object", "GET", "c", "k"), lambda: True).facts.get(
         "retry_after"
@@ -154,17 +154,17 @@ def test_a_date_to_come_back_at_is_kept_to() -> None:
     later = format_datetime(now + timedelta(seconds=30), usegmt=True)
     assert retry_after(later, format_datetime(now, usegmt=True)) == 30
     there = now - timedelta(hours=3)  # the clock of the store
-    told = format_datetime(there + timedelta(seconds=7), usegmt=True)
-    assert retry_after(told, format_datetime(there, usegmt=True)) == 7
+    reported = format_datetime(there + timedelta(seconds=7), usegmt=True)
+    assert retry_after(reported, format_datetime(there, usegmt=True)) == 7
     assert 20 < int(str(retry_after(later))) <= 31
     assert retry_after("Saturday, 01-Jan-00 00:00:02 GMT", "Fri, 31 Dec 1999 23:59:50 GMT") == 12  # RFC 850
     assert retry_after("Sat Jan  1 00:00:02 2000", "Fri Dec 31 23:59:50 1999") == 12  # asctime
 
 
-@pytest.mark.parametrize("told", ["", "soon", "-1", "1.5", "9" * 5000, "Fri, 31 Dec 1999 23:59:50 GMT",
+@pytest.mark.parametrize("reported", ["", "soon", "-1", "1.5", "9" * 5000, "Fri, 31 Dec 1999 23:59:50 GMT",
                                   "Fri, 99 Dec 1999 23:59:50 GMT", "\u0663"])  # fmt: skip
-def test_an_invalid_or_past_retry_time_is_not_waited_for(told: str) -> None:
-    assert retry_after(told) is None
+def test_an_invalid_or_past_retry_time_is_not_waited_for(reported: str) -> None:
+    assert retry_after(reported) is None
 
 
 def test_a_login_may_say_when_to_come_back() -> None:
@@ -173,7 +173,7 @@ def test_a_login_may_say_when_to_come_back() -> None:
     assert (type(error), error.retry_after) == (OverloadedError, 3)
 
 
-# no room
+# a full store
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_words_of_a_store_are_one_line_without_a_secret(clone: Clone) -> None:
     assert len(text) < 400
 
 
-# where the store is
+# the address of the store
 
 
 @pytest.mark.parametrize("slashes", ["/", "//"])

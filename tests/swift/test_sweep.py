@@ -1,4 +1,4 @@
-"""Whose segments are: no push removes what another object may be made of, and objSweep what one is made of."""
+"""Owners of segments: no push removes segments of other objects, and objSweep none of existing objects."""
 
 from __future__ import annotations
 
@@ -475,10 +475,10 @@ def test_the_names_of_segments_fit_and_contain_their_key() -> None:
         home = home_of(key, 1024)
         name = f"{home}/-9999999999.999999999/{2**63}/{2**40}/{'0' * 32}/{99999999:08}"
         assert len(name.encode()) <= 1024
-        told = key_of(name)
-        assert told is not None
-        assert key.startswith(told)
-        assert told == key or len(key.encode()) > 900
+        reported = key_of(name)
+        assert reported is not None
+        assert key.startswith(reported)
+        assert reported == key or len(key.encode()) > 900
     assert home_of("x" * 1000 + "a", 1024) != home_of("x" * 1000 + "b", 1024)
     for container in ("users", "ä" * 128, "c" * 256, "c" * 247, "c" * 248):
         assert len(segment_container(container, 256).encode()) <= 256

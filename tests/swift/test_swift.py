@@ -514,9 +514,9 @@ def test_a_listing_that_is_none_or_never_ends_is_refused(
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Liar) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         options = {**swift_options(swift), "auth_url": f"http://127.0.0.1:{server.server_port}/auth/v1.0"}
-        kind, told = (RejectedError, "no listing|same page")
+        kind, reported = (RejectedError, "no listing|same page")
         if listing.startswith("[") and "bytes" not in listing:  # its rows are wrong
-            kind, told = UnavailableError, f"the store at 127.0.0.1:{server.server_port} lists the container"
-        with open_storage(**options) as storage, pytest.raises(kind, match=told):
+            kind, reported = UnavailableError, f"the store at 127.0.0.1:{server.server_port} lists the container"
+        with open_storage(**options) as storage, pytest.raises(kind, match=reported):
             list(storage.list())
         server.shutdown()

@@ -80,8 +80,8 @@ def test_a_wrong_row_of_a_listing_is_one_error_that_names_the_store(
         with pytest.raises(UnavailableError) as caught:
             list(storage.list())
         container = storage.settings.swift.container_name
-        told = f"the store at 127.0.0.1:{proxy.port} lists the container {container!r} wrongly: "
-        assert str(caught.value).startswith(told)
+        reported = f"the store at 127.0.0.1:{proxy.port} lists the container {container!r} wrongly: "
+        assert str(caught.value).startswith(reported)
         assert caught.value.facts["address"] == f"127.0.0.1:{proxy.port}"
         reply = run(storage, "ls")
     assert (reply["status"], reply["error"]["type"]) == (False, "UnavailableError")
@@ -191,7 +191,7 @@ def test_a_wrong_row_of_an_account_ends_a_sweep(swift: DevSwift, proxy: Proxy, r
 
 
 @pytest.mark.parametrize(
-    "told",
+    "reported",
     [
         DEEP,
         {"slo": {"max_manifest_segments": 0}},
@@ -202,11 +202,11 @@ def test_a_wrong_row_of_an_account_ends_a_sweep(swift: DevSwift, proxy: Proxy, r
         {"swift": [5]},
         [5],
     ],
-    ids=lambda told: str(told)[:50],
+    ids=lambda reported: str(reported)[:50],
 )
-def test_a_limit_that_is_none_is_not_believed(swift: DevSwift, proxy: Proxy, told: Any) -> None:
+def test_a_limit_that_is_none_is_not_believed(swift: DevSwift, proxy: Proxy, reported: Any) -> None:
     with open_at(proxy, swift, retries=0) as storage:
-        answer(proxy, told, lambda exchange: exchange.path == "/info")
+        answer(proxy, reported, lambda exchange: exchange.path == "/info")
         assert fetch_limits(storage._session) == SwiftLimits()  # type: ignore[attr-defined]
         assert storage.start_multipart_upload("a", 2, 1, NO_ATTRIBUTES, None)  # type: ignore[attr-defined]
 
@@ -253,7 +253,7 @@ def test_a_kept_type_that_is_none_is_one_error_that_names_the_object_and_the_sto
 ) -> None:
     write_tree(tmp_path / "store", {"s/bad": b"hello", "s/good": b"hello"})
     os.setxattr(tmp_path / "store/s/bad", "user.mime_type", kept)
-    told = f"the object 's/bad' in {str(tmp_path / 'store')!r}: the extended attribute user.mime_type is no"
+    reported = f"the object 's/bad' in {str(tmp_path / 'store')!r}: the extended attribute user.mime_type is no"
     with open_storage(type="filesystem", store_base=str(tmp_path / "store")) as storage:
         uses: list[Callable[[], object]] = [
             lambda: storage.head("s/bad"),
@@ -264,7 +264,7 @@ def test_a_kept_type_that_is_none_is_one_error_that_names_the_object_and_the_sto
         for use in uses:
             with pytest.raises(UnavailableError) as caught:
                 use()
-            assert str(caught.value).startswith(told)
+            assert str(caught.value).startswith(reported)
         with our_server(StoreHandler(storage)) as server:
             status, reply = ask(server, None, "GET", "/api/v1/objects/s/bad")
             assert (status, reply["error"]["type"]) == (503, "UnavailableError")

@@ -124,7 +124,7 @@ WRONG: dict[str, tuple[Callable[[Authority], ssl.SSLContext], str]] = {
 def test_a_certificate_that_can_not_be_trusted_is_named_and_asked_for_once(
     authority: Authority, fronted: Fronted, wrong: str, login: str
 ) -> None:
-    make, told = WRONG[wrong]
+    make, expected = WRONG[wrong]
     front, options = fronted(make(authority))
     if wrong != "unknown":
         options["cacert"] = authority.cert
@@ -132,26 +132,26 @@ def test_a_certificate_that_can_not_be_trusted_is_named_and_asked_for_once(
         options |= {"auth_version": "3", "os_options": {"project_name": "p"}}
     elif login == "token":
         options["os_options"] = {**options["os_options"], "auth_token": "t"}
-    with open_storage(**options) as storage, pytest.raises(MisconfiguredError, match=told) as caught:
+    with open_storage(**options) as storage, pytest.raises(MisconfiguredError, match=expected) as caught:
         storage.head("a")
     assert "certificate verify failed" in str(caught.value)
     assert (front.connections, front.handshakes) == (1, 0)
 
 
 @pytest.mark.parametrize(
-    ("made", "told"),
+    ("made", "expected"),
     [
         ({"key": rsa.generate_private_key(65537, 1024)}, "key too weak"),
         ({"purpose": ExtendedKeyUsageOID.CLIENT_AUTH}, "purpose"),
     ],
 )
 def test_for_a_certificate_that_no_setting_mends_the_error_asks_for_a_new_one(
-    authority: Authority, fronted: Fronted, made: dict[str, Any], told: str
+    authority: Authority, fronted: Fronted, made: dict[str, Any], expected: str
 ) -> None:
     front, options = fronted(authority.context(**made))
     with (
         open_storage(**options, cacert=authority.cert) as storage,
-        pytest.raises(MisconfiguredError, match=f"verify failed: .*{told}.*its issuer must issue") as caught,
+        pytest.raises(MisconfiguredError, match=f"verify failed: .*{expected}.*its issuer must issue") as caught,
     ):
         storage.head("a")
     assert "--caCert" not in str(caught.value)
@@ -163,8 +163,8 @@ def test_the_strictness_of_python_3_13_is_named(authority: Authority, fronted: F
     context = ssl.create_default_context(cafile=authority.cert)
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     route = NetworkRoute(f"https://127.0.0.1:{front.port}", "", 2.0, 5.0, context)
-    told = "Missing Authority Key Identifier.*Python 3.13 .*VERIFY_X509_STRICT"
-    with contextlib.closing(HttpConnection(route)) as connection, pytest.raises(Mistake, match=told):
+    expected = "Missing Authority Key Identifier.*Python 3.13 .*VERIFY_X509_STRICT"
+    with contextlib.closing(HttpConnection(route)) as connection, pytest.raises(Mistake, match=expected):
         connection.request("GET", "/a", {})
 
 
@@ -186,13 +186,13 @@ def test_a_file_without_certificates_is_named(
         more = {"cacert": str(garbage)} if name == "cacert" else {}
         if not more:
             monkeypatch.setenv(name, str(garbage))
-        told = rf"{shown}: '\S+garbage.pem' holds no certificates"
-        with open_storage(**options, **more) as storage, pytest.raises(MisconfiguredError, match=told):
+        expected = rf"{shown}: '\S+garbage.pem' holds no certificates"
+        with open_storage(**options, **more) as storage, pytest.raises(MisconfiguredError, match=expected):
             storage.head("a")
     garbage.unlink()
-    told = "--caCert" if name == "cacert" else rf"{shown}: '\S+garbage.pem' can't be read: No such file"
+    expected = "--caCert" if name == "cacert" else rf"{shown}: '\S+garbage.pem' can't be read: No such file"
     with (
-        pytest.raises((SettingsError, MisconfiguredError), match=told),
+        pytest.raises((SettingsError, MisconfiguredError), match=expected),
         open_storage(**options, **more) as storage,
     ):
         storage.head("a")
@@ -203,8 +203,8 @@ def test_plain_http_to_a_port_of_tls_is_named(authority: Authority, fronted: Fro
     front, options = fronted(authority.context())
     for url in (f"http://127.0.0.1:{front.port}/auth/v1.0", f"http://127.0.0.1:{front.port}/v3"):
         more = {"auth_version": "3", "os_options": {"project_name": "p"}} if url.endswith("v3") else {}
-        told = pytest.raises(MisconfiguredError, match="the port speaks TLS: use an address with https")
-        with open_storage(**{**options, "auth_url": url, **more}) as storage, told:
+        refused = pytest.raises(MisconfiguredError, match="the port speaks TLS: use an address with https")
+        with open_storage(**{**options, "auth_url": url, **more}) as storage, refused:
             storage.head("a")
 
 
@@ -221,8 +221,8 @@ def test_a_storage_url_of_plain_http_behind_tls_is_named(
 ) -> None:
     """A Swift behind a load balancer that ends TLS reports its own URL, without TLS."""
     _, options = fronted(authority.context(), cacert=authority.cert, allow_plain_storage=True)
-    told = pytest.raises(MisconfiguredError, match="the port speaks TLS")
-    with open_storage(**{**options, "os_options": {}}) as storage, told:
+    refused = pytest.raises(MisconfiguredError, match="the port speaks TLS")
+    with open_storage(**{**options, "os_options": {}}) as storage, refused:
         storage.head("a")
 
 
@@ -277,7 +277,7 @@ def test_no_common_version_of_tls_is_named(authority: Authority, fronted: Fronte
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "expected"),
     [
         ({"key": "one\ntwo"}, r"the key of the store \(--swiftKey, SWIFT_KEY\) contains a line break"),
         ({"key": "one\n two"}, r"the key of the store \(--swiftKey"),
@@ -297,14 +297,14 @@ def test_no_common_version_of_tls_is_named(authority: Authority, fronted: Fronte
     ],
 )  # fmt: skip
 def test_a_value_that_can_never_be_sent_is_named_and_nothing_is_sent(
-    swift: DevSwift, more: dict[str, Any], told: str
+    swift: DevSwift, more: dict[str, Any], expected: str
 ) -> None:
     with wire_to(swift.port) as wire:
         sent: list[bytes] = []
         wire.to_server = lambda data: sent.append(data) or data  # type: ignore[func-returns-value]
         options = {**swift_options(swift, retries=3), "auth_url": f"http://127.0.0.1:{wire.port}/auth/v1.0"}
         options |= {name: _filled(value, wire.port) for name, value in more.items()}
-        with open_storage(**options) as storage, pytest.raises(MisconfiguredError, match=told) as caught:
+        with open_storage(**options) as storage, pytest.raises(MisconfiguredError, match=expected) as caught:
             storage.head("a")
     assert len(sent) <= ("object_storage_url" in str(more) and "auth_token" not in str(more))
     assert not {"one", "two", "canary"} & set(str(caught.value).replace("@", " ").split())
@@ -356,10 +356,10 @@ def test_a_token_that_is_no_ascii_goes_back_as_it_came(serve_peers: Serving) -> 
         while head := peer.head():
             heads.append(head)
             url = f"http://127.0.0.1:{server.port}/v1/a"
-            told = (
+            fields = (
                 f"X-Storage-Url: {url}\r\nX-Auth-Token: tökenł\r\nX-Trans-Id: t\r\nContent-Length: 0\r\n\r\n"
             )
-            peer.send(f"HTTP/1.1 200 Yes\r\n{told}".encode())
+            peer.send(f"HTTP/1.1 200 Yes\r\n{fields}".encode())
 
     server = serve_peers(answer)
     with open_storage(type="swift", auth_url=f"http://127.0.0.1:{server.port}/auth/v1.0") as storage:
@@ -410,9 +410,9 @@ def test_readiness_names_a_wrong_setting(
         serving(handler) as server,
     ):
         assert ask(server, method="GET", path="/readyz")[0] == 503
-    [told] = [record.getMessage() for record in caplog.records if "not ready" in record.getMessage()]
-    assert "certificate verify failed" in told
-    assert "--caCert" in told
+    [logged] = [record.getMessage() for record in caplog.records if "not ready" in record.getMessage()]
+    assert "certificate verify failed" in logged
+    assert "--caCert" in logged
 
 
 def test_a_run_ends_at_a_wrong_setting(authority: Authority, fronted: Fronted, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ class Machine:
     """Clocks that go on as a test says: of each second, the process computes the share *busy*."""
 
     def __init__(self, busy: float = 1.0) -> None:
-        self.told: list[str] = []
+        self.noted: list[str] = []
         self._time = 0.0
         self._computed: Counter[int] = Counter()  # by thread
         self.share = FairShare(
@@ -70,7 +70,7 @@ class Worker:
                 self._machine.share.begin_reply()
             else:
                 self._machine.compute(float(step))
-                self._machine.told.append(self._name)
+                self._machine.noted.append(self._name)
             self._steps.task_done()
         self._steps.task_done()
 
@@ -98,7 +98,7 @@ class Worker:
 def workers(machine: Machine, names: str) -> Iterator[list[Worker]]:
     """Yield loops of these *names*, a letter each, and have all of them come to their end."""
     made = [Worker(machine, name) for name in names]
-    machine.told.clear()
+    machine.noted.clear()
     try:
         yield made
     finally:
@@ -134,11 +134,11 @@ def test_one_long_loop_computes_at_a_time(machine: Machine) -> None:
         waits(machine, 1)
         a.compute(TURN_SECONDS)  # after which its turn is over
         b.done()
-        assert machine.told == ["a", "b"]
+        assert machine.noted == ["a", "b"]
         waits(machine, 1)
         b.do("rest")
         a.done()
-        assert machine.told == ["a", "b", "a"]
+        assert machine.noted == ["a", "b", "a"]
 
 
 def test_a_loop_alone_never_waits(machine: Machine) -> None:
@@ -151,7 +151,7 @@ def test_a_loop_that_computes_little_does_not_wait(machine: Machine) -> None:
     with workers(machine, "ab") as (a, b):
         a.compute_all(LONG)
         b.compute_all(FREE_SECONDS * 0.9)
-        assert machine.told == ["a", "b"]
+        assert machine.noted == ["a", "b"]
 
 
 def test_nobody_waits_while_the_process_is_not_busy() -> None:
@@ -161,7 +161,7 @@ def test_nobody_waits_while_the_process_is_not_busy() -> None:
         b.compute(LONG)
         a.done()
         b.done()
-        assert sorted(machine.told) == ["a", "b"]
+        assert sorted(machine.noted) == ["a", "b"]
 
 
 def test_the_loop_with_least_computing_time_goes_first(machine: Machine) -> None:
@@ -173,7 +173,7 @@ def test_the_loop_with_least_computing_time_goes_first(machine: Machine) -> None
         waits(machine, 2)
         a.do("rest")
         c.done()
-        assert machine.told == ["a", "c"]
+        assert machine.noted == ["a", "c"]
 
 
 def test_a_long_loop_pauses_for_one_that_has_just_begun(machine: Machine) -> None:
@@ -183,7 +183,7 @@ def test_a_long_loop_pauses_for_one_that_has_just_begun(machine: Machine) -> Non
         waits(machine, 1)
         a.compute(TURN_SECONDS / 10)
         b.done()
-        assert machine.told == ["a", "b"]
+        assert machine.noted == ["a", "b"]
 
 
 def test_a_loop_that_has_waited_long_goes_before_one_that_has_just_begun(machine: Machine) -> None:
@@ -194,11 +194,11 @@ def test_a_loop_that_has_waited_long_goes_before_one_that_has_just_begun(machine
         for _ in range(9):  # it is still at work, but has its turn
             machine.wait(STALE_SECONDS / 2)
             a.compute_all(0.0)
-        machine.told.clear()
+        machine.noted.clear()
         machine.wait(MAX_WAIT * 0.76)
         c.compute(SHORT)
-        until(lambda: "b" in machine.told)
-        assert machine.told[0] == "b"
+        until(lambda: "b" in machine.noted)
+        assert machine.noted[0] == "b"
 
 
 def test_a_loop_that_waits_for_something_else_blocks_no_other(machine: Machine) -> None:
@@ -208,7 +208,7 @@ def test_a_loop_that_waits_for_something_else_blocks_no_other(machine: Machine) 
         waits(machine, 1)
         machine.wait(STALE_SECONDS)
         b.done()
-        assert machine.told == ["a", "b"]
+        assert machine.noted == ["a", "b"]
 
 
 def test_no_pause_is_long(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,7 +231,7 @@ def test_computing_for_another_request_counts_as_another_loop(machine: Machine) 
         a.compute_all(LONG)
         b.compute(0.0)
         b.compute_all(FREE_SECONDS * 0.9)
-        assert machine.told == ["b", "a", "b", "b"]
+        assert machine.noted == ["b", "a", "b", "b"]
 
 
 def test_a_short_computation_of_a_request_does_not_wait(machine: Machine) -> None:
@@ -249,9 +249,9 @@ def test_a_long_loop_lets_a_request_pass(machine: Machine, monkeypatch: pytest.M
         with answering(machine):
             a.compute(LONG)
             settle()
-            assert machine.told == []
+            assert machine.noted == []
         a.done()
-        assert machine.told == ["a"]
+        assert machine.noted == ["a"]
 
 
 def test_a_request_that_takes_long_delays_nobody(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +259,7 @@ def test_a_request_that_takes_long_delays_nobody(machine: Machine, monkeypatch: 
     with workers(machine, "a") as (a,), answering(machine):
         machine.wait(0.5)
         a.compute_all(LONG)
-        assert machine.told == ["a"]
+        assert machine.noted == ["a"]
 
 
 def test_rows_between_pauses_are_complete_and_let_other_loops_run(machine: Machine) -> None:
@@ -271,4 +271,4 @@ def test_rows_between_pauses_are_complete_and_let_other_loops_run(machine: Machi
     with workers(machine, "a") as (a,):
         assert list(machine.share.in_turns(rows())) == list(range(10))
         a.compute_all(LONG)
-        assert machine.told == ["a"]
+        assert machine.noted == ["a"]

@@ -198,7 +198,7 @@ def test_the_server_in_kubernetes_writes_to_its_volumes_alone() -> None:
     secrets = {options.tokenPath, options.swiftKey.removeprefix("@")}
     assert {os.path.dirname(path) for path in secrets} == {mounts["secrets"]}
     assert {each["name"] for each in pod["volumes"]} == mounts.keys()
-    assert container["readinessProbe"]["timeoutSeconds"] > 5  # what /readyz may take
+    assert container["readinessProbe"]["timeoutSeconds"] > 5  # the time limit of /readyz
     assert (
         container["livenessProbe"]["httpGet"]["path"],
         container["readinessProbe"]["httpGet"]["path"],

@@ -39,7 +39,7 @@ def noise(number: int, size: int) -> str:
 
 
 class Held:
-    """Performs orders, each until it is let go; it notes whose have begun."""
+    """Performs each job request until it is released, and notes the owners of those that have begun."""
 
     def __init__(self) -> None:
         self.begun: list[str] = []

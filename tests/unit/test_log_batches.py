@@ -109,11 +109,11 @@ def test_unread_lines_are_dropped_counted_and_reported() -> None:
     assert handler.wait(30)
     log.info("next")
     assert handler.wait(30)
-    told = "note: 7 lines of the log are lost: nobody read them in time"
+    reported = "note: 7 lines of the log are lost: nobody read them in time"
     assert stream.getvalue().splitlines() == [
         "stuck",
         *map(str, range(log_batches.MAX_LINES)),
-        told,
+        reported,
         "next",
     ]
 
@@ -146,8 +146,8 @@ def test_lines_that_many_threads_lose_are_all_counted() -> None:
         thread.join()
     stream.opens.set()
     assert handler.wait(30)
-    [told] = [line for line in stream.getvalue().splitlines() if line.startswith("note")]
-    assert told.startswith(f"note: {8 * each - log_batches.MAX_LINES} lines")
+    [reported] = [line for line in stream.getvalue().splitlines() if line.startswith("note")]
+    assert reported.startswith(f"note: {8 * each - log_batches.MAX_LINES} lines")
     assert stream.getvalue().count("line\n") == log_batches.MAX_LINES
 
 

@@ -134,9 +134,9 @@ def test_a_failed_stream_gives_its_rows_and_its_error(rows: int) -> None:
 
 def test_an_error_that_nobody_foresaw_leaves_the_json_whole(caplog: pytest.LogCaptureFixture) -> None:
     reply = Reply({"status": True, "ls": RowStream(breaking(ZeroDivisionError("in a row")))})
-    told = json.loads(written(reply))
-    assert (told["status"], len(told["ls"])) == (False, 3)
-    assert told["msg"] == "unexpected ZeroDivisionError; the log has the details"
+    reported = json.loads(written(reply))
+    assert (reported["status"], len(reported["ls"])) == (False, 3)
+    assert reported["msg"] == "unexpected ZeroDivisionError; the log has the details"
     assert "in a row" in caplog.text
 
 
@@ -182,7 +182,7 @@ def test_a_note_is_called_once_when_the_outcome_is_known() -> None:
     assert seen == [True, False]
 
 
-# packed texts
+# packed strings
 
 
 @given(st.lists(ANY_TEXT), st.integers(-10, 10), st.slices(8))
@@ -223,10 +223,10 @@ def test_a_packed_text_costs_its_bytes_and_eight() -> None:
     used = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     size = sum(len(text) for text in packed)
-    assert used < (size + 8 * len(packed)) * 1.2  # what grows is given some room ahead
+    assert used < (size + 8 * len(packed)) * 1.2  # a growing list reserves some memory ahead
 
 
-# how much of it there is at once
+# the memory of a reply
 
 
 class Longest:
@@ -254,7 +254,7 @@ def test_a_reply_of_many_rows_is_written_in_pieces_and_never_whole_in_memory() -
     assert file.count > 10_000 / ROWS_AT_ONCE
 
 
-# who gets it
+# callers that stream
 
 
 def test_only_a_caller_who_streams_gets_a_stream() -> None:
@@ -285,11 +285,11 @@ def test_a_listing_is_read_as_it_is_written() -> None:
 )
 def test_a_streamed_listing_is_limited_and_filtered_like_any(meta: dict[str, Any], names: list[str]) -> None:
     message = {"action": "ls", "meta": meta}
-    told = json.loads(written(StoreHandler(Shelf(3)).answer(message, STREAMING)))
-    assert [row["name"] for row in told["ls"]] == [f"chris/000000{name}.dcm" for name in names]
-    assert told["status"] is bool(names)
-    assert ("msg" in told) is not bool(names)
-    assert told == StoreHandler(Shelf(3)).run(message)
+    reported = json.loads(written(StoreHandler(Shelf(3)).answer(message, STREAMING)))
+    assert [row["name"] for row in reported["ls"]] == [f"chris/000000{name}.dcm" for name in names]
+    assert reported["status"] is bool(names)
+    assert ("msg" in reported) is not bool(names)
+    assert reported == StoreHandler(Shelf(3)).run(message)
 
 
 def test_an_error_before_the_first_row_is_a_reply_to_a_caller_who_streams_too() -> None:
@@ -323,9 +323,9 @@ def test_the_exit_status_is_that_of_the_reply_as_it_was_written(
     error: PfstorageError | None, status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli._print(StoreHandler(Shelf(2, error)).answer(LS, STREAMING)) == status
-    told = capsys.readouterr().out
-    assert json.loads(told)["status"] is (error is None)
-    assert told == as_2x(json.loads(told)) + "\n"
+    reported = capsys.readouterr().out
+    assert json.loads(reported)["status"] is (error is None)
+    assert reported == as_2x(json.loads(reported)) + "\n"
 
 
 def test_floats_are_written_as_json_writes_them() -> None:

@@ -1,4 +1,4 @@
-"""Which keys are taken: what globs match, that none of them hangs, and that shards divide a plan."""
+"""Selection of keys: globs match as documented, none of them hangs, and shards divide a plan."""
 
 from __future__ import annotations
 

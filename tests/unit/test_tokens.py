@@ -120,7 +120,7 @@ def test_a_mark_of_the_byte_order_is_no_part_of_a_token(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         (INI + RIGHTS.replace("Ann = read\n", ""), r"line 2: .*the section \[TOKEN RIGHTS\] lacks Ann$"),
         (INI + RIGHTS.replace("Ann", "ann"), r"the section \[TOKEN RIGHTS\] lacks Ann$"),
@@ -214,8 +214,8 @@ def test_a_mark_of_the_byte_order_is_no_part_of_a_token(name: str) -> None:
         (INI + "#" * 2**20, "not a token file: such a file has at most 1048576 bytes"),
     ],
 )
-def test_a_wrong_ini_file_is_refused_with_its_line_and_the_mistake(text: str | bytes, told: str) -> None:
-    with pytest.raises(SettingsError, match=told) as caught:
+def test_a_wrong_ini_file_is_refused_with_its_line_and_the_mistake(text: str | bytes, expected: str) -> None:
+    with pytest.raises(SettingsError, match=expected) as caught:
         TokenFile(file_of(text))
     assert "tokens.cfg" in str(caught.value)
     assert "0123456789" not in str(caught.value)
@@ -223,7 +223,7 @@ def test_a_wrong_ini_file_is_refused_with_its_line_and_the_mistake(text: str | b
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("", "no token"),
         ("# none\n\n", "no token"),
@@ -245,8 +245,8 @@ def test_a_wrong_ini_file_is_refused_with_its_line_and_the_mistake(text: str | b
         (b"\xff" * 20, "UTF-8"),
     ],
 )
-def test_a_wrong_list_of_tokens_is_refused_with_the_mistake(text: str | bytes, told: str) -> None:
-    with pytest.raises(SettingsError, match=told) as caught:
+def test_a_wrong_list_of_tokens_is_refused_with_the_mistake(text: str | bytes, expected: str) -> None:
+    with pytest.raises(SettingsError, match=expected) as caught:
         TokenFile(file_of(text, "tokens"))
     assert "0123456789" not in str(caught.value)
 
@@ -354,7 +354,7 @@ def test_no_token_is_shown() -> None:
     assert file.secrets() == {ANN, BOB, ODD}
 
 
-# what becomes of a change
+# changes of the file
 
 
 @pytest.mark.parametrize("way", ["in place", "renamed", "same size"])

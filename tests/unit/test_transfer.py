@@ -143,7 +143,7 @@ def test_only_some_results_wait_for_a_slow_file(monkeypatch: pytest.MonkeyPatch)
     assert len(storage.calls) == 300
 
 
-# what ends a run
+# errors that end a run
 
 
 @pytest.mark.parametrize(
