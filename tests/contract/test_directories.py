@@ -151,7 +151,7 @@ def test_a_deleted_marker_makes_no_directory(store: Storage, proxy: Proxy, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_a_dry_run_makes_none(storage: Storage, tmp_path: Path) -> None:
+def test_a_dry_run_makes_no_directory(storage: Storage, tmp_path: Path) -> None:
     mark(storage, "s/d")
     put(storage, "s/d/f")
     assert run(storage, "objPull", **PULL, dryRun=True)["bytes"] == 1

@@ -121,7 +121,7 @@ def test_verbosity_and_the_terminal_select_the_progress_display(monkeypatch: pyt
         os.close(ours)
 
 
-def test_lines_come_now_and_then_and_the_first_not_at_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_progress_lines_are_periodic_and_the_first_is_not_immediate(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "pfstorage.cli.progress")
     now = 1000.0
     lines = Lines(lambda: now)
@@ -192,7 +192,7 @@ def test_a_progress_callback_gets_growing_numbers_and_a_last_call(storage: Stora
         assert {progress.workers for progress in reported} >= {8}
 
 
-def test_how_many_there_are_stays_unknown_if_they_were_not_all_seen() -> None:
+def test_the_total_stays_unknown_without_a_complete_listing() -> None:
     write_tree(Path("data"), {f"{number:03}": b"x" * 1000 for number in range(500)})
     reported: list[Progress] = []
     cancellation = CancellationToken()
@@ -211,7 +211,7 @@ def test_how_many_there_are_stays_unknown_if_they_were_not_all_seen() -> None:
     assert reported[-1].total is None
 
 
-def test_failures_are_counted_as_they_come() -> None:
+def test_failures_are_counted_immediately() -> None:
     write_tree(Path("data"), {"a": b"x"})
     reported: list[Progress] = []
     message = {"action": "objPut", "meta": {"fileList": ["data/a", "data/gone"]}}

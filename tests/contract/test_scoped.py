@@ -129,7 +129,7 @@ def test_the_existence_of_a_key_outside_is_not_revealed(mine: Storage) -> None:
     assert len(texts) == 1
 
 
-def test_within_its_prefix_all_is_as_ever(full: Storage, mine: Storage) -> None:
+def test_a_scoped_storage_works_as_usual_within_its_prefix(full: Storage, mine: Storage) -> None:
     assert mine.settings is full.settings
     put(mine, f"{MINE}new", b"new")
     assert (get(mine, f"{MINE}new"), mine.head(f"{MINE}new").size) == (b"new", 3)
@@ -141,7 +141,7 @@ def test_within_its_prefix_all_is_as_ever(full: Storage, mine: Storage) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "c", "chris", "chris/", "chris/feed_1", "chris/feed_12", MINE])
-def test_a_listing_from_above_is_that_of_its_own(mine: Storage, prefix: str) -> None:
+def test_a_listing_of_a_shorter_prefix_shows_the_permitted_keys(mine: Storage, prefix: str) -> None:
     assert keys(mine, prefix) == INSIDE
     assert keys(mine, prefix, delimiter="/") == [f"{MINE}a", f"{MINE}b/"]
     assert keys(mine, prefix, limit=1) == INSIDE[:1]
@@ -210,13 +210,13 @@ def test_a_scoped_storage_has_the_capabilities_of_its_storage(mine: Storage, ful
     assert isinstance(mine, SupportsMultipart) is isinstance(full, SupportsMultipart)
 
 
-def test_its_end_is_not_that_of_the_storage(mine: Storage, full: Storage) -> None:
+def test_closing_a_scoped_storage_keeps_its_storage_open(mine: Storage, full: Storage) -> None:
     with mine as same:
         assert same is mine
     assert keys(full) == KEYS
 
 
-def test_a_push_and_a_pull_keep_to_it(full: Storage, mine: Storage, tmp_path: Path) -> None:
+def test_a_push_and_a_pull_respect_the_scope(full: Storage, mine: Storage, tmp_path: Path) -> None:
     write_tree(tmp_path / "data", {"a": b"new", "d/e": b"e"})
     put_spec = {"putSpec": "data", "mapLocationOver": "data"}
     assert run(mine, "objPut", **put_spec, inLocation="chris/feed_12")["status"] is True

@@ -90,7 +90,7 @@ def test_a_store_of_files_lists_a_file_of_any_time(memory: Path) -> None:
         assert {name: ns for name, ns in mtimes(memory / "out").items() if name != "z"} == TIMES
 
 
-def test_such_an_object_is_given_out_over_http(memory: Path) -> None:
+def test_an_object_with_an_odd_time_is_served_over_http(memory: Path) -> None:
     for name, ns in TIMES.items():
         write(memory / "store" / name.replace(" ", "-"), b"content", ns)
     with (

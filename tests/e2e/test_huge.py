@@ -34,7 +34,7 @@ def md5(path: Path) -> str:
 
 
 @pytest.mark.huge
-def test_an_object_of_5_gib_comes_back_as_it_went(swift: DevSwift, tmp_path: Path) -> None:
+def test_an_object_of_5_gib_comes_back_unchanged(swift: DevSwift, tmp_path: Path) -> None:
     write_sparse(tmp_path / "data" / "volume")
     with open_storage(**swift_options(swift, segment_size="256M")) as storage:
         handler = StoreHandler(storage)

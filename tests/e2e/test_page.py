@@ -831,7 +831,7 @@ def test_a_token_that_is_revoked_shows_nothing_any_more(held: tuple[Held, Page],
     page.until(lambda: (page.names(), page.all("#jobs-list li")) == ([], []))
 
 
-def test_the_keyboard_does_it_all(page: Page) -> None:
+def test_the_keyboard_is_enough_for_the_page(page: Page) -> None:
     page.open()
     page.browser.refresh()
     page.until(lambda: page.names() == ["chris/", "top.txt"])
@@ -875,7 +875,7 @@ def test_a_screen_reader_finds_its_way(page: Page) -> None:
     assert page.browser.find_element(By.TAG_NAME, "html").get_attribute("lang") == "en"
 
 
-def test_it_fits_a_narrow_window(page: Page) -> None:
+def test_the_page_fits_a_narrow_window(page: Page) -> None:
     before = page.browser.get_window_size()
     page.browser.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride",

@@ -444,7 +444,7 @@ def test_where_nothing_listens_the_error_says_so_in_words(command: Command) -> N
     assert not {"(", "'"} & set(reply["msg"])
 
 
-def test_remote_leaves_nothing_in_the_home_and_says_nothing_on_stderr(
+def test_remote_writes_nothing_to_the_home_and_to_stderr(
     server: ThreadedHTTPServer, command: Command, tmp_path: Path
 ) -> None:
     home = tmp_path / "home"

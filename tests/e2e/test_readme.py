@@ -33,26 +33,26 @@ def blocks() -> dict[str, str]:
     return {name: re.sub(r"(?m)^   ", "", text).strip() for name, text in found}
 
 
-def test_it_is_well_formed() -> None:
+def test_the_readme_is_well_formed() -> None:
     plain = re.sub(r"(?m)^   :name: .*\n", "", TEXT)
     docutils.core.publish_doctree(plain, settings_overrides={"report_level": 2, "halt_level": 2})
 
 
-def test_it_names_every_flag_and_no_other() -> None:
+def test_the_readme_names_every_flag_and_no_other() -> None:
     flags = {flag for action in build_parser()._actions for flag in action.option_strings}
     table = TEXT[TEXT.index("\nFlags\n") : TEXT.index("\nFrom 2.x to 3\n")]
     named = set(re.findall(r"(?<![\w-])--?[A-Za-z]+", table))
     assert named - {"-m"} == flags
 
 
-def test_it_names_every_action_with_every_meta() -> None:
+def test_the_readme_names_every_action_with_every_meta() -> None:
     table = TEXT[TEXT.index("\nActions\n") : TEXT.index("\nFlags\n")]
     for name, action in ACTIONS.items():
         assert f"``{name}``" in table
         assert all(meta in table for meta in known_names(action.meta))
 
 
-def test_every_document_that_it_points_to_exists() -> None:
+def test_every_document_that_the_readme_links_to_exists() -> None:
     for target in re.findall(r"<(docs/[\w./-]+)>`_", TEXT):
         assert (ROOT / target).is_file()
 

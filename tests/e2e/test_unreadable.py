@@ -203,7 +203,7 @@ def test_a_store_that_may_not_be_read_at_all_is_an_error(store: Path, top: Path)
         assert (reply["status"], reply["error"]["type"]) == (False, "PermissionDeniedError")
 
 
-def test_a_program_that_takes_no_note_gets_an_error(store: Path, top: Path) -> None:
+def test_a_caller_that_ignores_warnings_gets_an_error(store: Path, top: Path) -> None:
     """No code takes a listing for whole that isn't."""
     program = """
 import os

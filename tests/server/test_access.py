@@ -280,13 +280,13 @@ def test_a_name_that_is_not_this_host_is_refused(serving: Serving, name: str) ->
     assert ask(server, HELLO, Host=f"{name}:80" if name else "")[0] == expected
 
 
-def test_names_of_this_host_are_taken(serving: Serving) -> None:
+def test_names_of_this_host_are_accepted(serving: Serving) -> None:
     server = serving(allow_hosts=("store.example.org",))
     for name in ("localhost", "localhost:4055", "LOCALHOST", "127.0.0.1", "[::1]:80", "store.example.org:80"):
         assert ask(server, HELLO, Host=name)[0] == 200
 
 
-def test_a_probe_on_the_machine_itself_is_taken_whatever_names_are_allowed() -> None:
+def test_a_local_probe_is_accepted_with_each_list_of_allowed_names() -> None:
     access = Access(ServerOptions(allow_hosts=("store.example.org",)), "10.0.0.1")
     for name, is_known in (("127.0.0.1:4055", True), ("store.example.org", True), ("10.0.0.1", False)):
         headers = Headers()
@@ -340,7 +340,7 @@ def test_a_read_token_uploads_nothing_by_a_form(serving: Serving, token_file: st
 # TLS
 
 
-def test_messages_go_by_tls_alone_where_it_is_asked_for(
+def test_a_server_with_a_certificate_accepts_only_tls(
     serving: Serving, certificate: tuple[str, str]
 ) -> None:
     import http.client

@@ -88,7 +88,7 @@ def outside(place: Path) -> dict[str, bytes]:
     }
 
 
-def test_there_are_many_rows_and_each_is_another() -> None:
+def test_the_rows_of_attacks_are_many_and_different() -> None:
     assert len(ROWS) >= 150
     assert len({row.name for row in ROWS}) == len(ROWS)
     assert len({row.data for row in ROWS}) == len(ROWS)
@@ -117,7 +117,7 @@ def test_an_attack_is_refused_and_changes_nothing(
     assert (status, b'"own/a"' in body) == (200, True)
 
 
-def test_the_server_works_as_before_after_all_that(
+def test_the_server_works_as_before_after_all_attacks(
     server: ThreadedHTTPServer, honest: http.client.HTTPConnection
 ) -> None:
     for token in (WRITER, READER, PART, HASHED):

@@ -147,7 +147,7 @@ def test_a_failure_before_the_reply_releases_the_permit(memory: Storage) -> None
         until(lambda: server.load.transfers.counts() == {"busy": 0, "waiting": 0})
 
 
-def test_a_reader_that_takes_its_time_leaves_its_place_to_another(
+def test_a_slow_reader_makes_room_for_another_request(
     start: Start, clients: Clients, memory: Storage, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = start(memory, max_requests=1, head_seconds=0.3)
@@ -160,7 +160,7 @@ def test_a_reader_that_takes_its_time_leaves_its_place_to_another(
         assert len(rest_of(slow)) < len(OBJECT)  # so it sees that it has not got all
 
 
-def test_a_reader_that_takes_its_time_has_it_while_nobody_waits(
+def test_a_slow_reader_keeps_its_connection_while_nobody_waits(
     start: Start, clients: Clients, memory: Storage
 ) -> None:
     server = start(memory, max_requests=1, head_seconds=0.05)
@@ -172,7 +172,7 @@ def test_a_reader_that_takes_its_time_has_it_while_nobody_waits(
     assert rest_of(slow).endswith(OBJECT[-1000:])
 
 
-def test_a_reader_that_takes_nothing_is_given_up(start: Start, clients: Clients, memory: Storage) -> None:
+def test_a_reader_that_reads_nothing_is_disconnected(start: Start, clients: Clients, memory: Storage) -> None:
     server = start(memory, max_requests=1, idle_seconds=0.3)
     assert clients(server, GET).recv(12) == b"HTTP/1.1 200"
     until(lambda: server.load.transfers.counts()["busy"] == 0)
@@ -258,7 +258,7 @@ def test_a_connection_whose_request_is_on_its_way_is_not_closed_for_a_new_one(
 
 
 @pytest.mark.parametrize("state", ["closed", "ended", "broken"])
-def test_a_connection_that_is_no_more_makes_room_before_all(state: str) -> None:
+def test_a_dead_connection_makes_room_first(state: str) -> None:
     load = ServerLoad(2, 1, 1)
     with contextlib.ExitStack() as stack:
         near, far, other, third, *_ = itertools.chain.from_iterable(
@@ -299,7 +299,7 @@ def test_a_lingering_connection_makes_room_for_a_new_one(start: Start, clients: 
     assert len(load._open) == 1
 
 
-def test_a_greeting_of_tls_that_does_not_end_holds_nothing_up(
+def test_an_endless_tls_handshake_delays_nothing(
     start: Start, clients: Clients, memory: Storage, certificate: tuple[str, str]
 ) -> None:
     server = start(memory, max_connections=2, tls_cert=certificate[0], tls_key=certificate[1])
@@ -315,7 +315,7 @@ def test_a_greeting_of_tls_that_does_not_end_holds_nothing_up(
             assert each.recv(1) == b""
 
 
-def test_a_greeting_of_tls_is_given_up(
+def test_an_endless_tls_handshake_is_ended(
     start: Start, clients: Clients, memory: Storage, certificate: tuple[str, str]
 ) -> None:
     server = start(memory, head_seconds=0.2, tls_cert=certificate[0], tls_key=certificate[1])

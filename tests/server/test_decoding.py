@@ -39,7 +39,7 @@ def test_a_text_is_the_same_in_each_encoding(encoding: str) -> None:
         assert decoded(text.encode(encoding)) == text
 
 
-def test_bytes_in_none_of_them_are_an_error() -> None:
+def test_bytes_in_no_known_encoding_are_an_error() -> None:
     for data in (b"\xe9t\xe9 in latin-1", codecs.BOM_UTF16_LE + b"a"):
         with pytest.raises(UnicodeDecodeError):
             decoded(data)

@@ -214,7 +214,7 @@ def test_a_client_that_has_ended_its_own_side_alone_is_answered() -> None:
         assert [each.json["ls"] for each in found] == [[{"name": "yes"}]] * 2
 
 
-def test_a_stop_asks_whether_it_is_unwanted_a_few_times_a_second_and_never_after_that() -> None:
+def test_a_token_checks_its_client_a_few_times_a_second_until_it_is_cancelled() -> None:
     asked = []
 
     def is_abandoned() -> bool:

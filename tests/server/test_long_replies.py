@@ -281,7 +281,7 @@ def test_a_bounded_listing_says_so_and_how_to_go_on(
 
 
 @pytest.mark.parametrize("meta", [{"limit": 3}, {"limit": 2}])
-def test_a_listing_that_wants_no_more_is_as_without_a_bound(
+def test_a_limit_within_the_bound_causes_no_warning(
     bounded: ThreadedHTTPServer, meta: dict[str, Any]
 ) -> None:
     assert listed(bounded, **meta) == (["a", "b/c", "b/d"][: meta["limit"]], None, [])

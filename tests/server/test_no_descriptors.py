@@ -110,7 +110,7 @@ def test_requests_that_need_a_file_or_a_connection_are_answered_503(
         assert client.ask(*asked)[0] in (200, 201)
 
 
-def test_a_token_is_neither_taken_nor_refused_that_can_not_be_read(tmp_path: Path) -> None:
+def test_an_unreadable_file_of_tokens_neither_accepts_nor_refuses_a_token(tmp_path: Path) -> None:
     tokens = tmp_path / "tokens"
     tokens.touch(0o600)
     tokens.write_text(f"{TOKEN}\n")

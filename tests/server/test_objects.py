@@ -289,7 +289,7 @@ def test_the_head_of_an_object_is_that_of_all_of_it(server: ThreadedHTTPServer) 
     assert "Content-Range" not in headers
 
 
-def test_an_empty_object_is_one(server: ThreadedHTTPServer) -> None:
+def test_an_empty_object_exists(server: ThreadedHTTPServer) -> None:
     assert ask(server, "PUT", "/a", b"")[0] == 201
     assert ask(server, "GET", "/a")[::2] == (200, b"")
     assert ask(server, "GET", "/a", Range="bytes=0-1")[0] == 416

@@ -104,7 +104,7 @@ def message_of(document: Any, name: str) -> Any:
 
 
 @pytest.mark.parametrize("action", ACTIONS.values(), ids=ACTIONS)
-def test_each_action_is_there_with_its_metas(document: Any, action: Action) -> None:
+def test_the_document_has_each_action_with_its_metas(document: Any, action: Action) -> None:
     message = message_of(document, action.name)
     assert message["properties"]["action"] == {"const": action.name}
     assert message["description"]
@@ -117,7 +117,7 @@ def test_each_action_is_there_with_its_metas(document: Any, action: Action) -> N
     assert {name: schema.get("default") for name, schema in meta["properties"].items()} == wanted
 
 
-def test_no_action_is_there_that_is_not(document: Any) -> None:
+def test_the_document_has_no_unknown_action(document: Any) -> None:
     assert set(document["components"]["schemas"]["Message"]["discriminator"]["mapping"]) == set(ACTIONS)
 
 
@@ -173,7 +173,7 @@ def is_as_documented(document: Any, operation: Any, answer: http.client.HTTPResp
     return True
 
 
-def test_examples_are_answered_as_it_says(server: ThreadedHTTPServer, document: Any) -> None:
+def test_examples_get_documented_answers(server: ThreadedHTTPServer, document: Any) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
     order = ("put", "post", "get", "head")
     found = {(path, method): each for path, of in document["paths"].items() for method, each in of.items()}
@@ -191,7 +191,7 @@ def test_examples_are_answered_as_it_says(server: ThreadedHTTPServer, document: 
     connection.close()
 
 
-def test_the_replies_to_examples_are_those_it_shows(server: ThreadedHTTPServer, document: Any) -> None:
+def test_the_documented_replies_to_examples_are_real(server: ThreadedHTTPServer, document: Any) -> None:
     operation = document["paths"]["/api/v1/cmd"]["post"]
     messages = at(document, operation["requestBody"])["content"]["application/json"]["examples"]
     replies = at(document, operation["responses"]["200"])["content"]["application/json"]["examples"]
@@ -245,7 +245,7 @@ def test_a_response_without_content_has_no_length(server: ThreadedHTTPServer) ->
     connection.close()
 
 
-def test_it_is_for_all_even_where_there_are_tokens(tmp_path: Path) -> None:
+def test_the_document_needs_no_token(tmp_path: Path) -> None:
     with open_storage(type="memory") as storage, with_token(storage, tmp_path) as server:
         assert ask(server, method="GET", path=OPENAPI)[0] == 200
         assert ask(server, method="GET", path="/api/v1/objects")[0] == 401
@@ -291,7 +291,7 @@ def command(page: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.no_cover
-def test_no_request_breaks_the_server_or_is_answered_otherwise_than_it_says(
+def test_random_requests_get_documented_answers(
     swift: DevSwift, tmp_path: Path
 ) -> None:
     """Expect no 500, no dropped connection and no undocumented answer. Each run sends the same requests."""

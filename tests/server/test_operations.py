@@ -57,7 +57,7 @@ def get(server: ThreadedHTTPServer, path: str, **headers: str) -> tuple[int, dic
 # health
 
 
-def test_a_server_that_lives_says_so(server: ThreadedHTTPServer) -> None:
+def test_a_running_server_is_alive(server: ThreadedHTTPServer) -> None:
     assert get(server, "/healthz")[0] == 200
     assert get(server, "/readyz")[0] == 200
     assert ask(server, "{}", path="/healthz")[0] == 405
@@ -94,7 +94,7 @@ def test_a_server_whose_store_is_away_is_alive_and_not_ready(
 @pytest.mark.parametrize(
     ("error", "ready", "listed"), [(PermissionDeniedError, 200, 403), (UnavailableError, 503, 503)]
 )
-def test_the_log_names_no_object_for_which_a_store_is_ready_or_not(
+def test_the_log_of_readiness_names_no_object(
     caplog: pytest.LogCaptureFixture, error: type[StorageError], ready: int, listed: int
 ) -> None:
     class Closed(MemoryStorage):
@@ -220,7 +220,7 @@ def test_metrics_count_jobs_transfers_and_retries(swift: DevSwift, tmp_path: Pat
         assert _metric(server, 'pfstorage_store_connections{state="busy"}') == 0
 
 
-def test_a_look_at_the_store_that_fails_oddly_is_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_does_not_end_the_checks_of_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "CACHE_SECONDS", 0.0)
     with contextlib.closing(open_storage("memory")) as storage, serving(StoreHandler(storage)) as server:
         plain = storage.list
@@ -454,11 +454,11 @@ def impatient() -> Iterator[ThreadedHTTPServer]:
         yield server
 
 
-def test_a_head_that_trickles_is_given_up(impatient: ThreadedHTTPServer) -> None:
+def test_a_connection_with_a_trickling_head_is_closed(impatient: ThreadedHTTPServer) -> None:
     _is_given_up(impatient, b"POST /api/v1/cmd HTTP/1.1\r\n", b"X")
 
 
-def test_a_head_that_falls_silent_is_given_up_long_before_an_idle_connection(
+def test_a_connection_with_a_silent_head_is_closed_long_before_an_idle_one(
     impatient: ThreadedHTTPServer,
 ) -> None:
     with socket.create_connection(("127.0.0.1", impatient.server_port), timeout=30) as connection:
@@ -468,7 +468,7 @@ def test_a_head_that_falls_silent_is_given_up_long_before_an_idle_connection(
         assert connection.recv(1000).startswith(b"HTTP/1.1 408 ")
 
 
-def test_a_body_that_trickles_is_given_up(impatient: ThreadedHTTPServer) -> None:
+def test_a_connection_with_a_trickling_body_is_closed(impatient: ThreadedHTTPServer) -> None:
     _is_given_up(impatient, request("POST", CMD, "Content-Length: 1000"), b" ")
 
 
@@ -487,7 +487,7 @@ def _is_given_up(server: ThreadedHTTPServer, beginning: bytes, then: bytes) -> N
     assert time.monotonic() - started < 10
 
 
-def test_too_many_connections_are_sent_away_and_room_comes_back(caplog: pytest.LogCaptureFixture) -> None:
+def test_surplus_connections_are_refused_until_there_is_room(caplog: pytest.LogCaptureFixture) -> None:
     with contextlib.closing(open_storage("memory")) as storage:
         made = ThreadedHTTPServer(("127.0.0.1", 0), StoreHandler(storage), ServerOptions(max_connections=2))
         with running_server(made) as server, contextlib.ExitStack() as stack:
@@ -626,7 +626,7 @@ def test_a_world_readable_configuration_with_a_key_is_reported(
     assert ("any user of this host can read --configFileLoad" in said) is is_reported
 
 
-def test_hup_makes_it_read_the_settings_again_if_they_are_good(tmp_path: Path) -> None:
+def test_sighup_loads_valid_settings(tmp_path: Path) -> None:
     settings, key = tmp_path / "settings.json", tmp_path / "key"
     settings.write_text('{"swift": {"container_name": "first"}}')
     key.touch(0o600)

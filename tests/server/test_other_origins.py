@@ -87,7 +87,7 @@ def test_a_put_and_a_request_that_needs_a_token_are_refused_too(server: Threaded
 @pytest.mark.parametrize(
     "path", ["/api/v1/cmd?action=ls", OBJECTS, "/healthz", "/api/v1/openapi.json", "/nothing", "/"]
 )
-def test_no_answer_is_a_resource_of_other_origins(server: ThreadedHTTPServer, path: str) -> None:
+def test_no_other_origin_may_embed_an_answer(server: ThreadedHTTPServer, path: str) -> None:
     assert asked(server, path).headers["cross-origin-resource-policy"] == "same-origin"
 
 

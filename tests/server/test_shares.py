@@ -235,7 +235,7 @@ def test_a_token_that_holds_all_connections_of_a_proxy_makes_room_for_another(
     assert all(map(is_open, taken[1:]))
 
 
-def test_work_with_the_store_is_ended_for_nobody(start: Start, clients: Clients, tmp_path: Path) -> None:
+def test_a_request_that_works_with_the_store_is_never_ended(start: Start, clients: Clients, tmp_path: Path) -> None:
     storage = Held()
     storage.put("x", io.BytesIO(b"1"), 1)
     server = start(storage)
@@ -261,7 +261,7 @@ def test_a_request_that_waits_for_a_permit_makes_room_for_another_address(start:
     assert [said(each)[0] for each in taken[1:]] == [404] * 3
 
 
-def test_a_reader_that_takes_its_time_makes_room_where_a_request_finds_none(
+def test_a_slow_reader_makes_room_when_a_request_finds_none(
     start: Start, clients: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pfstorage.server.http1.timed.CHECK_SECONDS", 0.02)
@@ -326,7 +326,7 @@ def events_of(job: str, *headers: str) -> bytes:
     return request("GET", f"/api/v1/jobs/{job}/events", *headers)
 
 
-def test_a_token_follows_so_many_jobs_at_once_and_leaves_the_others_to_others(
+def test_the_jobs_that_one_token_follows_are_limited(
     followed: Callable[..., tuple[ThreadedHTTPServer, str]], clients: Clients
 ) -> None:
     server, job = followed(guarded=True, max_connections=64, max_streams=3)
@@ -346,7 +346,7 @@ def said_head(connection: socket.socket) -> int:
     return int(connection.recv(12)[9:])
 
 
-def test_one_token_follows_no_more_than_half_of_those_that_may(
+def test_one_token_uses_at_most_half_of_the_places_to_follow_jobs(
     followed: Callable[..., tuple[ThreadedHTTPServer, str]], clients: Clients
 ) -> None:
     server, job = followed(guarded=True, max_connections=16)

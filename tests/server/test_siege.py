@@ -17,7 +17,7 @@ from benchmarks.hostile import KINDS
 @pytest.mark.skipif(
     not Path("/proc/self/fd").exists(), reason="the test reads the resources of the server from Linux's /proc"
 )
-def test_the_honest_see_no_error_while_others_attack(tmp_path: Path, record_property: Any) -> None:
+def test_honest_clients_see_no_error_while_others_attack(tmp_path: Path, record_property: Any) -> None:
     found = siege.besiege(tmp_path, clients=20, seconds=15, say=print, rows=3000, every=1, pause=0.1)
     print("\n".join(found.lines()))
     record_property("slower", found.slower)

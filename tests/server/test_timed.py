@@ -66,7 +66,7 @@ def test_a_client_that_sends_single_bytes_gets_no_more_time(pair: Pair) -> None:
         thread.join()
 
 
-def test_only_waiting_counts(pair: Pair) -> None:
+def test_only_waiting_time_counts(pair: Pair) -> None:
     stream, far = pair
     stream.set_budget(0.2)
     for _ in range(3):
@@ -75,7 +75,7 @@ def test_only_waiting_counts(pair: Pair) -> None:
         assert stream.read(1) == b"1"
 
 
-def test_bytes_bring_time_and_no_more_than_so_much(pair: Pair) -> None:
+def test_bytes_extend_the_time_up_to_a_limit(pair: Pair) -> None:
     stream, far = pair
     stream.set_budget(0.1, rate=1, limit=0.5)
     far.sendall(bytes(1000))
@@ -89,7 +89,7 @@ def test_bytes_bring_time_and_no_more_than_so_much(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("haste", [1.0, 1e6])
-def test_in_haste_bytes_bring_less_time(sockets: tuple[socket.socket, socket.socket], haste: float) -> None:
+def test_bytes_extend_the_time_less_when_the_client_must_hurry(sockets: tuple[socket.socket, socket.socket], haste: float) -> None:
     stream, far = TimedReader(TimedSocket(sockets[0]), lambda: haste), sockets[1]
     stream.set_budget(0.2, rate=1, limit=600)
     far.sendall(bytes(1000))

@@ -558,7 +558,7 @@ def test_the_search_finds_a_canary_in_each_form() -> None:
             assert found_in(text.encode(), {"it": secret}) == ["it"], text
 
 
-def test_all_that_was_asked_for_came_about(scene: Scene) -> None:
+def test_all_requests_of_the_scene_were_made(scene: Scene) -> None:
     records = [name for name in scene.outputs if name.startswith("content") and "/debug/" in name]
     assert len(records) > 60
     assert any("jobs.sqlite" in name for name in scene.outputs)
@@ -584,7 +584,7 @@ def test_all_that_was_asked_for_came_about(scene: Scene) -> None:
     assert ("Traceback" in log) == (scene.verbosity > 0)
 
 
-def test_no_secret_comes_out(scene: Scene, certificate: tuple[str, str]) -> None:
+def test_no_output_of_a_server_shows_a_secret(scene: Scene, certificate: tuple[str, str]) -> None:
     secrets = {**SECRETS, **{f"what Swift gave, {n}": token for n, token in enumerate(scene.proxy.given)}}
     lines = Path(certificate[1]).read_text().splitlines()[1:-1]
     secrets |= {f"line {n} of the key of TLS": line for n, line in enumerate(lines[:-1])}
@@ -604,7 +604,7 @@ def test_no_name_of_a_patient_is_in_the_log_of_a_server_that_is_left_running(sce
 
 
 @pytest.mark.parametrize("verbosity", ["0", "1", "3"])
-def test_no_secret_comes_out_of_the_command_line(
+def test_no_output_of_the_command_line_shows_a_secret(
     swift: DevSwift, command: Command, tmp_path: Path, verbosity: str
 ) -> None:
     (tmp_path / "tmp").mkdir()

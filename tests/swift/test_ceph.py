@@ -123,7 +123,7 @@ def test_an_object_that_can_not_be_verified_is_pulled_with_a_warning(ceph: Stora
 
 @pytest.mark.parametrize("after", [SECOND, FIRST, b"small", b""], ids=["other", "same", "small", "empty"])
 @pytest.mark.parametrize("settings", [{}, OTHER_SIZE], ids=["as-before", "other-size"])
-def test_a_push_replaces_such_an_object(ceph: Storage, after: bytes, settings: dict[str, Any]) -> None:
+def test_a_push_replaces_an_object_that_can_not_be_verified(ceph: Storage, after: bytes, settings: dict[str, Any]) -> None:
     put(ceph, FIRST)
     reply = put(ceph, after, settings)
     assert (reply["status"], reply["failed"]) == (True, [])
@@ -177,7 +177,7 @@ def test_bytes_that_come_too_few_are_no_object(ceph: Storage, proxy: Proxy) -> N
     assert read_tree(Path("out")) == {}
 
 
-def test_http_gives_it_out_whole_and_in_part(ceph: Storage) -> None:
+def test_http_serves_the_large_object_and_ranges_of_it(ceph: Storage) -> None:
     put(ceph, FIRST)
     with serving(StoreHandler(ceph)) as server:
         assert send(server, "GET", "/api/v1/objects/s/large")[2] == FIRST

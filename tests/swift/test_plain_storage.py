@@ -84,7 +84,7 @@ def test_a_login_by_tls_that_leads_to_plain_text_is_refused(
 
 
 @pytest.mark.parametrize("has_token", [False, True])
-def test_so_is_a_storage_url_of_the_settings(granting: Granting, proxy: Proxy, has_token: bool) -> None:
+def test_a_plain_text_storage_url_of_the_settings_is_refused(granting: Granting, proxy: Proxy, has_token: bool) -> None:
     override = {"object_storage_url": f" http://127.0.0.1:{proxy.port}/v1/AUTH_chris "}
     token = {"auth_token": "canary"} if has_token else {}
     require_refusal(granting("https", os_options={**override, **token}), proxy)
@@ -99,7 +99,7 @@ def test_each_region_of_a_keystone_is_judged_by_its_own_url(granting: Granting, 
         storage.head("a")
 
 
-def test_the_sdk_gets_no_token_for_it_either(granting: Granting, proxy: Proxy) -> None:
+def test_the_sdk_gets_no_token_for_plain_text_either(granting: Granting, proxy: Proxy) -> None:
     with (
         open_storage(**granting()) as storage,
         pytest.raises(Exception, match="uses TLS, but the storage URL does not"),
@@ -108,7 +108,7 @@ def test_the_sdk_gets_no_token_for_it_either(granting: Granting, proxy: Proxy) -
     assert proxy.exchanges == []
 
 
-def test_it_is_used_with_a_warning_if_that_is_allowed(
+def test_plain_text_is_used_with_a_warning_if_a_setting_allows_it(
     granting: Granting, proxy: Proxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     with open_storage(**granting(allow_plain_storage=True)) as storage:

@@ -354,7 +354,7 @@ def is_other(exchange: Exchange) -> bool:
 
 @pytest.mark.parametrize("status", [403, 404])
 @pytest.mark.parametrize("where", [is_account, is_versions, is_other])
-def test_it_removes_nothing_while_anything_can_not_be_read(
+def test_a_sweep_removes_nothing_while_a_manifest_can_not_be_read(
     store: Storage, proxy: Proxy, raw: swiftclient.Connection, status: int, where: Callable[[Exchange], bool]
 ) -> None:
     push(store, FIRST)

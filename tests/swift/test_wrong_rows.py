@@ -94,7 +94,7 @@ def test_a_wrong_row_that_passes_is_asked_for_again(swift: DevSwift, proxy: Prox
         assert [row.key for row in storage.list()] == ["a"]
 
 
-def test_so_it_is_in_a_page_that_is_read_as_it_comes(swift: DevSwift, proxy: Proxy) -> None:
+def test_a_wrong_row_is_the_same_error_in_a_streamed_page(swift: DevSwift, proxy: Proxy) -> None:
     rows = [{**ROW, "name": f"{number:06}"} for number in range(5000)] + [{**ROW, "name": "z", "hash": [5]}]
     with open_at(proxy, swift, retries=0) as storage:
         storage.put("a", io.BytesIO(b"a"), 1)

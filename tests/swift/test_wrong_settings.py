@@ -99,7 +99,7 @@ def test_a_file_of_certificates_that_was_mended_is_read_again(
             storage.head("a")
 
 
-def test_an_insecure_one_is_used_with_a_warning(
+def test_an_insecure_store_is_used_with_a_warning(
     authority: Authority, fronted: Fronted, command: Command
 ) -> None:
     _, options = fronted(authority.context("another.example.org", NOW - DAY))

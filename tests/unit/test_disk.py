@@ -54,7 +54,7 @@ TARGETS: dict[str, dict[str, bytes]] = {
 
 @pytest.mark.parametrize("folds", [False, True])
 @pytest.mark.parametrize("target", TARGETS)
-def test_it_is_found_whether_names_of_another_case_are_the_same(
+def test_a_probe_finds_whether_names_are_case_insensitive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, folds: bool
 ) -> None:
     write_tree(tmp_path, TARGETS[target])
@@ -75,7 +75,7 @@ def test_two_links_to_one_file_are_not_taken_for_one_name(tmp_path: Path) -> Non
     assert LocalTree("e").folds_names() is False
 
 
-def test_a_target_that_cannot_be_asked_is_taken_not_to_fold(
+def test_a_target_that_cannot_be_probed_counts_as_case_sensitive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "scandir", refuse(errno.EACCES))

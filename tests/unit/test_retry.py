@@ -209,7 +209,7 @@ def test_a_pause_ends_as_soon_as_it_should() -> None:
     assert time.monotonic() - started < SOON
 
 
-def test_nothing_is_tried_any_more_once_it_is_given_up() -> None:
+def test_nothing_is_retried_after_a_cancellation() -> None:
     cancellation = CancellationToken(grace_seconds=0.0)
     cancellation.cancel()
     time.sleep(0.001)

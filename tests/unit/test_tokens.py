@@ -620,7 +620,7 @@ def test_a_token_ends_while_the_server_runs(monkeypatch: pytest.MonkeyPatch) -> 
     assert not is_accepted(file, ANN)
 
 
-def test_an_order_to_read_it_again_is_followed_and_never_raises(
+def test_reload_reads_the_file_and_never_raises(
     aged: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tokens, "_version_of", lambda status: (1,))  # no change is seen
