@@ -123,7 +123,7 @@ def test_a_swift_keeps_the_time_both_ways(swift: DevSwift, memory: Path, through
             assert storage.head("s/of 11 digits").mtime_ns == TIMES["of 11 digits"]
             assert run(storage, "objPull", **PULL, audit=True)["status"] is True
             assert (read_tree(memory / "out"), mtimes(memory / "out")) == (tree, times)
-            # the time in the names of its segments identifies a large object
+            # a push recognises the large object by the time in the names of its segments
             (memory / "data" / "large").touch()
             os.utime("data/large", ns=(0, TIMES["before 1"]))
             assert run(storage, "objPut", **PUT)["skipped"] == len(tree)

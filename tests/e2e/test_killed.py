@@ -47,7 +47,7 @@ class Command:
 
     @contextlib.contextmanager
     def started(self, action: str) -> Iterator[subprocess.Popen[str]]:
-        """Run *action* while the block runs, and kill its processes at the end of the block."""
+        """Run *action* while the block runs, and kill its process at the end of the block."""
         flags = {
             "--swiftAuthUrl": self.proxy.auth_url,
             "--swiftContainer": self.container,

@@ -274,7 +274,7 @@ def test_secrets_that_others_can_read_are_reported_at_the_start(
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from Linux's /proc")
 @pytest.mark.parametrize("echo", [[["x" * 90] * 9] * 1000, "x" * 1_000_000, "\u00e9" * 500_000], ids=range(3))
 def test_clients_that_read_nothing_take_little_memory(served: Served, echo: object) -> None:
-    """The object is larger than the buffers of the system for each connection."""
+    """Each reply is larger than the buffers of the system for a connection."""
     text = json.dumps({**HELLO, "meta": {"askAbout": "echoBack", "echoBack": echo}}, ensure_ascii=False)
     answer(served.port, post(json.dumps(HELLO)))
     before = peak_memory(served)

@@ -107,7 +107,7 @@ def test_a_listing_goes_on_and_warns(store: Path, top: Path) -> None:
     assert ([row["name"] for row in below["ls"]], left_out(below)) == (["d/e"], ["d/no/"])
     assert level["status"] is True
     assert (none["status"], left_out(none)) == (True, [])
-    # the whole listing
+    # the unreadable directory is the whole listing
     assert (itself["status"], itself["error"]["type"]) == (False, "PermissionDeniedError")
 
 

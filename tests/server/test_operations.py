@@ -608,7 +608,7 @@ def test_a_typo_in_the_tokens_gives_nobody_more_rights(tmp_path: Path, command: 
     assert token not in done.stderr
 
 
-def test_a_store_that_is_away_at_the_start_is_reported(tmp_path: Path) -> None:
+def test_a_store_that_does_not_exist_yet_is_reported(tmp_path: Path) -> None:
     with server_process(tmp_path, *STORE, "--forever") as served:
         served.process.send_signal(signal.SIGHUP)
         served.wait_for_output("serves store (which the first upload creates)")
