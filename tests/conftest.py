@@ -147,7 +147,7 @@ def swift_storage(swift: DevSwift) -> Iterator[Storage]:
 
 @pytest.fixture(scope="session")
 def dicom_files() -> Path:
-    """The directory of real DICOM files, some in subdirectories, that pydicom brings."""
+    """Return the directory of real DICOM files of pydicom, some in subdirectories."""
     import pydicom.data
 
     return Path(pydicom.data.__file__).parent / "test_files"
@@ -155,7 +155,7 @@ def dicom_files() -> Path:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """A certificate for localhost that signs itself, and its key."""
+    """Make a self-signed certificate for localhost, and its key."""
     return make_certificate(tmp_path_factory.mktemp("tls"))
 
 

@@ -1,4 +1,4 @@
-"""The server's own files, where messages may name local files: none reads, replaces or goes into one."""
+"""The deny-list: no message reads, replaces or enters the server's own files, even below an allowed root."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job means the files and the store that its message meant, in whatever process it is done."""
+"""The origin of a job: each process runs it with the files and the store of its message."""
 
 from __future__ import annotations
 

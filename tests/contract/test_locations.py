@@ -1,4 +1,4 @@
-"""One rule for empty components: they mean nothing in a location, at each entry point and in each store."""
+"""Empty components of a location: each interface and each store ignores them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``fileList`` of a pull: objects by their names, which need not be listed."""
+"""``fileList`` of a pull: objects by their names, without a listing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The metas and settings that say how files are moved, by messages on every store."""
+"""The metas and settings of transfers, by messages on every store."""
 
 from __future__ import annotations
 

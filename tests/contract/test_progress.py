@@ -1,4 +1,4 @@
-"""How far a transfer is: for a person at a terminal, for a log, and for a program that asks."""
+"""The progress of a transfer: on a terminal, in a log, and for a callback."""
 
 from __future__ import annotations
 

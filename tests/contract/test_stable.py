@@ -1,4 +1,4 @@
-"""The meta ``stable``: a file that was modified just now may be written still, and is left for a later push."""
+"""The meta ``stable``: a push skips files that were modified just now, since a program may still write them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: flags, exit statuses, and that stdout is the reply alone."""
+"""The command line: its flags, its exit statuses, and its stdout, which has only the reply."""
 
 from __future__ import annotations
 

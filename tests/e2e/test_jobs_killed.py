@@ -1,4 +1,4 @@
-"""Ten jobs in a process that is killed in their middle, and the one after it; a job that is cancelled in its middle."""
+"""Ten jobs in a process that is killed in their middle, and in the next process. A job that is cancelled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""stdout and stderr: a reply is written whole or the command fails, however slow its reader is."""
+"""stdout and stderr: a command writes its whole reply, also to a slow reader, or fails."""
 
 from __future__ import annotations
 

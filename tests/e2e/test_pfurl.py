@@ -1,4 +1,4 @@
-"""pfurl: the client that the pf* family speaks with, as it is published; and ``--remote``, which is made of it."""
+"""The published pfurl, the client of the pf* family, and ``--remote``, which uses it."""
 
 from __future__ import annotations
 

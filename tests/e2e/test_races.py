@@ -1,4 +1,4 @@
-"""Several processes at work on one key: the object is always whole, and always from one of them."""
+"""Several processes that write one key: the object is always complete, and always from one of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bandwidth, by a real clock."""
+"""The rate limit, measured with a real clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many processes transfer one tree: each file is in one share, with the commands of the documentation."""
+"""Many processes that transfer one tree with the commands of the documentation: each file is in one share."""
 
 from __future__ import annotations
 

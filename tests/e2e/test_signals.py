@@ -1,4 +1,4 @@
-"""Signals that end the command: each in its way, from its first moment on, and with nothing left behind."""
+"""Signals that end the command, from its first moment on: the exit status of each, and no leftovers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Content types: by the first bytes and one table, the same on every host and by whatever way an object comes."""
+"""Content types: the first bytes and one table determine them, on every host and for each way to upload."""
 
 from __future__ import annotations
 

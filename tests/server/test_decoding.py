@@ -1,4 +1,4 @@
-"""Text from outside is taken with a byte order mark and in the encodings of Windows, and secrets without a line end."""
+"""Input text may have a byte order mark or an encoding of Windows, and secrets lose their final line end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Long replies over HTTP: they leave as their rows come, are never held whole, and are never taken for whole if cut."""
+"""Long replies over HTTP: the server streams their rows, and a client recognises a reply that was cut."""
 
 from __future__ import annotations
 

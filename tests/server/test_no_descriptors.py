@@ -1,4 +1,4 @@
-"""Where a process can open no more files, each answer says so by 503, and all is well again when it can."""
+"""A process that can open no more files answers 503, and works again when it can."""
 
 from __future__ import annotations
 

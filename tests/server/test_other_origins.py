@@ -1,4 +1,4 @@
-"""Pages of other origins learn nothing of objects, and no object acts for the page of the server."""
+"""Other origins: their pages learn nothing about objects, and no object runs in the origin of the server."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ def elsewhere() -> Iterator[str]:
             self.wfile.write(b"<!doctype html><body>")
 
         def log_message(self, *_: Any) -> None:
-            """Keep quiet."""
+            """Log nothing."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as pages:
         thread = threading.Thread(target=pages.serve_forever, kwargs={"poll_interval": 0.01})

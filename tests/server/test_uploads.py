@@ -1,4 +1,4 @@
-"""Uploads over HTTP: they are stored as a push stores a file, in segments, within the bandwidth, verified."""
+"""Uploads over HTTP: the server stores them like files of a push, in segments, rate-limited and verified."""
 
 from __future__ import annotations
 

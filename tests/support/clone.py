@@ -1,4 +1,4 @@
-"""A stand-in for stores that speak some Swift."""
+"""A stand-in for stores that implement a part of Swift."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 
 class Clone:
-    """A store that speaks some Swift and names no transactions.
+    """A store that implements a part of Swift and names no transactions.
 
     *status* is for paths that end so, *once* for one request each; *headers* go with all answers.
     """
@@ -52,7 +52,7 @@ class Clone:
             do_GET = do_PUT = do_HEAD = do_DELETE = do_COPY = answer
 
             def log_message(self, *_: Any) -> None:
-                """Keep quiet."""
+                """Log nothing."""
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.options = {

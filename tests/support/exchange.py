@@ -32,7 +32,7 @@ HELLO: dict[str, Any] = {"action": "hello", "meta": {"askAbout": "echoBack", "ec
 
 @dataclass(frozen=True)
 class Answer:
-    """One HTTP response, as it stood on the wire."""
+    """One HTTP response, with its original bytes."""
 
     status: int
     headers: dict[str, str]
@@ -265,7 +265,7 @@ class Served:
 def server_process(
     directory: Path, *flags: str, program: tuple[str, ...] = ("-m", "pfstorage"), **environ: str
 ) -> Iterator[Served]:
-    """Run a server in *directory*, on a free port; it is ended with the block, if it did not end itself."""
+    """Run a server in *directory*, on a free port, and kill it at the end of the block if it still runs."""
     given = ("--server", "--ipSelf", "127.0.0.1", "--portSelf", "0", *transports[-1].flags, *flags)
     process = subprocess.Popen(
         [sys.executable, *program, *given],

@@ -11,7 +11,7 @@ from pfstorage.settings.model import Settings
 
 
 class Held(MemoryStorage):
-    """A store whose objects do not come before they are released."""
+    """A store that returns its objects only after they are released."""
 
     def __init__(self) -> None:
         super().__init__(Settings(type="memory"))

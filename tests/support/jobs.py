@@ -1,4 +1,4 @@
-"""Jobs: a dispatcher that keeps them, orders that tests hold back, and their files."""
+"""Jobs: a dispatcher that keeps them, job requests that tests hold, and damaged files of jobs."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class JobClient:
         return self.answer(action, owner, permissions, **meta).body
 
     def finish(self, action: str, **meta: Any) -> dict[str, Any]:
-        """Begin a job, and return its status when it is over."""
+        """Start a job, and return its final status."""
         job = self.ask(action, **meta, **{"async": True})["job"]
         return self.ask("jobStatus", job=job, wait=30)
 

@@ -71,7 +71,7 @@ def keystone(swift: DevSwift) -> Iterator[str]:
             self.answer(201, {"token": content}, X_Subject_Token=token)
 
         def log_message(self, *_: Any) -> None:
-            """Keep quiet."""
+            """Log nothing."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Keystone) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

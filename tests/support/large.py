@@ -34,7 +34,7 @@ def is_manifest(exchange: Exchange) -> bool:
 
 @contextlib.contextmanager
 def raw_connection(swift: DevSwift) -> Iterator[swiftclient.Connection]:
-    """The store itself: neither pfstorage nor a proxy is between."""
+    """Connect to the store itself, without pfstorage and without a proxy."""
     connection = swiftclient.Connection(swift.auth_url, swift.user, swift.key)
     try:
         yield connection

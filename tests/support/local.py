@@ -73,7 +73,7 @@ def in_threads(calls: list[Callable[[], object]]) -> list[BaseException]:
 
 @contextlib.contextmanager
 def mounted(directory: Path, kind: str, *options: str) -> Iterator[Path]:
-    """Mount an empty file system, where the system lets one be mounted."""
+    """Mount an empty file system, if the system permits it."""
     directory.mkdir()
     done = subprocess.run(["mount", "-t", kind, *options, kind, directory], capture_output=True)
     if done.returncode:

@@ -1,4 +1,4 @@
-"""The file of jobs as tests look into it, and as former versions made it."""
+"""The file of jobs: its contents, and the tables of earlier versions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _STATES = "('queued', 'running', 'done', 'failed', 'cancelled')"
 
 
 def old_schema(version: int) -> str:
-    """Return the statements by which an older version made its table: 1 is that of 3.0.0."""
+    """Return the SQL with which an older version created its table: 1 is that of 3.0.0."""
     origin = "origin TEXT NOT NULL," if version == 2 else ""
     return f"""
         CREATE TABLE job (

@@ -116,7 +116,7 @@ class Listener:
                 self._held -= set(sockets)
 
     def close(self) -> None:
-        """End all connections, and return when nothing runs any more."""
+        """End all connections, and return when all threads have ended."""
         self.closing.set()
         with self._lock:
             for each in (self._listener, *self._held):
@@ -162,7 +162,7 @@ def serve_peers() -> Iterator[Serving]:
 
 @pytest.fixture
 def connect() -> Iterator[Connecting]:
-    """Make connections, which end before the servers do."""
+    """Make connections, which are closed before the servers."""
     with contextlib.ExitStack() as stack:
 
         def make(
@@ -181,7 +181,7 @@ def connect() -> Iterator[Connecting]:
 
 @pytest.fixture(scope="module")
 def peer_certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for 127.0.0.1 that signs itself, with its key."""
+    """Make a self-signed certificate for 127.0.0.1, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.datetime.now(datetime.timezone.utc)

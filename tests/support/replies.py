@@ -23,7 +23,7 @@ def without_volatile(reply: Any) -> Any:
 
 
 def decoded(text: str) -> list[Any]:
-    """Return the JSON objects that stand one after another in *text*."""
+    """Return the JSON objects in *text*, in order."""
     decoder, replies, text = json.JSONDecoder(), [], text.strip()
     while text:
         reply, end = decoder.raw_decode(text)

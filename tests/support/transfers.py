@@ -23,7 +23,7 @@ SOON = 10.0
 
 
 def filled(storage: Storage, count: int, size: int = 4, directory: str = "out") -> list[Transfer]:
-    """Put so many objects into *storage*; return how they are pulled into *directory*."""
+    """Put so many objects into *storage*. Return the plan that pulls them into *directory*."""
     tree = LocalTree(directory)
     plan = []
     for number in range(count):

@@ -1,4 +1,4 @@
-"""A wire between a client and a server that can be cut, or lie."""
+"""A proxy of bytes between a client and a server, which can cut connections or change bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No secret comes out, and no name of a patient gets into the log: canaries sit in all places, and all is searched.
+"""No output shows a secret, and no log the name of a patient: the tests put canaries everywhere, and search all output.
 
 A server is a process over a real Swift. It is asked for everything that it does, well and badly;
 then each thing that it has written or answered is searched for each canary, in each form that it could have.

@@ -1,4 +1,4 @@
-"""A store that gives no manifests out, as Ceph's gateway: its large objects are moved, and checked as far as can be."""
+"""A store that does not return manifests, like Ceph's gateway: large objects are moved, and verified if possible."""
 
 from __future__ import annotations
 

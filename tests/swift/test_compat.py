@@ -1,4 +1,4 @@
-"""Code written for 2.x runs as it is."""
+"""Code written for 2.x runs unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A listing is not existence: whatever certifies that objects are there asks for them."""
+"""Existence of objects: a reply that certifies it asks for the objects, and does not trust a listing."""
 
 from __future__ import annotations
 

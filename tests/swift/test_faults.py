@@ -1,4 +1,4 @@
-"""Every fault in every action: it is made good, or named; never a wrong file, a leftover or a hang."""
+"""Every fault in every action: a retry repairs it, or the reply names it. No wrong file, no leftover, no hang."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def test_errors_of_a_keystone_are_about_the_login(status: int, kind: type[Except
             self.end_headers()
 
         def log_message(self, *_: Any) -> None:
-            """Keep quiet."""
+            """Log nothing."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Keystone) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -159,7 +159,7 @@ def test_an_answer_of_no_keystone_is_a_wrong_setting_unless_it_was_right_before(
             self.wfile.write(body)
 
         def log_message(self, *_: Any) -> None:
-            """Keep quiet."""
+            """Log nothing."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Keystone) as server:
         threading.Thread(target=server.serve_forever).start()
@@ -242,7 +242,7 @@ def test_each_kind_of_login_sends_a_request_that_keystone_accepts(
             self.wfile.write(body)
 
         def log_message(self, *_: Any) -> None:
-            """Keep quiet."""
+            """Log nothing."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Keystone) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

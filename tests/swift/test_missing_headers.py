@@ -264,7 +264,7 @@ def listing(swift: DevSwift, *rows: dict[str, Any]) -> Iterator[Storage]:
             self.end_headers()
 
         def log_message(self, *_: Any) -> None:
-            """Keep quiet."""
+            """Log nothing."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Lister) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

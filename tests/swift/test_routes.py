@@ -1,4 +1,4 @@
-"""By which proxy a store is reached, and that no secret goes to one in a way that it does not ask for."""
+"""The choice of a proxy for a store, and the secrets that a proxy may see."""
 
 from __future__ import annotations
 

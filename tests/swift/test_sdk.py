@@ -1,4 +1,4 @@
-"""The swiftclient ``Connection`` that callers of 2.x get: it obeys the settings as all else does."""
+"""The swiftclient ``Connection`` for callers of 2.x: it obeys the settings."""
 
 from __future__ import annotations
 

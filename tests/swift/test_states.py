@@ -279,7 +279,7 @@ class Moving:
                 self.end_headers()
 
             def log_message(self, *_: Any) -> None:
-                """Keep quiet."""
+                """Log nothing."""
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.auth_url = f"http://127.0.0.1:{self.server.server_port}/auth/v1.0"

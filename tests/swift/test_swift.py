@@ -508,7 +508,7 @@ def test_a_listing_that_is_none_or_never_ends_is_refused(
             self.wfile.write(content)
 
         def log_message(self, *_: Any) -> None:
-            """Keep quiet."""
+            """Log nothing."""
 
     monkeypatch.setattr("pfstorage.backends.swift.listing.ROWS_PER_PAGE", 1)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Liar) as server:

@@ -1,4 +1,4 @@
-"""Keys that can't be local side by side, as a real file system sees it, and as one that folds names would."""
+"""Keys that collide as local files, in a real file system and in a case-insensitive one."""
 
 from __future__ import annotations
 

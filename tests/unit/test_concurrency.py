@@ -1,4 +1,4 @@
-"""How many files at once, and how many bytes a second: by a clock of the test's own, and by a real one."""
+"""Adaptive concurrency and the rate limit, with a simulated clock and with a real one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where settings come from, which one wins, and that secrets stay inside."""
+"""The sources of settings, their order, and the redaction of secrets."""
 
 from __future__ import annotations
 

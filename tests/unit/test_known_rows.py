@@ -1,4 +1,4 @@
-"""A directory of files that is listed again is not read again, and shows each change all the same."""
+"""The cache of rows: a second listing does not read unchanged files again, and shows each change."""
 
 from __future__ import annotations
 

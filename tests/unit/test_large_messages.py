@@ -1,4 +1,4 @@
-"""Large messages: one at a time is decoded, nothing keeps it longer than it is needed, and no reply is much larger."""
+"""Large messages: the server decodes one at a time, frees it early, and sends no much larger reply."""
 
 from __future__ import annotations
 

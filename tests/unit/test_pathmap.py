@@ -1,4 +1,4 @@
-"""Keys and local paths: nothing leads out, and push then pull is the identity."""
+"""Keys and local paths: no key leaves the target, and push then pull is the identity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reply: its text is that of 2.x to the letter, and a long one stays small."""
+"""Replies: the text is exactly that of 2.x, and a long reply takes little memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The working directory: by the name that the shell has for it, and when it is not there any more."""
+"""The working directory: by the name of the shell, and after its removal."""
 
 from __future__ import annotations
 

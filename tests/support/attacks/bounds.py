@@ -1,4 +1,4 @@
-"""Messages that are small and ask for much, and settings that no request may change, whatever its token."""
+"""Small messages that ask for much, and settings that no token may change."""
 
 from __future__ import annotations
 

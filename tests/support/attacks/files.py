@@ -1,4 +1,4 @@
-"""Local files and keys that a token is not for."""
+"""Local files and keys outside the permissions of a token."""
 
 from __future__ import annotations
 

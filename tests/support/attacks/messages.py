@@ -1,4 +1,4 @@
-"""Bodies that are no messages, and messages whose values are no use."""
+"""Bodies that are no messages, and messages with invalid values."""
 
 from __future__ import annotations
 
