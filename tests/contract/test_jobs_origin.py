@@ -73,13 +73,13 @@ def jobs_of(
 def submitted(
     storage: Storage, state: Path, roots: tuple[Path | str, ...], action: str, meta: Meta
 ) -> dict[str, Any]:
-    """Queue a job in a process that ends before it is begun; return the reply to it."""
+    """Queue a job in a process that ends before the job starts. Return the reply."""
     with jobs_of(storage, state, *roots) as (handler, context):
         return handler.run({"action": action, "meta": {**meta, "async": True}}, context)
 
 
 def resumed(storage: Storage, state: Path, *roots: Path | str) -> dict[str, Any]:
-    """Return the status of the only job once the process that came next has done it."""
+    """Return the status of the only job after the next process has finished it."""
     with jobs_of(storage, state, *roots) as (handler, context):
         assert context.jobs is not None
         context.jobs.start()

@@ -139,7 +139,7 @@ def test_a_store_of_files_on_such_a_file_system_reports_the_bytes_read(tmp_path:
 
 
 def change_in_place(path: Path, offset: int = 0) -> None:
-    """Write as ``exiftool -P`` does: into the file, and with the time that it had."""
+    """Write into the file and restore its time, as ``exiftool -P`` does."""
     status = path.stat()
     with path.open("r+b") as file:
         file.seek(offset)

@@ -262,7 +262,7 @@ def lists(tmp_path: Path) -> Path:
 
 
 def test_an_access_list_is_kept(lists: Path) -> None:
-    """Without it, the rights of its mask would be those of the group, which has none."""
+    """Without the access list, the permissions of its mask would be those of the group, which has none."""
     assert mode("out/a") == 0o640
     with LocalTree("out").atomic_file(("a",)):
         pass

@@ -186,7 +186,7 @@ def test_stable_works_below_a_root_and_in_a_job(storage: Storage, tree: Path) ->
 
 
 def writing(change: Callable[[], object]) -> Storage:
-    """Return a store that has *change* called when a file is being read for it."""
+    """Return a store that calls *change* while it reads a file."""
 
     class Busy(MemoryStorage):
         def put(self, key: str, body: Any, size: int, *more: Any, **named: Any) -> Any:

@@ -443,7 +443,7 @@ def test_an_object_that_is_written_over_while_it_is_copied_is_not_copied(
 
 @pytest.mark.parametrize("content", [b"yyy", b"xxxx"], ids=["other bytes", "more bytes"])
 def test_bytes_that_were_just_read_may_be_of_another_object(tmp_path: Path, content: bytes) -> None:
-    """The file is looked at after its bytes were read: between the two, they may have changed."""
+    """The store reads the status of the file after its bytes, which may have changed in between."""
     path = tmp_path / "a"
     path.write_bytes(b"xxx")
     with path.open("rb", buffering=0) as file:

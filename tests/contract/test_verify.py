@@ -323,7 +323,7 @@ def test_an_audit_sends_one_head_for_each_object(tmp_path: Path, lag: int) -> No
 
 
 class Unlisted(MemoryStorage):
-    """A store that lists nothing any more when it has got something."""
+    """A store that lists nothing after the first put."""
 
     error: StorageError = UnavailableError("gone")
     heads = 0

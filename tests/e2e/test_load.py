@@ -97,7 +97,7 @@ def served(directory: Path, swift: DevSwift, *flags: str) -> Iterator[Served]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """The files of a store, which outlive it."""
+    """The files of a store, which remain after it."""
     with running(directory=tmp_path / "swift") as swift, served(tmp_path, swift) as server:
         write_tree(tmp_path, {f"data/{number:02}": b"%04d" % number * 512 for number in range(40)})
         push = message("objPush", putSpec="data", inLocation="chris", mapLocationOver="data")

@@ -200,7 +200,7 @@ def test_an_upload_is_never_whole_in_memory(served: Served, tmp_path: Path) -> N
 
 
 def vanish(port: int, data: bytes, *, read: int = 0, reset: bool) -> None:
-    """Send *data*, read some bytes of the reply, and go away."""
+    """Send *data*, read some bytes of the reply, and disconnect."""
     with connected(port) as connection:
         connection.sendall(data)
         if read:

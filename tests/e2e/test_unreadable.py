@@ -204,7 +204,7 @@ def test_a_store_that_may_not_be_read_at_all_is_an_error(store: Path, top: Path)
 
 
 def test_a_caller_that_ignores_warnings_gets_an_error(store: Path, top: Path) -> None:
-    """No code takes a listing for whole that isn't."""
+    """No program may take an incomplete listing for complete."""
     program = """
 import os
 from pfstorage import open_storage

@@ -73,7 +73,7 @@ def honest(server: ThreadedHTTPServer) -> Iterator[http.client.HTTPConnection]:
 
 
 def asked(connection: http.client.HTTPConnection, token: str, path: str) -> tuple[int, bytes]:
-    """Have the honest *connection* list *path*; return the status and the body."""
+    """List *path* over the honest *connection*. Return the status and the body."""
     connection.request("POST", "/api/v1/cmd", message("ls", path=path), {"Authorization": f"Bearer {token}"})
     answer = connection.getresponse()
     return answer.status, answer.read()

@@ -86,7 +86,7 @@ class Ears:
         return {}
 
     def hear(self, data: bytes) -> list[Heard]:
-        """Return the requests that the server takes of *data*."""
+        """Return the requests that the server accepts in *data*."""
         self._heard = []
         near, far = socket.socketpair()
         with near, far:

@@ -250,7 +250,7 @@ def test_rows_pass_until_the_stop_is_requested() -> None:
 
 @pytest.fixture
 def silent(swift: DevSwift, proxy: Proxy) -> Iterator[Storage]:
-    """A Swift that has logged its clients in, and answers nothing after that."""
+    """A Swift that answers logins, and no other request."""
     with open_storage(**swift_options(swift, auth_url=proxy.auth_url)) as storage:
         storage.put("a", io.BytesIO(b"x"), 1)
         assert [row.key for row in storage.list()] == ["a"]

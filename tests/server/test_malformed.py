@@ -590,7 +590,7 @@ def test_a_slow_body_gets_a_reply_that_says_so(impatient: ThreadedHTTPServer) ->
 
 
 class Rogue(StoreHandler):
-    """A dispatcher whose actions break every promise."""
+    """A dispatcher with actions that violate their interface."""
 
     def raise_process(self, *, request: object) -> dict[str, object]:
         raise ZeroDivisionError("in an action")

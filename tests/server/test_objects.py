@@ -200,7 +200,7 @@ class Replaced(MemoryStorage):
         return super().get(key, sink, byte_range)
 
     def replace_now(self) -> None:
-        """Be replaced between two tries of a download."""
+        """Raise the error of an object that is replaced between two tries of a download."""
         raise object_changed_error("a")
 
 

@@ -473,7 +473,7 @@ def test_a_connection_with_a_trickling_body_is_closed(impatient: ThreadedHTTPSer
 
 
 def _is_given_up(server: ThreadedHTTPServer, beginning: bytes, then: bytes) -> None:
-    """Send *beginning*, and *then* again and again; the server must have enough of it soon."""
+    """Send *beginning*, and *then* repeatedly. The server must answer soon."""
     started = time.monotonic()
     with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as connection:
         connection.sendall(beginning)

@@ -82,7 +82,7 @@ def rest_of(connection: socket.socket) -> bytes:
 
 
 def said(connection: socket.socket) -> tuple[int, dict[str, str]]:
-    """Return the status and the headers of the answer that comes."""
+    """Return the status and the headers of the next answer."""
     answer = http.client.HTTPResponse(connection)
     answer.begin()
     answer.read()

@@ -87,7 +87,7 @@ def metrics(port: int) -> list[str]:
 
 @contextlib.contextmanager
 def silent_store() -> Iterator[tuple[str, threading.Semaphore]]:
-    """A store that takes connections and says nothing; the semaphore counts them."""
+    """A silent store: it accepts connections, and the semaphore counts them."""
     asked, held = threading.Semaphore(0), []
     with socket.create_server(("127.0.0.1", 0)) as listener:
 

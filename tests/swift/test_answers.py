@@ -43,7 +43,7 @@ def is_account(exchange: Exchange) -> bool:
 
 @pytest.fixture
 def storage(swift: DevSwift, proxy: Proxy) -> Iterator[Storage]:
-    """A container with one object, and a storage that has to log in yet."""
+    """A container with one object, and a storage that has not logged in yet."""
     options = swift_options(swift, auth_url=proxy.auth_url)
     with open_storage(**options) as made:
         made.put("s/a", io.BytesIO(b"abc"), 3)

@@ -62,7 +62,7 @@ def finished_in(directory: Path) -> list[str]:
 def stopped_when(
     ready: Callable[[], bool], storage: Storage, action: str, **meta: Any
 ) -> tuple[dict[str, Any], float]:
-    """Run *action*, ask it to stop once *ready* holds; return the reply and how long it took from then on."""
+    """Run *action*, and cancel it when *ready* returns true. Return the reply and the seconds since then."""
     cancellation, replies = CancellationToken(), []
     thread = threading.Thread(target=lambda: replies.append(run(storage, action, cancellation, **meta)))
     thread.start()

@@ -76,7 +76,7 @@ def ask(
 
 
 def command(*arguments: object, code: str = "") -> subprocess.CompletedProcess[str]:
-    """Run the server where it is expected to end by itself; with *code* before it, if given."""
+    """Run a server that should end by itself, after *code*, if given."""
     run = f"import sys\n{code}\nfrom pfstorage.devswift import server\nsys.exit(server.main(sys.argv[1:]))"
     how = ["-c", run] if code else ["-m", "pfstorage.devswift"]
     return subprocess.run(

@@ -215,7 +215,7 @@ def test_the_proxy_changes_nothing_by_itself(swift: DevSwift, proxy: Proxy) -> N
 
 
 def within(fault: Fault) -> dict[str, Any]:
-    """Return settings that are patient but where *fault* is a silence: a busy machine is no failure."""
+    """Return settings with long time limits, unless *fault* is a silence: a busy machine is no failure."""
     return {"timeout": TIMEOUT} if fault.kind == "stall" else {}
 
 

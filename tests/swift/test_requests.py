@@ -104,7 +104,7 @@ def test_of_a_tree_that_changed_only_the_changes_are_sent(run: Run) -> None:
 
 @pytest.mark.parametrize("workers", [1, 4])
 def test_a_first_push_is_refused_its_listing_and_makes_the_container(run: Run, workers: int) -> None:
-    """Beside the login and a PUT for each file: a listing that finds no container, and the container's PUT."""
+    """Besides the login and a PUT for each file: a listing that finds no container, and the container's PUT."""
     write_tree(Path("data"), FILES)
     _, requests = run("objPush", PUSH, workers=workers)
     refused = requests.pop(("PUT", "object", 404), 0)

@@ -38,7 +38,7 @@ GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Dripping:
-    """Answers a request with *begin*, and then without end with *drop*, until the client has gone. Counts requests."""
+    """Answers a request with *begin*, and then repeats *drop* until the client disconnects. Counts requests."""
 
     def __init__(self, begin: bytes, drop: bytes, pause: float = PAUSE) -> None:
         self.begin, self.drop, self.pause = begin, drop, pause

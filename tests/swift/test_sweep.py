@@ -177,7 +177,7 @@ def test_http_put_and_delete_leave_the_segments_of_a_copy(
 
 
 def test_two_pushes_of_one_file_share_segments(store: Storage, proxy: Proxy, swift: DevSwift) -> None:
-    """The first is refused its manifest, for good, when the second has used its segments."""
+    """The store refuses the manifest of the first push permanently, after the second has used its segments."""
     write_tree(Path.cwd(), {"data/large": FIRST})
     options = {**swift_options(swift, segment_size=PIECE), "container_name": container_of(store)}
     replies: list[dict[str, Any]] = []
@@ -292,7 +292,7 @@ def test_young_and_foreign_segments_stay(store: Storage, proxy: Proxy, raw: swif
 def test_a_running_upload_keeps_its_old_segments(
     swift: DevSwift, store: Storage, proxy: Proxy, raw: swiftclient.Connection
 ) -> None:
-    """One that takes the segments of an old try has not named them yet: that it took them makes them new."""
+    """A push that uses the segments of an earlier try has not named them yet: the use makes them new."""
     leave_some(store, proxy)
     options = {**swift_options(swift), "container_name": container_of(store)}
     seen: list[dict[str, Any]] = []

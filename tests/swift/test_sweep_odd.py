@@ -103,7 +103,7 @@ def test_a_name_may_have_any_characters(
 def test_manifests_named_as_segments_keep_their_segments(
     store: Storage, raw: swiftclient.Connection, home: str, last: str, top: str
 ) -> None:
-    """Each of them is known to be in use only when the one before it was read."""
+    """A sweep finds each manifest only after it has read the one before."""
     used = [segment("a", number) for number in range(3)]
     put_segments(raw, home, *used)
     put_manifest(raw, home, segment("d"), *(f"/{home}/{name}" for name in used))

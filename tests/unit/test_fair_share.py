@@ -26,7 +26,7 @@ from tests.support.waiting import settle, until
 
 
 class Machine:
-    """Clocks that go on as a test says: of each second, the process computes the share *busy*."""
+    """Clocks that a test advances. The process computes during the fraction *busy* of each second."""
 
     def __init__(self, busy: float = 1.0) -> None:
         self.noted: list[str] = []
@@ -42,7 +42,7 @@ class Machine:
         self.wait(1.0)
 
     def compute(self, seconds: float) -> None:
-        """Have this thread compute so long, at one moment, and call `pause`."""
+        """Advance the processor time of this thread by so much, and call `pause`."""
         self._computed[threading.get_ident()] += seconds  # type: ignore[assignment]
         self.share.pause()
 
@@ -96,7 +96,7 @@ class Worker:
 
 @contextlib.contextmanager
 def workers(machine: Machine, names: str) -> Iterator[list[Worker]]:
-    """Yield loops of these *names*, a letter each, and have all of them come to their end."""
+    """Yield loops with these *names*, a letter each, and wait for the end of all of them."""
     made = [Worker(machine, name) for name in names]
     machine.noted.clear()
     try:

@@ -44,7 +44,7 @@ def job_request(number: int = 0, **more: Any) -> JobRequest:
 
 
 def set_in(jobs: JobScheduler, pragma: str) -> Any:
-    """Set something of the connection that writes, or ask for it."""
+    """Change or read a setting of the writing connection."""
     with jobs._store._database._writer.borrow() as rows:
         return rows.execute(f"PRAGMA {pragma}").fetchone()
 
@@ -761,7 +761,7 @@ def test_a_long_reply_is_stored_without_its_long_lists() -> None:
 
 
 class Interrupted:
-    """Performs orders, the first *times* without a store. Each time, *files* more are moved, of *size* bytes."""
+    """Performs job requests, the first *times* without a store. Each time, it moves *files* more, of *size* bytes."""
 
     def __init__(self, times: int, files: int = 0, size: int = 0) -> None:
         self.left = times

@@ -230,7 +230,7 @@ def test_a_packed_text_costs_its_bytes_and_eight() -> None:
 
 
 class Longest:
-    """A file that remembers how long the longest piece was, and how many there were."""
+    """A file that notes the size of its largest write, and the number of writes."""
 
     longest = count = 0
 

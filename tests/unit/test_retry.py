@@ -39,7 +39,7 @@ SOON = 10.0
 
 
 class Failing:
-    """A call that raises *errors*, one each time, and then returns 7. *count* are the calls so far."""
+    """A function that raises *errors*, one for each call, and then returns 7. *count* is the number of calls."""
 
     def __init__(self, *errors: StorageError) -> None:
         self.errors = list(errors)

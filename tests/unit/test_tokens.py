@@ -294,7 +294,7 @@ def test_a_request_with_a_token_is_accepted(scheme: str) -> None:
 
 @pytest.mark.parametrize("last", "àé🩻")
 def test_a_token_ends_with_any_letter(last: str) -> None:
-    """Of which UTF-8 has a byte that is a blank in Latin-1, such as A0 of U+00E0."""
+    """Letters with a byte in UTF-8 that is a blank in Latin-1, such as A0 of U+00E0."""
     token = f"0123456789abcdef{last}"
     assert is_accepted(TokenFile(file_of(f"{token}\n", "tokens")), token)
 

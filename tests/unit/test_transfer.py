@@ -88,7 +88,7 @@ def test_workers_increase_while_the_throughput_grows() -> None:
 
 
 def test_a_plan_is_read_only_a_little_ahead() -> None:
-    """A plan of a million must not stand in memory: it is read no further than the window ahead."""
+    """A plan of a million files must not be in memory: the engine reads it only a window ahead."""
     storage, workers = Watched(), 2
     [transfer] = filled(storage, 1)
     release, taken = threading.Event(), 0

@@ -19,7 +19,7 @@ from tests.support.local import begin_and_discard, descriptors, in_threads, part
 
 
 def test_an_object_with_the_name_of_an_unfinished_file_is_not_pulled() -> None:
-    """The next pull into the directory would take it for one, and remove it."""
+    """The next pull into the directory would remove it as an unfinished file."""
     with open_storage("memory") as storage:
         for key in ("s/a", "s/.pfstorage-0123456789abcdef.part", "s/.pfstorage-0123.part/b"):
             storage.put(key, io.BytesIO(b"x"), 1)
