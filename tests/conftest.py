@@ -170,7 +170,9 @@ def make_certificate(directory: Path) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="module", params=["plain", "by TLS with a token"])
-def transport(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Transport]:
+def transport(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Transport]:
     """Choose how to reach the servers of `serving` and `server_process`: openly, or by TLS with a token."""
     made = Transport()
     if request.param != "plain":

@@ -26,16 +26,16 @@ from pfstorage.local.deny_list import DeniedFileError, DenyList
 from tests.conftest import Command, make_certificate, read_tree, serving, write_tree
 from tests.support.exchange import (
     TOKEN,
-    Transport,
     Served,
+    Transport,
     answer,
     answers,
     connected,
-    transports,
     message,
     post,
     request,
     server_process,
+    transports,
 )
 from tests.support.local import Answer, answers_below, everything, two_objects
 from tests.support.waiting import until
@@ -192,9 +192,7 @@ def test_a_path_to_a_denied_file_is_resolved_as_the_system_does(root: Path, stor
     assert [status(path) for path in paths] == [False, True, False, False, False, True]
 
 
-def test_changed_links_are_followed(
-    root: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_changed_links_are_followed(root: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kubernetes keeps its secrets so: ``key -> ..data/key``, where ``..data`` is a link to the current ones."""
     write_tree(root, {"..one/key": b"precious", "..two/key": b"precious"})
     (root / "..data").symlink_to("..one")
@@ -412,7 +410,10 @@ def test_the_server_keeps_nothing_of_its_own_in_a_store_of_files(
     done = command("--server", "--type", "filesystem", "--storeBase", "store", "--portSelf", "0", *flags)
     assert done.returncode == 2
     reported = flag.replace("Key", "Cert")
-    assert f"{reported}: a file below --storeBase is an object: set {reported} to another directory" in done.stderr
+    assert (
+        f"{reported}: a file below --storeBase is an object: set {reported} to another directory"
+        in done.stderr
+    )
 
 
 @contextlib.contextmanager

@@ -216,7 +216,12 @@ def test_failures_are_counted_immediately() -> None:
     reported: list[Progress] = []
     message = {"action": "objPut", "meta": {"fileList": ["data/a", "data/gone"]}}
     StoreHandler(MemoryStorage()).run(message, RequestContext(progress=reported.append))
-    assert (reported[-1].done, reported[-1].failed, reported[-1].total, reported[-1].is_last) == (1, 1, 2, True)
+    assert (reported[-1].done, reported[-1].failed, reported[-1].total, reported[-1].is_last) == (
+        1,
+        1,
+        2,
+        True,
+    )
 
 
 def test_a_file_on_its_way_shows_before_it_is_done() -> None:

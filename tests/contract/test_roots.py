@@ -224,7 +224,9 @@ def test_objects_go_below_a_root_and_are_found_there(
 def test_one_object_becomes_the_file_it_is_mapped_to(site: Path, answer: Answer) -> None:
     meta = {"fromLocation": "s/a", "mapLocationOver": "data/inside"}
     assert answer("objPull", **meta)["localFileList"] == ["data/inside"]
-    assert not (site / "root/data/inside").is_symlink()  # the pull replaces the link, and not the target of the link
+    assert not (
+        site / "root/data/inside"
+    ).is_symlink()  # the pull replaces the link, and not the target of the link
     assert (site / "root/data/a").read_bytes() == b"a"
     assert answer("objVerify", **meta)["same"] == 1
 

@@ -65,7 +65,7 @@ class Server:
 
     @contextlib.contextmanager
     def started(self, messages: list[dict[str, Any]]) -> Iterator[subprocess.Popen[str]]:
-        """Run a process that starts jobs for *messages*, or waits for those of the last process, and prints each result."""
+        """Run a process that starts jobs for *messages*, or waits for the old ones, and prints each result."""
         given = ["state", json.dumps(self.options), json.dumps(messages)]
         command = [sys.executable, "-c", SERVER, *given]
         environ = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -164,7 +164,9 @@ def wait_until_readiness_is(port: int, status: int) -> None:
         threading.Event().wait(0.2)
 
 
-def test_a_store_that_restarts_under_load_is_reported_soon_and_found_again(home: Path, tmp_path: Path) -> None:
+def test_a_store_that_restarts_under_load_is_reported_soon_and_found_again(
+    home: Path, tmp_path: Path
+) -> None:
     with running(directory=home) as swift, served(tmp_path, swift) as server:
         clients = Clients(server.port, 20)
         try:

@@ -141,9 +141,7 @@ def test_output_of_the_program_is_whole_on_a_nonblocking_stdout(
 @pytest.mark.parametrize("flag", [*TELLS, "--action=ls"])
 @pytest.mark.parametrize("start", START.values(), ids=START)
 @pytest.mark.parametrize("redirection", ["> /dev/full", ">&-"])
-def test_failed_output_is_an_error_without_a_traceback(
-    flag: str, start: list[str], redirection: str
-) -> None:
+def test_failed_output_is_an_error_without_a_traceback(flag: str, start: list[str], redirection: str) -> None:
     program = f"{' '.join(start)} {flag} --type memory -v 0 {redirection}"
     done = subprocess.run(
         ["bash", "-c", program], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}

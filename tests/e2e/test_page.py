@@ -422,7 +422,9 @@ class Late(MemoryStorage):
         return iter(()) if prefix == "hidden" else super().list(prefix, **more)
 
 
-def test_an_object_that_appears_meanwhile_is_not_replaced_unasked(chromium: webdriver.Chrome, tmp_path: Path) -> None:
+def test_an_object_that_appears_meanwhile_is_not_replaced_unasked(
+    chromium: webdriver.Chrome, tmp_path: Path
+) -> None:
     storage = Late()
     put(storage, "hidden", b"theirs")
     with opened(storage, chromium, tmp_path) as page:

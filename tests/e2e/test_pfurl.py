@@ -144,7 +144,10 @@ def test_pfurl_prints_the_error_about_its_token_and_exits_with_0(
     received = json.loads(posted.stdout)
     assert (received["status"], received["error"]) == (False, {"type": "UnauthorizedError"})
     assert text in received["msg"]
-    assert json.loads(got.stdout) == {"status": True, "data": received}  # pfurl's own: it does not look at HTTP's
+    assert json.loads(got.stdout) == {
+        "status": True,
+        "data": received,
+    }  # pfurl's own: it does not look at HTTP's
     assert "wrong-0123456789" not in posted.stdout + posted.stderr + got.stdout + got.stderr
 
 
@@ -402,7 +405,9 @@ def test_a_token_is_sent_if_there_is_one(command: Command, flags: list[str], hea
         (b'{"status": "no"}', 200),
     ],
 )
-def test_remote_recognises_a_server_that_is_no_pfstorage(command: Command, content: bytes, status: int) -> None:
+def test_remote_recognises_a_server_that_is_no_pfstorage(
+    command: Command, content: bytes, status: int
+) -> None:
     with stranger(content, status) as (address, _):
         done = command("--remote", address, "--msg", json.dumps(LS))
     reply = json.loads(done.stdout)

@@ -290,7 +290,9 @@ def test_a_directory_that_may_not_be_read_fails_but_for_that_of_the_system(tree:
         ["[!a-z]", "closed", "d/no", "lost*", "p*", "b*", "em*"],
     ],
 )
-def test_excluded_directories_are_neither_read_nor_reported(tree: Path, top: Path, exclude: list[str]) -> None:
+def test_excluded_directories_are_neither_read_nor_reported(
+    tree: Path, top: Path, exclude: list[str]
+) -> None:
     reply = pushed(top, exclude=exclude, audit=True)
     assert (reply["status"], reply["objectFileList"], reply["audit"]["status"]) == (True, SHOWN, True)
     assert (failed(reply), left_out(reply)) == ([], [])

@@ -45,7 +45,9 @@ def removed_directory(tmp_path: Path) -> Path:
     return tmp_path / "gone"
 
 
-def test_absolute_paths_work_where_the_working_directory_was_removed(removed_directory: Path, tmp_path: Path) -> None:
+def test_absolute_paths_work_where_the_working_directory_was_removed(
+    removed_directory: Path, tmp_path: Path
+) -> None:
     store = ("--type", "filesystem", "--storeBase", f"{tmp_path}/store")
     put = {
         "putSpec": f"{tmp_path}/data",
@@ -79,14 +81,18 @@ def test_relative_paths_are_reported_as_missing(
     with open_storage(type="filesystem", store_base=str(tmp_path / "store")) as storage:
         storage.put("s/a", io.BytesIO(b"aaa"), 3)
     store = ("--type", "filesystem", "--storeBase", f"{tmp_path}/store")
-    reply = run_in(removed_directory, *store, "--msg", json.dumps({"action": action, "meta": meta}), removed=True)
+    reply = run_in(
+        removed_directory, *store, "--msg", json.dumps({"action": action, "meta": meta}), removed=True
+    )
     assert reply["status"] is False
     assert "No such file or directory" in reply["msg"]
 
 
 def test_a_relative_store_is_reported_as_missing(removed_directory: Path) -> None:
     message = json.dumps({"action": "ls", "meta": {}})
-    reply = run_in(removed_directory, "--type", "filesystem", "--storeBase", "store", "--msg", message, removed=True)
+    reply = run_in(
+        removed_directory, "--type", "filesystem", "--storeBase", "store", "--msg", message, removed=True
+    )
     assert "use absolute paths" in reply["msg"]
 
 

@@ -315,7 +315,9 @@ def test_a_server_without_tokens_neither_shows_nor_changes_its_settings(serving:
     assert [ask(server, message)[0] for message in (SYSINFO, SET, QUIT)] == [403] * 3
 
 
-def test_a_token_for_a_part_of_the_store_learns_nothing_about_the_machine(serving: Serving, token_file: str) -> None:
+def test_a_token_for_a_part_of_the_store_learns_nothing_about_the_machine(
+    serving: Serving, token_file: str
+) -> None:
     server = serving(token_path=token_file)
     statuses = {token: ask(server, SYSINFO, **bearer(token))[0] for token in (READER, WRITER, CHIEF, BOSS)}
     assert statuses == {READER: 403, WRITER: 403, CHIEF: 403, BOSS: 200}
@@ -340,9 +342,7 @@ def test_a_read_token_uploads_nothing_by_a_form(serving: Serving, token_file: st
 # TLS
 
 
-def test_a_server_with_a_certificate_accepts_only_tls(
-    serving: Serving, certificate: tuple[str, str]
-) -> None:
+def test_a_server_with_a_certificate_accepts_only_tls(serving: Serving, certificate: tuple[str, str]) -> None:
     import http.client
     import urllib.request
 
@@ -438,7 +438,9 @@ def test_a_key_with_a_passphrase_is_refused_and_nobody_asked(tmp_path: Path, com
     )
 
 
-def test_a_client_that_sends_a_token_learns_that_the_tokens_can_not_be_read(serving: Serving, token_file: str) -> None:
+def test_a_client_that_sends_a_token_learns_that_the_tokens_can_not_be_read(
+    serving: Serving, token_file: str
+) -> None:
     server = serving(token_path=token_file)
     os.chmod(token_file, 0o666)
     status, reply = ask(server, HELLO, Authorization=f"Bearer {BOSS}")

@@ -277,7 +277,9 @@ def test_a_dead_connection_makes_room_first(state: str) -> None:
         assert load._open == {other, third}
 
 
-def test_simultaneous_new_connections_replace_idle_ones(start: Start, clients: Clients, memory: Storage) -> None:
+def test_simultaneous_new_connections_replace_idle_ones(
+    start: Start, clients: Clients, memory: Storage
+) -> None:
     server = start(memory, max_connections=8)
     for _ in range(8):
         assert clients(server, HELLO_POST).recv(12) == b"HTTP/1.1 200"
@@ -288,7 +290,9 @@ def test_simultaneous_new_connections_replace_idle_ones(start: Start, clients: C
     until(lambda: len(server.load._open) == 8)
 
 
-def test_a_lingering_connection_makes_room_for_a_new_one(start: Start, clients: Clients, memory: Storage) -> None:
+def test_a_lingering_connection_makes_room_for_a_new_one(
+    start: Start, clients: Clients, memory: Storage
+) -> None:
     server = start(memory, max_connections=1)
     refused = clients(server, b"junk\r\n\r\n")
     assert refused.recv(12) == b"HTTP/1.1 400"

@@ -28,7 +28,7 @@ from pfstorage.settings.loading import load_settings
 from pfstorage.settings.model import to_document
 from pfstorage.settings.redaction import MASK
 from tests.conftest import ask, serving, swift_options
-from tests.support.exchange import Transport, Served, answer, message, post, server_process
+from tests.support.exchange import Served, Transport, answer, message, post, server_process
 
 KEY, TOKEN = "canary-of-the-store", "canary-of-an-option"
 OPTIONS = {"auth_token": TOKEN, "object_storage_url": "http://127.0.0.1:9/v1/a", "project_name": "p"}
@@ -203,7 +203,9 @@ SECRETS = [KEY, TOKEN, "canary-of-the-login", SETTINGS.swift.auth_url, SETTINGS.
 
 
 @pytest.mark.parametrize("guess", SECRETS)
-def test_a_replacement_does_not_reveal_whether_a_guess_is_right(server: ThreadedHTTPServer, guess: str) -> None:
+def test_a_replacement_does_not_reveal_whether_a_guess_is_right(
+    server: ThreadedHTTPServer, guess: str
+) -> None:
     found = ctl(server, guess, valueReplace="mine")
     assert found == ctl(server, "a-wrong-guess", valueReplace="mine")
     assert found == (200, {"d_ret": {"status": True, "l_fileChanged": [], "hits": 0}, "status": True})
@@ -414,7 +416,9 @@ def test_at_sighup_a_server_keeps_its_store_instead_of_sending_the_key_to_anothe
     with server_process(tmp_path, *flags, SWIFT_KEY=swift.key, SWIFT_USERNAME=swift.user) as served:
         write(swift={**block, "auth_url": thief.url})
         served.process.send_signal(signal.SIGHUP)
-        served.wait_for_output("the old settings stay in use: swift.auth_url has changed, and swift.key has not")
+        served.wait_for_output(
+            "the old settings stay in use: swift.auth_url has changed, and swift.key has not"
+        )
         assert post_message(served, "ls")[1]["ls"] == [{"name": "kept"}]
     assert not thief.has_come()
 

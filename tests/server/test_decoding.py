@@ -46,7 +46,9 @@ def test_bytes_in_no_known_encoding_are_an_error() -> None:
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_each_way_to_pass_a_message_to_the_command_line_accepts_it(command: Command, tmp_path: Path, encoding: str) -> None:
+def test_each_way_to_pass_a_message_to_the_command_line_accepts_it(
+    command: Command, tmp_path: Path, encoding: str
+) -> None:
     write_tree(tmp_path, {"store/s/é": b"x", "message": LS.encode(encoding)})
     settings = {"this": {"type": "filesystem"}, "filesystem": {"store_base": "store"}}
     (tmp_path / "settings").write_bytes(json.dumps(settings).encode(encoding))

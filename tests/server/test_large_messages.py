@@ -30,9 +30,7 @@ JUNK = tuple(range(4321))
 @pytest.mark.parametrize(
     ("action", "meta"), [("ls", {}), ("objVerify", {}), ("objPull", {"mapLocationOver": "x"})]
 )
-def test_unneeded_parts_of_a_message_are_freed_before_the_answer(
-    action: str, meta: dict[str, Any]
-) -> None:
+def test_unneeded_parts_of_a_message_are_freed_before_the_answer(action: str, meta: dict[str, Any]) -> None:
     found = []
 
     class Looking(MemoryStorage):

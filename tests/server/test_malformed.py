@@ -486,7 +486,9 @@ def test_the_reply_arrives_also_if_the_server_stopped_reading_before_the_client_
         b"POST /api/v1/cmd HTTP/1.1\r\nContent-",
     ],
 )
-def test_a_request_that_stops_arriving_gets_a_reply_that_says_so(impatient: ThreadedHTTPServer, data: bytes) -> None:
+def test_a_request_that_stops_arriving_gets_a_reply_that_says_so(
+    impatient: ThreadedHTTPServer, data: bytes
+) -> None:
     with connected(impatient.server_port) as connection:
         connection.sendall(data)
         (reply,) = answers(b"".join(iter(lambda: connection.recv(65536), b"")))

@@ -291,9 +291,7 @@ def command(page: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.no_cover
-def test_random_requests_get_documented_answers(
-    swift: DevSwift, tmp_path: Path
-) -> None:
+def test_random_requests_get_documented_answers(swift: DevSwift, tmp_path: Path) -> None:
     """Expect no 500, no dropped connection and no undocumented answer. Each run sends the same requests."""
     with open_storage(**swift_options(swift)) as storage, with_token(storage, tmp_path) as server:
         flags = [

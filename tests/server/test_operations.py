@@ -335,7 +335,9 @@ def test_a_request_that_waits_for_a_permit_delays_no_other() -> None:
         assert waiting.result()[0] == 404
 
 
-def test_quick_requests_do_not_wait_for_clients_that_wait_for_a_job(held: tuple[Held, ThreadedHTTPServer]) -> None:
+def test_quick_requests_do_not_wait_for_clients_that_wait_for_a_job(
+    held: tuple[Held, ThreadedHTTPServer],
+) -> None:
     storage, server = held
     pull = {"action": "objPull", "meta": {"path": "x", "mapLocationOver": "out", "async": True}}
     job = ask(server, pull)[1]["job"]

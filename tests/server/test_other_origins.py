@@ -68,7 +68,9 @@ def test_each_answer_about_an_object_is_a_file_that_no_page_shows(
     assert found.headers["content-disposition"].endswith("filename*=UTF-8''a.txt") == is_there
 
 
-def test_a_put_and_a_request_that_needs_a_token_are_refused_too(server: ThreadedHTTPServer, token_file: str) -> None:
+def test_a_put_and_a_request_that_needs_a_token_are_refused_too(
+    server: ThreadedHTTPServer, token_file: str
+) -> None:
     stored = answer(server.server_port, request("PUT", f"{OBJECTS}/s/b", "Content-Length: 1", body=b"b"))
     with (
         open_storage(type="memory") as storage,

@@ -235,7 +235,9 @@ def test_a_token_that_holds_all_connections_of_a_proxy_makes_room_for_another(
     assert all(map(is_open, taken[1:]))
 
 
-def test_a_request_that_works_with_the_store_is_never_ended(start: Start, clients: Clients, tmp_path: Path) -> None:
+def test_a_request_that_works_with_the_store_is_never_ended(
+    start: Start, clients: Clients, tmp_path: Path
+) -> None:
     storage = Held()
     storage.put("x", io.BytesIO(b"1"), 1)
     server = start(storage)
@@ -250,7 +252,9 @@ def test_a_request_that_works_with_the_store_is_never_ended(start: Start, client
     assert [rest_of(each)[-1:] for each in taken] == [b"1"] * 4
 
 
-def test_a_request_that_waits_for_a_permit_makes_room_for_another_address(start: Start, clients: Clients) -> None:
+def test_a_request_that_waits_for_a_permit_makes_room_for_another_address(
+    start: Start, clients: Clients
+) -> None:
     server = start(max_requests=1)
     server.load.requests.enter()
     taken = all_taken(server, clients, LS, "127.0.0.2")

@@ -107,7 +107,9 @@ def silent_store() -> Iterator[tuple[str, threading.Semaphore]]:
 
 
 @pytest.mark.parametrize("retries", ["3", "0"])
-def test_requests_that_wait_for_a_permit_or_the_store_are_answered_at_the_end(tmp_path: Path, retries: str) -> None:
+def test_requests_that_wait_for_a_permit_or_the_store_are_answered_at_the_end(
+    tmp_path: Path, retries: str
+) -> None:
     flags = (
         "--forever",
         "--graceSeconds",

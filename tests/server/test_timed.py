@@ -89,7 +89,9 @@ def test_bytes_extend_the_time_up_to_a_limit(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("haste", [1.0, 1e6])
-def test_bytes_extend_the_time_less_when_the_client_must_hurry(sockets: tuple[socket.socket, socket.socket], haste: float) -> None:
+def test_bytes_extend_the_time_less_when_the_client_must_hurry(
+    sockets: tuple[socket.socket, socket.socket], haste: float
+) -> None:
     stream, far = TimedReader(TimedSocket(sockets[0]), lambda: haste), sockets[1]
     stream.set_budget(0.2, rate=1, limit=600)
     far.sendall(bytes(1000))

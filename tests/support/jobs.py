@@ -60,7 +60,9 @@ class JobClient:
 
 
 @contextlib.contextmanager
-def job_client_of(storage: Storage, directory: str = "", *, starts: bool = True, **options: Any) -> Iterator[JobClient]:
+def job_client_of(
+    storage: Storage, directory: str = "", *, starts: bool = True, **options: Any
+) -> Iterator[JobClient]:
     job_client = JobClient(storage, directory, **options)
     try:
         if starts:

@@ -54,7 +54,7 @@ class Authority:
         key: Any = None,
         purpose: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH,
     ) -> ssl.SSLContext:
-        """Return the TLS context of a server for *host*. If not *is_strict*, its certificate lacks fields of Python 3.13."""
+        """Return the TLS context of a server for *host*. Python 3.13 accepts it only if it *is_strict*."""
         key = key or ec.generate_private_key(ec.SECP256R1())
         name: x509.GeneralName = x509.DNSName(host)
         with contextlib.suppress(ValueError):

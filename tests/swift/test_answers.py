@@ -90,7 +90,9 @@ def test_a_mistyped_path_of_the_login_is_named_and_asked_once(
     assert len(proxy.requests) == 1
 
 
-def test_a_failed_login_does_not_make_an_object_missing(swift: DevSwift, storage: Storage, proxy: Proxy) -> None:
+def test_a_failed_login_does_not_make_an_object_missing(
+    swift: DevSwift, storage: Storage, proxy: Proxy
+) -> None:
     proxy.fault(Fault("answer", status=404), where=is_login)
     with contextlib.closing(StoreHandler(storage)) as handler, serving(handler) as server:
         status, reply = ask(server, {"action": "objExists", "meta": {"obj": "s/a"}})

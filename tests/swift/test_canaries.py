@@ -37,7 +37,7 @@ from pfstorage.server.options import ServerOptions
 from pfstorage.server.tokens import TokenFile
 from pfstorage.settings.loading import load_settings
 from tests.conftest import ROOT, Command, swift_options, write_tree
-from tests.support.exchange import Transport, Served, connected, message, multipart
+from tests.support.exchange import Served, Transport, connected, message, multipart
 from tests.support.faults import Exchange, Fault, Proxy, is_listing, is_login
 from tests.support.old_jobs import unpacked
 
@@ -509,7 +509,9 @@ def scene(
 
 
 @contextlib.contextmanager
-def started(directory: Path, flags: list[str], environ: dict[str, str], transport: Transport) -> Iterator[Served]:
+def started(
+    directory: Path, flags: list[str], environ: dict[str, str], transport: Transport
+) -> Iterator[Served]:
     """Run the server on a port that is chosen here, since a silent server does not print its port."""
     with socket.create_server(("127.0.0.1", 0)) as chosen:
         port = chosen.getsockname()[1]

@@ -123,7 +123,9 @@ def test_an_object_that_can_not_be_verified_is_pulled_with_a_warning(ceph: Stora
 
 @pytest.mark.parametrize("after", [SECOND, FIRST, b"small", b""], ids=["other", "same", "small", "empty"])
 @pytest.mark.parametrize("settings", [{}, OTHER_SIZE], ids=["as-before", "other-size"])
-def test_a_push_replaces_an_object_that_can_not_be_verified(ceph: Storage, after: bytes, settings: dict[str, Any]) -> None:
+def test_a_push_replaces_an_object_that_can_not_be_verified(
+    ceph: Storage, after: bytes, settings: dict[str, Any]
+) -> None:
     put(ceph, FIRST)
     reply = put(ceph, after, settings)
     assert (reply["status"], reply["failed"]) == (True, [])

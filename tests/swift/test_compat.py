@@ -65,7 +65,11 @@ def test_connect_gives_a_connection_of_the_sdk_and_sets_the_bucket_path(
     old: swiftStorage, tmp_path: Path
 ) -> None:
     reported = old.connect(prependBucketPath="bucket")
-    assert (reported["status"], reported["user"], reported["prependBucketPath"]) == (True, "chris:chris1234", "bucket")
+    assert (reported["status"], reported["user"], reported["prependBucketPath"]) == (
+        True,
+        "chris:chris1234",
+        "bucket",
+    )
     assert isinstance(reported["conn"], swiftclient.Connection)
     write_tree(tmp_path, {"a": b"x"})
     assert old.objPut(file="a", inLocation="in")["objectFileList"] == ["bucket/in/a"]

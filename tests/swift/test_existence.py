@@ -181,9 +181,7 @@ def test_a_deleted_object_that_is_still_listed_is_missing_behind_a_token(
     assert verdict(reply) == (False, 1, [], ["s/00001", "s/00002"], [])
 
 
-def test_a_deleted_marker_is_missing(
-    store: Storage, expire: Callable[[str], None], tmp_path: Path
-) -> None:
+def test_a_deleted_marker_is_missing(store: Storage, expire: Callable[[str], None], tmp_path: Path) -> None:
     write_tree(tmp_path / "data", {"a": b"a"})
     (tmp_path / "data" / "d").mkdir()
     store.put("s/d/", io.BytesIO(), 0)

@@ -389,7 +389,9 @@ def test_a_large_new_object_whose_answer_is_lost_is_stored_all_the_same(
         again.finish(pieces, if_absent=True)
 
 
-@pytest.mark.parametrize("reported", [b"nonsense", b"[]", b'{"Response Status": "400 x", "Errors": [1]}', b'""'])
+@pytest.mark.parametrize(
+    "reported", [b"nonsense", b"[]", b'{"Response Status": "400 x", "Errors": [1]}', b'""']
+)
 def test_an_unreadable_part_of_a_manifest_is_a_temporary_failure(reported: bytes) -> None:
     with pytest.raises(Refusal) as caught:
         _etag_in_body(reported)

@@ -453,7 +453,9 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(
     assert served == []
 
 
-def test_a_proxy_gets_the_whole_address_and_the_credentials(serve_peers: Serving, connect: Connecting) -> None:
+def test_a_proxy_gets_the_whole_address_and_the_credentials(
+    serve_peers: Serving, connect: Connecting
+) -> None:
     servers: list[Server] = []
     servers.append(serve_peers(answers(servers)))
     connection = connect(9, proxy=f"http://me%40here:p%3Aw@127.0.0.1:{servers[0].port}")

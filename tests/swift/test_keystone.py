@@ -32,7 +32,9 @@ from tests.conftest import swift_options
 from tests.support.keystone import login_of
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # about an argument that swiftclient passes to keystoneclient
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning"
+)  # about an argument that swiftclient passes to keystoneclient
 @pytest.mark.parametrize("password", ["secret", "wrong-secret"])
 def test_the_environment_of_openstack_logs_in(
     swift: DevSwift, keystone: str, monkeypatch: pytest.MonkeyPatch, password: str
@@ -166,7 +168,9 @@ def test_an_answer_of_no_keystone_is_a_wrong_setting_unless_it_was_right_before(
         url = f"http://127.0.0.1:{server.server_port}"
         options = {"auth_version": "3", "os_options": {"project_name": "p"}, "retries": 1 - is_renewal}
         kind = UnavailableError if is_renewal else MisconfiguredError
-        refused = pytest.raises(kind, match=rf"the login at {url} answered 200 without the fields of a Keystone")
+        refused = pytest.raises(
+            kind, match=rf"the login at {url} answered 200 without the fields of a Keystone"
+        )
         with open_storage(type="swift", auth_url=url, **options) as storage, refused:
             storage.head("a")
         server.shutdown()

@@ -572,9 +572,7 @@ def test_a_large_object_with_a_segment_that_was_overwritten_fails_and_makes_no_f
     assert parts_in("out") == []
 
 
-def test_a_missing_segment_fails_the_object(
-    store: Storage, raw: swiftclient.Connection, parts: str
-) -> None:
+def test_a_missing_segment_fails_the_object(store: Storage, raw: swiftclient.Connection, parts: str) -> None:
     put_manifest(raw, container_of(store), "s/broken", [path_of(parts, number) for number in range(4)])
     raw.delete_object(parts, "p3")
     reply = run(store, "objPull", {"retries": 0}, **PULL)
@@ -632,9 +630,7 @@ sys.exit(status)
 """
 
 
-def test_memory_is_bounded_for_a_file_of_any_size(
-    swift: DevSwift, store: Storage, tmp_path: Path
-) -> None:
+def test_memory_is_bounded_for_a_file_of_any_size(swift: DevSwift, store: Storage, tmp_path: Path) -> None:
     size = 200 * KIB**2
     (tmp_path / "data").mkdir()
     with (tmp_path / "data" / "large").open("wb") as file:
@@ -650,7 +646,9 @@ def test_memory_is_bounded_for_a_file_of_any_size(
     assert (tmp_path / "out" / "large").stat().st_size == size
 
 
-def test_two_writers_that_replace_the_same_object_leave_one_of_both_whole(swift: DevSwift, store: Storage) -> None:
+def test_two_writers_that_replace_the_same_object_leave_one_of_both_whole(
+    swift: DevSwift, store: Storage
+) -> None:
     write(CONTENT, MTIME, "one/large")
     write(OTHER, MTIME + 1, "two/large")
 

@@ -84,7 +84,9 @@ def test_a_login_by_tls_that_leads_to_plain_text_is_refused(
 
 
 @pytest.mark.parametrize("has_token", [False, True])
-def test_a_plain_text_storage_url_of_the_settings_is_refused(granting: Granting, proxy: Proxy, has_token: bool) -> None:
+def test_a_plain_text_storage_url_of_the_settings_is_refused(
+    granting: Granting, proxy: Proxy, has_token: bool
+) -> None:
     override = {"object_storage_url": f" http://127.0.0.1:{proxy.port}/v1/AUTH_chris "}
     token = {"auth_token": "canary"} if has_token else {}
     require_refusal(granting("https", os_options={**override, **token}), proxy)

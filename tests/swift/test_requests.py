@@ -231,7 +231,9 @@ def test_the_head_of_an_object_is_one_request(server: ThreadedHTTPServer, proxy:
     assert asked(proxy) == {("HEAD", "object", 200): 5}
 
 
-def test_the_whole_object_is_sent_if_it_is_not_the_one_of_if_range(server: ThreadedHTTPServer, proxy: Proxy) -> None:
+def test_the_whole_object_is_sent_if_it_is_not_the_one_of_if_range(
+    server: ThreadedHTTPServer, proxy: Proxy
+) -> None:
     assert get_all(server, 1, Range="bytes=2-3", If_Range='"x"') == {(200, CONTENT)}
     assert asked(proxy) == {("GET", "object", 412): 1, GET: 1}
 

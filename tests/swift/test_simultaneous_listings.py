@@ -18,7 +18,9 @@ WORKERS, ROUNDS = 8, 10
 
 
 @pytest.mark.parametrize("by_messages", [False, True])
-def test_a_listing_shows_the_caller_their_own_objects_for_any_number_of_callers(swift: DevSwift, by_messages: bool) -> None:
+def test_a_listing_shows_the_caller_their_own_objects_for_any_number_of_callers(
+    swift: DevSwift, by_messages: bool
+) -> None:
     listings = itertools.count()
 
     def counted(data: bytes) -> bytes:

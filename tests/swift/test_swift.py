@@ -516,7 +516,10 @@ def test_a_listing_that_is_none_or_never_ends_is_refused(
         options = {**swift_options(swift), "auth_url": f"http://127.0.0.1:{server.server_port}/auth/v1.0"}
         kind, reported = (RejectedError, "no listing|same page")
         if listing.startswith("[") and "bytes" not in listing:  # its rows are wrong
-            kind, reported = UnavailableError, f"the store at 127.0.0.1:{server.server_port} lists the container"
+            kind, reported = (
+                UnavailableError,
+                f"the store at 127.0.0.1:{server.server_port} lists the container",
+            )
         with open_storage(**options) as storage, pytest.raises(kind, match=reported):
             list(storage.list())
         server.shutdown()

@@ -253,7 +253,9 @@ def test_a_kept_type_that_is_none_is_one_error_that_names_the_object_and_the_sto
 ) -> None:
     write_tree(tmp_path / "store", {"s/bad": b"hello", "s/good": b"hello"})
     os.setxattr(tmp_path / "store/s/bad", "user.mime_type", kept)
-    reported = f"the object 's/bad' in {str(tmp_path / 'store')!r}: the extended attribute user.mime_type is no"
+    reported = (
+        f"the object 's/bad' in {str(tmp_path / 'store')!r}: the extended attribute user.mime_type is no"
+    )
     with open_storage(type="filesystem", store_base=str(tmp_path / "store")) as storage:
         uses: list[Callable[[], object]] = [
             lambda: storage.head("s/bad"),

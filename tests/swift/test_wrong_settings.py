@@ -151,7 +151,9 @@ def test_for_a_certificate_that_no_setting_mends_the_error_asks_for_a_new_one(
     front, options = fronted(authority.context(**made))
     with (
         open_storage(**options, cacert=authority.cert) as storage,
-        pytest.raises(MisconfiguredError, match=f"verify failed: .*{expected}.*its issuer must issue") as caught,
+        pytest.raises(
+            MisconfiguredError, match=f"verify failed: .*{expected}.*its issuer must issue"
+        ) as caught,
     ):
         storage.head("a")
     assert "--caCert" not in str(caught.value)

@@ -67,7 +67,9 @@ def test_surplus_waiting_requests_are_refused_at_once() -> None:
         pass
 
 
-def test_a_request_that_waits_too_long_is_refused_and_blocks_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_waits_too_long_is_refused_and_blocks_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(admission, "WAIT_SECONDS", 0.05)
     queue = AdmissionQueue(1)
     with permit(queue), pytest.raises(BusyError), permit(queue):

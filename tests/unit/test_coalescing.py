@@ -173,7 +173,9 @@ def test_a_caller_that_is_interrupted_leaves_no_waiting_caller_behind(
     assert store.answers._requests == {}
 
 
-def test_a_caller_that_is_cancelled_while_it_asks_for_others_cancels_none_of_them(long_shared_wait: None) -> None:
+def test_a_caller_that_is_cancelled_while_it_asks_for_others_cancels_none_of_them(
+    long_shared_wait: None,
+) -> None:
     answers: RequestCoalescer[int] = RequestCoalescer()
     may_answer, asked = threading.Semaphore(0), threading.Semaphore(0)
 

@@ -25,7 +25,9 @@ def form_of(data: bytes, step: int = 1 << 20, boundary: str = "limit") -> Form:
 
 @settings(deadline=None)
 @given(st.binary(), st.text(), STEPS)
-def test_the_parts_of_a_form_are_the_same_in_portions_of_any_size(content: bytes, text: str, step: int) -> None:
+def test_the_parts_of_a_form_are_the_same_in_portions_of_any_size(
+    content: bytes, text: str, step: int
+) -> None:
     text = text.encode(errors="replace").decode()
     form = form_of(multipart(("d_msg", text.encode()), ("local", content), ("filename", b"a")), step)
     assert form.file
@@ -178,9 +180,7 @@ def encoded(encoding: str, name: str = "local", content: bytes = b"eA==") -> byt
     "encoding", ["base64", "Quoted-Printable", " BASE64 ", "x-uuencode", "base64, 8bit", ""]
 )
 @pytest.mark.parametrize("header", ["Content-Transfer-Encoding", "content-transfer-encoding"])
-def test_a_part_in_another_encoding_is_refused_and_not_decoded(
-    name: str, encoding: str, header: str
-) -> None:
+def test_a_part_in_another_encoding_is_refused_and_not_decoded(name: str, encoding: str, header: str) -> None:
     with pytest.raises(MessageError, match="encoding"):
         form_of(encoded(f"{header}: {encoding}", name))
 

@@ -136,7 +136,9 @@ def test_a_jid_with_another_message_is_refused(job_client: JobClient) -> None:
 
 def test_two_owners_may_use_the_same_jid(job_client: JobClient) -> None:
     ann = job_client.ask("objPush", "ann", "write", **PUT, jid="1", **{"async": True})["job"]
-    bob = job_client.ask("objPush", "bob", "write", **{**PUT, "inLocation": "t"}, jid="1", **{"async": True})["job"]
+    bob = job_client.ask("objPush", "bob", "write", **{**PUT, "inLocation": "t"}, jid="1", **{"async": True})[
+        "job"
+    ]
     assert ann != bob
     assert job_client.ask("jobStatus", "ann", "write", jid="1")["job"] == ann
     assert job_client.ask("jobStatus", "bob", "write", jid="1")["job"] == bob
@@ -170,9 +172,9 @@ def refused() -> Principal:
 def test_jobs_of_more_keys_than_a_token_is_for_now_are_not_shown(job_client: JobClient) -> None:
     narrow, wide = "write chris/feed_1/", "write chris/"
     meta = {**PUT, "inLocation": "chris/feed_1/x", "async": True}
-    other = job_client.ask("objPush", "ann", "write chris/feed_10/", **{**meta, "inLocation": "chris/feed_10/x"})[
-        "job"
-    ]
+    other = job_client.ask(
+        "objPush", "ann", "write chris/feed_10/", **{**meta, "inLocation": "chris/feed_10/x"}
+    )["job"]
     job_client.ask("objPush", "ann", "write d", **{**meta, "inLocation": "d"})
     old = job_client.ask("objPush", "ann", wide, **meta, jid="old")["job"]
     new = job_client.ask("objPush", "ann", narrow, **meta, jid="new")["job"]
@@ -267,7 +269,9 @@ def test_the_database_is_private(job_client: JobClient, tmp_path: Path) -> None:
     assert set(files.values()) == {0o600}
 
 
-def test_a_job_leaves_the_settings_and_the_record_as_a_message_does(job_client: JobClient, tmp_path: Path) -> None:
+def test_a_job_leaves_the_settings_and_the_record_as_a_message_does(
+    job_client: JobClient, tmp_path: Path
+) -> None:
     job_client.handler.state.set("/this/debugToDir", str(tmp_path / "record"))
     job_client.finish("objPush", **PUT)
     records = [json.loads(path.read_text()) for path in (tmp_path / "record").iterdir()]

@@ -470,7 +470,9 @@ def test_a_file_that_is_written_line_by_line_is_warned_of_once(caplog: pytest.Lo
         try:
             assert file.grant(bearer(ANN)).permissions == Permissions("read"), whole[:end]
             assert file.grant(bearer(BOB)).permissions == Permissions("write", "chris/feed_12/"), whole[:end]
-        except UnauthorizedError:  # a file that is cut between two lines may be a file without the other lines
+        except (
+            UnauthorizedError
+        ):  # a file that is cut between two lines may be a file without the other lines
             pytest.fail(f"kept out at {end}")
     assert len(caplog.records) == 1
 

@@ -31,7 +31,11 @@ FIELDS = [
         )
         for name, count in (("name", 80_000), ("bytes", 1000))
     ),
-    Row("many fields of one text", message_bytes("ls", token=READER, path="own/", retSpec="name," * 80_000), (400,)),
+    Row(
+        "many fields of one text",
+        message_bytes("ls", token=READER, path="own/", retSpec="name," * 80_000),
+        (400,),
+    ),
     Row(
         "fields that are none",
         message_bytes("ls", token=READER, path="own/", retSpec=[str(n) for n in range(50_000)]),
@@ -118,7 +122,9 @@ LISTS = [
     ),
     Row(
         "a job of a large message",
-        message_bytes("objPull", fromLocation="own", fileList=["own/a"] * 80_000, **{"async": True, "dryRun": True}),
+        message_bytes(
+            "objPull", fromLocation="own", fileList=["own/a"] * 80_000, **{"async": True, "dryRun": True}
+        ),
         (202, 400, 413, 503),
         may_succeed=True,
     ),

@@ -19,8 +19,14 @@ LOCAL = [
     row
     for path in OUTSIDE
     for row in (
-        Row(f"a push of {path!r}", message_bytes("objPut", putSpec=path, inLocation="own/x"), (200, 400, 403)),
-        Row(f"a push of the file {path!r}", message_bytes("objPut", file=path, inLocation="own/x"), (200, 400, 403)),
+        Row(
+            f"a push of {path!r}", message_bytes("objPut", putSpec=path, inLocation="own/x"), (200, 400, 403)
+        ),
+        Row(
+            f"a push of the file {path!r}",
+            message_bytes("objPut", file=path, inLocation="own/x"),
+            (200, 400, 403),
+        ),
         Row(
             f"a pull into {path!r}",
             message_bytes("objPull", fromLocation="own", mapLocationOver=path),
@@ -57,7 +63,9 @@ KEYS = [
     Row("a listing of other keys", message_bytes("ls", path="other/"), (403,)),
     Row("a look at another key", message_bytes("objStat", obj="other/secret"), (403,)),
     Row("whether another key exists", message_bytes("objExists", obj="other/secret"), (403,)),
-    Row("a pull of other keys", message_bytes("objPull", fromLocation="other", mapLocationOver="data"), (403,)),
+    Row(
+        "a pull of other keys", message_bytes("objPull", fromLocation="other", mapLocationOver="data"), (403,)
+    ),
     Row("another object", objects("GET", "/other/secret"), (403,)),
     Row("another object, encoded", objects("GET", "/own/%2e%2e/other/secret")),
     Row("another object, twice encoded", objects("GET", "/own/%252e%252e/other/secret"), (404,)),

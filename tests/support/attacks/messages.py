@@ -109,9 +109,15 @@ META = [
     ),
     Row("ls below what climbs", message_bytes("ls", prependBucketPath="own/..", path="other/"), (200, 400)),
     Row("all that is known, by one who sees a part", message_bytes("hello", askAbout="sysinfo"), (403,)),
-    Row("a write by one who reads", message_bytes("objPut", token=READER, putSpec="data", inLocation="own/x"), (403,)),
+    Row(
+        "a write by one who reads",
+        message_bytes("objPut", token=READER, putSpec="data", inLocation="own/x"),
+        (403,),
+    ),
     Row("an upload by one who reads", objects("PUT", "/own/x", token=READER), (403,)),
-    Row("a sweep by one who reads", message_bytes("objSweep", token=READER, path="own", dryRun=False), (403,)),
+    Row(
+        "a sweep by one who reads", message_bytes("objSweep", token=READER, path="own", dryRun=False), (403,)
+    ),
     Row("a pull by one who reads", message_bytes("objPull", token=READER, fromLocation="own"), (403,)),
     Row("a name with a NUL", message_bytes("objStat", obj="own/a\0"), (400, 404)),
     Row("a name with a line break", message_bytes("objStat", obj="own/a\r\nX: y"), (400, 404)),
@@ -119,7 +125,9 @@ META = [
     Row("a name that runs backwards", message_bytes("objStat", obj="own/\u202ea"), (404,)),
     Row("a name of a megabyte", message_bytes("objStat", obj="own/" + "a" * 1_000_000), (400, 404)),
     Row("a name of many parts", message_bytes("objStat", obj="own" + "/a" * 400_000), (400, 404)),
-    Row("a name that climbs for long", message_bytes("objStat", obj="own" + "/.." * 300_000), (400, 403, 404)),
+    Row(
+        "a name that climbs for long", message_bytes("objStat", obj="own" + "/.." * 300_000), (400, 403, 404)
+    ),
 ]
 
 QUERIES = [

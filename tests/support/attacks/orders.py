@@ -177,7 +177,11 @@ JOBS = [
     Row("a job by two names", message_bytes("jobStatus", job="0" * 32, jid="x"), (400, 404)),
     Row("a job that is no text", message_bytes("jobStatus", job=["x"]), (400,)),
     *(
-        Row(f"a job that is waited for for {wait!r}", message_bytes("jobStatus", job="x", wait=wait), (400, 404))
+        Row(
+            f"a job that is waited for for {wait!r}",
+            message_bytes("jobStatus", job="x", wait=wait),
+            (400, 404),
+        )
         for wait in (1e9, -1, "NaN", "inf", "1e999", [])
     ),
     *(
