@@ -118,16 +118,14 @@ class FairShare:
             self.rest()
 
     def pause(self) -> None:
-        """Wait until this thread may compute, but at most `MAX_WAIT`."""
+        """Wait until this thread may compute: at most `MAX_WAIT` for its turn, and a second for other owners."""
         now, thread = self._clocks.now(), threading.get_ident()
         computed, loop = self._clocks.thread(), self._loops.get(thread)
         if loop is None or now - loop.seen > _RECENT:
             loop = self._loops[thread] = _Loop(thread, now, computed)
         loop.used += computed - loop.computed
         loop.seen, loop.computed = now, computed
-        if self._looks_busy(now):
-            self._owners.give_way()
-            loop.seen = now = self._clocks.now()
+        loop.seen = now = self._give_way(now)
         if loop.used < (REQUEST_SECONDS if thread in self._requests else FREE_SECONDS):
             return
         self._end_wait_for(thread)  # it is answered, or takes too long to have priority
@@ -146,8 +144,7 @@ class FairShare:
     def set_owner(self, owner: str) -> None:
         """Set the owner of the request. It waits for requests of owners who have used less processor time."""
         self._owners.begin(owner)
-        if self._looks_busy(self._clocks.now()):
-            self._owners.give_way()
+        self._give_way(self._clocks.now())
 
     def begin_reply(self) -> None:
         """Let nobody wait for the request of this thread any longer: its reply is about to be sent."""
@@ -166,6 +163,13 @@ class FairShare:
                 if loop is self._at_turn:
                     self._at_turn = None
                     self._start_next(self._clocks.now())
+
+    def _give_way(self, now: float) -> float:
+        """Let requests of owners who have used less go first, if the process is busy. Return the time afterwards."""
+        if self._looks_busy(now):
+            self._owners.give_way()
+            return self._clocks.now()
+        return now
 
     def _end_wait_for(self, thread: int) -> None:
         if self._requests.pop(thread, None) is not None and not (

@@ -30,15 +30,11 @@ _AGE_SECONDS = 0.5
 
 @dataclass(eq=False)
 class _Request:
-    """A request of *owner*. Others wait for it until a time. *computed* is the counted processor time of its thread.
-
-    *may_go_on* exists while the request is the first of the queue.
-    """
+    """A request of *owner*. Others wait for it until a time. *computed* is the counted processor time of its thread."""
 
     owner: str
     awaited_until: float
     computed: float
-    may_go_on: threading.Event | None = None
 
 
 class OwnerShares:
@@ -55,7 +51,8 @@ class OwnerShares:
         self._aged_at = now()
         self._lock = threading.Lock()
         self._queue = threading.Lock()
-        self._first: _Request | None = None
+        # the first request of the queue, and the event that ends its wait
+        self._first: tuple[_Request, threading.Event] | None = None
         self._gone_on_at = -math.inf
 
     def begin(self, owner: str) -> None:
@@ -76,9 +73,10 @@ class OwnerShares:
             self._wake_first()
 
     def _wake_first(self) -> None:
-        first = self._first
-        if first and first.may_go_on and not self._must_wait(first):
-            first.may_go_on.set()
+        if first := self._first:
+            request, may_go_on = first
+            if not self._must_wait(request):
+                may_go_on.set()
 
     def give_way(self) -> None:
         """Wait while requests of owners who have used less are at work: first in a queue, then for `YIELD_SECONDS`."""
@@ -88,10 +86,10 @@ class OwnerShares:
         self._count(request)
         if self._must_wait(request) and self._queue.acquire(timeout=QUEUE_SECONDS):
             try:
-                request.may_go_on = threading.Event()
-                self._first = request
+                may_go_on = threading.Event()
+                self._first = request, may_go_on
                 if self._must_wait(request):
-                    request.may_go_on.wait(YIELD_SECONDS)
+                    may_go_on.wait(YIELD_SECONDS)
                 if (gap := self._gone_on_at + GAP_SECONDS - self._now()) > 0:
                     time.sleep(gap)
                 self._gone_on_at = self._now()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -257,19 +258,26 @@ def test_an_audit_that_waits_for_the_store_ends_soon(slow: Storage, proxy: Proxy
     assert (reply["status"], reply["audit"]["error"]["type"]) == (False, "StoppedError")
 
 
-@pytest.mark.parametrize(("number", "status"), ENDS)
-def test_a_signal_ends_the_command_with_a_whole_reply(
-    slow: Storage, proxy: Proxy, number: int, status: int, tmp_path: Path
-) -> None:
-    proxy.fault(Fault("stall", seconds=60), "GET", on=range(40, 1000))
+@contextlib.contextmanager
+def pulling(slow: Storage, proxy: Proxy, requests: int) -> Iterator[subprocess.Popen[str]]:
+    """Start a pull on the command line, and yield its process when it has sent so many GET *requests*."""
     flags = ["--swiftAuthUrl", proxy.auth_url, "--swiftContainer", slow.settings.swift.container_name]
     command = [sys.executable, "-m", "pfstorage", *flags, "--action", "objPull", "--args", json.dumps(PULL)]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ
     ) as process:
-        while len(proxy.made("GET")) < 47 and process.poll() is None:
+        while len(proxy.made("GET")) < requests and process.poll() is None:
             time.sleep(0.002)
+        yield process
+
+
+@pytest.mark.parametrize(("number", "status"), ENDS)
+def test_a_signal_ends_the_command_with_a_whole_reply(
+    slow: Storage, proxy: Proxy, number: int, status: int, tmp_path: Path
+) -> None:
+    proxy.fault(Fault("stall", seconds=60), "GET", on=range(40, 1000))
+    with pulling(slow, proxy, requests=47) as process:
         asked = time.monotonic()
         process.send_signal(number)
         said, complaints = process.communicate(timeout=60)
@@ -284,14 +292,7 @@ def test_a_signal_ends_the_command_with_a_whole_reply(
 
 def test_the_second_signal_ends_the_command_at_once(slow: Storage, proxy: Proxy) -> None:
     proxy.fault(Fault("stall", seconds=60), "GET")
-    flags = ["--swiftAuthUrl", proxy.auth_url, "--swiftContainer", slow.settings.swift.container_name]
-    command = [sys.executable, "-m", "pfstorage", *flags, "--action", "objPull", "--args", json.dumps(PULL)]
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ
-    ) as process:
-        while len(proxy.made("GET")) < 8 and process.poll() is None:
-            time.sleep(0.002)
+    with pulling(slow, proxy, requests=8) as process:
         process.send_signal(signal.SIGINT)
         time.sleep(0.1)
         process.send_signal(signal.SIGINT)

@@ -11,7 +11,7 @@ import pytest
 
 from pfstorage.runtime import owner_shares
 from pfstorage.runtime.owner_shares import HALF_LIFE, REQUEST_LASTS, OwnerShares
-from tests.support.waiting import LONG, settle
+from tests.support.waiting import LONG, settle, until
 
 MUCH, LITTLE = 0.1, 0.01
 
@@ -46,8 +46,9 @@ class Thread:
             self._steps.put(step)
 
     def do(self, *steps: Callable[[], object]) -> None:
+        """Run *steps*, and fail if they wait for other requests."""
         self.start(*steps)
-        self._steps.join()
+        until(lambda: not self.is_waiting)
 
     @property
     def is_waiting(self) -> bool:
@@ -60,7 +61,7 @@ class Thread:
 
 @pytest.fixture(autouse=True)
 def waits_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(owner_shares, "YIELD_SECONDS", LONG)
+    monkeypatch.setattr(owner_shares, "YIELD_SECONDS", 2 * LONG)  # longer than `until` waits
 
 
 @pytest.fixture
@@ -88,28 +89,24 @@ def begin(clock: Clock, owner: str) -> Callable[[], None]:
     return lambda: clock.shares.begin(owner)
 
 
-def test_an_owner_who_has_used_more_waits_for_the_reply(clock: Clock, threads: tuple[Thread, Thread]) -> None:
-    light, heavy = threads
+@pytest.fixture
+def light_at_work(clock: Clock, threads: tuple[Thread, Thread]) -> Thread:
+    """The first of *threads*, with a request at work, whose owner has used less than the owner ``heavy``."""
     has_used(clock, "heavy", MUCH)
     has_used(clock, "light", LITTLE)
-    light.do(begin(clock, "light"))
+    threads[0].do(begin(clock, "light"))
+    return threads[0]
+
+
+@pytest.mark.parametrize("ends", ["begin_reply", "end"])
+def test_an_owner_who_has_used_more_waits_for_the_reply_or_the_end(
+    clock: Clock, threads: tuple[Thread, Thread], light_at_work: Thread, ends: str
+) -> None:
+    heavy = threads[1]
     heavy.start(begin(clock, "heavy"), clock.shares.give_way)
     settle()
     assert heavy.is_waiting
-    light.do(clock.shares.begin_reply)
-    heavy.do()
-
-
-def test_the_end_of_a_request_without_a_reply_lets_others_go_on(
-    clock: Clock, threads: tuple[Thread, Thread]
-) -> None:
-    light, heavy = threads
-    has_used(clock, "heavy", MUCH)
-    has_used(clock, "light", LITTLE)
-    light.do(begin(clock, "light"))
-    heavy.start(begin(clock, "heavy"), clock.shares.give_way)
-    settle()
-    light.do(clock.shares.end)
+    light_at_work.do(getattr(clock.shares, ends))
     heavy.do()
 
 
@@ -138,23 +135,19 @@ def test_nobody_waits_for_themselves_or_for_those_who_have_used_more(
     threads[1].do(begin(clock, mine), clock.shares.give_way)
 
 
+@pytest.mark.usefixtures("light_at_work")
 def test_a_request_that_waits_for_its_store_delays_nobody(
     clock: Clock, threads: tuple[Thread, Thread]
 ) -> None:
-    has_used(clock, "heavy", MUCH)
-    has_used(clock, "light", LITTLE)
-    threads[0].do(begin(clock, "light"))
     clock.now += REQUEST_LASTS
     threads[1].do(begin(clock, "heavy"), clock.shares.give_way)
 
 
+@pytest.mark.usefixtures("light_at_work")
 def test_a_wait_is_bounded(
     clock: Clock, threads: tuple[Thread, Thread], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(owner_shares, "YIELD_SECONDS", 0.001)
-    has_used(clock, "heavy", MUCH)
-    has_used(clock, "light", LITTLE)
-    threads[0].do(begin(clock, "light"))
     threads[1].do(begin(clock, "heavy"), clock.shares.give_way)
 
 
@@ -167,8 +160,6 @@ def test_used_time_is_forgotten(clock: Clock, threads: tuple[Thread, Thread]) ->
     threads[1].do(begin(clock, "heavy"), clock.shares.give_way)
 
 
+@pytest.mark.usefixtures("light_at_work")
 def test_a_thread_without_a_request_never_waits(clock: Clock, threads: tuple[Thread, Thread]) -> None:
-    has_used(clock, "heavy", MUCH)
-    has_used(clock, "light", LITTLE)
-    threads[0].do(begin(clock, "light"))
     threads[1].do(clock.shares.give_way, clock.shares.begin_reply, clock.shares.end)

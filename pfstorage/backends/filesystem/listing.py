@@ -116,16 +116,14 @@ def _sorted_names(directory: int) -> Iterable[str] | None:
     Return None if the directory is empty. A directory with an unfinished file is not empty.
     """
     runs: list[list[str]] = []
-    is_empty = True
     with os.scandir(directory) as entries:
         while batch := list(itertools.islice(entries, _NAMES_AT_ONCE)):
-            is_empty = False
             runs.append(sorted(_names_of_keys(batch)))
             if len(batch) == _NAMES_AT_ONCE:
                 FAIR_SHARE.pause()
-    if len(runs) > 1:
-        return heapq.merge(*runs)
-    return None if is_empty else runs[0]
+    if not runs:
+        return None
+    return runs[0] if len(runs) == 1 else heapq.merge(*runs)
 
 
 def _names_of_keys(entries: Iterable[os.DirEntry[str]]) -> Iterator[str]:
