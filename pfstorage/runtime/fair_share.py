@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from pfstorage.runtime.owner_shares import OwnerShares
+from pfstorage.runtime.owner_shares import Clocks, OwnerShares, Request
 
 T = TypeVar("T")
 
@@ -41,31 +40,18 @@ MAX_WAIT = 1.0
 _CREDIT = 0.1
 # A loop that has not called for this time is over.
 _RECENT = 1.0
-# A request that is not answered after this time waits for something else.
-_REQUEST_LASTS = 0.5
-# The share of one processor above which Python threads hinder each other, and the time to measure it over.
-_BUSY = 0.5
-_BUSY_SECONDS = 0.1
-
-
-@dataclass(frozen=True)
-class Clocks:
-    """Three clocks, in seconds: the time, the processor time of the process, and that of the thread."""
-
-    now: Callable[[], float] = time.monotonic
-    process: Callable[[], float] = time.process_time
-    thread: Callable[[], float] = time.thread_time
 
 
 @dataclass(eq=False)
 class _Loop:
-    """The loop of a *thread*.
+    """The loop of a *thread*, for its *request* if it has one.
 
     *seen* is the time of its last call, *computed* the processor time of the thread at that moment, and *used* the
     processor time of the loop. Its turn ends when *used* reaches *turn_ends*.
     """
 
     thread: int
+    request: Request | None
     seen: float
     computed: float
     used: float = 0.0
@@ -80,7 +66,8 @@ class _Loop:
 class FairShare:
     """A scheduler that lets the loops of a busy process take turns. Any thread may call each method.
 
-    A loop ends if its thread does not call `pause` for a second.
+    A loop ends if its thread does not call `pause` for a second, or answers another request. Threads that answer
+    requests tell *requests* when these begin and end.
     """
 
     def __init__(self, clocks: Clocks | None = None) -> None:
@@ -93,12 +80,7 @@ class FairShare:
         self._waiting: list[_Loop] = []
         self._at_turn: _Loop | None = None
         self._lock = threading.Lock()
-        self._measured = self._clocks.now(), self._clocks.process()
-        self._is_busy = False
-        self._requests: dict[int, float] = {}  # start times, by thread
-        self._all_answered = threading.Event()
-        self._all_answered.set()
-        self._owners = OwnerShares(self._clocks.now, self._clocks.thread)
+        self.requests = OwnerShares(self._clocks)
 
     @property
     def waiting(self) -> int:
@@ -121,39 +103,22 @@ class FairShare:
         """Wait until this thread may compute: at most `MAX_WAIT` for its turn, and a second for other owners."""
         now, thread = self._clocks.now(), threading.get_ident()
         computed, loop = self._clocks.thread(), self._loops.get(thread)
-        if loop is None or now - loop.seen > _RECENT:
-            loop = self._loops[thread] = _Loop(thread, now, computed)
+        request = self.requests.current
+        if loop is None or now - loop.seen > _RECENT or loop.request is not request:
+            loop = self._loops[thread] = _Loop(thread, request, now, computed)
         loop.used += computed - loop.computed
-        loop.seen, loop.computed = now, computed
-        loop.seen = now = self._give_way(now)
-        if loop.used < (REQUEST_SECONDS if thread in self._requests else FREE_SECONDS):
+        loop.computed = computed
+        self.requests.give_way()
+        loop.seen = now = self._clocks.now()
+        if loop.used < (REQUEST_SECONDS if request else FREE_SECONDS):
             return
-        self._end_wait_for(thread)  # it is answered, or takes too long to have priority
-        if self._looks_busy(now):
+        if request:
+            self.requests.end_priority(request)
+        if self.requests.is_busy(now):
             if not self._keeps_turn(loop, now):
                 self._wait(loop, now + MAX_WAIT)
-            self._wait_for_requests(loop)
-
-    def begin_request(self) -> None:
-        """Start a request: until `begin_reply`, long loops wait for it a little, unless it takes long itself."""
-        thread = threading.get_ident()
-        self.rest()
-        self._loops.pop(thread, None)
-        self._requests[thread] = self._clocks.now()
-
-    def set_owner(self, owner: str) -> None:
-        """Set the owner of the request. It waits for requests of owners who have used less processor time."""
-        self._owners.begin(owner)
-        self._give_way(self._clocks.now())
-
-    def begin_reply(self) -> None:
-        """Let nobody wait for the request of this thread any longer: its reply is about to be sent."""
-        self._owners.begin_reply()
-        self._end_wait_for(threading.get_ident())
-
-    def end_request(self) -> None:
-        """End the request of this thread: its reply was sent."""
-        self._owners.end()
+            self.requests.wait_until_answered(PASS_SECONDS)
+            loop.seen = self._clocks.now()
 
     def rest(self) -> None:
         """End the turn of this thread, if it has one, because it is about to wait for something else."""
@@ -163,27 +128,6 @@ class FairShare:
                 if loop is self._at_turn:
                     self._at_turn = None
                     self._start_next(self._clocks.now())
-
-    def _give_way(self, now: float) -> float:
-        """Let requests of owners who have used less go first, if the process is busy. Return the time afterwards."""
-        if self._looks_busy(now):
-            self._owners.give_way()
-            return self._clocks.now()
-        return now
-
-    def _end_wait_for(self, thread: int) -> None:
-        if self._requests.pop(thread, None) is not None and not (
-            self._requests or self._all_answered.is_set()
-        ):
-            self._all_answered.set()
-
-    def _wait_for_requests(self, loop: _Loop) -> None:
-        now = self._clocks.now()
-        if any(now - since < _REQUEST_LASTS for since in list(self._requests.values())):
-            self._all_answered.clear()
-            if self._requests:
-                self._all_answered.wait(PASS_SECONDS)
-            loop.seen = self._clocks.now()
 
     def _keeps_turn(self, loop: _Loop, now: float) -> bool:
         """Return whether it is still the turn of *loop*; otherwise put it into the queue."""
@@ -222,14 +166,6 @@ class FairShare:
             loop.seen, loop.turn_ends = now, loop.used + TURN_SECONDS
             self._at_turn = loop
             loop.turn.set()
-
-    def _looks_busy(self, now: float) -> bool:
-        then, computed = self._measured
-        if now - then > _BUSY_SECONDS:
-            total = self._clocks.process()
-            self._is_busy = total - computed > _BUSY * (now - then)
-            self._measured = now, total
-        return self._is_busy
 
 
 # The loops of this process.

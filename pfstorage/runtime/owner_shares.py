@@ -26,64 +26,117 @@ HALF_LIFE = 1.5
 # Used processor time below this is forgotten.
 _FORGOTTEN = 0.001
 _AGE_SECONDS = 0.5
+# The share of one processor above which Python threads hinder each other, and the time to measure it over.
+_BUSY = 0.5
+_BUSY_SECONDS = 0.1
 
 
-@dataclass(eq=False)
-class _Request:
-    """A request of *owner*. Others wait for it until a time. *computed* is the counted processor time of its thread."""
+@dataclass(frozen=True)
+class Clocks:
+    """Three clocks, in seconds: the time, the processor time of the process, and that of the thread."""
 
-    owner: str
-    awaited_until: float
-    computed: float
+    now: Callable[[], float] = time.monotonic
+    process: Callable[[], float] = time.process_time
+    thread: Callable[[], float] = time.thread_time
+
+
+class Request:
+    """A request at work. Others wait for it until *awaited_until*, long loops only while it *has_priority*.
+
+    *owner* is "" until it is known. *computed* is the counted processor time of its thread.
+    """
+
+    __slots__ = ("awaited_until", "computed", "has_priority", "owner")
+
+    def __init__(self, awaited_until: float, computed: float) -> None:
+        self.awaited_until = awaited_until
+        self.computed = computed
+        self.owner = ""
+        self.has_priority = True
 
 
 class OwnerShares:
     """A count of the recent processor time of each owner: requests wait for those of owners with less.
 
-    *now* and *thread_time* are clocks in seconds. Each method is about the request of the calling thread.
+    Each method is about the request of the calling thread, if it has one.
     """
 
-    def __init__(self, now: Callable[[], float], thread_time: Callable[[], float]) -> None:
-        self._now = now
-        self._thread_time = thread_time
-        self._requests: dict[int, _Request] = {}  # by thread
+    def __init__(self, clocks: Clocks) -> None:
+        self._now = clocks.now
+        self._process_time = clocks.process
+        self._thread_time = clocks.thread
+        self._measured = self._now(), self._process_time()
+        self._is_busy = False
+        self._requests: dict[int, Request] = {}  # by thread
         self._used: dict[str, float] = {}  # by owner
-        self._aged_at = now()
+        self._aged_at = self._now()
         self._lock = threading.Lock()
         self._queue = threading.Lock()
         # the first request of the queue, and the event that ends its wait
-        self._first: tuple[_Request, threading.Event] | None = None
+        self._first: tuple[Request, threading.Event] | None = None
         self._gone_on_at = -math.inf
+        self._all_answered = threading.Event()
+        self._is_awaited = False  # whether a loop waits for this event
 
-    def begin(self, owner: str) -> None:
+    @property
+    def current(self) -> Request | None:
+        """The request of this thread."""
+        return self._requests.get(threading.get_ident())
+
+    def is_busy(self, now: float) -> bool:
+        """Return whether the process computes so much that its threads hinder each other."""
+        then, computed = self._measured
+        if now - then > _BUSY_SECONDS:
+            total = self._process_time()
+            self._is_busy = total - computed > _BUSY * (now - then)
+            self._measured = now, total
+        return self._is_busy
+
+    def begin(self) -> None:
         """Begin a request. Others wait for it until `begin_reply`, but at most for `REQUEST_LASTS`."""
-        awaited_until = self._now() + REQUEST_LASTS
-        self._requests[threading.get_ident()] = _Request(owner, awaited_until, self._thread_time())
+        self._requests[threading.get_ident()] = Request(self._now() + REQUEST_LASTS, self._thread_time())
+
+    def set_owner(self, owner: str) -> None:
+        """Set the owner of the request. If the process is busy, wait for requests of owners with less."""
+        request = self._requests.get(threading.get_ident())
+        if request is not None:
+            request.owner = owner
+            if self.is_busy(self._now()):
+                self._give_way(request)
+
+    def end_priority(self, request: Request) -> None:
+        """Let no long loop wait for *request* any longer: it takes long itself."""
+        request.has_priority = False
+        self._wake()
 
     def begin_reply(self) -> None:
-        """Let nobody wait for this request any longer: sending its reply may take the client's time."""
-        if request := self._requests.get(threading.get_ident()):
+        """Let nobody wait for the request any longer: sending its reply may take the client's time."""
+        request = self._requests.get(threading.get_ident())
+        if request is not None:
             request.awaited_until = 0.0
-            self._wake_first()
+            if self._first or self._is_awaited:
+                self._wake()
 
     def end(self) -> None:
-        """End the request, if there is one."""
-        if request := self._requests.pop(threading.get_ident(), None):
-            self._count(request)
-            self._wake_first()
-
-    def _wake_first(self) -> None:
-        if first := self._first:
-            request, may_go_on = first
-            if not self._must_wait(request):
-                may_go_on.set()
+        """End the request."""
+        request = self._requests.pop(threading.get_ident(), None)
+        if request is not None:
+            if request.owner:
+                self._count(request)
+            if self._first or self._is_awaited:
+                self._wake()
 
     def give_way(self) -> None:
-        """Wait while requests of owners who have used less are at work: first in a queue, then for `YIELD_SECONDS`."""
+        """If the process is busy, wait while requests of owners who have used less are at work.
+
+        A request waits to be first in a queue, and then for at most `YIELD_SECONDS`.
+        """
         request = self._requests.get(threading.get_ident())
-        if request is None:
-            return
-        self._count(request)
+        if request is not None and request.owner and self.is_busy(self._now()):
+            self._count(request)
+            self._give_way(request)
+
+    def _give_way(self, request: Request) -> None:
         if self._must_wait(request) and self._queue.acquire(timeout=QUEUE_SECONDS):
             try:
                 may_go_on = threading.Event()
@@ -97,7 +150,31 @@ class OwnerShares:
                 self._first = None
                 self._queue.release()
 
-    def _count(self, request: _Request) -> None:
+    def wait_until_answered(self, seconds: float) -> None:
+        """Wait until no request has priority, at most *seconds*."""
+        if self._any_has_priority():
+            self._all_answered.clear()
+            self._is_awaited = True
+            if self._any_has_priority():
+                self._all_answered.wait(seconds)
+
+    def _any_has_priority(self) -> bool:
+        now = self._now()
+        return any(
+            request.has_priority and now < request.awaited_until for request in list(self._requests.values())
+        )
+
+    def _wake(self) -> None:
+        """Wake the threads that wait for nothing any longer."""
+        if first := self._first:
+            request, may_go_on = first
+            if not self._must_wait(request):
+                may_go_on.set()
+        if self._is_awaited and not self._any_has_priority():
+            self._is_awaited = False
+            self._all_answered.set()
+
+    def _count(self, request: Request) -> None:
         computed, now = self._thread_time(), self._now()
         with self._lock:
             if now - self._aged_at > _AGE_SECONDS:
@@ -109,12 +186,12 @@ class OwnerShares:
             self._used[request.owner] = self._used.get(request.owner, 0.0) + computed - request.computed
         request.computed = computed
 
-    def _must_wait(self, request: _Request) -> bool:
+    def _must_wait(self, request: Request) -> bool:
         if len(self._used) < 2:
             return False
         now, used = self._now(), self._used.get(request.owner, 0.0)
         return any(
-            other.owner != request.owner
+            other.owner not in ("", request.owner)
             and now < other.awaited_until
             and self._used.get(other.owner, 0.0) < used
             for other in list(self._requests.values())

@@ -144,19 +144,19 @@ def _is_same_origin(origin: str, hosts: list[str]) -> bool:
 class PrivateFiles:
     """The private files of the server, which *options* and the settings name. Messages may not access them.
 
-    *roots* are the directories that messages may access.
+    *roots* are the directories that messages may access. *settings* are the latest settings of `deny`.
     """
 
     def __init__(self, roots: AllowedRoots, options: ServerOptions) -> None:
         self.roots = roots
         self._options = options
-        self._settings: Settings | None = None
+        self.settings: Settings | None = None
         # includes the paths of earlier settings, because files stay there when a setting changes
         self._paths: set[str] = set()
 
     def update(self, settings: Settings) -> None:
-        """Deny the private files of *settings* if they have changed. Log an error if that is not possible."""
-        if settings is not self._settings and (problem := self.deny(settings)):
+        """Deny the private files of *settings*. Log an error if that is not possible."""
+        if problem := self.deny(settings):
             log.error("messages could access private files of the server: %s", problem)
 
     def deny(self, settings: Settings) -> str:
@@ -176,7 +176,7 @@ class PrivateFiles:
         )
         self._paths.update(private.values(), jobs, filter(None, [store]))
         self.roots.deny(self._paths, everything=bool(shared))
-        self._settings = settings
+        self.settings = settings
         if shared:
             return (
                 f"{shared[0]}: messages may read and write the files in {private[shared[0]]!r}:"

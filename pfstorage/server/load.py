@@ -149,7 +149,7 @@ class ServerLoad:
                     raise no_place()
                 del self._provisional[connection]
                 self._open.add(connection)
-        FAIR_SHARE.set_owner(owner or holder.address)
+        FAIR_SHARE.requests.set_owner(owner or holder.address)
 
     def refuse(self) -> None:
         """Note that a provisional connection sent no request in time, and gets no place."""

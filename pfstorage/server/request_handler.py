@@ -80,7 +80,8 @@ class RequestHandler(HTTPConnection):
         self._request: Request | None = None
         self._empty_lines = 0
         super().setup()
-        self._next_head_seconds = self.server.head_seconds(self.connection)
+        self._has_place = not self.server.load.is_provisional(self.connection)
+        self._next_head_seconds = self._head_seconds()
 
     def must_send_faster(self) -> bool:
         load = self.server.load
@@ -100,10 +101,10 @@ class RequestHandler(HTTPConnection):
             has_begun = self.rfile.peek(1)  # type: ignore[attr-defined] # returns at once for a pipelined request
             if not (load.wake(self.connection) and has_begun):
                 return
-            self.reader.set_budget(self.server.head_seconds(self.connection))
+            self.reader.set_budget(self._head_seconds())
             line = self.rfile.readline(MAX_LINE + 1)
         except TimeoutError:
-            if load.is_provisional(self.connection):
+            if not self._has_place:
                 self._refuse()
             return
         # Empty lines before a request are ignored (RFC 9112, section 2.2). Without a limit, a client could keep the
@@ -118,11 +119,13 @@ class RequestHandler(HTTPConnection):
         try:
             self._respond(line)
         finally:
-            self._release_permit()
             self._request = None
             self.forget_request()
             load.end(self.connection)
             self._next_head_seconds = self.limits.idle_seconds
+
+    def _head_seconds(self) -> float:
+        return self.limits.head_seconds if self._has_place else self.server.head_seconds(self.connection)
 
     def _refuse(self) -> None:
         """Answer 503 on a connection that has no place and sent no request in time."""
@@ -130,10 +133,6 @@ class RequestHandler(HTTPConnection):
         response = self._error_response(no_place())
         response.headers = standard_headers(response.status) | response.headers
         send_response(response, self.wfile, "GET", "HTTP/1.1", close=True)
-
-    def _release_permit(self) -> None:
-        if self._request:
-            self._request.client.permit.end()
 
     def _respond(self, line: bytes) -> None:
         """Answer the request whose first line is *line*."""
@@ -143,20 +142,16 @@ class RequestHandler(HTTPConnection):
         self._is_counted = False
         self.is_complete = False
         self.writer.begin_response()
-        FAIR_SHARE.begin_request()
+        FAIR_SHARE.requests.begin()
         try:
             response = self._response(line)
+            FAIR_SHARE.requests.begin_reply()
+            self._id = request_id(self.headers.get("x-request-id", ""))
+            close = self._send_and_log(response)
         finally:
-            FAIR_SHARE.begin_reply()
-        self._id = request_id(self.headers.get("x-request-id", ""))
-        try:
-            close = self._send(response)
-            self.is_complete = True
-        finally:
-            FAIR_SHARE.end_request()
-            self._release_permit()
-            self._count()
-            self._log(time.monotonic() - self._started)
+            FAIR_SHARE.requests.end()
+            if self._request:
+                self._request.client.permit.end()
         self.close_connection = close
         if close:
             end_tls(self.connection)
@@ -188,16 +183,30 @@ class RequestHandler(HTTPConnection):
 
     def _new_request(self, head: RequestHead) -> Request:
         permit = self.server.load.new_permit(self.is_client_gone)
-        admit = functools.partial(self.server.load.admit, self.connection, permit)
         return Request(
             head,
-            Client(self._address, self.open_body, permit, admit),
+            Client(self._address, self.open_body, permit, self._admit),
             self._services,
             functools.partial(self.server.new_context, permit=permit, observe=self._observe),
         )
 
+    def _admit(self, owner: str) -> None:
+        if self._request:
+            self.server.load.admit(self.connection, self._request.client.permit, owner)
+            self._has_place = True
+
     def _error_response(self, error: PfstorageError) -> Response:
         return to_response(Reply.from_error(error), as_html=self._services.handler.settings.http_response)
+
+    def _send_and_log(self, response: Response) -> bool:
+        try:
+            close = self._send(response)
+            self.is_complete = True
+            return close
+        finally:
+            if not self._is_counted:
+                self._count()
+            self._log(time.monotonic() - self._started)
 
     def _send(self, response: Response) -> bool:
         """Send *response*, or the error of its content if none of it was sent. Return whether to close."""
@@ -213,7 +222,7 @@ class RequestHandler(HTTPConnection):
             self._count()
         else:
             response.content = functools.partial(self._write, response, response.content)
-        close = self.server.is_last_reply or self.server.load.is_provisional(self.connection)
+        close = self.server.is_last_reply or not self._has_place
         try:
             return self.send(response, close=close)
         except UnsentError as e:

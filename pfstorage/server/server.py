@@ -168,7 +168,9 @@ class ThreadedHTTPServer(Listener):
 
     def follow_settings(self) -> None:
         """Deny the private files that the current settings name to messages."""
-        self._private_files.update(self.handler.settings)
+        settings = self.handler.state.settings
+        if settings is not self._private_files.settings:
+            self._private_files.update(settings)
 
     def secrets(self) -> Set[str]:
         """Return the tokens, which logs and records must mask."""

@@ -41,12 +41,14 @@ def decode_json(text: str | bytes) -> Any:
     """
     try:
         text = without_mark(text) if isinstance(text, str) else decoded(text)
-        _check_containers(text)
+        containers = _containers(text)
+        if containers > MAX_CONTAINERS and _containers(_QUOTED.sub("", text)) > MAX_CONTAINERS:
+            raise ValueError(f"it has over {MAX_CONTAINERS} lists and objects")
         content = _DECODER.decode(text)
     except (ValueError, RecursionError) as e:
         reason = e if text else "it is empty"
         raise MessageError(f"the message is not JSON: {reason}") from None
-    if _containers(text) > MAX_DEPTH:  # otherwise the nesting can't be deeper
+    if containers > MAX_DEPTH:  # otherwise the nesting can't be deeper
         _check_depth(content)
     return content
 
@@ -72,13 +74,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique)
 
 
-def _check_containers(text: str) -> None:
-    """Raise `ValueError` if *text* would be decoded to too many lists and objects."""
-    if _containers(text) > MAX_CONTAINERS and _containers(_QUOTED.sub("", text)) > MAX_CONTAINERS:
-        raise ValueError(f"it has over {MAX_CONTAINERS} lists and objects")
-
-
 def _containers(text: str) -> int:
+    """Return the maximum number of lists and objects in *text*."""
     return text.count("[") + text.count("{")
 
 

@@ -167,11 +167,13 @@ def _streams(body: dict[str, Any]) -> list[RowStream]:
 
 def _longs(body: dict[str, Any]) -> list[RowStream | PackedStrings | Packed]:
     found: list[RowStream | PackedStrings | Packed] = []
-    for value in body.values():
-        if isinstance(value, dict):
-            found += _longs(value)
-        elif type(value) in _LONG:  # `isinstance` with an abstract class is slow: it runs Python code
-            found.append(value)
+    dicts = [body]
+    for each in dicts:
+        for value in each.values():
+            if isinstance(value, dict):
+                dicts.append(value)
+            elif type(value) in _LONG:  # `isinstance` with an abstract class is slow: it runs Python code
+                found.append(value)
     return found
 
 

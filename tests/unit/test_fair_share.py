@@ -18,9 +18,9 @@ from pfstorage.runtime.fair_share import (
     REQUEST_SECONDS,
     STALE_SECONDS,
     TURN_SECONDS,
-    Clocks,
     FairShare,
 )
+from pfstorage.runtime.owner_shares import REQUEST_LASTS, Clocks
 from tests.support.waiting import LONG as LONG_WAIT
 from tests.support.waiting import settle, until
 
@@ -66,8 +66,9 @@ class Worker:
             if step == "rest":
                 self._machine.share.rest()
             elif step == "request":
-                self._machine.share.begin_request()
-                self._machine.share.begin_reply()
+                self._machine.share.rest()  # as before each reply
+                self._machine.share.requests.begin()
+                self._machine.share.requests.begin_reply()
             else:
                 self._machine.compute(float(step))
                 self._machine.noted.append(self._name)
@@ -110,9 +111,9 @@ def workers(machine: Machine, names: str) -> Iterator[list[Worker]]:
 
 @contextlib.contextmanager
 def answering(machine: Machine) -> Iterator[None]:
-    machine.share.begin_request()
+    machine.share.requests.begin()
     yield
-    machine.share.begin_reply()
+    machine.share.requests.begin_reply()
 
 
 @pytest.fixture
@@ -257,7 +258,7 @@ def test_a_long_loop_lets_a_request_pass(machine: Machine, monkeypatch: pytest.M
 def test_a_request_that_takes_long_delays_nobody(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fair_share, "PASS_SECONDS", LONG_WAIT)
     with workers(machine, "a") as (a,), answering(machine):
-        machine.wait(0.5)
+        machine.wait(REQUEST_LASTS)
         a.compute_all(LONG)
         assert machine.noted == ["a"]
 

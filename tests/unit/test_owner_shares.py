@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from pfstorage.runtime import owner_shares
-from pfstorage.runtime.owner_shares import HALF_LIFE, REQUEST_LASTS, OwnerShares
+from pfstorage.runtime.owner_shares import HALF_LIFE, REQUEST_LASTS, Clocks, OwnerShares
 from tests.support.waiting import LONG, settle, until
 
 MUCH, LITTLE = 0.1, 0.01
@@ -22,7 +22,10 @@ class Clock:
     def __init__(self) -> None:
         self.now = 100.0
         self.computed: Counter[int] = Counter()
-        self.shares = OwnerShares(lambda: self.now, lambda: self.computed[threading.get_ident()])
+        self.shares = OwnerShares(
+            Clocks(lambda: self.now, lambda: self.now, lambda: self.computed[threading.get_ident()])
+        )
+        self.now += 1.0  # measured from here on, the process is busy
 
     def compute(self, seconds: float) -> None:
         self.computed[threading.get_ident()] += seconds  # type: ignore[assignment]
@@ -79,14 +82,18 @@ def threads() -> Iterator[tuple[Thread, Thread]]:
 
 def has_used(clock: Clock, owner: str, seconds: float) -> None:
     """Answer one request of *owner* in this thread."""
-    clock.shares.begin(owner)
+    begin(clock, owner)()
     clock.compute(seconds)
     clock.shares.begin_reply()
     clock.shares.end()
 
 
 def begin(clock: Clock, owner: str) -> Callable[[], None]:
-    return lambda: clock.shares.begin(owner)
+    def begin_of_owner() -> None:
+        clock.shares.begin()
+        clock.shares.set_owner(owner)
+
+    return begin_of_owner
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ class Headers(dict[str, str]):
 
     def only(self, name: str) -> str:
         """Return the value of *name*, "" if it is missing. Raise `MessageError` if the header is repeated."""
-        if len(self.get_all(name)) > 1:
+        if name in self._repeated:
             raise MessageError(f"the request has the header {name.title()} more than once: send it once")
         return self.get(name, "")
 
