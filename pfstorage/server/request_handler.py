@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import functools
-import itertools
-import logging
-import re
-import secrets
 import ssl
 import time
-from collections.abc import Callable, Mapping
-from http import HTTPStatus
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pfstorage.access.principal import Principal
@@ -25,6 +20,7 @@ from pfstorage.server.http1.head import MAX_LINE, HeadError, RequestHead
 from pfstorage.server.http1.sending import ContentWriter, Response, UnsentError, send_response
 from pfstorage.server.load import ServerLoad, no_place
 from pfstorage.server.options import ServerOptions
+from pfstorage.server.request_log import log_request, logged_method, request_id
 from pfstorage.server.router import Route, Router
 from pfstorage.wire.reply import Reply
 from pfstorage.wire.status import KIND_BY_STATUS
@@ -33,18 +29,6 @@ if TYPE_CHECKING:
     import socket
 
     from pfstorage.server.endpoints.metrics import Metrics
-
-request_log = logging.getLogger("pfstorage.requests")
-
-# the log names these methods; any other method is arbitrary text of a client
-_LOGGED_METHODS = frozenset(
-    ("", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
-)
-_REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
-_CLIENT_FAULTS = (HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
-# Generated request ids are this prefix and a number. They are not secret, and a random number for each would be slow.
-_PROCESS_ID = secrets.token_hex(4)
-_NUMBERS = itertools.count(1)
 
 
 class Server(Protocol):
@@ -265,7 +249,7 @@ class RequestHandler(HTTPConnection):
             {
                 "id": self._id,
                 "client": self._address,
-                "method": self.command if self.command in _LOGGED_METHODS else "other",
+                "method": logged_method(self.command),
                 "action": self._action or (self._route.path if self._route else ""),
                 "owner": self._request.principal.owner if self._request else "",
                 "status": int(self._status),
@@ -275,47 +259,4 @@ class RequestHandler(HTTPConnection):
                 "broken": is_broken,
             },
             is_abandoned=is_broken and isinstance(error, StoppedError),
-        )
-
-
-def request_id(given: str) -> str:
-    """Return *given*, the id that the client chose, if it is valid. Otherwise return a new id."""
-    return given if given and _REQUEST_ID.fullmatch(given) else f"{_PROCESS_ID}{next(_NUMBERS):08x}"
-
-
-def log_request(fields: Mapping[str, Any], *, is_abandoned: bool) -> None:
-    """Log one request. *fields* must contain neither keys nor local paths, because these may name a patient.
-
-    A failure of the server or the store is a warning. A request that was stopped because its client left
-    (*is_abandoned*) is not.
-    """
-    status = fields["status"]
-    is_failure = status >= HTTPStatus.INTERNAL_SERVER_ERROR and status not in _CLIENT_FAULTS
-    is_bad = is_failure or (fields["error"] and status < HTTPStatus.BAD_REQUEST)
-    level = logging.WARNING if is_bad and not is_abandoned else logging.INFO
-    if request_log.isEnabledFor(level):
-        request_log.handle(_LogRecord(fields, level))
-
-
-class _LogRecord(logging.LogRecord):
-    """A log record whose text is made from *fields*.
-
-    The constructor of the base class looks up the calling line and thread, which takes longer than everything else.
-    """
-
-    fields: Mapping[str, object]
-
-    _COMMON = vars(
-        logging.makeLogRecord({"name": request_log.name, "levelno": logging.INFO, "levelname": "INFO"})
-    )
-
-    def __init__(self, fields: Mapping[str, object], level: int) -> None:
-        now = time.time()
-        self.__dict__ = {**self._COMMON, "fields": fields, "created": now, "msecs": int(now % 1 * 1000)}
-        if level != logging.INFO:
-            self.levelno, self.levelname = level, logging.getLevelName(level)
-
-    def getMessage(self) -> str:  # noqa: N802 - the name of the base class
-        return " ".join(
-            [f"{key}={value}" for key, value in self.fields.items() if value != "" and value is not False]
         )
