@@ -99,11 +99,11 @@ class Job:
 
     def as_row(self) -> KnownRow:
         """Return the row of this job in a list."""
-        return KnownRow(self._body, self._text)
+        return self._row
 
     @functools.cached_property
-    def _text(self) -> str:
-        return dumps(self._body)
+    def _row(self) -> KnownRow:
+        return KnownRow(self._body, dumps(self._body))
 
     @functools.cached_property
     def _body(self) -> dict[str, Any]:

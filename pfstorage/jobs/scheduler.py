@@ -6,7 +6,7 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -117,8 +117,8 @@ class JobScheduler:
         self._require_open()
         unsaved = dict(self._finished.unsaved)
         jobs = self._store.latest(limit, owner, prefix)
-        listed = [replace(unsaved[job.id], reply=None) if job.id in unsaved else job for job in jobs]
-        return [self._with_progress(job) for job in listed]
+        changed = unsaved.keys() | self._running.keys()
+        return [self._current(job, unsaved) if job.id in changed else job for job in jobs]
 
     def counts(self) -> dict[str, int]:
         """Return the number of jobs in each state."""
@@ -213,6 +213,9 @@ class JobScheduler:
     def _require_open(self) -> None:
         if self._is_closed:
             raise StoppedError("the server ends: its jobs go on when it is there again")
+
+    def _current(self, job: Job, unsaved: Mapping[str, Job]) -> Job:
+        return self._with_progress(replace(unsaved[job.id], reply=None) if job.id in unsaved else job)
 
     def _with_progress(self, job: Job) -> Job:
         running = self._running.get(job.id)

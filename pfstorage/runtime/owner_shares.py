@@ -23,6 +23,10 @@ REQUEST_LASTS = 0.2
 GAP_SECONDS = 0.002
 # After this time, used processor time counts half.
 HALF_LIFE = 1.5
+# An owner who uses less than this part of their equal share of one processor waits for nobody.
+FREE_PART = 0.5
+# The counted time of an owner who uses one whole processor.
+_WHOLE = HALF_LIFE / math.log(2)
 # Used processor time below this is forgotten.
 _FORGOTTEN = 0.001
 _AGE_SECONDS = 0.5
@@ -187,9 +191,10 @@ class OwnerShares:
         request.computed = computed
 
     def _must_wait(self, request: Request) -> bool:
-        if len(self._used) < 2:
+        owners, used = len(self._used), self._used.get(request.owner, 0.0)
+        if owners < 2 or used < FREE_PART * _WHOLE / owners:
             return False
-        now, used = self._now(), self._used.get(request.owner, 0.0)
+        now = self._now()
         return any(
             other.owner not in ("", request.owner)
             and now < other.awaited_until

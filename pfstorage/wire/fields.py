@@ -12,7 +12,7 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from pfstorage.wire.converters import Converter, FromTo, converter
@@ -108,6 +108,8 @@ def read_fields(
         for name in field.names:
             value = rest.pop(name, None)
             if value is not None and field.attribute not in known:
+                if isinstance(value, list):
+                    _check_length(name, field.schema, value)  # before the conversion, which takes longer
                 known[field.attribute] = _converted(name, value, field.convert)
                 _check_bounds(name, field.schema, known[field.attribute])
     return cls(**known), list(rest)
@@ -147,9 +149,13 @@ def _check_bounds(name: str, schema: Schema, value: Any) -> None:
             raise BoundError(name, f"a number {bounds}", value)
 
 
-def _check_list(name: str, schema: Schema, value: tuple[Any, ...]) -> None:
+def _check_length(name: str, schema: Schema, value: Sequence[object]) -> None:
     if len(value) > (most := schema.get("maxItems", math.inf)):
         raise BoundError(name, f"at most {most} items, not {len(value)}", value)
+
+
+def _check_list(name: str, schema: Schema, value: tuple[Any, ...]) -> None:
+    _check_length(name, schema, value)
     if schema.get("uniqueItems") and len(set(value)) < len(value):
         raise BoundError(name, "each item once", value)
     items = schema.get("items", {})

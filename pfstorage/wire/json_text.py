@@ -79,10 +79,10 @@ def dumps(value: Any, pad: str = "") -> str:
         ]
         return f"{{\n{inner}" + f",\n{inner}".join(members) + f"\n{pad}}}"
     if isinstance(value, _LISTS):
-        rows = f",\n{inner}".join([dumps(row, inner) for row in value])
-        return f"[\n{inner}{rows}\n{pad}]" if rows else "[]"
-    text = value.text if kind in (Packed, KnownRow) else _encode(value)
-    return text.replace("\n", "\n" + pad)  # a text in JSON contains no newline
+        return "".join(_array_chunks(iter(value), pad))
+    is_known = kind is Packed or kind is KnownRow
+    # a text in JSON contains no newline
+    return str(value.indented(pad) if is_known else _encode(value).replace("\n", "\n" + pad))
 
 
 def _name(key: object) -> str:

@@ -59,6 +59,10 @@ class Packed(Mapping[str, Any]):
         for piece in _decompressed(self.data):
             yield piece.replace("\n", "\n" + pad)  # a text in JSON contains no newline
 
+    def indented(self, pad: str) -> str:
+        """Return the text with its lines after the first indented by *pad* more."""
+        return "".join(self.pieces(pad))
+
     @functools.cached_property
     def value(self) -> dict[str, Any]:
         """The decoded object. Raise `ValueError` if the text is not a JSON object."""

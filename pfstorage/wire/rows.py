@@ -53,3 +53,12 @@ class KnownRow(dict[str, Any]):
     def __init__(self, members: Mapping[str, Any], text: str) -> None:
         super().__init__(members)
         self.text = text
+        self._indented = "", text
+
+    def indented(self, pad: str) -> str:
+        """Return the JSON with its lines after the first indented by *pad*. Keep it for the next reply."""
+        known, text = self._indented
+        if known != pad:
+            text = self.text.replace("\n", "\n" + pad)  # a text in JSON contains no newline
+            self._indented = pad, text
+        return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 from collections import Counter
@@ -13,7 +14,7 @@ from pfstorage.runtime import owner_shares
 from pfstorage.runtime.owner_shares import HALF_LIFE, REQUEST_LASTS, Clocks, OwnerShares
 from tests.support.waiting import LONG, settle, until
 
-MUCH, LITTLE = 0.1, 0.01
+MUCH, LITTLE = 10.0, 1.0
 
 
 class Clock:
@@ -140,6 +141,22 @@ def test_nobody_waits_for_themselves_or_for_those_who_have_used_more(
     has_used(clock, mine, used)
     threads[0].do(begin(clock, other))
     threads[1].do(begin(clock, mine), clock.shares.give_way)
+
+
+def test_an_owner_who_uses_less_than_a_quarter_of_a_processor_waits_for_neither_of_two(
+    clock: Clock, threads: tuple[Thread, Thread]
+) -> None:
+    quarter = HALF_LIFE / math.log(2) / 4
+    has_used(clock, "light", LITTLE / 10)
+    has_used(clock, "moderate", 0.99 * quarter)
+    threads[0].do(begin(clock, "light"))
+    threads[1].do(begin(clock, "moderate"), clock.shares.give_way)
+    threads[1].do(lambda: clock.compute(0.02 * quarter))
+    threads[1].start(clock.shares.give_way)
+    settle()
+    assert threads[1].is_waiting
+    threads[0].do(clock.shares.begin_reply)
+    threads[1].do()
 
 
 @pytest.mark.usefixtures("light_at_work")
