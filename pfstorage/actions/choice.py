@@ -39,6 +39,7 @@ class PullMeta(MoveMeta):
         return Selection(self.substr, self.include, self.exclude, self.shard)
 
     def check(self) -> None:
+        """Raise `MessageError` if values are invalid, or if *file_list* is empty or contradicts *path*."""
         super().check()
         if self.file_list is None:
             return

@@ -57,6 +57,7 @@ class MoveMeta(LongMeta):
     reply: str = field(default="full", metadata={"schema": {"enum": REPLIES}})
 
     def check(self) -> None:
+        """Raise `MessageError` if values are invalid, such as globs that are too long."""
         super().check()
         for name in ("include", "exclude"):
             if sum(map(len, getattr(self, name))) > MAX_GLOBS_LENGTH:

@@ -75,6 +75,7 @@ class PutMeta(MoveMeta):
     stable: float = field(default=0.0, metadata={"schema": {"minimum": 0, "maximum": MAX_STABLE_SECONDS}})
 
     def check(self) -> None:
+        """Raise `MessageError` if values are invalid, or if *stable* is set for the attached file of the message."""
         super().check()
         if self.stable and self.to_object:
             raise MessageError(

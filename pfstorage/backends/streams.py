@@ -34,6 +34,10 @@ class HashedBody:
         self._digest = new_md5()
 
     def read(self, size: int = -1) -> bytes:
+        """Read up to *size* bytes, or all that remain, and hash them. Return b"" after the last byte.
+
+        Raise `LocalFileError` if *body* does not have the size of the upload.
+        """
         wanted = self._left if size < 0 else min(size, self._left)
         if not wanted and self.size:
             return b""

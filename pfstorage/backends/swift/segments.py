@@ -60,6 +60,7 @@ class SwiftSegments:
 
     @property
     def limits(self) -> SwiftLimits:
+        """The limits of the cluster. The first access requests them, and the defaults replace those that are hidden."""
         # before Python 3.12, a cached_property holds one lock for all instances while it waits
         if self._limits is None:
             self._limits = fetch_limits(self.objects.session)
@@ -67,9 +68,14 @@ class SwiftSegments:
 
     @property
     def segment_container(self) -> str:
+        """The name of the container with the segments. It depends on `limits`."""
         return segment_container(self.container, self.limits.container)
 
     def part_size(self, size: int, wanted: int) -> int:
+        """Return the segment size in bytes for an object of *size* bytes: *wanted*, adjusted to `limits`.
+
+        Raise `ObjectTooLargeError` if the object needs more segments than the cluster accepts.
+        """
         largest, most = self.limits.file_size, self.limits.segments
         least = math.ceil(size / most)
         if least > largest:
@@ -141,6 +147,10 @@ class SwiftUpload:
         return f"{home_of(self._key, self._segments.limits.key)}/{self._stem}/"
 
     def stored(self) -> Set[Part]:
+        """Return the segments that other uploads of this object stored; none if a listing is refused.
+
+        Segments of the existing object are not among them.
+        """
         with contextlib.suppress(ContainerNotFoundError, PermissionDeniedError, RejectedError):
             in_use = self._replaced_names()
             if in_use is None:
@@ -165,6 +175,10 @@ class SwiftUpload:
             return None
 
     def reuse(self, part: Part) -> bool:
+        """Mark the segment of *part* as used by this upload; return False if it is gone or can't be marked.
+
+        Several threads may call this at once.
+        """
         name = self._stored[part]
         try:
             self._segments.mark_reused(name, self._id)
@@ -178,6 +192,10 @@ class SwiftUpload:
         return self._reused.get(offset, own)
 
     def put(self, body: Source, offset: int, size: int) -> Part:
+        """Store *size* bytes of *body*, from its present position, as a segment at *offset*. Return it with its MD5.
+
+        Several threads may call this at once. Raise `LocalFileError` if *body* has another size, or `StorageError`.
+        """
         segments = self._segments
         self._reused.pop(offset, None)
         name = self._name(offset)
@@ -188,6 +206,11 @@ class SwiftUpload:
         return Part(offset, size, info.etag)
 
     def finish(self, parts: Sequence[Part], *, if_absent: bool = False) -> ObjectInfo:
+        """Store the manifest of *parts*, in the order of their offsets. It replaces an existing object atomically.
+
+        Raise `ExistsError` if *if_absent* is set and the object exists, `IntegrityError` if the store has other
+        segments, or another `StorageError`.
+        """
         etag = segments_etag_of(part.md5 for part in parts)
         manifest = [
             {
@@ -255,6 +278,10 @@ class SwiftUpload:
             raise IntegrityError(f"{self._key!r}: the manifest did not arrive whole: {e}") from e
 
     def discard(self) -> None:
+        """Remove the segments that this upload stored, unless a manifest may contain them or an upload reuses them.
+
+        An error of the store is logged, and leaves the segment in place.
+        """
         if self._may_be_in_use:
             return
         for name in self._own:

@@ -35,6 +35,11 @@ class UploadStream:
             self._finish()
 
     def read(self, size: int = -1) -> bytes:
+        """Return up to *size* bytes, or all received bytes after the position. Wait for the client if there are none.
+
+        Return b"" at the end of the body. Raise `SlowRequestError` if the client sends too slowly, `MessageError` if
+        it disconnects, or the error of *check*.
+        """
         if self._position == self._received and self._received < self._size:
             self._receive()
         begin = len(self._kept) - (self._received - self._position)

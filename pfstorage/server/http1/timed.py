@@ -73,6 +73,10 @@ class TimedReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
+        """Receive bytes into *buffer*, and return their number: 0 at the end.
+
+        Raise `TimeoutError` if the budget is spent, or another `OSError`.
+        """
         if self._left <= 0:
             raise TimeoutError("the client sends too slowly")
         started = time.monotonic()
@@ -119,6 +123,11 @@ class TimedWriter(io.RawIOBase):
         return True
 
     def write(self, data: Any) -> int:
+        """Send all of *data*, and return its number of bytes.
+
+        Raise `TimeoutError` if the client reads too slowly, or another `OSError`.
+        One thread at a time may call this method. Another thread may call `probe` meanwhile.
+        """
         rest = data
         if not self._has_begun:
             with self._lock:
