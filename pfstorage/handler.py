@@ -16,7 +16,7 @@ from pfstorage._version import __version__
 from pfstorage.access.principal import Principal
 from pfstorage.access.scoped import scoped
 from pfstorage.actions import ACTIONS, ActionContext, RequestContext, find_action, jobs, service
-from pfstorage.actions.options import LongMeta, MoveMeta, transfer_context
+from pfstorage.actions.options import LongMeta, MoveMeta, make_transfer_context
 from pfstorage.backends import Storage
 from pfstorage.backends.capabilities import SupportsDenyList
 from pfstorage.backends.current import CurrentStorage
@@ -232,7 +232,7 @@ class StoreHandler:
 
     def transfer_context(self, request: RequestContext, meta: MoveMeta) -> TransferContext:
         """Make the context of a transfer that goes on if the sender of *request* disconnects."""
-        return transfer_context(self.action_context(request), meta, cancellation=request.cancellation)
+        return make_transfer_context(self.action_context(request), meta, cancellation=request.cancellation)
 
     def action_context(self, request: RequestContext) -> ActionContext:
         """Make the context of an action that answers *request*."""

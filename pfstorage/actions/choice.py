@@ -63,11 +63,13 @@ class ObjectChoice(Protocol):
 
     target: Target
 
-    def pull(self, new_work: Callable[[], TransferContext]) -> TransferReport:
+    def pull(self, make_context: Callable[[], TransferContext]) -> TransferReport:
         """Write the objects to their files."""
         ...
 
-    def comparison_plan(self, work: TransferContext, note_extra: Callable[[str], None] | None = None) -> Plan:
+    def comparison_plan(
+        self, transfer_context: TransferContext, note_extra: Callable[[str], None] | None = None
+    ) -> Plan:
         """Return a plan that compares the objects with their files. Pass files without an object to *note_extra*."""
         ...
 
@@ -89,13 +91,15 @@ class ListedObjects:
         self.check_space = check_space
         self._is_below_only = prefix is None
 
-    def pull(self, new_work: Callable[[], TransferContext]) -> TransferReport:
-        work = new_work()
-        plan = self.comparison_plan(work)
-        return pull(self.check_space(plan, self.target) if self.check_space else plan, work)
+    def pull(self, make_context: Callable[[], TransferContext]) -> TransferReport:
+        transfer_context = make_context()
+        plan = self.comparison_plan(transfer_context)
+        return pull(self.check_space(plan, self.target) if self.check_space else plan, transfer_context)
 
-    def comparison_plan(self, work: TransferContext, note_extra: Callable[[str], None] | None = None) -> Plan:
-        rows = work.cancellation.checked(work.storage.list(self.prefix))
+    def comparison_plan(
+        self, transfer_context: TransferContext, note_extra: Callable[[str], None] | None = None
+    ) -> Plan:
+        rows = transfer_context.cancellation.checked(transfer_context.storage.list(self.prefix))
         plan = self._plan(row for row in rows if self._selects(row.key))
         if note_extra is None:
             return plan
@@ -105,7 +109,7 @@ class ListedObjects:
             lambda rest: (
                 self._selects(key := join(self.target.location, rest)) and key.startswith(self.prefix)
             ),
-            work.cancellation,
+            transfer_context.cancellation,
         )
         return with_extra_files(plan, files, note_extra)
 

@@ -20,12 +20,16 @@ LOOK_AHEAD = 10_000
 LOOK_AHEAD_PER_FILE = 10
 
 
-def with_known(items: Iterator[Transfer | Failure], work: TransferContext) -> Iterator[Transfer | Failure]:
+def with_known(
+    items: Iterator[Transfer | Failure], transfer_context: TransferContext
+) -> Iterator[Transfer | Failure]:
     """Yield *items*. Add to each transfer the object that the store lists for its key."""
-    storage = list_partially(work.storage, lambda *_: None)  # a file without a listed object is pushed
+    storage = list_partially(
+        transfer_context.storage, lambda *_: None
+    )  # a file without a listed object is pushed
     while batch := list(itertools.islice(items, FILES_PER_LISTING)):
         keys = [item.key for item in batch if isinstance(item, Transfer)]
-        known = known_objects(storage, keys, work.cancellation)
+        known = known_objects(storage, keys, transfer_context.cancellation)
         for item in batch:
             if isinstance(item, Transfer) and item.key in known:
                 yield replace(item, known=known[item.key])

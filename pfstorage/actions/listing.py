@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pfstorage.actions.context import ActionContext
-from pfstorage.actions.options import MoveMeta, transfer_context
+from pfstorage.actions.options import MoveMeta, make_transfer_context
 from pfstorage.actions.registry import action
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.errors import ProxyDeniedError, ProxyLoginError
@@ -192,7 +192,9 @@ def _rows(
     rows = context.cancellation.checked(rows)
     found = (row for row in rows if meta.substr in row.key) if meta.substr else rows
     if meta.sure:
-        found = existing(found, transfer_context(context, MoveMeta()), note_missing, max_pending=meta.limit)
+        found = existing(
+            found, make_transfer_context(context, MoveMeta()), note_missing, max_pending=meta.limit
+        )
     return as_directories(found) if is_level else found
 
 

@@ -98,20 +98,20 @@ class NamedObjects:
         self._markers: set[str] = set()
         self._claims = Claims(self._folds_names)
 
-    def pull(self, new_work: Callable[[], TransferContext]) -> TransferReport:
+    def pull(self, make_context: Callable[[], TransferContext]) -> TransferReport:
         """Write the objects to their files. An unambiguous key takes one GET and no listing."""
-        work = new_work()
+        transfer_context = make_context()
         if self._check_space is None:
-            return pull(self._plan(work, self._missing), work)
+            return pull(self._plan(transfer_context, self._missing), transfer_context)
         self._reset()
-        self._known = head_all(self._ambiguous_names(), work)
+        self._known = head_all(self._ambiguous_names(), transfer_context)
         attempted: list[Transfer] = []
-        report = pull_named(self._plan_keys(attempted.append), work, self._note_location)
+        report = pull_named(self._plan_keys(attempted.append), transfer_context, self._note_location)
         for item in attempted:
             if item.key not in self._locations:
                 self._claims.claim(item)
         if self._locations and not report.error:
-            second = new_work()
+            second = make_context()
             plan = self._plan_locations(second, self._missing, check_space=self._check_space)
             report.add(pull(plan, second))
         return report
@@ -121,9 +121,11 @@ class NamedObjects:
         if is_marker:
             self._markers.add(item.key)
 
-    def comparison_plan(self, work: TransferContext, note_extra: Callable[[str], None] | None = None) -> Plan:
+    def comparison_plan(
+        self, transfer_context: TransferContext, note_extra: Callable[[str], None] | None = None
+    ) -> Plan:
         """Return a plan that compares the objects with their files. A missing object is a transfer."""
-        return self._plan(work, lambda item, _: item, note_extra)
+        return self._plan(transfer_context, lambda item, _: item, note_extra)
 
     def resolve_link(self, transfer: Transfer) -> Transfer:
         """Return *transfer* with the file that its link leads to. See `target.resolve_link`."""
@@ -133,14 +135,14 @@ class NamedObjects:
 
     def _plan(
         self,
-        work: TransferContext,
+        transfer_context: TransferContext,
         make_missing: MakeMissing,
         note_extra: Callable[[str], None] | None = None,
     ) -> Items:
         self._reset()
-        self._known = head_all((each.name for each in self._items if not each.is_location), work)
+        self._known = head_all((each.name for each in self._items if not each.is_location), transfer_context)
         yield from self._plan_keys(lambda _: None)
-        yield from self._plan_locations(work, make_missing, note_extra)
+        yield from self._plan_locations(transfer_context, make_missing, note_extra)
 
     def _ambiguous_names(self) -> Iterator[str]:
         """Yield the names that may be keys or locations, where the difference matters before the first write.
@@ -190,7 +192,7 @@ class NamedObjects:
 
     def _plan_locations(
         self,
-        work: TransferContext,
+        transfer_context: TransferContext,
         make_missing: MakeMissing,
         note_extra: Callable[[str], None] | None = None,
         check_space: SpaceCheck = _unchecked,
@@ -198,31 +200,35 @@ class NamedObjects:
         """Yield the transfers of the objects below the names that are locations."""
         for each in self._items:
             if each.name in self._locations:
-                plan = self._without_conflicts(self._plan_location(each, work, make_missing, note_extra))
+                plan = self._without_conflicts(
+                    self._plan_location(each, transfer_context, make_missing, note_extra)
+                )
                 yield from check_space(plan, each.target)
 
     def _plan_location(
         self,
         each: _NamedItem,
-        work: TransferContext,
+        transfer_context: TransferContext,
         make_missing: MakeMissing,
         note_extra: Callable[[str], None] | None,
     ) -> Items:
-        storage = work.storage
+        storage = transfer_context.storage
         location = location_in(storage, "", each.name)
         target = self.target if each.to is None else self._target(location, each.to, is_location=True)
         is_empty = True
 
         def rows_to_items() -> Items:
             nonlocal is_empty
-            for row in work.cancellation.checked(_rows_at(storage, location, each)):
+            for row in transfer_context.cancellation.checked(_rows_at(storage, location, each)):
                 is_empty = False
                 if target.selects(self.selection, row.key):
                     yield target.plan(row)
 
         plan: Plan = rows_to_items()
         if note_extra is not None:
-            plan = with_extra_files(plan, self._files_of(target, location, work.cancellation), note_extra)
+            plan = with_extra_files(
+                plan, self._files_of(target, location, transfer_context.cancellation), note_extra
+            )
         try:
             yield from plan
         except StorageError as e:

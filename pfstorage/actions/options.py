@@ -83,7 +83,7 @@ def check_location_text(count: int, *locations: str | bool) -> None:
 _LIMIT_NOTE = " open files allows no more, see ulimit -n"
 
 
-def transfer_context(
+def make_transfer_context(
     context: ActionContext,
     meta: MoveMeta,
     storage: Storage | None = None,
@@ -111,14 +111,14 @@ def transfer_context(
         progress=context.request.progress,
         warn=context.warn,
     )
-    work = TransferContext(storage or context.storage, options)
+    transfer_context = TransferContext(storage or context.storage, options)
     # an audit makes a second context
     has_warned = any(each.endswith(_LIMIT_NOTE) for each in context.warnings)
-    if (maximum := work.concurrency.maximum) < settings.worker_count and not has_warned:
+    if (maximum := transfer_context.concurrency.maximum) < settings.worker_count and not has_warned:
         context.warn(
             f"{maximum} files are moved at once, not {settings.worker_count}: the limit of{_LIMIT_NOTE}"
         )
-    return work
+    return transfer_context
 
 
 def body_if_empty(meta: MoveMeta, text: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pfstorage.actions.audit import audit_body
 from pfstorage.actions.choice import PullMeta, choose, choose_unlisted, selected_storage
 from pfstorage.actions.context import ActionContext
-from pfstorage.actions.options import body_if_empty, transfer_context, transfer_reply
+from pfstorage.actions.options import body_if_empty, make_transfer_context, transfer_reply
 from pfstorage.actions.registry import action
 from pfstorage.actions.target import Target
 from pfstorage.errors import FullDiskError
@@ -32,20 +32,20 @@ def obj_pull(context: ActionContext, meta: PullMeta) -> Reply:
 
 def _pull(context: ActionContext, meta: PullMeta, local_access: LocalAccess) -> Reply:
     storage = selected_storage(context, meta)
-    new_work = functools.partial(transfer_context, context, meta, storage)
+    make_context = functools.partial(make_transfer_context, context, meta, storage)
     keeps_files = meta.overwrite == "never"
     check_space = None if meta.dry_run else functools.partial(_check_space, keeps_files=keeps_files)
     choice = choose(storage, meta, local_access, check_space)
-    report = choice.pull(new_work)
+    report = choice.pull(make_context)
     if unlisted := choose_unlisted(choice, report):
-        choice, report = unlisted, unlisted.pull(new_work)
+        choice, report = unlisted, unlisted.pull(make_context)
     paths = {"localpath": choice.target.path, "currentWorkingDir": choice.target.cwd}
     if not (report.count or report.failed or report.error):
         body = transfer_reply(report, meta, paths).body
         return Reply({**body, **body_if_empty(meta, NO_OBJECT_SELECTED)})
     audit = None
     if meta.audit and not (meta.dry_run or report.error):
-        comparison = verify(choice.comparison_plan, new_work, choice.resolve_link, sure=meta.sure)
+        comparison = verify(choice.comparison_plan, make_context, choice.resolve_link, sure=meta.sure)
         audit = audit_body(comparison, context.left_out)
     return transfer_reply(report, meta, paths, audit)
 

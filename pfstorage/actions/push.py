@@ -15,7 +15,7 @@ from pfstorage.actions.audit import audit_body
 from pfstorage.actions.context import ActionContext, Upload
 from pfstorage.actions.known import known_objects, with_known
 from pfstorage.actions.listing import prepended
-from pfstorage.actions.options import MoveMeta, check_location_text, transfer_context, transfer_reply
+from pfstorage.actions.options import MoveMeta, check_location_text, make_transfer_context, transfer_reply
 from pfstorage.actions.registry import action
 from pfstorage.backends.contract import Attributes, Source
 from pfstorage.errors import (
@@ -98,13 +98,13 @@ def obj_put(context: ActionContext, meta: PutMeta) -> Reply:
 
 
 def _push(context: ActionContext, meta: PutMeta, local_access: LocalAccess) -> Reply:
-    work, is_tree = transfer_context(context, meta), _is_tree(meta, local_access)
+    transfer_context, is_tree = make_transfer_context(context, meta), _is_tree(meta, local_access)
 
     def items(warn: Callable[[str], None]) -> Iterator[Transfer | Failure]:
         found = _find_items(meta, local_access, warn, context.cancellation)
         return map(functools.partial(_check_permission, context.principal.permissions), found)
 
-    report = push(with_known(items(context.warn), work), work, meta.stable)
+    report = push(with_known(items(context.warn), transfer_context), transfer_context, meta.stable)
     if not (report.count or report.failed or report.unstable or report.error or meta.shard):
         return Reply({"status": False, "msg": NOTHING_SELECTED})
     audit = None
@@ -125,14 +125,16 @@ def _audit(
 ) -> Comparison:
     """Compare the files of a push with the store. Push those again that the store lists but does not have."""
 
-    def new_work() -> TransferContext:
-        return transfer_context(context, meta)
+    def make_context() -> TransferContext:
+        return make_transfer_context(context, meta)
 
     def pushed() -> Iterator[Transfer | Failure]:
         unstable = set(report.unstable)
         return (item for item in items() if item.path not in unstable)
 
-    comparison = verify(lambda work: with_known(pushed(), work), new_work, sure=meta.sure)
+    comparison = verify(
+        lambda transfer_context: with_known(pushed(), transfer_context), make_context, sure=meta.sure
+    )
     gone = comparison.gone - {failure.key for failure in report.failed}
     if not gone or comparison.error or report.failed_count > len(report.failed):
         return comparison
@@ -141,9 +143,9 @@ def _audit(
         return (item for item in pushed() if isinstance(item, Transfer) and item.key in gone)
 
     context.warn(f"{len(gone)} files were not in the store, though it may list them: they were stored again")
-    report.add_again(push(lost(), new_work(), meta.stable))
+    report.add_again(push(lost(), make_context(), meta.stable))
     if not report.error:
-        comparison.replace(gone, verify(lambda _: lost(), new_work))
+        comparison.replace(gone, verify(lambda _: lost(), make_context))
     return comparison
 
 
@@ -271,15 +273,15 @@ def _store_upload(context: ActionContext, meta: PutMeta) -> Reply:
     require_write(context.principal.permissions, key)
     report = TransferReport(meta.reply == "full")
     # goes on if the client disconnects, because the whole file has arrived
-    work = transfer_context(context, meta, cancellation=context.request.cancellation)
-    report.note(Transfer(key, upload.filename), _upload_result(work, key, upload))
+    transfer_context = make_transfer_context(context, meta, cancellation=context.request.cancellation)
+    report.note(Transfer(key, upload.filename), _upload_result(transfer_context, key, upload))
     return transfer_reply(report, meta, {"localpath": os.path.dirname(upload.filename)})
 
 
-def _upload_result(work: TransferContext, key: str, upload: Upload) -> TransferResult:
-    known = known_objects(work.storage, [key], work.cancellation).get(key)
+def _upload_result(transfer_context: TransferContext, key: str, upload: Upload) -> TransferResult:
+    known = known_objects(transfer_context.storage, [key], transfer_context.cancellation).get(key)
 
     def store(body: Source, size: int) -> int:
-        return store_single(work, key, body, size, known, Attributes(upload.content_type))[1]
+        return store_single(transfer_context, key, body, size, known, Attributes(upload.content_type))[1]
 
-    return store_if_needed(work, known, contextlib.nullcontext((upload.body, upload.size)), store)
+    return store_if_needed(transfer_context, known, contextlib.nullcontext((upload.body, upload.size)), store)

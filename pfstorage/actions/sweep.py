@@ -48,24 +48,28 @@ def obj_sweep(context: ActionContext, meta: SweepMeta) -> Reply:
         worker_budget=context.request.workers,
         cancellation=context.cancellation,
     )
-    work, started = TransferContext(context.storage, options), time.monotonic()
-    storage = work.storage
+    transfer_context, started = TransferContext(context.storage, options), time.monotonic()
+    storage = transfer_context.storage
     if not isinstance(storage, SupportsMultipart):
         kind = settings.type
         return Reply({"status": True, "leftovers": [], "msg": f"a store of the type {kind} has no segments"})
-    with work.running():
-        reply = work.wait_for(work.submit(lambda: _sweep(work, storage, meta, older_than)))
+    with transfer_context.running():
+        reply = transfer_context.wait_for(
+            transfer_context.submit(lambda: _sweep(transfer_context, storage, meta, older_than))
+        )
     reply.body["seconds"] = round(time.monotonic() - started, 3)
     return reply
 
 
-def _sweep(work: TransferContext, storage: SupportsMultipart, meta: SweepMeta, older_than: int) -> Reply:
+def _sweep(
+    transfer_context: TransferContext, storage: SupportsMultipart, meta: SweepMeta, older_than: int
+) -> Reply:
     # other clients may make keys with empty components
     spellings = {normal_location(meta.path), without_dot(meta.path)}
-    run_all = _cancellable(work)
+    run_all = _cancellable(transfer_context)
 
     def selects(key: str) -> bool:
-        work.cancellation.checkpoint()
+        transfer_context.cancellation.checkpoint()
         return any(relative_to(key, each) is not None for each in spellings)
 
     found = storage.leftovers(selects, older_than, run_all)
@@ -77,16 +81,16 @@ def _sweep(work: TransferContext, storage: SupportsMultipart, meta: SweepMeta, o
     return Reply(body)
 
 
-def _cancellable(work: TransferContext) -> Callable[[Sequence[Callable[[], T]]], list[T]]:
-    """Return a function that runs tasks in the worker pool. It starts none after the cancellation of *work*."""
+def _cancellable(transfer_context: TransferContext) -> Callable[[Sequence[Callable[[], T]]], list[T]]:
+    """Return a function that runs tasks in the worker pool. It starts none after a cancellation."""
 
     def checked(task: Callable[[], T]) -> T:
-        if work.cancellation.is_cancelled:
-            raise work.cancellation.error()
+        if transfer_context.cancellation.is_cancelled:
+            raise transfer_context.cancellation.error()
         return task()
 
     def run_all(tasks: Sequence[Callable[[], T]]) -> list[T]:
-        return work.pool.share([lambda task=task: checked(task) for task in tasks])  # type: ignore[misc]
+        return transfer_context.pool.share([lambda task=task: checked(task) for task in tasks])  # type: ignore[misc]
 
     return run_all
 

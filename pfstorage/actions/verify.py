@@ -7,7 +7,7 @@ import functools
 from pfstorage.actions.audit import audit_body
 from pfstorage.actions.choice import ObjectChoice, PullMeta, choose, choose_unlisted, selected_storage
 from pfstorage.actions.context import ActionContext
-from pfstorage.actions.options import body_if_empty, transfer_context
+from pfstorage.actions.options import body_if_empty, make_transfer_context
 from pfstorage.actions.pull import NO_OBJECT_SELECTED
 from pfstorage.actions.registry import action
 from pfstorage.local import LocalAccess
@@ -30,17 +30,17 @@ def obj_verify(context: ActionContext, meta: PullMeta) -> Reply:
 
 def _verify(context: ActionContext, meta: PullMeta, local_access: LocalAccess) -> Reply:
     storage = selected_storage(context, meta)
-    new_work = functools.partial(transfer_context, context, meta, storage)
-    new_work()  # a malformed message is an error before the store is asked
+    make_context = functools.partial(make_transfer_context, context, meta, storage)
+    make_context()  # a malformed message is an error before the store is asked
     extra = PackedStrings()
 
     def compare(choice: ObjectChoice) -> Comparison:
-        def plan(work: TransferContext) -> Plan:
+        def plan(transfer_context: TransferContext) -> Plan:
             nonlocal extra
             extra = PackedStrings()
-            return choice.comparison_plan(work, extra.append)
+            return choice.comparison_plan(transfer_context, extra.append)
 
-        return verify(plan, new_work, choice.resolve_link, sure=meta.sure)
+        return verify(plan, make_context, choice.resolve_link, sure=meta.sure)
 
     choice = choose(storage, meta, local_access)
     comparison = compare(choice)

@@ -15,7 +15,7 @@ from pfstorage.transfer import (
     pull,
 )
 from tests.conftest import read_tree
-from tests.support.transfers import failed_keys, filled, left_threads, work_on
+from tests.support.transfers import context_on, failed_keys, filled, left_threads
 
 
 def test_the_report_is_in_the_order_of_the_plan(storage: Storage, tmp_path: Path) -> None:
@@ -24,7 +24,7 @@ def test_the_report_is_in_the_order_of_the_plan(storage: Storage, tmp_path: Path
         storage.delete(f"{number:04}")
     plan[20] = Failure("0020", "out/0020", NotFoundError("not wanted"))
     random.Random(1).shuffle(plan)
-    report = pull(plan, work_on(storage, 8))
+    report = pull(plan, context_on(storage, 8))
     assert failed_keys(report) == [item.key for item in plan if item.key in ("0007", "0150", "0020")]
     done = [item for item in plan if item.key not in failed_keys(report)]
     assert report.keys == [item.key for item in done]
@@ -35,5 +35,5 @@ def test_the_report_is_in_the_order_of_the_plan(storage: Storage, tmp_path: Path
 
 def test_no_thread_is_left_when_a_run_ends(storage: Storage) -> None:
     plan = filled(storage, 50)
-    pull(plan, work_on(storage, 8))
+    pull(plan, context_on(storage, 8))
     assert not left_threads()

@@ -21,7 +21,7 @@ from pfstorage.transfer import (
 )
 from tests.conftest import read_tree
 from tests.support.local import parts_in
-from tests.support.transfers import Watched, filled, left_threads, work_on
+from tests.support.transfers import Watched, context_on, filled, left_threads
 
 
 @contextlib.contextmanager
@@ -41,18 +41,18 @@ def interrupted_after(seconds: float) -> Iterator[None]:
 def test_an_interrupt_ends_within_five_seconds_though_the_store_hangs() -> None:
     storage = Watched()
     plan = filled(storage, 100)
-    work = work_on(storage)
+    transfer_context = context_on(storage)
     released = threading.Event()
 
     def hang() -> None:
-        with work.retry_policy.abortable(released.set):
+        with transfer_context.retry_policy.abortable(released.set):
             released.wait(60)
         raise UnavailableError("broken off")
 
     storage.waits = {item.key: hang for item in plan[20:]}
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt), interrupted_after(0.3):
-        pull(plan, work)
+        pull(plan, transfer_context)
     assert time.monotonic() - started < 0.3 + 5.0
     assert parts_in("out") == []
     assert len(read_tree(Path("out"))) == 20
@@ -67,7 +67,7 @@ def test_an_interrupt_at_any_moment_leaves_nothing_behind(durable: str, tmp_path
     plan = filled(storage, 3000, 400)
     for number in range(25):
         with contextlib.suppress(KeyboardInterrupt), interrupted_after(random.uniform(0.01, 0.3)):
-            pull(plan, work_on(storage, 4, durable=durable, overwrite="always"))
+            pull(plan, context_on(storage, 4, durable=durable, overwrite="always"))
         assert parts_in("out") == [], number
     assert not left_threads()
     assert {len(content) for content in read_tree(tmp_path / "out").values()} == {400}

@@ -34,7 +34,7 @@ def filled(storage: Storage, count: int, size: int = 4, directory: str = "out") 
     return plan
 
 
-def work_on(storage: Storage, workers: int = 4, **options: Any) -> TransferContext:
+def context_on(storage: Storage, workers: int = 4, **options: Any) -> TransferContext:
     return TransferContext(storage, Options(workers=workers, **options))
 
 

@@ -337,13 +337,13 @@ def test_an_object_that_no_listing_showed_and_was_not_to_be_replaced_stays_whole
 ) -> None:
     write(CONTENT)
     run(store, "objPut", **PUT)
-    work = TransferContext(store, Options(workers=2, overwrite="never", segment_size=PIECE))
-    report = push([Transfer("s/large", "data/large")], work)
+    transfer_context = TransferContext(store, Options(workers=2, overwrite="never", segment_size=PIECE))
+    report = push([Transfer("s/large", "data/large")], transfer_context)
     assert (report.skipped, report.failed) == (1, [])
     assert content_of(store) == CONTENT
     write(OTHER, MTIME + 1)
-    work = TransferContext(store, Options(workers=2, overwrite="never", segment_size=PIECE))
-    assert push([Transfer("s/large", "data/large")], work).skipped == 1
+    transfer_context = TransferContext(store, Options(workers=2, overwrite="never", segment_size=PIECE))
+    assert push([Transfer("s/large", "data/large")], transfer_context).skipped == 1
     assert content_of(store) == CONTENT
     assert orphans(swift, container_of(store)) == set()
 
@@ -589,8 +589,8 @@ def test_an_object_changed_since_its_listing_is_pulled_as_it_is_now(
     write(OTHER, MTIME + 1)
     run(store, "objPut", **PUT)
     tree = LocalTree("out")
-    work = TransferContext(store, Options(workers=2, retries=0, range_size=PIECE))
-    report = pull([Transfer("s/large", "out/large", row, tree, ("large",))], work)
+    transfer_context = TransferContext(store, Options(workers=2, retries=0, range_size=PIECE))
+    report = pull([Transfer("s/large", "out/large", row, tree, ("large",))], transfer_context)
     assert (report.failed, report.count, report.size) == ([], 1, len(OTHER))
     assert read_tree(Path("out")) == {"large": OTHER}
 

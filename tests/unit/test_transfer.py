@@ -37,7 +37,7 @@ from pfstorage.transfer import (
 from pfstorage.transfer.engine import MAX_WAITING
 from tests.conftest import read_tree, write_tree
 from tests.support.local import mounted, parts_in
-from tests.support.transfers import SOON, Watched, failed_keys, filled, work_on
+from tests.support.transfers import SOON, Watched, context_on, failed_keys, filled
 from tests.support.waiting import settle, until
 
 
@@ -47,7 +47,7 @@ def test_the_number_of_workers_is_fixed(workers: int) -> None:
     plan = filled(storage, 100)
     meeting = threading.Barrier(workers)
     storage.waits = {item.key: lambda: meeting.wait(SOON) for item in plan[:workers]}
-    pull(plan, work_on(storage, workers))
+    pull(plan, context_on(storage, workers))
     assert storage.most == workers
 
 
@@ -59,10 +59,10 @@ def test_a_small_transfer_does_not_wait_for_a_large_one() -> None:
     meeting = threading.Barrier(3)
     small.waits = {item.key: lambda: meeting.wait(SOON) for item in few}
     with ThreadPoolExecutor() as threads:
-        pulls = threads.submit(pull, many, work_on(large, 0, worker_budget=workers))
+        pulls = threads.submit(pull, many, context_on(large, 0, worker_budget=workers))
         while large._now < 4:
             time.sleep(0.001)
-        quick = threads.submit(pull, few, work_on(small, 0, worker_budget=workers))
+        quick = threads.submit(pull, few, context_on(small, 0, worker_budget=workers))
         while small._now < 2:  # at once, while the others hold all four
             time.sleep(0.001)
         release.release(20)
@@ -83,7 +83,7 @@ def test_workers_increase_while_the_throughput_grows() -> None:
     storage = Watched()
     plan = filled(storage, 1500)
     storage.waits = {item.key: lambda: time.sleep(0.01) for item in plan}
-    pull(plan, work_on(storage, 0))
+    pull(plan, context_on(storage, 0))
     assert storage.most > 8
 
 
@@ -101,7 +101,7 @@ def test_a_plan_is_read_only_a_little_ahead() -> None:
             taken += 1
             yield transfer
 
-    thread = threading.Thread(target=pull, args=(plan(), work_on(storage, workers)))
+    thread = threading.Thread(target=pull, args=(plan(), context_on(storage, workers)))
     thread.start()
     until(lambda: taken >= 4 * workers)
     settle(0.3)
@@ -122,7 +122,7 @@ def test_a_slow_file_does_not_delay_the_others() -> None:
 
     storage.waits = {"0000": wait_for_all_others}
     started = time.monotonic()
-    report = pull(plan, work_on(storage, 4))
+    report = pull(plan, context_on(storage, 4))
     assert time.monotonic() - started < SOON
     assert report.keys == [item.key for item in plan]
 
@@ -133,7 +133,7 @@ def test_only_some_results_wait_for_a_slow_file(monkeypatch: pytest.MonkeyPatch)
     storage, release = Watched(), threading.Event()
     plan = filled(storage, 300)
     storage.waits = {"0000": lambda: release.wait(SOON)}
-    thread = threading.Thread(target=pull, args=(plan, work_on(storage, 4)))
+    thread = threading.Thread(target=pull, args=(plan, context_on(storage, 4)))
     thread.start()
     until(lambda: len(storage.calls) >= 50)
     settle(0.3)
@@ -153,7 +153,7 @@ def test_a_fatal_error_ends_the_run_at_once(error: PfstorageError) -> None:
     storage = Watched()
     plan = filled(storage, 100)
     storage.always = error
-    report = pull(plan, work_on(storage, retries=0))
+    report = pull(plan, context_on(storage, retries=0))
     assert (report.count, report.failed_count) == (0, 100)
     assert len({*storage.calls}) < 20
     assert str(report.failed[-1].error) == f"not tried: {error}"
@@ -164,12 +164,12 @@ def test_an_outage_ends_the_run_and_single_failures_do_not() -> None:
     storage = Watched()
     plan = filled(storage, 500)
     storage.errors = {f"{number:04}": UnavailableError("busy") for number in range(0, 500, 7)}
-    assert pull(plan, work_on(storage)).count == 500 - len(storage.errors)
+    assert pull(plan, context_on(storage)).count == 500 - len(storage.errors)
     storage.always = UnavailableError("gone")
     storage.calls.clear()
     for item in plan:
         Path(item.path).unlink(missing_ok=True)
-    assert pull(plan, work_on(storage)).failed_count == 500
+    assert pull(plan, context_on(storage)).failed_count == 500
     assert len(storage.calls) < 30
 
 
@@ -177,7 +177,7 @@ def test_failures_of_single_files_do_not_end_the_run() -> None:
     storage = Watched()
     plan = filled(storage, 200)
     storage.errors = {item.key: PermissionDeniedError("403") for item in plan[:150]}
-    report = pull(plan, work_on(storage))
+    report = pull(plan, context_on(storage))
     assert (report.count, report.failed_count) == (50, 150)
     assert len(storage.calls) == 200
 
@@ -190,7 +190,7 @@ def test_a_disk_that_fills_up_ends_the_run(tmp_path: Path) -> None:
             Transfer(item.key, str(disk / item.key), item.known, tree, item.parts)
             for item in filled(storage, 300, 40_000)
         ]
-        report = pull(plan, work_on(storage))
+        report = pull(plan, context_on(storage))
         assert 0 < report.count < 8
         assert isinstance(report.failed[0].error, FullDiskError)
         assert str(report.failed[-1].error).startswith("not tried: ")
@@ -207,7 +207,7 @@ def test_a_failed_plan_keeps_the_finished_files() -> None:
         yield from transfers
         raise UnavailableError("the listing broke off")
 
-    report = pull(plan(), work_on(storage))
+    report = pull(plan(), context_on(storage))
     assert report.keys == [item.key for item in transfers]
     assert (str(report.error), report.failed) == ("the listing broke off", [])
 
@@ -222,7 +222,7 @@ def test_an_unexpected_error_of_a_plan_is_raised_after_its_files(tmp_path: Path)
         raise ZeroDivisionError("a bug")
 
     with pytest.raises(ZeroDivisionError):
-        pull(plan(), work_on(storage))
+        pull(plan(), context_on(storage))
     assert len(read_tree(tmp_path / "out")) == 10
 
 
@@ -230,7 +230,7 @@ def test_an_unexpected_error_fails_one_file_only(caplog: pytest.LogCaptureFixtur
     storage = Watched()
     plan = filled(storage, 5)
     storage.errors = {"0002": ZeroDivisionError("a bug")}
-    report = pull(plan, work_on(storage))
+    report = pull(plan, context_on(storage))
     assert (report.count, failed_keys(report)) == (4, ["0002"])
     assert "unexpected ZeroDivisionError" in str(report.failed[0].error)
     assert "a reason that pfstorage does not know" in caplog.text
@@ -252,17 +252,17 @@ def test_too_few_threads_do_not_hang_the_run(given: int, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(threading.Thread, "start", start_one)
     if given:
-        assert pull(plan, work_on(storage, 8)).count == 100
+        assert pull(plan, context_on(storage, 8)).count == 100
     else:
         with pytest.raises(RuntimeError):
-            pull(plan, work_on(storage, 8))
+            pull(plan, context_on(storage, 8))
 
 
 def test_failures_beyond_a_bound_are_only_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pfstorage.transfer.plan.MAX_FAILURES", 10)
     storage = Watched()
     storage.always = PermissionDeniedError("403")
-    report = pull(filled(storage, 50), work_on(storage))
+    report = pull(filled(storage, 50), context_on(storage))
     assert (len(report.failed), report.failed_count) == (10, 50)
 
 
@@ -279,7 +279,7 @@ def test_damaged_and_late_objects_are_downloaded_again(tmp_path: Path) -> None:
             return MemoryStorage.get(self, key, sink, byte_range)
 
     storage = Damaging()
-    assert pull(filled(storage, 3), work_on(storage)).count == 3
+    assert pull(filled(storage, 3), context_on(storage)).count == 3
     assert set(read_tree(tmp_path / "out").values()) == {b"0000", b"0001", b"0002"}
 
 
@@ -292,7 +292,7 @@ def test_a_file_that_grows_while_it_is_pushed_fails(tmp_path: Path) -> None:
                 file.write(b"more")
             return super().put(key, *arguments, **options)
 
-    report = push([Transfer("a", "a")], work_on(Growing()))
+    report = push([Transfer("a", "a")], context_on(Growing()))
     assert "changed its length" in str(report.failed[0].error)
 
 
@@ -302,13 +302,13 @@ def test_a_file_that_grows_while_it_is_pushed_fails(tmp_path: Path) -> None:
 def test_a_cancelled_listing_is_reported_as_a_cancellation() -> None:
     storage, cancellation = Watched(), CancellationToken()
     transfers = filled(storage, 10)
-    work = work_on(storage, cancellation=cancellation)
+    transfer_context = context_on(storage, cancellation=cancellation)
     broken, ended = threading.Event(), threading.Event()
 
     def plan() -> Iterator[Transfer]:
         yield from transfers
         try:
-            with work.retry_policy.abortable(broken.set):
+            with transfer_context.retry_policy.abortable(broken.set):
                 threading.Timer(0.1, cancellation.cancel, ["tired"]).start()
                 broken.wait(SOON)
                 time.sleep(0.2)
@@ -317,7 +317,7 @@ def test_a_cancelled_listing_is_reported_as_a_cancellation() -> None:
             ended.set()
 
     started = time.monotonic()
-    report = pull(plan(), work)
+    report = pull(plan(), transfer_context)
     assert time.monotonic() - started < 5.0
     assert ended.wait(SOON)
     time.sleep(0.01)
@@ -334,7 +334,7 @@ def test_cancelled_files_are_not_reported_as_failed() -> None:
         time.sleep(0.2)
 
     storage.waits = {item.key: wait for item in plan[10:]}
-    report = pull(plan, work_on(storage, cancellation=cancellation))
+    report = pull(plan, context_on(storage, cancellation=cancellation))
     assert report.keys == [item.key for item in plan[:10]]
     assert (report.failed, type(report.error)) == ([], StoppedError)
     assert len(storage.calls) < 20

@@ -111,20 +111,26 @@ def _upload(request: Request, key: str) -> Response:
         require_write(request.principal.renewed().permissions, key)
 
     meta = MoveMeta(overwrite="never" if if_absent else "always")
-    work = request.services.handler.transfer_context(request.context, meta)
+    transfer_context = request.services.handler.transfer_context(request.context, meta)
     body = client.open_body(request.services.max_upload)
     # Without a place, the upload is spooled: slow clients would occupy too many connections to the store.
-    if isinstance(body, SizedReader) and takes_streams(work.storage) and client.permit.begin_upload():
+    if (
+        isinstance(body, SizedReader)
+        and takes_streams(transfer_context.storage)
+        and client.permit.begin_upload()
+    ):
         size = body.left
         stream = UploadStream(body, size, check, hashes=bool(expected))
-        info, _ = store_one(work, key, stream, size, attributes=Attributes(content_type))
+        info, _ = store_one(transfer_context, key, stream, size, attributes=Attributes(content_type))
     else:
         with contextlib.closing(request.new_spooled_file(request.max_spooled)) as file:
             check(_spool(body, file))
             client.permit.begin_transfer()
             # stored even if the client has left, because it has sent the whole body
             size = file.size
-            info, _ = store_single(work, key, file.body(), size, attributes=Attributes(content_type))
+            info, _ = store_single(
+                transfer_context, key, file.body(), size, attributes=Attributes(content_type)
+            )
     request.services.count_transfer("store", size)
     response = to_response(Reply({"status": True, "object": info.as_row()}))
     response.status, response.headers = 201, {"ETag": f'"{info.etag}"'}
