@@ -1,4 +1,4 @@
-"""The tools of every benchmark: the versions, the store, places for files, turns and processes."""
+"""The tools of every benchmark: the versions, the store, temporary paths, turns and processes."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class Bench:
         )
 
     @contextlib.contextmanager
-    def place(self, name: str) -> Iterator[Path]:
+    def temporary_path(self, name: str) -> Iterator[Path]:
         """Yield the path of a directory that does not exist yet. Truncate its files at the end.
 
         The end of the benchmarks removes them. After a removal of files, ext4 takes several times as long for some

@@ -20,30 +20,30 @@ from benchmarks.store import Site
 from benchmarks.versions import REPOSITORY
 
 
-class Lane(asyncio.Protocol):
+class ConnectionEnd(asyncio.Protocol):
     """One end of a connection. It writes the bytes that it reads to the *other* end, *seconds* later, in order.
 
     It stops reading while the other end can't be written. So the queue holds at most the bytes of *seconds*, and the
     buffers of both ends.
     """
 
-    other: Lane | None = None
+    other: ConnectionEnd | None = None
     transport: asyncio.Transport
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         self._loop = loop
         self._seconds = seconds
-        self._under_way: deque[tuple[float, bytes | None]] = deque()  # None: the end of the stream
+        self._delayed: deque[tuple[float, bytes | None]] = deque()  # None: the end of the stream
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
-        self._send_off(data)
+        self._delay(data)
 
     def eof_received(self) -> bool:
-        self._send_off(None)
+        self._delay(None)
         return True  # the other direction stays open
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -57,18 +57,18 @@ class Lane(asyncio.Protocol):
         assert self.other
         self.other.transport.resume_reading()
 
-    def _send_off(self, data: bytes | None) -> None:
+    def _delay(self, data: bytes | None) -> None:
         # not a timer for each: timers of the same moment may go off in any order
-        self._under_way.append((self._loop.time() + self._seconds, data))
-        if len(self._under_way) == 1:
+        self._delayed.append((self._loop.time() + self._seconds, data))
+        if len(self._delayed) == 1:
             self._loop.call_later(self._seconds, self._arrive)
 
     def _arrive(self) -> None:
         now = self._loop.time()
-        while self._under_way and self._under_way[0][0] <= now:
-            self._write(self._under_way.popleft()[1])
-        if self._under_way:
-            self._loop.call_at(self._under_way[0][0], self._arrive)
+        while self._delayed and self._delayed[0][0] <= now:
+            self._write(self._delayed.popleft()[1])
+        if self._delayed:
+            self._loop.call_at(self._delayed[0][0], self._arrive)
 
     def _close(self) -> None:
         if self.other:
@@ -85,7 +85,7 @@ class Lane(asyncio.Protocol):
             transport.write(data)
 
 
-class Near(Lane):
+class ClientEnd(ConnectionEnd):
     """The end of a client. It starts to read when the far end, at *port*, is connected."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, port: int) -> None:
@@ -98,7 +98,7 @@ class Near(Lane):
         self._connecting = self._loop.create_task(self._connect())
 
     async def _connect(self) -> None:
-        far = Lane(self._loop, self._seconds)
+        far = ConnectionEnd(self._loop, self._seconds)
         far.other = self
         try:
             await self._loop.create_connection(lambda: far, "127.0.0.1", self._port)
@@ -112,14 +112,14 @@ class Near(Lane):
 async def serve(port: int, seconds: float) -> None:
     """Pass connections on to *port* until the end of stdin."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Near(loop, seconds, port), "127.0.0.1", 0, backlog=1024)
+    server = await loop.create_server(lambda: ClientEnd(loop, seconds, port), "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     async with server:
         await loop.run_in_executor(None, sys.stdin.read)
 
 
 @contextlib.contextmanager
-def away(site: Site, seconds: float) -> Iterator[Site]:
+def at_distance(site: Site, seconds: float) -> Iterator[Site]:
     """Yield *site* at a distance of *seconds* in each direction.
 
     Requests after the login take the same way: Swift's TempAuth returns the address in the header Host of the login.

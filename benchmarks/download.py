@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.bench import Bench
-from benchmarks.contest import MB
+from benchmarks.measurement import MB
 from benchmarks.table import Row, median, spread
 
 SIZE = 1024**3
@@ -24,20 +24,20 @@ BUFFER = memoryview(bytearray(1024**2))
 def measure(bench: Bench) -> list[Row]:
     _store(bench)
     through: list[float] = []
-    straight: list[float] = []
+    direct: list[float] = []
     with bench.serving(bench.new) as server:
-        ways = (
-            (straight, bench.store.port, f"{bench.store.path}/{KEY}", {"X-Auth-Token": bench.store.token}),
+        ways: tuple[tuple[list[float], int, str, dict[str, str]], ...] = (
+            (direct, bench.store.port, f"{bench.store.path}/{KEY}", {"X-Auth-Token": bench.store.token}),
             (through, server.port, f"/api/v1/objects/{KEY}", {}),
         )
         for _, (rates, port, path, headers) in bench.turns(ways):
             rates.append(SIZE / MB / _get(port, path, headers))
         peak = server.peak_bytes / MB
     bench.store.clear(KEY)
-    ratio = median(through) / median(straight)
-    rates = (spread(straight, "MB/s", 0), spread(through, "MB/s", 0), f"{ratio:.2f}")
+    ratio = median(through) / median(direct)
+    cells = (spread(direct, "MB/s", 0), spread(through, "MB/s", 0), f"{ratio:.2f}")
     return [
-        Row("GET of 1 GiB through the server", "the store", *rates, f">= {LEAST}", ratio >= LEAST),
+        Row("GET of 1 GiB through the server", "the store", *cells, f">= {LEAST}", ratio >= LEAST),
         Row("memory of that server", "", "", f"{peak:.0f} MB", "", f"<= {MOST_MEMORY}", peak <= MOST_MEMORY),
     ]
 

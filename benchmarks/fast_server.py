@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from benchmarks import pool
 from benchmarks.bench import Bench
-from benchmarks.contest import Contest
+from benchmarks.measurement import Measurement
 from benchmarks.moving import pulling
 from benchmarks.nginx import serving
 from benchmarks.peers import RCLONE_DEFAULT, SWIFT, Call, NotInstalledError, Peer, Task, pfstorage
@@ -41,13 +41,13 @@ BOUNDS = {POOL: 1 / THROUGHPUT, SWIFT: 0.6, RCLONE_DEFAULT: 1.0}
 
 def measure(bench: Bench) -> list[Row]:
     work = f"pull {FILES} x {SIZE // 1024} KiB from nginx"
-    with bench.place("series") as directory, bench.place("nginx") as home:
+    with bench.temporary_path("series") as directory, bench.temporary_path("nginx") as home:
         # files without directories, because the static listing has only one level
-        tree = Tree.written(directory, [f"{number:04}.dcm" for number in range(FILES)], SIZE)
+        tree = Tree.create(directory, [f"{number:04}.dcm" for number in range(FILES)], SIZE)
         try:
             with serving(home, tree, LOCATION) as site:
-                permit = pulling(bench, site, tree, LOCATION)
-                return Contest.held(bench, work, BOUNDS, permit, OURS_THREADS).wall(BOUNDS)
+                measure_peer = pulling(bench, site, tree, LOCATION)
+                return Measurement.run(bench, work, BOUNDS, measure_peer, OURS_THREADS).wall(BOUNDS)
         except NotInstalledError as e:
             print(f"\n  left out: {e}", file=sys.stderr)
             return []

@@ -54,8 +54,8 @@ def _answers(port: int) -> bool:
         connection.sendall(REQUEST)
         answer = b""
         while b'"status": true' not in answer:
-            piece = connection.recv(65536)
-            if not piece:
+            data = connection.recv(65536)
+            if not data:
                 raise RuntimeError(f"the answer is {answer!r}")
-            answer += piece
+            answer += data
     return True

@@ -27,8 +27,8 @@ def measure(bench: Bench) -> list[Row]:
         old, new = (stack.enter_context(bench.serving(version)) for version in bench.versions)
         port = free_port()
         command = (bench.new.python, bare_server.__file__, str(port), str(_size(new.port)))
-        without_traceback = stack.enter_context(bench.listening(port, *command))
-        servers = {OURS: new, bench.old.name: old, BARE: without_traceback}
+        bare = stack.enter_context(bench.listening(port, *command))
+        servers = {OURS: new, bench.old.name: old, BARE: bare}
         return [row for clients in CLIENTS for row in _compared(bench, servers, clients)]
 
 

@@ -23,7 +23,7 @@ MIB = 1024**2
 JOBS = 60
 POLLERS = 8
 # The number of requests of the other token.
-ASKED = 40
+REQUESTS = 40
 # The bound of the additional memory, in MiB.
 MOST = 60
 # The bound of the delay, in seconds.
@@ -68,7 +68,7 @@ def _large(number: int, length: int) -> list[str]:
     return [f"{number:03}/{each:0{length - 4}}" for each in range(MIB // (length + 4) - 10)]
 
 
-def _waits(port: int, jobs: list[str], pollers: int) -> list[float]:
+def _delays(port: int, jobs: list[str], pollers: int) -> list[float]:
     """Return the seconds of each request of the other token while *pollers* clients request the states of *jobs*."""
     other, is_over = Client(port, TOKENS[1]), threading.Event()
     job = other.begin(fileList=["missing"])
@@ -78,18 +78,18 @@ def _waits(port: int, jobs: list[str], pollers: int) -> list[float]:
     ]
     for thread in threads:
         thread.start()
-    waits = []
+    delays = []
     try:
-        for _ in range(ASKED):
+        for _ in range(REQUESTS):
             time.sleep(0.05)
             started = time.perf_counter()
             other.ask("jobStatus", job=job)
-            waits.append(time.perf_counter() - started)
+            delays.append(time.perf_counter() - started)
     finally:
         is_over.set()
         for thread in threads:
             thread.join()
-    return sorted(waits)
+    return sorted(delays)
 
 
 def main() -> int:
@@ -120,15 +120,15 @@ def main() -> int:
                 f"{options.jobs} jobs: {over:.0f} MiB over the base, {listed:.0f} MiB with jobList (at most {MOST})",
                 flush=True,
             )
-            waits = _waits(server.port, jobs, options.pollers)
+            delays = _delays(server.port, jobs, options.pollers)
             polled = (server.peak_bytes - base) / MIB
-    shown = " ".join(f"{seconds * 1000:.0f}" for seconds in (waits[len(waits) // 2], waits[-1]))
+    shown = " ".join(f"{seconds * 1000:.0f}" for seconds in (delays[len(delays) // 2], delays[-1]))
     print(
         f"{options.pollers} pollers: jobStatus of another takes {shown} ms (median, longest;"
         f" at most {LONGEST * 1000:.0f})"
     )
     print(f"{polled:.0f} MiB over the base after that")
-    return 0 if polled <= MOST and waits[-1] <= LONGEST else 1
+    return 0 if polled <= MOST and delays[-1] <= LONGEST else 1
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.bench import Bench
-from benchmarks.contest import Contest
+from benchmarks.measurement import Measurement
 from benchmarks.moving import pulling, pushing
 from benchmarks.peers import OLD, RCLONE_DEFAULT, SWIFT
 from benchmarks.table import Row
@@ -19,10 +19,10 @@ MOST = 100
 
 def measure(bench: Bench) -> list[Row]:
     work = f"{SIZE // 1024**3} GiB object"
-    with bench.place("large") as directory:
-        tree = Tree.written(directory, ["volume.dcm"], SIZE)
+    with bench.temporary_path("large") as directory:
+        tree = Tree.create(directory, ["volume.dcm"], SIZE)
         with tree.stored(bench.store, LOCATION):
-            permit = pulling(bench, bench.store, tree, LOCATION)
-            pull = Contest.held(bench, f"pull {work}", BOUNDS, permit)
-        push = Contest.held(bench, f"push {work}", BOUNDS, pushing(bench, bench.store, tree))
+            measure_peer = pulling(bench, bench.store, tree, LOCATION)
+            pull = Measurement.run(bench, f"pull {work}", BOUNDS, measure_peer)
+        push = Measurement.run(bench, f"push {work}", BOUNDS, pushing(bench, bench.store, tree))
     return [row for each in (pull, push) for row in (*each.wall(BOUNDS), each.peak(OLD, MOST))]

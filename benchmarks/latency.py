@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from benchmarks.bench import Bench
-from benchmarks.contest import Contest
-from benchmarks.distance import away
+from benchmarks.distance import at_distance
+from benchmarks.measurement import Measurement
 from benchmarks.moving import pulling, pushing
 from benchmarks.peers import OLD, RCLONE_DEFAULT, SWIFT
 from benchmarks.table import Row
@@ -22,9 +22,9 @@ BOUNDS = {OLD: 0.15, SWIFT: 0.8, RCLONE_DEFAULT: 0.8}
 
 def measure(bench: Bench) -> list[Row]:
     work = f"{FILES} x {SIZE // 1024} KiB, {SECONDS * 1e3:.0f} ms away"
-    with bench.place("series") as directory, away(bench.store, SECONDS) as far:
-        tree = Tree.written(directory, series(FILES), SIZE)
+    with bench.temporary_path("series") as directory, at_distance(bench.store, SECONDS) as far:
+        tree = Tree.create(directory, series(FILES), SIZE)
         with tree.stored(bench.store, LOCATION):
-            pull = Contest.held(bench, f"pull {work}", BOUNDS, pulling(bench, far, tree, LOCATION))
-        push = Contest.held(bench, f"push {work}", BOUNDS, pushing(bench, far, tree))
-    return [row for contest in (pull, push) for row in contest.wall(BOUNDS)]
+            pull = Measurement.run(bench, f"pull {work}", BOUNDS, pulling(bench, far, tree, LOCATION))
+        push = Measurement.run(bench, f"push {work}", BOUNDS, pushing(bench, far, tree))
+    return [row for measurement in (pull, push) for row in measurement.wall(BOUNDS)]

@@ -31,8 +31,8 @@ LEAST_OF_SDK = 0.85
 
 def measure(bench: Bench) -> list[Row]:
     with contextlib.ExitStack() as stack:
-        directory = stack.enter_context(bench.place("listed"))
-        tree = Tree.written(directory, [f"{number:03}.dcm" for number in range(FILES)], 1)
+        directory = stack.enter_context(bench.temporary_path("listed"))
+        tree = Tree.create(directory, [f"{number:03}.dcm" for number in range(FILES)], 1)
         for location in LOCATIONS:
             stack.enter_context(tree.stored(bench.store, location))
         old, new = (stack.enter_context(bench.serving(version)) for version in bench.versions)
@@ -42,12 +42,12 @@ def measure(bench: Bench) -> list[Row]:
             ("a folder each", LOCATIONS, None),
         ):
             message = "\0".join(request_of({"action": "ls", "meta": {"path": each}}) for each in locations)
-            straight = "\0".join(_request_of_store(bench, each) for each in locations)
+            direct = "\0".join(_request_of_store(bench, each) for each in locations)
             each = {
                 OURS: partial(rate, bench, new.port, CLIENTS, message),
                 bench.old.name: partial(rate, bench, old.port, CLIENTS, message),
                 SDK: partial(_rate_of_sdk, bench, locations),
-                STORE: partial(rate, bench, bench.store.port, CLIENTS, straight, LAST),
+                STORE: partial(rate, bench, bench.store.port, CLIENTS, direct, LAST),
             }
             bounds = {bench.old.name: least, SDK: LEAST_OF_SDK, STORE: None}
             work = f"HTTP ls of {FILES} objects, {CLIENTS} clients, {what}"

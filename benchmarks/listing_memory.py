@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks import rows
 from benchmarks.bench import Server, ended, free_port, wait_until_up
-from benchmarks.contest import MB
+from benchmarks.measurement import MB
 from benchmarks.store import running_store
 from benchmarks.versions import clean_environment
 

@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 
-PIECE = 256 * 1024
+RECEIVE_SIZE = 256 * 1024
 # Seconds without any answer after which the program fails.
 SILENCE = 60.0
 
@@ -46,21 +46,21 @@ class Connection:
 
     def receive(self) -> bool:
         """Read the received bytes, and return whether the answer is complete."""
-        piece = self._socket.recv(PIECE)
-        self._answer += piece
+        data = self._socket.recv(RECEIVE_SIZE)
+        self._answer += data
         if self._size is None:
             self._size = _size_of(self._answer)
         if self._size is None or self._size < 0:
-            if piece:
+            if data:
                 return False
             self._size = len(self._answer)
         elif len(self._answer) < self._size:
-            if not piece:
+            if not data:
                 raise WrongAnswerError(f"the connection ended within an answer: {self._answer[:500]!r}")
             return False
         if self._expected not in self._answer:
             raise WrongAnswerError(f"the answer is {self._answer[:500]!r}")
-        if not piece or b"connection: close" in self._answer[:1000].lower():
+        if not data or b"connection: close" in self._answer[:1000].lower():
             self.close()
             self._connect()
         return True
@@ -93,11 +93,11 @@ def run(
         started = time.perf_counter()
         for client in clients:
             client.send()
-        under_way = connections
-        while under_way:
+        unanswered = connections
+        while unanswered:
             ready = selector.select(SILENCE)
             if not ready:
-                raise WrongAnswerError(f"nothing came for {SILENCE:.0f} s")
+                raise WrongAnswerError(f"no answer for {SILENCE:.0f} s")
             for key, _ in ready:
                 if not key.data.receive():
                     continue
@@ -106,7 +106,7 @@ def run(
                 if now - started < seconds:
                     key.data.send()
                 else:
-                    under_way -= 1
+                    unanswered -= 1
         for client in clients:
             client.close()
     return count, now - started

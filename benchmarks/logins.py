@@ -18,7 +18,7 @@ def measure(bench: Bench) -> list[Row]:
 
 
 def _logins(bench: Bench, version: Version) -> int:
-    with bench.place("few") as source:
+    with bench.temporary_path("few") as source:
         source.mkdir()
         (source / "file").write_text("something to list")
         bench.send(bench.new, "objPut", putSpec=str(source), inLocation="logins", mapLocationOver=str(source))

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from benchmarks.bench import Bench
-from benchmarks.contest import MB
+from benchmarks.measurement import MB
 from benchmarks.table import Row
 from benchmarks.versions import Version
 
@@ -38,7 +38,7 @@ def measure(bench: Bench) -> list[Row]:
 def _put_and_pull(bench: Bench, version: Version, size: int) -> tuple[int, int]:
     """Return the peaks of a push and of a pull, in bytes."""
     location = f"memory-{version.name}"
-    with bench.place("large") as source, bench.place("pulled") as target:
+    with bench.temporary_path("large") as source, bench.temporary_path("pulled") as target:
         _write_file(source / "object", size)
         put = bench.send(
             version, "objPut", putSpec=str(source), inLocation=location, mapLocationOver=str(source)

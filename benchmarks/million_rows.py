@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks import rows
 from benchmarks.bench import Bench, Run
-from benchmarks.contest import Contest, Sample, peak_row, take
+from benchmarks.measurement import Measurement, Sample, peak_row, take
 from benchmarks.moving import checked
 from benchmarks.peers import OLD, RCLONE_DEFAULT, SWIFT, Peer, Task
 from benchmarks.store import Store, running_store
@@ -36,7 +36,7 @@ def measure(bench: Bench) -> list[Row]:
 @contextlib.contextmanager
 def _filled_store(bench: Bench) -> Iterator[Store]:
     """Run a separate store: the rows would slow down the store of the other benchmarks."""
-    with bench.place("rows") as directory, running_store(directory, bench.processes) as store:
+    with bench.temporary_path("rows") as directory, running_store(directory, bench.processes) as store:
         command = [sys.executable, "-m", "benchmarks.rows", str(store.directory), str(ROWS)]
         # a separate process, because Swift's modules take much memory
         subprocess.run(command, cwd=REPOSITORY, check=True)
@@ -44,8 +44,8 @@ def _filled_store(bench: Bench) -> Iterator[Store]:
 
 
 def _listing(bench: Bench, store: Store) -> list[Row]:
-    def permit(peer: Peer, number: int) -> Sample:
-        with bench.place("listing") as directory:
+    def measure_peer(peer: Peer, number: int) -> Sample:
+        with bench.temporary_path("listing") as directory:
             directory.mkdir()
             printed = directory / "stdout"
             call = peer.listing(Task(store, "", directory))
@@ -53,10 +53,10 @@ def _listing(bench: Bench, store: Store) -> list[Row]:
             checked(peer, sample, lambda: _check_listing(printed))
         return sample
 
-    contest = Contest.held(bench, f"ls of {ROWS:,} objects", BOUNDS, permit)
-    old = permit(OLD, 0)  # once, because no bound of its time is checked
-    samples = {**contest.samples, OLD: [old]}
-    return [*contest.wall(BOUNDS), Contest(contest.work, samples).peak(OLD, MOST)]
+    measurement = Measurement.run(bench, f"ls of {ROWS:,} objects", BOUNDS, measure_peer)
+    old = measure_peer(OLD, 0)  # once, because no bound of its time is checked
+    samples = {**measurement.samples, OLD: [old]}
+    return [*measurement.wall(BOUNDS), Measurement(measurement.work, samples).peak(OLD, MOST)]
 
 
 def _check_listing(path: Path) -> None:
@@ -89,7 +89,7 @@ def _dry_run(bench: Bench, store: Store) -> list[Row]:
 
 def _planned(bench: Bench, store: Store, reply: str) -> Run:
     """Plan a pull of all objects. Raise RuntimeError if that fails, or if a full reply does not name all of them."""
-    with bench.place("listing") as directory:
+    with bench.temporary_path("listing") as directory:
         directory.mkdir()
         printed = directory / "stdout"
         run = bench.run(*_plan(bench, store, reply, "", directory / "target"), stdout=printed)
@@ -100,7 +100,7 @@ def _planned(bench: Bench, store: Store, reply: str) -> Run:
 
 def _knows_dry_run(bench: Bench, store: Store, reply: str) -> bool:
     """Return whether this version can plan a pull: a plan of a listed but missing object works, and its pull fails."""
-    with bench.place("target") as target:
+    with bench.temporary_path("target") as target:
         run = bench.run(*_plan(bench, store, reply, rows.key(0), target))
     if run.status:
         return False

@@ -46,7 +46,7 @@ class Call:
     stdin: str = ""
 
 
-def _cannot(task: Task) -> Call:
+def _not_supported(task: Task) -> Call:
     raise NotImplementedError
 
 
@@ -61,9 +61,9 @@ class Peer:
 
     name: str
     install: Callable[[Path], list[str]]
-    push: Callable[[Task], Call] = _cannot
-    pull: Callable[[Task], Call] = _cannot
-    listing: Callable[[Task], Call] = _cannot
+    push: Callable[[Task], Call] = _not_supported
+    pull: Callable[[Task], Call] = _not_supported
+    listing: Callable[[Task], Call] = _not_supported
 
 
 def pfstorage(name: str, version: Callable[[Path], Version], *flags: str) -> Peer:

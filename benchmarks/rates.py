@@ -39,9 +39,9 @@ def rate(bench: Bench, port: int, clients: int, request: str, expected: str = '"
     return per_second(ask(SECONDS))
 
 
-def per_second(said: str) -> float:
-    """Return the rate in *said*, the output of `load`."""
-    result = json.loads(said)
+def per_second(output: str) -> float:
+    """Return the rate in *output*, the output of `load`."""
+    result = json.loads(output)
     return float(result["answers"] / result["seconds"])
 
 

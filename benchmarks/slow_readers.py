@@ -57,7 +57,7 @@ KINDS: dict[str, tuple[int, bytes]] = {
     "pages of 10,000 objects": (24, PAGE),
     "listings": (12, _message("ls", retSpec=ALL)),
     "listings in the long form": (12, _message("ls", retSpec=[])),
-    "listings of what is sure": (12, _message("ls", retSpec=["name"], sure=True)),
+    "listings of verified objects": (12, _message("ls", retSpec=["name"], sure=True)),
 }
 
 
@@ -92,7 +92,7 @@ def main() -> int:
     )
     parser.add_argument("--kind", choices=KINDS, action="append", help="only these; may be given again")
     options = parser.parse_args()
-    is_kept = True
+    is_within_bound = True
     with tempfile.TemporaryDirectory(prefix="pfbench-") as name, contextlib.ExitStack() as stack:
         directory = Path(name)
         flags = stack.enter_context(STORES[options.store](directory / "store", options.rows))
@@ -104,12 +104,12 @@ def main() -> int:
                 with _unread(server, *KINDS[kind]):
                     time.sleep(options.seconds)
                     over = (server.peak_bytes - base) / MIB
-            is_kept = is_kept and over <= MOST
+            is_within_bound = is_within_bound and over <= MOST
             print(
                 f"{KINDS[kind][0]} unread {kind}: {over:.0f} MiB over {base / MIB:.0f} (at most {MOST})",
                 flush=True,
             )
-    return 0 if is_kept else 1
+    return 0 if is_within_bound else 1
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Each client sends one random request after the other, and checks the replies. Every ten seconds, the program prints a
 line of numbers. The last lines are the errors, and the resources that have grown.
 
-With ``--hostile``, 50 clients work in peace first, and then during the attacks of `benchmarks.hostile`. With a single
+With ``--hostile``, 50 clients work without attacks first, and then during those of `benchmarks.hostile`. With a single
 ``--kind`` of attack, the memory that it costs has a bound.
 """
 
@@ -28,7 +28,7 @@ from pathlib import Path
 from benchmarks.bench import ended, free_port, wait_until_up
 from benchmarks.hostile import KINDS
 from benchmarks.listing_memory import STORES
-from benchmarks.soak_client import FOLDER, OBJECTS, Client, Tally, content_of
+from benchmarks.soak_client import FOLDER, OBJECTS, Client, ClientCounts, content_of
 from benchmarks.store import Store, running_store
 from benchmarks.versions import REPOSITORY, clean_environment
 
@@ -37,14 +37,14 @@ EVERY = 10.0
 # The minimum time for which the server may grow. It may also grow until each client has sent each kind of request.
 WARM_SECONDS = 10.0
 # The largest ratio of the length of a soak to the requested length.
-PATIENCE = 4
+MAX_LENGTH_RATIO = 4
 # The largest allowed growth of a resource of the server during the second half of the time, as a share. In the first
 # half, memory grows without a leak: each of many threads uses its stack, and the C library's arenas fill.
 MOST_GROWTH = 0.06
 
 
 @dataclass(frozen=True)
-class Sample:
+class Resources:
     """The resources of a process: bytes of memory, open descriptors, threads (proc(5))."""
 
     memory: int
@@ -52,7 +52,7 @@ class Sample:
     threads: int
 
     @classmethod
-    def of(cls, pid: int) -> Sample:
+    def of(cls, pid: int) -> Resources:
         status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
         memory = int(status["VmRSS"].split()[0]) * 1024
         return cls(memory, len(os.listdir(f"/proc/{pid}/fd")), int(status["Threads"]))
@@ -75,7 +75,7 @@ class Result:
     errors: Counter[str]
     p50: float
     p99: float
-    samples: Sequence[Sample]
+    samples: Sequence[Resources]
 
     @property
     def complaints(self) -> list[str]:
@@ -121,26 +121,27 @@ def soak(
     pid: int,
     clients: int,
     seconds: float,
-    say: Callable[[str], object],
+    report: Callable[[str], object],
     *,
     every: float = EVERY,
     token: str = "",
     pause: float = 0.0,
-    patience: float = PATIENCE,
+    max_length_ratio: float = MAX_LENGTH_RATIO,
 ) -> Result:
     """Run *clients* clients for *seconds*, or for twice their warm-up if that is longer.
 
-    While the server grows, continue, up to *patience* times *seconds*: a leak never ends, but on a slow machine, caches
-    may take long to fill. Call *say* with a line *every* given seconds. *token* and *pause* are those of `Client`.
+    While the server grows, continue, up to *max_length_ratio* times *seconds*: a leak never ends, but on a slow
+    machine, caches may take long to fill. Call *report* with a line *every* given seconds. *token* and *pause* are
+    those of `Client`.
     """
-    tally, is_over = Tally(), threading.Event()
-    samples: list[tuple[float, Sample]] = []
+    counts, is_over = ClientCounts(), threading.Event()
+    samples: list[tuple[float, Resources]] = []
     warm_after = math.inf
     threads = [
-        threading.Thread(target=Client(number, port, tally, token=token, pause=pause).run, args=(is_over,))
+        threading.Thread(target=Client(number, port, counts, token=token, pause=pause).run, args=(is_over,))
         for number in range(clients)
     ]
-    started, most = time.monotonic(), patience * seconds
+    started, most = time.monotonic(), max_length_ratio * seconds
     for thread in threads:
         thread.start()
     try:
@@ -150,24 +151,24 @@ def soak(
             or (samples[-1][0] < most and _growth(_second_half(samples, every)))
         ):
             time.sleep(every)
-            elapsed, sample = time.monotonic() - started, Sample.of(pid)
-            say(_line(elapsed, tally, sample))
+            elapsed, sample = time.monotonic() - started, Resources.of(pid)
+            report(_line(elapsed, counts, sample))
             samples.append((elapsed, sample))
-            if elapsed >= min(WARM_SECONDS, every) and tally.warm == clients:
+            if elapsed >= min(WARM_SECONDS, every) and counts.warm == clients:
                 warm_after = min(warm_after, elapsed)
     finally:
         is_over.set()
         for thread in threads:
             thread.join()
-    p50, p99 = quantiles(tally.seconds)
-    return Result(len(tally.seconds), tally.errors, p50, p99, _second_half(samples, every))
+    p50, p99 = quantiles(counts.seconds)
+    return Result(len(counts.seconds), counts.errors, p50, p99, _second_half(samples, every))
 
 
-def _second_half(samples: Sequence[tuple[float, Sample]], every: float) -> list[Sample]:
+def _second_half(samples: Sequence[tuple[float, Resources]], every: float) -> list[Resources]:
     return [sample for elapsed, sample in samples if elapsed > samples[-1][0] / 2 - every / 2]
 
 
-def _growth(samples: Sequence[Sample]) -> list[str]:
+def _growth(samples: Sequence[Resources]) -> list[str]:
     """Return a text for each resource in *samples* that grew by more than `MOST_GROWTH`."""
     found = []
     for name in ("memory", "descriptors"):
@@ -177,14 +178,14 @@ def _growth(samples: Sequence[Sample]) -> list[str]:
     return found
 
 
-def _line(elapsed: float, tally: Tally, sample: Sample) -> str:
-    recent = tally.take_recent()
+def _line(elapsed: float, counts: ClientCounts, sample: Resources) -> str:
+    recent = counts.take_recent()
     p50, p99 = quantiles(recent)
     parts = (
         f"{elapsed:6.0f} s: {len(recent)} requests, p50 {p50:.3f} s, p99 {p99:.3f} s",
-        f"{tally.warm} clients are warm",
+        f"{counts.warm} clients are warm",
         f"{sample.memory / 1e6:.1f} MB, {sample.descriptors} descriptors, {sample.threads} threads",
-        f"errors {dict(tally.errors.most_common(5))}",
+        f"errors {dict(counts.errors.most_common(5))}",
     )
     return "; ".join(parts)
 
@@ -195,12 +196,12 @@ def quantiles(seconds: Sequence[float]) -> tuple[float, float]:
     return ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)]
 
 
-def say(line: str) -> None:
+def report(line: str) -> None:
     print(line, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    from benchmarks.siege import besiege  # here, because that module imports this one
+    from benchmarks.under_attack import measure_under_attack  # here, because that module imports this one
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
     parser.add_argument("--hostile", action="store_true", help="let others attack the server meanwhile")
@@ -216,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--rows", type=int, default=150_000, help="of that store (default %(default)s)")
     parser.add_argument("--seconds", type=float, help="default 3600, or 1800 of attacks")
-    parser.add_argument("--clients", type=int, help="default 200, or 50 beside attacks")
+    parser.add_argument("--clients", type=int, help="default 200, or 50 with --hostile")
     parser.add_argument("--work", type=Path, help="where the files go, on ext4, XFS or Btrfs")
     options = parser.parse_args(argv)
     # an ordinary exit ends all processes and removes all files
@@ -225,25 +226,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pfsoak-", dir=options.work)))
         if options.hostile:
             seconds = options.seconds or 1800.0
-            siege = besiege(
+            attack_result = measure_under_attack(
                 directory,
                 options.clients or 50,
                 seconds,
-                say,
+                report,
                 store=options.store,
                 kinds=options.kind or (),
                 rows=options.rows,
             )
-            say("\n".join(siege.lines()))
-            complaints = siege.complaints
+            report("\n".join(attack_result.lines()))
+            complaints = attack_result.complaints
         else:
             store = stack.enter_context(running_store(directory / "swift", processes=2))
             fill(store, directory)
             port, pid = stack.enter_context(serving(directory, *flags_of(store)))
-            result = soak(port, pid, options.clients or 200, options.seconds or 3600.0, say)
-            say(f"{result.requests} requests, p50 {result.p50:.3f} s, p99 {result.p99:.3f} s")
+            result = soak(port, pid, options.clients or 200, options.seconds or 3600.0, report)
+            report(f"{result.requests} requests, p50 {result.p50:.3f} s, p99 {result.p99:.3f} s")
             complaints = result.complaints
-    say("\n".join(complaints) or "no error, and nothing grew")
+    report("\n".join(complaints) or "no error, and nothing grew")
     return bool(complaints)
 
 

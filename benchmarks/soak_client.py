@@ -20,7 +20,7 @@ FOLDER = "soak/files"
 
 
 @dataclass
-class Tally:
+class ClientCounts:
     """The counts of all clients. *seconds* has the times of all requests, *recent* those since the last line.
 
     *warm* is the number of clients that have sent each kind of request once.
@@ -56,11 +56,13 @@ class UnexpectedError(Exception):
 class Client:
     """One client. It keeps its connection, and makes another one when that has broken."""
 
-    def __init__(self, number: int, port: int, tally: Tally, *, token: str = "", pause: float = 0.0) -> None:
+    def __init__(
+        self, number: int, port: int, counts: ClientCounts, *, token: str = "", pause: float = 0.0
+    ) -> None:
         """Use *token*, if the server has tokens, and wait *pause* seconds on average between two requests."""
         self._number = number
         self._random = random.Random(number)
-        self._tally = tally
+        self._counts = counts
         self._headers = {"Content-Type": "application/octet-stream"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
@@ -73,7 +75,7 @@ class Client:
         begin = self._random.sample(kinds, len(kinds))
         while begin and not is_over.wait(self._random.uniform(0, 2 * self._pause)):
             self._do(begin.pop())
-        self._tally.note_warm()
+        self._counts.note_warm()
         while not is_over.wait(self._random.uniform(0, 2 * self._pause)):
             self._do(*self._random.choices(kinds, (4, 4, 4, 4, 1, 1)))
         self._connection.close()
@@ -88,7 +90,7 @@ class Client:
         except (OSError, http.client.HTTPException, ValueError) as e:
             error = f"{kind.__name__[1:]}: {type(e).__name__}"
             self._connection.close()
-        self._tally.note(time.perf_counter() - started, error)
+        self._counts.note(time.perf_counter() - started, error)
 
     def _ask(self, method: str, path: str, body: bytes = b"", wanted: int = 200) -> bytes:
         is_kept = self._connection.sock is not None
@@ -113,7 +115,7 @@ class Client:
     def _send(self, action: str, **meta: Any) -> Any:
         message = json.dumps({"action": action, "meta": meta}).encode()
         reply = json.loads(self._ask("POST", "/api/v1/cmd", message))
-        _expect(reply["status"] is True, str(reply)[:200])
+        _require(reply["status"] is True, str(reply)[:200])
         return reply
 
     def _key(self) -> str:
@@ -123,32 +125,32 @@ class Client:
         self._send("hello", askAbout="timestamp")
 
     def _ls(self) -> None:
-        _expect(len(self._send("ls", path=FOLDER)["ls"]) == OBJECTS, "rows are missing")
+        _require(len(self._send("ls", path=FOLDER)["ls"]) == OBJECTS, "rows are missing")
 
     def _exists(self) -> None:
         self._send("objExists", obj=self._key())
 
     def _get(self) -> None:
         key = self._key()
-        _expect(self._ask("GET", f"/api/v1/objects/{key}") == content_of(key), "another content")
+        _require(self._ask("GET", f"/api/v1/objects/{key}") == content_of(key), "wrong bytes")
 
     def _pull(self) -> None:
         """Pull a file to a path of this client, where it replaces the file of an earlier pull."""
         key, target = self._key(), f"pulled/{self._number}"
         reply = self._send("objPull", path=key, fromLocation=key, mapLocationOver=target)
-        _expect(len(reply["localFileList"]) == 1, "no file")
+        _require(len(reply["localFileList"]) == 1, "no file")
 
     def _replace(self) -> None:
         """Replace an object that no other client uses, and read it."""
         path = f"/api/v1/objects/soak/own/{self._number}"
         content = self._random.randbytes(SIZE)
         self._ask("PUT", path, content, 201)
-        _expect(self._ask("GET", path) == content, "not what was put")
+        _require(self._ask("GET", path) == content, "other bytes than those of the PUT")
 
 
-def _expect(is_so: bool, otherwise: str) -> None:
-    if not is_so:
-        raise UnexpectedError(otherwise)
+def _require(condition: bool, text: str) -> None:
+    if not condition:
+        raise UnexpectedError(text)
 
 
 def content_of(key: str) -> bytes:

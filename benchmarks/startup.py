@@ -17,13 +17,13 @@ SDKS = ("keystoneclient", "pfmisc", "pfurl", "psutil", "pycurl", "requests", "sw
 
 def measure(bench: Bench) -> list[Row]:
     """Measure whole processes, also of the interpreter alone. Times are medians in milliseconds."""
-    without_traceback: list[float] = []
+    interpreter: list[float] = []
     times: dict[str, list[float]] = {bench.old.name: [], bench.new.name: []}
     for _, version in bench.turns(bench.versions, TIMES):
-        without_traceback.append(bench.run(bench.new.python, "-c", "pass").seconds * 1e3)
+        interpreter.append(bench.run(bench.new.python, "-c", "pass").seconds * 1e3)
         times[version.name].append(bench.run(*version.command("--version")).seconds * 1e3)
     old, new = times[bench.old.name], times[bench.new.name]
-    most = median(without_traceback) * BOUND
+    most = median(interpreter) * BOUND
     sdks = {version: _sdks(bench, version) for version in (bench.old, bench.new)}
     return [
         Row(
@@ -35,7 +35,7 @@ def measure(bench: Bench) -> list[Row]:
             f"<= {most:.0f} ms",
             median(new) <= most,
         ),
-        Row("python -c pass", "", "", spread(without_traceback, "ms", 0)),
+        Row("python -c pass", "", "", spread(interpreter, "ms", 0)),
         Row(
             "SDKs that --version imports",
             bench.old.name,

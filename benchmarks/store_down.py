@@ -18,7 +18,7 @@ def measure(bench: Bench) -> list[Row]:
     new = [bench.send(bench.new, "ls", port, path="") for _ in range(bench.rounds)]
     times = [[run.seconds for run in runs] for runs in (old, new)]
     for version, runs in ((bench.old, old), (bench.new, new)):
-        print(f"\n  {version.name} says of a store that is down: {_said(runs[0])}", file=sys.stderr)
+        print(f"\n  {version.name} reports of a store that is down: {_message_of(runs[0])}", file=sys.stderr)
     return [
         Row(
             "ls while nothing listens, until the reply",
@@ -32,7 +32,7 @@ def measure(bench: Bench) -> list[Row]:
     ]
 
 
-def _said(run: Run) -> str:
+def _message_of(run: Run) -> str:
     """Return the reply's ``msg``. 2.0.0.2 prints its log before the reply, to the same place."""
     try:
         message: str = json.loads(run.stdout[run.stdout.rfind('{\n    "') :])["msg"]

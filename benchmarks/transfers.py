@@ -7,7 +7,7 @@ that is one process.
 from __future__ import annotations
 
 from benchmarks.bench import Bench
-from benchmarks.contest import Contest
+from benchmarks.measurement import Measurement
 from benchmarks.moving import pulling, pushing
 from benchmarks.peers import CURL_8, CURL_DEFAULT, OLD, RCLONE_8, RCLONE_DEFAULT, SWIFT
 from benchmarks.table import Row
@@ -24,13 +24,17 @@ CLIENT_CPU = {OLD: 0.9, SWIFT: 0.7}
 
 def measure(bench: Bench) -> list[Row]:
     work = f"{FILES} x {SIZE // 1024} KiB"
-    with bench.place("series") as directory:
-        tree = Tree.written(directory, series(FILES), SIZE)
+    with bench.temporary_path("series") as directory:
+        tree = Tree.create(directory, series(FILES), SIZE)
         with tree.stored(bench.store, LOCATION):
-            permit = pulling(bench, bench.store, tree, LOCATION)
-            pull = Contest.held(bench, f"pull {work}", PULL, permit)
-        push = Contest.held(bench, f"push {work}", PUSH, pushing(bench, bench.store, tree))
+            measure_peer = pulling(bench, bench.store, tree, LOCATION)
+            pull = Measurement.run(bench, f"pull {work}", PULL, measure_peer)
+        push = Measurement.run(bench, f"push {work}", PUSH, pushing(bench, bench.store, tree))
     rows = []
-    for contest, bounds in ((pull, PULL), (push, PUSH)):
-        rows += [*contest.wall(bounds), *contest.client_cpu(CLIENT_CPU, FILES), contest.logins(OLD, 1)]
+    for measurement, bounds in ((pull, PULL), (push, PUSH)):
+        rows += [
+            *measurement.wall(bounds),
+            *measurement.client_cpu(CLIENT_CPU, FILES),
+            measurement.logins(OLD, 1),
+        ]
     return rows

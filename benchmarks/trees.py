@@ -24,7 +24,7 @@ class Tree:
     size: int
 
     @classmethod
-    def written(cls, directory: Path, names: Sequence[str], size: int) -> Tree:
+    def create(cls, directory: Path, names: Sequence[str], size: int) -> Tree:
         for name in names:
             path = directory / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,16 +41,16 @@ class Tree:
         wanted = {os.path.basename(name): self.directory / name for name in self.names}
         found = {path.name: path for path in directory.rglob("*") if path.is_file()}
         if wanted.keys() != found.keys():
-            raise RuntimeError(f"{len(found)} files came of {len(wanted)}")
+            raise RuntimeError(f"{len(found)} of {len(wanted)} files arrived")
         for name, path in found.items():
             if not filecmp.cmp(wanted[name], path, shallow=False):
-                raise RuntimeError(f"{path} is not what was pushed")
+                raise RuntimeError(f"{path} differs from the pushed file")
 
     def check_pushed(self, store: Store, location: str) -> None:
         """Raise RuntimeError unless *location* has an object of the same size for each file, and no other."""
         found = store.sizes(f"{location}/")
         if found != {f"{location}/{name}": self.size for name in self.names}:
-            raise RuntimeError(f"{len(found)} objects came of {len(self.names)}, or not in their sizes")
+            raise RuntimeError(f"{len(found)} of {len(self.names)} objects arrived, or their sizes are wrong")
 
     @contextlib.contextmanager
     def stored(self, store: Store, location: str) -> Iterator[None]:
@@ -58,10 +58,10 @@ class Tree:
         for name in self.names:
             store.put(f"{location}/{name}", self.directory / name)
         yield
-        self.dropped(store, location)
+        self.delete_if_large(store, location)
 
-    def dropped(self, store: Store, location: str) -> None:
-        """Delete the objects at *location* if they are large. `Bench.place` gives the reason why small files stay."""
+    def delete_if_large(self, store: Store, location: str) -> None:
+        """Delete the objects at *location* if they are large. See `Bench.temporary_path` for small ones."""
         if self.size > SMALL:
             store.clear(f"{location}/")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.bench import Bench
-from benchmarks.contest import Contest, Sample, take
+from benchmarks.measurement import Measurement, Sample, take
 from benchmarks.moving import checked, slug
 from benchmarks.peers import OLD, OURS, RCLONE_DEFAULT, Peer, Task
 from benchmarks.table import Row
@@ -17,12 +17,12 @@ BOUNDS = {OLD: 0.08, RCLONE_DEFAULT: 0.35}
 
 
 @dataclass(frozen=True)
-class Places:
+class Copies:
     """The copies of *tree* of each peer: clients recognize an unchanged file in different ways."""
 
     bench: Bench
     tree: Tree
-    copies: Path
+    directory_of_copies: Path
 
     def push(self, peer: Peer, number: int) -> Sample:
         task = Task(self.bench.store, slug(peer), self.tree.directory, self.tree.names)
@@ -31,7 +31,7 @@ class Places:
         return sample
 
     def pull(self, peer: Peer, number: int) -> Sample:
-        task = Task(self.bench.store, slug(peer), self.copies / slug(peer), self.tree.names)
+        task = Task(self.bench.store, slug(peer), self.directory_of_copies / slug(peer), self.tree.names)
         sample = take(self.bench, peer, task.site, peer.pull(task))
         checked(peer, sample, lambda: self.tree.check_pulled(task.tree))
         return sample
@@ -39,11 +39,11 @@ class Places:
 
 def measure(bench: Bench) -> list[Row]:
     work = f"{FILES} x {SIZE // 1024} KiB again"
-    with bench.place("series") as directory, bench.place("copies") as copies:
-        places = Places(bench, Tree.written(directory, series(FILES), SIZE), copies)
+    with bench.temporary_path("series") as directory, bench.temporary_path("copies") as directory_of_copies:
+        copies = Copies(bench, Tree.create(directory, series(FILES), SIZE), directory_of_copies)
         for peer in (OURS, *BOUNDS):  # the files that the measured transfers find unchanged
-            places.push(peer, 0)
-            places.pull(peer, 0)
-        push = Contest.held(bench, f"push {work}", BOUNDS, places.push)
-        pull = Contest.held(bench, f"pull {work}", BOUNDS, places.pull)
-    return [row for contest in (pull, push) for row in contest.wall(BOUNDS)]
+            copies.push(peer, 0)
+            copies.pull(peer, 0)
+        push = Measurement.run(bench, f"push {work}", BOUNDS, copies.push)
+        pull = Measurement.run(bench, f"pull {work}", BOUNDS, copies.pull)
+    return [row for measurement in (pull, push) for row in measurement.wall(BOUNDS)]

@@ -37,7 +37,7 @@ def test_200_clients_see_no_error_for_a_minute_and_the_server_does_not_grow(
     with running_store(tmp_path / "swift", processes=1) as store:
         soak.fill(store, tmp_path)
         with soak.serving(tmp_path, *soak.flags_of(store)) as (port, pid):
-            result = soak.soak(port, pid, clients=200, seconds=60, say=print)
+            result = soak.soak(port, pid, clients=200, seconds=60, report=print)
     record_property("p99", result.p99)
     print(f"{result.requests} requests, p50 {result.p50:.3f} s, p99 {result.p99:.3f} s")
     assert result.complaints == []
@@ -47,7 +47,7 @@ def test_200_clients_see_no_error_for_a_minute_and_the_server_does_not_grow(
 def complaints_of(memory: Sequence[float], descriptors: Sequence[int] = (300,) * 4) -> list[str]:
     """Return the report of a soak about a server with these megabytes and descriptors in its second half."""
     samples = [
-        soak.Sample(int(megabytes * 1e6), count, 207)
+        soak.Resources(int(megabytes * 1e6), count, 207)
         for megabytes, count in zip(memory, descriptors, strict=True)
     ]
     return soak.Result(5000, Counter(), 0.1, 0.5, samples).complaints
@@ -73,11 +73,11 @@ def test_a_soak_goes_on_until_it_is_known_whether_a_server_leaks(
 ) -> None:
     taken = itertools.count()
 
-    def sample(pid: int) -> soak.Sample:
-        return soak.Sample(50_000_000 + 10_000_000 * min(next(taken), growing), 300, 207)
+    def sample(pid: int) -> soak.Resources:
+        return soak.Resources(50_000_000 + 10_000_000 * min(next(taken), growing), 300, 207)
 
-    monkeypatch.setattr(soak.Sample, "of", sample)
-    result = soak.soak(0, 0, clients=0, seconds=0.05, say=len, every=0.01)
+    monkeypatch.setattr(soak.Resources, "of", sample)
+    result = soak.soak(0, 0, clients=0, seconds=0.05, report=len, every=0.01)
     assert bool(result.complaints) is is_leak
     assert next(taken) <= most
 

@@ -1,4 +1,4 @@
-"""Measure one piece of work, which this version and its peers do in turns, and compare the results."""
+"""Measure one kind of work, which this version and its peers do in turns, and compare the results."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Sample:
 
 
 # Makes a peer do the work once. The second argument is the number of the round.
-Permit = Callable[[Peer, int], Sample]
+MeasurePeer = Callable[[Peer, int], Sample]
 
 
 def take(bench: Bench, peer: Peer, site: Site, call: Call, stdout: Path | None = None) -> Sample:
@@ -54,21 +54,21 @@ def take(bench: Bench, peer: Peer, site: Site, call: Call, stdout: Path | None =
 
 
 @dataclass(frozen=True)
-class Contest:
-    """The samples of all peers that took part, from the same rounds."""
+class Measurement:
+    """The samples of all installed peers, from the same rounds."""
 
     work: str
     samples: Mapping[Peer, list[Sample]]
     ours: Peer = OURS
 
     @classmethod
-    def held(
-        cls, bench: Bench, work: str, peers: Iterable[Peer], permit: Permit, ours: Peer = OURS
-    ) -> Contest:
+    def run(
+        cls, bench: Bench, work: str, peers: Iterable[Peer], measure_peer: MeasurePeer, ours: Peer = OURS
+    ) -> Measurement:
         samples: dict[Peer, list[Sample]] = defaultdict(list)
         present = [peer for peer in (ours, *peers) if _is_installed(peer, bench.cache)]
         for number, peer in bench.turns(present):
-            samples[peer].append(permit(peer, number))
+            samples[peer].append(measure_peer(peer, number))
         return cls(work, samples, ours)
 
     def wall(self, bounds: Bounds) -> list[Row]:

@@ -17,7 +17,7 @@ from benchmarks.soak import EVERY, Result, serving, soak
 from benchmarks.soak_client import FOLDER, OBJECTS, content_of
 from benchmarks.versions import REPOSITORY
 
-# The largest allowed ratio of the 99th percentiles of the answer times of honest clients, under attack and in peace.
+# The largest allowed ratio of the 99th percentiles of the answer times of honest clients, with and without attacks.
 MOST_SLOWER = 3.0
 # The largest allowed additional memory of the server, in bytes, under one kind of attack.
 MOST_MEMORY = 60 << 20
@@ -31,10 +31,10 @@ MB = 1e6
 
 
 @dataclass(frozen=True)
-class Siege:
-    """The results of honest clients in peace and under attack, and the outcomes of the attacks, by kind.
+class AttackResult:
+    """The results of honest clients without and with attacks, and the outcomes of the attacks, by kind.
 
-    *base* is the memory of the server in peace, in bytes, and *peak* the maximum.
+    *base* is the memory of the server without attacks, in bytes, and *peak* the maximum.
     """
 
     calm: Result
@@ -50,26 +50,24 @@ class Siege:
     @property
     def complaints(self) -> list[str]:
         """The errors, and the bounds that were not met."""
-        errors = [f"in peace: {count} x {error}" for error, count in self.calm.errors.most_common()]
+        errors = [f"without attacks: {count} x {error}" for error, count in self.calm.errors.most_common()]
         found = [*errors, *self.hostile.complaints]
         if self.slower > MOST_SLOWER:
-            found.append(f"the 99th percentile is {self.slower:.1f} times as long as in peace")
+            found.append(f"the 99th percentile is {self.slower:.1f} times as long as without attacks")
         if len(self.attacks) == 1 and self.peak - self.base > MOST_MEMORY:
-            found.append(f"it takes {(self.peak - self.base) / MB:.0f} MB more than in peace")
-        found += [
-            f"nobody came to attack by {kind}" for kind, outcomes in self.attacks.items() if not outcomes
-        ]
+            found.append(f"it takes {(self.peak - self.base) / MB:.0f} MB more than without attacks")
+        found += [f"no attack happened: {kind}" for kind, outcomes in self.attacks.items() if not outcomes]
         return found
 
     def lines(self) -> list[str]:
         """Return the lines of the report, without the complaints."""
-        told = [
+        lines = [
             f"{name}: {result.requests} requests, p50 {result.p50:.3f} s, p99 {result.p99:.3f} s"
-            for name, result in (("in peace", self.calm), ("beside attacks", self.hostile))
+            for name, result in (("without attacks", self.calm), ("with attacks", self.hostile))
         ]
-        told += [f"{kind}: {outcomes}" for kind, outcomes in self.attacks.items()]
-        memory = f"{self.base / MB:.0f} MB in peace, {self.peak / MB:.0f} MB at most"
-        return [*told, f"the 99th percentile is {self.slower:.1f} times as long; memory {memory}"]
+        lines += [f"{kind}: {outcomes}" for kind, outcomes in self.attacks.items()]
+        memory = f"{self.base / MB:.0f} MB without attacks, {self.peak / MB:.0f} MB at most"
+        return [*lines, f"the 99th percentile is {self.slower:.1f} times as long; memory {memory}"]
 
 
 @contextlib.contextmanager
@@ -81,19 +79,19 @@ def attacking(port: int, kinds: Sequence[str]) -> Iterator[subprocess.Popen[byte
         yield process
 
 
-def besiege(
+def measure_under_attack(
     directory: Path,
     clients: int,
     seconds: float,
-    say: Callable[[str], object],
+    report: Callable[[str], object],
     *,
     store: str = "filesystem",
     kinds: Sequence[str] = (),
     rows: int = 150_000,
     every: float = EVERY,
     pause: float = PAUSE,
-) -> Siege:
-    """Run honest *clients* for *seconds*, first in peace, and then with attacks of *kinds*, all kinds by default.
+) -> AttackResult:
+    """Run honest *clients* for *seconds*, first without attacks, and then with attacks of *kinds* (default: all).
 
     The *store* is one of `STORES`, with *rows* rows. Each listing slows down a development Swift. With a directory,
     only the server itself can become slow. *every* and *pause* are those of `soak`.
@@ -110,13 +108,23 @@ def besiege(
         serving(directory, *flags_of_store, *flags, "--stateDir", str(directory / "state")) as (port, pid),
     ):
         _fill(port)
-        calm = soak(port, pid, clients, calm_seconds, say, every=every, token=HONEST, pause=pause, patience=1)
+        calm = soak(
+            port,
+            pid,
+            clients,
+            calm_seconds,
+            report,
+            every=every,
+            token=HONEST,
+            pause=pause,
+            max_length_ratio=1,
+        )
         with attacking(port, kinds) as hostile_clients:
             rest = seconds - calm_seconds
-            hostile = soak(port, pid, clients, rest, say, every=every, token=HONEST, pause=pause)
-            told, _ = hostile_clients.communicate()
+            hostile = soak(port, pid, clients, rest, report, every=every, token=HONEST, pause=pause)
+            output, _ = hostile_clients.communicate()
         peak = Server(port, pid).peak_bytes
-    return Siege(calm, hostile, json.loads(told), calm.samples[-1].memory, peak)
+    return AttackResult(calm, hostile, json.loads(output), calm.samples[-1].memory, peak)
 
 
 def _fill(port: int) -> None:
