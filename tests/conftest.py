@@ -28,6 +28,7 @@ from tests.support.exchange import TOKEN, Transport, client, transports
 from tests.support.faults import Proxy, proxy_to
 from tests.support.jobs import job_client, worker
 from tests.support.keystone import keystone
+from tests.support.local import small_storage
 from tests.support.peer import connect, peer_certificate, serve_peers, tls, trusts
 from tests.support.stores import swift_options
 from tests.support.tls import authority, fronted, no_certificates_of_the_machine

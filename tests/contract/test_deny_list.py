@@ -37,7 +37,7 @@ from tests.support.exchange import (
     server_process,
     transports,
 )
-from tests.support.local import Answer, answers_below, everything, two_objects
+from tests.support.local import Answer, answers_below, everything
 from tests.support.waiting import until
 
 FILES = {
@@ -87,22 +87,16 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def storage() -> Iterator[Storage]:
-    with two_objects() as storage:
-        yield storage
-
-
-@pytest.fixture
-def say(root: Path, storage: Storage) -> Answer:
+def say(root: Path, small_storage: Storage) -> Answer:
     roots = AllowedRoots([str(root)])
     roots.deny(str(root / own) for own in OWN)
-    return answers_below(roots, storage)
+    return answers_below(roots, small_storage)
 
 
 @pytest.mark.parametrize("path", TOUCHED)
 @pytest.mark.parametrize("follow", [False, True])
 def test_none_of_them_is_stored(
-    root: Path, storage: Storage, say: Answer, path: str, *, follow: bool
+    root: Path, small_storage: Storage, say: Answer, path: str, *, follow: bool
 ) -> None:
     path = path.format(root=root)
     replies = [
@@ -112,7 +106,7 @@ def test_none_of_them_is_stored(
     ]
     assert [reply["status"] for reply in replies] == [False] * 3
     assert all("it is the server's own" in str(reply) for reply in replies)
-    assert [row.key for row in storage.list()] == ["s/a", "s/d/b"]
+    assert [row.key for row in small_storage.list()] == ["s/a", "s/d/b"]
 
 
 @pytest.mark.parametrize("path", TOUCHED)
@@ -132,36 +126,38 @@ def test_none_of_them_is_written_to(root: Path, say: Answer, path: str, overwrit
 
 
 @pytest.mark.parametrize("follow", [False, True])
-def test_a_tree_is_stored_without_them(root: Path, storage: Storage, say: Answer, *, follow: bool) -> None:
+def test_a_tree_is_stored_without_them(
+    root: Path, small_storage: Storage, say: Answer, *, follow: bool
+) -> None:
     reply = say("objPush", putSpec=str(root), inLocation="new", followSymlinks=follow)
     assert reply["status"]
-    stored = {row.key.removeprefix(f"new{root}/") for row in storage.list("new/")}
+    stored = {row.key.removeprefix(f"new{root}/") for row in small_storage.list("new/")}
     assert stored == {"data/a", "data/tokens", "real/other"} | ({"ways/other"} if follow else set())
     reported = " ".join(reply["warnings"])
     for name in ("tokens", "state", "real/key.pem"):
         assert f"{str(root / name)!r} was left out: it is the server's own, and not for messages" in reported
 
 
-def test_a_tree_is_written_but_for_them(root: Path, storage: Storage, say: Answer) -> None:
+def test_a_tree_is_written_but_for_them(root: Path, small_storage: Storage, say: Answer) -> None:
     for key in ("t/tokens", "t/state/jobs.sqlite", "t/ways", "t/data/tokens", "t/new"):
-        storage.put(key, io.BytesIO(b"evil"), 4)
+        small_storage.put(key, io.BytesIO(b"evil"), 4)
     reply = say("objPull", fromLocation="t", mapLocationOver=str(root), overwrite="always")
     assert not reply["status"]
     assert read_tree(root) == read_tree(root) | FILES | {"data/tokens": b"evil", "new": b"evil"}
     assert os.readlink(root / "ways") == "real"
 
 
-def test_a_verification_reports_no_denied_file(say: Answer, storage: Storage, root: Path) -> None:
-    storage.put("t/tokens", io.BytesIO(b"precious"), 8)
+def test_a_verification_reports_no_denied_file(say: Answer, small_storage: Storage, root: Path) -> None:
+    small_storage.put("t/tokens", io.BytesIO(b"precious"), 8)
     reply = say("objVerify", fromLocation="t", mapLocationOver=str(root))
     assert not reply["status"]
 
 
-def test_it_counts_when_another_file_takes_the_name(root: Path, storage: Storage, say: Answer) -> None:
+def test_it_counts_when_another_file_takes_the_name(root: Path, small_storage: Storage, say: Answer) -> None:
     (root / "fresh").write_bytes(b"precious")
     (root / "fresh").replace(root / "tokens")
     assert not say("objPut", file="tokens", inLocation="new")["status"]
-    assert [row.key for row in storage.list("new")] == []
+    assert [row.key for row in small_storage.list("new")] == []
 
 
 @pytest.mark.parametrize("parts", [("tokens",), ("state",), ("state", "jobs.sqlite")])
@@ -177,7 +173,7 @@ def test_the_transfer_of_a_tree_skips_denied_files(root: Path, parts: tuple[str,
     assert everything(root) == before
 
 
-def test_a_path_to_a_denied_file_is_resolved_as_the_system_does(root: Path, storage: Storage) -> None:
+def test_a_path_to_a_denied_file_is_resolved_as_the_system_does(root: Path, small_storage: Storage) -> None:
     write_tree(root, {"deep/inner/x": b"x", "deep/secret": b"precious", "secret": b"no secret"})
     (root / "into").symlink_to("deep/inner")
     (root / "here").symlink_to("here")
@@ -186,13 +182,15 @@ def test_a_path_to_a_denied_file_is_resolved_as_the_system_does(root: Path, stor
 
     def status(path: str) -> bool:
         order = {"action": "objPut", "meta": {"file": path, "inLocation": "new"}}
-        return bool(StoreHandler(storage).run(order, RequestContext(roots=roots))["status"])
+        return bool(StoreHandler(small_storage).run(order, RequestContext(roots=roots))["status"])
 
     paths = ("deep/secret", "secret", "deep/inner/x", "into/x", "here", "data/a")
     assert [status(path) for path in paths] == [False, True, False, False, False, True]
 
 
-def test_changed_links_are_followed(root: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_links_are_followed(
+    root: Path, small_storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Kubernetes keeps its secrets so: ``key -> ..data/key``, where ``..data`` is a link to the current ones."""
     write_tree(root, {"..one/key": b"precious", "..two/key": b"precious"})
     (root / "..data").symlink_to("..one")
@@ -203,23 +201,25 @@ def test_changed_links_are_followed(root: Path, storage: Storage, monkeypatch: p
     (root / "..new").replace(root / "..data")
     monkeypatch.setattr("pfstorage.local.deny_list._REFRESH_SECONDS", 0)
     order = {"action": "objPut", "meta": {"file": "..two/key", "inLocation": "new"}}
-    assert not StoreHandler(storage).run(order, RequestContext(roots=roots))["status"]
+    assert not StoreHandler(small_storage).run(order, RequestContext(roots=roots))["status"]
 
 
 def test_a_link_on_the_way_may_be_followed_and_not_replaced(
-    root: Path, storage: Storage, say: Answer
+    root: Path, small_storage: Storage, say: Answer
 ) -> None:
     assert say("objPut", file="ways/other", inLocation="new")["status"]
     assert say("objPull", fromLocation="s", mapLocationOver="ways/in")["status"]
     assert (root / "real/in/a").read_bytes() == b"new"
-    storage.put("t/ways", io.BytesIO(b"evil"), 4)
+    small_storage.put("t/ways", io.BytesIO(b"evil"), 4)
     assert not say("objPull", fromLocation="t", mapLocationOver=".", overwrite="always")["status"]
     assert os.readlink(root / "ways") == "real"
 
 
-def test_files_with_the_same_names_elsewhere_are_allowed(root: Path, storage: Storage, say: Answer) -> None:
+def test_files_with_the_same_names_elsewhere_are_allowed(
+    root: Path, small_storage: Storage, say: Answer
+) -> None:
     assert say("objPut", file="data/tokens", inLocation="new")["status"]
-    assert [row.key for row in storage.list("new")] == ["new/data/tokens"]
+    assert [row.key for row in small_storage.list("new")] == ["new/data/tokens"]
     assert say("objPull", fromLocation="s", mapLocationOver="data/state")["status"]
     assert (root / "data/state/a").read_bytes() == b"new"
 
@@ -252,32 +252,34 @@ Appear = Callable[[Path, Path], None]
 @pytest.mark.parametrize("appear", [linked, mounted_again])
 @pytest.mark.parametrize("own", ["tokens", "real/key.pem", "state/jobs.sqlite"])
 def test_a_denied_file_is_denied_under_each_of_its_names(
-    root: Path, storage: Storage, say: Answer, appear: Appear, own: str
+    root: Path, small_storage: Storage, say: Answer, appear: Appear, own: str
 ) -> None:
     outside = write_tree(root.parent / "outside", FILES)
     roots = AllowedRoots([str(root)])
     roots.deny([str(outside / own)])
-    say = answers_below(roots, storage)
+    say = answers_below(roots, small_storage)
     appear(outside / own, root / "again")
     for meta in ({"putSpec": "again"}, {"file": "again"}, {"fileList": ["again"]}):
         reply = say("objPut", **meta, inLocation="new")
         assert (reply["status"], "it is the server's own" in str(reply)) == (False, True)
-    storage.put("new/again", io.BytesIO(b"precious"), 8)
+    small_storage.put("new/again", io.BytesIO(b"precious"), 8)
     assert not say("objVerify", fromLocation="new", mapLocationOver=str(root))["status"]
-    storage.delete("new/again")
+    small_storage.delete("new/again")
     say("objPull", fromLocation="s/a", mapLocationOver="again", overwrite="always")
     assert (outside / own).read_bytes() == b"precious"
     assert say("objPut", file="data/a", inLocation="new")["status"]
-    assert [row.key for row in storage.list("new/")] == ["new/data/a"]
+    assert [row.key for row in small_storage.list("new/")] == ["new/data/a"]
 
 
 @pytest.mark.usefixtures("unmounting")
 @pytest.mark.parametrize("source", ["state", "."])
-def test_a_denied_directory_is_denied_at_each_mount_point(root: Path, storage: Storage, source: str) -> None:
+def test_a_denied_directory_is_denied_at_each_mount_point(
+    root: Path, small_storage: Storage, source: str
+) -> None:
     outside = write_tree(root.parent / "outside", FILES)
     roots = AllowedRoots([str(root)])
     roots.deny([str(outside / "state")])
-    say = answers_below(roots, storage)
+    say = answers_below(roots, small_storage)
     mounted_again(outside / source, root / "again")
     before, below = (
         everything(outside),
@@ -291,7 +293,7 @@ def test_a_denied_directory_is_denied_at_each_mount_point(root: Path, storage: S
     reply = say("objPush", putSpec=".", inLocation="new")
     assert reply["status"], reply
     assert any(f"{below}' was left out: it is the server's own" in each for each in reply["warnings"])
-    assert not [row.key for row in storage.list("new/") if f"{below}/jobs.sqlite" in row.key]
+    assert not [row.key for row in small_storage.list("new/") if f"{below}/jobs.sqlite" in row.key]
     assert everything(outside) == before
 
 
@@ -325,9 +327,11 @@ def test_no_object_of_a_store_of_files_is_one_of_them(root: Path, appear: Appear
 
 
 @pytest.mark.usefixtures("unmounting")
-def test_the_directory_of_the_jobs_is_denied_from_the_first_message_on(root: Path, storage: Storage) -> None:
+def test_the_directory_of_the_jobs_is_denied_from_the_first_message_on(
+    root: Path, small_storage: Storage
+) -> None:
     state = root.parent / "outside" / "state"
-    with serving(StoreHandler(storage), fs_roots=(str(root),), state_dir=str(state)) as server:
+    with serving(StoreHandler(small_storage), fs_roots=(str(root),), state_dir=str(state)) as server:
         until(state.is_dir)
         port = server.server_port
         mounted_again(state, root / "again")
@@ -340,7 +344,7 @@ def test_the_directory_of_the_jobs_is_denied_from_the_first_message_on(root: Pat
         # the locks of SQLite are still there
         job = answer(port, post(message("objPull", path="s", mapLocationOver="out", **{"async": True}))).json
         assert answer(port, post(message("jobStatus", job=job["job"], wait=30))).json["state"] == "done"
-    assert [row.key for row in storage.list("new/")] == []
+    assert [row.key for row in small_storage.list("new/")] == []
 
 
 def test_a_number_that_a_closed_file_has_left_to_another_closes_nothing(root: Path) -> None:

@@ -19,7 +19,7 @@ from pfstorage.backends.memory import MemoryStorage
 from pfstorage.errors import ForbiddenError, LocalFileError, SettingsError
 from pfstorage.local import AllowedRoots, LocalAccess, LocalFile, find_files, open_body
 from tests.conftest import read_tree, write_tree
-from tests.support.local import Answer, answers_below, descriptors, everything, mounted, two_objects
+from tests.support.local import Answer, answers_below, descriptors, everything, mounted
 
 FILES = {
     "root/data/a": b"a",
@@ -55,15 +55,9 @@ def site(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def storage() -> Iterator[Storage]:
-    with two_objects() as storage:
-        yield storage
-
-
-@pytest.fixture
-def answer(site: Path, storage: Storage) -> Answer:
+def answer(site: Path, small_storage: Storage) -> Answer:
     """Return a function that answers a message, which may name files below the roots."""
-    return answers_below(AllowedRoots([str(site / "root"), str(site / "second")]), storage)
+    return answers_below(AllowedRoots([str(site / "root"), str(site / "second")]), small_storage)
 
 
 def objects(storage: Storage) -> dict[str, bytes]:
@@ -132,19 +126,23 @@ MESSAGES: dict[str, Callable[[str], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("kind", MESSAGES)
 @pytest.mark.parametrize("spelling", HOSTILE)
-def test_a_path_out_of_the_roots_is_refused(site: Path, storage: Storage, spelling: str, kind: str) -> None:
+def test_a_path_out_of_the_roots_is_refused(
+    site: Path, small_storage: Storage, spelling: str, kind: str
+) -> None:
     path = spelling.format(tmp=site)
-    before = everything(site), objects(storage)
+    before = everything(site), objects(small_storage)
     context = RequestContext(roots=AllowedRoots([str(site / "root"), str(site / "second")]))
-    reply = StoreHandler(storage).run(MESSAGES[kind](path), context)
+    reply = StoreHandler(small_storage).run(MESSAGES[kind](path), context)
     assert (reply["status"], reply["error"]["type"]) == (False, "ForbiddenError")
     assert repr(path) in reply["msg"]
     assert "--fsRoot" in reply["msg"]
-    assert (everything(site), objects(storage)) == before
+    assert (everything(site), objects(small_storage)) == before
 
 
 @pytest.mark.parametrize("kind", MESSAGES)
-def test_a_refusal_does_not_reveal_whether_a_file_exists(site: Path, storage: Storage, kind: str) -> None:
+def test_a_refusal_does_not_reveal_whether_a_file_exists(
+    site: Path, small_storage: Storage, kind: str
+) -> None:
     context = RequestContext(roots=AllowedRoots([str(site / "root")]))
     replies = []
     for path in (
@@ -155,7 +153,7 @@ def test_a_refusal_does_not_reveal_whether_a_file_exists(site: Path, storage: St
         "out",
         "nowhere",
     ):
-        reply = StoreHandler(storage).run(MESSAGES[kind](path), context)
+        reply = StoreHandler(small_storage).run(MESSAGES[kind](path), context)
         reply |= {"localpath": "", "seconds": 0}  # as it is spelled, and as fast as it goes
         replies.append(repr(reply).replace(path, "PATH"))
     assert len(set(replies)) == 1
@@ -176,7 +174,7 @@ def test_a_refusal_does_not_reveal_whether_a_file_exists(site: Path, storage: St
     }.items(),
 )
 def test_files_below_a_root_are_stored(
-    site: Path, storage: Storage, path: str, expected: dict[str, bytes]
+    site: Path, small_storage: Storage, path: str, expected: dict[str, bytes]
 ) -> None:
     path = path.format(tmp=site)
     context = RequestContext(roots=AllowedRoots([str(site / "named"), str(site / "second")]))
@@ -185,10 +183,10 @@ def test_files_below_a_root_are_stored(
         meta["inLocation"] = "new/"
         meta["mapLocationOver"] = os.path.dirname(path)
         expected = {os.path.basename(path): b"a"}
-    reply = StoreHandler(storage).run({"action": "objPush", "meta": meta}, context)
+    reply = StoreHandler(small_storage).run({"action": "objPush", "meta": meta}, context)
     assert reply["status"] is True, reply
     assert reply["localFileList"] == sorted(os.path.join(meta["mapLocationOver"], rest) for rest in expected)
-    stored = {key[4:]: content for key, content in objects(storage).items() if key.startswith("new/")}
+    stored = {key[4:]: content for key, content in objects(small_storage).items() if key.startswith("new/")}
     assert stored == expected
 
 
@@ -254,14 +252,16 @@ def test_without_a_mapping_objects_go_below_the_first_root(
 
 @pytest.mark.parametrize("follow", [False, True])
 def test_a_tree_is_stored_without_the_targets_of_links_to_the_outside(
-    site: Path, storage: Storage, answer: Answer, follow: bool
+    site: Path, small_storage: Storage, answer: Answer, follow: bool
 ) -> None:
     reply = answer("objPush", putSpec=".", inLocation="new", followSymlinks=follow)
     names = {"data/a", "data/d/b", "data/inside"}
     if follow:
         names |= {f"again/{name.removeprefix('data/')}" for name in names} | {"elsewhere/c"}
-    assert {key for key in objects(storage) if key.startswith("new/")} == {f"new/{name}" for name in names}
-    assert b"precious" not in objects(storage).values()
+    assert {key for key in objects(small_storage) if key.startswith("new/")} == {
+        f"new/{name}" for name in names
+    }
+    assert b"precious" not in objects(small_storage).values()
     out = [
         text for text in reply["warnings"] if "leads out of the directories that messages may name" in text
     ]
@@ -273,7 +273,7 @@ def test_a_tree_is_stored_without_the_targets_of_links_to_the_outside(
     )
 
 
-def test_files_of_a_list_are_judged_one_by_one(site: Path, storage: Storage, answer: Answer) -> None:
+def test_files_of_a_list_are_judged_one_by_one(site: Path, small_storage: Storage, answer: Answer) -> None:
     names = [
         "data/a",
         "out-file",
@@ -288,18 +288,18 @@ def test_files_of_a_list_are_judged_one_by_one(site: Path, storage: Storage, ans
     reply = answer("objPush", fileList=names, inLocation="new")
     assert reply["localFileList"] == ["data/a", "data/d/b", "data/inside", "elsewhere/c"]
     assert {item["local"] for item in reply["failed"]} == {"out-file", "out/a", "data/missing", "circle", ""}
-    assert b"precious" not in objects(storage).values()
+    assert b"precious" not in objects(small_storage).values()
 
 
 def test_directories_with_one_name_in_two_roots_are_distinguished(
-    site: Path, storage: Storage, answer: Answer
+    site: Path, small_storage: Storage, answer: Answer
 ) -> None:
     names = ["data/a", f"{site}/second/data/c", f"{site}/root/data/a", "data/d/b"]
     reply = answer("objPush", fileList=names, inLocation="new")
     assert reply["localFileList"] == names
     (site / "root/data/other").symlink_to(site / "second/data/c")
     reply = answer("objPush", putSpec="data", inLocation="tree")
-    assert "tree/data/other" not in objects(storage)
+    assert "tree/data/other" not in objects(small_storage)
     assert reply["warnings"] == ["'data/other' was left out: it is a link that leads out of the tree"]
 
 
@@ -308,8 +308,8 @@ def test_surplus_files_below_a_root_are_extra(answer: Answer) -> None:
     assert (verified["changed"], verified["extra"]) == (["s/a", "s/d/b"], ["data/inside"])
 
 
-def test_the_room_is_that_where_the_objects_go(site: Path, storage: Storage, answer: Answer) -> None:
-    storage.put("large/a", io.BytesIO(bytes(2_000_000)), 2_000_000)
+def test_the_room_is_that_where_the_objects_go(site: Path, small_storage: Storage, answer: Answer) -> None:
+    small_storage.put("large/a", io.BytesIO(bytes(2_000_000)), 2_000_000)
     with mounted(site / "root/disk", "tmpfs", "-o", "size=1m"):
         reply = answer("objPull", fromLocation="large", mapLocationOver="disk/new")
         assert reply["error"]["type"] == "FullDiskError"
@@ -332,8 +332,10 @@ def test_an_audit_reads_late_files_of_a_listing_below_the_root(site: Path) -> No
     assert reply["audit"] == {"status": True, "same": 3, "changed": [], "missing": []}
 
 
-def test_a_marker_becomes_the_directory_it_is_mapped_to(site: Path, storage: Storage, answer: Answer) -> None:
-    storage.put("m/", io.BytesIO(), 0)
+def test_a_marker_becomes_the_directory_it_is_mapped_to(
+    site: Path, small_storage: Storage, answer: Answer
+) -> None:
+    small_storage.put("m/", io.BytesIO(), 0)
     meta = {"fromLocation": "m", "mapLocationOver": "data/made"}
     assert answer("objVerify", **meta)["missing"] == ["m/"]
     assert answer("objPull", **meta)["status"] is True
@@ -388,14 +390,14 @@ def test_a_target_replaced_by_a_link_after_it_was_resolved_is_not_written_to(sit
 
 
 def test_a_root_stays_the_directory_that_it_was_when_the_server_started(
-    site: Path, answer: Answer, storage: Storage
+    site: Path, answer: Answer, small_storage: Storage
 ) -> None:
     (site / "root").rename(site / "moved")
     (site / "root").symlink_to("outside")
     assert answer("objPull", fromLocation="s", mapLocationOver="new")["status"] is True
     assert read_tree(site / "moved/new") == {"a": b"new", "d/b": b"new"}
     answer("objPush", putSpec=".", inLocation="pushed")
-    assert objects(storage)["pushed/data/a"] == b"a"
+    assert objects(small_storage)["pushed/data/a"] == b"a"
     assert read_tree(site / "outside") == {"a": b"precious", "d/b": b"precious"}
 
 
@@ -428,7 +430,7 @@ def swapping(site: Path) -> Iterator[None]:
 @pytest.mark.usefixtures("swapping")
 @pytest.mark.parametrize("kind", ["tree", "following", "list", "whole root"])
 def test_nothing_from_outside_is_stored_while_links_come_and_go(
-    site: Path, storage: Storage, answer: Answer, kind: str
+    site: Path, small_storage: Storage, answer: Answer, kind: str
 ) -> None:
     meta: dict[str, Any] = {
         "tree": {"putSpec": "data"},
@@ -438,8 +440,8 @@ def test_nothing_from_outside_is_stored_while_links_come_and_go(
     }[kind]
     for _ in range(400):
         answer("objPush", **meta, inLocation="new", overwrite="always")
-        assert b"precious" not in objects(storage).values()
-    assert any(key.startswith("new/") for key in objects(storage))
+        assert b"precious" not in objects(small_storage).values()
+    assert any(key.startswith("new/") for key in objects(small_storage))
 
 
 @pytest.mark.usefixtures("swapping")
@@ -494,21 +496,21 @@ def test_a_path_that_the_system_cannot_spell_is_an_error(site: Path) -> None:
     assert raised.value.facts["local"] == "../a"
 
 
-def test_without_roots_all_files_are_allowed(site: Path, storage: Storage) -> None:
-    reply = StoreHandler(storage).run(
+def test_without_roots_all_files_are_allowed(site: Path, small_storage: Storage) -> None:
+    reply = StoreHandler(small_storage).run(
         {"action": "objPush", "meta": {"putSpec": str(site / "root" / "out"), "inLocation": "new"}}
     )
     assert reply["status"] is True
-    assert list(objects(storage).values()).count(b"precious") == 2
+    assert list(objects(small_storage).values()).count(b"precious") == 2
 
 
 @pytest.mark.parametrize("action", ["objPull", "objPut", "objVerify"])
 def test_a_path_that_the_system_does_not_take_is_not_walked_step_by_step(
-    action: str, site: Path, storage: Storage
+    action: str, site: Path, small_storage: Storage
 ) -> None:
     before = sorted(site.rglob("*"))
-    run = answers_below(AllowedRoots((str(site / "root"),)), storage)
-    key = next(storage.list()).key
+    run = answers_below(AllowedRoots((str(site / "root"),)), small_storage)
+    key = next(small_storage.list()).key
     meta: dict[str, dict[str, Any]] = {
         "objPull": {"fileList": [{"from": key, "to": "d/" * 2047 + "xx"}]},
         "objPut": {"putSpec": "d/" * 8000, "inLocation": "a"},
@@ -522,9 +524,9 @@ def test_a_path_that_the_system_does_not_take_is_not_walked_step_by_step(
     assert sorted(site.rglob("*")) == before
 
 
-def test_the_longest_path_that_the_system_takes_is_pulled_to(site: Path, storage: Storage) -> None:
-    run = answers_below(AllowedRoots((str(site / "root"),)), storage)
-    key = next(storage.list()).key
+def test_the_longest_path_that_the_system_takes_is_pulled_to(site: Path, small_storage: Storage) -> None:
+    run = answers_below(AllowedRoots((str(site / "root"),)), small_storage)
+    key = next(small_storage.list()).key
     longest = f"{'d' * 200}/" * 20 + "x" * 75  # of few levels: more of them are hard to remove
     assert len(longest) == 4095
     assert run("objPull", fileList=[{"from": key, "to": longest}])["status"]

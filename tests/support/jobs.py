@@ -84,6 +84,12 @@ def job_request(number: int = 0, **more: Any) -> JobRequest:
     return JobRequest({"action": "objPull", "meta": {"path": str(number)}}, **more)
 
 
+def set_pragma(jobs: JobScheduler, pragma: str) -> Any:
+    """Change or read a setting of the connection that writes the file of *jobs*."""
+    with jobs._store._database._writer.borrow() as rows:
+        return rows.execute(f"PRAGMA {pragma}").fetchone()
+
+
 def perform(
     given: JobRequest, cancellation: CancellationToken, progress: Callable[[Progress], None]
 ) -> Reply:

@@ -5,13 +5,31 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
+import random
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import swiftclient
 
 from pfstorage.backends import Storage
 from pfstorage.devswift import DevSwift
+from pfstorage.errors import ContainerNotFoundError
 from tests.support.faults import Exchange, is_object
+from tests.support.trees import write_tree
+
+KIB = 1024
+# Files of more bytes are large in the tests.
+SEGMENT_SIZE = 64 * KIB
+CONTENT = random.Random(5).randbytes(5 * SEGMENT_SIZE + 1000)
+OTHER = random.Random(6).randbytes(len(CONTENT))
+MTIME = 1_700_000_000_123_456_789
+STAMP = "1700000000.123456789"
+STEM = f"s/large/{STAMP}/{len(CONTENT)}/{SEGMENT_SIZE}"
+NAMES = [f"{STEM}/{number:08}" for number in range(6)]
+PUT: dict[str, Any] = {"putSpec": "data", "inLocation": "s", "mapLocationOver": "data"}
+PULL: dict[str, Any] = {"fromLocation": "s", "mapLocationOver": "out"}
 
 
 def container_of(storage: Storage) -> str:
@@ -70,4 +88,18 @@ def _keys(raw: swiftclient.Connection, container: str) -> list[str]:
     except swiftclient.ClientException as e:
         if e.http_status != 404:
             raise
+        return []
+
+
+def write_large(content: bytes, mtime: int = MTIME, name: str = "data/large") -> None:
+    """Write a file with *content* and the modification time *mtime*, in nanoseconds."""
+    write_tree(Path.cwd(), {name: content})
+    os.utime(name, ns=(mtime, mtime))
+
+
+def keys(storage: Storage) -> list[str]:
+    """Return the keys of all objects, none if the container does not exist."""
+    try:
+        return [row.key for row in storage.list()]
+    except ContainerNotFoundError:
         return []

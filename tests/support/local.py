@@ -31,9 +31,9 @@ def descriptors(below: Path) -> int:
     return found
 
 
-@contextlib.contextmanager
-def two_objects() -> Iterator[Storage]:
-    """Make a store with the objects ``s/a`` and ``s/d/b``."""
+@pytest.fixture
+def small_storage() -> Iterator[Storage]:
+    """A storage in memory with the objects ``s/a`` and ``s/d/b``."""
     with open_storage(type="memory", workers=2) as storage:
         for key in ("s/a", "s/d/b"):
             storage.put(key, io.BytesIO(b"new"), 3)

@@ -1,0 +1,1 @@
+"""The operation of a server: probes, metrics, logs, limits, settings and jobs."""
