@@ -26,20 +26,21 @@ send a message to such a server:
 
 DETAILS = """\
 The actions and their metas:
-    ls            list objects          path, substr, retSpec, limit, marker, delimiter
-    objPut        files into the store  putSpec, inLocation, mapLocationOver, file, fileList, followSymlinks
-                                        (objPush is the same)
-    objPull       objects to files      path, substr, fromLocation, mapLocationOver
+    ls            list objects          path, substr, retSpec, limit, marker, delimiter, sure, prependBucketPath
+    objPut        files into the store  putSpec, inLocation, mapLocationOver, file, fileList, toObject,
+                                        followSymlinks, stable (objPush is the same)
+    objPull       objects to files      path, substr, fromLocation, mapLocationOver, fileList
     objVerify     compare both          as objPull; moves nothing
-    these three   which files, and how  include, exclude, shard, overwrite, dryRun, audit, reply
+    these three   which files, and how  include, exclude, shard, overwrite, dryRun, audit, sure, reply,
+                                        prependBucketPath
                                         async, jid: a server does it later, as a job
     objSweep      unused segments       path, olderThan, dryRun (default true), async, jid
     jobStatus     progress of a job     job or jid, wait
     jobList       the latest jobs       limit
     jobCancel     end a job             job or jid
-    objExists     whether an object is  obj
+    objExists     whether an object is  obj, prependBucketPath
                   in the store
-    objStat       an object's metadata  obj
+    objStat       an object's metadata  obj, prependBucketPath
     hello         name, version, host   askAbout: timestamp | sysinfo | echoBack
     internalctl   read, change settings var with get, set or valueReplace
 

@@ -126,12 +126,17 @@ def test_it_starts_from_a_checkout(start: list[str], tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "Version: 3.0.0\n", "")
 
 
-def test_the_synopsis_is_short_and_the_description_names_every_action(command: Command) -> None:
+def test_the_synopsis_is_short_and_the_description_names_every_action_with_every_meta(
+    command: Command,
+) -> None:
     from pfstorage.actions import ACTIONS
+    from pfstorage.wire.fields import known_names
 
     short, long = command("--synopsis").stdout, command("--desc").stdout
     assert short.strip() in long
-    assert all(name in long for name in ACTIONS)
+    for name, action in ACTIONS.items():
+        assert name in long
+        assert all(meta in long for meta in known_names(action.meta)), name
 
 
 def test_test_asks_hello_through_the_dispatcher(command: Command) -> None:
