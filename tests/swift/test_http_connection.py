@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import logging
+import re
 import socket
 import ssl
 import threading
@@ -54,6 +56,21 @@ def test_one_connection_serves_one_request_after_the_other(serve_peers: Serving,
     assert servers[0].heads[7].startswith(b"GET /v1/c/7 HTTP/1.1\r\nHost: 127.0.0.1:")
     assert b"\r\nX-Auth-Token: t\r\n" in servers[0].heads[7]
     assert b"Expect" not in servers[0].heads[7]
+
+
+def test_the_log_has_each_request_with_its_duration(
+    serve_peers: Serving, connect: Connecting, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "pfstorage")
+    servers: list[Server] = []
+    servers.append(serve_peers(answers(servers)))
+    connection = connect(servers[0].port)
+    get(connection, "/v1/c/1")
+    get(connection, "/v1/c/2")
+    assert [re.sub(r"\d+\.\d{3}", "N", line) for line in caplog.messages] == [
+        "GET /v1/c/1: 200 after N s, N s of them to connect",
+        "GET /v1/c/2: 200 after N s, N s of them to connect",
+    ]
 
 
 def test_nothing_connects_before_it_is_needed(serve_peers: Serving, connect: Connecting) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.client
+import logging
 import re
 import socket
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +22,8 @@ from pfstorage.backends.http.errors import CONNECTING, CONNECTING_TO_PROXY, TALK
 from pfstorage.backends.http.pace import Allowance
 from pfstorage.backends.http.response import StoreResponse
 from pfstorage.runtime.sockets import has_data, peer_has_closed, set_timeouts
+
+log = logging.getLogger(__name__)
 
 # Bytes of a body above which the server must agree before it is sent: this costs a round trip.
 CONTINUE_ABOVE = 8 * 1024**2
@@ -66,7 +70,9 @@ class HttpConnection:
         Raise `ConnectionBroken`. An error of the body passes through. The connection must be closed then.
         """
         asks_first = self._asks_first and size > min(CONTINUE_ABOVE, rewind_window(body))
+        started = time.monotonic()
         self._open()
+        opened = time.monotonic()
         self._put_head(method, path, headers, asks_first)
         with TALKING:
             self._http.endheaders()
@@ -77,6 +83,10 @@ class HttpConnection:
             response = self._http.getresponse()
         assert isinstance(response, StoreResponse)
         self._last = response
+        log.debug(
+            "%s %s: %d after %.3f s, %.3f s of them to connect",
+            *(method, path, response.status, time.monotonic() - started, opened - started),
+        )
         if response.status == http.HTTPStatus.EXPECTATION_FAILED and not is_wanted:
             self.close()
             self._asks_first = False  # the server does not support the question (RFC 9110, 15.5.18)
