@@ -119,7 +119,8 @@ class ByteRange:
 class Attributes:
     """Metadata to store with an object. Without *content_type*, the key determines the type.
 
-    *mtime_ns* is the modification time of the original file, in nanoseconds since the epoch.
+    *mtime_ns* is the modification time of the original file, in nanoseconds since the epoch. It may need more than
+    64 bits.
     """
 
     content_type: str = ""

@@ -255,6 +255,12 @@ def test_a_copy_has_the_type_and_the_time_of_its_source(storage: Storage) -> Non
     assert (info.content_type, info.mtime_ns) == (own.content_type, own.mtime_ns)
 
 
+@pytest.mark.parametrize("mtime_ns", [2**63, -(2**63) - 1, 2**63 * 10**9])
+def test_a_time_may_need_more_than_64_bits(storage: Storage, mtime_ns: int) -> None:
+    storage.put("a", io.BytesIO(b"content"), 7, Attributes(mtime_ns=mtime_ns))
+    assert get(storage, "a") == b"content"
+
+
 @pytest.fixture
 def listed(storage: Storage) -> Storage:
     for key in ("a", "a-b", "a.txt", "b/a", "b/c/d", "b/c/e", "b0", "ä", "日", "\U0001f600"):
