@@ -48,7 +48,7 @@ class CancellationToken:
         self._listeners = 0
         self._lock = threading.Lock()
 
-    def cancel(self, reason: str = "it was told to stop") -> None:
+    def cancel(self, reason: str = "the work was cancelled") -> None:
         """Request the end of the work. Only the first *reason* is kept. A signal handler may call this."""
         if not self._requested.is_set():
             self._reason, self._deadline = reason, time.monotonic() + self._patience
