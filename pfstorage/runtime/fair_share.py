@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from pfstorage.runtime.owner_shares import Clocks, OwnerShares, Request
+from pfstorage.runtime.owner_shares import Clocks, OwnerShares
 
 T = TypeVar("T")
 
@@ -44,14 +44,14 @@ _RECENT = 1.0
 
 @dataclass(eq=False)
 class _Loop:
-    """The loop of a *thread*, for its *request* if it has one.
+    """The loop of a *thread*, for its request that *began* at a time, or for none.
 
     *seen* is the time of its last call, *computed* the processor time of the thread at that moment, and *used* the
     processor time of the loop. Its turn ends when *used* reaches *turn_ends*.
     """
 
     thread: int
-    request: Request | None
+    began: float
     seen: float
     computed: float
     used: float = 0.0
@@ -104,8 +104,9 @@ class FairShare:
         now, thread = self._clocks.now(), threading.get_ident()
         computed, loop = self._clocks.thread(), self._loops.get(thread)
         request = self.requests.current
-        if loop is None or now - loop.seen > _RECENT or loop.request is not request:
-            loop = self._loops[thread] = _Loop(thread, request, now, computed)
+        began = request.began if request else 0.0
+        if loop is None or now - loop.seen > _RECENT or loop.began != began:
+            loop = self._loops[thread] = _Loop(thread, began, now, computed)
         loop.used += computed - loop.computed
         loop.computed = computed
         self.requests.give_way()

@@ -44,17 +44,17 @@ class Clocks:
     thread: Callable[[], float] = time.thread_time
 
 
-class Request:
-    """A request at work. Others wait for it until *awaited_until*, long loops only while it *has_priority*.
+class RequestUsage:
+    """The use of the processor by the requests of one thread, one after the other.
 
-    *owner* is "" until it is known. *computed* is the counted processor time of its thread.
+    The present request *began* at a time. Others wait for it until *awaited_until*, long loops only while it
+    *has_priority*. Its *owner* is "" until they are known. *computed* is the counted processor time of the thread.
     """
 
-    __slots__ = ("awaited_until", "computed", "has_priority", "owner")
+    __slots__ = ("awaited_until", "began", "computed", "has_priority", "owner")
 
-    def __init__(self, awaited_until: float, computed: float) -> None:
-        self.awaited_until = awaited_until
-        self.computed = computed
+    def __init__(self) -> None:
+        self.began = self.awaited_until = self.computed = 0.0
         self.owner = ""
         self.has_priority = True
 
@@ -62,7 +62,7 @@ class Request:
 class OwnerShares:
     """A count of the recent processor time of each owner: requests wait for those of owners with less.
 
-    Each method is about the request of the calling thread, if it has one.
+    The thread of a request calls the methods.
     """
 
     def __init__(self, clocks: Clocks) -> None:
@@ -71,19 +71,19 @@ class OwnerShares:
         self._thread_time = clocks.thread
         self._measured = self._now(), self._process_time()
         self._is_busy = False
-        self._requests: dict[int, Request] = {}  # by thread
+        self._requests: dict[int, RequestUsage] = {}  # by thread
         self._used: dict[str, float] = {}  # by owner
         self._aged_at = self._now()
         self._lock = threading.Lock()
         self._queue = threading.Lock()
         # the first request of the queue, and the event that ends its wait
-        self._first: tuple[Request, threading.Event] | None = None
+        self._first: tuple[RequestUsage, threading.Event] | None = None
         self._gone_on_at = -math.inf
         self._all_answered = threading.Event()
         self._is_awaited = False  # whether a loop waits for this event
 
     @property
-    def current(self) -> Request | None:
+    def current(self) -> RequestUsage | None:
         """The request of this thread."""
         return self._requests.get(threading.get_ident())
 
@@ -96,39 +96,40 @@ class OwnerShares:
             self._measured = now, total
         return self._is_busy
 
-    def begin(self) -> None:
-        """Begin a request. Others wait for it until `begin_reply`, but at most for `REQUEST_LASTS`."""
-        self._requests[threading.get_ident()] = Request(self._now() + REQUEST_LASTS, self._thread_time())
+    def begin(self, request: RequestUsage) -> None:
+        """Begin *request*. Others wait for it until `begin_reply`, but at most for `REQUEST_LASTS`.
 
-    def set_owner(self, owner: str) -> None:
-        """Set the owner of the request. If the process is busy, wait for requests of owners with less."""
-        request = self._requests.get(threading.get_ident())
-        if request is not None:
-            request.owner = owner
-            if self.is_busy(self._now()):
-                self._give_way(request)
+        What the thread has computed since its previous request counts for this one.
+        """
+        request.began = now = self._now()
+        request.awaited_until = now + REQUEST_LASTS
+        request.owner, request.has_priority = "", True
+        self._requests[threading.get_ident()] = request
 
-    def end_priority(self, request: Request) -> None:
+    def set_owner(self, request: RequestUsage, owner: str) -> None:
+        """Set the owner of *request*. If the process is busy, wait for requests of owners with less."""
+        request.owner = owner
+        if self.is_busy(self._now()):
+            self._give_way(request)
+
+    def end_priority(self, request: RequestUsage) -> None:
         """Let no long loop wait for *request* any longer: it takes long itself."""
         request.has_priority = False
         self._wake()
 
-    def begin_reply(self) -> None:
-        """Let nobody wait for the request any longer: sending its reply may take the client's time."""
-        request = self._requests.get(threading.get_ident())
-        if request is not None:
-            request.awaited_until = 0.0
-            if self._first or self._is_awaited:
-                self._wake()
+    def begin_reply(self, request: RequestUsage) -> None:
+        """Let nobody wait for *request* any longer: sending its reply may take the client's time."""
+        request.awaited_until = 0.0
+        if self._first or self._is_awaited:
+            self._wake()
 
-    def end(self) -> None:
-        """End the request."""
-        request = self._requests.pop(threading.get_ident(), None)
-        if request is not None:
-            if request.owner:
-                self._count(request)
-            if self._first or self._is_awaited:
-                self._wake()
+    def end(self, request: RequestUsage) -> None:
+        """End *request*."""
+        self._requests.pop(threading.get_ident(), None)
+        if request.owner:
+            self._count(request)
+        if self._first or self._is_awaited:
+            self._wake()
 
     def give_way(self) -> None:
         """If the process is busy, wait while requests of owners who have used less are at work.
@@ -136,11 +137,11 @@ class OwnerShares:
         A request waits to be first in a queue, and then for at most `YIELD_SECONDS`.
         """
         request = self._requests.get(threading.get_ident())
-        if request is not None and request.owner and self.is_busy(self._now()):
+        if request and request.owner and self.is_busy(self._now()):
             self._count(request)
             self._give_way(request)
 
-    def _give_way(self, request: Request) -> None:
+    def _give_way(self, request: RequestUsage) -> None:
         if self._must_wait(request) and self._queue.acquire(timeout=QUEUE_SECONDS):
             try:
                 may_go_on = threading.Event()
@@ -178,7 +179,7 @@ class OwnerShares:
             self._is_awaited = False
             self._all_answered.set()
 
-    def _count(self, request: Request) -> None:
+    def _count(self, request: RequestUsage) -> None:
         computed, now = self._thread_time(), self._now()
         with self._lock:
             if now - self._aged_at > _AGE_SECONDS:
@@ -190,7 +191,7 @@ class OwnerShares:
             self._used[request.owner] = self._used.get(request.owner, 0.0) + computed - request.computed
         request.computed = computed
 
-    def _must_wait(self, request: Request) -> bool:
+    def _must_wait(self, request: RequestUsage) -> bool:
         owners, used = len(self._used), self._used.get(request.owner, 0.0)
         if owners < 2 or used < FREE_PART * _WHOLE / owners:
             return False

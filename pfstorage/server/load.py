@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pfstorage.errors import BusyError
-from pfstorage.runtime.fair_share import FAIR_SHARE
 from pfstorage.runtime.sockets import has_unread_bytes, shut_down
 from pfstorage.server.admission import AdmissionQueue, RequestPermit
 from pfstorage.server.spool import CONTENTION_SECONDS, SpoolSpace
@@ -149,7 +148,6 @@ class ServerLoad:
                     raise no_place()
                 del self._provisional[connection]
                 self._open.add(connection)
-        FAIR_SHARE.requests.set_owner(owner or holder.address)
 
     def refuse(self) -> None:
         """Note that a provisional connection sent no request in time, and gets no place."""

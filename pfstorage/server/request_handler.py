@@ -12,6 +12,7 @@ from pfstorage.access.principal import Principal
 from pfstorage.actions import RequestContext
 from pfstorage.errors import MessageError, PfstorageError, SlowRequestError, StoppedError
 from pfstorage.runtime.fair_share import FAIR_SHARE
+from pfstorage.runtime.owner_shares import RequestUsage
 from pfstorage.runtime.sockets import end_tls
 from pfstorage.runtime.unexpected import unexpected_error
 from pfstorage.server.exchange import Client, Request, Services, standard_headers, to_response
@@ -62,6 +63,7 @@ class RequestHandler(HTTPConnection):
         self.limits = self.server.options
         self._services = self.server.services
         self._request: Request | None = None
+        self._usage = RequestUsage()
         self._empty_lines = 0
         super().setup()
         self._has_place = not self.server.load.is_provisional(self.connection)
@@ -126,14 +128,14 @@ class RequestHandler(HTTPConnection):
         self._is_counted = False
         self.is_complete = False
         self.writer.begin_response()
-        FAIR_SHARE.requests.begin()
+        FAIR_SHARE.requests.begin(self._usage)
         try:
             response = self._response(line)
-            FAIR_SHARE.requests.begin_reply()
+            FAIR_SHARE.requests.begin_reply(self._usage)
             self._id = request_id(self.headers.get("x-request-id", ""))
             close = self._send_and_log(response)
         finally:
-            FAIR_SHARE.requests.end()
+            FAIR_SHARE.requests.end(self._usage)
             if self._request:
                 self._request.client.permit.end()
         self.close_connection = close
@@ -178,6 +180,7 @@ class RequestHandler(HTTPConnection):
         if self._request:
             self.server.load.admit(self.connection, self._request.client.permit, owner)
             self._has_place = True
+            FAIR_SHARE.requests.set_owner(self._usage, owner or self._address)
 
     def _error_response(self, error: PfstorageError) -> Response:
         return to_response(Reply.from_error(error), as_html=self._services.handler.settings.http_response)

@@ -474,9 +474,9 @@ def test_a_request_counts_for_its_token_or_its_address_until_its_reply_is_sent(
     start: Start, clients: Clients, monkeypatch: pytest.MonkeyPatch, guarded: bool, owner: str
 ) -> None:
     calls: list[str] = []
-    monkeypatch.setattr(FAIR_SHARE.requests, "set_owner", lambda owner: calls.append(f"owner {owner}"))
-    monkeypatch.setattr(FAIR_SHARE.requests, "begin_reply", lambda: calls.append("reply"))
-    monkeypatch.setattr(FAIR_SHARE.requests, "end", lambda: calls.append("end"))
+    monkeypatch.setattr(FAIR_SHARE.requests, "set_owner", lambda _, owner: calls.append(f"owner {owner}"))
+    monkeypatch.setattr(FAIR_SHARE.requests, "begin_reply", lambda _: calls.append("reply"))
+    monkeypatch.setattr(FAIR_SHARE.requests, "end", lambda _: calls.append("end"))
     server = start(guarded=guarded)
     data = post(json.dumps(HELLO), bearer("ann")) if guarded else HELLO_POST
     assert said(clients(server, data, "127.0.0.2"))[0] == 200
@@ -488,6 +488,6 @@ def test_a_broken_reply_ends_its_request(
     start: Start, clients: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ends: list[None] = []
-    monkeypatch.setattr(FAIR_SHARE.requests, "end", lambda: ends.append(None))
+    monkeypatch.setattr(FAIR_SHARE.requests, "end", lambda _: ends.append(None))
     clients(start(), b"nonsense\r\n\r\n")
     until(lambda: len(ends) == 1)

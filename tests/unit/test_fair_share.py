@@ -20,7 +20,7 @@ from pfstorage.runtime.fair_share import (
     TURN_SECONDS,
     FairShare,
 )
-from pfstorage.runtime.owner_shares import REQUEST_LASTS, Clocks
+from pfstorage.runtime.owner_shares import REQUEST_LASTS, Clocks, RequestUsage
 from tests.support.waiting import LONG as LONG_WAIT
 from tests.support.waiting import settle, until
 
@@ -56,6 +56,7 @@ class Worker:
     def __init__(self, machine: Machine, name: str) -> None:
         self._machine = machine
         self._name = name
+        self._usage = RequestUsage()
         self._steps: queue.Queue[float | str | None] = queue.Queue()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -67,8 +68,8 @@ class Worker:
                 self._machine.share.rest()
             elif step == "request":
                 self._machine.share.rest()  # as before each reply
-                self._machine.share.requests.begin()
-                self._machine.share.requests.begin_reply()
+                self._machine.share.requests.begin(self._usage)
+                self._machine.share.requests.begin_reply(self._usage)
             else:
                 self._machine.compute(float(step))
                 self._machine.noted.append(self._name)
@@ -111,9 +112,10 @@ def workers(machine: Machine, names: str) -> Iterator[list[Worker]]:
 
 @contextlib.contextmanager
 def answering(machine: Machine) -> Iterator[None]:
-    machine.share.requests.begin()
+    usage = RequestUsage()
+    machine.share.requests.begin(usage)
     yield
-    machine.share.requests.begin_reply()
+    machine.share.requests.begin_reply(usage)
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import queue
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from pfstorage.runtime import owner_shares
-from pfstorage.runtime.owner_shares import HALF_LIFE, REQUEST_LASTS, Clocks, OwnerShares
+from pfstorage.runtime.owner_shares import HALF_LIFE, REQUEST_LASTS, Clocks, OwnerShares, RequestUsage
 from tests.support.waiting import LONG, settle, until
 
 MUCH, LITTLE = 10.0, 1.0
@@ -23,10 +23,21 @@ class Clock:
     def __init__(self) -> None:
         self.now = 100.0
         self.computed: Counter[int] = Counter()
+        self._usages: defaultdict[int, RequestUsage] = defaultdict(RequestUsage)
         self.shares = OwnerShares(
             Clocks(lambda: self.now, lambda: self.now, lambda: self.computed[threading.get_ident()])
         )
         self.now += 1.0  # measured from here on, the process is busy
+
+    @property
+    def usage(self) -> RequestUsage:
+        return self._usages[threading.get_ident()]
+
+    def begin_reply(self) -> None:
+        self.shares.begin_reply(self.usage)
+
+    def end(self) -> None:
+        self.shares.end(self.usage)
 
     def compute(self, seconds: float) -> None:
         self.computed[threading.get_ident()] += seconds  # type: ignore[assignment]
@@ -85,14 +96,14 @@ def has_used(clock: Clock, owner: str, seconds: float) -> None:
     """Answer one request of *owner* in this thread."""
     begin(clock, owner)()
     clock.compute(seconds)
-    clock.shares.begin_reply()
-    clock.shares.end()
+    clock.begin_reply()
+    clock.end()
 
 
 def begin(clock: Clock, owner: str) -> Callable[[], None]:
     def begin_of_owner() -> None:
-        clock.shares.begin()
-        clock.shares.set_owner(owner)
+        clock.shares.begin(clock.usage)
+        clock.shares.set_owner(clock.usage, owner)
 
     return begin_of_owner
 
@@ -114,7 +125,7 @@ def test_an_owner_who_has_used_more_waits_for_the_reply_or_the_end(
     heavy.start(begin(clock, "heavy"), clock.shares.give_way)
     settle()
     assert heavy.is_waiting
-    light_at_work.do(getattr(clock.shares, ends))
+    light_at_work.do(getattr(clock, ends))
     heavy.do()
 
 
@@ -126,7 +137,7 @@ def test_time_counts_while_a_request_is_at_work(clock: Clock, threads: tuple[Thr
     heavy.start(clock.shares.give_way)
     settle()
     assert heavy.is_waiting
-    light.do(clock.shares.begin_reply)
+    light.do(clock.begin_reply)
     heavy.do()
 
 
@@ -155,7 +166,7 @@ def test_an_owner_who_uses_less_than_a_quarter_of_a_processor_waits_for_neither_
     threads[1].start(clock.shares.give_way)
     settle()
     assert threads[1].is_waiting
-    threads[0].do(clock.shares.begin_reply)
+    threads[0].do(clock.begin_reply)
     threads[1].do()
 
 
@@ -186,4 +197,4 @@ def test_used_time_is_forgotten(clock: Clock, threads: tuple[Thread, Thread]) ->
 
 @pytest.mark.usefixtures("light_at_work")
 def test_a_thread_without_a_request_never_waits(clock: Clock, threads: tuple[Thread, Thread]) -> None:
-    threads[1].do(clock.shares.give_way, clock.shares.begin_reply, clock.shares.end)
+    threads[1].do(clock.shares.give_way, clock.begin_reply, clock.end)
