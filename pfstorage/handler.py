@@ -289,6 +289,8 @@ def _run_extension(extension: Callable[..., object], message: Message) -> Reply:
 
 def _with_warnings(reply: Reply, context: ActionContext, warnings: list[str]) -> Reply:
     upload = context.request.upload
+    if not (upload or warnings or context.warnings) and reply.is_plain:
+        return reply
     unused = "the file that came with the message was not used: objPut takes it with meta 'toObject'"
     more = [unused] if upload and not upload.used else []
     reply.warn(lambda: [*warnings, *context.warnings, *more])

@@ -134,7 +134,7 @@ def to_response(reply: Reply, *, as_html: bool = False) -> Response:
     """
     content: bytes | Callable[[ContentWriter], None]
     length = None
-    if reply.is_long:
+    if not reply.is_plain:
         content = functools.partial(_write_long, reply, as_html)
     elif len(text := reply.to_json()) > MAX_UNPACKED:
         content = functools.partial(_write_packed, Packed.of_text(text, len(text)), as_html)

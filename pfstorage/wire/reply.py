@@ -53,7 +53,7 @@ class Reply:
 
         Longer ones stay. None is no limit. Raise the error of a `RowStream` that fails meanwhile.
         """
-        if not self._looks_plain():
+        if not self.is_plain:
             limit = sys.maxsize - 1 if most is None else most
             rows = {id(stream): stream.first(limit) for stream in _streams(self.body)}
             # a `PackedStrings` may grow while rows are read
@@ -62,20 +62,16 @@ class Reply:
                 self._add_warnings()
             self._is_plain = not _longs(self.body)
 
-    def _looks_plain(self) -> bool:
-        """Return whether the body has no long values. Do not look again if it had none before."""
-        self._is_plain = self._is_plain or not _longs(self.body)
-        return self._is_plain
-
     @property
-    def is_long(self) -> bool:
-        """Whether the body has long values, which are better written in pieces."""
-        return not self._is_plain and bool(_longs(self.body))
+    def is_plain(self) -> bool:
+        """Whether the body has no long values, which are better written in pieces."""
+        self._is_plain = self._is_plain or not _longs(self.body)  # a plain body stays plain
+        return self._is_plain
 
     def warn(self, warnings: Callable[[], list[str]]) -> None:
         """Add the result of *warnings* to the body, unless it is empty, when the streams of the body have been read."""
         self._warnings = warnings
-        if self._looks_plain() or not _streams(self.body):
+        if self.is_plain or not _streams(self.body):
             self._add_warnings()
 
     def _add_warnings(self) -> None:
@@ -84,7 +80,7 @@ class Reply:
 
     def when_known(self, note: Callable[[], None]) -> None:
         """Call *note* when the outcome is known: now, or when the streams of the body are written."""
-        if self._is_plain or not _streams(self.body):
+        if self.is_plain or not _streams(self.body):
             note()
         else:
             self._notes.append(note)

@@ -38,6 +38,7 @@ def is_reported(action: str, **meta: Any) -> bool:
 
 OUT_OF_BOUNDS: list[tuple[str, dict[str, Any], str]] = [
     ("ls", {"retSpec": ["name"] * 149_000}, "at most 6 items, not 149000"),
+    ("ls", {"retSpec": [1] * 149_000}, "at most 6 items, not 149000"),  # before the types of the items
     ("ls", {"retSpec": ["name", "bytes", "name"]}, "each item once"),
     ("ls", {"limit": 0}, "from 1 to"),
     ("ls", {"limit": -1}, "from 1 to"),

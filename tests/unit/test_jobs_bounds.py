@@ -321,7 +321,7 @@ def test_a_packed_object_is_written_as_the_object_is(packed: Packed) -> None:
     assert out.getvalue() == expected
     reply = Reply(dict(body))
     reply.settle(256)
-    assert reply.is_long
+    assert not reply.is_plain
     reply.settle()
     assert reply.body == plain
     assert type(reply.body["reply"]) is dict
@@ -330,7 +330,7 @@ def test_a_packed_object_is_written_as_the_object_is(packed: Packed) -> None:
 def test_a_small_packed_object_is_settled_with_few_rows() -> None:
     reply = Reply({"reply": Packed.of_text('{"a": 1}', 100)})
     reply.settle(256)
-    assert not reply.is_long
+    assert reply.is_plain
     assert type(reply.body["reply"]) is dict
 
 

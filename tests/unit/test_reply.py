@@ -66,6 +66,7 @@ def test_a_row_whose_json_is_known_is_written_as_any_other(rows: list[dict[str, 
     assert known == rows
     for kind in (list, RowStream):
         assert written(Reply({"deeper": {"rows": kind(known)}})) == as_2x({"deeper": {"rows": rows}})
+        assert written(Reply({"rows": kind(known)})) == as_2x({"rows": rows})
 
 
 @given(ROWS)

@@ -26,12 +26,14 @@ class TimedSocket:
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
         # a TLS socket has one timeout for both directions
-        self._has_one_timeout = isinstance(sock, ssl.SSLSocket)
+        has_one_timeout = isinstance(sock, ssl.SSLSocket)
+        self._receive_key, self._send_key = (0, 0) if has_one_timeout else (0, 1)
         self._timeouts: dict[int, float] = {}
 
     def receive_into(self, buffer: Any, seconds: float) -> int:
         """Receive bytes into *buffer*, and return their number. Raise `TimeoutError` after *seconds*."""
-        self._set_timeout(socket.SO_RCVTIMEO, seconds)
+        if self._timeouts.get(self._receive_key) != seconds:  # saves a system call in most cases
+            self._set_timeout(socket.SO_RCVTIMEO, self._receive_key, seconds)
         try:
             return self.socket.recv_into(buffer)
         except TIMEOUT_ERRORS:
@@ -40,17 +42,16 @@ class TimedSocket:
     def send(self, data: Any, seconds: float) -> int:
         """Send a part of *data*, and return its length: 0 if the send buffer stayed full for *seconds*."""
         FAIR_SHARE.rest()
-        self._set_timeout(socket.SO_SNDTIMEO, seconds)
+        if self._timeouts.get(self._send_key) != seconds:
+            self._set_timeout(socket.SO_SNDTIMEO, self._send_key, seconds)
         try:
             return self.socket.send(data)
         except TIMEOUT_ERRORS:
             return 0
 
-    def _set_timeout(self, option: int, seconds: float) -> None:
-        key = 0 if self._has_one_timeout else option
-        if self._timeouts.get(key) != seconds:  # saves a system call in most cases
-            set_timeouts(self.socket, seconds, option)
-            self._timeouts[key] = seconds
+    def _set_timeout(self, option: int, key: int, seconds: float) -> None:
+        set_timeouts(self.socket, seconds, option)
+        self._timeouts[key] = seconds
 
 
 class TimedReader(io.RawIOBase):
