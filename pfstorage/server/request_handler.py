@@ -17,7 +17,7 @@ from pfstorage.runtime.sockets import end_tls
 from pfstorage.runtime.unexpected import unexpected_error
 from pfstorage.server.exchange import Client, Request, Services, standard_headers, to_response
 from pfstorage.server.http1.connection import MAX_EMPTY_LINES, HTTPConnection
-from pfstorage.server.http1.head import MAX_LINE, HeadError, RequestHead
+from pfstorage.server.http1.head import MAX_LINE, HeadError
 from pfstorage.server.http1.sending import ContentWriter, Response, UnsentError, send_response
 from pfstorage.server.load import ServerLoad, no_place
 from pfstorage.server.options import ServerOptions
@@ -62,6 +62,9 @@ class RequestHandler(HTTPConnection):
         self._address = str(self.client_address[0])
         self.limits = self.server.options
         self._services = self.server.services
+        permit = self.server.load.new_permit(self.is_client_gone)
+        self._client = Client(self._address, self.open_body, permit, self._admit)
+        self._new_context = functools.partial(self.server.new_context, permit=permit, observe=self._observe)
         self._request: Request | None = None
         self._usage = RequestUsage()
         self._empty_lines = 0
@@ -76,7 +79,7 @@ class RequestHandler(HTTPConnection):
 
     def must_read_faster(self) -> bool:
         is_in_the_way = self.server.load.is_in_the_way(self.connection)
-        return is_in_the_way or bool(self._request and self._request.client.permit.is_wanted)
+        return is_in_the_way or self._client.permit.is_wanted
 
     def handle_one_request(self) -> None:
         """Read one request and answer it. From its first line on, the end of the server waits for it."""
@@ -136,8 +139,7 @@ class RequestHandler(HTTPConnection):
             close = self._send_and_log(response)
         finally:
             FAIR_SHARE.requests.end(self._usage)
-            if self._request:
-                self._request.client.permit.end()
+            self._client.permit.end()
         self.close_connection = close
         if close:
             end_tls(self.connection)
@@ -148,7 +150,7 @@ class RequestHandler(HTTPConnection):
         """Return the response to the request. Only a broken connection raises an error."""
         status = 0
         try:
-            self._request = self._new_request(self.read_head(line))
+            self._request = Request(self.read_head(line), self._client, self._services, self._new_context)
             self._route = self.server.router.route(self._request.head)
             return self.server.router.respond(self._request, self._route)
         except HeadError as e:
@@ -167,20 +169,10 @@ class RequestHandler(HTTPConnection):
         response.status = status or response.status
         return response
 
-    def _new_request(self, head: RequestHead) -> Request:
-        permit = self.server.load.new_permit(self.is_client_gone)
-        return Request(
-            head,
-            Client(self._address, self.open_body, permit, self._admit),
-            self._services,
-            functools.partial(self.server.new_context, permit=permit, observe=self._observe),
-        )
-
     def _admit(self, owner: str) -> None:
-        if self._request:
-            self.server.load.admit(self.connection, self._request.client.permit, owner)
-            self._has_place = True
-            FAIR_SHARE.requests.set_owner(self._usage, owner or self._address)
+        self.server.load.admit(self.connection, self._client.permit, owner)
+        self._has_place = True
+        FAIR_SHARE.requests.set_owner(self._usage, owner or self._address)
 
     def _error_response(self, error: PfstorageError) -> Response:
         return to_response(Reply.from_error(error), as_html=self._services.handler.settings.http_response)
