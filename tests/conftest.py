@@ -30,7 +30,7 @@ from tests.support.jobs import job_client, worker
 from tests.support.keystone import keystone
 from tests.support.local import small_storage
 from tests.support.peer import connect, peer_certificate, serve_peers, tls, trusts
-from tests.support.stores import swift_options
+from tests.support.stores import empty_account, swift_options
 from tests.support.tls import authority, fronted, no_certificates_of_the_machine
 from tests.support.tokens import token_file
 from tests.support.trees import linked, read_tree, write_tree
@@ -102,9 +102,16 @@ def swift() -> Iterator[DevSwift]:
 
 @pytest.fixture(scope="module")
 def own_swift() -> Iterator[DevSwift]:
-    """A Swift for the tests of one module: a sweep reads all that is in the account."""
+    """A Swift for the tests of one module."""
     with _unmeasured(), running() as server:
         yield server
+
+
+@pytest.fixture
+def own_account(own_swift: DevSwift) -> Iterator[DevSwift]:
+    """An empty account of the Swift of the module: a sweep reads all that is in the account."""
+    with empty_account(own_swift) as swift:
+        yield swift
 
 
 @contextlib.contextmanager

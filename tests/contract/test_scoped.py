@@ -61,9 +61,9 @@ INSIDE_BY_NAME = [  # only by name: as paths they have another meaning
 ]
 
 
-@pytest.fixture(scope="module")
-def swift(own_swift: DevSwift) -> DevSwift:
-    return own_swift
+@pytest.fixture
+def swift(own_account: DevSwift) -> DevSwift:
+    return own_account
 
 
 @pytest.fixture

@@ -28,9 +28,9 @@ OTHER_SIZE = {"segmentSize": "128K"}
 EMPTY = "d41d8cd98f00b204e9800998ecf8427e"
 
 
-@pytest.fixture(scope="module")
-def swift(own_swift: DevSwift) -> DevSwift:
-    return own_swift
+@pytest.fixture
+def swift(own_account: DevSwift) -> DevSwift:
+    return own_account
 
 
 def is_manifest_read(exchange: Exchange) -> bool:

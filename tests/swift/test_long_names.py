@@ -27,9 +27,9 @@ OTHER = random.Random(4).randbytes(2 * PIECE + 1)
 MTIME = 1_700_000_000_123_456_789
 
 
-@pytest.fixture(scope="module")
-def swift(own_swift: DevSwift) -> DevSwift:
-    return own_swift
+@pytest.fixture
+def swift(own_account: DevSwift) -> DevSwift:
+    return own_account
 
 
 def long_key(size: int, letter: str = "x") -> str:

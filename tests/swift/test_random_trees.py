@@ -17,6 +17,7 @@ from pfstorage.backends import Storage
 from pfstorage.devswift import DevSwift
 from tests.conftest import read_tree, swift_options, write_tree
 from tests.support.large import orphans, segments
+from tests.support.stores import empty_account
 
 SEGMENT = 64 * 1024
 ODD_NAMES = [
@@ -91,7 +92,11 @@ def test_a_tree_that_is_changed_between_two_pushes_comes_back_as_it_is(
 ) -> None:
     before, changes = trees
     options = swift_options(swift, segment_size=SEGMENT, range_size=SEGMENT)
-    with tempfile.TemporaryDirectory() as temporary, open_storage(**options) as storage:
+    with (
+        empty_account(swift),
+        tempfile.TemporaryDirectory() as temporary,
+        open_storage(**options) as storage,
+    ):
         data, pulled, anew = (Path(temporary, name) for name in ("data", "pulled", "anew"))
         push = {"putSpec": str(data), "inLocation": "s", "mapLocationOver": str(data)}
         files = write(data, before)
@@ -103,7 +108,7 @@ def test_a_tree_that_is_changed_between_two_pushes_comes_back_as_it_is(
         for directory in (pulled, anew):
             run(storage, "objPull", fromLocation="s", mapLocationOver=str(directory))
             assert read_tree(directory) == files
-    assert_tidy(swift, storage, files)
+        assert_tidy(swift, storage, files)
 
 
 @pytest.mark.parametrize(

@@ -37,9 +37,9 @@ PUT: dict[str, Any] = {"putSpec": "data", "inLocation": "s", "mapLocationOver": 
 SWEEP: dict[str, Any] = {"olderThan": 0, "dryRun": False}
 
 
-@pytest.fixture(scope="module")
-def swift(own_swift: DevSwift) -> DevSwift:
-    return own_swift
+@pytest.fixture
+def swift(own_account: DevSwift) -> DevSwift:
+    return own_account
 
 
 @pytest.fixture

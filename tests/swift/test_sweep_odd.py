@@ -12,7 +12,7 @@ import swiftclient
 
 from pfstorage import open_storage
 from pfstorage.backends import Storage
-from pfstorage.devswift import DevSwift, running
+from pfstorage.devswift import DevSwift
 from tests.conftest import run, swift_options
 from tests.support.faults import Exchange, Fault, proxy_to
 from tests.support.waiting import until
@@ -21,11 +21,9 @@ SWEEP: dict[str, Any] = {"olderThan": 0, "dryRun": False}
 NAMES = ["a b", "u\u0301\u00fc", "a%2Fb", "100%", "a?b#c", "a\nb", "a\\b'\"", "a+b&c", "\U0001f600", "a//b"]
 
 
-@pytest.fixture(scope="module")
-def account() -> Iterator[DevSwift]:
-    """An account of these tests alone: each sweep looks at all of it."""
-    with running() as server:
-        yield server
+@pytest.fixture
+def account(own_account: DevSwift) -> DevSwift:
+    return own_account
 
 
 @pytest.fixture
