@@ -35,13 +35,23 @@ PUT = {"putSpec": "data", "inLocation": "s", "mapLocationOver": "data"}
 PULL = {"fromLocation": "s", "mapLocationOver": "out"}
 
 
+@pytest.fixture(scope="module")
+def filled(swift: DevSwift, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Make a container with the objects of `TREE` below ``s``. No test changes these objects."""
+    data = tmp_path_factory.mktemp("filled")
+    write_tree(data, TREE)
+    put = {"putSpec": str(data), "inLocation": "s", "mapLocationOver": str(data)}
+    with open_storage(**swift_options(swift)) as storage:
+        assert run(storage, "objPut", CancellationToken(), **put)["status"] is True
+        return storage.settings.swift.container_name
+
+
 @pytest.fixture
-def slow(swift: DevSwift, proxy: Proxy, tmp_path: Path) -> Iterator[Storage]:
+def slow(swift: DevSwift, proxy: Proxy, filled: str, tmp_path: Path) -> Iterator[Storage]:
     """Open a Swift behind the proxy that has the files of the directory ``data``."""
     write_tree(tmp_path / "data", TREE)
-    with open_storage(**swift_options(swift, auth_url=proxy.auth_url)) as storage:
-        assert run(storage, "objPut", CancellationToken(), **PUT)["status"] is True
-        proxy.forget()
+    options = {**swift_options(swift, auth_url=proxy.auth_url), "container_name": filled}
+    with open_storage(**options) as storage:
         yield storage
 
 
@@ -147,7 +157,8 @@ def test_a_transfer_cancelled_before_it_begins_moves_nothing(storage: Storage, t
 def test_a_cancelled_transfer_reports_finished_files_and_the_next_run_moves_the_rest(
     slow: Storage, proxy: Proxy, action: str, tmp_path: Path
 ) -> None:
-    meta = {**PUT, "inLocation": "t"} if action == "objPut" else PULL
+    location = tmp_path.name
+    meta = {**PUT, "inLocation": location} if action == "objPut" else PULL
     method = "PUT" if action == "objPut" else "GET"
     proxy.fault(Fault("stall", seconds=0.02), method)
     reply, seconds = stopped_when(lambda: len(proxy.made(method)) > 30, slow, action, **meta)
@@ -158,7 +169,7 @@ def test_a_cancelled_transfer_reports_finished_files_and_the_next_run_moves_the_
     assert 20 < len(done) < len(TREE)
     assert reply["failed"] == []
     there = (
-        [row.key for row in slow.list("t")]
+        [row.key for row in slow.list(f"{location}/")]
         if action == "objPut"
         else [f"s/{name}" for name in read_tree(tmp_path / "out")]
     )
@@ -221,7 +232,7 @@ def test_a_listing_from_the_other_end_that_stalls_does_not_delay_a_stop(
 def test_files_that_stall_are_given_up_and_leave_nothing(
     slow: Storage, proxy: Proxy, action: str, at: int | None, tmp_path: Path
 ) -> None:
-    meta = {**PUT, "inLocation": "t"} if action == "objPut" else PULL
+    meta = {**PUT, "inLocation": tmp_path.name} if action == "objPut" else PULL
     method = "PUT" if action == "objPut" else "GET"
     side: Any = "request" if action == "objPut" else "answer"
     proxy.fault(Fault("stall", at=at, side=side, seconds=60), method, on=range(40, 1000))
