@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,6 @@ from pfstorage import StoreHandler
 from pfstorage.devswift import DevSwift
 from tests.conftest import Command, ask, read_tree, serving, swift_options
 from tests.support.replies import without_volatile
-
-pytestmark = pytest.mark.usefixtures("transport")
 
 
 def flags_for(options: dict[str, Any]) -> list[str]:
@@ -72,26 +71,44 @@ MESSAGES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: json.dumps(message)[:60])
-def test_the_same_message_gets_the_same_json_from_all_interfaces(
-    message: dict[str, Any], swift: DevSwift, command: Command, tmp_path: Path
-) -> None:
-    options = swift_options(swift)
+@pytest.fixture
+def handler(swift: DevSwift, tmp_path: Path) -> Iterator[StoreHandler]:
+    """A handler of a container that has an object, and files in the current directory."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.txt").write_text("content")
-    text = json.dumps(message)
-    with pfstorage.open_storage(**options) as storage:
+    with pfstorage.open_storage(**swift_options(swift)) as storage:
         handler = StoreHandler(storage)
-        handler.run(
-            {
-                "action": "objPut",
-                "meta": {"putSpec": "data", "inLocation": "chris", "mapLocationOver": "data"},
-            }
-        )
-        handler.run(text)  # so that each interface finds the objects of the one before it
-        by_library = handler.run(text)
-        with serving(handler) as server:
-            _, by_http = ask(server, text)
-        by_command = json.loads(command(*flags_for(options), "--retries", "1", "--msg", text).stdout)
-    assert without_volatile(by_http) == without_volatile(by_library) == without_volatile(by_command)
+        put = {"putSpec": "data", "inLocation": "chris", "mapLocationOver": "data"}
+        handler.run({"action": "objPut", "meta": put})
+        yield handler
+
+
+def by_library(handler: StoreHandler, text: str) -> dict[str, Any]:
+    """Return the second reply to a message: the next interface finds the same objects and files."""
+    handler.run(text)
+    return without_volatile(handler.run(text))
+
+
+texts = pytest.mark.parametrize("text", [*map(json.dumps, MESSAGES)], ids=lambda text: text[:60])
+
+
+@texts
+@pytest.mark.usefixtures("transport")
+def test_the_same_message_gets_the_same_json_from_the_library_and_by_http(
+    text: str, handler: StoreHandler
+) -> None:
+    wanted = by_library(handler, text)
+    with serving(handler) as server:
+        assert without_volatile(ask(server, text)[1]) == wanted
+
+
+@texts
+def test_the_same_message_gets_the_same_json_from_the_library_and_the_command_line(
+    text: str, handler: StoreHandler, command: Command
+) -> None:
+    wanted = by_library(handler, text)
+    swift = handler.storage.settings.swift
+    flags = flags_for({"auth_url": swift.auth_url, "container_name": swift.container_name})
+    done = command(*flags, "--retries", "1", "--msg", text)
+    assert without_volatile(json.loads(done.stdout)) == wanted
