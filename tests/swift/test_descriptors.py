@@ -24,7 +24,7 @@ from tests.conftest import ROOT, read_tree, swift_options, write_tree
 from tests.support.exchange import answered, server_process
 
 LIMIT = 128
-FILES = {f"{number % 70:02}/{number:03}": bytes([number]) * 70_000 for number in range(140)}
+FILES = {f"{number % 40:02}/{number:03}": bytes([number]) * 70_000 for number in range(80)}
 PUT = {"putSpec": "data", "inLocation": "s", "mapLocationOver": "data", "audit": True}
 PULL = {"fromLocation": "s", "mapLocationOver": "out", "audit": True}
 WAYS = {

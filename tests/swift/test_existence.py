@@ -303,29 +303,29 @@ def test_after_a_missing_object_all_get_a_head(
 ) -> None:  # fmt: skip
     """One of the first is found at once; of the others, some are found by the sample, and then all."""
     monkeypatch.setattr("pfstorage.transfer.existence.HEAD_SAMPLE", 10)
-    write_tree(tmp_path / "data", {f"{number:05}": b"x" for number in range(80)})
+    write_tree(tmp_path / "data", {f"{number:05}": b"x" for number in range(40)})
     run(store, "objPush", **PUSH)
-    write_tree(tmp_path / "data", {f"{number:05}": b"x" for number in range(80, 200)})
-    list_more(80, 200)  # the chance that none of 10 of 190 is of these 120 is 1 in 30 000
+    write_tree(tmp_path / "data", {f"{number:05}": b"x" for number in range(40, 100)})
+    list_more(40, 100)  # the chance that none of 10 of 90 is of these 60 is 1 in 190 000
     proxy.forget()
     reply = run(store, "objVerify", **PULL)
-    assert verdict(reply) == (False, 80, [], [f"s/{number:05}" for number in range(80, 200)], [])
+    assert verdict(reply) == (False, 40, [], [f"s/{number:05}" for number in range(40, 100)], [])
     asked = Counter(each.key for each in proxy.exchanges if each.method == "HEAD")
-    assert len(asked) == 200
+    assert len(asked) == 100
     reply = run(store, "objPush", **PUSH, audit=True, reply="summary")
-    assert (reply["status"], reply["bytes"], reply["audit"]["same"]) == (True, 120, 200)
+    assert (reply["status"], reply["bytes"], reply["audit"]["same"]) == (True, 60, 100)
 
 
 def test_unchanged_files_cause_no_request_for_an_object(store: Storage, proxy: Proxy, tmp_path: Path) -> None:
-    write_tree(tmp_path / "data", {f"{number:05}": b"x" for number in range(1000)})
+    write_tree(tmp_path / "data", {f"{number:05}": b"x" for number in range(150)})
     run(store, "objPush", **PUSH)
     for action, meta in (("objPush", PUSH), ("objPull", PULL)):
         proxy.forget()
-        assert run(store, action, **meta)["skipped"] == 1000
+        assert run(store, action, **meta)["skipped"] == 150
         assert requests(proxy) == {("GET", "container"): 1}
     proxy.forget()
-    assert run(store, "objVerify", **PULL)["same"] == 1000
-    assert requests(proxy) == {("GET", "container"): 1, ("HEAD", "object"): 1000}
+    assert run(store, "objVerify", **PULL)["same"] == 150
+    assert requests(proxy) == {("GET", "container"): 1, ("HEAD", "object"): 150}
 
 
 # objects that are not missing
