@@ -96,14 +96,14 @@ def signals_are_not_ignored() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def swift() -> Iterator[DevSwift]:
     """A real OpenStack Swift on a free port, one for each test process."""
-    with _unmeasured(), running() as server:
+    with unmeasured(), running() as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def own_swift() -> Iterator[DevSwift]:
     """A Swift for the tests of one module."""
-    with _unmeasured(), running() as server:
+    with unmeasured(), running() as server:
         yield server
 
 
@@ -115,8 +115,8 @@ def own_account(own_swift: DevSwift) -> Iterator[DevSwift]:
 
 
 @contextlib.contextmanager
-def _unmeasured() -> Iterator[None]:
-    """Start no coverage in a new process: Swift answers far more slowly with it. test_devswift.py measures devswift."""
+def unmeasured() -> Iterator[None]:
+    """Start no coverage in new processes: other programs are far slower with it. test_devswift.py measures devswift."""
     names = [name for name in os.environ if name.startswith("COVERAGE_PROCESS")]
     before = {name: os.environ.pop(name) for name in names}
     yield

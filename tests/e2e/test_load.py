@@ -28,6 +28,7 @@ LONG = 60
 
 
 @pytest.mark.slow
+@pytest.mark.no_cover
 @pytest.mark.skipif(
     not Path("/proc/self/fd").exists(), reason="the test reads the resources of the server from Linux's /proc"
 )

@@ -23,7 +23,7 @@ from pfstorage.backends import Storage
 from pfstorage.cli.remote import send
 from pfstorage.server.options import ServerOptions
 from pfstorage.wire.message import Message
-from tests.conftest import ROOT, Command, ask, running_server, serving
+from tests.conftest import ROOT, Command, ask, running_server, serving, unmeasured
 from tests.support.exchange import HELLO, TOKEN, message
 
 PFURL = str(Path(sys.executable).with_name("pfurl"))
@@ -265,9 +265,11 @@ def test_a_file_that_pfurl_pushes_is_stored(storage: Storage, tmp_path: Path, si
 def old_pfurl(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Install an older pfurl from the package index into a separate directory, and return its program."""
     place = tmp_path_factory.mktemp(f"pfurl-{request.param}")
-    subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
-    wanted = [f"pfurl=={request.param}", "legacy-cgi; python_version >= '3.13'"]
-    subprocess.run([place / "bin/python", "-m", "pip", "install", "--quiet", *wanted], check=True)
+    with unmeasured():
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(place)], check=True)
+        wanted = [f"pfurl=={request.param}", "legacy-cgi; python_version >= '3.13'"]
+        pip = [sys.executable, "-m", "pip", "--python", str(place / "bin/python")]
+        subprocess.run([*pip, "install", "--quiet", "--no-compile", *wanted], check=True)
     return str(place / "bin/pfurl")
 
 

@@ -15,6 +15,7 @@ from benchmarks.under_attack import AttackResult, measure_under_attack
 
 
 @pytest.mark.slow
+@pytest.mark.no_cover
 @pytest.mark.skipif(
     not Path("/proc/self/fd").exists(), reason="the test reads the resources of the server from Linux's /proc"
 )
