@@ -33,6 +33,11 @@ FILES = {
 MOVES = ("small", "large", "large", "tree", "name", "delete")
 
 
+@pytest.fixture
+def swift(own_account: DevSwift) -> DevSwift:
+    return own_account
+
+
 class Race:
     """`RACERS` processes on the storage with *options*. Each has its own small file and its own large file."""
 
@@ -124,7 +129,7 @@ def test_an_object_in_a_swift_is_whole_and_of_one_writer_while_processes_change_
     swift: DevSwift,
 ) -> None:
     with racing(swift_options(swift, segment_size=PIECE, range_size=PIECE)) as (race, storage):
-        run_mixed(race, storage, 100, 1)
+        run_mixed(race, storage, 60, 1)
 
 
 @pytest.mark.parametrize("durable", ["none", "file"])
