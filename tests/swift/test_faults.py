@@ -39,7 +39,7 @@ WATCHDOG = 30.0
 """Seconds after which anything hangs."""
 WORKERS = 4
 MIB = 2**20
-SMALL = {f"{number:02}/a": random.Random(number).randbytes(4000 + number) for number in range(12)}
+SMALL = {f"{number:02}/a": random.Random(number).randbytes(4000 + number) for number in range(8)}
 LARGE = {"large": random.Random(99).randbytes(5 * MIB + 1000)}
 PARTS = 6
 """Segments or ranges of `LARGE`."""

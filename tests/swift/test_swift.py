@@ -281,7 +281,7 @@ def count_logins(log: Path) -> int:
 
 
 def test_a_transfer_of_many_files_logs_in_once(tmp_path: Path) -> None:
-    files = {f"{number:03}": b"x" * number for number in range(200)}
+    files = {f"{number:03}": b"x" * number for number in range(60)}
     write_tree(tmp_path / "data", files)
     log = tmp_path / "log"
     with running(log=log) as swift, open_storage(**swift_options(swift)) as storage:
@@ -301,17 +301,17 @@ def test_a_token_that_runs_out_is_renewed_once_for_all(tmp_path: Path) -> None:
         options = swift_options(swift, workers=8)
         port = swift.port
         storage = open_storage(**options)
-        for number in range(100):
+        for number in range(40):
             storage.put(f"s/{number}", io.BytesIO(b"x"), 1)
     with running(directory=tmp_path / "swift", port=port, log=log), storage:
         pull = {"fromLocation": "s", "mapLocationOver": "out"}
         assert StoreHandler(storage).run({"action": "objPull", "meta": pull})["status"] is True
-    assert len(read_tree(tmp_path / "out")) == 100
+    assert len(read_tree(tmp_path / "out")) == 40
     assert count_logins(log) == 1
 
 
 def test_a_store_that_dies_in_the_middle_leaves_a_reply_that_lists_finished_files(tmp_path: Path) -> None:
-    files = {f"{number:03}": random.Random(number).randbytes(20_000) for number in range(400)}
+    files = {f"{number:03}": random.Random(number).randbytes(20_000) for number in range(200)}
     write_tree(tmp_path / "data", files)
     with running() as swift, open_storage(**swift_options(swift, retries=0, workers=4)) as storage:
         handler = StoreHandler(storage)
@@ -324,8 +324,8 @@ def test_a_store_that_dies_in_the_middle_leaves_a_reply_that_lists_finished_file
         reply = handler.run({"action": "objPull", "meta": {"fromLocation": "s", "mapLocationOver": "out"}})
         killer.join()
     assert reply["status"] is False
-    assert len(reply["objectFileList"]) + len(reply["failed"]) == 400
-    assert 20 < len(reply["objectFileList"]) < 400
+    assert len(reply["objectFileList"]) + len(reply["failed"]) == 200
+    assert 20 < len(reply["objectFileList"]) < 200
     assert "does not answer" in reply["msg"]
     assert sum("not tried" in row["msg"] for row in reply["failed"]) > 0
     written = read_tree(tmp_path / "out")
