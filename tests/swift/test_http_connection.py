@@ -227,7 +227,9 @@ def test_an_answer_that_is_no_http_is_a_broken_connection(
     servers: list[Server] = []
     servers.append(serve_peers(answers(servers, answer)))
     with pytest.raises(ConnectionBroken):
-        get(connect(servers[0].port))
+        get(
+            connect(servers[0].port, timeout=1.0)
+        )  # the first line of another protocol alone is no whole head
 
 
 def test_silence_is_reported_as_such(serve_peers: Serving, connect: Connecting) -> None:
