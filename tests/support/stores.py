@@ -39,6 +39,8 @@ def empty_account(swift: DevSwift) -> Iterator[DevSwift]:
             connection.post_account({})  # creates the database
             assert connection.get_account()[1] == []
         shutil.copytree(accounts, empty)
-    yield swift
-    shutil.rmtree(accounts)
-    shutil.copytree(empty, accounts)
+    try:
+        yield swift
+    finally:
+        shutil.rmtree(accounts)
+        shutil.copytree(empty, accounts)
