@@ -129,7 +129,7 @@ def test_an_object_in_a_swift_is_whole_and_of_one_writer_while_processes_change_
     swift: DevSwift,
 ) -> None:
     with racing(swift_options(swift, segment_size=PIECE, range_size=PIECE)) as (race, storage):
-        run_mixed(race, storage, 60, 1)
+        run_mixed(race, storage, 100, 1)
 
 
 @pytest.mark.parametrize("durable", ["none", "file"])
