@@ -8,8 +8,6 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-import swiftclient
-
 from pfstorage.devswift import DevSwift
 
 
@@ -31,6 +29,8 @@ def empty_account(swift: DevSwift) -> Iterator[DevSwift]:
     A sweep reads all containers of the account. The database of an account has the list of its containers, and the
     account server opens it for each request. The containers themselves remain: no test uses their names again.
     """
+    import swiftclient  # its import takes long, and most tests do not need it
+
     accounts = swift.directory / "devices" / "device" / "accounts"
     empty = swift.directory / "empty-accounts"
     if not empty.exists():
