@@ -38,8 +38,10 @@ def open_storage(type: str = "swift", **options: Any) -> Storage:  # noqa: A002 
     The storage is a context manager that closes itself; otherwise, call its ``close()``. Raise `SettingsError` for
     an unknown backend or option, or an invalid value.
     """
-    known = {"this": _fields_of(CommonSettings), type: _fields_of(BLOCKS.get(type, CommonSettings))}
-    document: dict[str, dict[str, Any]] = {"this": {"type": type}, type: {}}
+    known = {"this": _fields_of(CommonSettings)}
+    document: dict[str, dict[str, Any]] = {"this": {"type": type}}
+    if type in BLOCKS:
+        known[type], document[type] = _fields_of(BLOCKS[type]), {}
     for name, value in options.items():
         block = next((block for block, fields in known.items() if name in fields), None)
         if block is None:

@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 from pfstorage.errors import SettingsError
 from pfstorage.settings.flag import DURABLE
-from pfstorage.settings.flags import SERVER_FLAGS
 from pfstorage.settings.model import (
     BLOCKS,
     MIN_PART,
@@ -21,6 +20,7 @@ from pfstorage.settings.model import (
     is_masked,
     size_of,
 )
+from pfstorage.settings.names import check_names
 from pfstorage.settings.redaction import without_line_end
 from pfstorage.settings.urls import is_loopback, is_url, proxy_url
 from pfstorage.wire.fields import FieldError, camel_case, read_fields, snake_case
@@ -29,27 +29,18 @@ from pfstorage.wire.fields import FieldError, camel_case, read_fields, snake_cas
 def load_settings(*documents: Document) -> tuple[Settings, list[str]]:
     """Build the settings from *documents*; later ones take precedence. Return them with warnings, one a line.
 
-    Raise `SettingsError` for a wrong type, a value out of range or an unknown backend.
+    Raise `SettingsError` for a wrong type, a value out of range, an unknown backend, and a name that `check_names`
+    refuses.
     """
     merged: dict[str, dict[str, Any]] = {"this": {}, **{name: {} for name in BLOCKS}}
-    warnings = []
+    warnings = [warning for document in documents for warning in check_names(document)]
     for name, values in (block for document in documents for block in document.items()):
-        if not isinstance(values, Mapping):
-            raise SettingsError(f"the settings block {name!r} must be an object")
-        if name in merged:
+        if name in merged:  # the options of the server are read when one starts
             merged[name].update(
                 {key: _stripped(key, value) for key, value in values.items() if not is_masked(value)}
             )
-        elif name == "server":  # the options of the server are read when one starts
-            warnings += [_unknown(f"server.{key}") for key in values if key not in _SERVER_NAMES]
-        else:
-            warnings.append(f"the settings block {name!r} is not known and was left out")
-    common, unknown = _read_block(CommonSettings, "this", merged["this"])
-    warnings += unknown
-    blocks = {}
-    for name, cls in BLOCKS.items():
-        blocks[name], unknown = _read_block(cls, name, merged[name])
-        warnings += unknown
+    common = _read_block(CommonSettings, "this", merged["this"])
+    blocks = {name: _read_block(cls, name, merged[name]) for name, cls in BLOCKS.items()}
     settings = Settings(**vars(common), **blocks)
     _check_settings(settings)
     return settings, warnings + _credential_warnings(settings) + _insecurity_warnings(settings)
@@ -61,23 +52,12 @@ def _stripped(key: str, value: Any) -> Any:
     return without_line_end(value).strip() if is_address else value
 
 
-# Version 2 wrote these names into the block "this" of a configuration file. Version 3 ignores them.
-_SERVER_NAMES = {flag.key for flag in SERVER_FLAGS}
-_OLD_NAMES = {"name", "version", "desc", "colorize", "configFileLoad", "configFileSave", "args"}
-
-
-def _read_block(cls: type[Any], name: str, values: Mapping[str, Any]) -> tuple[Any, list[str]]:
+def _read_block(cls: type[Any], name: str, values: Mapping[str, Any]) -> Any:
     naming = camel_case if name == "this" else snake_case
     try:
-        block, unknown = read_fields(cls, values, naming)
+        return read_fields(cls, values, naming)[0]
     except FieldError as e:
         raise SettingsError(f"settings, block {name!r}: {e.without_value}") from None
-    surplus = [key for key in unknown if name != "this" or key not in _OLD_NAMES]
-    return block, [_unknown(f"{name}.{key}") for key in surplus]
-
-
-def _unknown(name: str) -> str:
-    return f"the setting {name} is not known and was left out"
 
 
 def _check_settings(settings: Settings) -> None:

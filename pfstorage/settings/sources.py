@@ -17,6 +17,7 @@ from pfstorage.settings.flags import (
     VARIABLES,
 )
 from pfstorage.settings.model import Document
+from pfstorage.settings.names import SERVER, check_names
 from pfstorage.settings.redaction import without_line_end
 from pfstorage.wire.decoding import decoded
 
@@ -30,7 +31,7 @@ _CREDENTIALS = tuple(zip(*(flag.variables for flag in _LOGIN), strict=True))
 def read_settings_file(path: Path) -> Document:
     """Return the document in the JSON file *path*. Raise `SettingsError` if the file can't be read."""
     try:
-        document = json.loads(decoded(path.read_bytes()))
+        document = json.loads(decoded(path.read_bytes()), object_pairs_hook=_unique)
     except OSError as e:
         raise SettingsError(f"cannot read the configuration file {str(path)!r}: {e.strerror}") from e
     except (ValueError, RecursionError) as e:
@@ -38,6 +39,16 @@ def read_settings_file(path: Path) -> Document:
     if not isinstance(document, dict):
         raise SettingsError(f"the configuration file {str(path)!r} must hold an object")
     return document
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return *pairs* as a dict. Raise `ValueError` for a name that is there twice: its values may contradict."""
+    content: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in content:
+            raise ValueError(f"the name {name[:80]!r} is there twice in one object: remove one")
+        content[name] = value
+    return content
 
 
 def from_environment(environ: Mapping[str, str]) -> Document:
@@ -92,12 +103,12 @@ def server_settings(args: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of the server by the names of their flags.
 
     They are those of the parsed flags *args*, else those of the block ``server`` of the file of
-    ``--configFileLoad``. Raise `SettingsError` if the file can't be read.
+    ``--configFileLoad``. Raise `SettingsError` if the file can't be read, or has a name that `check_names` refuses.
     """
     path = args.get("str_configFileLoad")
-    block = read_settings_file(Path(path)).get("server", {}) if path else {}
-    if not isinstance(block, Mapping):
-        raise SettingsError("the settings block 'server' must be an object")
+    document = read_settings_file(Path(path)) if path else {}
+    check_names(document)
+    block = document.get(SERVER, {})
     both = {flag.name: args.get(flag.dest) or block.get(flag.name) for flag in SERVER_FLAGS}
     return {name: value for name, value in both.items() if value not in (None, "", [])}
 

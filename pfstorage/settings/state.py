@@ -12,15 +12,13 @@ from pfstorage.errors import ForbiddenError, NotFoundError, SettingsError
 from pfstorage.settings.changes import AT_RUN_TIME, leaves, require_new_secrets
 from pfstorage.settings.flags import FLAGS
 from pfstorage.settings.loading import load_settings
-from pfstorage.settings.model import BLOCKS, CommonSettings, Document, Settings, is_masked, to_document
+from pfstorage.settings.model import BLOCKS, Document, Settings, is_masked, to_document
 from pfstorage.settings.redaction import MASK, without_named, without_password
-from pfstorage.wire.fields import known_names
 
 Tree = dict[str, Any]
 # Names in a path to a leaf. Settings have two; Python can't copy a tree that is nested much deeper.
 MAX_PATH_DEPTH = 16
 _TREES = {"", "this", "this/args", *BLOCKS}
-_COMMON_NAMES = known_names(CommonSettings)
 _HOLDS = {flag.dest: flag.holds for flag in FLAGS}
 
 
@@ -131,8 +129,6 @@ class StateTree:
             tree = copy.deepcopy(self._whole())
             _merge(tree, change)
             blocks = {name: tree.get(name, {}) for name in ("this", *BLOCKS)}
-            if isinstance(blocks["this"], Mapping):  # any other value is refused as it is
-                blocks["this"] = {key: blocks["this"][key] for key in _COMMON_NAMES if key in blocks["this"]}
             settings = load_settings(blocks)[0]
             require_new_secrets(self.settings, settings, (change,))
             self._replace(settings, tree)

@@ -175,6 +175,17 @@ def test_saved_settings_are_loaded_and_flags_win(filled: Command) -> None:
     assert "ls: done" in filled("--configFileLoad", "s.json", "--msg", LS, "-v", "1").stderr
 
 
+@pytest.mark.parametrize(
+    "text", ['{"server": {"enabletokenauth": true}}', '{"Server": {"enableTokenAuth": true}}']
+)
+def test_a_misspelt_name_about_the_server_starts_nothing(command: Command, tmp_path: Path, text: str) -> None:
+    (tmp_path / "s.json").write_text(text)
+    for flags in (("--server", "--portSelf", "0"), ("--action", "hello")):
+        done = command("--type", "memory", "--configFileLoad", "s.json", *flags)
+        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+        assert "'server'" in done.stderr or "server.enableTokenAuth" in done.stderr
+
+
 def test_the_key_may_stay_out_of_the_process_list(command: Command, tmp_path: Path) -> None:
     (tmp_path / "key").write_text("from-a-file\n")
     command("--swiftKey", "@key", "--configFileSave", "s.json", "--saveSecrets")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pfstorage.settings.loading import load_settings
 from pfstorage.settings.model import Settings, size_of, to_document
 from pfstorage.settings.redaction import MASK
 from pfstorage.settings.sources import from_environment, from_flags, read_settings_file
+from pfstorage.settings.state import StateTree
 
 
 def load(*documents: Any) -> Settings:
@@ -159,11 +161,63 @@ def test_a_size_is_bytes_or_has_a_unit_of_1024(text: object, size: int) -> None:
 
 
 def test_unknown_settings_are_warned_of_and_those_of_2_x_are_not() -> None:
-    old = {"this": {"name": "x", "args": {}, "colorize": False, "verbosity": 2, "colour": "red"}, "s3": {}}
+    old = {"this": {"name": "x", "args": {}, "colorize": False, "verbosity": 2, "colour": "red"}}
     settings, warnings = load_settings(old)
     assert settings.verbosity == 2
-    assert len(warnings) == 2
-    assert "this.colour" in warnings[0] + warnings[1]
+    assert warnings == ["the setting this.colour is not known and was left out"]
+
+
+@pytest.mark.parametrize(
+    ("document", "text"),
+    [
+        (
+            {"server": {"enabletokenauth": True}},
+            "'server.enabletokenauth' is unknown: it is called server.enableT",
+        ),
+        ({"server": {"token-path": "t"}}, "'server.token-path' is unknown: it is called server.tokenPath"),
+        ({"server": {"fsRoots": ["b"]}}, "'server.fsRoots' is unknown: did you mean server.fsRoot?"),
+        (
+            {"server": {"enableTokens": 1}},
+            "'server.enableTokens' is unknown: did you mean server.enableTokenAuth?",
+        ),
+        ({"server": {"zzz": 1}}, "'server.zzz' is unknown: remove it"),
+        ({"this": {"tokenpath": "t"}}, "'this.tokenpath' is unknown: it is called server.tokenPath"),
+        ({"this": {"bwlimit": "1M"}}, "'this.bwlimit' is unknown: it is called this.bwLimit"),
+        (
+            {"swift": {"containerName": "c"}},
+            "'swift.containerName' is unknown: it is called swift.container_name",
+        ),
+        ({"Server": {}}, "block 'Server' is unknown: did you mean 'server'?"),
+        ({"severs": {}}, "block 'severs' is unknown: did you mean 'server'?"),
+        (
+            {"enableTokenAuth": True},
+            "'enableTokenAuth' is outside of its block: it is called server.enableTokenAuth",
+        ),
+        ({"s3": {}}, "block 's3' is unknown: use this, swift, filesystem, memory, server, or remove it"),
+        ({"zzz": []}, "block 'zzz' is unknown"),
+    ],
+)
+def test_a_name_that_may_be_a_mistake_for_a_setting_is_refused(document: dict[str, Any], text: str) -> None:
+    Path("settings.json").write_text(json.dumps(document))
+    with pytest.raises(SettingsError, match=re.escape(text)):
+        load(document)
+    with pytest.raises(SettingsError, match=re.escape(text)):
+        ServerOptions.from_args({"str_configFileLoad": "settings.json"})
+
+
+def test_a_message_cannot_set_a_misspelt_setting() -> None:
+    state = StateTree(Settings())
+    for path in ("/this/bwlimit", "/swift/containerName"):
+        with pytest.raises(SettingsError, match="is unknown: it is called"):
+            state.set(path, "1")
+    state.set("/this/colour", "red")
+    assert state.settings == Settings()
+
+
+def test_a_name_that_a_file_has_twice_is_refused() -> None:
+    Path("settings.json").write_text('{"server": {"tokenPath": "t", "enableTokenAuth": true}, "server": {}}')
+    with pytest.raises(SettingsError, match="the name 'server' is there twice in one object"):
+        read_settings_file(Path("settings.json"))
 
 
 def test_the_well_known_credentials_are_warned_of_unless_the_host_is_this_one() -> None:
@@ -251,8 +305,3 @@ def test_a_block_of_the_server_that_is_no_object_is_refused() -> None:
     Path("settings.json").write_text('{"server": []}')
     with pytest.raises(SettingsError, match="the settings block 'server' must be an object"):
         ServerOptions.from_args({"str_configFileLoad": "settings.json"})
-
-
-def test_an_unknown_option_of_the_server_is_warned_of() -> None:
-    warnings = load_settings({"server": {"fsRoot": ["a"], "fsRoots": ["b"]}})[1]
-    assert warnings == ["the setting server.fsRoots is not known and was left out"]
