@@ -18,7 +18,7 @@ from pfstorage.settings.flags import SERVER_FLAGS
 from pfstorage.settings.model import size_of
 from pfstorage.settings.sources import server_settings
 from pfstorage.transfer.concurrency import AUTO_MAX, max_workers
-from pfstorage.wire.fields import FieldError, read_fields, read_value
+from pfstorage.wire.fields import FieldError, read_fields, read_value, wire_fields
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +113,16 @@ class ServerOptions:
         if bool(options.tls_cert) != bool(options.tls_key):
             raise SettingsError("--tlsCert and --tlsKey need each other: give both")
         return options
+
+    def differences(self, other: ServerOptions) -> list[str]:
+        """Return the settings, like ``server.tokenPath``, that have another value in *other*."""
+        known = {flag.key for flag in SERVER_FLAGS}
+        return [
+            f"server.{name}"
+            for each in wire_fields(ServerOptions)
+            for name in each.names
+            if name in known and getattr(self, each.attribute) != getattr(other, each.attribute)
+        ]
 
     def tls_context(self) -> ssl.SSLContext | None:
         """Return a TLS context (TLS 1.2 or later) with the certificate, or None without one. Raise `SettingsError`."""

@@ -146,11 +146,27 @@ def _reload(server: ThreadedHTTPServer, options: argparse.Namespace, key_source:
     def read_settings() -> None:
         if key_source.startswith("@"):
             options.swiftKey = read_secret("--swiftKey", key_source)
+        secret_files = server.options.secret_files
+        server_options = ServerOptions.from_args(vars(options), secret_files=secret_files)
+        before = server.handler.settings
         server.handler.reload()
+        names = server.options.differences(server_options)
+        names += _changed_address(before, server.handler.settings)
+        if names:
+            log.warning("these settings have changed, and apply after a restart only: %s", ", ".join(names))
 
     server.reload(read_settings)
     log.info("serves %s", _store_name(server.handler.settings))
     _warn_of_readable_files(server)
+
+
+def _changed_address(before: Settings, after: Settings) -> list[str]:
+    """Return the settings of the address that differ between *before* and *after*."""
+    pairs = {
+        "this.ipSelf": (before.ip_self, after.ip_self),
+        "this.portSelf": (before.port_self, after.port_self),
+    }
+    return [name for name, (old, new) in pairs.items() if old != new]
 
 
 def _announce(server: ThreadedHTTPServer, settings: Settings) -> None:

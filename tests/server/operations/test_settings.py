@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from pfstorage.server import program
+from pfstorage.settings.model import Settings
 from tests.conftest import Command
 from tests.support.exchange import HELLO, answered, message, server_process
 from tests.support.operations import CMD, STORE
@@ -142,3 +144,32 @@ def test_sighup_loads_valid_settings(tmp_path: Path) -> None:
     assert f"any user of this host can read --swiftKey '{key}'" in said
     assert "no more requests are accepted" in said
     assert re.search("the old settings stay in use: --swiftKey: .* No such file", said)
+
+
+def test_sighup_names_the_settings_that_need_a_restart(tmp_path: Path) -> None:
+    settings, tokens = tmp_path / "settings.json", tmp_path / "tokens"
+    tokens.touch(0o600)
+    tokens.write_text("0123456789abcdef-one\n")
+    block: dict[str, Any] = {"maxRows": 7, "maxUpload": "1K", "logFormat": "text"}
+    settings.write_text(json.dumps({"server": block}))
+    flags = (*STORE, "--forever", "--maxJobs", "2", "--configFileLoad", "settings.json")
+    with server_process(tmp_path, *flags) as served:
+
+        def reload(server: dict[str, Any], wait_for: str, **blocks: Any) -> None:
+            settings.write_text(json.dumps({"server": server, **blocks}))
+            served.process.send_signal(signal.SIGHUP)
+            served.wait_for_output(wait_for)
+
+        reload({**block, "maxUpload": 1024, "maxJobs": 3}, "reloaded the settings")
+        changed = {"maxRows": 8, "maxUpload": "1K", "enableTokenAuth": True, "tokenPath": "tokens"}
+        reload(changed, "restart only: server.tokenPath, server.maxRows\n")
+        reload({"tokenPath": "tokens"}, "the old settings stay in use: --tokenPath needs --enableTokenAuth")
+        served.process.send_signal(signal.SIGTERM)
+        said = served.ends()[1]
+    [warning] = [line for line in said.splitlines() if "after a restart only" in line]
+    assert "WARNING" in warning
+    assert program._changed_address(Settings(), Settings(port_self=1, ip_self="::1")) == [
+        "this.ipSelf",
+        "this.portSelf",
+    ]
+    assert program._changed_address(Settings(), Settings(workers=5)) == []
