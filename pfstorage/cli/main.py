@@ -112,12 +112,21 @@ def _check_combination(parser: argparse.ArgumentParser, options: argparse.Namesp
         parser.error("--rights, --prefix and --expires go with --makeToken")
     if options.str_args and not options.str_action:
         parser.error("--args goes with --action")
-    if options.remote == "":
-        parser.error("--remote names no server: give HOST:PORT or a URL")
+    if options.remote is not None:
+        _check_server(parser, options.remote)
     if options.remote and (options.server or any(getattr(options, name) for name in _LOCAL_STORE)):
         parser.error(
             "--remote sends the message to a server that has its own store: leave out the store's flags"
         )
+
+
+def _check_server(parser: argparse.ArgumentParser, address: str) -> None:
+    from pfstorage.settings.urls import server_url
+
+    try:
+        server_url(address)
+    except ValueError as e:
+        parser.error(f"--remote: {e}")
 
 
 def _run(

@@ -23,6 +23,7 @@ from pfstorage.errors import PfstorageError, RemoteError
 from pfstorage.logs.console import import_tidily
 from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.settings.redaction import without_password
+from pfstorage.settings.urls import server_url
 from pfstorage.wire.message import Message
 from pfstorage.wire.reply import Reply
 
@@ -51,7 +52,7 @@ def send(
     cancellation: CancellationToken | None = None,
     options: RemoteOptions = RemoteOptions(),
 ) -> Reply:
-    """Send *message* to the server at *address*, ``HOST:PORT`` or a URL. Return its reply.
+    """Send *message* to the server at *address*, which `server_url` accepts. Return its reply.
 
     Raise `RemoteError` if no server answers there, or one that is not a pfstorage server. Raise `StoppedError` about
     a second after a *cancellation*.
@@ -60,7 +61,7 @@ def send(
     cancellation = cancellation or CancellationToken()
     with _quiet() as scratch, cancellation.listening():
         client = _client_class()(verb="POST", authToken=token, b_quiet=True, b_raw=True)
-        client.url, client.cancellation, client.options = _url(address), cancellation, options
+        client.url, client.cancellation, client.options = server_url(address), cancellation, options
         client.certificates = _certificates(options, scratch)
         answer = client.push_core({"action": message.action, "meta": message.meta, **message.other})
     if cancellation.is_cancelled:
@@ -72,16 +73,6 @@ def send(
     if not isinstance(answer, dict) or not isinstance(answer.get("status"), bool):
         raise RemoteError(f"the server at {shown} is not a pfstorage server", address=shown)
     return Reply(answer, _error_of(answer))
-
-
-def _url(address: str) -> str:
-    """Return the URL for messages of the server at *address*.
-
-    >>> _url("localhost:4055"), _url("https://store.example/pfstorage")
-    ('http://localhost:4055/api/v1/cmd', 'https://store.example/pfstorage')
-    """
-    url = address if address.startswith(("http://", "https://")) else f"http://{address}"
-    return url if url.count("/") > 2 else url + "/api/v1/cmd"
 
 
 def _is_exempt(url: str) -> bool:

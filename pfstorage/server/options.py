@@ -16,6 +16,7 @@ from pfstorage.jobs.model import JobLimits
 from pfstorage.settings.flag import MAX_COUNT
 from pfstorage.settings.flags import SERVER_FLAGS
 from pfstorage.settings.model import size_of
+from pfstorage.settings.redaction import without_password
 from pfstorage.settings.sources import server_settings
 from pfstorage.transfer.concurrency import AUTO_MAX, max_workers
 from pfstorage.wire.fields import FieldError, read_fields, read_value, wire_fields
@@ -188,12 +189,12 @@ def _check_pages(origins: tuple[str, ...], hosts: tuple[str, ...]) -> None:
     for origin in origins:
         if not _ORIGIN.fullmatch(origin):
             raise SettingsError(
-                f"--corsOrigin {origin[:80]!r}: write an origin as browsers do, like https://chris.example.org:8443:"
+                f"--corsOrigin {without_password(origin)[:80]!r}: write an origin as browsers do, like https://chris.example.org:8443:"
                 " in lower case, without a path, '*' or the default port of the scheme; 'null' may be any page"
             )
     for host in hosts:
         if not _HOST_NAME.fullmatch(host):
             raise SettingsError(
-                f"--allowHost {host[:80]!r}: write a name like store.example.org, in lower case, without a scheme,"
-                " a port or '*'"
+                f"--allowHost {without_password(host)[:80]!r}: write a name like store.example.org, in lower case,"
+                " without a scheme, a port or '*'"
             )

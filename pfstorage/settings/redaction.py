@@ -22,6 +22,9 @@ _SECRET_NAME = re.compile(
     r"(swift|api)?key|osoptions|.*(password|passwd|secret|token|authorization|credentials?)"
 )
 
+# The end of the text before the "//" of a URL: a scheme with its colon, at the start of the text or of a word.
+_SCHEME_END = re.compile(r"(^|[\s'\"(<])([a-z][a-z0-9+.-]*:)?$", re.IGNORECASE)
+
 
 class Secret(str):
     """A text whose ``repr`` is `MASK`, also within a container and in a traceback that shows values."""
@@ -57,6 +60,8 @@ def without_password(text: str) -> str:
 
     >>> without_password("http://me:secr@t@host/auth"), without_password("me:secret@proxy:3128")
     ('http://********@host/auth', '********@proxy:3128')
+    >>> without_password("me:sec://ret@proxy:3128"), without_password("no answer of 'http://me:secret@host'")
+    ('********@proxy:3128', "no answer of 'http://********@host'")
     """
     before, user, host = _url_parts(text)
     return f"{before}{MASK}@{host}" if user else text
@@ -79,6 +84,8 @@ def _url_parts(url: str) -> tuple[str, str, str]:
     The last ``@`` counts: the author of the URL may have forgotten to escape a "/" or an "@" of the password.
     """
     scheme, slashes, rest = url.partition("//")
+    if not _SCHEME_END.search(scheme):  # the slashes belong to the password
+        scheme, slashes, rest = "", "", ""
     user, _, host = rest.rpartition("@") if slashes else url.rpartition("@")
     return (scheme + slashes if slashes else ""), user, host
 

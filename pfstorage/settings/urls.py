@@ -7,6 +7,9 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
+# The name of a scheme (RFC 3986, 3.1).
+_SCHEME = re.compile("[A-Za-z][A-Za-z0-9+.-]*")
+
 
 def is_url(text: str) -> bool:
     """Return whether *text* is a URL of http or https with a host.
@@ -30,13 +33,18 @@ def proxy_url(text: str) -> str:
 
     Raise `ValueError` for another scheme: pfstorage would send secrets to it in plain text.
 
+    The text of the error has no part of a password.
+
     >>> proxy_url("proxy:3128"), proxy_url(" HTTP://me:pw@[::1]:3128\\n")
     ('http://proxy:3128', 'http://me:pw@[::1]:3128')
     """
     scheme, found, rest = text.strip().partition("://")
     if found and scheme.lower() != "http":
+        shown = (
+            f", not {scheme[:20]!r}" if _SCHEME.fullmatch(scheme) else ""
+        )  # otherwise it may be a password
         raise ValueError(
-            f"pfstorage speaks plain HTTP to a proxy, not {scheme[:20]!r}: give the HOST:PORT of an HTTP proxy"
+            f"pfstorage speaks plain HTTP to a proxy{shown}: give the HOST:PORT of an HTTP proxy"
         )
     url = f"http://{rest if found else scheme}"
     if not (rest or scheme):
@@ -44,6 +52,24 @@ def proxy_url(text: str) -> str:
     if not is_url(url):
         raise ValueError("it must be HOST:PORT, or a URL; write a '/' in its password as %2F")
     return url
+
+
+def server_url(text: str) -> str:
+    """Return the URL for messages of the pfstorage server *text*, which is ``HOST:PORT`` or a URL.
+
+    Raise `ValueError`. Its text has no part of *text*, which may contain a password.
+
+    >>> server_url("localhost:4055"), server_url("https://store.example/pfstorage")
+    ('http://localhost:4055/api/v1/cmd', 'https://store.example/pfstorage')
+    """
+    scheme, found, rest = text.strip().partition("://")
+    url = f"{scheme.lower()}://{rest}" if found else f"http://{scheme}"
+    if not is_url(url) or urlsplit(url).netloc.endswith(":"):
+        raise ValueError(
+            "it takes HOST:PORT, such as 127.0.0.1:4055 or [::1]:4055, or a URL with http or https; write '/', '?',"
+            " '#' and '@' in its password as %2F, %3F, %23 and %40"
+        )
+    return url if urlsplit(url).path else urlsplit(url)._replace(path="/api/v1/cmd").geturl()
 
 
 @functools.lru_cache(8)

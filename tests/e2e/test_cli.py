@@ -303,6 +303,30 @@ def test_flags_that_contradict_each_other_are_refused(command: Command, flags: t
     assert (done.returncode, done.stdout) == (2, "")
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1:abc",
+        "127.0.0.1:99999",
+        "127.0.0.1:",
+        "::1",
+        "::1:4055",
+        "http://[::1",
+        "http://user:SEC/RET@127.0.0.1:4055",
+        "http://user:SECRET#x@127.0.0.1:4055",
+        "user:SEC://RET@127.0.0.1:4055",
+        "ftp://127.0.0.1",
+        "",
+    ],
+)
+def test_an_address_that_is_none_is_one_line_without_its_password(command: Command, address: str) -> None:
+    done = command("--remote", address, "--action", "hello")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert "--remote: " in done.stderr
+    assert "127.0.0.1:4055 or [::1]:4055, or a URL with http or https" in done.stderr
+    assert not any(text in done.stderr for text in ("SEC", "RET", "user"))
+
+
 @pytest.mark.parametrize("text", ["", "{bad"])
 def test_a_malformed_message_is_answered_in_json_for_each_flag(command: Command, text: str) -> None:
     for flags in (("--msg", text), ("--action", "ls", "--args", text or "[")):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -299,6 +300,28 @@ def test_every_flag_of_the_server_has_a_place_in_its_options() -> None:
 def test_a_wrong_option_of_the_server_is_refused(block: dict[str, Any], text: str) -> None:
     with pytest.raises(SettingsError, match=text):
         options_of(**block)
+
+
+@pytest.mark.parametrize(
+    ("load_with", "text"),
+    [
+        (lambda url: load({"this": {"httpProxy": url}}), "httpProxy: "),
+        (lambda url: load({"swift": {"auth_url": url}}), "swift.auth_url must be a URL"),
+        (lambda url: load(from_flags({"ipSwift": url}, {})), "swift.auth_url must be a URL"),
+        (lambda url: load(from_environment({"HOST_IP": url})), "swift.auth_url must be a URL"),
+        (lambda url: options_of(corsOrigin=url), "--corsOrigin "),
+        (lambda url: options_of(allowHost=url), "--allowHost "),
+    ],
+)
+@pytest.mark.parametrize(
+    "url", ["http://user:SEC/RET@host:1", "user:SEC://RET@host:1", "https://user:SECRET#@host:1"]
+)
+def test_an_error_about_an_address_has_no_password(
+    load_with: Callable[[str], object], text: str, url: str
+) -> None:
+    with pytest.raises(SettingsError, match=text) as caught:
+        load_with(url)
+    assert not any(part in str(caught.value) for part in ("SEC", "RET", "user"))
 
 
 def test_a_block_of_the_server_that_is_no_object_is_refused() -> None:

@@ -71,6 +71,8 @@ def is_exempt(host: str, port: int, no_proxy: str) -> bool:
     (True, False)
     >>> is_exempt("::1", 8080, "[::1]:8080"), is_exempt("::1", 8080, "[::1]:80"), is_exempt("a", 80, " * ")
     (True, False, True)
+    >>> is_exempt("a", 80, "a:" + "9" * 5000)
+    False
     """
     entries = re.split(r"[\s,]+", no_proxy.lower())
     return any(_has(entry, host.lower().rstrip("."), port) for entry in entries if entry)
@@ -80,7 +82,7 @@ def _has(entry: str, host: str, port: int) -> bool:
     if entry == "*":
         return True
     found = re.fullmatch(
-        r"\[(?P<v6>[^]]*)](?P<bits>/\d+)?(:(?P<port6>\d+))?|(?P<name>[^:]*):(?P<port>\d+)", entry
+        r"\[(?P<v6>[^]]*)](?P<bits>/\d+)?(:(?P<port6>\d{1,5}))?|(?P<name>[^:]*):(?P<port>\d{1,5})", entry
     )
     name, wanted = entry, None
     if found:
