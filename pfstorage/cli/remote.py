@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pfstorage import errors
-from pfstorage.backends.http.routes import is_exempt, marked_certificates
+from pfstorage.backends.http.routes import certificates_text, is_exempt
 from pfstorage.errors import PfstorageError, RemoteError
 from pfstorage.logs.console import import_tidily
 from pfstorage.runtime.cancellation import CancellationToken
@@ -85,11 +85,11 @@ def _is_exempt(url: str) -> bool:
 def _certificates(options: RemoteOptions, scratch: str) -> str:
     """Return the file of certificates to trust, "" for those of the system. Raise `RemoteError` if it can't be read.
 
-    If the file has a byte order mark, return a copy in *scratch* without the mark.
+    If OpenSSL can't read the file itself, return a copy in *scratch*, see `certificates_text`.
     """
     path = options.ca_cert or os.environ.get("SSL_CERT_FILE", "")
     try:
-        text = marked_certificates(path) if path else ""
+        text = certificates_text(path) if path else ""
     except (OSError, ValueError) as e:
         raise RemoteError(f"--caCert, SSL_CERT_FILE: {path!r} can't be read: {e}") from e
     if not text:

@@ -18,6 +18,7 @@ from pfstorage.settings.flags import SERVER_FLAGS
 from pfstorage.settings.model import size_of
 from pfstorage.settings.redaction import without_password
 from pfstorage.settings.sources import server_settings
+from pfstorage.settings.values import FileTooLongError, read_file
 from pfstorage.transfer.concurrency import AUTO_MAX, max_workers
 from pfstorage.wire.fields import FieldError, read_fields, read_value, wire_fields
 
@@ -133,11 +134,7 @@ class ServerOptions:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
             for path in (self.tls_cert, self.tls_key):
-                with open(path, "rb") as file:  # the errors of OpenSSL do not name the file
-                    if json.detect_encoding(file.read(4)) != "utf-8":
-                        raise ValueError(
-                            f"{path!r} begins with a byte order mark: save it as plain text without one"
-                        )
+                _check_pem(path)
             # without a password function, OpenSSL would ask for the passphrase at the terminal
             context.load_cert_chain(self.tls_cert, self.tls_key, password=_no_passphrase)
         except (OSError, ValueError) as e:
@@ -178,6 +175,16 @@ def _byte_count(flag: str, size: object) -> int:
         return size_of(str(size))
     except ValueError as e:
         raise SettingsError(f"--{flag}: {e}") from None
+
+
+def _check_pem(path: str) -> None:
+    """Raise `OSError`, or `ValueError` for a file that OpenSSL would read without end, or without naming its error."""
+    try:
+        start = read_file(path)[:4]
+    except FileTooLongError as e:
+        raise ValueError(f"{path!r}: {e}") from None
+    if json.detect_encoding(start) != "utf-8":
+        raise ValueError(f"{path!r} begins with a byte order mark: save it as plain text without one")
 
 
 def _no_passphrase() -> str:

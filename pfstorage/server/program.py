@@ -23,7 +23,7 @@ from pfstorage.server.options import ServerOptions
 from pfstorage.server.server import ThreadedHTTPServer, seconds_to_end
 from pfstorage.settings.model import Settings
 from pfstorage.settings.redaction import without_password
-from pfstorage.settings.values import read_secret
+from pfstorage.settings.values import read_file, read_secret
 from pfstorage.wire.decoding import decoded
 
 log = logging.getLogger(__name__)
@@ -203,9 +203,8 @@ def _is_world_readable(path: str) -> bool:
 
 def _contains_any(secrets: Set[str], path: str) -> bool:
     try:
-        with open(path, "rb") as file:
-            text = decoded(file.read())
-    except (OSError, UnicodeDecodeError):  # replaced since the server read it
+        text = decoded(read_file(path))
+    except (OSError, ValueError):  # replaced since the server read it
         return False
     return any(secret in text for secret in secrets)
 

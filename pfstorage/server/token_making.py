@@ -100,6 +100,8 @@ def _add_to_file(path: str, lines: dict[str, str], permissions: Permissions) -> 
 
 def _checked_text(path: str) -> str:
     """Return the text of the file. Raise `SettingsError` if a server would refuse the file, unless it is empty."""
+    if not os.path.isfile(path):
+        raise SettingsError(f"{path!r} is not a token file, but a directory or a device: see --tokenPath")
     if os.path.getsize(path):
         TokenFile(path)
     with open(path, encoding="utf-8-sig") as file:

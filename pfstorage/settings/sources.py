@@ -19,6 +19,7 @@ from pfstorage.settings.flags import (
 from pfstorage.settings.model import Document
 from pfstorage.settings.names import SERVER, check_names
 from pfstorage.settings.redaction import without_line_end
+from pfstorage.settings.values import FileTooLongError, read_file
 from pfstorage.wire.decoding import decoded
 
 _BY_NAME = {flag.name: flag for flag in FLAGS}
@@ -31,9 +32,11 @@ _CREDENTIALS = tuple(zip(*(flag.variables for flag in _LOGIN), strict=True))
 def read_settings_file(path: Path) -> Document:
     """Return the document in the JSON file *path*. Raise `SettingsError` if the file can't be read."""
     try:
-        document = json.loads(decoded(path.read_bytes()), object_pairs_hook=_unique)
+        document = json.loads(decoded(read_file(str(path))), object_pairs_hook=_unique)
     except OSError as e:
         raise SettingsError(f"cannot read the configuration file {str(path)!r}: {e.strerror}") from e
+    except FileTooLongError as e:
+        raise SettingsError(f"cannot read the configuration file {str(path)!r}: {e}") from e
     except (ValueError, RecursionError) as e:
         raise SettingsError(f"the configuration file {str(path)!r} is not JSON: {e}") from e
     if not isinstance(document, dict):

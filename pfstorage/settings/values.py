@@ -1,4 +1,4 @@
-"""Read the value of a flag: from the flag itself, from ``@FILE`` or from stdin."""
+"""Read the value of a flag: from the flag itself, from ``@FILE`` or from stdin. Read small files whole."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from select import POLLIN, poll
 
 # Bytes of a message from a file. A list of a million files fits; an endless stream does not.
 MAX_INPUT = 128 * 1024**2
+# Bytes of a file that is small in practice, such as a configuration. Without a limit, an endless one such as
+# /dev/zero would take all memory.
+MAX_FILE = 1024**2
 
 
 def read_text(value: str) -> str:
@@ -26,11 +29,23 @@ def read_text(value: str) -> str:
             if sys.stdin is None:
                 raise MessageError("stdin is closed: there is no message to read")
             with local_errors("stdin"):
-                return decoded(_bounded(sys.stdin.fileno()))
-        with local_errors(value[1:]), open(value[1:], "rb", buffering=0) as file:
-            return decoded(_bounded(file.fileno()))
+                return decoded(_bounded(sys.stdin.fileno(), MAX_INPUT))
+        with local_errors(value[1:]):
+            return decoded(read_file(value[1:], MAX_INPUT))
     except UnicodeDecodeError:
         raise MessageError(f"the content of {value!r} is not UTF-8") from None
+    except FileTooLongError as e:
+        raise MessageError(f"the content of {value!r}: {e}") from None
+
+
+class FileTooLongError(ValueError):
+    """A file has more bytes than its reader accepts."""
+
+
+def read_file(path: str, most: int = MAX_FILE) -> bytes:
+    """Return the content of the file *path*. Raise `OSError`, or `FileTooLongError` if it has over *most* bytes."""
+    with open(path, "rb", buffering=0) as file:
+        return _bounded(file.fileno(), most)
 
 
 def read_secret(flag: str, value: str) -> str:
@@ -59,10 +74,8 @@ def is_reference(value: str) -> bool:
     return value == "-" or value.startswith("@")
 
 
-def _bounded(descriptor: int) -> bytes:
+def _bounded(descriptor: int, most: int) -> bytes:
     """Read *descriptor* to its end. Another process may have made it non-blocking."""
-    from pfstorage.errors import MessageError
-
     text = bytearray()
     waiter = poll()
     waiter.register(descriptor, POLLIN)
@@ -74,5 +87,5 @@ def _bounded(descriptor: int) -> bytes:
             waiter.poll()
             continue
         text += chunk
-        if len(text) > MAX_INPUT:
-            raise MessageError(f"the message is longer than {MAX_INPUT} bytes")
+        if len(text) > most:
+            raise FileTooLongError(f"it is longer than {most} bytes")

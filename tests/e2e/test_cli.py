@@ -228,6 +228,25 @@ def test_a_file_without_its_key_is_no_reason_to_take_another(
     assert "secret\n" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        ("--configFileLoad /dev/zero --action ls", "is longer than 1048576 bytes"),
+        ("--swiftKey @/dev/zero --action ls", "is longer than 134217728 bytes"),
+        ("--server --portSelf 0 --tlsCert /dev/zero --tlsKey /dev/zero", "is longer than 1048576 bytes"),
+        ("--server --portSelf 0 --enableTokenAuth --tokenPath /dev/zero", "is not a token file"),
+    ],
+)
+def test_a_file_without_end_is_refused(tmp_path: Path, flags: str, why: str) -> None:
+    program = f"ulimit -v 4000000; exec {sys.executable} -m pfstorage --type memory {flags}"
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["bash", "-c", program], capture_output=True, text=True, cwd=tmp_path, env=environ, timeout=60
+    )
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert why in done.stderr
+
+
 def test_debug_to_dir_keeps_each_message_and_no_secret(command: Command, tmp_path: Path) -> None:
     message = '{"action": "internalctl", "meta": {"var": "/swift/key", "set": "canary-new"}}'
     command("--swiftKey", "canary-old", "--debugToDir", "debug/here", "--msg", message)

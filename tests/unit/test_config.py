@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from pfstorage.backends.http.errors import Mistake
+from pfstorage.backends.http.routes import MAX_CERTIFICATES, trusting
 from pfstorage.cli.flags import build_parser
 from pfstorage.errors import SettingsError
 from pfstorage.server.options import ServerOptions
@@ -19,6 +22,7 @@ from pfstorage.settings.model import Settings, size_of, to_document
 from pfstorage.settings.redaction import MASK
 from pfstorage.settings.sources import from_environment, from_flags, read_settings_file
 from pfstorage.settings.state import StateTree
+from pfstorage.settings.values import MAX_FILE
 
 
 def load(*documents: Any) -> Settings:
@@ -250,6 +254,30 @@ def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, content: bytes
         path.write_bytes(content)
     with pytest.raises(SettingsError, match=r"settings\.json"):
         read_settings_file(path)
+
+
+def test_a_configuration_file_has_a_bound(tmp_path: Path) -> None:
+    path = tmp_path / "settings.json"
+    path.write_bytes(b"{}".ljust(MAX_FILE))
+    assert read_settings_file(path) == {}
+    path.write_bytes(b"{}".ljust(MAX_FILE + 1))
+    with pytest.raises(SettingsError, match=r"settings\.json': it is longer than 1048576 bytes"):
+        read_settings_file(path)
+
+
+def test_the_files_of_tls_have_a_bound(tmp_path: Path) -> None:
+    path = tmp_path / "key.pem"
+    path.write_bytes(b"#" * (MAX_FILE + 1))
+    with pytest.raises(SettingsError, match=r"key\.pem': it is longer than 1048576 bytes"):
+        ServerOptions(tls_cert=str(path), tls_key=str(path)).tls_context()
+
+
+def test_a_file_of_certificates_has_a_bound(tmp_path: Path) -> None:
+    path = tmp_path / "authorities.pem"
+    path.touch()
+    os.truncate(path, MAX_CERTIFICATES + 1)
+    with pytest.raises(Mistake, match=r"authorities\.pem' can't be read: it is longer than 16777216 bytes"):
+        trusting(str(path), False, {})
 
 
 def options_of(*flags: str, **server: Any) -> ServerOptions:

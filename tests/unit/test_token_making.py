@@ -83,3 +83,9 @@ def test_tokens_that_are_made_at_once_are_all_added() -> None:
     for thread in threads:
         thread.join()
     assert [rights_of(token) for token in made] == [Permissions("read")] * 8
+
+
+def test_a_token_is_added_to_a_regular_file_only() -> None:
+    os.mkfifo("tokens")
+    with pytest.raises(SettingsError, match=r"'.*tokens' is not a token file, but a directory or a device"):
+        new_token(path="tokens")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import ipaddress
+import os
 import re
 import ssl
 from collections.abc import Mapping
@@ -15,8 +16,11 @@ from pfstorage.backends.http.errors import TALKING, Mistake
 from pfstorage.runtime.unexpected import is_out_of_descriptors
 from pfstorage.settings.model import Settings, size_of
 from pfstorage.settings.urls import proxy_url
+from pfstorage.settings.values import read_file
 from pfstorage.wire.decoding import decoded
 
+# Bytes of a file of certificates. The authorities of a system take 300 KB.
+MAX_CERTIFICATES = 16 * 1024**2
 # Variables with a file of certificates: that of OpenSSL, then those of requests, which 2.x used.
 _BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
@@ -119,24 +123,30 @@ def trusting(cacert: str, insecure: bool, environ: Mapping[str, str]) -> ssl.SSL
     return context
 
 
-def marked_certificates(path: str) -> str:
-    """Return the text of the file of certificates *path* if it begins with a byte order mark, else "".
+def certificates_text(path: str) -> str:
+    """Return the text of the file of certificates *path* if OpenSSL can't read the file itself, else "".
 
-    OpenSSL silently skips a certificate after such a mark. Raise `OSError`, or `ValueError` for an invalid encoding.
+    OpenSSL silently skips a certificate after a byte order mark, and reads a device such as /dev/zero without end. A
+    pipe can be read only once. Raise `OSError`, or `ValueError` for an invalid encoding and for a file that is too
+    long.
     """
-    data = Path(path).read_bytes() if Path(path).is_file() else b""  # a pipe can be read only once
-    if not data.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    if not os.path.exists(path) or os.path.isdir(path):
         return ""
-    return (
-        decoded(data).encode("ascii", "replace").decode()
-    )  # ssl requires ASCII, but comments may have other characters
+    data = read_file(path, MAX_CERTIFICATES)
+    if data.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        text = decoded(data)
+    else:
+        text = "" if os.path.isfile(path) else data.decode("latin-1")
+    return text.encode(
+        "ascii", "replace"
+    ).decode()  # ssl requires ASCII, but comments may have other characters
 
 
 def _trusting_file(source: str, path: str) -> ssl.SSLContext:
     try:
         if Path(path).is_dir():
             return ssl.create_default_context(capath=path)
-        text = marked_certificates(path)
+        text = certificates_text(path)
         return ssl.create_default_context(cafile=None if text else path, cadata=text or None)
     except ssl.SSLError as e:
         raise Mistake(f"{source}: {path!r} holds no certificates (PEM): {e.reason or e}") from e
