@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import hmac
 import logging
 import os
@@ -60,6 +61,12 @@ class TokenFile:
         self._lock = threading.Lock()
         self._version: _TokenFileVersion | None = None  # None: read the file again
         self._problem = ""
+        self._digest = b""  # of the content that was read last
+        self._reported: tuple[str, bytes] = (
+            "",
+            b"",
+        )  # the last problem in the log, and the digest of its content
+        self._reported_at = 0.0
         self._is_closed = False
         self._restricted: frozenset[bytes] = frozenset()  # tokens with a line in the section of rights
         self._warned: dict[str, set[str]] = {}
@@ -129,7 +136,7 @@ class TokenFile:
     def reload(self) -> None:
         """Read the file again even if it has not changed. Log its errors instead of raising them."""
         with self._lock:
-            self._version, self._problem = None, ""
+            self._version, self._problem, self._reported = None, "", ("", b"")
         try:
             self._read_if_changed()
         except NoDescriptorError as e:  # the next request tries again
@@ -141,6 +148,7 @@ class TokenFile:
             if (version := self._version) is not None and version == _version_of(os.stat(self._path)):
                 return
         with self._lock:
+            self._digest = b""
             try:
                 if self._version is None or self._version != _version_of(os.stat(self._path)):
                     self._read_again()
@@ -161,23 +169,31 @@ class TokenFile:
         if self._problem:
             level = logging.WARNING if self._is_closed else logging.INFO
             log.log(level, "the token file %r is valid again", self._path)
-        self._problem, self._is_closed = "", False
+        self._problem, self._reported, self._is_closed = "", ("", b""), False
 
     def _keep(self, problem: str) -> None:
-        """Keep the previous tokens. Warn once, not for each request, nor while the file is being rewritten."""
-        is_rewritten = self._problem and self._version is None
-        if problem != self._problem and not is_rewritten:
+        """Keep the previous tokens. Warn once of each content of the file, but not while it is being rewritten."""
+        is_rewritten = self._version is None and time.monotonic() - self._reported_at < FRESH_NS / 1e9
+        if (problem, self._digest) != self._reported and not (self._problem and is_rewritten):
             log.warning("the previous tokens stay valid: %s", problem)
-            self._problem = problem
+            self._set_reported(problem)
 
     def _close(self, problem: str) -> None:
-        if problem != self._problem:
+        if (problem, self._digest) != self._reported:
             log.error("no token is valid any more: %s", problem)
-        self._version, self._problem, self._is_closed = None, problem, True
+            self._set_reported(problem)
+        self._version, self._is_closed = None, True
         self._grants = {}
 
+    def _set_reported(self, problem: str) -> None:
+        self._problem = problem
+        self._reported, self._reported_at = (problem, self._digest), time.monotonic()
+
     def _read(self) -> None:
-        text, self._version = _read_token_text(self._path)
+        self._version = None
+        content, self._version = _read_token_file(self._path)
+        self._digest = hashlib.sha256(content).digest()
+        text = _decoded(self._path, content)
         entries, named = read_entries(self._path, text)
         if named is None and any(each.digest in self._restricted for each in entries):
             # The file may be half written. A token that may only read must not be able to write meanwhile.
@@ -219,38 +235,44 @@ def _version_of(status: os.stat_result) -> _TokenFileVersion:
     return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_dev
 
 
-def _read_token_text(path: str) -> tuple[str, _TokenFileVersion | None]:
-    """Return the text of the file, and its version, or None if it has changed just now.
+def _read_token_file(path: str) -> tuple[bytes, _TokenFileVersion | None]:
+    """Return the first `MAX_BYTES` + 1 bytes of the file, and its version, or None if it has changed just now.
 
     Raise `SettingsError`, also if other users can access the file. The checks apply to the file that is read, even if
     another one takes its name meanwhile.
     """
     try:
         for _ in range(READ_ATTEMPTS):
-            text, status, after = _read_once(path)
+            content, status, after = _read_once(path)
             if _version_of(status) == _version_of(after):
                 is_fresh = time.time_ns() - status.st_ctime_ns < FRESH_NS
-                return text, None if is_fresh else _version_of(status)
+                return content, None if is_fresh else _version_of(status)
     except OSError as e:
         if is_out_of_descriptors(e):
             raise
         raise SettingsError(_unreadable(path, e)) from e
+    raise TokenFileError(f"{path!r} is written while it is read: replace it by a new file instead")
+
+
+def _decoded(path: str, content: bytes) -> str:
+    """Return the text of *content*, the start of the file *path*. Raise `TokenFileError`."""
+    if len(content) > MAX_BYTES:
+        raise TokenFileError(f"{path!r} is not a token file: such a file has at most {MAX_BYTES} bytes")
+    try:
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise TokenFileError(
             f"cannot read the tokens in {path!r}: it is not UTF-8; save it as UTF-8"
         ) from None
-    raise TokenFileError(f"{path!r} is written while it is read: replace it by a new file instead")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _read_once(path: str) -> tuple[str, os.stat_result, os.stat_result]:
-    """Return the text of the file, and its status before and after the read."""
-    with open(path, encoding="utf-8-sig", opener=_open_without_waiting) as file:
+def _read_once(path: str) -> tuple[bytes, os.stat_result, os.stat_result]:
+    """Return the start of the file, and its status before and after the read."""
+    with open(path, "rb", opener=_open_without_waiting) as file:
         status = os.fstat(file.fileno())
         _check_status(path, status)
-        text = file.read(MAX_BYTES + 1)  # the size in the status may be wrong
-        if len(text) > MAX_BYTES:
-            raise _token_file_too_large(path)
-        return text, status, os.fstat(file.fileno())
+        return file.read(MAX_BYTES + 1), status, os.fstat(file.fileno())
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
@@ -264,14 +286,8 @@ def _unreadable(path: str, error: OSError) -> str:
 def _check_status(path: str, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise SettingsError(f"{path!r} is not a token file, but a directory or a device: see --tokenPath")
-    if status.st_size > MAX_BYTES:
-        raise _token_file_too_large(path)
     if status.st_mode & _ACCESSIBLE_TO_OTHERS:
         mode = 600 if status.st_uid == os.geteuid() else 640  # the server reads it as a member of its group
         raise SettingsError(
             f"other users can access the tokens in {path!r}: run  chmod {mode} {shlex.quote(path)}"
         )
-
-
-def _token_file_too_large(path: str) -> TokenFileError:
-    return TokenFileError(f"{path!r} is not a token file: such a file has at most {MAX_BYTES} bytes")

@@ -385,7 +385,7 @@ def test_a_change_that_the_status_does_not_show_is_seen_while_the_file_is_fresh(
 
 def test_a_file_that_has_not_changed_is_not_read_again(aged: None, monkeypatch: pytest.MonkeyPatch) -> None:
     file = TokenFile(file_of(INI))
-    monkeypatch.setattr(tokens, "_read_token_text", lambda path: pytest.fail("it was read again"))
+    monkeypatch.setattr(tokens, "_read_token_file", lambda path: pytest.fail("it was read again"))
     assert is_accepted(file, ANN)
 
 
@@ -462,7 +462,44 @@ def test_a_file_that_is_not_valid_leaves_the_old_one_in_force_with_one_warning(
     assert (is_accepted(file, ANN), is_accepted(file, "new-0123456789abcdef")) == (False, True)
 
 
-def test_a_file_that_is_written_line_by_line_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "first", [INI.replace("[AUTH TOKENS]", "[AUTH]"), "x", b"\xff\n", "#" * 2**20 + "\n"]
+)
+@pytest.mark.parametrize("second", [INI.replace("[AUTH TOKENS]", "[TOKENS]"), "yy", b"\xff\xff\n"])
+def test_each_mistake_in_a_file_is_warned_of_once(
+    aged: None, caplog: pytest.LogCaptureFixture, first: str | bytes, second: str | bytes
+) -> None:
+    file = TokenFile(file_of(INI + RIGHTS))
+    for number, text in enumerate((first, second, first), 1):
+        file_of(text)
+        for _ in range(3):
+            assert is_accepted(file, ANN)
+        assert len(caplog.records) == number
+    os.utime("tokens.cfg")
+    assert is_accepted(file, ANN)
+    assert len(caplog.records) == 3
+
+
+def test_a_mistake_is_warned_of_when_the_file_stays_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = TokenFile(file_of(INI + RIGHTS))
+    monkeypatch.setattr(tokens, "FRESH_NS", 60_000_000_000)
+    for text in (b"[AUTH]\n", b"\xff\n"):
+        file_of(text)
+        assert is_accepted(file, ANN)
+    assert len(caplog.records) == 1
+    monkeypatch.setattr(tokens, "FRESH_NS", 0)
+    for _ in range(3):
+        assert is_accepted(file, ANN)
+    assert "it is not UTF-8" in caplog.records[-1].message
+    assert len(caplog.records) == 2
+
+
+def test_a_file_that_is_written_line_by_line_is_warned_of_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tokens, "FRESH_NS", 60_000_000_000)
     whole = INI + RIGHTS
     file = TokenFile(file_of(whole))
     for end in range(len(whole) - 1):
