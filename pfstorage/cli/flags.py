@@ -75,6 +75,34 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _Store(argparse.Action):
+    """Store the value of a flag. An empty value is an error, although argparse accepts it."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if values == "":
+            parser.error(
+                f"{option_string} is empty: give it a value (is a shell variable unset?), or leave it out for the"
+                " default"
+            )
+        self.store(namespace, values)
+
+    def store(self, namespace: argparse.Namespace, value: Any) -> None:
+        setattr(namespace, self.dest, value)
+
+
+class _Append(_Store):
+    """Append the value of a repeatable flag."""
+
+    def store(self, namespace: argparse.Namespace, value: Any) -> None:
+        setattr(namespace, self.dest, [*getattr(namespace, self.dest), value])
+
+
 def _argument(flag: Flag) -> tuple[list[str], dict[str, Any]]:
     """Return the arguments of ``add_argument`` for *flag*."""
     spellings = [*([f"-{flag.short}"] if flag.short else []), f"--{flag.name}"]
@@ -83,11 +111,12 @@ def _argument(flag: Flag) -> tuple[list[str], dict[str, Any]]:
         # None is a setting that was not given
         options |= {"action": "store_true", "default": None if flag.block == "this" else False}
     elif flag.kind == "texts":
-        options |= {"action": "append", "default": [], "metavar": flag.value}
+        options |= {"action": _Append, "default": [], "metavar": flag.value}
     elif flag.choices:
         options["choices"] = flag.choices
     else:
-        options |= {"type": _TYPES.get(flag.kind), "metavar": flag.value}
+        action = "store" if flag.may_be_empty else _Store
+        options |= {"action": action, "type": _TYPES.get(flag.kind), "metavar": flag.value}
     return spellings, options
 
 

@@ -17,7 +17,8 @@ class Flag(NamedTuple):
 
     *value* names the value in the help; a switch has none. *attribute* is the name in the parsed arguments where
     2.x used another one than *name*. *default* is the parsed value of a flag that was not given. *holds* is
-    ``"secret"`` for a secret, and ``"url"`` for a URL that may contain a password.
+    ``"secret"`` for a secret, and ``"url"`` for a URL that may contain a password. *may_be_empty* accepts an empty
+    value, which otherwise is an error: often, it is that of an unset shell variable.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Flag(NamedTuple):
     default: object = None
     variables: tuple[str, ...] = ()
     holds: Literal["", "secret", "url"] = ""
+    may_be_empty: bool = False
 
     @property
     def dest(self) -> str:

@@ -11,7 +11,7 @@ from pfstorage.settings.server_flags import FLAGS_OF_THE_SERVER
 
 FLAGS = (
     # the message
-    Flag("msg", "the message; @FILE reads it from a file, - from stdin", "JSON"),
+    Flag("msg", "the message; @FILE reads it from a file, - from stdin", "JSON", may_be_empty=True),
     Flag(
         "action",
         "the action of a message in two parts, see --args",

@@ -106,12 +106,16 @@ def server_settings(args: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of the server by the names of their flags.
 
     They are those of the parsed flags *args*, else those of the block ``server`` of the file of
-    ``--configFileLoad``. Raise `SettingsError` if the file can't be read, or has a name that `check_names` refuses.
+    ``--configFileLoad``. Raise `SettingsError` if the file can't be read, or has a name that `check_names` refuses,
+    or an empty text or list.
     """
     path = args.get("str_configFileLoad")
     document = read_settings_file(Path(path)) if path else {}
     check_names(document)
     block = document.get(SERVER, {})
+    for name, value in block.items():
+        if value in ("", []) or (isinstance(value, list) and "" in value):
+            raise SettingsError(f"the setting {SERVER}.{name} is empty: set it, or remove it for its default")
     both = {flag.name: args.get(flag.dest) or block.get(flag.name) for flag in SERVER_FLAGS}
     return {name: value for name, value in both.items() if value not in (None, "", [])}
 

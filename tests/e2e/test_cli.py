@@ -335,7 +335,6 @@ def test_flags_that_contradict_each_other_are_refused(command: Command, flags: t
         "http://user:SECRET#x@127.0.0.1:4055",
         "user:SEC://RET@127.0.0.1:4055",
         "ftp://127.0.0.1",
-        "",
     ],
 )
 def test_an_address_that_is_none_is_one_line_without_its_password(command: Command, address: str) -> None:

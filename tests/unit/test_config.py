@@ -16,7 +16,8 @@ from pfstorage.backends.http.routes import MAX_CERTIFICATES, trusting
 from pfstorage.cli.flags import build_parser
 from pfstorage.errors import SettingsError
 from pfstorage.server.options import ServerOptions
-from pfstorage.settings.flags import SERVER_FLAGS
+from pfstorage.settings.flag import Flag
+from pfstorage.settings.flags import FLAGS, SERVER_FLAGS
 from pfstorage.settings.loading import load_settings
 from pfstorage.settings.model import Settings, size_of, to_document
 from pfstorage.settings.redaction import MASK
@@ -256,6 +257,21 @@ def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, content: bytes
         read_settings_file(path)
 
 
+@pytest.mark.parametrize(
+    "flag", [flag for flag in FLAGS if flag.kind != "switch"], ids=lambda flag: flag.name
+)
+def test_an_empty_value_of_a_flag_is_refused(flag: Flag, capsys: pytest.CaptureFixture[str]) -> None:
+    parser, given = build_parser(), [f"--{flag.name}", ""]
+    if flag.name == "msg":  # a client gets a reply to an empty message, too
+        assert parser.parse_args(given).msg == ""
+        return
+    with pytest.raises(SystemExit) as caught:
+        parser.parse_args(given)
+    assert caught.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"--{flag.name}" in line
+
+
 def test_a_configuration_file_has_a_bound(tmp_path: Path) -> None:
     path = tmp_path / "settings.json"
     path.write_bytes(b"{}".ljust(MAX_FILE))
@@ -323,6 +339,9 @@ def test_every_flag_of_the_server_has_a_place_in_its_options() -> None:
         ({"tokenPath": "tokens"}, "--tokenPath needs --enableTokenAuth"),
         ({"tlsCert": "cert.pem"}, "--tlsCert and --tlsKey need each other"),
         ({"corsOrigin": "*"}, "--corsOrigin "),
+        ({"tlsCert": "", "tlsKey": ""}, "the setting server.tlsCert is empty: set it, or remove it"),
+        ({"fsRoot": []}, "the setting server.fsRoot is empty"),
+        ({"fsRoot": ["a", ""]}, "the setting server.fsRoot is empty"),
     ],
 )
 def test_a_wrong_option_of_the_server_is_refused(block: dict[str, Any], text: str) -> None:
