@@ -6,24 +6,21 @@ import argparse
 import contextlib
 import gc
 import json
-import logging
 import os
 import resource
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pfstorage._version import __version__
+from pfstorage.cli.combinations import check_backend, check_combination, warn_of_secrets, warn_of_unused
 from pfstorage.cli.flags import DESCRIPTION, DETAILS, SYNOPSIS, build_parser
 from pfstorage.cli.signals import STATUS_BY_SIGNAL, EndedBySignal, SignalHandlers
 from pfstorage.logs import output
 from pfstorage.runtime.cancellation import CancellationToken
-from pfstorage.settings.flags import FLAGS
-from pfstorage.settings.values import is_reference, read_secret, read_text
+from pfstorage.settings.values import read_secret, read_text
 
 if TYPE_CHECKING:
     from pfstorage.wire.reply import Reply
-
-log = logging.getLogger(__name__)
 
 DONE, FAILED, MALFORMED = 0, 1, 2
 
@@ -51,7 +48,7 @@ def _main(argv: Sequence[str] | None, cancellation: CancellationToken, signals: 
     text = _program_text(parser, options)
     if text is not None:
         return DONE if output.print_text(text) else FAILED
-    _check_combination(parser, options)
+    check_combination(parser, options)
     if options.server:
         signals.ignore_hangup()
     return _run(parser, options, cancellation, signals)
@@ -66,67 +63,6 @@ def _program_text(parser: argparse.ArgumentParser, options: argparse.Namespace) 
     if options.desc or options.synopsis:
         return "\n\n".join([DESCRIPTION, SYNOPSIS, *([DETAILS] if options.desc else [])])
     return None
-
-
-def _warn_of_secrets(options: argparse.Namespace) -> None:
-    """Warn of each secret in a flag: every user of this host can read it there (``ps``)."""
-    from pfstorage.settings.redaction import without_password
-
-    for flag in FLAGS:
-        value = getattr(options, flag.dest) if flag.holds else None
-        if not value or is_reference(value):
-            continue
-        if flag.holds == "secret":
-            variables = f", set {flag.variables[0]}" if flag.variables else ""
-            log.warning(
-                "every user of this host can read --%s in the list of processes: give @FILE%s",
-                flag.name,
-                variables,
-            )
-        elif without_password(value) != value:
-            instead = f": set {flag.setting} in the file of --configFileLoad" if flag.setting else ""
-            log.warning(
-                "every user of this host can read the password in --%s in the list of processes%s",
-                flag.name,
-                instead,
-            )
-
-
-_LOCAL_STORE = (
-    "str_type",
-    "storeBase",
-    "ipSwift",
-    "portSwift",
-    "swiftAuthUrl",
-    "swiftUsername",
-    "swiftContainer",
-)
-
-
-def _check_combination(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Refuse flags that have no effect together with other flags."""
-    sources = [options.msg is not None, bool(options.str_action), options.b_test, options.server]
-    if sum(sources) > 1:
-        parser.error("--msg, --action, --test and --server exclude each other; give one")
-    if options.rights or options.prefix is not None or options.expires:
-        parser.error("--rights, --prefix and --expires go with --makeToken")
-    if options.str_args and not options.str_action:
-        parser.error("--args goes with --action")
-    if options.remote is not None:
-        _check_server(parser, options.remote)
-    if options.remote and (options.server or any(getattr(options, name) for name in _LOCAL_STORE)):
-        parser.error(
-            "--remote sends the message to a server that has its own store: leave out the store's flags"
-        )
-
-
-def _check_server(parser: argparse.ArgumentParser, address: str) -> None:
-    from pfstorage.settings.urls import server_url
-
-    try:
-        server_url(address)
-    except ValueError as e:
-        parser.error(f"--remote: {e}")
 
 
 def _run(
@@ -145,7 +81,7 @@ def _run(
     from pfstorage.wire.reply import Reply
 
     console.set_up_logging(1 if options.verbosity is None else options.verbosity, options.logFormat)
-    _warn_of_secrets(options)
+    warn_of_secrets(options)
     _take_all_descriptors()
     try:
         message = _message_of_flags(options)
@@ -154,6 +90,8 @@ def _run(
         options.swiftKey = read_secret("--swiftKey", key_source)
         options.authToken = read_secret("--authToken", options.authToken)
         handler = StoreHandler.from_args(vars(options), name="pfstorage", version=__version__)
+        check_backend(parser, options, handler.settings.type)
+        warn_of_unused(options)
         if options.str_configFileSave:
             document = to_document(handler.settings, with_secrets=options.saveSecrets)
             server = server_settings(vars(options))

@@ -19,7 +19,15 @@ FLAGS = (
         attribute="str_action",
         default="",
     ),
-    Flag("args", "the meta of --action", "JSON", attribute="str_args", default=""),
+    Flag(
+        "args",
+        "the meta of --action",
+        "JSON",
+        attribute="str_args",
+        default="",
+        needs=("action",),
+        is_refused_alone=True,
+    ),
     Flag("remote", "send the message to this pfstorage server", "HOST:PORT", holds="url"),
     Flag(
         "authToken",
@@ -27,6 +35,7 @@ FLAGS = (
         "TOKEN",
         default="",
         holds="secret",
+        needs=("remote",),
     ),
     # the store
     Flag(
@@ -76,19 +85,28 @@ FLAGS = (
         "swift.container_name",
         variables=("SWIFT_CONTAINER_NAME",),
     ),
-    Flag("httpProxy", "the HTTP proxy for requests to the store", "HOST:PORT", "this.httpProxy", holds="url"),
+    Flag(
+        "httpProxy",
+        "the HTTP proxy for requests to the store",
+        "HOST:PORT",
+        "this.httpProxy",
+        holds="url",
+        is_for_remote=True,
+    ),
     Flag(
         "caCert",
         "trust the certificate authorities in FILE (PEM)",
         "FILE",
         "swift.cacert",
         variables=("OS_CACERT",),
+        is_for_remote=True,
     ),
     Flag(
         "insecure",
         "do not verify certificates: others on the network can read keys and change files",
         setting="this.insecure",
         kind="switch",
+        is_for_remote=True,
     ),
     Flag(
         "allowPlainStorage",
@@ -142,7 +160,12 @@ FLAGS = (
     # the program
     Flag("configFileLoad", "read settings from FILE", "FILE", attribute="str_configFileLoad", default=""),
     Flag("configFileSave", "write the settings to FILE", "FILE", attribute="str_configFileSave", default=""),
-    Flag("saveSecrets", "write secrets to the file of --configFileSave, too", kind="switch"),
+    Flag(
+        "saveSecrets",
+        "write secrets to the file of --configFileSave, too",
+        kind="switch",
+        needs=("configFileSave",),
+    ),
     Flag(
         "debugToDir",
         "write each message and its reply to DIR, secrets masked",
@@ -157,6 +180,7 @@ FLAGS = (
         "this.verbosity",
         "integer",
         short="v",
+        is_for_remote=True,
     ),
     Flag(
         "test",

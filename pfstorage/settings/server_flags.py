@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pfstorage.settings.flag import Flag
+from pfstorage.settings.flag import SERVER_OR_SAVED, Flag
 
 FLAGS_OF_THE_SERVER = (
     Flag("server", "serve messages over HTTP", kind="switch", short="s"),
@@ -11,6 +11,7 @@ FLAGS_OF_THE_SERVER = (
         "serve until stopped; without it, the server answers one request and ends",
         kind="switch",
         attribute="b_forever",
+        needs=("server",),
     ),
     Flag(
         "ipSelf",
@@ -18,8 +19,16 @@ FLAGS_OF_THE_SERVER = (
         "HOST",
         "this.ipSelf",
         variables=("HOST_IP",),
+        needs=SERVER_OR_SAVED,
     ),
-    Flag("portSelf", "the port to serve at (default 4055)", "PORT", "this.portSelf", "integer"),
+    Flag(
+        "portSelf",
+        "the port to serve at (default 4055)",
+        "PORT",
+        "this.portSelf",
+        "integer",
+        needs=SERVER_OR_SAVED,
+    ),
     Flag(
         "enableTokenAuth",
         "accept only clients with a token of --tokenPath",
@@ -33,6 +42,7 @@ FLAGS_OF_THE_SERVER = (
         "FILE",
         "server.tokenPath",
         default="",
+        needs=(*SERVER_OR_SAVED, "makeToken"),
     ),
     Flag("makeToken", "print a new token; with --tokenPath, add its hash to FILE", kind="switch"),
     Flag(
@@ -40,9 +50,24 @@ FLAGS_OF_THE_SERVER = (
         "the permissions of the new token (default write)",
         choices=("read", "write", "admin"),
         default="",
+        needs=("makeToken",),
+        is_refused_alone=True,
     ),
-    Flag("prefix", "the prefix of the keys that the new token is for (default all keys)", "PREFIX"),
-    Flag("expires", "the end of the new token, like 2030-12-31 or 2030-12-31T18:00Z", "WHEN", default=""),
+    Flag(
+        "prefix",
+        "the prefix of the keys that the new token is for (default all keys)",
+        "PREFIX",
+        needs=("makeToken",),
+        is_refused_alone=True,
+    ),
+    Flag(
+        "expires",
+        "the end of the new token, like 2030-12-31 or 2030-12-31T18:00Z",
+        "WHEN",
+        default="",
+        needs=("makeToken",),
+        is_refused_alone=True,
+    ),
     Flag(
         "allowAnonymous",
         "accept clients without a token at an address that is not a loopback one",
@@ -155,6 +180,7 @@ FLAGS_OF_THE_SERVER = (
         setting="server.logFormat",
         choices=("text", "json"),
         default="",
+        needs=(),
     ),
     Flag(
         "graceSeconds",
@@ -169,5 +195,6 @@ FLAGS_OF_THE_SERVER = (
         setting="this.httpResponse",
         kind="switch",
         attribute="b_httpResponse",
+        needs=SERVER_OR_SAVED,
     ),
 )

@@ -345,6 +345,60 @@ def test_an_address_that_is_none_is_one_line_without_its_password(command: Comma
     assert not any(text in done.stderr for text in ("SEC", "RET", "user"))
 
 
+@pytest.mark.parametrize("kind", [(), ("--type", "swift"), ("--type", "memory")])
+def test_the_directory_of_a_store_is_refused_with_another_store(
+    command: Command, kind: tuple[str, ...]
+) -> None:
+    for more in (("--msg", LS), ("--server", "--portSelf", "0"), ("--configFileSave", "s.json")):
+        done = command("--storeBase", "store", *kind, *more)
+        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+        assert "--storeBase goes with --type filesystem" in done.stderr
+        assert "add --type filesystem" in done.stderr
+
+
+def test_the_directory_of_a_store_may_replace_that_of_the_configuration(
+    filled: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "s.json").write_text('{"this": {"type": "filesystem"}, "filesystem": {"store_base": "x"}}')
+    done = filled("--configFileLoad", "s.json", "--storeBase", "store", "--msg", LS, "-v", "1")
+    assert json.loads(done.stdout)["ls"] == [{"name": "s/a.txt"}]
+    assert "WARNING" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "warning"),
+    [
+        (("--authToken", "@token"), "--authToken has no effect without --remote"),
+        (
+            ("--tlsCert", "c", "--fsRoot", "d", "--stateDir", "e", "--portSelf", "1"),
+            "--portSelf, --tlsCert, --fsRoot and --stateDir have no effect without --server or --configFileSave",
+        ),
+        (("--tokenPath", "f"), "--tokenPath has no effect without --server, --configFileSave or --makeToken"),
+        (("--forever",), "--forever has no effect without --server"),
+        (("--swiftContainer", "c"), "the store of --type memory does not use --swiftContainer"),
+        (("--logFormat", "text", "--workers", "3"), None),
+        (("--fsRoot", "a", "--swiftContainer", "c", "--configFileSave", "s.json"), None),
+    ],
+)
+def test_flags_without_effect_are_named_in_one_line(
+    command: Command, tmp_path: Path, flags: tuple[str, ...], warning: str | None
+) -> None:
+    (tmp_path / "token").write_text("0123456789abcdef")
+    done = command("--type", "memory", "--test", *flags)
+    warnings = [line.partition(" WARNING ")[2] for line in done.stderr.splitlines() if "WARNING" in line]
+    assert (done.returncode, warnings) == (0, [warning] if warning else [])
+
+
+def test_the_settings_of_a_transfer_have_no_effect_on_a_server(command: Command) -> None:
+    flags = ("--workers", "3", "--caCert", __file__, "--authToken", "@/dev/stdin", "--forever")
+    done = command("--remote", "127.0.0.1:9", "--action", "ls", *flags, stdin="0123456789abcdef")
+    warnings = [line.partition(" WARNING ")[2] for line in done.stderr.splitlines() if "WARNING" in line]
+    assert warnings == [
+        "--forever has no effect without --server",
+        "--workers has no effect with --remote",
+    ]
+
+
 @pytest.mark.parametrize("text", ["", "{bad"])
 def test_a_malformed_message_is_answered_in_json_for_each_flag(command: Command, text: str) -> None:
     for flags in (("--msg", text), ("--action", "ls", "--args", text or "[")):
