@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pfstorage.errors import SettingsError
 from pfstorage.settings.flags import SERVER_FLAGS
 from pfstorage.settings.model import BLOCKS, CommonSettings, Document
-from pfstorage.wire.fields import camel_case, known_names, snake_case
+from pfstorage.wire.fields import camel_case, known_names, snake_case, without_style
 
 SERVER = "server"
 # The names of the settings in each block.
@@ -68,11 +68,7 @@ def _unknown_block(block: str) -> SettingsError:
 
 def _same(name: str, known: Iterable[str]) -> str:
     """Return the name of *known* that differs from *name* only in case, ``_`` and ``-``, or ""."""
-    return next((each for each in known if _folded(each) == _folded(name)), "")
-
-
-def _folded(name: str) -> str:
-    return name.replace("_", "").replace("-", "").lower()
+    return next((each for each in known if without_style(each) == without_style(name)), "")
 
 
 def _quoted(block: str, name: str) -> str:

@@ -92,6 +92,15 @@ def snake_case(name: str) -> str:
     return name
 
 
+def without_style(name: str) -> str:
+    """Return *name* in lower case without ``_`` and ``-``: two names with the same result are easily confused.
+
+    >>> without_style("dry_run") == without_style("dryRun")
+    True
+    """
+    return name.replace("_", "").replace("-", "").lower()
+
+
 def read_fields(
     cls: type[T], values: Mapping[str, object], naming: Naming = camel_case
 ) -> tuple[T, list[str]]:

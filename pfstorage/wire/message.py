@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from pfstorage.errors import MessageError
 from pfstorage.wire.decoding import decode_json
-from pfstorage.wire.fields import BoundError, FieldError, known_names, read_fields
+from pfstorage.wire.fields import BoundError, FieldError, known_names, read_fields, without_style
 
 T = TypeVar("T")
 # A reply names this many unknown keys of a message, and counts further ones: a reply must not be much longer than its
@@ -78,12 +78,12 @@ def read_meta(cls: type[T], message: Message) -> tuple[T, list[str]]:
         return meta, []
     known = known_names(cls)
     names = ", ".join(known)
-    intended = {_folded(name): name for name in known}
+    intended = {without_style(name): name for name in known}
     for key in surplus:
-        if name := intended.get(_folded(key)):  # without this error, "dryrun" would move files
+        if name := intended.get(without_style(key)):  # without this error, "dryrun" would move files
             raise MessageError(f"{message.action} knows no meta {key[:80]!r}: it is called {name!r}")
     for key in message.other:
-        if name := intended.get(_folded(key)):
+        if name := intended.get(without_style(key)):
             raise MessageError(f"{name!r} is outside of 'meta': {message.action} takes it in 'meta'")
     warnings = itertools.chain(
         (f"{message.action} knows no meta {key[:80]!r} (it knows {names})" for key in surplus),
@@ -92,10 +92,6 @@ def read_meta(cls: type[T], message: Message) -> tuple[T, list[str]]:
     named = list(itertools.islice(warnings, MAX_KEY_WARNINGS))
     more = len(surplus) + len(message.other) - len(named)
     return meta, [*named, f"and {more} more of the kind"] if more else named
-
-
-def _folded(name: str) -> str:
-    return name.replace("_", "").replace("-", "").lower()
 
 
 def _kind(content: object) -> str:
