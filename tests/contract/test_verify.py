@@ -73,6 +73,19 @@ def test_extra_files_are_not_a_failure(pulled: Storage, tmp_path: Path) -> None:
     assert verdict(run(pulled, "objVerify", **PULL)) == (True, len(TREE), [], [], ["out/more"])
 
 
+def test_files_that_a_push_left_out_are_extra(storage: Storage, tmp_path: Path) -> None:
+    long_path = "/".join(["long" * 20] * 13)
+    root = write_tree(tmp_path / "data", {"a": b"old", "new": b"new", "x.tmp": b"x", long_path: b"l"})
+    os.utime(root / "a", (1, 1))
+    (root / os.fsdecode(b"\xff")).write_bytes(b"?")
+    reply = run(storage, "objPut", **PUT, stable=1800, exclude=["*.tmp"], audit=True)
+    assert reply["audit"]["same"] == 1
+    reply = run(storage, "objVerify", fromLocation="s", mapLocationOver="data", sure=True)
+    assert (reply["status"], reply["same"]) == (True, 1)
+    left_out = (long_path, "new", "x.tmp", os.fsdecode(b"\xff"))
+    assert list(reply["extra"]) == [f"data/{name}" for name in left_out]
+
+
 def test_all_files_of_a_missing_directory_are_missing(pulled: Storage) -> None:
     reply = run(pulled, "objVerify", fromLocation="s", mapLocationOver="nowhere")
     assert verdict(reply) == (False, 0, [], [f"s/{name}" for name in sorted(TREE)], [])
