@@ -15,6 +15,7 @@ from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.settings.model import size_of
 from pfstorage.transfer import Options, TransferContext, TransferReport
 from pfstorage.wire.fields import Schema
+from pfstorage.wire.packed import PackedStrings
 from pfstorage.wire.reply import Reply
 
 OVERWRITE = ("changed", "always", "never")
@@ -23,6 +24,8 @@ MAX_JID_LENGTH = 200
 MAX_SHARD_LENGTH = 19
 # characters of the locations of all items in a fileList: each item repeats the location
 MAX_LOCATION_TEXT = 32 * 1024 * 1024
+# paths of files that did not fail, in each list of a summary
+MAX_SUMMARY_PATHS = 20
 GLOBS: Schema = {
     "maxItems": MAX_GLOBS,
     "items": {"type": "string", "minLength": 1, "maxLength": MAX_GLOB_LENGTH},
@@ -124,6 +127,16 @@ def make_transfer_context(
 def body_if_empty(meta: MoveMeta, text: str) -> dict[str, Any]:
     """Return the outcome if no file was selected. It is no failure for one of several shards."""
     return {"status": True} if meta.shard else {"status": False, "msg": text}
+
+
+def path_list(name: str, paths: PackedStrings, meta: MoveMeta) -> dict[str, Any]:
+    """Return the member *name* of a reply: *paths* that are no failures.
+
+    A summary has the first `MAX_SUMMARY_PATHS`. If there are more, ``<name>Count`` is their number.
+    """
+    if meta.reply == "full" or len(paths) <= MAX_SUMMARY_PATHS:
+        return {name: paths}
+    return {name: paths[:MAX_SUMMARY_PATHS], f"{name}Count": len(paths)}
 
 
 def transfer_reply(

@@ -15,7 +15,13 @@ from pfstorage.actions.audit import audit_body
 from pfstorage.actions.context import ActionContext, Upload
 from pfstorage.actions.known import known_objects, with_known
 from pfstorage.actions.listing import prepended
-from pfstorage.actions.options import MoveMeta, check_location_text, make_transfer_context, transfer_reply
+from pfstorage.actions.options import (
+    MoveMeta,
+    check_location_text,
+    make_transfer_context,
+    path_list,
+    transfer_reply,
+)
 from pfstorage.actions.registry import action
 from pfstorage.backends.contract import Attributes, Source
 from pfstorage.errors import (
@@ -113,7 +119,7 @@ def _push(context: ActionContext, meta: PutMeta, local_access: LocalAccess) -> R
     localpath = meta.put_spec if is_tree else os.path.dirname(_first_path(meta))
     reply = transfer_reply(report, meta, {"localpath": localpath}, audit)
     if meta.stable:
-        reply.body["unstable"] = report.unstable
+        reply.body |= path_list("unstable", report.unstable, meta)
     return reply
 
 

@@ -7,7 +7,7 @@ import functools
 from pfstorage.actions.audit import audit_body
 from pfstorage.actions.choice import ObjectChoice, PullMeta, choose, choose_unlisted, selected_storage
 from pfstorage.actions.context import ActionContext
-from pfstorage.actions.options import body_if_empty, make_transfer_context
+from pfstorage.actions.options import body_if_empty, make_transfer_context, path_list
 from pfstorage.actions.pull import NO_OBJECT_SELECTED
 from pfstorage.actions.registry import action
 from pfstorage.local import LocalAccess
@@ -52,4 +52,5 @@ def _verify(context: ActionContext, meta: PullMeta, local_access: LocalAccess) -
     if comparison.error and not comparison.count:
         raise comparison.error
     paths = {"localpath": choice.target.path, "currentWorkingDir": choice.target.cwd}
-    return Reply({**body, "extra": extra, **paths}, comparison.error, partial_error=comparison.first_error)
+    body |= {**path_list("extra", extra, meta), **paths}
+    return Reply(body, comparison.error, partial_error=comparison.first_error)

@@ -100,6 +100,21 @@ def test_a_push_of_recent_files_only_is_not_a_failure(
         assert run(storage, "objPut", **{**PUT, "stable": 0})["bytes"] == 11
 
 
+def test_a_summary_names_few_unstable_or_extra_files(storage: Storage, tmp_path: Path) -> None:
+    paths = [f"data/{number}" for number in range(10, 50)]
+    write_tree(tmp_path, {**dict.fromkeys(paths, b"new"), "data/old": b"old"})
+    age("data/old", HOUR)
+    full = run(storage, "objPut", **PUT)
+    summary = run(storage, "objPut", **PUT, reply="summary")
+    assert full["unstable"] == paths
+    assert "unstableCount" not in full
+    assert (summary["unstable"], summary["unstableCount"], summary["files"]) == (paths[:20], 40, 1)
+    verify = {"fromLocation": "s", "mapLocationOver": "data"}
+    assert run(storage, "objVerify", **verify)["extra"] == paths
+    reply = run(storage, "objVerify", **verify, reply="summary")
+    assert (reply["status"], reply["extra"], reply["extraCount"]) == (True, paths[:20], 40)
+
+
 def test_an_audit_ignores_unstable_files(storage: Storage, tree: Path) -> None:
     reply = run(storage, "objPut", **PUT, audit=True)
     assert reply["status"] is True
