@@ -62,6 +62,12 @@ def require_write(permissions: Permissions, key: str) -> None:
     _require_permitted(permissions, key)
 
 
+def require_some(permissions: Permissions, prefix: str) -> None:
+    """Raise `PermissionDeniedError` if *permissions* allow no key that begins with *prefix*."""
+    if not permissions.prefix.startswith(prefix):
+        _require_permitted(permissions, prefix)
+
+
 def _require_permitted(permissions: Permissions, key: str) -> None:
     if not permissions.allows_key(key):
         raise PermissionDeniedError(
@@ -109,8 +115,8 @@ class ScopedStorage:
         delimiter: str = "",
     ) -> Iterator[ObjectInfo]:
         """Yield only permitted rows. A *prefix* shorter than the permitted one lists all of those."""
-        permitted = self._permissions.prefix
-        start = permitted if permitted.startswith(prefix) else self._require_key(prefix)
+        require_some(self._permissions, prefix)
+        start = max(prefix, self._permissions.prefix, key=len)
         rows = self._storage.list(
             start, start_after=start_after, stop_before=stop_before, limit=limit, delimiter=delimiter
         )

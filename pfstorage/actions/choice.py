@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from pfstorage.access.scoped import require_some
 from pfstorage.actions.audit import local_files, with_extra_files
 from pfstorage.actions.context import ActionContext
 from pfstorage.actions.listing import is_listing_denied, location_in, prefix_in, prepended
@@ -16,7 +17,14 @@ from pfstorage.actions.target import Target, refusal, resolve_link
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.errors import MessageError
 from pfstorage.keys.collisions import Collisions
-from pfstorage.keys.mapping import check_location, join, normal_location, relative_to, without_dot
+from pfstorage.keys.mapping import (
+    check_location,
+    join,
+    normal_location,
+    normal_prefix,
+    relative_to,
+    without_dot,
+)
 from pfstorage.keys.selection import Selection
 from pfstorage.local import LocalAccess
 from pfstorage.transfer import Failure, Plan, Transfer, TransferContext, TransferReport, pull
@@ -56,6 +64,20 @@ class PullMeta(MoveMeta):
                 "meta 'fileList' has an empty name, which would mean all objects: name each object"
             )
         check_location_text(len(self.file_list), self.prepend_bucket_path, self.map_location_over)
+
+    def check_access(self, context: ActionContext) -> None:
+        if self.file_list is not None:
+            check_location(prepended(self.prepend_bucket_path, ""))
+        elif self.path is not None:
+            prefix = normal_prefix(prepended(self.prepend_bucket_path, without_dot(self.path)))
+            require_some(context.principal.permissions, prefix)
+        else:
+            location = normal_location(prepended(self.prepend_bucket_path, self.from_location))
+            require_some(context.principal.permissions, location)
+        paths = {self.map_location_over, *(item.to for item in self.file_list or ())}
+        with LocalAccess(context.request.roots) as local_access:
+            for path in filter(None, paths):
+                local_access.check_access(path.rstrip("/") or "/")
 
 
 class ObjectChoice(Protocol):

@@ -52,6 +52,8 @@ def submit(context: ActionContext, message: Message, meta: LongMeta) -> Reply:
     jobs = _jobs_of(context)
     if context.request.upload:
         raise MessageError("the file of a message is stored at once: leave out 'async'")
+    if not (meta.jid and _is_known(jobs, meta.jid, context.principal.owner)):
+        meta.check_access(context)
     request = JobRequest(
         {"action": message.action, "meta": _meta_of_job(message, meta)},
         context.principal.owner,
@@ -62,6 +64,14 @@ def submit(context: ActionContext, message: Message, meta: LongMeta) -> Reply:
     if not jobs.is_persistent:
         context.warn("the job is lost when the server ends: start the server with --stateDir to keep jobs")
     return Reply({"status": True, "job": jobs.submit(request)}, is_accepted=True)
+
+
+def _is_known(jobs: JobScheduler, jid: str, owner: str) -> bool:
+    try:
+        jobs.find(jid, owner)
+    except UnknownJobError:
+        return False
+    return True
 
 
 def _origin(context: ActionContext) -> Origin:

@@ -45,6 +45,12 @@ class LongMeta:
         if not self.jid.isprintable():
             raise MessageError("meta 'jid' takes printable characters")
 
+    def check_access(self, context: ActionContext) -> None:
+        """Raise the errors for which the action refuses the whole message without a look at the store or the disk.
+
+        A message that becomes a job is checked by this before its reply.
+        """
+
 
 @dataclass(frozen=True)
 class MoveMeta(LongMeta):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pfstorage.access.permissions import Permissions
-from pfstorage.access.scoped import require_write
+from pfstorage.access.scoped import require_some, require_write
 from pfstorage.actions.audit import audit_body
 from pfstorage.actions.context import ActionContext, Upload
 from pfstorage.actions.known import known_objects, with_known
@@ -65,6 +65,8 @@ MAX_STABLE_SECONDS = 366 * 24 * 3600
 # the text of 2.x
 NOTHING_SELECTED = "No valid file list generated"
 
+NO_UPLOAD = "meta 'toObject' needs a file: send a multipart form with the fields d_msg and local"
+
 
 @dataclass(frozen=True)
 class PutMeta(MoveMeta):
@@ -88,6 +90,20 @@ class PutMeta(MoveMeta):
                 "meta 'stable' is for local files, not for the file of the message; leave it out"
             )
         check_location_text(len(self.file_list), self.prepend_bucket_path, self.in_location)
+
+    @property
+    def location(self) -> str:
+        """The leading part of the keys. Raise `InvalidKeyError` if it is too long."""
+        return check_location(normal_location(prepended(self.prepend_bucket_path, self.in_location)))
+
+    def check_access(self, context: ActionContext) -> None:
+        if self.to_object:
+            raise MessageError(NO_UPLOAD)
+        location = self.location
+        require_some(context.principal.permissions, f"{location}/" if location else "")
+        if self.put_spec:
+            with LocalAccess(context.request.roots) as local_access:
+                local_access.check_access(self.put_spec)
 
 
 _PUT_TEXT = "Store a tree, a file, a list of files, or the file that the sender attached to the message."
@@ -211,7 +227,7 @@ def _to_items(
     found: Iterable[FoundFile], meta: PutMeta, local_access: LocalAccess
 ) -> Iterator[Transfer | Failure]:
     selection, cwd, names = meta.selection, local_access.cwd_if_any, local_access.names
-    location = check_location(normal_location(prepended(meta.prepend_bucket_path, meta.in_location)))
+    location = meta.location
     if location and meta.in_location.endswith("/"):
         location += "/"  # so that no file can take the name of the location
     for each in found:
@@ -267,9 +283,7 @@ def _reject_duplicates(plan: Iterable[Transfer | Failure]) -> Iterator[Transfer 
 def _store_upload(context: ActionContext, meta: PutMeta) -> Reply:
     upload = context.request.upload
     if upload is None:
-        raise MessageError(
-            "meta 'toObject' needs a file: send a multipart form with the fields d_msg and local"
-        )
+        raise MessageError(NO_UPLOAD)
     upload.used = True
     if meta.audit:
         raise MessageError("meta 'audit' is for local files, which can be read again; leave it out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Sequence
@@ -115,6 +116,11 @@ class LocalAccess:
             position, names = self._find_start(path)
             directory = self._directory(path, position, names[:-1])
             return ResolvedPath(path, *self._follow(path, directory, names[-1:], follow=follow))
+
+    def check_access(self, path: str) -> None:
+        """Raise `ForbiddenError` if *path* is not allowed. Ignore other errors."""
+        with contextlib.suppress(LocalFileError):
+            self.resolve(path)
 
     def directory(self, path: str, *, keeps_open: bool = True) -> tuple[LocalTree, Parts]:
         """Return a tree that contains the directory *path*, and the parts of *path* in this tree.

@@ -210,7 +210,9 @@ def test_a_job_has_the_permissions_of_its_owner() -> None:
         jobs = JobScheduler(handler.job_runner(RequestContext(Principal(is_trusted=True, is_anonymous=True))))
         jobs.start()
         context = RequestContext(Principal(Permissions("write", "chris/"), owner="ann"), jobs=jobs)
-        reply = handler.run({"action": "objPull", "meta": {**PULL, "async": True}}, context)
+        reply = handler.run(
+            {"action": "objPull", "meta": {**PULL, "fromLocation": "chris", "async": True}}, context
+        )
         handler.run({"action": "jobStatus", "meta": {"job": reply["job"], "wait": 30}}, context)
         jobs.close(10)
     [worked] = [each for each in seen if each is not context]
