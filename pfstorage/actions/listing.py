@@ -258,7 +258,7 @@ def _head_object(storage: Storage, key: str) -> ObjectInfo:
     plain = normal_prefix(key)
     try:
         return storage.head(key)
-    except (NotFoundError, InvalidKeyError):
+    except (NotFoundError, InvalidKeyError, PermissionDeniedError):  # a token may only read *plain*
         if plain in (key, ""):
             raise
         return storage.head(plain)

@@ -126,6 +126,22 @@ def test_a_token_with_a_prefix_accepts_all_spellings(storage: Storage, tmp_path:
     assert keys(storage) == ["k/w/a", "k/w/d/b"]
 
 
+@pytest.mark.parametrize("action", ["objExists", "objStat"])
+def test_a_token_with_a_prefix_names_an_object_in_all_spellings(storage: Storage, action: str) -> None:
+    for key in ("k/w/a", "k/w2/a"):
+        storage.put(key, io.BytesIO(b"x"), 1)
+    context = RequestContext(Principal(Permissions("read", "k/w/")))
+
+    def ask_for(key: str) -> dict[str, Any]:
+        return StoreHandler(storage).run({"action": action, "meta": {"obj": key}}, context)
+
+    for key in ("k/w/a", "/k/w/a", "k//w/a", "./k/w/a", "//k/./w//a"):
+        assert (ask_for(key)["status"], ask_for(key)["objPath"]) == (True, "k/w/a")
+    for key in ("/k/w2/a", "k/w2/a", "/", "/k/w2/nothing"):
+        assert ask_for(key)["error"]["type"] == "PermissionDeniedError", key
+    assert ask_for("/k/w/../w2/a")["error"]["type"] == "InvalidKeyError"
+
+
 def test_callers_of_2_x_follow_the_rule(tmp_path: Path) -> None:
     write_tree(tmp_path / "data", TREE)
     args = {"str_type": "filesystem", "storeBase": str(tmp_path / "store")}
