@@ -150,7 +150,9 @@ class ListedObjects:
                 collisions = Collisions(self.target.folds_names())
             item = self.target.plan(row)
             if isinstance(item, Transfer):
-                reason = collisions.check(self.target.relative_path(row.key) or "", row.is_directory)
+                # an object and objects below its key collide, wherever the file is
+                path = self.target.relative_path(row.key, is_directory=True) or ""
+                reason = collisions.check(path, row.is_directory)
                 item = refusal(item, reason) if reason else item
             yield item
 

@@ -259,7 +259,7 @@ class NamedObjects:
     def _files_of(
         self, target: Target, location: str, cancellation: CancellationToken
     ) -> Iterator[LocalFile]:
-        path = target.relative_path(location)
+        path = target.relative_path(location, is_directory=True)
         if path is None:
             return iter(())
         root = join(target.root, path) if path else target.root

@@ -42,14 +42,21 @@ class Target:
         """The directory that contains all files."""
         return self.root if self.over else join(self.cwd, self.location)
 
-    def relative_path(self, key: str) -> str | None:
-        """Return the path of *key* relative to the root, or None if *key* is not below the location."""
+    def relative_path(self, key: str, *, is_directory: bool = False) -> str | None:
+        """Return the path of *key* relative to the root, or None if *key* is not below the location.
+
+        The path of the location itself is "", because the root is its file, or with *is_directory*, its directory. A
+        root with a final slash is always a directory, and the file in it has the last component of the location.
+        """
         rest = relative_to(key, self.location)
-        return key if rest is not None and not self.over else rest
+        if rest is None or not self.over:
+            return rest if rest is None else key
+        is_inside = not rest and not is_directory and self.over.endswith("/")
+        return key.removesuffix("/").rpartition("/")[2] if is_inside else rest
 
     def transfer(self, row: ObjectInfo) -> Transfer:
         """Return the transfer of *row* to its file. Raise `InvalidKeyError` if its key can't be a file."""
-        rest = self.relative_path(row.key)
+        rest = self.relative_path(row.key, is_directory=row.is_directory)
         if rest is None:
             raise InvalidKeyError(f"{row.key!r} is not below fromLocation {self.location!r}", key=row.key)
         if rest:
@@ -69,7 +76,8 @@ class Target:
         try:
             return self.transfer(row)
         except InvalidKeyError as e:
-            return Failure(row.key, join(self.root, self.relative_path(row.key) or ""), e)
+            rest = self.relative_path(row.key, is_directory=row.is_directory)
+            return Failure(row.key, join(self.root, rest or ""), e)
 
     def selects(self, selection: Selection, key: str) -> bool:
         """Return whether *selection* includes *key*. Globs are matched with its path relative to the location."""

@@ -246,6 +246,25 @@ def test_one_object_is_pulled_to_one_file(pacs: Storage, tmp_path: Path) -> None
     assert read_tree(tmp_path) == {"here/mine.dcm": key.encode()}
 
 
+@pytest.mark.parametrize("more", [{}, {"path": "k/a.dcm"}, {"fileList": ["k/a.dcm"]}, {"audit": True}])
+@pytest.mark.parametrize("over", ["here/", "./here//", "new/here/"])
+def test_a_target_with_a_final_slash_is_a_directory(
+    storage: Storage, tmp_path: Path, over: str, more: dict[str, Any]
+) -> None:
+    put(storage, "k/a.dcm", "k/b/a.dcm", "k/c")
+    (tmp_path / "here").mkdir()
+    meta = {"fromLocation": "k/a.dcm", "mapLocationOver": over, **more}
+    for action in ("objPull", "objVerify"):
+        assert run(storage, action, **meta)["status"] is True
+    directory = over.rstrip("/")
+    assert read_tree(tmp_path / directory) == {"a.dcm": b"k/a.dcm"}
+    (tmp_path / directory / "more").write_bytes(b"x")
+    assert run(storage, "objVerify", **meta)["missing"] == []
+    # a location is mapped as without the slash
+    run(storage, "objPull", fromLocation="k/b", mapLocationOver=over)
+    assert (tmp_path / directory / "a.dcm").read_bytes() == b"k/b/a.dcm"
+
+
 def test_the_dialect_of_pypx_pulls_too(pacs: Storage, tmp_path: Path) -> None:
     message = {"action": "objPull", "args": {"fromLocation": "chris/uploads/other", "toLocation": "./px"}}
     assert StoreHandler(pacs).run(message)["localFileList"] == ["./px/0183.dcm"]
