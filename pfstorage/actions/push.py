@@ -269,15 +269,21 @@ def _reject_directory_marker(key: str) -> str:
 
 
 def _reject_duplicates(plan: Iterable[Transfer | Failure]) -> Iterator[Transfer | Failure]:
-    """Yield the items of *plan*. A second file for the same key is a failure."""
-    seen: set[str] = set()
+    """Yield the items of *plan*, and a repeated file once. A second file for the same key is a failure."""
+    seen: dict[str, ResolvedPath] = {}
     for item in plan:
-        if isinstance(item, Transfer) and item.key in seen:
-            error = InvalidKeyError(f"another file goes to {item.key!r} as well", key=item.key)
-            yield Failure(item.key, item.path, error)
-        else:
-            seen.add(item.key)
+        if isinstance(item, Failure):
             yield item
+            continue
+        place = ResolvedPath(item.path, item.tree, item.parts)
+        first = seen.setdefault(item.key, place)
+        if first is place:
+            yield item
+        elif not place.is_same(first):
+            text = (
+                f"{first.path!r} goes to {item.key!r} as well: set mapLocationOver to a directory above both"
+            )
+            yield Failure(item.key, item.path, InvalidKeyError(text, key=item.key))
 
 
 def _store_upload(context: ActionContext, meta: PutMeta) -> Reply:

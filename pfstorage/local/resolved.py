@@ -47,3 +47,9 @@ class ResolvedPath(NamedTuple):
             return self.tree is top.tree and self.parts[: len(top.parts)] == top.parts
         ours, theirs = (os.path.join(os.path.realpath(each.path), "") for each in (self, top))
         return ours.startswith(theirs)
+
+    def is_same(self, other: ResolvedPath) -> bool:
+        """Return whether both are the same file, after all links."""
+        if self.tree or other.tree:
+            return self.tree is other.tree and self.parts == other.parts
+        return os.path.realpath(self.path) == os.path.realpath(other.path)

@@ -22,6 +22,7 @@ from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.memory import MemoryStorage
 from pfstorage.devswift import DevSwift
 from pfstorage.errors import LocalFileError, PermissionDeniedError, PfstorageError, UnavailableError
+from pfstorage.local import AllowedRoots
 from pfstorage.settings.loading import load_settings
 from pfstorage.transfer import Failure, TransferReport
 from tests.conftest import ROOT, read_tree, write_tree
@@ -455,10 +456,27 @@ def test_an_empty_file_does_not_prove_equality(swift: DevSwift, swift_storage: S
     assert read_tree(Path("out")) == {"dlo": b"parts/1parts/2"}
 
 
-def test_of_two_files_for_one_key_the_second_fails(storage: Storage, data: Path, tmp_path: Path) -> None:
-    reply = run(storage, "objPut", fileList=["data/a.dcm", "./data/a.dcm"], inLocation="s")
-    assert reply["objectFileList"] == ["s/data/a.dcm"] == keys(storage)
-    assert "another file goes to 's/data/a.dcm'" in reply["failed"][0]["msg"]
+def test_of_two_files_for_one_key_the_second_fails(storage: Storage, tmp_path: Path) -> None:
+    first, second = f"{tmp_path}/a".lstrip("/"), f"{tmp_path}/a"
+    write_tree(tmp_path, {first: b"first", "a": b"second"})
+    reply = run(storage, "objPut", fileList=[first, second], inLocation="s")
+    assert reply["objectFileList"] == [f"s/{first}"] == keys(storage)
+    [failed] = reply["failed"]
+    assert (failed["local"], reply["bytes"]) == (second, 5)
+    assert failed["msg"].startswith(f"{first!r} goes to 's/{first}' as well")
+
+
+@pytest.mark.parametrize("has_roots", [False, True])
+def test_a_file_that_is_listed_twice_is_pushed_once(
+    storage: Storage, data: Path, tmp_path: Path, has_roots: bool
+) -> None:
+    context = RequestContext(roots=AllowedRoots([str(tmp_path)]) if has_roots else None)
+    files = ["data/a.dcm", "data/empty", "./data/a.dcm", "data/a.dcm", f"{tmp_path}/data/a.dcm"]
+    meta = {"file": "data/empty", "fileList": files, "inLocation": "s", "mapLocationOver": "data"}
+    reply = StoreHandler(storage).run({"action": "objPut", "meta": meta}, context)
+    assert (reply["status"], reply["failed"], reply["bytes"]) == (True, [], 1000)
+    assert reply["objectFileList"] == ["s/empty", "s/a.dcm"]
+    assert reply["localFileList"] == ["data/empty", "data/a.dcm"]
 
 
 @pytest.mark.parametrize("over", ["m", "m/", "./", ".", "../here"])
