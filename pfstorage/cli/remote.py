@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -30,6 +31,8 @@ from pfstorage.wire.reply import Reply
 CONNECT_SECONDS = 5
 # A server answers an objPull at its end, so it may be silent for long.
 SILENCE_SECONDS = 3600
+# CURLE_PARTIAL_FILE, CURLE_GOT_NOTHING, CURLE_SEND_ERROR and CURLE_RECV_ERROR of libcurl-errors(3)
+_BROKEN = {18, 52, 55, 56}
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ def send(
 ) -> Reply:
     """Send *message* to the server at *address*, which `server_url` accepts. Return its reply.
 
-    Raise `RemoteError` if no server answers there, or one that is not a pfstorage server. Raise `StoppedError` about
+    Raise `RemoteError` if no server answers there, or one that is not a pfstorage server, or if the connection breaks
+    before the whole reply. Raise `StoppedError` about
     a second after a *cancellation*.
     """
     shown = without_password(address)
@@ -68,8 +72,13 @@ def send(
         raise cancellation.error()
     if client.failure:
         failure = without_password(client.failure)  # curl quotes the URL of the proxy
-        text = f"no pfstorage server answers at {shown}: {failure}{_hint(client.url, failure)}"
-        raise RemoteError(text, address=shown)
+        text = f"no pfstorage server answers at {shown}: {failure}"
+        if client.is_broken:
+            text = (
+                f"the connection to the server at {shown} broke before its reply: {failure}; the server may have done"
+                " all or a part of the work: look at its log, and send the message again"
+            )
+        raise RemoteError(text + _hint(client.url, failure), address=shown)
     if not isinstance(answer, dict) or not isinstance(answer.get("status"), bool):
         raise RemoteError(f"the server at {shown} is not a pfstorage server", address=shown)
     return Reply(answer, _error_of(answer))
@@ -127,9 +136,13 @@ def _client_class() -> Any:
     import pycurl
 
     class Client(import_tidily("pfurl").Pfurl):  # type: ignore[misc]
-        """A `Pfurl` with time limits, which keeps the reason of a *failure*."""
+        """A `Pfurl` with time limits, which keeps the reason of a *failure*.
+
+        *is_broken* means that a connection to the server was made, and broke.
+        """
 
         url = failure = certificates = ""
+        is_broken = False
         HTTPheaders: list[Any]
         cancellation = CancellationToken()
         options = RemoteOptions()
@@ -163,7 +176,9 @@ def _client_class() -> Any:
                 os.fsencode(each) for each in self.HTTPheaders
             ]  # as bytes: pycurl accepts only ASCII texts
             answer: dict[str, Any] = super().curl_doCall()
-            self.failure = _curl_words(str(answer.get("exception", "")))
+            number, self.failure = _curl_failure(str(answer.get("exception", "")))
+            # a proxy that refuses to connect is a CURLE_RECV_ERROR, too
+            self.is_broken = number in _BROKEN and not re.search("proxy|CONNECT", self.failure)
             return answer
 
         def curl_responseProcess(self, d_curlResponse: dict[str, Any]) -> Any:
@@ -173,17 +188,17 @@ def _client_class() -> Any:
     return Client
 
 
-def _curl_words(failure: str) -> str:
-    """Return the message of a failure of curl, without the tuple and the number of pfurl's text.
+def _curl_failure(failure: str) -> tuple[int, str]:
+    """Return the number and the message of a failure of curl, from the text of pfurl. The number is 0 without one.
 
-    >>> _curl_words("(7, 'Failed to connect to localhost')")
-    'Failed to connect to localhost'
+    >>> _curl_failure("(7, 'Failed to connect to localhost')")
+    (7, 'Failed to connect to localhost')
     """
     try:
         number, words = ast.literal_eval(failure)
     except (ValueError, SyntaxError, TypeError):
-        return failure
-    return str(words) or f"curl error {number}"
+        return 0, failure
+    return int(number), str(words) or f"curl error {number}"
 
 
 @contextlib.contextmanager

@@ -426,17 +426,23 @@ def test_a_message_goes_to_no_other_server_than_the_one_that_was_named(command: 
         assert got == []
 
 
-def test_remote_distinguishes_a_server_that_hangs_up_from_one_that_answers() -> None:
+@pytest.mark.parametrize("answer", [b"", b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"st'])
+@pytest.mark.parametrize("reads", [True, False])
+def test_remote_distinguishes_a_server_that_hangs_up_from_none(answer: bytes, reads: bool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def shut_down() -> None:
-            listener.accept()[0].close()
+            with listener.accept()[0] as connection:
+                if reads:
+                    connection.recv(65536)
+                connection.sendall(answer)
 
         thread = threading.Thread(target=shut_down)
         thread.start()
-        with pytest.raises(errors.RemoteError, match="no pfstorage server answers"):
+        with pytest.raises(errors.RemoteError, match=r"broke before its reply: .* may have done") as caught:
             send(f"127.0.0.1:{listener.getsockname()[1]}", Message("ls"))
         thread.join()
+    assert "no pfstorage server answers" not in str(caught.value)
 
 
 def test_where_nothing_listens_the_error_says_so_in_words(command: Command) -> None:

@@ -68,11 +68,15 @@ SHOWN = ["a", "d/e", "names/x", "z"]
 
 
 def asked(
-    top: Path, *messages: tuple[str, dict[str, Any]], kind: str = "filesystem", prefix: str = ""
+    top: Path,
+    *messages: tuple[str, dict[str, Any]],
+    kind: str = "filesystem",
+    prefix: str = "",
+    base: str = "store",
 ) -> list[Any]:
     """Answer *messages* in order, as a user who may not read all files."""
     order = {
-        "storage": {"type": kind} | ({"store_base": "store"} if kind == "filesystem" else {}),
+        "storage": {"type": kind} | ({"store_base": base} if kind == "filesystem" else {}),
         "prefix": prefix,
         "messages": [{"action": action, "meta": meta} for action, meta in messages],
     }
@@ -109,6 +113,18 @@ def test_a_listing_goes_on_and_warns(store: Path, top: Path) -> None:
     assert (none["status"], left_out(none)) == (True, [])
     # the unreadable directory is the whole listing
     assert (itself["status"], itself["error"]["type"]) == (False, "PermissionDeniedError")
+
+
+@pytest.mark.parametrize("action", ["ls", "objPull", "objVerify"])
+def test_a_store_in_an_unreadable_directory_is_not_missing(store: Path, top: Path, action: str) -> None:
+    write_tree(top / "hidden" / "store", {"a": b"a"})
+    (top / "hidden").chmod(0)
+    try:
+        [reply] = asked(top, (action, {}), base="hidden/store")
+    finally:
+        (top / "hidden").chmod(0o755)
+    assert reply["error"]["type"] == "PermissionDeniedError"
+    assert reply["msg"] == f"the store '{top}/hidden/store': Permission denied"
 
 
 def test_the_command_line_warns_after_the_rows(store: Path, top: Path) -> None:

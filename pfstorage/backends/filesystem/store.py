@@ -259,15 +259,15 @@ class FilesystemStorage:
         self.close()
 
     def _require_container(self, key: str) -> None:
-        if not os.path.isdir(self._tree.directory):
-            problem = "does not exist: push something, or make the directory"
-            if os.path.lexists(self._tree.directory):
-                problem = "is no directory: name one by --storeBase"
-            raise ContainerNotFoundError(
-                f"the store {self._tree.directory!r} {problem}",
-                container=self._tree.directory,
-                key=key,
-            )
+        directory = self._tree.directory
+        if os.path.isdir(directory):
+            return
+        problem = "does not exist: push something, or make the directory"
+        with self._errors(""), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.lstat(directory)
+            problem = "is no directory: name one by --storeBase"
+            os.stat(directory)
+        raise ContainerNotFoundError(f"the store {directory!r} {problem}", container=directory, key=key)
 
     def _parts(self, key: str) -> tuple[str, ...]:
         check_key(key)
