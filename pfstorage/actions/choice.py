@@ -75,7 +75,7 @@ class PullMeta(MoveMeta):
             location = normal_location(prepended(self.prepend_bucket_path, self.from_location))
             require_some(context.principal.permissions, location)
         paths = {self.map_location_over, *(item.to for item in self.file_list or ())}
-        with LocalAccess(context.request.roots) as local_access:
+        with context.local_access() as local_access:
             for path in filter(None, paths):
                 local_access.check_access(path.rstrip("/") or "/")
 

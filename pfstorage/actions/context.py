@@ -11,7 +11,7 @@ from pfstorage.backends import Storage
 from pfstorage.backends.capabilities import SupportsRetryPolicy, list_partially
 from pfstorage.backends.contract import Source
 from pfstorage.backends.retry import RetryPolicy
-from pfstorage.local import AllowedRoots
+from pfstorage.local import AllowedRoots, LocalAccess
 from pfstorage.runtime.cancellation import CancellationToken
 from pfstorage.settings.model import Settings
 from pfstorage.settings.state import StateTree
@@ -138,6 +138,12 @@ class ActionContext:
     def principal(self) -> Principal:
         """The sender of the message."""
         return self.request.principal
+
+    def local_access(self) -> LocalAccess:
+        """Return the access of the message to local files. It is a context manager."""
+        settings = self.settings
+        store = settings.filesystem.store_base if settings.type == "filesystem" else ""
+        return LocalAccess(self.request.roots, store)
 
     def warn(self, text: str) -> None:
         """Add *text* to the warnings. Count it only, if there are `MAX_WARNINGS` already."""

@@ -26,7 +26,7 @@ CHECKED_FIRST = 10_000
 @action("objPull", meta=PullMeta, text="Write the objects that a path and a selection choose to local files.")
 def obj_pull(context: ActionContext, meta: PullMeta) -> Reply:
     """Write the selected objects to local files."""
-    with LocalAccess(context.request.roots) as local_access:
+    with context.local_access() as local_access:
         return _pull(context, meta, local_access)
 
 

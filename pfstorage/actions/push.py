@@ -102,7 +102,7 @@ class PutMeta(MoveMeta):
         location = self.location
         require_some(context.principal.permissions, f"{location}/" if location else "")
         if self.put_spec:
-            with LocalAccess(context.request.roots) as local_access:
+            with context.local_access() as local_access:
                 local_access.check_access(self.put_spec)
 
 
@@ -115,7 +115,7 @@ def obj_put(context: ActionContext, meta: PutMeta) -> Reply:
     """Store local files, or the file that the sender attached to the message."""
     if meta.to_object:
         return _store_upload(context, meta)
-    with LocalAccess(context.request.roots) as local_access:
+    with context.local_access() as local_access:
         return _push(context, meta, local_access)
 
 

@@ -24,7 +24,7 @@ from pfstorage.wire.reply import Reply
 )
 def obj_verify(context: ActionContext, meta: PullMeta) -> Reply:
     """Compare local files with the objects that objPull would write to them."""
-    with LocalAccess(context.request.roots) as local_access:
+    with context.local_access() as local_access:
         return _verify(context, meta, local_access)
 
 

@@ -56,8 +56,9 @@ class LocalAccess:
     ``with`` block. Several threads may use this object at once.
     """
 
-    def __init__(self, roots: AllowedRoots | None = None) -> None:
-        """Allow the files below *roots*, or without roots, all files."""
+    def __init__(self, roots: AllowedRoots | None = None, store: str = "") -> None:
+        """Allow the files below *roots*, or without roots, all files. *store* is the directory of the store, or ""."""
+        self._store = store
         self._roots = roots.all if roots else ()
         self._earlier = roots.earlier if roots else ()
         self._named_paths = roots.named_paths if roots else ()
@@ -147,6 +148,15 @@ class LocalAccess:
             return path  # the system follows links when it opens the path
         position = path.tree, path.parts[:-1]
         return ResolvedPath(path.path, *self._follow(path.path, position, path.parts[-1:]))
+
+    def is_store(self, directory: ResolvedPath) -> bool:
+        """Return whether *directory* is the store itself. With roots, their deny-list has the store."""
+        if not self._store or directory.tree:
+            return False
+        try:
+            return os.path.samefile(directory.path, self._store)
+        except (OSError, ValueError):  # one of them does not exist
+            return False
 
     def _find_start(self, path: str) -> tuple[TreePath, Parts]:
         """Return the root that *path* starts at, and the remaining names."""

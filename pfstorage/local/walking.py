@@ -61,9 +61,9 @@ def find_files(
     A file or directory that can't be read later is yielded as an error in its place, with the fact *local*.
 
     *warn* gets a message about each skipped file: an empty directory, a device, a pipe, a socket, a file that was
-    removed during the walk, and a link to a directory, out of the tree or nowhere. With *follow_symlinks*, links
-    count as their targets, wherever *local_access* allows; only broken links and links to a directory that contains
-    them are skipped. Unfinished files of pfstorage are skipped without a message.
+    removed during the walk, the store itself, and a link to a directory, out of the tree or nowhere. With
+    *follow_symlinks*, links count as their targets, wherever *local_access* allows; only broken links and links to a
+    directory that contains them are skipped. Unfinished files of pfstorage are skipped without a message.
 
     *excludes* skips files without a message. It gets each path below the root. For a directory, it also gets the
     path with a slash: if it returns true, everything below is skipped. If it returns true only for the path without
@@ -170,6 +170,8 @@ class _Walker:
             identity = (status.st_dev, status.st_ino)
             if any(level.identity == identity for level in self._levels):
                 return "it leads back to a directory that it is in"
+        if self._local_access.is_store(resolved):
+            return "it is the store itself (--storeBase)"
         with resolved.entries() as entries:
             names = [
                 entry.name + "/" if self._is_directory(entry, resolved) else entry.name for entry in entries
