@@ -18,6 +18,7 @@ from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.errors import MessageError
 from pfstorage.keys.collisions import Collisions
 from pfstorage.keys.mapping import (
+    MAX_KEY_BYTES,
     check_location,
     join,
     normal_location,
@@ -184,6 +185,19 @@ def choose_unlisted(choice: ObjectChoice, report: TransferReport) -> NamedObject
     if not is_denied or not isinstance(choice, ListedObjects) or not choice.prefix:
         return None
     return NamedObjects([(choice.prefix, None)], choice.target, choice.selection, choice.check_space)
+
+
+def text_if_empty(meta: PullMeta, choice: ObjectChoice) -> str:
+    """Return the text for a choice without objects: the place that *meta* names, and the metas that select there."""
+    place = "fileList names none"
+    if meta.file_list is None and meta.path is not None:
+        place = f"none begins with path {prepended(meta.prepend_bucket_path, meta.path)[:MAX_KEY_BYTES]!r}"
+    elif meta.file_list is None:
+        location = choice.target.location[:MAX_KEY_BYTES]
+        place = f"none is below fromLocation {location!r}" if location else "the store has none"
+    is_filtered = bool(meta.substr or meta.include or meta.exclude)
+    filters = " that passes substr, include and exclude" if is_filtered else ""
+    return f"no object is selected: {place}{filters}"
 
 
 def selected_storage(context: ActionContext, meta: PullMeta) -> Storage:

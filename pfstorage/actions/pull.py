@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterator
 
 from pfstorage.actions.audit import audit_body
-from pfstorage.actions.choice import PullMeta, choose, choose_unlisted, selected_storage
+from pfstorage.actions.choice import PullMeta, choose, choose_unlisted, selected_storage, text_if_empty
 from pfstorage.actions.context import ActionContext
 from pfstorage.actions.options import body_if_empty, make_transfer_context, transfer_reply
 from pfstorage.actions.registry import action
@@ -16,8 +16,6 @@ from pfstorage.errors import FullDiskError
 from pfstorage.local import LocalAccess
 from pfstorage.transfer import Failure, Plan, Transfer, verify
 from pfstorage.wire.reply import Reply
-
-NO_OBJECT_SELECTED = "no object is selected"
 
 # objects whose sizes are added before the first byte moves: as many as a page of a listing has
 CHECKED_FIRST = 10_000
@@ -42,7 +40,7 @@ def _pull(context: ActionContext, meta: PullMeta, local_access: LocalAccess) -> 
     paths = {"localpath": choice.target.path, "currentWorkingDir": choice.target.cwd}
     if not (report.count or report.failed or report.error):
         body = transfer_reply(report, meta, paths).body
-        return Reply({**body, **body_if_empty(meta, NO_OBJECT_SELECTED)})
+        return Reply({**body, **body_if_empty(meta, text_if_empty(meta, choice))})
     audit = None
     if meta.audit and not (meta.dry_run or report.error):
         comparison = verify(choice.comparison_plan, make_context, choice.resolve_link, sure=meta.sure)

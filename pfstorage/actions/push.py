@@ -13,6 +13,7 @@ from pfstorage.access.permissions import Permissions
 from pfstorage.access.scoped import require_some, require_write
 from pfstorage.actions.audit import audit_body
 from pfstorage.actions.context import ActionContext, Upload
+from pfstorage.actions.file_list import without_directories, without_repeats
 from pfstorage.actions.known import known_objects, with_known
 from pfstorage.actions.listing import prepended
 from pfstorage.actions.options import (
@@ -128,7 +129,7 @@ def _push(context: ActionContext, meta: PutMeta, local_access: LocalAccess) -> R
 
     report = push(with_known(items(context.warn), transfer_context), transfer_context, meta.stable)
     if not (report.count or report.failed or report.unstable or report.error or meta.shard):
-        return Reply({"status": False, "msg": NOTHING_SELECTED})
+        return Reply({"status": False, "msg": f"{NOTHING_SELECTED}: {_why_nothing(meta)}"})
     audit = None
     if meta.audit and not (meta.dry_run or report.error):
         audit = audit_body(_audit(context, meta, lambda: items(lambda _: None), report))
@@ -171,6 +172,16 @@ def _audit(
     return comparison
 
 
+def _why_nothing(meta: PutMeta) -> str:
+    """Return the reason why *meta* selects no file, and a remedy."""
+    if not _first_path(meta):
+        return "give putSpec, file or fileList"
+    name = repr(meta.put_spec) if meta.put_spec else "fileList"
+    if meta.include or meta.exclude:
+        return f"{name} has no file that passes include and exclude"
+    return f"{name} has no file to push"
+
+
 def _first_path(meta: PutMeta) -> str:
     return next(filter(None, (meta.put_spec, meta.file, *meta.file_list)), "")
 
@@ -207,9 +218,8 @@ def _find_items(
         )
         return _to_items(map(_to_found, found), meta, local_access)
     listed = [*([meta.file] if meta.file else []), *meta.file_list]
-    return _reject_duplicates(
-        _to_items((_resolve(path, local_access) for path in cancellation.checked(listed)), meta, local_access)
-    )
+    resolved = (_resolve(path, local_access) for path in cancellation.checked(listed))
+    return without_repeats(without_directories(_to_items(resolved, meta, local_access)))
 
 
 def _to_found(file: LocalFile | LocalFileError) -> FoundFile:
@@ -266,24 +276,6 @@ def _reject_directory_marker(key: str) -> str:
             f"the key {key!r} ends in '/', which marks a directory: name the object", key=key
         )
     return key
-
-
-def _reject_duplicates(plan: Iterable[Transfer | Failure]) -> Iterator[Transfer | Failure]:
-    """Yield the items of *plan*, and a repeated file once. A second file for the same key is a failure."""
-    seen: dict[str, ResolvedPath] = {}
-    for item in plan:
-        if isinstance(item, Failure):
-            yield item
-            continue
-        place = ResolvedPath(item.path, item.tree, item.parts)
-        first = seen.setdefault(item.key, place)
-        if first is place:
-            yield item
-        elif not place.is_same(first):
-            text = (
-                f"{first.path!r} goes to {item.key!r} as well: set mapLocationOver to a directory above both"
-            )
-            yield Failure(item.key, item.path, InvalidKeyError(text, key=item.key))
 
 
 def _store_upload(context: ActionContext, meta: PutMeta) -> Reply:

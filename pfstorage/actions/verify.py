@@ -5,10 +5,16 @@ from __future__ import annotations
 import functools
 
 from pfstorage.actions.audit import audit_body
-from pfstorage.actions.choice import ObjectChoice, PullMeta, choose, choose_unlisted, selected_storage
+from pfstorage.actions.choice import (
+    ObjectChoice,
+    PullMeta,
+    choose,
+    choose_unlisted,
+    selected_storage,
+    text_if_empty,
+)
 from pfstorage.actions.context import ActionContext
 from pfstorage.actions.options import body_if_empty, make_transfer_context, path_list
-from pfstorage.actions.pull import NO_OBJECT_SELECTED
 from pfstorage.actions.registry import action
 from pfstorage.local import LocalAccess
 from pfstorage.transfer import Plan, TransferContext, verify
@@ -48,7 +54,7 @@ def _verify(context: ActionContext, meta: PullMeta, local_access: LocalAccess) -
         choice, comparison = unlisted, compare(unlisted)
     body = audit_body(comparison, context.left_out)
     if not (comparison.count or comparison.failed or comparison.error or context.left_out):
-        body |= body_if_empty(meta, NO_OBJECT_SELECTED)
+        body |= body_if_empty(meta, text_if_empty(meta, choice))
     if comparison.error and not comparison.count:
         raise comparison.error
     paths = {"localpath": choice.target.path, "currentWorkingDir": choice.target.cwd}

@@ -200,7 +200,8 @@ def _map_error(error: sqlite3.Error, text: str) -> PfstorageError:
         return StateFileError(
             f"{text}: {error}; put a copy of the file back, or start the server with --repairState"
         )
-    return (FullDiskError if "full" in str(error) else StateFileError)(f"{text}: {error}")
+    kind = FullDiskError if "full" in str(error) else StateFileError
+    return kind(f"{text}: {error}; see the directory of --stateDir, and its disk")
 
 
 def is_damage(error: BaseException | None) -> bool:

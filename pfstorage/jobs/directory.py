@@ -65,6 +65,8 @@ def locked_directory(directory: str) -> Iterator[StateDirectory]:
     Raise `SettingsError`, or `StateFileError` if another process has locked it.
     """
     try:
+        if os.path.exists(directory) and not os.path.isdir(directory):
+            raise SettingsError(f"--stateDir {directory!r} is no directory: name one, which may be new")
         os.makedirs(directory, mode=0o700, exist_ok=True)
         if os.stat(directory).st_mode & 0o002:
             raise SettingsError(f"anybody may write to {directory!r}: chmod o-w {directory!r}")

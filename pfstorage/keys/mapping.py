@@ -130,6 +130,12 @@ def local_to_key(path: str, over: str, location: str, cwd: str, names: Sequence[
             )
     else:
         rest = os.path.normpath(path).lstrip("/")
+        if rest.split("/", 1)[0] == ".." and is_unicode(rest):
+            raise InvalidKeyError(
+                f"{path!r} is above the current directory: give mapLocationOver, the leading part of the path that"
+                " inLocation replaces",
+                key=join(location, rest),
+            )
     return check_key(join(location, rest))
 
 

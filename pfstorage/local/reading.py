@@ -167,7 +167,7 @@ def _copied(copy: IO[bytes], file: IO[bytes], path: str) -> Body:
     """Copy *file* to *copy*, since only reading shows how long it is; return the copy as a body."""
     status = os.fstat(file.fileno())
     while chunk := os.read(file.fileno(), _SMALL):
-        with local_errors(f"the temporary copy of {path}"):
+        with local_errors(f"the temporary copy of {path} (TMPDIR)"):
             copy.write(chunk)
             copy.flush()
     if file_version(os.fstat(file.fileno())) != file_version(status):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -31,6 +32,13 @@ class ResolvedPath(NamedTuple):
         if self.tree:
             return self.tree.status(self.parts)
         return os.stat(self.path, follow_symlinks=follow)
+
+    def is_directory(self) -> bool:
+        """Return whether this is a directory, without a tree also through a link. False if it can't be read."""
+        try:
+            return stat.S_ISDIR(self.status(follow=True).st_mode)
+        except (OSError, ValueError):
+            return False
 
     @contextlib.contextmanager
     def entries(self) -> Iterator[Iterator[os.DirEntry[str]]]:

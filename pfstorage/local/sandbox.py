@@ -239,6 +239,7 @@ class LocalAccess:
 
 def _forbidden(path: str) -> ForbiddenError:
     return ForbiddenError(
-        f"{path!r} is not below a directory that messages may name here: --fsRoot DIR allows one more",
+        f"{path!r} is not below a directory that messages may name here: start the server with --fsRoot DIR to allow"
+        " the directory DIR, too",
         local=path,
     )

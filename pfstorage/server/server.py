@@ -207,15 +207,15 @@ class ThreadedHTTPServer(Listener):
 
         The address and the settings that only flags set stay. *read_settings* replaces the `reload` of the handler.
         """
-        steps = [("settings", read_settings or self.handler.reload)]
+        steps = [("settings", "stay", read_settings or self.handler.reload)]
         if self.tls:
-            steps.append(("certificate", self._reload_certificate))
-        for name, read_again in steps:
+            steps.append(("certificate", "stays", self._reload_certificate))
+        for name, verb, read_again in steps:
             try:
                 read_again()
                 log.info("reloaded the %s", name)
             except SettingsError as e:
-                log.error("the old %s stay in use: %s", name, e)
+                log.error("the old %s %s in use: %s", name, verb, e)
         self.follow_settings()
         if self.router.access.tokens:
             self.router.access.tokens.reload()

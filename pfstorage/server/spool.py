@@ -16,7 +16,7 @@ from pfstorage.local import Body, local_errors
 
 # Seconds for which the client that holds most must be faster, after an upload found no space or a connection no place.
 CONTENTION_SECONDS = 10.0
-_COPY_NAME = "the temporary copy of the upload"
+_COPY_NAME = "the temporary copy of the upload (TMPDIR)"
 
 
 class SpoolSpace:

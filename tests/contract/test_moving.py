@@ -118,12 +118,41 @@ def test_a_path_that_is_not_below_the_location_fails_and_the_others_go(storage: 
     assert "1 of 2 files failed" in reply["msg"]
 
 
-@pytest.mark.parametrize("meta", [{}, {"putSpec": "empty"}, {"putSpec": "", "fileList": []}])
-def test_nothing_to_put_is_said_as_2_x_said_it(
-    storage: Storage, tmp_path: Path, meta: dict[str, Any]
+@pytest.mark.parametrize(
+    ("meta", "reason"),
+    [
+        ({}, "give putSpec, file or fileList"),
+        ({"putSpec": "", "fileList": []}, "give putSpec, file or fileList"),
+        ({"putSpec": "empty"}, "'empty' has no file to push"),
+        ({"putSpec": "full", "include": ["*.dcm"]}, "'full' has no file that passes include and exclude"),
+        ({"fileList": ["full/a"], "exclude": ["a"]}, "fileList has no file that passes include and exclude"),
+    ],
+)
+def test_nothing_to_put_has_the_words_of_2_x_and_a_reason(
+    storage: Storage, tmp_path: Path, meta: dict[str, Any], reason: str
 ) -> None:
     (tmp_path / "empty").mkdir()
-    assert run(storage, "objPut", **meta) == {"status": False, "msg": "No valid file list generated"}
+    write_tree(tmp_path / "full", {"a": b"a"})
+    msg = f"No valid file list generated: {reason}"
+    assert run(storage, "objPut", **meta) == {"status": False, "msg": msg}
+
+
+def test_a_directory_in_a_list_fails_alone(storage: Storage, data: Path) -> None:
+    reply = run(storage, "objPut", fileList=["data/sub", "data/a.dcm"], inLocation="s")
+    assert reply["objectFileList"] == ["s/data/a.dcm"]
+    [failed] = reply["failed"]
+    assert failed["msg"] == "'data/sub' is a directory: push it by putSpec, or name its files"
+    assert failed["object"] == "s/data/sub"
+
+
+def test_a_path_above_the_current_directory_needs_a_mapping(
+    storage: Storage, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(data / "sub")
+    reply = run(storage, "objPut", putSpec="../a.dcm", inLocation="s")
+    assert "'../a.dcm' is above the current directory: give mapLocationOver" in reply["msg"]
+    reply = run(storage, "objPut", putSpec="../a.dcm", inLocation="s", mapLocationOver="..")
+    assert reply["objectFileList"] == ["s/a.dcm"]
 
 
 def test_a_missing_directory_is_named(storage: Storage) -> None:
@@ -274,8 +303,28 @@ def test_the_dialect_of_pypx_pulls_too(pacs: Storage, tmp_path: Path) -> None:
 def test_nothing_selected_is_status_false_and_says_so(pacs: Storage) -> None:
     reply = run(pacs, "objPull", fromLocation="nothing/here", mapLocationOver="out")
     assert (reply["status"], reply["localFileList"], reply["objectFileList"]) == (False, [], [])
-    assert reply["msg"] == "no object is selected"
+    assert reply["msg"] == "no object is selected: none is below fromLocation 'nothing/here'"
     assert "error" not in reply
+
+
+@pytest.mark.parametrize("action", ["objPull", "objVerify"])
+@pytest.mark.parametrize(
+    ("meta", "reason"),
+    [
+        ({"path": "nobody/"}, "none begins with path 'nobody/'"),
+        ({"path": "a", "prependBucketPath": "x"}, "none begins with path 'x/a'"),
+        ({"fromLocation": "chris", "include": ["*.txt"]}, "none is below fromLocation 'chris' that passes"),
+        ({"substr": "zzz"}, "the store has none that passes substr, include and exclude"),
+        ({"fileList": ["chris/g"], "exclude": ["*"]}, "fileList names none that passes"),
+    ],
+)
+def test_nothing_selected_names_the_place(
+    storage: Storage, action: str, meta: dict[str, Any], reason: str
+) -> None:
+    put(storage, "chris/g")
+    reply = run(storage, action, mapLocationOver="out", **meta)
+    assert reply["status"] is False
+    assert reply["msg"].startswith(f"no object is selected: {reason}")
 
 
 def test_a_marker_makes_a_directory(storage: Storage, tmp_path: Path) -> None:

@@ -250,7 +250,7 @@ def test_a_server_that_can_not_keep_its_jobs_does_not_say_that_it_serves(tmp_pat
     )
     assert done.returncode == 2
     assert "serves" not in done.stderr
-    assert "'state' can't be used" in done.stderr
+    assert "--stateDir 'state' is no directory: name one, which may be new" in done.stderr
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640])

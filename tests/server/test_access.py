@@ -382,6 +382,7 @@ def test_a_signal_loads_a_new_certificate_and_rejects_a_bad_one(
     server.reload()
     assert presented() == second
     assert "can't be used" in caplog.text
+    assert "the old certificate stays in use" in caplog.text
 
 
 def test_bad_tokens_are_reported_when_a_signal_makes_the_server_read_them(

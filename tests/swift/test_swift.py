@@ -254,7 +254,8 @@ def test_a_server_that_is_no_swift_is_recognised(swift: DevSwift, body: bytes) -
 def test_a_wrong_key_is_reported_with_the_user_and_without_the_key(swift: DevSwift) -> None:
     with open_storage(**swift_options(swift, key="wrong-secret")) as storage:
         with pytest.raises(
-            UnauthenticatedError, match="does not accept the key of 'chris:chris1234'"
+            UnauthenticatedError,
+            match="the key of 'chris:chris1234': see --swiftUsername and --swiftKey",
         ) as caught:
             list(storage.list())
         assert "wrong-secret" not in f"{caught.value!r} {caught.value.facts} {storage.settings!r}"

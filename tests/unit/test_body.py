@@ -201,3 +201,12 @@ def test_a_length_over_that_is_refused_before_anything_is_read() -> None:
 def test_a_byte_order_mark_is_no_part_of_a_message() -> None:
     data = "\ufeff{}".encode()
     assert body_text(SizedReader(io.BytesIO(data), len(data))) == "{}"
+
+
+@pytest.mark.parametrize(
+    ("limit", "remedy"), [(body.MAX_MESSAGE, "send a shorter message"), (5, "the server's --maxUpload")]
+)
+def test_a_stated_length_that_is_too_large_names_the_limit(limit: int, remedy: str) -> None:
+    with pytest.raises(TooLargeError, match=f"has {limit + 1} bytes, and may have at most {limit}: {remedy}"):
+        body.check_length(SizedReader(io.BytesIO(), limit + 1), limit)
+    body.check_length(SizedReader(io.BytesIO(), limit), limit)

@@ -101,7 +101,7 @@ class FullDisk(io.BytesIO):
 
 def test_missing_space_for_an_upload_is_reported_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: FullDisk())
-    with pytest.raises(FullDiskError, match="No space left"):
+    with pytest.raises(FullDiskError, match=r"the upload \(TMPDIR\)': No space left"):
         form_of(multipart(("local", b"content")))
 
 

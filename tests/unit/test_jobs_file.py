@@ -194,7 +194,9 @@ def test_an_unsaved_final_state_is_read_from_memory(
     assert (over.state, over.reply) == ("done", {"status": True, "bytes": 10})
     assert [(each.id, each.state) for each in jobs.list(10)] == [(job, "done")]
     assert {state: count for state, count in jobs.counts().items() if count} == {"done": 1}
-    with pytest.raises(PfstorageError, match="the jobs can't be read or written"):
+    with pytest.raises(
+        PfstorageError, match=r"the jobs can't be read or written: .* see the directory of --stateDir"
+    ):
         jobs.submit(job_request(2))
     jobs.close(LONG)
     again = JobScheduler(worker, str(tmp_path))

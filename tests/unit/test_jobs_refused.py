@@ -12,7 +12,7 @@ import pytest
 from pfstorage import open_storage
 from pfstorage.access.permissions import Permissions
 from pfstorage.access.principal import Principal
-from pfstorage.errors import PermissionDeniedError
+from pfstorage.errors import ForbiddenError, PermissionDeniedError
 from pfstorage.local import AllowedRoots
 from tests.support.jobs import PULL, PUT, JobClient, job_client_of
 from tests.support.trees import write_tree
@@ -58,6 +58,8 @@ def test_a_message_that_must_fail_is_no_job(job_client: JobClient, action: str, 
     assert later.error is not None
     assert type(later.error) is type(now.error)
     assert "job" not in later.body
+    if isinstance(later.error, ForbiddenError):
+        assert "start the server with --fsRoot DIR" in str(later.error)
     assert job_client.ask("jobList")["jobs"] == []
 
 

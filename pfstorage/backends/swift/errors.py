@@ -194,7 +194,9 @@ def error_from_login(e: Refusal, address: str, url: str, user: str) -> StorageEr
         return _setting_error(e, text, facts)
     if e.status == 401 or (e.status == 403 and is_signed(e.headers)):
         text = f"cannot log in: the store at {address} does not accept the key of {user!r}"
-        return UnauthenticatedError(f"{text}: see --swiftKey, SWIFT_KEY, OS_PASSWORD", **facts)
+        return UnauthenticatedError(
+            f"{text}: see --swiftUsername and --swiftKey (SWIFT_USERNAME, SWIFT_KEY, OS_*)", **facts
+        )
     if is_signed(e.headers) or e.status in _COMMON_STATUSES - {403, 409}:
         return MisconfiguredError(
             f"{text}: this is not the address of a login; see --swiftAuthUrl, SWIFT_AUTH_URL", **facts

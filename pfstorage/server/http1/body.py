@@ -124,7 +124,10 @@ def request_body(stream: Stream, headers: Headers) -> Reader | None:
 def check_length(body: Reader, max_size: int) -> None:
     """Raise `TooLargeError` if the stated length of *body* is over *max_size* bytes."""
     if isinstance(body, SizedReader) and body.left > max_size:
-        raise TooLargeError(f"the body has {body.left} bytes, but at most {max_size} are accepted here")
+        remedy = (
+            "send a shorter message" if max_size == MAX_MESSAGE else "the server's --maxUpload limits uploads"
+        )
+        raise TooLargeError(f"the body has {body.left} bytes, and may have at most {max_size}: {remedy}")
 
 
 def body_text(body: Reader) -> str:
