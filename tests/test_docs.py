@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import dataclasses
+import importlib
 import inspect
 import io
 import itertools
@@ -696,3 +697,38 @@ def test_each_fragment_of_the_changelog_is_a_list_of_lines() -> None:
 
 def test_the_changelog_has_this_version(pages: dict[str, Page]) -> None:
     assert any(title.startswith(f"{__version__} (") for title in pages["changelog"].titles)
+
+
+def test_the_types_in_the_log_that_no_reply_has_are_listed() -> None:
+    for module in ("errors", "swift.errors", "swift.objects"):
+        importlib.import_module(f"pfstorage.backends.{module}")
+    kinds = [errors.PfstorageError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    inner = {
+        kind.__name__: kind.reported_as for kind in kinds if kind.__module__.startswith("pfstorage.backends")
+    }
+    text = (DOCS / "server.rst").read_text()
+    [paragraph] = [each for each in text.split("\n\n") if "``error`` may be more specific" in each]
+    for name, public in inner.items():
+        after = paragraph.partition(f"``{name}``")[2]
+        named = [each for each in re.findall(r"``(\w+)``", after) if each in set(inner.values())]
+        assert named[:1] == [public], name
+
+
+def test_the_upload_of_a_directory_takes_every_name(tmp_path: Path) -> None:
+    text = (DOCS / "server.rst").read_text()
+    [loop] = [each for each in text.split("\n\n") if "find . -type f" in each]
+    files = {"a": b"a", "d/with blanks/ü #?%": b"b", "line\nbreak ": b"c", "back\\slash": b"d"}
+    write_tree(tmp_path / "study", files)
+    with open_storage("memory") as storage, serving(StoreHandler(storage)) as server:
+        script = loop.replace(":4055", f":{server.server_port}")
+        done = subprocess.run(
+            ["bash", "-c", script],
+            cwd=tmp_path,
+            env={**os.environ, "TOKEN": ""},
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        assert {row.key for row in storage.list()} == {f"chris/study/{name}" for name in files}
