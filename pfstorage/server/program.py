@@ -43,6 +43,7 @@ def serve(handler: StoreHandler, options: argparse.Namespace, key_source: str) -
     database of the jobs is not available. Raise `SettingsError`.
     """
     _use_one_arena()
+    gc.freeze()  # no collection needs to examine imported objects
     gc.set_threshold(*_GC_THRESHOLDS)
     settings = handler.settings
     # SIGHUP would end the process until `_handle_signals` gives it a meaning

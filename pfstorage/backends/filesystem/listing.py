@@ -115,10 +115,12 @@ def _sorted_names(directory: int) -> Iterable[str] | None:
 
     Return None if the directory is empty. A directory with an unfinished file is not empty.
     """
-    runs: list[list[str]] = []
+    runs: list[
+        tuple[str, ...]
+    ] = []  # a garbage collection examines each item of a list, but not of such a tuple
     with os.scandir(directory) as entries:
         while batch := list(itertools.islice(entries, _NAMES_AT_ONCE)):
-            runs.append(sorted(_names_of_keys(batch)))
+            runs.append(tuple(sorted(_names_of_keys(batch))))
             if len(batch) == _NAMES_AT_ONCE:
                 FAIR_SHARE.pause()
     if not runs:
