@@ -521,7 +521,7 @@ def test_a_directory_replaced_during_a_listing_leads_nowhere_and_spoils_nothing(
 ) -> None:
     def swap(directory: int) -> Iterable[str] | None:
         names = entries(directory)
-        if isinstance(names, list) and "z" in names and not (tmp_path / "away").exists():
+        if isinstance(names, tuple) and "z" in names and not (tmp_path / "away").exists():
             path = tmp_path / "store" / name
             path.rename(tmp_path / "away")
             if instead == "link":
