@@ -192,7 +192,7 @@ def test_a_file_that_is_replaced_keeps_its_mode(
     write_tree(tmp_path, {"out/a": b"before", "out/large": b"before"})
     for name in ("a", "large"):
         (tmp_path / "out" / name).chmod(before)
-    reply = run(storage, "objPull", {"range_size": "100000"}, **PULL)
+    reply = run(storage, "objPull", {"rangeSize": "100000"}, **PULL)
     assert reply["status"] is True
     assert [mode(f"out/{name}") for name in ("a", "large")] == [after, after]
     assert read_tree(tmp_path / "out") == {"a": b"content", "large": LARGE}
@@ -358,7 +358,7 @@ def test_a_time_that_cannot_be_set_is_one_warning(
     run(storage, "objPut", putSpec="data", inLocation="s", mapLocationOver="data")
     with monkeypatch.context() as patched:
         patched.setattr(os, "utime", refuse(number))
-        reply = run(storage, "objPull", {"durable": durable, "range_size": "100000"}, **PULL, audit=True)
+        reply = run(storage, "objPull", {"durable": durable, "rangeSize": "100000"}, **PULL, audit=True)
     assert (reply["status"], reply["failed"], reply["audit"]["same"]) == (True, [], 21)
     [warning] = reply["warnings"]
     assert os.strerror(number) in warning
@@ -435,7 +435,7 @@ def test_room_need_not_be_had_in_advance(
         "_libc_call",
         lambda name, kinds: refuse(number) if name.startswith("fallocate") else libc_call(name, kinds),
     )
-    assert run(storage, "objPull", {"range_size": "100000"}, **PULL)["status"] is True
+    assert run(storage, "objPull", {"rangeSize": "100000"}, **PULL)["status"] is True
     assert read_tree(tmp_path / "out") == {"a": LARGE}
 
 
@@ -513,7 +513,7 @@ def test_unknown_space_counts_as_enough(
 ) -> None:
     put(storage, "s/a", LARGE)
     monkeypatch.setattr(os, "statvfs", STATVFS[reported])
-    assert run(storage, "objPull", {"range_size": "100000"}, **PULL)["status"] is True
+    assert run(storage, "objPull", {"rangeSize": "100000"}, **PULL)["status"] is True
     assert read_tree(tmp_path / "out") == {"a": LARGE}
 
 
@@ -540,7 +540,7 @@ def test_file_systems_of_no_size_take_files(
         reply = run(
             storage,
             "objPull",
-            {"range_size": "100000"},
+            {"rangeSize": "100000"},
             fromLocation="s",
             mapLocationOver="disk/out",
             audit=True,
@@ -588,7 +588,7 @@ def test_zeros_take_no_space(storage: Storage, tmp_path: Path, range_size: str) 
     content = sparse(tmp_path / "data" / "a", 32 * MIB)
     assert room("data/a") < MIB
     run(storage, "objPut", putSpec="data", inLocation="s", mapLocationOver="data")
-    reply = run(storage, "objPull", {"range_size": range_size}, **PULL, audit=True)
+    reply = run(storage, "objPull", {"rangeSize": range_size}, **PULL, audit=True)
     assert (reply["status"], Path("out/a").read_bytes() == content) == (True, True)
     assert room("out/a") < 4 * MIB
 
