@@ -119,6 +119,7 @@ LISTS = [
         "many files",
         message_bytes("objPut", fileList=["data/a"] * 20_000, inLocation="own/x", dryRun=True),
         (200, 400),
+        may_succeed=True,
     ),
     Row(
         "a job of a large message",
