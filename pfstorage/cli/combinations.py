@@ -67,9 +67,9 @@ def check_backend(parser: argparse.ArgumentParser, options: argparse.Namespace, 
     """
     from pfstorage.settings.model import BLOCKS, CommonSettings
 
-    others = [flag for flag in _given(options).values() if flag.block in BLOCKS and flag.block != kind]
     if options.remote is not None:
         return
+    others = [flag for flag in _given(options).values() if flag.block in BLOCKS and flag.block != kind]
     for flag in others:
         if flag.block != CommonSettings.type:
             parser.error(
@@ -86,10 +86,13 @@ def warn_of_unused(options: argparse.Namespace) -> None:
     for needs, flags in _alone(given).items():
         _warn(flags, f"without {_list(needs, 'or')}")
     if "remote" in given and "configFileSave" not in given:
-        alone = {name for flags in _alone(given).values() for name in flags}
-        settings = [name for name, flag in given.items() if flag.setting and not flag.is_for_remote]
         _warn(
-            [name for name in settings if name not in alone and not given[name].companions], "with --remote"
+            [
+                name
+                for name, flag in given.items()
+                if flag.setting and not (flag.is_for_remote or flag.companions)
+            ],
+            "with --remote",
         )
 
 
