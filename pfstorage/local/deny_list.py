@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
+import stat
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 # The number of links on the way to one file, as on Linux (path_resolution(7)).
 MAX_LINKS = 40
@@ -34,14 +37,16 @@ class DenyList:
         """Deny *paths*, which are relative to the working directory, or *everything*."""
         self._everything = everything
         self._paths = [_absolute(path) for path in paths]
+        self._refreshing = threading.Lock()
         self._resolve()
 
     def _resolve(self) -> None:
         """Resolve all paths: collect the denied names with their directories, and the identities of the files."""
         directories: dict[str, set[str]] = {}
         identities: set[tuple[int, int]] = set()
+        look = functools.cache(_look)  # most paths are in one directory
         for path in self._paths:
-            for directory, name in steps(path):
+            for directory, name in steps(path, look):
                 directories.setdefault(name.casefold(), set()).add(directory)
             with contextlib.suppress(OSError, ValueError):  # the file is missing, or the path is invalid
                 identities.add(_identity(os.stat(path)))
@@ -53,10 +58,18 @@ class DenyList:
         if self._everything:
             raise DeniedFileError
         if self._paths and time.monotonic() - self._resolved_at > _REFRESH_SECONDS:
-            self._resolve()
+            self._refresh()
         for denied in self._directories.get(name.casefold(), ()):
             if is_same(denied, directory):
                 raise DeniedFileError
+
+    def _refresh(self) -> None:
+        """Resolve all paths, unless another thread does so: then the present list lasts a little longer."""
+        if self._refreshing.acquire(blocking=False):
+            try:
+                self._resolve()
+            finally:
+                self._refreshing.release()
 
     @property
     def has_any(self) -> bool:
@@ -97,10 +110,21 @@ def _absolute(path: str) -> str:
     return path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
 
 
-def steps(path: str) -> Iterator[tuple[str, str]]:
+def _look(path: str) -> tuple[str | None, bool]:
+    """Return the target of *path* if it is a link, otherwise None, and whether it is a directory itself."""
+    try:
+        mode = os.lstat(path).st_mode
+        target = os.readlink(path) if stat.S_ISLNK(mode) else None
+    except (OSError, ValueError):  # it is missing or invalid
+        return None, False
+    return target, stat.S_ISDIR(mode)
+
+
+def steps(path: str, look: Callable[[str], tuple[str | None, bool]] = _look) -> Iterator[tuple[str, str]]:
     """Resolve the absolute *path*; yield (directory, name) of each link on the way, and of the file itself.
 
-    The directories have no links. If a directory on the way is missing, the last name is the missing one.
+    The directories have no links. If a directory on the way is missing, the last name is the missing one. *look* is
+    `_look`, or remembers its results.
     """
     here, remaining, links = "/", path.split("/")[::-1], 0
     while remaining:
@@ -109,22 +133,15 @@ def steps(path: str) -> Iterator[tuple[str, str]]:
             here = os.path.dirname(here) if name == ".." else here
             continue
         step = os.path.join(here, name)
-        target = _link_target(step) if links < MAX_LINKS else None
-        if target is not None:
+        target, is_directory = look(step)
+        if target is not None and links < MAX_LINKS:
             links += 1
             yield here, name
             here = "/" if target.startswith("/") else here
             remaining += target.split("/")[::-1]
-        elif os.path.isdir(step):
+        elif is_directory:
             here = step
         else:
             yield here, name
             return
     yield os.path.dirname(here), os.path.basename(here)
-
-
-def _link_target(path: str) -> str | None:
-    try:
-        return os.readlink(path)
-    except (OSError, ValueError):  # it is no link
-        return None

@@ -10,6 +10,7 @@ import os
 import signal
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -355,6 +356,45 @@ def test_a_number_that_a_closed_file_has_left_to_another_closes_nothing(root: Pa
 
 
 # the server
+
+
+def test_while_a_thread_resolves_the_list_others_use_the_present_one(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    denied = DenyList([str(root / "tokens")])
+    monkeypatch.setattr("pfstorage.local.deny_list._REFRESH_SECONDS", 0.0)
+    resolving, may_go_on, lstat = threading.Event(), threading.Event(), os.lstat
+
+    def slow_lstat(path: str) -> os.stat_result:
+        resolving.set()
+        assert may_go_on.wait(60)
+        return lstat(path)
+
+    monkeypatch.setattr(os, "lstat", slow_lstat)
+    directory = os.open(root, os.O_RDONLY)
+    thread = threading.Thread(target=denied.require_allowed, args=(directory, "other"))
+    thread.start()
+    try:
+        assert resolving.wait(60)
+        with pytest.raises(DeniedFileError):
+            denied.require_allowed(directory, "tokens")
+    finally:
+        may_go_on.set()
+        thread.join()
+        os.close(directory)
+
+
+def test_each_directory_is_looked_up_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+    lstat = os.lstat
+
+    def noting_lstat(path: str) -> os.stat_result:
+        looked.append(path)
+        return lstat(path)
+
+    monkeypatch.setattr(os, "lstat", noting_lstat)
+    DenyList([str(root / name) for name in ("tokens", "other", "data/a")])
+    assert len(looked) == len(set(looked)) > 3
 
 
 def test_the_server_denies_the_files_that_its_flags_name(tmp_path: Path) -> None:
