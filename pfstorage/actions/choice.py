@@ -145,17 +145,26 @@ class ListedObjects:
 
     def _plan(self, rows: Iterable[ObjectInfo]) -> Iterator[Transfer | Failure]:
         """Yield a transfer for each row, or a failure if its key can't be a file."""
+        first: tuple[str, bool] | None = None
         collisions: Collisions | None = None
         for row in rows:
-            if collisions is None:
-                collisions = Collisions(self.target.folds_names())
             item = self.target.plan(row)
             if isinstance(item, Transfer):
                 # an object and objects below its key collide, wherever the file is
                 path = self.target.relative_path(row.key, is_directory=True) or ""
-                reason = collisions.check(path, row.is_directory)
-                item = refusal(item, reason) if reason else item
+                if first is None:
+                    first = path, row.is_directory
+                else:
+                    collisions = collisions or self._collisions_with(*first)
+                    reason = collisions.check(path, row.is_directory)
+                    item = refusal(item, reason) if reason else item
             yield item
+
+    def _collisions_with(self, first: str, is_directory: bool) -> Collisions:
+        """Return the check of all files after the *first*. It tests the file system, which one file does not need."""
+        collisions = Collisions(self.target.folds_names())
+        collisions.check(first, is_directory)
+        return collisions
 
 
 def choose(

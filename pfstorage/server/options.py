@@ -19,7 +19,7 @@ from pfstorage.settings.model import size_of
 from pfstorage.settings.redaction import without_password
 from pfstorage.settings.sources import server_settings
 from pfstorage.settings.values import FileTooLongError, read_file
-from pfstorage.transfer.concurrency import AUTO_MAX, max_workers
+from pfstorage.transfer.concurrency import AUTO_MAX, free_descriptors, max_workers
 from pfstorage.wire.fields import FieldError, read_fields, read_value, wire_fields
 
 log = logging.getLogger(__name__)
@@ -150,7 +150,8 @@ class ServerOptions:
         The server has up to *more_connections* above its limit. Besides, there may be `max_requests` requests,
         transfers and uploads each, and each of these uses a connection to the store and a file.
         """
-        limit = max_workers(self.max_connections + more_connections + 6 * self.max_requests)
+        others = self.max_connections + more_connections + 6 * self.max_requests
+        limit = max_workers(free_descriptors() - others)
         if limit < self.max_workers:
             log.warning(
                 "only %d files are moved at once, not %d (--maxWorkers): the limit of open files allows no more"

@@ -150,13 +150,19 @@ class AdaptiveConcurrency:
 def free_descriptors() -> int:
     """Return how many more files this process may open, without the reserved descriptors."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        used = len(os.listdir("/dev/fd"))
-    except OSError:  # without /dev/fd, the reserved descriptors must be enough
-        used = 0
-    return limit - used - RESERVED_DESCRIPTORS if limit != resource.RLIM_INFINITY else 2**31
+    return limit - _open_descriptors() - RESERVED_DESCRIPTORS if limit != resource.RLIM_INFINITY else 2**31
 
 
-def max_workers(other_descriptors: int = 0) -> int:
-    """Return for how many workers, at least one, there are descriptors besides *other_descriptors*."""
-    return max(1, (free_descriptors() - other_descriptors) // DESCRIPTORS_PER_WORKER)
+def _open_descriptors() -> int:
+    with contextlib.suppress(OSError):
+        # Since Linux 6.2, the size is their number (proc(5)). A listing makes a system call for each of them.
+        if count := os.stat("/proc/self/fd").st_size:
+            return count
+    with contextlib.suppress(OSError):
+        return len(os.listdir("/dev/fd"))
+    return 0  # the reserved descriptors must be enough
+
+
+def max_workers(descriptors: int) -> int:
+    """Return for how many workers, at least one, *descriptors* are enough."""
+    return max(1, descriptors // DESCRIPTORS_PER_WORKER)

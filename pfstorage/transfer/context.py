@@ -87,15 +87,16 @@ class TransferContext:
         self.options = options
         # its own token: an error of this plan must not cancel other plans
         self.cancellation = CancellationToken(parent=options.cancellation)
+        descriptors = free_descriptors()
         self.concurrency = AdaptiveConcurrency(
-            options.workers, workers=options.worker_budget, maximum=max_workers()
+            options.workers, workers=options.worker_budget, maximum=max_workers(descriptors)
         )
         self.pool = WorkerPool(self.concurrency)
         self.size = 0
         self._lock = threading.Lock()
         self._warned: set[str] = set()
         # bounds the files that wait for the commit of their batch; a further file is committed alone
-        self.batch_room = threading.Semaphore(_batch_room(self.concurrency.maximum))
+        self.batch_room = threading.Semaphore(_batch_room(descriptors, self.concurrency.maximum))
         self.retry_policy = RetryPolicy(
             options.retries,
             cancellation=self.cancellation,
@@ -182,6 +183,9 @@ class TransferContext:
         return PacedSource(source, self.count_bytes)
 
 
-def _batch_room(workers: int) -> int:
-    """Return how many complete files may be open besides the descriptors of *workers*. Each has two descriptors."""
-    return max(0, min(MAX_PENDING_FILES, (free_descriptors() - DESCRIPTORS_PER_WORKER * workers) // 2))
+def _batch_room(descriptors: int, workers: int) -> int:
+    """Return how many complete files may be open besides the *workers*, if the process may open *descriptors* more.
+
+    Each complete file has two descriptors.
+    """
+    return max(0, min(MAX_PENDING_FILES, (descriptors - DESCRIPTORS_PER_WORKER * workers) // 2))

@@ -19,6 +19,8 @@ MAX_WAITING = 10_000
 # the interpreter's lock from the workers.
 POLL_INTERVAL = 0.1
 REPORT_INTERVAL = 0.2
+# Seconds for which the first file waits for a second one in the plan. A plan of one file needs no worker thread.
+HOLD_SECONDS = 0.02
 # Seconds until the end of aborted transfers. With the grace time of a cancellation, a run ends within 5 s.
 CLOSE_SECONDS = 2.5
 
@@ -60,6 +62,7 @@ class _Engine:
         self._wake_up = threading.Event()  # set if the caller's thread must not wait for the next tick
         self._room = threading.Condition()
         self._running = 0
+        self._first: Slot | None = None  # waits for a second file
         self._total: int | None = None  # None while the plan goes on
         self._is_plan_read = False
         self._unexpected_error: BaseException | None = None
@@ -80,12 +83,7 @@ class _Engine:
                 if self._context.cancellation.is_cancelled:
                     break
                 count += 1
-                slot = Slot(item)
-                self._slots.append(slot)
-                if slot.final is None:
-                    self._context.pool.submit(functools.partial(self._attempt, slot))
-                    with self._room:
-                        self._running += 1
+                self._add(Slot(item), is_first=count == 1)
             else:
                 self._total = count
         except PfstorageError as e:
@@ -94,8 +92,35 @@ class _Engine:
         except BaseException as e:  # noqa: BLE001 - the caller's thread raises it
             self._unexpected_error = e
         finally:
+            if (first := self._take_first()) and not self._context.cancellation.is_cancelled:
+                self._running += 1  # no other file is at work
+                self._context.pool.run(functools.partial(self._attempt, first))
             self._is_plan_read = True
             self._wake_up.set()
+
+    def _add(self, slot: Slot, *, is_first: bool) -> None:
+        """Let a worker transfer the file of *slot*, but hold the first one back."""
+        self._slots.append(slot)
+        if slot.final is None and is_first:
+            self._first = slot
+        elif slot.final is None:
+            self._submit_first()
+            self._submit(slot)
+
+    def _submit(self, slot: Slot) -> None:
+        self._context.pool.submit(functools.partial(self._attempt, slot))
+        with self._room:
+            self._running += 1
+
+    def _take_first(self) -> Slot | None:
+        """Return the slot that is held back, and hold it no longer."""
+        with self._room:
+            slot, self._first = self._first, None
+        return slot
+
+    def _submit_first(self) -> None:
+        if slot := self._take_first():
+            self._submit(slot)
 
     def _is_full(self) -> bool:
         return self._running > 4 * self._context.concurrency.allowed or len(self._slots) > MAX_WAITING
@@ -108,6 +133,8 @@ class _Engine:
     def wait(self) -> None:
         """Wait until all files are done, or the run is cancelled and its grace time is over."""
         cancellation = self._context.cancellation
+        if not self._wake_up.wait(HOLD_SECONDS):
+            self._submit_first()
         while not self._is_done and not cancellation.is_cancelled:
             self._take_finished()
         if cancellation.is_cancelled:
@@ -120,7 +147,7 @@ class _Engine:
 
     @property
     def _is_done(self) -> bool:
-        return self._is_plan_read and self._running == 0
+        return self._is_plan_read and self._running == 0 and self._first is None
 
     def end(self) -> None:
         """End the threads, and complete the report."""

@@ -40,6 +40,18 @@ class WorkerPool:
                 self._tasks.pop()
                 raise
 
+    def run(self, task: Callable[[], object]) -> None:
+        """Run *task* in this thread, unless the pool is closed. It must not raise."""
+        with self._changed:
+            if self._closed:
+                return
+            self._busy += 1
+        try:
+            task()
+        finally:
+            with self._changed:
+                self._busy -= 1
+
     def share(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
         """Run subtasks in this thread and in all free workers. Return their results in the order of *tasks*.
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from pfstorage import open_storage
 from pfstorage.backends import ObjectInfo, Storage
 from pfstorage.backends.contract import CHUNK, Attributes, ByteRange
 from pfstorage.backends.errors import PreconditionFailedError, RangeNotSatisfiableError
@@ -35,7 +36,7 @@ from pfstorage.errors import (
 )
 from pfstorage.local import LocalTree
 from pfstorage.local.unfinished import UNFINISHED_PREFIX, UNFINISHED_SUFFIX
-from tests.conftest import BACKENDS, open_backend
+from tests.conftest import BACKENDS, open_backend, write_tree
 from tests.support.local import refuse
 from tests.support.objects import get, keys, put
 
@@ -681,3 +682,47 @@ def test_puts_and_deletes_in_one_directory_do_not_disturb_each_other(filesystem:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
     assert keys(filesystem) == []
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "b//",
+        "b/./",
+        "./b/",
+        "b/../b/",
+        "/b/",
+        "b/a/",
+        "b/a/x",
+        "link/",
+        ".pfstorage-x.part/",
+        "b\0/",
+        "\udc80/",
+        "no/",
+    ],
+)
+def test_a_prefix_leads_only_to_objects_whose_keys_begin_with_it(tmp_path: Path, prefix: str) -> None:
+    write_tree(tmp_path, {"b/a": b"a", "b/c/d": b"d", ".pfstorage-x.part/a": b"a"})
+    (tmp_path / "link").symlink_to("b")
+    with open_storage("filesystem", store_base=str(tmp_path)) as storage:
+        assert keys(storage) == ["b/a", "b/c/d"]
+        assert keys(storage, prefix) == []
+
+
+def test_a_listing_does_not_read_the_directories_above_its_prefix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tree(tmp_path, {"a": b"a", "b/a": b"a", "b/c/d": b"d", "b/c/e/f": b"f"})
+    read: list[int] = []
+    scandir = os.scandir
+
+    def noting_scandir(directory: int) -> Any:
+        read.append(directory)
+        return scandir(directory)
+
+    with open_storage("filesystem", store_base=str(tmp_path)) as storage:
+        monkeypatch.setattr(os, "scandir", noting_scandir)
+        assert keys(storage, "b/c/") == ["b/c/d", "b/c/e/f"]
+        assert len(read) == 2
+        assert keys(storage, "b/c/", start_after="b/d") == []
+        assert len(read) == 2

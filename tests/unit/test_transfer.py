@@ -31,6 +31,7 @@ from pfstorage.transfer import (
     Failure,
     Transfer,
     WorkerBudget,
+    engine,
     pull,
     push,
 )
@@ -197,6 +198,58 @@ def test_a_disk_that_fills_up_ends_the_run(tmp_path: Path) -> None:
         assert len(storage.calls) < 30
         assert parts_in(str(disk)) == []
         assert set(read_tree(disk)) == set(report.keys)
+
+
+def test_a_plan_of_one_file_needs_no_worker_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "HOLD_SECONDS", 60.0)
+    storage, started, start = Watched(), [], threading.Thread.start
+
+    def noting_start(thread: threading.Thread) -> None:
+        started.append(thread.name)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", noting_start)
+    assert pull(filled(storage, 1), context_on(storage)).count == 1
+    assert started == ["plan"]
+    assert pull(filled(storage, 2), context_on(storage)).count == 2
+    assert "transfer" in started
+
+
+def test_a_first_file_does_not_wait_for_a_slow_plan() -> None:
+    storage, is_stored = Watched(), threading.Event()
+    [transfer] = filled(storage, 1)
+    storage.waits = {"0000": is_stored.set}
+
+    def plan() -> Iterator[Transfer]:
+        yield transfer
+        assert is_stored.wait(SOON)
+
+    report = pull(plan(), context_on(storage))
+    assert (report.count, report.error) == (1, None)
+
+
+def test_a_plan_that_fails_after_one_file_keeps_this_file() -> None:
+    storage = Watched()
+    [transfer] = filled(storage, 1)
+
+    def plan() -> Iterator[Transfer]:
+        yield transfer
+        raise UnavailableError("the listing broke off")
+
+    report = pull(plan(), context_on(storage))
+    assert (report.keys, str(report.error)) == (["0000"], "the listing broke off")
+
+
+def test_a_run_that_is_cancelled_before_its_first_file_has_no_file() -> None:
+    storage, token = Watched(), CancellationToken()
+    [transfer] = filled(storage, 1)
+
+    def plan() -> Iterator[Transfer]:
+        yield transfer
+        token.cancel("a test")
+
+    report = pull(plan(), context_on(storage, cancellation=token))
+    assert (report.keys, type(report.error)) == ([], StoppedError)
 
 
 def test_a_failed_plan_keeps_the_finished_files() -> None:

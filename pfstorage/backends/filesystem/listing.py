@@ -48,7 +48,13 @@ class Listing:
         self._prefix = prefix
         self._start_after = start_after
 
-    def rows(self, directory: str = "") -> Iterator[ObjectInfo]:
+    def rows(self) -> Iterator[ObjectInfo]:
+        """Yield the objects in the order of their keys. The directories above those of the prefix are not read."""
+        directory = self._prefix[: self._prefix.rfind("/") + 1]
+        if _can_contain_objects(directory) and self._may_contain_rows(directory):
+            yield from self._rows_of(directory)
+
+    def _rows_of(self, directory: str) -> Iterator[ObjectInfo]:
         """Yield the objects below *directory*, which is "" or ends in a slash, in the order of their keys."""
         try:
             with (
@@ -68,7 +74,7 @@ class Listing:
             if not self._may_contain_rows(key):
                 continue
             if is_directory_marker(key):
-                yield from self.rows(key)
+                yield from self._rows_of(key)
             elif key > self._start_after and len(key.encode()) <= MAX_KEY_BYTES:
                 try:
                     yield self._row(key)
@@ -103,6 +109,14 @@ class Listing:
     def _status(self, key: str) -> os.stat_result:
         with store_errors(self._tree.directory, key):
             return self._tree.status(_parts_of(key))
+
+
+def _can_contain_objects(directory: str) -> bool:
+    """Return whether the files in *directory*, which is "" or ends in a slash, are objects, if it exists."""
+    return not any(
+        name in ("", ".", "..") or "\0" in name or is_unfinished(name) or not is_unicode(name)
+        for name in directory.split("/")[:-1]
+    )
 
 
 def _parts_of(key: str) -> tuple[str, ...]:
