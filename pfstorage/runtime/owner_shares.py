@@ -97,7 +97,7 @@ class OwnerShares:
         return self._is_busy
 
     def begin(self, request: RequestUsage) -> None:
-        """Begin *request*. Others wait for it until `begin_reply`, but at most for `REQUEST_LASTS`.
+        """Begin *request*. Others wait for it until `begin_waiting` or `end`, but at most for `REQUEST_LASTS`.
 
         What the thread has computed since its previous request counts for this one.
         """
@@ -117,8 +117,8 @@ class OwnerShares:
         request.has_priority = False
         self._wake()
 
-    def begin_reply(self, request: RequestUsage) -> None:
-        """Let nobody wait for *request* any longer: sending its reply may take the client's time."""
+    def begin_waiting(self, request: RequestUsage) -> None:
+        """Let nobody wait for *request* any longer: it waits for its client."""
         request.awaited_until = 0.0
         if self._first or self._is_awaited:
             self._wake()

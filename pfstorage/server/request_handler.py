@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pfstorage.access.principal import Principal
 from pfstorage.actions import RequestContext
-from pfstorage.errors import MessageError, PfstorageError, SlowRequestError, StoppedError
+from pfstorage.errors import (
+    MessageError,
+    PfstorageError,
+    SlowRequestError,
+    StoppedError,
+    without_traceback,
+)
 from pfstorage.runtime.fair_share import FAIR_SHARE
 from pfstorage.runtime.owner_shares import RequestUsage
 from pfstorage.runtime.sockets import end_tls
@@ -81,6 +87,9 @@ class RequestHandler(HTTPConnection):
         is_in_the_way = self.server.load.is_in_the_way(self.connection)
         return is_in_the_way or self._client.permit.is_wanted
 
+    def begin_waiting(self) -> None:
+        FAIR_SHARE.requests.begin_waiting(self._usage)
+
     def handle_one_request(self) -> None:
         """Read one request and answer it. From its first line on, the end of the server waits for it."""
         self.close_connection = True
@@ -134,7 +143,6 @@ class RequestHandler(HTTPConnection):
         FAIR_SHARE.requests.begin(self._usage)
         try:
             response = self._response(line)
-            FAIR_SHARE.requests.begin_reply(self._usage)
             self._id = request_id(self.headers.get("x-request-id", ""))
             close = self._send_and_log(response)
         finally:
@@ -175,7 +183,8 @@ class RequestHandler(HTTPConnection):
         FAIR_SHARE.requests.set_owner(self._usage, owner or self._address)
 
     def _error_response(self, error: PfstorageError) -> Response:
-        return to_response(Reply.from_error(error), as_html=self._services.handler.settings.http_response)
+        reply = Reply.from_error(without_traceback(error))
+        return to_response(reply, as_html=self._services.handler.settings.http_response)
 
     def _send_and_log(self, response: Response) -> bool:
         try:
@@ -183,6 +192,8 @@ class RequestHandler(HTTPConnection):
             self.is_complete = True
             return close
         finally:
+            # the content may hold the response, and only a garbage collection would free such a cycle
+            response.content = b""
             if not self._is_counted:
                 self._count()
             self._log(time.monotonic() - self._started)

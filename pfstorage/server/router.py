@@ -97,21 +97,20 @@ class Router:
             )
         if not route.is_public:
             self.access.check_fetch_metadata(head.headers)
-            request.context = request.new_context(self._principal(request))
+            request.context = request.new_context(self._principal(head, request.client.address))
         if not route.is_reserved:
             request.client.admit(request.principal.owner)
         return route.endpoint(request)
 
-    def _principal(self, request: Request) -> Principal:
-        headers = request.head.headers
-        grant = self.access.grant(headers)
+    def _principal(self, head: RequestHead, address: str) -> Principal:
+        grant = self.access.grant(head.headers)
         return Principal(
             grant.permissions,
             grant.name,
-            is_trusted=self.access.is_trusted(grant, headers, request.client.address),
+            is_trusted=self.access.is_trusted(grant, head.headers, address),
             is_remote=True,
             is_anonymous=self.access.is_open,
-            renew=functools.partial(self._principal, request),
+            renew=functools.partial(self._principal, head, address),
         )
 
     def _preflight(self, head: RequestHead, route: Route) -> Response:

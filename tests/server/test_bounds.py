@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import itertools
 import json
@@ -358,3 +359,32 @@ def test_clients_that_follow_a_job_hold_no_permit_and_at_most_half_of_the_connec
     assert [b"\r\nX-Accel-Buffering: no\r\n" in each for each in received] == [True, False] * 2
     until(lambda: server.load.followers.counts()["busy"] == 0)
     assert ask(server, {**status, "meta": {"job": job, "wait": 60}})[1]["state"] == "done"
+
+
+def test_requests_leave_nothing_to_the_garbage_collection(start: Start, clients: Clients) -> None:
+    """A collection stops all threads, so requests must free their memory and their descriptors themselves."""
+    with contextlib.closing(open_storage("memory")) as storage:
+        storage.put("a", io.BytesIO(b"content"), 7)
+        server = start(storage)
+        bodies = [
+            {"action": action, "meta": {"path": "a", "obj": "a"}} for action in ("hello", "ls", "objExists")
+        ]
+        requests = [*(post(json.dumps(body)) for body in bodies), request("GET", "/api/v1/objects/a")]
+        requests.append(request("GET", "/api/v1/objects/none", "Connection: close"))
+        connection = clients(server, b"".join(requests))
+        answered = answers(rest_of(connection))  # the first requests fill caches
+        assert [each.status for each in answered] == [200, 200, 200, 200, 404]
+        threads = threading.active_count()
+        gc.collect()
+        gc.disable()
+        try:
+            rest_of(clients(server, b"".join(requests)))
+            until(lambda: threading.active_count() <= threads)
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+        finally:
+            gc.set_debug(0)
+            gc.enable()
+            garbage = gc.garbage[:]
+            gc.garbage.clear()
+        assert [each for each in garbage if type(each).__module__.startswith("pfstorage.")] == []

@@ -69,7 +69,7 @@ class Worker:
             elif step == "request":
                 self._machine.share.rest()  # as before each reply
                 self._machine.share.requests.begin(self._usage)
-                self._machine.share.requests.begin_reply(self._usage)
+                self._machine.share.requests.begin_waiting(self._usage)
             else:
                 self._machine.compute(float(step))
                 self._machine.noted.append(self._name)
@@ -115,7 +115,7 @@ def answering(machine: Machine) -> Iterator[None]:
     usage = RequestUsage()
     machine.share.requests.begin(usage)
     yield
-    machine.share.requests.begin_reply(usage)
+    machine.share.requests.begin_waiting(usage)
 
 
 @pytest.fixture

@@ -33,8 +33,8 @@ class Clock:
     def usage(self) -> RequestUsage:
         return self._usages[threading.get_ident()]
 
-    def begin_reply(self) -> None:
-        self.shares.begin_reply(self.usage)
+    def begin_waiting(self) -> None:
+        self.shares.begin_waiting(self.usage)
 
     def end(self) -> None:
         self.shares.end(self.usage)
@@ -96,7 +96,7 @@ def has_used(clock: Clock, owner: str, seconds: float) -> None:
     """Answer one request of *owner* in this thread."""
     begin(clock, owner)()
     clock.compute(seconds)
-    clock.begin_reply()
+    clock.begin_waiting()
     clock.end()
 
 
@@ -117,7 +117,7 @@ def light_at_work(clock: Clock, threads: tuple[Thread, Thread]) -> Thread:
     return threads[0]
 
 
-@pytest.mark.parametrize("ends", ["begin_reply", "end"])
+@pytest.mark.parametrize("ends", ["begin_waiting", "end"])
 def test_an_owner_who_has_used_more_waits_for_the_reply_or_the_end(
     clock: Clock, threads: tuple[Thread, Thread], light_at_work: Thread, ends: str
 ) -> None:
@@ -137,7 +137,7 @@ def test_time_counts_while_a_request_is_at_work(clock: Clock, threads: tuple[Thr
     heavy.start(clock.shares.give_way)
     settle()
     assert heavy.is_waiting
-    light.do(clock.begin_reply)
+    light.do(clock.begin_waiting)
     heavy.do()
 
 
@@ -166,7 +166,7 @@ def test_an_owner_who_uses_less_than_a_quarter_of_a_processor_waits_for_neither_
     threads[1].start(clock.shares.give_way)
     settle()
     assert threads[1].is_waiting
-    threads[0].do(clock.begin_reply)
+    threads[0].do(clock.begin_waiting)
     threads[1].do()
 
 
@@ -197,4 +197,4 @@ def test_used_time_is_forgotten(clock: Clock, threads: tuple[Thread, Thread]) ->
 
 @pytest.mark.usefixtures("light_at_work")
 def test_a_thread_without_a_request_never_waits(clock: Clock, threads: tuple[Thread, Thread]) -> None:
-    threads[1].do(clock.shares.give_way, clock.begin_reply, clock.end)
+    threads[1].do(clock.shares.give_way, clock.begin_waiting, clock.end)

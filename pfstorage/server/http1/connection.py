@@ -54,7 +54,9 @@ class HTTPConnection(BaseHTTPRequestHandler):
         sock = TimedSocket(self.connection)
         self.reader = TimedReader(sock, lambda: SPEED_UP if self.must_send_faster() else 1.0)
         self.rfile = self.reader.buffered()
-        self.writer = self.wfile = TimedWriter(sock, self._read_limits)  # type: ignore[assignment]
+        self.writer = self.wfile = TimedWriter(  # type: ignore[assignment]
+            sock, self._read_limits, self.begin_waiting
+        )
         self.forget_request()
         self.is_complete = True
 
@@ -65,6 +67,10 @@ class HTTPConnection(BaseHTTPRequestHandler):
     @abstractmethod
     def must_read_faster(self) -> bool:
         """Return whether another client waits until this client has read its response."""
+
+    @abstractmethod
+    def begin_waiting(self) -> None:
+        """Prepare for a wait: the client must read a part of its response before more can be sent."""
 
     def _read_limits(self) -> tuple[float, float]:
         """Return the seconds for which the client may read nothing, and the bytes that earn back one second."""
@@ -170,10 +176,16 @@ class HTTPConnection(BaseHTTPRequestHandler):
         drain(self.connection, LINGER_SECONDS)
 
     def finish(self) -> None:
-        """Close the files of the connection, even if the client left before the response was sent."""
+        """Close the files of the connection, even if the client left before the response was sent.
+
+        Release its parts, too: they refer to it, so only a garbage collection would free them.
+        """
         try:
             super().finish()
         finally:
             self.rfile.close()
             if self.is_complete:
                 end_tls(self.connection)
+            connection = self.connection
+            vars(self).clear()
+            self.connection = connection  # for `is_client_gone`

@@ -26,8 +26,8 @@ class TimedSocket:
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
         # a TLS socket has one timeout for both directions
-        has_one_timeout = isinstance(sock, ssl.SSLSocket)
-        self._receive_key, self._send_key = (0, 0) if has_one_timeout else (0, 1)
+        self._is_tls = isinstance(sock, ssl.SSLSocket)
+        self._receive_key, self._send_key = (0, 0) if self._is_tls else (0, 1)
         self._timeouts: dict[int, float] = {}
 
     def receive_into(self, buffer: Any, seconds: float) -> int:
@@ -47,6 +47,18 @@ class TimedSocket:
         try:
             return self.socket.send(data)
         except TIMEOUT_ERRORS:
+            return 0
+
+    def send_now(self, data: Any) -> int:
+        """Send as much of *data* as is possible without waiting for the client. Return the number of bytes.
+
+        It is 0 over TLS, where nothing shows whether the client must be waited for.
+        """
+        if self._is_tls:
+            return 0
+        try:
+            return self.socket.send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
             return 0
 
     def _set_timeout(self, option: int, key: int, seconds: float) -> None:
@@ -96,12 +108,18 @@ class TimedWriter(io.RawIOBase):
 
     *limits* returns a pair: the seconds for which the client may read nothing, and the number of bytes that earn one
     of these seconds back. It is called at each check, so the limits may change. Bytes in the send buffer of the
-    system do not count as read.
+    system do not count as read. *on_wait* is called before the writer waits for the client.
     """
 
-    def __init__(self, sock: TimedSocket, limits: Callable[[], tuple[float, float]]) -> None:
+    def __init__(
+        self,
+        sock: TimedSocket,
+        limits: Callable[[], tuple[float, float]],
+        on_wait: Callable[[], object] = lambda: None,
+    ) -> None:
         self._socket = sock
         self._limits = limits
+        self._on_wait = on_wait
         self._has_begun, self._is_probed = True, False
         self._lock = threading.Lock()
 
@@ -134,8 +152,9 @@ class TimedWriter(io.RawIOBase):
             with self._lock:
                 self._has_begun = True
             rest = data[len(FIRST_BYTE) :] if self._is_probed else data
-        sent = self._socket.send(rest, CHECK_SECONDS)
+        sent = self._socket.send_now(rest)
         if sent < len(rest):
+            self._on_wait()
             self._send_rest(memoryview(rest)[sent:])
         return len(data)
 
