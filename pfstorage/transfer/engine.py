@@ -104,7 +104,8 @@ class _Engine:
         if slot.final is None and is_first:
             self._first = slot
         elif slot.final is None:
-            self._submit_first()
+            if self._first:
+                self._submit_first()
             self._submit(slot)
 
     def _submit(self, slot: Slot) -> None:
@@ -147,7 +148,7 @@ class _Engine:
 
     @property
     def _is_done(self) -> bool:
-        return self._is_plan_read and self._running == 0 and self._first is None
+        return self._is_plan_read and self._running == 0
 
     def end(self) -> None:
         """End the threads, and complete the report."""

@@ -15,8 +15,8 @@ from pfstorage.backends.filesystem.info import directory_info
 from pfstorage.backends.filesystem.row_cache import RowCache
 from pfstorage.backends.times import iso_mtime
 from pfstorage.errors import InvalidKeyError, NotFoundError, PermissionDeniedError, RejectedError
-from pfstorage.keys.mapping import MAX_KEY_BYTES, is_directory_marker, is_unicode
-from pfstorage.local import LocalTree, is_unfinished
+from pfstorage.keys.mapping import MAX_KEY_BYTES, is_directory_marker, is_unicode, local_parts
+from pfstorage.local import LocalTree, is_unfinished, reject_unfinished_name
 from pfstorage.runtime.fair_share import FAIR_SHARE
 
 # Errors of a name that was removed during the listing, or became a link, a directory or a file.
@@ -113,10 +113,12 @@ class Listing:
 
 def _can_contain_objects(directory: str) -> bool:
     """Return whether the files in *directory*, which is "" or ends in a slash, are objects, if it exists."""
-    return not any(
-        name in ("", ".", "..") or "\0" in name or is_unfinished(name) or not is_unicode(name)
-        for name in directory.split("/")[:-1]
-    )
+    if directory:
+        try:
+            reject_unfinished_name(local_parts(directory.removesuffix("/"), directory), directory)
+        except InvalidKeyError:
+            return False
+    return is_unicode(directory)
 
 
 def _parts_of(key: str) -> tuple[str, ...]:
